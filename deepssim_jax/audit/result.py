@@ -1,0 +1,132 @@
+"""What an audit found, as plain data.
+
+The report, the CSV files and `summary.json` are all written from one `AuditResult`; nothing in
+them is computed a second time. Scores are similarities in [-1, 1]; shifts are pixels of the
+declared image size, rotations degrees counter-clockwise.
+"""
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+
+import numpy as np
+
+
+class Verdict(enum.StrEnum):
+    """The audit's one-word answer. None of them says that data are anonymous."""
+
+    COPIES_FOUND = "copies_found"
+    NONE_FOUND_WITHIN_LIMITS = "none_found_within_limits"
+    INCONCLUSIVE = "inconclusive"
+
+
+class Label(enum.StrEnum):
+    """How a synthetic image relates to its best match."""
+
+    EXACT = "exact_duplicate"
+    NEAR = "near_duplicate"
+    UNRELATED = "unrelated"
+
+
+@dataclasses.dataclass(frozen=True)
+class Match:
+    """A synthetic image beside one real image, after alignment.
+
+    `rotation_deg`, `shift_y`, `shift_x` and `scale` describe how the real image was moved to
+    give the synthetic one; `flip` is "none", "horizontal", "vertical" or "both".
+    """
+
+    synthetic_id: str
+    real_id: str
+    subject_id: str | None
+    embedding_score: float
+    verified_score: float
+    label: Label
+    p_value: float | None
+    q_value: float | None
+    flip: str
+    rotation_deg: float
+    shift_y: float
+    shift_x: float
+    scale: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Proportion:
+    """A share with its confidence interval, all in [0, 1]; `level` is the coverage, 0.95."""
+
+    value: float
+    low: float
+    high: float
+    level: float
+    count: int
+    total: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Thresholds:
+    """Verified scores from which a pair is called near or exact, and where they come from.
+
+    `origin` is a sentence for people. `null_scores` summarises the best matches of real images
+    with other patients' real images, `planted` the share of copies, planted in memory, found.
+    """
+
+    near: float
+    exact: float
+    origin: str
+    null_count: int
+    null_max: float
+    false_rate: Proportion | None  # of the null's images at or above `near`
+    planted_recall: Proportion | None  # of planted copies called a copy of their original
+
+
+@dataclasses.dataclass(frozen=True)
+class Exclusion:
+    """A file that was not tested, and why."""
+
+    role: str  # "real", "synthetic" or "holdout"
+    image_id: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class GalleryItem:
+    """One flagged pair for people to look at: uint8 images [h, w] in [0, 255].
+
+    `aligned` is the synthetic image moved onto the real one with its intensities matched;
+    `difference` is 128 where both agree.
+    """
+
+    match: Match
+    real: np.ndarray
+    aligned: np.ndarray
+    difference: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class AuditResult:
+    """Everything an audit says. See the module for units.
+
+    `counts` has the keys real, synthetic, holdout, unreadable_real, unreadable_synthetic;
+    `reasons` says in full sentences why the verdict is what it is and what would be needed;
+    `distributions` holds best-match verified scores under "synthetic_to_real",
+    "holdout_to_real" (may be absent) and "real_to_real" (between different patients).
+    """
+
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    counts: Mapping[str, int]
+    thresholds: Thresholds
+    classes: Mapping[str, int]
+    copy_rate: Proportion
+    holdout_rate: Proportion | None
+    subjects_exposed: int
+    subjects_total: int
+    subjects_known: bool  # False: no patient ids were given, every image counts as one
+    nearest: tuple[Match, ...]
+    pairs: tuple[Match, ...]
+    distributions: Mapping[str, np.ndarray]
+    exclusions: tuple[Exclusion, ...]
+    notes: tuple[str, ...]  # what was done to the images and what was not tested
+    settings: Mapping[str, object]
+    versions: Mapping[str, str]

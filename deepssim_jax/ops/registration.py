@@ -312,7 +312,7 @@ def refine(moving: Images, fixed: Images, transform: Transform, *, iterations: i
         mask = weight * inside
         total = jnp.maximum(mask.sum((1, 2), keepdims=True), 1.0)
 
-        def normal(images: Array) -> Array:
+        def normal(images: Array) -> tuple[Array, Array]:
             mean = (images * mask).sum((1, 2), keepdims=True) / total
             centred = (images - mean) * mask
             return centred, jnp.sqrt((centred**2).sum((1, 2), keepdims=True) / total + 1e-12)
@@ -321,9 +321,9 @@ def refine(moving: Images, fixed: Images, transform: Transform, *, iterations: i
         gain = (a * b).sum((1, 2), keepdims=True) / total / jnp.maximum(std_a**2, 1e-12)
         masked = jacobian * mask[:, None]
         hessian = jnp.einsum("niyx,njyx->nij", masked, jacobian)
-        hessian = hessian + 1e-3 * jnp.trace(hessian, axis1=1, axis2=2)[:, None, None] * jnp.eye(
-            4
-        ) / 4
+        # A little of the trace keeps a flat image's system solvable.
+        ridge = 2.5e-4 * jnp.trace(hessian, axis1=1, axis2=2) + 1e-9
+        hessian = hessian + ridge[:, None, None] * jnp.eye(4)[None]
         residual = jnp.maximum(gain, 0.0) * a - b
         delta = jnp.linalg.solve(
             hessian, jnp.einsum("niyx,nyx->ni", masked, residual)[..., None]
@@ -345,16 +345,6 @@ def _compose_inverse(transform: Transform, delta: Array, half: float) -> Transfo
     linear = jnp.stack([c * dc - s * ds, c * ds + s * dc], -1)
     shift = jnp.stack([c * uy - s * ux, s * uy + c * ux], -1) + transform.shift
     return Transform(flip=transform.flip, linear=linear, shift=shift)
-
-
-@dataclasses.dataclass(frozen=True)
-class Registration:
-    """The transformation of each pair, `moving` on the fixed frame [n, s, s], and its overlap."""
-
-    transform: Transform
-    aligned: jax.Array
-    inside: jax.Array
-    correlation: Scores
 
 
 @functools.partial(jax.jit, static_argnames=("levels",))

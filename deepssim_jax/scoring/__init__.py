@@ -1,0 +1,1 @@
+"""Embedding, searching, verifying and deciding: from images to labelled pairs."""

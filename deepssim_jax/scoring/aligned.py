@@ -1,0 +1,167 @@
+"""Best match of every query among all references over a grid of transformations.
+
+Contract: queries and references are low-resolution images [n, s, s] (s of the `SearchGrid`); the
+result names, for each query, the k references whose correlation inside a central disc is highest
+over all mirrorings, rotations, scales and shifts of the grid, and the transformation.
+
+The search is a matrix product. References are projected once on the principal components of
+their own side; every transformed version of a query is projected too, and versions times
+references gives all correlations of a tile, of which the maximum over versions is kept. With p
+disc pixels, c components and t transformations a query costs 2 t c (p + references) operations;
+no array of queries x references ever exists.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from deepssim_jax.ops import registration, topk
+from deepssim_jax.ops.registration import SearchGrid
+from deepssim_jax.typing import Array, Images
+
+_QUERY_BLOCK = 8
+_REFERENCE_TILE = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class AlignedMatches:
+    """Best references of each query, best first; equal scores: smaller index first.
+
+    `scores` float32 [n, k] are correlations, `indices` int32 [n, k] rows of the references,
+    `transforms` int32 [n, k] flat indices of the grid. A row with fewer than k admissible
+    references ends in scores of -2.
+    """
+
+    scores: np.ndarray
+    indices: np.ndarray
+    transforms: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class AlignedIndex:
+    """References ready to be searched; build with `build`."""
+
+    grid: SearchGrid
+    operator: jax.Array  # [s * s, poses * f * f]
+    basis: jax.Array  # [p, c] orthonormal columns
+    tiles: tuple[jax.Array, ...]  # each [c, tile]
+    groups: tuple[jax.Array, ...]  # each int32 [tile]; -1 marks padding
+    size: int
+
+    @classmethod
+    def build(
+        cls,
+        references: Images,
+        *,
+        grid: SearchGrid = SearchGrid(),
+        components: int = 96,
+        groups: np.ndarray | None = None,
+    ) -> "AlignedIndex":
+        """Projects the references on their own principal components.
+
+        Args:
+          references: [n, s, s] low-resolution images.
+          grid: transformations to try.
+          components: size of the basis; more is more exact and slower.
+          groups: int [n]; a query of the same group never matches the reference.
+
+        Raises:
+          ValueError: if there is no reference, or its side is not the grid's.
+        """
+        references = np.asarray(references, np.float32)
+        if references.ndim != 3 or references.shape[1:] != (grid.size, grid.size) or not len(references):
+            raise ValueError(
+                f"references must be [n, {grid.size}, {grid.size}] with n >= 1, got "
+                f"{references.shape}; make them with registration.shrink"
+            )
+        vectors = np.asarray(registration.disc_vectors(jnp.asarray(references), grid=grid))
+        # The scatter matrix is at most p x p whatever n is; float64 makes its basis repeatable.
+        scatter = vectors.T.astype(np.float64) @ vectors.astype(np.float64)
+        basis = np.linalg.eigh(scatter)[1][:, ::-1][:, :components].astype(np.float32)
+        features = vectors @ basis
+        groups = np.zeros(len(features), np.int32) if groups is None else np.asarray(groups, np.int32)
+        tile = min(_REFERENCE_TILE, -(-len(features) // 128) * 128)
+        tiles, labels = [], []
+        for start in range(0, len(features), tile):
+            part, label = features[start : start + tile], groups[start : start + tile]
+            missing = tile - len(part)
+            tiles.append(jnp.asarray(np.pad(part, ((0, missing), (0, 0))).T))
+            labels.append(jnp.asarray(np.pad(label, (0, missing), constant_values=-1)))
+        return cls(
+            grid=grid,
+            operator=jnp.asarray(registration.pose_operator(grid)),
+            basis=jnp.asarray(basis),
+            tiles=tuple(tiles),
+            groups=tuple(labels),
+            size=len(features),
+        )
+
+    def search(self, queries: Images, *, k: int, groups: np.ndarray | None = None) -> AlignedMatches:
+        """The k best references of every query.
+
+        Args:
+          queries: [n, s, s] low-resolution images.
+          k: references wanted; at most as many as there are.
+          groups: int [n]; references of the same group are left out (with `build`'s groups).
+
+        Returns:
+          The matches, in the order of the queries.
+        """
+        queries = np.asarray(queries, np.float32)
+        k = min(k, self.size)
+        # Without groups, -2 is equal to no reference's group.
+        labels = np.full(len(queries), -2, np.int32) if groups is None else np.asarray(groups, np.int32)
+        parts = [self._block(*block, k=k) for block in _blocks(queries, labels)]
+        scores, indices, transforms = (np.concatenate(column)[: len(queries)] for column in zip(*parts))
+        return AlignedMatches(scores=scores, indices=indices, transforms=transforms)
+
+    def _block(self, queries: np.ndarray, labels: np.ndarray, *, k: int) -> tuple[np.ndarray, ...]:
+        features = _features(queries, self.operator, self.basis, grid=self.grid)
+        best: tuple[Array, ...] | None = None
+        for number, (tile, groups) in enumerate(zip(self.tiles, self.groups)):
+            found = _search_tile(features, tile, groups, labels, k=min(k, tile.shape[1]))
+            found = (found[0], found[1] + number * tile.shape[1], found[2])
+            best = found if best is None else topk.merge(best, found, k=k)
+        assert best is not None
+        return tuple(np.asarray(part) for part in best)
+
+
+def _blocks(queries: np.ndarray, labels: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Blocks of one fixed length, the last one padded, so that nothing compiles twice."""
+    for start in range(0, len(queries), _QUERY_BLOCK):
+        part, label = queries[start : start + _QUERY_BLOCK], labels[start : start + _QUERY_BLOCK]
+        missing = _QUERY_BLOCK - len(part)
+        yield np.pad(part, ((0, missing), (0, 0), (0, 0))), np.pad(label, (0, missing))
+
+
+@functools.partial(jax.jit, static_argnames="grid")
+def _features(low: Array, operator: Array, basis: Array, *, grid: SearchGrid) -> Array:
+    """[b, s, s] -> [b, t, c]: every version of every query, normalised and projected."""
+    window = jnp.asarray(registration.window_indices(grid))
+    versions = registration.posed(low, operator, grid=grid)
+
+    def project(image: Array) -> Array:
+        pixels = image[:, window].reshape(-1, window.shape[1])  # [4 poses * shifts, p]
+        mean = pixels.mean(1, keepdims=True)
+        norm = jnp.sqrt(jnp.maximum((pixels**2).mean(1, keepdims=True) - mean**2, 1e-12) * pixels.shape[1])
+        # The basis spans vectors of zero mean, so the query's mean drops out by itself.
+        return (pixels @ basis) / norm
+
+    return jax.lax.map(project, versions)
+
+
+@functools.partial(jax.jit, static_argnames="k")
+def _search_tile(features: Array, tile: Array, groups: Array, labels: Array, *, k: int) -> tuple[Array, ...]:
+    def one(query: tuple[Array, Array]) -> tuple[Array, Array]:
+        scores = query[0] @ tile  # [t, tile]
+        best = scores.argmax(0)
+        return scores.max(0), best.astype(jnp.int32)
+
+    scores, transforms = jax.lax.map(one, (features, labels))
+    allowed = (groups[None, :] != labels[:, None]) & (groups[None, :] >= 0)
+    scores, indices = jax.lax.top_k(jnp.where(allowed, scores, -2.0), k)
+    return scores, indices, jnp.take_along_axis(transforms, indices, axis=1)

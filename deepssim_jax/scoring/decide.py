@@ -1,0 +1,141 @@
+"""From scores to statements: thresholds, intervals, p-values.
+
+Contract: scores are verified scores in [-1, 1], NumPy arrays of any length. Thresholds come from
+the real images alone: from how much images of different patients agree (the null) and from copies
+planted in memory (the positives); the synthetic images never take part.
+"""
+
+import dataclasses
+
+import numpy as np
+from scipy import stats
+
+# What is used when a set is too small to say: the thresholds measured on phantoms, see
+# benchmarks/README.md. Fewer null images than this cannot show a 5 % tail.
+MIN_NULL = 20
+DEFAULT_NEAR, DEFAULT_EXACT = 0.95, 0.975
+# The null's far tail: this many robust standard deviations above its median.
+_NULL_TAIL = 3.5
+_LIMIT = 1.0 - 1e-5
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """A binomial proportion with its Clopper-Pearson interval, all in [0, 1]."""
+
+    value: float
+    low: float
+    high: float
+    level: float
+    count: int
+    total: int
+
+
+def clopper_pearson(count: int, total: int, *, level: float = 0.95) -> Interval:
+    """Exact binomial interval (Clopper and Pearson, Biometrika 26, 1934).
+
+    Args:
+      count: successes, 0 <= count <= total.
+      total: trials; with none the interval is [0, 1] and the value 0.
+      level: coverage in (0, 1), two-sided.
+
+    Raises:
+      ValueError: if the count does not lie in [0, total] or the level not in (0, 1).
+    """
+    if not 0 <= count <= total:
+        raise ValueError(f"count {count} must lie in [0, total {total}]")
+    if not 0.0 < level < 1.0:
+        raise ValueError(f"level {level} must lie in (0, 1), for example 0.95")
+    tail = (1.0 - level) / 2
+    low = 0.0 if count == 0 else float(stats.beta.ppf(tail, count, total - count + 1))
+    high = 1.0 if count == total else float(stats.beta.ppf(1 - tail, count + 1, total - count))
+    return Interval(count / total if total else 0.0, low, high, level, count, total)
+
+
+def conformal_p_values(scores: np.ndarray, null: np.ndarray) -> np.ndarray:
+    """P-value of each score: (1 + null scores at least as high) / (1 + null scores).
+
+    Valid if, without copying, a synthetic image's best match were exchangeable with those of the
+    held-out images in `null` (Vovk, Gammerman and Shafer, 2005, eq. 2.20, without smoothing).
+    """
+    ordered = np.sort(null)
+    above = len(ordered) - np.searchsorted(ordered, scores, side="left")
+    return (1.0 + above) / (1.0 + len(ordered))
+
+
+def benjamini_hochberg(p_values: np.ndarray) -> np.ndarray:
+    """Q-values: the smallest false discovery rate at which each would be rejected.
+
+    Benjamini and Hochberg, J. R. Stat. Soc. B 57, 1995.
+    """
+    p_values = np.asarray(p_values, np.float64)
+    order = np.argsort(p_values, kind="stable")
+    ranked = p_values[order] * len(p_values) / np.arange(1, len(p_values) + 1)
+    monotone = np.minimum.accumulate(ranked[::-1])[::-1]
+    out = np.empty_like(monotone)
+    out[order] = np.minimum(monotone, 1.0)
+    return out
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """Thresholds on the verified score and how they were found."""
+
+    near: float
+    exact: float
+    origin: str
+    separated: bool  # the positives' lower tail lies above the null's upper tail
+
+
+def calibrate(null: np.ndarray, exact: np.ndarray, near: np.ndarray) -> Calibration:
+    """Chooses thresholds from the real side.
+
+    In Fisher's z the near threshold lies half-way between the null's upper tail (median + 3.5
+    robust standard deviations, or its largest value if higher and not itself a copy) and the
+    planted copies' lower tail (their 2 % quantile); if these overlap, at the null's tail, so
+    that specificity is kept and the loss shows in the planted recall. The exact threshold is
+    where planted exact and near copies are told apart best (largest Youden index).
+
+    Args:
+      null: best-match scores of real images against other patients' images.
+      exact: scores of planted exact copies with their originals.
+      near: scores of planted near copies with their originals.
+
+    Returns:
+      The thresholds; the package's defaults if there are fewer than 20 null images or copies.
+    """
+    if min(len(null), len(exact), len(near)) < MIN_NULL:
+        return Calibration(
+            DEFAULT_NEAR,
+            DEFAULT_EXACT,
+            f"the package's defaults, because {len(null)} real images with another patient to "
+            f"compare to are fewer than the {MIN_NULL} that a calibration needs",
+            separated=True,
+        )
+    z_null, z_exact, z_near = (np.arctanh(np.clip(x, -_LIMIT, _LIMIT)) for x in (null, exact, near))
+    copies = np.concatenate([z_exact, z_near])
+    copies_low = float(np.quantile(copies, 0.02))
+    middle = float(np.median(z_null))
+    spread = 1.4826 * float(np.median(np.abs(z_null - middle)))
+    # Two files of one picture under two names sit among the copies; they are no null.
+    genuine = z_null[z_null < copies_low]
+    highest = float(genuine.max()) if len(genuine) else middle
+    null_high = max(middle + _NULL_TAIL * spread, highest)
+    separated = null_high < copies_low
+    z_threshold = 0.5 * (null_high + copies_low) if separated else null_high
+    candidates = np.sort(np.concatenate([copies, [z_threshold]]))
+    candidates = candidates[candidates >= z_threshold]
+    youden = [(z_exact >= c).mean() - (z_near >= c).mean() for c in candidates]
+    z_exact_threshold = float(candidates[int(np.argmax(youden))])
+    return Calibration(
+        float(np.tanh(z_threshold)),
+        float(np.tanh(z_exact_threshold)),
+        f"calibrated on this audit's real images: {len(null)} best matches between different "
+        f"patients and {len(exact) + len(near)} copies planted in memory",
+        separated=separated,
+    )
+
+
+def gathered_rate(labels_of_groups: np.ndarray, flagged: np.ndarray) -> tuple[int, int]:
+    """How many distinct groups hold a flagged row, and how many groups there are."""
+    return len(np.unique(labels_of_groups[flagged])), len(np.unique(labels_of_groups))

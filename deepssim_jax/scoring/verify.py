@@ -1,0 +1,176 @@
+"""Verification: align a pair, then say how well it agrees.
+
+Contract: pairs are two arrays [n, s, s] of any real dtype, `moving` beside `fixed`, square and of
+one size; each image is z-scored here. The score is `ops.agreement.Agreement.score` over the
+region where both have data, after `ops.registration` has brought `moving` onto `fixed`.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from deepssim_jax.ops import agreement, registration
+from deepssim_jax.ops.registration import FLIP_NAMES, SearchGrid, Transform
+from deepssim_jax.typing import Array, Images
+
+_BATCH = 32
+# A region seen by both that is smaller than this share of the frame proves nothing.
+_MIN_OVERLAP = 0.25
+# Agreement is judged inside a disc: the corners of a zoomed or turned copy hold whatever its
+# maker filled them with.
+_DISC = 0.95
+
+
+@dataclasses.dataclass(frozen=True)
+class VerifiedPairs:
+    """What verification says of n pairs; NumPy arrays of length n.
+
+    `score` float32 in [-1, 1]; `flip` int index into `FLIP_NAMES`; `rotation_deg`
+    counter-clockwise; `scale`; `shift` [n, 2] (y, x) in pixels: how `fixed` was zoomed, turned,
+    moved and then mirrored to give `moving`.
+    """
+
+    score: np.ndarray
+    flip: np.ndarray
+    rotation_deg: np.ndarray
+    scale: np.ndarray
+    shift: np.ndarray
+
+    def flip_name(self, row: int) -> str:
+        """The mirroring of one pair in words."""
+        return FLIP_NAMES[int(self.flip[row])]
+
+    @classmethod
+    def concatenate(cls, parts: "list[VerifiedPairs]") -> "VerifiedPairs":
+        """Joins the results of several calls."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        return cls(**{name: np.concatenate([getattr(p, name) for p in parts]) for name in names})
+
+
+def pyramid(size: int) -> tuple[tuple[int, int], ...]:
+    """(side, Gauss-Newton steps) from coarse to fine for images of side `size`."""
+    return ((size // 4, 8), (size // 2, 5), (size, 2))
+
+
+@functools.partial(jax.jit, static_argnames=("grid",))
+def _verify(moving: Array, fixed: Array, start: Array, *, grid: SearchGrid) -> tuple[Array, ...]:
+    size = fixed.shape[-1]
+    moving, fixed = zscore(moving), zscore(fixed)
+    transform = registration.grid_transform(start, grid=grid, size=size)
+    transform = registration.refine_pyramid(moving, fixed, transform, levels=pyramid(size))
+    aligned, inside = registration.resample(moving, transform)
+    axis = np.arange(size) - (size - 1) / 2
+    disc = np.hypot(axis[:, None], axis[None, :]) <= _DISC * size / 2
+    inside = inside & jnp.asarray(disc)[None]
+    score = agreement.agreement(aligned, fixed, inside).score
+    score = jnp.where(inside.mean((1, 2)) >= _MIN_OVERLAP, score, 0.0)
+    # Flat images have no direction to agree in; their score is 0, not 0 / 0.
+    return jnp.nan_to_num(score), transform, aligned, inside
+
+
+def zscore(images: Array) -> jax.Array:
+    """Each image [n, h, w] to mean 0 and standard deviation 1; a flat one to zeros."""
+    images = jnp.asarray(images, jnp.float32)
+    centred = images - images.mean((1, 2), keepdims=True)
+    deviation = jnp.sqrt((centred**2).mean((1, 2), keepdims=True))
+    return jnp.where(deviation > 1e-6, centred / jnp.maximum(deviation, 1e-6), 0.0)
+
+
+def verify_pairs(
+    moving: Images, fixed: Images, *, start: Array | None = None, grid: SearchGrid = SearchGrid()
+) -> VerifiedPairs:
+    """Aligns every pair and scores it.
+
+    Args:
+      moving: [n, s, s] synthetic images.
+      fixed: [n, s, s] real images, row for row.
+      start: int [n] grid indices to refine from (`AlignedMatches.transforms`); searched if None.
+      grid: transformations of the global search.
+
+    Returns:
+      Scores and transformations.
+
+    Raises:
+      ValueError: if the shapes differ or the images are not square.
+    """
+    moving, fixed = np.asarray(moving), np.asarray(fixed)
+    if moving.shape != fixed.shape or moving.ndim != 3 or moving.shape[1] != moving.shape[2]:
+        raise ValueError(
+            f"moving and fixed must be square and alike, [n, s, s]; got {moving.shape} and "
+            f"{fixed.shape}; bring them to one size with data.preprocess.fit_to_size"
+        )
+    if start is None:
+        start = _search(moving, fixed, grid=grid)
+    start = np.asarray(start, np.int32)
+    parts = []
+    for first in range(0, len(moving), _BATCH):
+        rows = slice(first, first + _BATCH)
+        batch = [_padded(part[rows]) for part in (moving, fixed, start)]
+        score, transform, _, _ = _verify(*batch, grid=grid)
+        count = len(start[rows])
+        parts.append(
+            VerifiedPairs(
+                score=np.asarray(score)[:count],
+                flip=np.asarray(transform.flip)[:count],
+                rotation_deg=np.asarray(transform.rotation_deg)[:count],
+                scale=np.asarray(transform.scale)[:count],
+                shift=np.asarray(transform.shift)[:count],
+            )
+        )
+    return VerifiedPairs.concatenate(parts) if parts else _no_pairs()
+
+
+def align_for_display(
+    moving: Images, fixed: Images, *, start: Array | None = None, grid: SearchGrid = SearchGrid()
+) -> tuple[np.ndarray, np.ndarray]:
+    """`moving` on the frame of `fixed` with its intensities fitted, for people to look at.
+
+    Args:
+      moving: [n, s, s].
+      fixed: [n, s, s].
+      start: as for `verify_pairs`.
+      grid: as for `verify_pairs`.
+
+    Returns:
+      Aligned and fixed images, both z-scored float32 [n, s, s]; `aligned` has the gain and the
+      offset that bring it closest to `fixed` where both have data.
+    """
+    moving, fixed = np.asarray(moving), np.asarray(fixed)
+    if start is None:
+        start = _search(moving, fixed, grid=grid)
+    out = []
+    for first in range(0, len(moving), _BATCH):
+        rows = slice(first, first + _BATCH)
+        batch = [_padded(part[rows]) for part in (moving, fixed, np.asarray(start, np.int32))]
+        _, _, aligned, inside = _verify(*batch, grid=grid)
+        a, b, mask = np.asarray(aligned), np.asarray(zscore(batch[1])), np.asarray(inside)
+        for row in range(len(moving[rows])):
+            x, y = a[row][mask[row]], b[row][mask[row]]
+            gain = ((x - x.mean()) * (y - y.mean())).mean() / max(float(x.var()), 1e-9)
+            out.append((gain * (a[row] - x.mean()) + y.mean(), b[row]))
+    aligned, reference = (np.stack(column) for column in zip(*out, strict=True))
+    return aligned, reference
+
+
+def _search(moving: np.ndarray, fixed: np.ndarray, *, grid: SearchGrid) -> np.ndarray:
+    operator = jnp.asarray(registration.pose_operator(grid))
+    found = []
+    for first in range(0, len(moving), _BATCH):
+        a, b = moving[first : first + _BATCH], fixed[first : first + _BATCH]
+        best, _ = registration.coarse(zscore(_padded(a)), zscore(_padded(b)), operator, grid=grid)
+        found.append(np.asarray(best)[: len(a)])
+    return np.concatenate(found) if found else np.zeros(0, np.int32)
+
+
+def _padded(part: np.ndarray) -> np.ndarray:
+    """The last batch repeats its last row: one shape, one compilation."""
+    missing = _BATCH - len(part)
+    return part if not missing else np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])
+
+
+def _no_pairs() -> VerifiedPairs:
+    empty = np.zeros(0, np.float32)
+    return VerifiedPairs(empty, empty.astype(np.int32), empty, empty, np.zeros((0, 2), np.float32))

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from deepssim_jax.scoring.decide import Proportion
+
 
 class Verdict(enum.StrEnum):
     """The audit's one-word answer. None of them says that data are anonymous."""
@@ -49,18 +51,6 @@ class Match:
     shift_y: float
     shift_x: float
     scale: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Proportion:
-    """A share with its confidence interval, all in [0, 1]; `level` is the coverage, 0.95."""
-
-    value: float
-    low: float
-    high: float
-    level: float
-    count: int
-    total: int
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,7 +20,7 @@ _LIMIT = 1.0 - 1e-5
 
 
 @dataclasses.dataclass(frozen=True)
-class Interval:
+class Proportion:
     """A binomial proportion with its Clopper-Pearson interval, all in [0, 1]."""
 
     value: float
@@ -31,7 +31,7 @@ class Interval:
     total: int
 
 
-def clopper_pearson(count: int, total: int, *, level: float = 0.95) -> Interval:
+def clopper_pearson(count: int, total: int, *, level: float = 0.95) -> Proportion:
     """Exact binomial interval (Clopper and Pearson, Biometrika 26, 1934).
 
     Args:
@@ -49,7 +49,7 @@ def clopper_pearson(count: int, total: int, *, level: float = 0.95) -> Interval:
     tail = (1.0 - level) / 2
     low = 0.0 if count == 0 else float(stats.beta.ppf(tail, count, total - count + 1))
     high = 1.0 if count == total else float(stats.beta.ppf(1 - tail, count + 1, total - count))
-    return Interval(count / total if total else 0.0, low, high, level, count, total)
+    return Proportion(count / total if total else 0.0, low, high, level, count, total)
 
 
 def conformal_p_values(scores: np.ndarray, null: np.ndarray) -> np.ndarray:
@@ -135,7 +135,3 @@ def calibrate(null: np.ndarray, exact: np.ndarray, near: np.ndarray) -> Calibrat
         separated=separated,
     )
 
-
-def gathered_rate(labels_of_groups: np.ndarray, flagged: np.ndarray) -> tuple[int, int]:
-    """How many distinct groups hold a flagged row, and how many groups there are."""
-    return len(np.unique(labels_of_groups[flagged])), len(np.unique(labels_of_groups))

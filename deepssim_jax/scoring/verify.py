@@ -28,11 +28,12 @@ _DISC = 0.95
 class VerifiedPairs:
     """What verification says of n pairs; NumPy arrays of length n.
 
-    `score` float32 in [-1, 1]; `flip` int index into `FLIP_NAMES`; `rotation_deg`
+    `start` int grid index from which the alignment was refined; `score` float32 in [-1, 1]; `flip` int index into `FLIP_NAMES`; `rotation_deg`
     counter-clockwise; `scale`; `shift` [n, 2] (y, x) in pixels: how `fixed` was zoomed, turned,
     moved and then mirrored to give `moving`.
     """
 
+    start: np.ndarray
     score: np.ndarray
     flip: np.ndarray
     rotation_deg: np.ndarray
@@ -87,7 +88,8 @@ def verify_pairs(
     Args:
       moving: [n, s, s] synthetic images.
       fixed: [n, s, s] real images, row for row.
-      start: int [n] grid indices to refine from (`AlignedMatches.transforms`); searched if None.
+      start: int [n] grid indices to refine from (`AlignedMatches.transforms`); those that are
+        -1, or all if None, are searched for.
       grid: transformations of the global search.
 
     Returns:
@@ -102,9 +104,7 @@ def verify_pairs(
             f"moving and fixed must be square and alike, [n, s, s]; got {moving.shape} and "
             f"{fixed.shape}; bring them to one size with data.preprocess.fit_to_size"
         )
-    if start is None:
-        start = _search(moving, fixed, grid=grid)
-    start = np.asarray(start, np.int32)
+    start = _starts(moving, fixed, start, grid=grid)
     parts = []
     for first in range(0, len(moving), _BATCH):
         rows = slice(first, first + _BATCH)
@@ -113,6 +113,7 @@ def verify_pairs(
         count = len(start[rows])
         parts.append(
             VerifiedPairs(
+                start=start[rows],
                 score=np.asarray(score)[:count],
                 flip=np.asarray(transform.flip)[:count],
                 rotation_deg=np.asarray(transform.rotation_deg)[:count],
@@ -139,12 +140,11 @@ def align_for_display(
       offset that bring it closest to `fixed` where both have data.
     """
     moving, fixed = np.asarray(moving), np.asarray(fixed)
-    if start is None:
-        start = _search(moving, fixed, grid=grid)
+    start = _starts(moving, fixed, start, grid=grid)
     out = []
     for first in range(0, len(moving), _BATCH):
         rows = slice(first, first + _BATCH)
-        batch = [_padded(part[rows]) for part in (moving, fixed, np.asarray(start, np.int32))]
+        batch = [_padded(part[rows]) for part in (moving, fixed, start)]
         _, _, aligned, inside = _verify(*batch, grid=grid)
         a, b, mask = np.asarray(aligned), np.asarray(zscore(batch[1])), np.asarray(inside)
         for row in range(len(moving[rows])):
@@ -153,6 +153,16 @@ def align_for_display(
             out.append((gain * (a[row] - x.mean()) + y.mean(), b[row]))
     aligned, reference = (np.stack(column) for column in zip(*out, strict=True))
     return aligned, reference
+
+
+def _starts(
+    moving: np.ndarray, fixed: np.ndarray, start: Array | None, *, grid: SearchGrid
+) -> np.ndarray:
+    known = np.full(len(moving), -1, np.int32) if start is None else np.array(start, np.int32)
+    missing = np.flatnonzero(known < 0)
+    if len(missing):
+        known[missing] = _search(moving[missing], fixed[missing], grid=grid)
+    return known
 
 
 def _search(moving: np.ndarray, fixed: np.ndarray, *, grid: SearchGrid) -> np.ndarray:
@@ -173,4 +183,5 @@ def _padded(part: np.ndarray) -> np.ndarray:
 
 def _no_pairs() -> VerifiedPairs:
     empty = np.zeros(0, np.float32)
-    return VerifiedPairs(empty, empty.astype(np.int32), empty, empty, np.zeros((0, 2), np.float32))
+    whole = empty.astype(np.int32)
+    return VerifiedPairs(whole, empty, whole, empty, empty, np.zeros((0, 2), np.float32))

@@ -85,6 +85,7 @@ class Calibration:
     exact: float
     origin: str
     separated: bool  # the positives' lower tail lies above the null's upper tail
+    calibrated: bool  # False: the package's defaults
 
 
 def calibrate(null: np.ndarray, exact: np.ndarray, near: np.ndarray) -> Calibration:
@@ -111,6 +112,7 @@ def calibrate(null: np.ndarray, exact: np.ndarray, near: np.ndarray) -> Calibrat
             f"the package's defaults, because {len(null)} real images with another patient to "
             f"compare to are fewer than the {MIN_NULL} that a calibration needs",
             separated=True,
+            calibrated=False,
         )
     z_null, z_exact, z_near = (np.arctanh(np.clip(x, -_LIMIT, _LIMIT)) for x in (null, exact, near))
     copies = np.concatenate([z_exact, z_near])
@@ -133,5 +135,6 @@ def calibrate(null: np.ndarray, exact: np.ndarray, near: np.ndarray) -> Calibrat
         f"calibrated on this audit's real images: {len(null)} best matches between different "
         f"patients and {len(exact) + len(near)} copies planted in memory",
         separated=separated,
+        calibrated=True,
     )
 

@@ -1,0 +1,396 @@
+"""The main job: two folders of images in, a verdict with pictures, tables and error bars out.
+
+Every stage leaves its work under `<out>/work`, named by what it was computed from, so a killed
+audit goes on where it was and a changed input is never mixed with old work. The files outside of
+`work` hold no time and no random number: the same input gives the same bytes.
+"""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+from deepssim_jax.audit import calibration, outputs
+from deepssim_jax.audit.gallery import build_gallery
+from deepssim_jax.audit.result import AuditResult, Exclusion, Label, Match, Thresholds, Verdict
+from deepssim_jax.data import store
+from deepssim_jax.data.manifest import InputError, Manifest, Role, read_manifest
+from deepssim_jax.nn import encoder as encoders
+from deepssim_jax.ops.registration import FLIP_NAMES
+from deepssim_jax.scoring import decide
+from deepssim_jax.scoring.embed import build_side
+from deepssim_jax.scoring.match import Progress, Side, best_matches, match
+
+# An audit in which more real images than this share could not be read proves little.
+MAX_UNREADABLE = 0.01
+# Below this lower bound on the planted recall, finding nothing says nothing.
+MIN_RECALL = 0.8
+
+
+@dataclasses.dataclass(frozen=True)
+class AuditSettings:
+    """What a user may choose; every field is echoed in the report.
+
+    `size` is the side in pixels that every image is brought to (a multiple of 32), `slice_spec`
+    the slice taken of volumes, `level` the coverage of intervals, `seed` that of the calibration.
+    """
+
+    size: int = 128
+    slice_spec: str = "axial:0.5"
+    subject_regex: str | None = None
+    encoder: str = "default"
+    level: float = 0.95
+    seed: int = 0
+    allow_same: bool = False
+
+    def validate(self) -> None:
+        """Raises ValueError for values that cannot work."""
+        if self.size < 64 or self.size % 32:
+            raise ValueError(f"size {self.size} must be a multiple of 32 and at least 64, e.g. 128")
+        if not 0.5 <= self.level < 1.0:
+            raise ValueError(f"level {self.level} must lie in [0.5, 1), for example 0.95")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Set:
+    """One folder, read and embedded."""
+
+    manifest: Manifest
+    side: Side
+    images: store.ImageStore
+
+
+def audit(
+    real: str | Path,
+    synthetic: str | Path,
+    *,
+    holdout: str | Path | None = None,
+    out: str | Path | None = None,
+    settings: AuditSettings = AuditSettings(),
+    on_progress: Progress = lambda done, total, what: None,
+) -> AuditResult:
+    """Finds the synthetic images that are copies of a real one.
+
+    Args:
+      real: folder, manifest, BIDS root or reference layout of the training images.
+      synthetic: the images to judge, likewise.
+      holdout: real images that the model never saw; the same search against them is the control.
+      out: directory for the report and tables; None writes nothing that stays.
+      settings: see `AuditSettings`.
+      on_progress: called with (done, total, what) as the work goes on.
+
+    Returns:
+      The result; with `out`, the files listed in design.md lie there too.
+
+    Raises:
+      InputError: a folder is missing or holds no readable image, or both are the same.
+      ValueError: a setting cannot work.
+    """
+    settings.validate()
+    if out is None:
+        with tempfile.TemporaryDirectory() as folder:
+            return audit(
+                real,
+                synthetic,
+                holdout=holdout,
+                out=folder,
+                settings=settings,
+                on_progress=on_progress,
+            )
+    out = Path(out)
+    work = out / "work"
+    roots = {Role.REAL: real, Role.SYNTHETIC: synthetic}
+    if holdout is not None:
+        roots[Role.HOLDOUT] = holdout
+    if not settings.allow_same and Path(real).resolve() == Path(synthetic).resolve():
+        raise InputError(_SAME)
+    manifests = {
+        role: read_manifest(root, role=role, subject_regex=settings.subject_regex)
+        for role, root in roots.items()
+    }
+    encoder_id = encoders.encoder_hash(settings.encoder)
+    encoder = _once(lambda: encoders.load_encoder(settings.encoder))
+    sets = {
+        role: _read(manifest, work / role.value, settings, encoder, encoder_id, on_progress)
+        for role, manifest in manifests.items()
+    }
+    real_set, synthetic_set = sets[Role.REAL], sets[Role.SYNTHETIC]
+    if not settings.allow_same and _same_files(real_set.images, synthetic_set.images):
+        raise InputError(_SAME)
+
+    def journal(what: str, *others: _Set) -> Path:
+        key = [what, encoder_id, settings.seed, *(s.images.fingerprint for s in others)]
+        digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()
+        return work / f"{what}-{digest[:16]}"
+
+    journals = [journal("calibration", real_set), journal("search", real_set, synthetic_set)]
+    pairs = match(
+        synthetic_set.side,
+        real_set.side,
+        journal=journals[1],
+        on_progress=on_progress,
+        what="synthetic with real",
+    )
+    evidence = calibration.calibrate_on_real(
+        real_set.side,
+        encoder,
+        journal=journals[0],
+        seed=settings.seed,
+        level=settings.level,
+        on_progress=on_progress,
+    )
+    control = None
+    if Role.HOLDOUT in sets:
+        journals.append(journal("control", real_set, sets[Role.HOLDOUT]))
+        control = _control(sets[Role.HOLDOUT], real_set, journals[-1], on_progress)
+    result = _conclude(sets, pairs, evidence, control, settings)
+    gallery = build_gallery(result, pairs, sets[Role.REAL].images, sets[Role.SYNTHETIC].images)
+    outputs.write_all(result, gallery, out, manifests=manifests, stores={r: s.images for r, s in sets.items()})
+    _sweep(work, keep={path.name for path in journals} | {role.value for role in sets})
+    return result
+
+
+_SAME = (
+    "--real and --synthetic hold the same files: every image would be found to be a copy of itself. "
+    "Did you mean another folder? If this is intended, add --allow_same"
+)
+
+
+def _once(make: Callable[[], encoders.Encoder]) -> Callable[[], encoders.Encoder]:
+    made: list[encoders.Encoder] = []
+
+    def get() -> encoders.Encoder:
+        if not made:
+            made.append(make())
+        return made[0]
+
+    return get
+
+
+def _read(
+    manifest: Manifest,
+    directory: Path,
+    settings: AuditSettings,
+    encoder: Callable[[], encoders.Encoder],
+    encoder_id: str,
+    on_progress: Progress,
+) -> _Set:
+    role = directory.name
+    side, images = build_side(
+        manifest,
+        directory,
+        settings=store.InputSettings(
+            size=(settings.size, settings.size), slice=settings.slice_spec
+        ),
+        encoder=encoder,
+        encoder_id=encoder_id,
+        groups=any(record.subject_id is not None for record in manifest.records),
+        on_progress=on_progress,
+        what=f"reading {role}",
+    )
+    if not len(images):
+        first = images.rejected[0].reason if images.rejected else "it is empty"
+        raise InputError(
+            f"--{role}: none of its {len(manifest.records)} images could be read; the first "
+            f"reason: {first}"
+        )
+    return _Set(manifest, side, images)
+
+
+def _same_files(a: store.ImageStore, b: store.ImageStore) -> bool:
+    return set(a.sha256) == set(b.sha256)
+
+
+def _control(
+    holdout: _Set, real: _Set, journal: Path, on_progress: Progress
+) -> tuple[np.ndarray, int]:
+    """Best-match scores of held-out images of patients that the real side does not hold."""
+    known = {s for s in real.images.subject_ids if s is not None}
+    apart = np.array([s not in known for s in holdout.images.subject_ids], bool)
+    pairs = match(holdout.side, real.side, journal=journal, on_progress=on_progress, what="held-out with real")
+    best = best_matches(pairs, len(holdout.side))
+    return best["verified"][apart], int((~apart).sum())
+
+
+def _label(score: float, thresholds: Thresholds) -> Label:
+    if score >= thresholds.exact:
+        return Label.EXACT
+    return Label.NEAR if score >= thresholds.near else Label.UNRELATED
+
+
+def _conclude(
+    sets: dict[Role, _Set],
+    pairs: np.ndarray,
+    evidence: calibration.Evidence,
+    control: tuple[np.ndarray, int] | None,
+    settings: AuditSettings,
+) -> AuditResult:
+    real, synthetic = sets[Role.REAL].images, sets[Role.SYNTHETIC].images
+    thresholds, level = evidence.thresholds, settings.level
+    best = best_matches(pairs, len(synthetic))
+    p_values = q_values = None
+    if control is not None and len(control[0]):
+        p_values = decide.conformal_p_values(best["verified"], control[0])
+        q_values = decide.benjamini_hochberg(p_values)
+
+    def to_match(row: np.void) -> Match:
+        query, reference = int(row["query"]), int(row["reference"])
+        return Match(
+            synthetic_id=synthetic.image_ids[query],
+            real_id=real.image_ids[reference],
+            subject_id=real.subject_ids[reference],
+            embedding_score=float(row["embedding"]),
+            verified_score=float(row["verified"]),
+            label=_label(float(row["verified"]), thresholds),
+            p_value=None if p_values is None else float(p_values[query]),
+            q_value=None if q_values is None else float(q_values[query]),
+            flip=FLIP_NAMES[int(row["flip"])],
+            rotation_deg=float(row["rotation_deg"]),
+            shift_y=float(row["shift_y"]),
+            shift_x=float(row["shift_x"]),
+            scale=float(row["scale"]),
+        )
+
+    nearest = tuple(to_match(row) for row in best)
+    flagged = pairs[pairs["verified"] >= thresholds.near]
+    flagged = flagged[np.lexsort((flagged["reference"], flagged["query"], -flagged["verified"]))]
+    copies = int((best["verified"] >= thresholds.near).sum())
+    classes = {label.value: sum(m.label is label for m in nearest) for label in Label}
+    names = [s if s is not None else i for s, i in zip(real.subject_ids, real.image_ids, strict=True)]
+    exposed = {names[row] for row in flagged["reference"]}
+    distributions = {"synthetic_to_real": best["verified"], "real_to_real": evidence.null_scores}
+    holdout_rate = None
+    if control is not None:
+        distributions["holdout_to_real"] = control[0]
+        hits = int((control[0] >= thresholds.near).sum())
+        holdout_rate = decide.clopper_pearson(hits, len(control[0]), level=level)
+    exclusions = tuple(
+        Exclusion(role.value, item.image_id, item.reason)
+        for role, one in sets.items()
+        for item in one.images.rejected
+    )
+    counts = {
+        "real": len(real),
+        "synthetic": len(synthetic),
+        "holdout": len(sets[Role.HOLDOUT].images) if Role.HOLDOUT in sets else 0,
+        "unreadable_real": len(real.rejected),
+        "unreadable_synthetic": len(synthetic.rejected),
+    }
+    copy_rate = decide.clopper_pearson(copies, len(synthetic), level=level)
+    verdict, reasons = _verdict(counts, classes, copy_rate, holdout_rate, evidence)
+    return AuditResult(
+        verdict=verdict,
+        reasons=reasons,
+        counts=counts,
+        thresholds=thresholds,
+        classes=classes,
+        copy_rate=copy_rate,
+        holdout_rate=holdout_rate,
+        subjects_exposed=len(exposed),
+        subjects_total=len(set(names)),
+        subjects_known=all(s is not None for s in real.subject_ids),
+        nearest=nearest,
+        pairs=tuple(to_match(row) for row in flagged),
+        distributions=distributions,
+        exclusions=exclusions,
+        notes=_notes(settings, control),
+        settings={
+            "size": settings.size,
+            "slice": settings.slice_spec,
+            "subject_regex": settings.subject_regex or "",
+            "encoder": settings.encoder if settings.encoder == "default" else "custom",
+            "level": settings.level,
+            "seed": settings.seed,
+        },
+        versions=outputs.versions(settings.encoder),
+    )
+
+
+def _verdict(
+    counts: dict[str, int],
+    classes: dict[str, int],
+    rate: decide.Proportion,
+    holdout: decide.Proportion | None,
+    evidence: calibration.Evidence,
+) -> tuple[Verdict, tuple[str, ...]]:
+    reasons = []
+    unread = counts["unreadable_real"]
+    if unread:
+        reasons.append(
+            f"{unread} real {_images(unread)} could not be read; copies of them cannot be detected."
+        )
+    if rate.count:
+        chance = holdout or evidence.thresholds.false_rate
+        if chance is not None and not classes[Label.EXACT.value]:
+            # Laplace's rule keeps an unseen error from being taken for an impossible one.
+            expected = (chance.count + 1) / (chance.total + 2)
+            p = float(stats.binom.sf(rate.count - 1, rate.total, expected))
+            if p > 0.05:
+                return Verdict.INCONCLUSIVE, (
+                    *reasons,
+                    f"{rate.count} near {_images(rate.count)} reached the threshold, which is no more "
+                    f"than unrelated images would by chance (binomial p = {p:.2f}). Look at the pairs; "
+                    "more real or held-out images would sharpen this.",
+                )
+        return Verdict.COPIES_FOUND, tuple(reasons)
+    recall = evidence.thresholds.planted_recall
+    if not evidence.calibrated:
+        reasons.append(
+            f"No copy was found, but the thresholds could not be calibrated here: they need images "
+            f"of at least {2 * decide.MIN_NULL} patients, about half of them to choose thresholds and "
+            "half to check them."
+        )
+        return Verdict.INCONCLUSIVE, tuple(reasons)
+    if recall is not None and recall.low < MIN_RECALL:
+        reasons.append(
+            f"No copy was found, but of {recall.total} copies planted into these images only "
+            f"{recall.count} were found, so copies could have been missed."
+        )
+        return Verdict.INCONCLUSIVE, tuple(reasons)
+    if unread > MAX_UNREADABLE * (counts["real"] + unread):
+        reasons.append(
+            f"No copy was found, but more than {MAX_UNREADABLE:.0%} of the real images are untested. "
+            "Repair or remove them and run again."
+        )
+        return Verdict.INCONCLUSIVE, tuple(reasons)
+    reasons.append(
+        f"No copy was found among {rate.total} images; the share of copies that a generator like this "
+        f"makes is below {rate.high:.2%} at {rate.level:.0%} confidence."
+    )
+    return Verdict.NONE_FOUND_WITHIN_LIMITS, tuple(reasons)
+
+
+def _images(count: int) -> str:
+    return "image" if count == 1 else "images"
+
+
+def _notes(settings: AuditSettings, control: tuple[np.ndarray, int] | None) -> tuple[str, ...]:
+    notes = [
+        f"Every image was brought to {settings.size} x {settings.size} pixels with its aspect kept and "
+        "to mean 0 and standard deviation 1.",
+        f"Of volumes, the slice {settings.slice_spec} was compared, after orientation by the affine.",
+        "Copies are looked for under mirroring, rotation up to 15 degrees, shift up to 12 % of the "
+        "side, zoom from 0.85 to 1.15, and changes of intensity, noise and blur.",
+        "Not tested: rotations beyond that, crops of a small part, inverted contrast, copies of "
+        "structures without their surroundings, membership inference, and attributes.",
+        "Each synthetic image was verified against its best few candidates, not against every image.",
+    ]
+    if control is not None and control[1]:
+        notes.append(
+            f"{control[1]} held-out images belong to patients of the real side and were left out of "
+            "the control."
+        )
+    return tuple(notes)
+
+
+def _sweep(work: Path, *, keep: set[str]) -> None:
+    """Drops journals of earlier inputs, so that a work folder does not grow for ever."""
+    for path in work.iterdir():
+        if path.is_dir() and path.name not in keep:
+            shutil.rmtree(path)

@@ -1,0 +1,52 @@
+"""The pictures of flagged pairs: real, synthetic brought onto it, and their difference."""
+
+import numpy as np
+
+from deepssim_jax.audit.result import AuditResult, GalleryItem
+from deepssim_jax.data.store import ImageStore
+from deepssim_jax.scoring.verify import align_for_display
+
+MAX_PAIRS = 48
+
+
+def build_gallery(
+    result: AuditResult, pairs: np.ndarray, real: ImageStore, synthetic: ImageStore
+) -> list[GalleryItem]:
+    """Pictures of the best flagged pair of each synthetic image, most alike first.
+
+    Args:
+      result: the audit; `result.nearest` is in the order of the synthetic store.
+      pairs: verified pairs of `scoring.match`.
+      real: store of the real images.
+      synthetic: store of the synthetic images.
+
+    Returns:
+      At most 48 items.
+    """
+    best = pairs[np.flatnonzero(np.diff(pairs["query"], prepend=-1))]
+    best = best[best["verified"] >= result.thresholds.near]
+    best = best[np.lexsort((best["query"], -best["verified"]))][:MAX_PAIRS]
+    if not len(best):
+        return []
+    aligned, reference = align_for_display(
+        synthetic.take(best["query"]), real.take(best["reference"]), start=best["start"]
+    )
+    items = []
+    for row, moved, fixed in zip(best, aligned, reference, strict=True):
+        low, high = np.percentile(fixed, [0.5, 99.5])
+        scale = max(float(high - low), 1e-6)
+        shown = [np.clip((x - low) / scale, 0, 1) for x in (fixed, moved)]
+        difference = np.clip(0.5 + 0.5 * (shown[1] - shown[0]), 0, 1)
+        items.append(
+            GalleryItem(
+                match=result.nearest[int(row["query"])],
+                real=_bytes(shown[0]),
+                aligned=_bytes(shown[1]),
+                difference=np.round(difference * 255 + 0.25).astype(np.uint8),
+            )
+        )
+    return items
+
+
+def _bytes(image: np.ndarray) -> np.ndarray:
+    return np.round(image * 255).astype(np.uint8)

@@ -1,0 +1,93 @@
+"""The files of an audit, each written whole; `summary.json` last, with the hashes of the others.
+
+`inputs.csv` and `inputs.json` say which files were read and how; they are for the house that runs
+the audit and are what `verify` starts from. Only `report_share.html` is made to be given away.
+"""
+
+import csv
+import hashlib
+import importlib.metadata
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from deepssim_jax.audit import report, tables
+from deepssim_jax.audit.result import AuditResult, GalleryItem
+from deepssim_jax.data.atomic import write_bytes
+from deepssim_jax.data.manifest import Manifest, Role
+from deepssim_jax.data.store import ImageStore
+from deepssim_jax.nn import encoder as encoders
+
+
+def versions(encoder: str) -> dict[str, str]:
+    """Versions that can change a score, and the encoder's hash."""
+    names = ("deepssim-jax", "jax", "jaxlib", "flax", "numpy", "scipy", "pillow")
+    found = {}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return {**found, "encoder": encoders.encoder_hash(encoder)}
+
+
+def write_all(
+    result: AuditResult,
+    gallery: Sequence[GalleryItem],
+    out: Path,
+    *,
+    manifests: Mapping[Role, Manifest],
+    stores: Mapping[Role, ImageStore],
+) -> None:
+    """Writes every file of the contract into `out`.
+
+    Args:
+      result: what was found.
+      gallery: pictures for the internal report.
+      out: directory.
+      manifests: the files by role.
+      stores: the images by role, for the hashes of the files read.
+    """
+    tables.write_csv(out / "nearest.csv", result.nearest, ranked=False)
+    tables.write_csv(out / "pairs.csv", result.pairs, ranked=True)
+    write_bytes(out / "inputs.csv", _inputs_csv(manifests, stores))
+    write_bytes(out / "inputs.json", _inputs_json(result, manifests))
+    # The salt must be secret and yet the same in every run: it is made from the real files.
+    salt = hashlib.sha256("".join(stores[Role.REAL].sha256).encode()).digest()
+    report.write_reports(result, gallery, out, salt=salt)
+    names = [
+        "nearest.csv",
+        "pairs.csv",
+        "inputs.csv",
+        "inputs.json",
+        "report.html",
+        "report_share.html",
+    ]
+    files = {name: hashlib.sha256((out / name).read_bytes()).hexdigest() for name in names}
+    tables.write_summary(out / "summary.json", result, files)
+
+
+def _inputs_csv(manifests: Mapping[Role, Manifest], stores: Mapping[Role, ImageStore]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["role", "image_id", "subject_id", "sha256", "status", "reason"])
+    for role, images in stores.items():
+        subjects = dict(zip(images.image_ids, images.subject_ids, strict=True))
+        rows = [
+            [role.value, i, subjects[i] or "", digest, "read", ""]
+            for i, digest in zip(images.image_ids, images.sha256, strict=True)
+        ]
+        rows += [
+            [role.value, item.image_id, "", "", "excluded", item.reason] for item in images.rejected
+        ]
+        writer.writerows([[tables.cell(value) for value in row] for row in sorted(rows)])
+    return text.getvalue().encode()
+
+
+def _inputs_json(result: AuditResult, manifests: Mapping[Role, Manifest]) -> bytes:
+    content = {
+        "sources": {role.value: str(m.source) for role, m in manifests.items()},
+        "settings": dict(result.settings),
+    }
+    return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()

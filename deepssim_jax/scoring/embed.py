@@ -1,0 +1,113 @@
+"""From a store of images to what searching needs: embeddings and low-resolution versions.
+
+Contract: chunks of uint16 images [m, s, s] come from `data.store.decode` while the next ones are
+being decoded; each chunk's features are written beside it once, so the work is restartable and a
+second run reads them back.
+"""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from deepssim_jax.data import store
+from deepssim_jax.data.atomic import write_array
+from deepssim_jax.data.manifest import Manifest
+from deepssim_jax.nn import encoder as encoders
+from deepssim_jax.ops import registration
+from deepssim_jax.ops.registration import SearchGrid
+from deepssim_jax.scoring.match import Progress, Side
+from deepssim_jax.scoring.verify import zscore
+from deepssim_jax.typing import Array, Images
+
+_BATCH = 64
+
+
+@functools.partial(jax.jit, static_argnames="size")
+def _low(images: Array, *, size: int) -> Array:
+    return registration.shrink(zscore(images), size)
+
+
+def features(
+    images: Images, encoder: encoders.Encoder, *, grid: SearchGrid = SearchGrid()
+) -> tuple[np.ndarray, np.ndarray]:
+    """Embeddings and low-resolution versions of images [n, s, s] of any real dtype.
+
+    Returns:
+      float32 [n, d] of unit norm and float32 [n, g, g], g the grid's size.
+    """
+    images = np.asarray(images)
+    embeddings, low = [], []
+    for start in range(0, len(images), _BATCH):
+        batch = images[start : start + _BATCH]
+        count = len(batch)
+        if count < _BATCH:  # one shape, one compilation
+            batch = np.concatenate([batch, np.repeat(batch[-1:], _BATCH - count, axis=0)])
+        device = jnp.asarray(batch)
+        embeddings.append(np.asarray(encoders.apply(encoder, device))[:count])
+        low.append(np.asarray(_low(device, size=grid.size))[:count])
+    return np.concatenate(embeddings), np.concatenate(low)
+
+
+def build_side(
+    manifest: Manifest,
+    directory: Path,
+    *,
+    settings: store.InputSettings,
+    encoder: Callable[[], encoders.Encoder],
+    encoder_id: str,
+    grid: SearchGrid = SearchGrid(),
+    groups: bool = False,
+    on_progress: Progress = lambda done, total, what: None,
+    what: str = "reading",
+) -> tuple[Side, store.ImageStore]:
+    """Reads, embeds and shrinks every image of a manifest; restartable.
+
+    Args:
+      manifest: the files.
+      directory: where decoded images and features are kept.
+      settings: declared size and slice.
+      encoder: makes the encoder; called only if something is left to embed.
+      encoder_id: its hash, part of the features' names, so that features of another encoder are
+        never taken for this one's.
+      grid: the global search, for the size of the low-resolution versions.
+      groups: number the patients.
+      on_progress: called with (images done, images in all, what).
+      what: the name of this work for the progress line.
+
+    Returns:
+      The side and the store behind it.
+    """
+    total, done, model = len(manifest.records), 0, None
+    parts = []
+    for number, chunk in enumerate(store.decode(manifest, directory, settings=settings)):
+        paths = [
+            directory / f"{kind}-{number:05d}.npy"
+            for kind in (f"embedding-{encoder_id[:12]}", f"low-{grid.size}")
+        ]
+        if not all(path.exists() for path in paths):
+            model = model or encoder()
+            for path, array in zip(paths, _features_or_none(chunk.images, model, grid), strict=True):
+                write_array(path, array)
+        parts.append([np.load(path, allow_pickle=False) for path in paths])
+        done = min(done + store.CHUNK, total)
+        on_progress(done, total, what)
+    images = store.ImageStore.open(directory)
+    embeddings, low = (np.concatenate(column) for column in zip(*parts, strict=True))
+    numbers = None
+    if groups:
+        names = [s if s is not None else f"\0{i}" for i, s in enumerate(images.subject_ids)]
+        numbers = np.unique(names, return_inverse=True)[1].astype(np.int32)
+    return Side(take=images.take, low=low, embeddings=embeddings, groups=numbers), images
+
+
+def _features_or_none(
+    images: np.ndarray, encoder: encoders.Encoder, grid: SearchGrid
+) -> tuple[np.ndarray, np.ndarray]:
+    if len(images):
+        return features(images, encoder, grid=grid)
+    width = encoder.dim
+    return np.zeros((0, width), np.float32), np.zeros((0, grid.size, grid.size), np.float32)

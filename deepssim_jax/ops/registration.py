@@ -360,3 +360,82 @@ def refine_pyramid(
         b = fixed if side == size else shrink(fixed, side)
         transform = refine(a, b, transform.resized(factor), iterations=iterations).resized(1 / factor)
     return transform
+
+
+def pyramid(size: int) -> tuple[tuple[int, int], ...]:
+    """(side, Gauss-Newton steps) from coarse to fine for images of side `size`."""
+    return ((size // 4, 8), (size // 2, 5), (size, 2))
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("transform", "aligned", "inside", "correlation"),
+    meta_fields=(),
+)
+@dataclasses.dataclass(frozen=True)
+class Registration:
+    """Pairs brought together.
+
+    `transform` says how fixed became moving; `aligned` [n, s, s] is moving on the frame of fixed,
+    `inside` where it had data; `correlation` [n] is Pearson's over that region.
+    """
+
+    transform: Transform
+    aligned: Array
+    inside: Array
+    correlation: Scores
+
+
+def align(moving: Images, fixed: Images, start: Array, *, grid: SearchGrid) -> Registration:
+    """Refines pairs from grid indices [n] and resamples `moving`; jit-compilable."""
+    size = fixed.shape[-1]
+    transform = grid_transform(start, grid=grid, size=size)
+    transform = refine_pyramid(moving, fixed, transform, levels=pyramid(size))
+    aligned, inside = resample(moving, transform)
+    mask = inside.astype(jnp.float32)
+    total = jnp.maximum(mask.sum((1, 2), keepdims=True), 1.0)
+
+    def centred(images: Array) -> Array:
+        return (images - (images * mask).sum((1, 2), keepdims=True) / total) * mask
+
+    a, b = centred(aligned), centred(fixed)
+    norm = jnp.sqrt((a * a).sum((1, 2)) * (b * b).sum((1, 2)))
+    correlation = (a * b).sum((1, 2)) / jnp.maximum(norm, 1e-9)
+    return Registration(transform, aligned, inside, correlation)
+
+
+_align = jax.jit(align, static_argnames="grid")
+
+
+def register(
+    moving: Images, fixed: Images, *, grid: SearchGrid = SearchGrid(), batch_size: int = 32
+) -> Registration:
+    """Aligns each moving image to the fixed image of its row: global search, then refinement.
+
+    Args:
+      moving: [n, s, s] real, any intensity scale.
+      fixed: [n, s, s].
+      grid: transformations of the global search; refinement may leave it a little.
+      batch_size: pairs on the device at a time; it does not change the result.
+
+    Returns:
+      The registration of all pairs; transformations are in pixels of these images.
+
+    Raises:
+      ValueError: if the shapes differ, or the images are not square, or there is no pair.
+    """
+    if moving.ndim != 3 or moving.shape != fixed.shape or moving.shape[1] != moving.shape[2]:
+        raise ValueError(
+            f"moving {moving.shape} and fixed {fixed.shape} must both be [n, s, s]; bring images "
+            "to one square size first, for example with data.preprocess.fit_to_size"
+        )
+    if not len(moving):
+        raise ValueError("there is no pair to register; n is 0")
+    operator = jnp.asarray(pose_operator(grid))
+    parts = []
+    for first in range(0, len(moving), batch_size):
+        rows = np.arange(first, first + batch_size) % len(moving)
+        a, b = (jnp.asarray(np.asarray(x)[rows], jnp.float32) for x in (moving, fixed))
+        start, _ = coarse(a, b, operator, grid=grid)
+        parts.append(_align(a, b, start, grid=grid))
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[: len(moving)], *parts)

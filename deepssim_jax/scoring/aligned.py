@@ -165,3 +165,27 @@ def _search_tile(features: Array, tile: Array, groups: Array, labels: Array, *, 
     allowed = (groups[None, :] != labels[:, None]) & (groups[None, :] >= 0)
     scores, indices = jax.lax.top_k(jnp.where(allowed, scores, -2.0), k)
     return scores, indices, jnp.take_along_axis(transforms, indices, axis=1)
+
+
+def nearest_aligned(
+    synthetic: Images, real: Images, *, k: int, grid: SearchGrid = SearchGrid(), components: int = 96
+) -> AlignedMatches:
+    """Best match of every synthetic image over mirrorings, rotations, zooms and shifts.
+
+    Args:
+      synthetic: [n, s, s] square images, any intensity scale.
+      real: [m, t, t] square images.
+      k: references wanted; at most m.
+      grid: the transformations tried.
+      components: principal components of the real side that are compared.
+
+    Returns:
+      Correlations, indices and grid transformations, best first.
+    """
+    low = [
+        np.concatenate(
+            [np.asarray(registration.shrink(x[i : i + 256], grid.size)) for i in range(0, len(x), 256)]
+        )
+        for x in (synthetic, real)
+    ]
+    return AlignedIndex.build(low[1], grid=grid, components=components).search(low[0], k=k)

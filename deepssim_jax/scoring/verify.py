@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepssim_jax.ops import agreement, registration
-from deepssim_jax.ops.registration import FLIP_NAMES, SearchGrid, Transform
+from deepssim_jax.ops.registration import FLIP_NAMES, SearchGrid
 from deepssim_jax.typing import Array, Images
 
 _BATCH = 32
@@ -51,25 +51,18 @@ class VerifiedPairs:
         return cls(**{name: np.concatenate([getattr(p, name) for p in parts]) for name in names})
 
 
-def pyramid(size: int) -> tuple[tuple[int, int], ...]:
-    """(side, Gauss-Newton steps) from coarse to fine for images of side `size`."""
-    return ((size // 4, 8), (size // 2, 5), (size, 2))
-
-
 @functools.partial(jax.jit, static_argnames=("grid",))
 def _verify(moving: Array, fixed: Array, start: Array, *, grid: SearchGrid) -> tuple[Array, ...]:
     size = fixed.shape[-1]
     moving, fixed = zscore(moving), zscore(fixed)
-    transform = registration.grid_transform(start, grid=grid, size=size)
-    transform = registration.refine_pyramid(moving, fixed, transform, levels=pyramid(size))
-    aligned, inside = registration.resample(moving, transform)
+    found = registration.align(moving, fixed, start, grid=grid)
     axis = np.arange(size) - (size - 1) / 2
     disc = np.hypot(axis[:, None], axis[None, :]) <= _DISC * size / 2
-    inside = inside & jnp.asarray(disc)[None]
-    score = agreement.agreement(aligned, fixed, inside).score
+    inside = found.inside & jnp.asarray(disc)[None]
+    score = agreement.agreement(found.aligned, fixed, inside).score
     score = jnp.where(inside.mean((1, 2)) >= _MIN_OVERLAP, score, 0.0)
     # Flat images have no direction to agree in; their score is 0, not 0 / 0.
-    return jnp.nan_to_num(score), transform, aligned, inside
+    return jnp.nan_to_num(score), found.transform, found.aligned, inside
 
 
 def zscore(images: Array) -> jax.Array:

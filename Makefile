@@ -1,0 +1,54 @@
+# make demo    install into .venv, plant copies in a phantom cohort, find them, write a report
+# make test    lint, types and tests
+# make lint    ruff and the type checker alone
+# make pytest  the tests alone; PYTEST_FLAGS="-m slow -n 0" and the like go through
+# make clean   remove what the others made
+#
+# PYTHON=/path/to/python3 picks the interpreter of a new .venv; VENV= its place.
+
+VENV ?= .venv
+OUT ?= demo_out
+PYTEST_FLAGS ?= -n 2 --dist loadfile
+BIN = $(VENV)/bin
+SOURCES = setup.cfg pyproject.toml
+
+.DEFAULT_GOAL = help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint pytest clean
+
+help:
+	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
+
+# The stamps make a second call quick: pip runs again only when the requirements changed.
+$(VENV)/.made:
+	@set -e; python="$(PYTHON)"; \
+	if [ -z "$$python" ]; then python=$$(.ci/find_python 3.11 3.13 3.12); fi; \
+	echo "environment: $(VENV), from $$("$$python" --version)"; \
+	"$$python" -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.runs: $(VENV)/.made $(SOURCES)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[phantom,dicom]'
+	@touch $@
+
+$(VENV)/.tests: $(VENV)/.made $(SOURCES)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[phantom,dicom,test]'
+	@touch $@ $(VENV)/.runs
+
+demo: $(VENV)/.runs
+	$(BIN)/deepssim demo --out=$(OUT)
+	@echo "Open $(CURDIR)/$(OUT)/report.html in a browser."
+
+test: lint pytest
+
+lint: $(VENV)/.tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyrefly check
+
+pytest: $(VENV)/.tests
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+clean:
+	rm -rf .venv .venv-newest build dist deepssim_jax.egg-info demo_out .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

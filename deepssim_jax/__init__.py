@@ -1,0 +1,73 @@
+"""deepssim_jax finds the synthetic medical images that are copies of a patient's image.
+
+    import deepssim_jax as ds
+    result = ds.audit("real/", "synthetic/", out="audit/")
+
+The names below are the whole public interface. Each is imported when it is first used, so that
+`import deepssim_jax` itself is quick and loads neither JAX's back ends nor a plotting library.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from deepssim_jax.audit.audit import AuditSettings as AuditSettings
+    from deepssim_jax.audit.audit import audit as audit
+    from deepssim_jax.audit.result import AuditResult as AuditResult
+    from deepssim_jax.data.manifest import InputError as InputError
+    from deepssim_jax.nn.encoder import Encoder as Encoder
+    from deepssim_jax.nn.encoder import embed as embed
+    from deepssim_jax.nn.encoder import load_encoder as load_encoder
+    from deepssim_jax.ops.registration import Registration as Registration
+    from deepssim_jax.ops.registration import SearchGrid as SearchGrid
+    from deepssim_jax.ops.registration import register as register
+    from deepssim_jax.ops.ssim import ssim as ssim
+    from deepssim_jax.ops.ssim import ssim_matrix as ssim_matrix
+    from deepssim_jax.scoring.aligned import AlignedMatches as AlignedMatches
+    from deepssim_jax.scoring.aligned import nearest_aligned as nearest_aligned
+    from deepssim_jax.scoring.decide import Proportion as Proportion
+    from deepssim_jax.scoring.decide import clopper_pearson as clopper_pearson
+    from deepssim_jax.scoring.pairs import Neighbours as Neighbours
+    from deepssim_jax.scoring.pairs import nearest as nearest
+    from deepssim_jax.scoring.verify import VerifiedPairs as VerifiedPairs
+    from deepssim_jax.scoring.verify import verify_pairs as verify_pairs
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AlignedMatches": "scoring.aligned",
+    "AuditResult": "audit.result",
+    "AuditSettings": "audit.audit",
+    "Encoder": "nn.encoder",
+    "InputError": "data.manifest",
+    "Neighbours": "scoring.pairs",
+    "Proportion": "scoring.decide",
+    "Registration": "ops.registration",
+    "SearchGrid": "ops.registration",
+    "VerifiedPairs": "scoring.verify",
+    "audit": "audit.audit",
+    "clopper_pearson": "scoring.decide",
+    "embed": "nn.encoder",
+    "load_encoder": "nn.encoder",
+    "nearest": "scoring.pairs",
+    "nearest_aligned": "scoring.aligned",
+    "register": "ops.registration",
+    "ssim": "ops.ssim",
+    "ssim_matrix": "ops.ssim",
+    "verify_pairs": "scoring.verify",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'deepssim_jax' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"deepssim_jax.{home}"), name)
+    globals()[name] = value  # the next look-up finds it without coming here
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

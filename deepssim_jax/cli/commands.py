@@ -1,0 +1,58 @@
+"""The table of commands, and how one of them is brought in.
+
+A command is a module `cli/<name>.py`. It defines its absl flags as it is imported and has
+`main(argv) -> int`: argv[0] is its name, the rest are its positional arguments, whose names stand
+in the module's `POSITIONALS` (none when it has no such tuple); the result is the exit status.
+Flags that several commands share are defined in a module of this room that is no command, which
+each of them makes its own by `flags.adopt_module_key_flags`.
+"""
+
+import importlib
+import types
+
+from absl import flags
+
+_ROOM = "deepssim_jax.cli"
+
+# Listed by --help in this order.
+COMMANDS: dict[str, str] = {
+    "demo": "plant copies in a made-up cohort, audit it and say how many were found",
+    "audit": "find the synthetic images that are copies of a real one, and write the report",
+    "embed": "embed a folder of images into a store (a stage of audit, for large sets)",
+    "score": "search and verify between two stores (a stage of audit, for large sets)",
+    "verify": "check every hash and every flagged score of a finished audit from its files",
+    "train_encoder": "train the network that embeds images",
+    "doctor": "show devices, processes, versions, weights and what is missing",
+}
+
+# Flags of commands that this process ran earlier, out of the way of the present one's.
+_set_aside: dict[str, list[flags.Flag]] = {}
+
+
+def load(command: str) -> types.ModuleType:
+    """Imports a command so that its flags are the only command's flags that exist.
+
+    Two commands may define a flag of the same name. One process normally runs one command; where
+    it runs several, as tests do, the earlier ones' flags are set aside and all values forgotten.
+
+    Args:
+        command: A key of `COMMANDS`.
+
+    Returns:
+        The command's module.
+    """
+    name = f"{_ROOM}.{command}"
+    for other in COMMANDS:
+        module = f"{_ROOM}.{other}"
+        if module != name:
+            owned = flags.FLAGS.get_flags_for_module(module)
+            if owned:
+                _set_aside[module] = owned
+            for flag in owned:
+                delattr(flags.FLAGS, flag.name)
+    loaded = importlib.import_module(name)
+    for flag in _set_aside.pop(name, ()):
+        flags.FLAGS[flag.name] = flag
+        flags.FLAGS.register_flag_by_module(name, flag)
+    flags.FLAGS.unparse_flags()
+    return loaded

@@ -1,0 +1,110 @@
+"""`deepssim COMMAND --flag=value`: picks the command, parses its flags, runs it.
+
+Only the chosen command is imported. Whatever a command raises ends here as one line and an exit
+status (`ExitCode`): input and usage errors 2, everything else 1, a signal 75.
+"""
+
+import contextlib
+import importlib.metadata
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+
+from absl import flags
+
+from deepssim_jax.cli import commands, common_flags, compile_cache, console, usage
+from deepssim_jax.cli.exit_codes import ExitCode
+
+_HELP = ("--help", "-h", "-help", "--helpfull", "help")
+
+
+@contextlib.contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Makes SIGTERM arrive as Ctrl-C does; the second signal of a kind ends the process at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _verbose(args: Sequence[str]) -> bool:
+    # The flags may be what is wrong, so the command line is asked and not the parsed value.
+    return f"--{common_flags.VERBOSE.name}" in args or "--verbose=true" in args
+
+
+def _run(command: str, args: Sequence[str]) -> int:
+    compile_cache.prepare()
+    module = commands.load(command)
+    if any(arg in _HELP[:-1] for arg in args):
+        print(usage.command_help(command, module))
+        return ExitCode.DONE
+    # ml_collections reads the overrides of a config file (--config.a.b=v) from sys.argv.
+    sys_argv, sys.argv = sys.argv, [f"deepssim {command}", *args]
+    try:
+        return int(module.main(usage.parse(command, module, args)))
+    finally:
+        sys.argv = sys_argv
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs one command.
+
+    Args:
+        argv: The command line without the program's name.
+
+    Returns:
+        The exit status, see `ExitCode`.
+    """
+    if not argv or argv[0] in _HELP:
+        print(usage.overview())
+        return ExitCode.DONE if argv else ExitCode.USAGE
+    if argv[0] in ("--version", "version"):
+        print(importlib.metadata.version("deepssim-jax"))
+        return ExitCode.DONE
+    command, args = argv[0], list(argv[1:])
+    name = f"deepssim {command}"
+    try:
+        if command not in commands.COMMANDS:
+            name = "deepssim"
+            raise usage.unknown_command(command)
+        with _stopped_by_signals():
+            return _run(command, args)
+    except KeyboardInterrupt:
+        console.error(f"{name}: stopped; run the same command again to resume")
+        return ExitCode.STOPPED
+    except BrokenPipeError:
+        raise
+    except (usage.UsageError, flags.Error, ValueError) as error:
+        status, line = ExitCode.USAGE, f"{name}: {error}"
+    except Exception as error:
+        status, line = ExitCode.FAILED, f"{name} failed: {type(error).__name__}: {error}"
+    if _verbose(args):
+        traceback.print_exc()
+    console.error(line)
+    return status
+
+
+def run() -> None:
+    """The entry point of the `deepssim` script."""
+    for stream in (sys.stdout, sys.stderr):
+        # A file's name may hold bytes that the terminal's encoding does not know.
+        stream.reconfigure(errors="backslashreplace")
+    try:
+        status = main(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of our output, such as `head`, has had enough
+        sys.stdout = None
+        status = ExitCode.DONE
+    sys.exit(status)

@@ -1,0 +1,188 @@
+"""Help texts, and the answers to a command line that cannot be run."""
+
+import difflib
+import shutil
+import textwrap
+import types
+from collections.abc import Iterable, Sequence
+
+from absl import flags
+
+from deepssim_jax.cli import common_flags
+from deepssim_jax.cli.commands import COMMANDS
+
+_REQUIRED = "must have a value other than None"
+
+
+class UsageError(Exception):
+    """A command line that cannot be run; the message says what to write instead."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """Returns the known word that `word` was most likely meant to be, or None."""
+    found = difflib.get_close_matches(word.lower().replace("-", "_"), list(known), n=1, cutoff=0.6)
+    return found[0] if found else None
+
+
+def _width() -> int:
+    return min(shutil.get_terminal_size((100, 24)).columns, 100)
+
+
+def _entry(head: str, body: str, *, column: int) -> str:
+    lines = textwrap.wrap(body, max(_width() - column, 30)) or [""]
+    if len(head) + 2 > column:
+        return "\n".join([head, *(" " * column + line for line in lines)])
+    return "\n".join([head.ljust(column) + lines[0], *(" " * column + x for x in lines[1:])])
+
+
+def overview() -> str:
+    """Returns what `deepssim --help` prints."""
+    rows = [_entry(f"  {name}", line, column=18) for name, line in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: deepssim COMMAND --flag=value ...",
+            "",
+            "Finds the synthetic medical images that are copies of a patient's image.",
+            "",
+            *rows,
+            "",
+            "deepssim COMMAND --help   the flags of a command",
+            "deepssim --version        the version",
+        ]
+    )
+
+
+def key_flags(module: types.ModuleType) -> list[flags.Flag]:
+    """Returns the flags that a command takes, its own before those of every command."""
+    own = flags.FLAGS.get_key_flags_for_module(module)
+    shared = flags.FLAGS.get_key_flags_for_module(common_flags)
+    return [flag for flag in own if flag not in shared] + shared
+
+
+def _is_required(flag: flags.Flag) -> bool:
+    return any(_REQUIRED in str(v.message) for v in flag.validators)
+
+
+def _default(flag: flags.Flag) -> str:
+    if _is_required(flag):
+        return "required"
+    if flag.boolean:
+        return f"default: {str(bool(flag.default)).lower()}"
+    if flag.default is None or flag.default == "":
+        return ""
+    return f"default: {flag.default_as_str.strip(chr(39))}"
+
+
+def _flag_entry(flag: flags.Flag) -> str:
+    choices = getattr(flag.parser, "enum_values", None)
+    if flag.boolean:
+        head = f"  --[no]{flag.name}"
+    else:
+        head = f"  --{flag.name}={'|'.join(choices) if choices else _placeholder(flag)}"
+    text, default = (flag.help or "").strip(), _default(flag)
+    return _entry(head, f"{text} ({default})" if default else text, column=30)
+
+
+def _placeholder(flag: flags.Flag) -> str:
+    kind = flag.flag_type()
+    if kind in ("int", "float"):
+        return kind.upper()
+    if "list" in kind or "space separated" in kind:
+        return "A,B,..."
+    return "VALUE"
+
+
+def command_help(command: str, module: types.ModuleType) -> str:
+    """Returns what `deepssim COMMAND --help` prints: the command's own flags, with defaults."""
+    positionals = " ".join(getattr(module, "POSITIONALS", ()))
+    usage = " ".join(word for word in ("usage: deepssim", command, positionals, "[flags]") if word)
+    return "\n".join(
+        [
+            usage,
+            "",
+            (module.__doc__ or COMMANDS[command]).strip(),
+            "",
+            *(_flag_entry(flag) for flag in key_flags(module)),
+        ]
+    )
+
+
+def unknown_command(word: str) -> UsageError:
+    """Returns the answer to a command that does not exist."""
+    guess = nearest(word, COMMANDS)
+    hint = f"did you mean `deepssim {guess}`?" if guess else "`deepssim --help` lists them"
+    return UsageError(f"there is no command {word!r}: {hint}")
+
+
+def check_flag_names(command: str, module: types.ModuleType, args: Sequence[str]) -> None:
+    """Refuses a flag that is not the command's own.
+
+    Libraries define absl flags, too; without this check a command would take them silently.
+
+    Args:
+        command: The command's name.
+        module: The command's module.
+        args: The command line after the command.
+
+    Raises:
+        UsageError: Names the flag and the nearest one that exists.
+    """
+    known = {flag.name: flag for flag in key_flags(module)}
+    rest = iter(args)
+    for arg in rest:
+        if arg == "--":
+            return
+        if not arg.startswith("-") or not arg.strip("-"):
+            continue
+        name, has_value, _ = arg.lstrip("-").partition("=")
+        flag = known.get(name)
+        if flag is None and name.startswith("no") and name[2:] in known and known[name[2:]].boolean:
+            continue
+        if flag is None and "." in name and name.partition(".")[0] in known:
+            flag = known[name.partition(".")[0]]  # --config.a.b=value
+        if flag is None and name in ("flagfile", "undefok"):
+            next(rest, None) if not has_value else None
+            continue
+        if flag is None:
+            guess = nearest(name, known)
+            hint = f"did you mean --{guess}?" if guess else f"`deepssim {command} --help` lists all"
+            raise UsageError(f"there is no flag --{name}: {hint}")
+        if not has_value and not flag.boolean:
+            next(rest, None)
+
+
+def parse(command: str, module: types.ModuleType, args: Sequence[str]) -> list[str]:
+    """Parses a command's flags.
+
+    Args:
+        command: The command's name.
+        module: The command's module, as `commands.load` gave it.
+        args: The command line after the command.
+
+    Returns:
+        The command's name and its positional arguments.
+
+    Raises:
+        UsageError: What is wrong, and what to write instead.
+    """
+    check_flag_names(command, module, args)
+    flags.FLAGS.set_gnu_getopt(True)
+    try:
+        argv = flags.FLAGS([command, *args])
+    except (flags.Error, ValueError, KeyError, OSError) as error:
+        missing = [f for f in key_flags(module) if _is_required(f) and f.value is None]
+        if missing and _REQUIRED in str(error):
+            lines = "; ".join(f"--{flag.name}=... ({(flag.help or '').strip()})" for flag in missing)
+            raise UsageError(f"{command} needs {lines}") from error
+        raise UsageError(str(error).strip("'\"")) from error
+    names = getattr(module, "POSITIONALS", ())
+    given = argv[1:]
+    if len(given) > len(names):
+        extra = given[len(names)]
+        raise UsageError(
+            f"{command} does not know what to do with {extra!r}: write --flag=value, "
+            f"`deepssim {command} --help` lists the flags"
+        )
+    if len(given) < len(names):
+        raise UsageError(f"{command} needs {' '.join(names)}: deepssim {command} {' '.join(names)}")
+    return argv

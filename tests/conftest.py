@@ -1,0 +1,80 @@
+"""What every test stands on: eight CPU devices, no network, no silent broadcasting.
+
+Children started by a test inherit the closed network and the compile cache, not the eight
+devices: a command is tested as a user has it.
+"""
+
+import os
+import pathlib
+import stat
+import sys
+import tempfile
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+OFFLINE = ROOT / "tests" / "offline"
+
+
+def _private_cache() -> pathlib.Path:
+    """Returns a folder for compiled programs that only this user can write.
+
+    Whoever can write the cache can run code here, so a folder of someone else's is not used.
+    """
+    home = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
+    for parent in (home, pathlib.Path(tempfile.gettempdir())):
+        folder = parent / f"deepssim_jax-tests-{os.getuid()}"
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            status = folder.lstat()
+        except OSError:
+            continue
+        if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid():
+            folder.chmod(0o700)
+            return folder
+    return pathlib.Path(tempfile.mkdtemp(prefix="deepssim_jax-tests-"))
+
+
+sys.path.insert(0, str(OFFLINE))
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    p for p in (str(OFFLINE), str(ROOT), os.environ.get("PYTHONPATH", "")) if p
+)
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_private_cache()))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+os.environ["MPLBACKEND"] = "agg"
+
+import jax  # noqa: E402  (reads the variables set above)
+from absl import flags  # noqa: E402
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+flags.FLAGS.mark_as_parsed()
+
+import close_network  # noqa: E402, F401  (after jax, so that only our own doings are judged)
+
+
+def _shared(name: str, variable: str) -> pathlib.Path | None:
+    folder = pathlib.Path(os.environ.get(variable) or ROOT.parent / "shared" / name)
+    return folder if folder.is_dir() else None
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> pathlib.Path:
+    """The folder of real images, DEEPSSIM_DATA or ../shared/data; skips where there is none."""
+    folder = _shared("data", "DEEPSSIM_DATA")
+    if folder is None:
+        pytest.skip("no real images here: set DEEPSSIM_DATA to the folder that holds cxr/, brain3d/")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def golden_dir() -> pathlib.Path:
+    """The folder of golden values, DEEPSSIM_GOLDEN or ../shared/golden; skips where there is none.
+
+    A test that does not find its file inside it must fail: open it, do not ask whether it exists.
+    """
+    folder = _shared("golden", "DEEPSSIM_GOLDEN")
+    if folder is None:
+        pytest.skip("no golden values here: set DEEPSSIM_GOLDEN to the folder that holds them")
+    return folder

@@ -86,7 +86,7 @@ class Transform:
     @property
     def rotation_deg(self) -> Array:
         """[n] degrees, counter-clockwise as seen on a screen (y points down)."""
-        return -jnp.rad2deg(jnp.arctan2(self.linear[:, 1], self.linear[:, 0]))
+        return jnp.rad2deg(jnp.arctan2(self.linear[:, 1], self.linear[:, 0]))
 
     @property
     def scale(self) -> Array:

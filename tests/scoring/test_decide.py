@@ -1,0 +1,95 @@
+"""Intervals, p-values and thresholds against closed forms, SciPy and simulation."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from deepssim_jax.scoring import decide
+
+
+@pytest.mark.parametrize(
+    ("count", "total", "low", "high"),
+    # Zero found is not zero: 1 - 0.025 ** (1 / n); the symmetric case all of n.
+    [(0, 1000, 0.0, 1 - 0.025 ** (1 / 1000)), (50, 50, 0.025 ** (1 / 50), 1.0)],
+)
+def test_clopper_pearson_at_the_ends(count: int, total: int, low: float, high: float) -> None:
+    found = decide.clopper_pearson(count, total)
+    assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
+
+
+@pytest.mark.parametrize(("count", "total"), [(3, 17), (37, 10000), (250, 500)])
+def test_clopper_pearson_equals_scipy(count: int, total: int) -> None:
+    theirs = stats.binomtest(count, total).proportion_ci(0.95, method="exact")
+    ours = decide.clopper_pearson(count, total)
+    assert (ours.low, ours.high) == (pytest.approx(theirs.low), pytest.approx(theirs.high))
+
+
+def test_clopper_pearson_covers_at_its_level() -> None:
+    rng = np.random.default_rng(0)
+    truth = 0.07
+    hits = [
+        (ci := decide.clopper_pearson(int(x), 80)).low <= truth <= ci.high
+        for x in rng.binomial(80, truth, 500)
+    ]
+    assert np.mean(hits) >= 0.95 - 3 * np.sqrt(0.95 * 0.05 / 500)
+
+
+def test_no_trials_know_nothing() -> None:
+    found = decide.clopper_pearson(0, 0)
+    assert (found.low, found.high) == (0.0, 1.0)
+
+
+def test_conformal_p_values_by_hand() -> None:
+    null = np.array([0.1, 0.2, 0.3, 0.4])
+    np.testing.assert_allclose(
+        decide.conformal_p_values(np.array([0.5, 0.4, 0.25, 0.0]), null),
+        [1 / 5, 2 / 5, 3 / 5, 5 / 5],
+    )
+
+
+def test_conformal_p_values_are_valid_under_the_null() -> None:
+    rng = np.random.default_rng(1)
+    p = np.concatenate(
+        [
+            decide.conformal_p_values(rng.standard_normal(5), rng.standard_normal(99))
+            for _ in range(400)
+        ]
+    )
+    for level in (0.05, 0.2, 0.5):
+        assert np.mean(p <= level) <= level + 3 * np.sqrt(level * (1 - level) / 400)
+
+
+def test_q_values_equal_scipy() -> None:
+    p = np.random.default_rng(2).uniform(size=50) ** 2
+    np.testing.assert_allclose(decide.benjamini_hochberg(p), stats.false_discovery_control(p))
+
+
+def scores(mean: float, count: int, seed: int) -> np.ndarray:
+    return np.tanh(np.random.default_rng(seed).normal(mean, 0.12, count)).astype(np.float32)
+
+
+def test_thresholds_lie_between_what_is_apart() -> None:
+    null, exact, near = scores(1.0, 200, 0), scores(3.0, 80, 1), scores(2.2, 80, 2)
+    found = decide.calibrate(null, exact, near)
+    assert found.calibrated and found.separated
+    assert null.max() < found.near < near.min()
+    assert np.mean(exact >= found.exact) > 0.95 and np.mean(near >= found.exact) < 0.05
+
+
+def test_overlap_keeps_specificity_and_is_said() -> None:
+    null, copies = scores(1.0, 200, 0), scores(1.2, 80, 1)
+    found = decide.calibrate(null, copies, copies)
+    assert not found.separated
+    assert np.mean(null >= found.near) < 0.02
+
+
+def test_a_picture_filed_under_two_names_does_not_move_the_threshold() -> None:
+    null, exact, near = scores(1.0, 200, 0), scores(3.0, 80, 1), scores(2.2, 80, 2)
+    doubled = np.concatenate([null, np.ones(4, np.float32)])
+    clean, dirty = decide.calibrate(null, exact, near), decide.calibrate(doubled, exact, near)
+    assert dirty.near == pytest.approx(clean.near, abs=0.005)
+
+
+def test_too_few_images_give_the_defaults_and_say_so() -> None:
+    found = decide.calibrate(scores(1.0, 5, 0), scores(3.0, 5, 1), scores(2.0, 5, 2))
+    assert not found.calibrated and "5 real images" in found.origin

@@ -64,7 +64,9 @@ def data_dir() -> pathlib.Path:
     """The folder of real images, DEEPSSIM_DATA or ../shared/data; skips where there is none."""
     folder = _shared("data", "DEEPSSIM_DATA")
     if folder is None:
-        pytest.skip("no real images here: set DEEPSSIM_DATA to the folder that holds cxr/, brain3d/")
+        pytest.skip(
+            "no real images here: set DEEPSSIM_DATA to the folder that holds cxr/, brain3d/"
+        )
     return folder
 
 

@@ -5,7 +5,6 @@ status (`ExitCode`): input and usage errors 2, everything else 1, a signal 75.
 """
 
 import contextlib
-import importlib.metadata
 import signal
 import sys
 import threading
@@ -14,6 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from absl import flags
 
+import deepssim_jax
 from deepssim_jax.cli import commands, common_flags, compile_cache, console, usage
 from deepssim_jax.cli.exit_codes import ExitCode
 
@@ -71,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
         print(usage.overview())
         return ExitCode.DONE if argv else ExitCode.USAGE
     if argv[0] in ("--version", "version"):
-        print(importlib.metadata.version("deepssim-jax"))
+        print(deepssim_jax.__version__)
         return ExitCode.DONE
     command, args = argv[0], list(argv[1:])
     name = f"deepssim {command}"

@@ -172,7 +172,9 @@ def parse(command: str, module: types.ModuleType, args: Sequence[str]) -> list[s
     except (flags.Error, ValueError, KeyError, OSError) as error:
         missing = [f for f in key_flags(module) if _is_required(f) and f.value is None]
         if missing and _REQUIRED in str(error):
-            lines = "; ".join(f"--{flag.name}=... ({(flag.help or '').strip()})" for flag in missing)
+            lines = "; ".join(
+                f"--{flag.name}=... ({(flag.help or '').strip()})" for flag in missing
+            )
             raise UsageError(f"{command} needs {lines}") from error
         raise UsageError(str(error).strip("'\"")) from error
     names = getattr(module, "POSITIONALS", ())

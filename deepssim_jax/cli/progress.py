@@ -1,0 +1,148 @@
+"""Progress of long work: a bar with rate and time left on a terminal, a line now and then elsewhere.
+
+The rooms below report through a plain callable `on_progress(done, total, what)` and know nothing
+of this module. `what` names the stage; a new name starts a new bar or line.
+"""
+
+import contextlib
+import dataclasses
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import TextIO
+
+OnProgress = Callable[[int, int, str], None]
+
+
+@dataclasses.dataclass
+class _Stage:
+    """What is known of one stage; counts may come from any thread."""
+
+    total: int
+    started: float
+    first: int  # what was done before this process began: no part of the rate
+    done: int
+    printed: float
+
+
+def _seconds(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _rate(stage: _Stage, now: float) -> float:
+    return (stage.done - stage.first) / max(now - stage.started, 1e-9)
+
+
+def _pace(stage: _Stage, now: float, unit: str) -> str:
+    rate = _rate(stage, now)
+    if stage.done <= stage.first:
+        return ""
+    shown = f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
+    left = (
+        "" if stage.done >= stage.total else f", {_seconds((stage.total - stage.done) / rate)} left"
+    )
+    return f", {shown} {unit}/s{left}"
+
+
+class _Lines:
+    """One plain line a stage every `every_s` seconds, and one when it is done."""
+
+    def __init__(self, stream: TextIO, unit: str, every_s: float):
+        self._stream, self._unit, self._every_s = stream, unit, every_s
+
+    def update(self, what: str, stage: _Stage, now: float) -> None:
+        finished = stage.done >= stage.total
+        if not finished and now - stage.printed < self._every_s:
+            return
+        stage.printed = now
+        after = f" in {_seconds(now - stage.started)}" if finished else ""
+        pace = _pace(stage, now, self._unit)
+        count = f"{stage.done:,}/{stage.total:,} {self._unit}"
+        print(f"{what}: {count}{after}{pace}", file=self._stream, flush=True)
+
+    def close(self) -> None:
+        """Leaves nothing behind: every line is already written."""
+
+
+class _Bars:
+    """A rich bar a stage."""
+
+    def __init__(self, stream: TextIO, unit: str):
+        # rich takes a while to import, and only a terminal needs it.
+        from rich import console, progress
+
+        self._unit = unit
+        self._bars = progress.Progress(
+            progress.TextColumn("{task.description}", markup=False),
+            progress.BarColumn(),
+            progress.TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.fields[pace]}"),
+            console=console.Console(file=stream),
+        )
+        self._tasks: dict[str, object] = {}
+        self._bars.start()
+
+    def update(self, what: str, stage: _Stage, now: float) -> None:
+        pace = self._unit + _pace(stage, now, self._unit)
+        if what not in self._tasks:
+            self._tasks[what] = self._bars.add_task(what, total=stage.total, pace=pace)
+        task = self._tasks[what]
+        self._bars.update(task, completed=stage.done, total=stage.total, pace=pace)
+
+    def close(self) -> None:
+        self._bars.stop()
+
+
+@contextlib.contextmanager
+def progress(
+    total: int | None = None,
+    what: str = "",
+    *,
+    unit: str = "images",
+    stream: TextIO | None = None,
+    every_s: float = 5.0,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[OnProgress]:
+    """Shows how far long work is.
+
+    Args:
+        total: How much there is to do in the first stage; None when its callback will say.
+        what: The first stage's name, shown at once when `total` is given.
+        unit: What is counted, in the plural.
+        stream: Where to write; stderr when None. A bar when it is a terminal, lines otherwise.
+        every_s: The least seconds between two lines of one stage.
+        clock: Seconds that only grow.
+
+    Yields:
+        `on_progress(done, total, what)`: call it from any thread, as often as you like; counts
+        of a stage are absolute, and one that is lower than an earlier one is ignored.
+    """
+    out = stream or sys.stderr
+    show = _Bars(out, unit) if out.isatty() else _Lines(out, unit, every_s)
+    stages: dict[str, _Stage] = {}
+    lock = threading.Lock()
+
+    def on_progress(done: int, total: int, what: str) -> None:
+        with lock:
+            now = clock()
+            stage = stages.get(what)
+            if stage is None:
+                stage = stages[what] = _Stage(total, now, min(done, total), done, now)
+                if done >= total:  # nothing was left to do: say so, once
+                    show.update(what, stage, now)
+                elif isinstance(show, _Bars):
+                    show.update(what, stage, now)
+                return
+            if done <= stage.done and total == stage.total:
+                return
+            stage.done, stage.total = max(done, stage.done), total
+            show.update(what, stage, now)
+
+    if total is not None:
+        on_progress(0, total, what)
+    try:
+        yield on_progress
+    finally:
+        show.close()

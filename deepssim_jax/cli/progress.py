@@ -1,4 +1,4 @@
-"""Progress of long work: a bar with rate and time left on a terminal, a line now and then elsewhere.
+"""Progress of long work: a bar with rate and time left on a terminal, lines elsewhere.
 
 The rooms below report through a plain callable `on_progress(done, total, what)` and know nothing
 of this module. `what` names the stage; a new name starts a new bar or line.
@@ -41,10 +41,9 @@ def _pace(stage: _Stage, now: float, unit: str) -> str:
     if stage.done <= stage.first:
         return ""
     shown = f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
-    left = (
-        "" if stage.done >= stage.total else f", {_seconds((stage.total - stage.done) / rate)} left"
-    )
-    return f", {shown} {unit}/s{left}"
+    if stage.done >= stage.total:
+        return f", {shown} {unit}/s"
+    return f", {shown} {unit}/s, {_seconds((stage.total - stage.done) / rate)} left"
 
 
 class _Lines:
@@ -130,9 +129,7 @@ def progress(
             stage = stages.get(what)
             if stage is None:
                 stage = stages[what] = _Stage(total, now, min(done, total), done, now)
-                if done >= total:  # nothing was left to do: say so, once
-                    show.update(what, stage, now)
-                elif isinstance(show, _Bars):
+                if done >= total or isinstance(show, _Bars):
                     show.update(what, stage, now)
                 return
             if done <= stage.done and total == stage.total:

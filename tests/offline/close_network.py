@@ -1,7 +1,8 @@
 """Closes the network for a Python process: tests and the processes they start import this.
 
 `tests/conftest.py` imports it, and puts its folder on PYTHONPATH: a child finds `sitecustomize`
-there as it starts, which imports it too. Unix sockets stay open: they lead nowhere outside the machine.
+there as it starts, which imports it too. Unix sockets stay open: they lead nowhere outside the
+machine.
 """
 
 import socket

@@ -1,0 +1,268 @@
+"""The house keeps its shape: who may import whom, and what no file may do.
+
+The checker reads syntax trees and imports nothing. Each rule is shown to be able to fail on a
+planted violation.
+"""
+
+import ast
+import dataclasses
+import pathlib
+from collections.abc import Iterator
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PACKAGE = "deepssim_jax"
+
+# From the bottom up. A room may import what stands below its row, and itself.
+ROWS = (
+    {"typing"},
+    {"ops", "parallel"},
+    {"nn", "diffusion", "data"},
+    {"training", "scoring", "interop"},
+    {"audit"},
+    {"cli"},
+)
+LEVEL = {room: level for level, row in enumerate(ROWS) for room in row}
+# The public face and `python -m` stand above everything; nothing imports them but cli, for the
+# version.
+FACE = {"__init__", "__main__"}
+
+# Who may import a library: rooms, or single files.
+HOMES = {
+    "orbax": {"training/checkpoints.py"},
+    "grain": {"data"},
+    "nibabel": {"data"},
+    "pydicom": {"data"},
+    "PIL": {"data", "audit"},
+    "absl": {"cli"},
+    "ml_collections": {"cli"},
+    "torch": set(),
+    "tensorflow": set(),
+}
+FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+NETWORK_MODULES = {"requests", "urllib", "http", "socket", "ftplib", "httpx", "aiohttp"}
+FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "misc"}
+
+MESH_MAKERS = {"make_mesh", "Mesh", "AbstractMesh", "create_device_mesh", "set_mesh", "use_mesh"}
+SPECS = {"P", "PartitionSpec"}
+COLLECTIVES = {
+    "psum", "pmean", "pmax", "pmin", "all_gather", "all_to_all", "ppermute", "psum_scatter",
+    "axis_index", "axis_size", "pvary", "pcast",
+}  # fmt: skip
+AXIS_KEYWORDS = {"axis_name", "axis_names", "mesh_axes", "spmd_axis_name"}
+
+MAX_LINES = 400
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """A place that breaks a rule."""
+
+    path: str  # relative to the package, posix
+    line: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"{PACKAGE}/{self.path}:{self.line}: {self.text}"
+
+
+def _room(path: str) -> str:
+    return path.split("/")[0].removesuffix(".py")
+
+
+def _imports(tree: ast.AST, path: str) -> Iterator[tuple[str, int]]:
+    """Yields every dotted name that the file imports, wherever it stands in the file."""
+    package = [PACKAGE, *path.split("/")[:-1]]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node.lineno
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            stem = ".".join([*base, *([node.module] if node.module else [])])
+            for alias in node.names:
+                yield f"{stem}.{alias.name}", node.lineno
+        elif isinstance(node, ast.Call) and _called(node) in ("import_module", "__import__"):
+            first = node.args[0] if node.args else None
+            if isinstance(first, ast.Constant) and isinstance(first.value, str):
+                yield first.value, node.lineno
+
+
+def _called(node: ast.Call) -> str:
+    function = node.func
+    if isinstance(function, ast.Attribute):
+        return function.attr
+    return function.id if isinstance(function, ast.Name) else ""
+
+
+def _holds_text(node: ast.AST) -> bool:
+    return any(isinstance(x, ast.Constant) and isinstance(x.value, str) for x in ast.walk(node))
+
+
+def _import_findings(tree: ast.AST, path: str) -> Iterator[tuple[int, str]]:
+    here = _room(path)
+    for target, line in _imports(tree, path):
+        top, _, rest = target.partition(".")
+        if top in FORBIDDEN_MODULES:
+            yield line, f"imports {top}, which runs code that it reads"
+        if top in NETWORK_MODULES:
+            yield line, f"imports {top}: nothing here uses the network"
+        if top in HOMES and not HOMES[top] & {here, path}:
+            allowed = " and ".join(sorted(HOMES[top])) or "no file"
+            yield line, f"imports {top}, which {allowed} may"
+        if top != PACKAGE or here in FACE:
+            continue
+        there = rest.split(".")[0]
+        if not there or there not in LEVEL:
+            if here != "cli":
+                yield line, "imports the public face: name the module that holds what it needs"
+        elif there != here and LEVEL[there] > LEVEL[here]:
+            yield line, f"{here} imports {there}, which stands above it"
+        elif there != here and LEVEL[there] == LEVEL[here]:
+            yield line, f"{here} imports {there}, which stands on the same row"
+
+
+def _mesh_findings(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        name = _called(node)
+        if name in MESH_MAKERS:
+            yield node.lineno, f"calls {name}: only parallel.py builds a mesh"
+        spelled = [k.value for k in node.keywords if k.arg in AXIS_KEYWORDS]
+        if name in SPECS:
+            spelled += node.args
+        if name in COLLECTIVES:
+            spelled += node.args[:2]
+        if any(_holds_text(value) for value in spelled):
+            yield node.lineno, f"spells an axis name in {name}(): only parallel.py does"
+
+
+def _loader_findings(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        for keyword in node.keywords:
+            if keyword.arg == "allow_pickle" and getattr(keyword.value, "value", None) is not False:
+                yield node.lineno, "allow_pickle must be False"
+            if keyword.arg == "autoescape" and getattr(keyword.value, "value", None) is False:
+                yield node.lineno, "autoescape must not be off"
+        function = node.func
+        if (
+            isinstance(function, ast.Attribute)
+            and function.attr == "load"
+            and isinstance(function.value, ast.Name)
+            and function.value.id == "torch"
+        ):
+            yield node.lineno, "torch.load runs code that it reads"
+        if isinstance(function, ast.Name) and function.id in ("eval", "exec"):
+            yield node.lineno, f"calls {function.id}"
+
+
+def check(root: pathlib.Path) -> list[Finding]:
+    """Returns every place under `root` (a folder laid out as the package) that breaks a rule."""
+    findings = []
+    for file in sorted(root.rglob("*.py")):
+        path = file.relative_to(root).as_posix()
+        text = file.read_text(encoding="utf-8")
+        tree = ast.parse(text, filename=str(file))
+        found = [*_import_findings(tree, path), *_loader_findings(tree)]
+        if path != "parallel.py":
+            found += _mesh_findings(tree)
+        if _room(path) not in LEVEL.keys() | FACE:
+            found.append((1, f"{_room(path)} is no room of the design"))
+        if FORBIDDEN_NAMES & {part.removesuffix(".py") for part in path.split("/")}:
+            found.append((1, "a name that says nothing: call it what it holds"))
+        if text.count("\n") > MAX_LINES:
+            found.append((1, f"{text.count(chr(10))} lines: does it hold two things?"))
+        if not ast.get_docstring(tree):
+            found.append((1, "no module docstring: it states the array contract"))
+        findings += [Finding(path, line, words) for line, words in sorted(set(found))]
+    return findings
+
+
+def test_the_package_keeps_its_shape():
+    findings = check(ROOT / PACKAGE)
+    assert not findings, "\n" + "\n".join(map(str, findings))
+
+
+def test_benchmarks_and_configs_use_only_what_stands_below_them():
+    """They stand beside cli: nothing in the package may know of them."""
+    names = ("benchmarks", "configs", "tests", "launch")
+    for file in sorted((ROOT / PACKAGE).rglob("*.py")):
+        path = file.relative_to(ROOT / PACKAGE).as_posix()
+        for target, line in _imports(ast.parse(file.read_text(encoding="utf-8")), path):
+            top = target.split(".")[0]
+            assert top not in names, f"{path}:{line} imports {top}"
+
+
+PLANTED = [
+    ("ops/ssim.py", "from deepssim_jax.data import store", "stands above it"),
+    ("ops/ssim.py", "from ..scoring.pairs import nearest", "stands above it"),
+    ("ops/ssim.py", "def f():\n    import deepssim_jax.audit.audit", "stands above it"),
+    ("typing.py", "from . import ops", "stands above it"),
+    ("nn/embedder.py", "from deepssim_jax.data import store", "same row"),
+    ("ops/ssim.py", "from deepssim_jax import parallel", "same row"),
+    ("scoring/embed.py", "import deepssim_jax.training.loop", "same row"),
+    ("audit/audit.py", "import deepssim_jax as ds", "public face"),
+    ("training/loop.py", "import orbax.checkpoint as ocp", "imports orbax"),
+    ("training/loop.py", "import grain", "imports grain"),
+    ("scoring/embed.py", "from PIL import Image", "imports PIL"),
+    ("audit/audit.py", "import nibabel", "imports nibabel"),
+    ("audit/audit.py", "import importlib\nimportlib.import_module('pydicom')", "imports pydicom"),
+    ("training/loop.py", "from absl import flags", "imports absl"),
+    ("nn/embedder.py", "import ml_collections", "imports ml_collections"),
+    ("data/store.py", "import torch\ntorch.load('x')", "torch.load"),
+    ("data/store.py", "import pickle", "runs code"),
+    ("data/store.py", "from urllib import request", "network"),
+    ("data/store.py", "import numpy as np\nnp.load('x', allow_pickle=True)", "allow_pickle"),
+    ("data/store.py", "import numpy as np\nnp.load('x', allow_pickle=FLAG)", "allow_pickle"),
+    ("audit/report.py", "E(autoescape=False)", "autoescape"),
+    ("data/store.py", "eval('1')", "calls eval"),
+    ("training/loop.py", "import jax\njax.make_mesh((8,), AXES)", "builds a mesh"),
+    ("training/loop.py", "import jax\nX = jax.P('data')", "axis name"),
+    ("training/loop.py", "import jax\nX = jax.P(('data', 'fsdp'), None)", "axis name"),
+    ("nn/embedder.py", "import jax\njax.lax.pmean(x, 'data')", "axis name"),
+    ("nn/embedder.py", "import jax\njax.lax.pmean(x, axis_name='data')", "axis name"),
+    ("ops/utils.py", "X = 1", "says nothing"),
+    ("common/x.py", "X = 1", "no room"),
+    ("ops/long.py", "X = 1\n" * 500, "lines"),
+]
+
+
+@pytest.mark.parametrize(("path", "code", "words"), PLANTED)
+def test_a_planted_violation_is_found(tmp_path, path, code, words):
+    file = tmp_path / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f'"""Planted."""\n{code}\n')
+    assert any(words in finding.text for finding in check(tmp_path)), check(tmp_path)
+
+
+def test_a_missing_module_docstring_is_found(tmp_path):
+    (tmp_path / "typing.py").write_text("X = 1\n")
+    assert [finding.text[:19] for finding in check(tmp_path)] == ["no module docstring"]
+
+
+ALLOWED = [
+    ("cli/audit.py", "from absl import flags\nfrom deepssim_jax.audit import audit"),
+    ("cli/main.py", "import deepssim_jax"),
+    ("training/checkpoints.py", "import orbax.checkpoint as ocp"),
+    (
+        "training/loop.py",
+        "from deepssim_jax import parallel\nfrom deepssim_jax.data import phantom",
+    ),
+    ("data/readers.py", "import nibabel\nfrom PIL import Image\nimport grain"),
+    ("data/store.py", "import numpy as np\nnp.load('x', allow_pickle=False)"),
+    ("parallel.py", "import jax\nMESH = jax.make_mesh((8,), ('data',))\nROWS = jax.P('data')"),
+    ("nn/embedder.py", "import jax\njax.lax.pmean(x, AXIS)\nX = jax.P(AXIS)"),
+    ("audit/report.py", "from PIL import Image"),
+]
+
+
+@pytest.mark.parametrize(("path", "code"), ALLOWED)
+def test_what_the_design_allows_is_not_reported(tmp_path, path, code):
+    file = tmp_path / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f'"""Allowed."""\n{code}\n')
+    assert check(tmp_path) == []

@@ -44,7 +44,7 @@ test: lint pytest
 lint: $(VENV)/.tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyrefly check
+	$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python
 
 pytest: $(VENV)/.tests
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)

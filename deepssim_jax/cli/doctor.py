@@ -12,6 +12,7 @@ import os
 import pathlib
 import platform
 from collections.abc import Sequence
+from typing import Any
 
 from absl import flags
 
@@ -65,7 +66,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _devices() -> dict[str, object]:
+def _devices() -> dict[str, Any]:
     try:
         import jax
 
@@ -82,7 +83,7 @@ def _devices() -> dict[str, object]:
     }
 
 
-def _launcher() -> dict[str, object]:
+def _launcher() -> dict[str, Any]:
     for name, variables in _LAUNCHERS.items():
         found = {key: os.environ[key] for key in variables if key in os.environ}
         if len(found) == len(variables):
@@ -90,7 +91,7 @@ def _launcher() -> dict[str, object]:
     return {"name": None, "variables": {}}
 
 
-def _weights() -> list[dict[str, object]]:
+def _weights() -> list[dict[str, Any]]:
     folder = importlib.resources.files("deepssim_jax") / "weights"
     if not folder.is_dir():
         return []
@@ -105,7 +106,7 @@ def _weights() -> list[dict[str, object]]:
     ]
 
 
-def _cache() -> dict[str, object]:
+def _cache() -> dict[str, Any]:
     folder = os.environ.get(compile_cache.VARIABLE)
     if not folder:
         return {"folder": None, "private": None, "programs": 0, "bytes": 0}
@@ -119,7 +120,7 @@ def _cache() -> dict[str, object]:
     }
 
 
-def _cpus() -> dict[str, object]:
+def _cpus() -> dict[str, Any]:
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "XLA_FLAGS", "JAX_PLATFORMS")
     return {
@@ -129,9 +130,9 @@ def _cpus() -> dict[str, object]:
     }
 
 
-def examine() -> dict[str, object]:
+def examine() -> dict[str, Any]:
     """Returns everything that the command shows, as plain JSON values."""
-    facts: dict[str, object] = {
+    facts: dict[str, Any] = {
         "deepssim_jax": deepssim_jax.__version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -150,7 +151,7 @@ def examine() -> dict[str, object]:
     return facts
 
 
-def _problems(facts: dict) -> list[str]:
+def _problems(facts: dict[str, Any]) -> list[str]:
     problems = [
         f"{package} is not installed: pip install --force-reinstall deepssim-jax"
         for package, version in facts["versions"].items()
@@ -172,7 +173,7 @@ def _problems(facts: dict) -> list[str]:
     return problems
 
 
-def _lines(facts: dict) -> str:
+def _lines(facts: dict[str, Any]) -> str:
     devices, cache, threads = facts["devices"], facts["compile_cache"], facts["threads"]
     if "error" in devices:
         device_line = "none"

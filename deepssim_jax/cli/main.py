@@ -5,6 +5,7 @@ status (`ExitCode`): input and usage errors 2, everything else 1, a signal 75.
 """
 
 import contextlib
+import io
 import signal
 import sys
 import threading
@@ -87,11 +88,14 @@ def main(argv: Sequence[str]) -> int:
     except BrokenPipeError:
         raise
     except (usage.UsageError, flags.Error, ValueError) as error:
-        status, line = ExitCode.USAGE, f"{name}: {error}"
+        status, line, cause = ExitCode.USAGE, f"{name}: {error}", error
     except Exception as error:
-        status, line = ExitCode.FAILED, f"{name} failed: {type(error).__name__}: {error}"
+        line = f"{name} failed: {type(error).__name__}: {error}"
+        status, cause = ExitCode.FAILED, error
     if _verbose(args):
-        traceback.print_exc()
+        traceback.print_exception(cause)
+    elif status == ExitCode.FAILED:
+        line += " (--verbose shows where)"
     console.error(line)
     return status
 
@@ -100,7 +104,8 @@ def run() -> None:
     """The entry point of the `deepssim` script."""
     for stream in (sys.stdout, sys.stderr):
         # A file's name may hold bytes that the terminal's encoding does not know.
-        stream.reconfigure(errors="backslashreplace")
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         status = main(sys.argv[1:])
         sys.stdout.flush()

@@ -12,6 +12,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
+from rich import console
+from rich import progress as rich_progress
+
 OnProgress = Callable[[int, int, str], None]
 
 
@@ -70,17 +73,14 @@ class _Bars:
     """A rich bar a stage."""
 
     def __init__(self, stream: TextIO, unit: str):
-        # rich takes a while to import, and only a terminal needs it.
-        from rich import console, progress
-
         self._unit = unit
-        self._bars = progress.Progress(
-            progress.TextColumn("{task.description}", markup=False),
-            progress.BarColumn(),
-            progress.TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.fields[pace]}"),
+        self._bars = rich_progress.Progress(
+            rich_progress.TextColumn("{task.description}", markup=False),
+            rich_progress.BarColumn(),
+            rich_progress.TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.fields[pace]}"),
             console=console.Console(file=stream),
         )
-        self._tasks: dict[str, object] = {}
+        self._tasks: dict[str, rich_progress.TaskID] = {}
         self._bars.start()
 
     def update(self, what: str, stage: _Stage, now: float) -> None:

@@ -68,9 +68,8 @@ def _default(flag: flags.Flag) -> str:
         return "required"
     if flag.boolean:
         return f"default: {str(bool(flag.default)).lower()}"
-    if flag.default is None or flag.default == "":
-        return ""
-    return f"default: {flag.default_as_str.strip(chr(39))}"
+    text = (flag.default_as_str or "").strip("'")
+    return f"default: {text}" if text else ""
 
 
 def _flag_entry(flag: flags.Flag) -> str:
@@ -176,7 +175,8 @@ def parse(command: str, module: types.ModuleType, args: Sequence[str]) -> list[s
                 f"--{flag.name}=... ({(flag.help or '').strip()})" for flag in missing
             )
             raise UsageError(f"{command} needs {lines}") from error
-        raise UsageError(str(error).strip("'\"")) from error
+        text = error.args[0] if isinstance(error, KeyError) else error  # str() of one adds quotes
+        raise UsageError(str(text)) from error
     names = getattr(module, "POSITIONALS", ())
     given = argv[1:]
     if len(given) > len(names):

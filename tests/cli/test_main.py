@@ -1,0 +1,265 @@
+"""Dispatch, help, mistakes and exit codes of `deepssim COMMAND --flag=value`."""
+
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import deepssim_jax
+from deepssim_jax.cli import commands
+from deepssim_jax.cli.exit_codes import ExitCode
+from deepssim_jax.cli.main import main
+
+ECHO = '''
+    """Says what it was given.
+
+    A second paragraph.
+    """
+
+    from absl import flags
+
+    _OUT = flags.DEFINE_string("out", None, "folder for the results")
+    _SIZE = flags.DEFINE_integer("size", 128, "side in pixels")
+    _MODE = flags.DEFINE_enum("mode", "fast", ["fast", "exact"], "how to search")
+    _DEEP = flags.DEFINE_bool("deep", False, "look twice")
+    flags.mark_flag_as_required("out")
+
+
+    def main(argv):
+        print(argv, _OUT.value, _SIZE.value, _MODE.value, _DEEP.value)
+        return 0
+'''
+
+
+def raising(what: str) -> str:
+    return f"""
+        import json
+        from deepssim_jax.cli import usage
+
+        def main(argv):
+            {what}
+    """
+
+
+def test_help_lists_every_command_with_its_line(capsys):
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    for name, line in commands.COMMANDS.items():
+        assert f"  {name} " in out
+        assert line in out
+
+
+def test_no_command_at_all_shows_the_help_and_is_an_error(capsys):
+    assert main([]) == ExitCode.USAGE
+    assert "usage: deepssim COMMAND" in capsys.readouterr().out
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == deepssim_jax.__version__
+
+
+@pytest.mark.parametrize("command", list(commands.COMMANDS))
+def test_every_command_exists_and_shows_its_flags(command, capsys):
+    assert main([command, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"usage: deepssim {command}")
+    assert "--[no]verbose" in out
+    module = importlib.import_module(f"deepssim_jax.cli.{command}")
+    assert module.__doc__.strip().splitlines()[0] in out
+
+
+def test_a_command_gets_its_flags_and_its_name(plant, capsys):
+    plant("echo", ECHO)
+    assert main(["echo", "--out=a b", "--size", "64", "--mode=exact", "--deep"]) == 0
+    assert capsys.readouterr().out == "['echo'] a b 64 exact True\n"
+
+
+def test_values_do_not_survive_into_the_next_run(plant, capsys):
+    plant("echo", ECHO)
+    assert main(["echo", "--out=a", "--size=64"]) == 0
+    assert main(["echo", "--out=b"]) == 0
+    assert capsys.readouterr().out.splitlines()[1] == "['echo'] b 128 fast False"
+
+
+def test_two_commands_may_share_a_flag_name(plant, capsys):
+    plant("echo", ECHO)
+    plant("echo2", ECHO)
+    for command in ("echo", "echo2", "echo", "echo2"):
+        assert main([command, "--out=x"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 4
+
+
+def test_command_help_shows_own_flags_with_defaults_only(plant, capsys):
+    plant("echo", ECHO)
+    assert main(["echo", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "Says what it was given." in out
+    assert "A second paragraph." in out
+    assert "--out=VALUE" in out
+    assert "(required)" in out
+    assert "side in pixels (default: 128)" in out
+    assert "--mode=fast|exact" in out
+    assert "--[no]deep" in out
+    assert "alsologtostderr" not in out
+    assert "flagfile" not in out
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["adit"], "did you mean `deepssim audit`?"),
+        (["train-encoder"], "did you mean `deepssim train_encoder`?"),
+        (["zzzz"], "`deepssim --help` lists them"),
+        (["echo", "--out=x", "--sise=3"], "did you mean --size?"),
+        (["echo", "--out=x", "--qqqqqq=3"], "`deepssim echo --help` lists all"),
+        (["echo", "--out=x", "--logtostderr"], "there is no flag --logtostderr"),
+        (["echo"], "--out=... (folder for the results)"),
+        (["echo", "--out"], "Missing value for flag --out"),
+        (["echo", "--out=x", "--size=big"], "--size=big"),
+        (["echo", "--out=x", "--mode=fas"], "<fast|exact>"),
+        (["echo", "--out=x", "there"], "'there'"),
+    ],
+)
+def test_a_wrong_command_line_is_answered_in_one_line(plant, capsys, args, words):
+    plant("echo", ECHO)
+    assert main(args) == ExitCode.USAGE
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert len(captured.err.splitlines()) == 1
+    assert words in captured.err
+
+
+def test_positional_arguments_are_passed_on_when_the_command_names_them(plant, capsys):
+    plant("check", 'POSITIONALS = ("DIR",)\n\ndef main(argv):\n    print(argv)\n    return 0\n')
+    assert main(["check", "some/folder"]) == 0
+    assert main(["check", "--verbose", "some/folder"]) == 0
+    assert capsys.readouterr().out == "['check', 'some/folder']\n" * 2
+    assert main(["check"]) == ExitCode.USAGE
+    assert "check needs DIR" in capsys.readouterr().err
+    assert main(["check", "a", "b"]) == ExitCode.USAGE
+
+
+def test_config_overrides_reach_the_command(plant, tmp_path, capsys):
+    (tmp_path / "settings.py").write_text(
+        "import dataclasses\n\n\n@dataclasses.dataclass\nclass Settings:\n    steps: int = 5\n\n\n"
+        "def get_config():\n    return Settings()\n"
+    )
+    plant(
+        "fit",
+        """
+        from ml_collections import config_flags
+
+        _CONFIG = config_flags.DEFINE_config_file("config", None, "the experiment")
+
+        def main(argv):
+            print(_CONFIG.value.steps)
+            return 0
+        """,
+    )
+    assert main(["fit", f"--config={tmp_path}/settings.py", "--config.steps=7"]) == 0
+    assert capsys.readouterr().out == "7\n"
+    assert main(["fit", f"--config={tmp_path}/settings.py", "--config.stebs=7"]) == ExitCode.USAGE
+    assert "stebs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("what", "status", "words"),
+    [
+        ("raise ValueError('size 30 is no multiple of 32: try 32')", 2, "crash: size 30 is no"),
+        ("raise OSError(28, 'No space left on device')", 1, "crash failed: OSError"),
+        ("raise KeyError('x')", 1, "--verbose shows where"),
+        ("raise KeyboardInterrupt", 75, "run the same command again to resume"),
+        ("return 3", 3, ""),
+        ("return 4", 4, ""),
+    ],
+)
+def test_what_a_command_does_becomes_an_exit_status(plant, capsys, what, status, words):
+    plant("crash", raising(what))
+    assert main(["crash"]) == status
+    err = capsys.readouterr().err
+    assert words in err
+    assert "Traceback" not in err
+    assert len(err.splitlines()) <= 1
+
+
+def test_verbose_shows_the_traceback(plant, capsys):
+    plant("crash", raising("raise ValueError('bad')"))
+    assert main(["crash", "--verbose"]) == ExitCode.USAGE
+    err = capsys.readouterr().err
+    assert "Traceback" in err
+    assert err.splitlines()[-1] == "deepssim crash: bad"
+
+
+def test_a_name_with_control_characters_stays_on_one_line(plant, capsys):
+    plant("crash", raising(r"raise ValueError('no image \x1b[2J a\nb')"))
+    main(["crash"])
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1
+    assert "\x1b" not in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_with_75(tmp_path, number):
+    (tmp_path / "sleep.py").write_text(
+        "import time\n\n\ndef main(argv):\n    print('ready', flush=True)\n    time.sleep(60)\n"
+    )
+    code = (
+        "import sys\nfrom deepssim_jax import cli\nfrom deepssim_jax.cli import commands, main\n"
+        f"cli.__path__.append({str(tmp_path)!r})\ncommands.COMMANDS['sleep'] = 'planted'\n"
+        "sys.argv = ['deepssim', 'sleep']\nmain.run()\n"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert child.stdout.readline() == "ready\n"
+    start = time.monotonic()
+    child.send_signal(number)
+    _, err = child.communicate(timeout=30)
+    assert child.returncode == 75
+    assert err == "deepssim sleep: stopped; run the same command again to resume\n"
+    assert time.monotonic() - start < 10
+
+
+def test_signal_handlers_are_put_back(plant):
+    plant("echo", ECHO)
+    before = signal.getsignal(signal.SIGTERM)
+    main(["echo", "--out=x"])
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_module_and_closed_pipe():
+    """`python -m deepssim_jax` works, also when what reads its output goes away."""
+    command = [sys.executable, "-m", "deepssim_jax", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    assert "usage: deepssim" in done.stdout
+    read, write = os.pipe()
+    os.close(read)
+    child = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, timeout=60)
+    os.close(write)
+    assert child.stderr == ""
+
+
+def test_help_imports_neither_jax_nor_a_command():
+    code = (
+        "import sys\nfrom deepssim_jax.cli.main import main\nmain(['--help'])\n"
+        "print([m for m in ('jax', 'numpy', 'deepssim_jax.cli.audit') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_exit_codes_are_those_of_the_design():
+    assert {code.name: int(code) for code in ExitCode} == {
+        "DONE": 0,
+        "FAILED": 1,
+        "USAGE": 2,
+        "POLICY_BROKEN": 3,
+        "INCONCLUSIVE": 4,
+        "STOPPED": 75,
+    }

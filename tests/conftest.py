@@ -54,6 +54,12 @@ flags.FLAGS.mark_as_parsed()
 import close_network  # noqa: E402, F401  (after jax, so that only our own doings are judged)
 
 
+@pytest.fixture(autouse=True)
+def _flags_can_be_read():
+    """A test that ran a command leaves the flags unparsed when the command line was wrong."""
+    flags.FLAGS.mark_as_parsed()
+
+
 def _shared(name: str, variable: str) -> pathlib.Path | None:
     folder = pathlib.Path(os.environ.get(variable) or ROOT.parent / "shared" / name)
     return folder if folder.is_dir() else None

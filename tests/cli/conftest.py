@@ -31,4 +31,3 @@ def plant(tmp_path, monkeypatch) -> Callable[[str, str], None]:
         commands._set_aside.pop(module, None)
         sys.modules.pop(module, None)
         vars(cli).pop(file.stem, None)
-    flags.FLAGS.mark_as_parsed()

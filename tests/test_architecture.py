@@ -37,7 +37,7 @@ HOMES = {
     "PIL": {"data", "audit"},
     "absl": {"cli"},
     "ml_collections": {"cli"},
-    "torch": set(),
+    "torch": {"interop"},
     "tensorflow": set(),
 }
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

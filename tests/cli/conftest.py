@@ -1,17 +1,24 @@
 """Planted commands, so that the command line is tested without running an audit."""
 
+import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
+from absl import flags
 
 from deepssim_jax import cli
 from deepssim_jax.cli import commands
 
 
+@pytest.fixture(autouse=True)
+def _wide_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+
+
 @pytest.fixture
-def plant(tmp_path, monkeypatch) -> Callable[[str, str], None]:
-    """Returns `plant(name, code)`, which adds a command for the length of one test."""
+def plant(tmp_path, monkeypatch) -> Iterator[Callable[[str, str], None]]:
+    """Yields `plant(name, code)`, which adds a command for the length of one test."""
     monkeypatch.setattr(cli, "__path__", [*cli.__path__, str(tmp_path)])
     monkeypatch.setattr("sys.dont_write_bytecode", True)
 
@@ -20,10 +27,6 @@ def plant(tmp_path, monkeypatch) -> Callable[[str, str], None]:
         monkeypatch.setitem(commands.COMMANDS, name, "planted")
 
     yield plant
-    import sys
-
-    from absl import flags
-
     for file in tmp_path.glob("*.py"):
         module = f"deepssim_jax.cli.{file.stem}"
         for flag in flags.FLAGS.get_flags_for_module(module):

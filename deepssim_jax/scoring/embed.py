@@ -18,9 +18,9 @@ from deepssim_jax.data.atomic import write_array
 from deepssim_jax.data.manifest import Manifest
 from deepssim_jax.nn import encoder as encoders
 from deepssim_jax.ops import registration
+from deepssim_jax.ops.intensity import zscore
 from deepssim_jax.ops.registration import SearchGrid
 from deepssim_jax.scoring.match import Progress, Side
-from deepssim_jax.scoring.verify import zscore
 from deepssim_jax.typing import Array, Images
 
 _BATCH = 64

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepssim_jax.ops import augment
-from deepssim_jax.scoring.verify import zscore
+from deepssim_jax.ops.intensity import zscore
 from deepssim_jax.typing import Array, Images
 
 # Share of the image's area that a near copy takes from elsewhere.
@@ -23,7 +23,7 @@ _REGION_AREA = (0.08, 0.25)
 def _perturb(key: Array, images: Array, *, config: augment.AugmentConfig) -> Array:
     draw, noise = jax.random.split(key)
     images = zscore(images)
-    params = augment.sample_params(draw, images.shape[0], config, spatial_dims=2)
+    params = augment.sample_params(draw, images.shape, config)
     return zscore(augment.augment(images, params, noise))
 
 
@@ -44,13 +44,13 @@ def _replace_region(key: Array, images: Array, donors: Array) -> Array:
 
 
 def exact_copies(images: Images, *, seed: int) -> np.ndarray:
-    """Copies under the stress transformations of `ops.augment.AugmentConfig.stress`."""
+    """Copies under the transformations of `ops.augment.AugmentConfig.copies`."""
     key = jax.random.key(seed)
-    return np.asarray(_perturb(key, jnp.asarray(images), config=augment.AugmentConfig.stress()))
+    return np.asarray(_perturb(key, jnp.asarray(images), config=augment.AugmentConfig.copies()))
 
 
 def near_copies(images: Images, donors: Images, *, seed: int) -> np.ndarray:
     """Copies of which 8 to 25 % of the area comes from `donors` [n, s, s], then perturbed."""
     region, rest = jax.random.split(jax.random.key(seed))
     mixed = _replace_region(region, zscore(jnp.asarray(images)), zscore(jnp.asarray(donors)))
-    return np.asarray(_perturb(rest, mixed, config=augment.AugmentConfig.stress()))
+    return np.asarray(_perturb(rest, mixed, config=augment.AugmentConfig.copies()))

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepssim_jax.ops import agreement, registration
+from deepssim_jax.ops.intensity import zscore
 from deepssim_jax.ops.registration import FLIP_NAMES, SearchGrid
 from deepssim_jax.typing import Array, Images
 
@@ -63,14 +64,6 @@ def _verify(moving: Array, fixed: Array, start: Array, *, grid: SearchGrid) -> t
     score = jnp.where(inside.mean((1, 2)) >= _MIN_OVERLAP, score, 0.0)
     # Flat images have no direction to agree in; their score is 0, not 0 / 0.
     return jnp.nan_to_num(score), found.transform, found.aligned, inside
-
-
-def zscore(images: Array) -> jax.Array:
-    """Each image [n, h, w] to mean 0 and standard deviation 1; a flat one to zeros."""
-    images = jnp.asarray(images, jnp.float32)
-    centred = images - images.mean((1, 2), keepdims=True)
-    deviation = jnp.sqrt((centred**2).mean((1, 2), keepdims=True))
-    return jnp.where(deviation > 1e-6, centred / jnp.maximum(deviation, 1e-6), 0.0)
 
 
 def verify_pairs(

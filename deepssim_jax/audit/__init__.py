@@ -1,0 +1,1 @@
+"""The jobs made of the rooms below: auditing, and reporting what was found."""

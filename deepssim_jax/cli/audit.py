@@ -1,0 +1,85 @@
+"""Finds the synthetic images that are copies of a real one, and writes the report.
+
+    deepssim audit --real=training_images/ --synthetic=generated/ --out=audit/
+
+Folders are read only. A run that was stopped goes on when the same command is given again.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from deepssim_jax.cli.exit_codes import ExitCode
+from deepssim_jax.cli.progress import progress
+
+_REAL = flags.DEFINE_string(
+    "real", None, "training images: a folder, a .csv/.tsv manifest, a BIDS root or <uid>/training.png"
+)
+_SYNTHETIC = flags.DEFINE_string("synthetic", None, "the images to judge, likewise")
+_HOLDOUT = flags.DEFINE_string(
+    "holdout", None, "real images of patients that the model never saw: a control, and p-values"
+)
+_OUT = flags.DEFINE_string("out", None, "folder for the report, the tables and work to resume from")
+_SUBJECT_REGEX = flags.DEFINE_string(
+    "subject_regex",
+    None,
+    "regular expression whose first group, found in a file's name, is the patient; e.g. '^([0-9]+)_'",
+)
+_SIZE = flags.DEFINE_integer(
+    "size", 128, "side in pixels to which every image is brought, aspect kept; a multiple of 32"
+)
+_SLICE = flags.DEFINE_string("slice", "axial:0.5", "slice of volumes: PLANE:FRACTION or PLANE:INDEX")
+_ENCODER = flags.DEFINE_string("encoder", "default", "the shipped encoder, or a .safetensors file")
+_LEVEL = flags.DEFINE_float("level", 0.95, "coverage of the intervals, between 0.5 and 1")
+_SEED = flags.DEFINE_integer("seed", 0, "seed of the copies planted for calibration")
+_ALLOW_SAME = flags.DEFINE_bool("allow_same", False, "let --real and --synthetic be the same images")
+_MAX_COPY_RATE = flags.DEFINE_float(
+    "max_copy_rate", None, "share of copies, 0 to 1, above which the exit status is 3"
+)
+flags.mark_flags_as_required(["real", "synthetic", "out"])
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the audit and prints its outcome.
+
+    Args:
+        argv: The command's name.
+
+    Returns:
+        0, or 3 where `--max_copy_rate` is exceeded, or 4 where the numbers carry no verdict.
+    """
+    del argv
+    # Imported here so that --help and a wrong flag answer at once.
+    from deepssim_jax.audit import console as summary
+    from deepssim_jax.audit.audit import AuditSettings, audit
+
+    settings = AuditSettings(
+        size=_SIZE.value,
+        slice_spec=_SLICE.value,
+        subject_regex=_SUBJECT_REGEX.value,
+        encoder=_ENCODER.value,
+        level=_LEVEL.value,
+        seed=_SEED.value,
+        allow_same=_ALLOW_SAME.value,
+    )
+    if _MAX_COPY_RATE.value is not None and not 0 <= _MAX_COPY_RATE.value <= 1:
+        raise ValueError(f"--max_copy_rate={_MAX_COPY_RATE.value} must lie in [0, 1]")
+    with progress() as on_progress:
+        result = audit(
+            _REAL.value,
+            _SYNTHETIC.value,
+            holdout=_HOLDOUT.value,
+            out=_OUT.value,
+            settings=settings,
+            on_progress=on_progress,
+        )
+    summary.print_result(result, Path(_OUT.value))
+    return exit_code(result.verdict.value, result.copy_rate.value, _MAX_COPY_RATE.value)
+
+
+def exit_code(verdict: str, copy_rate: float, max_copy_rate: float | None) -> ExitCode:
+    """The exit status of an audit: a broken policy counts more than a missing verdict."""
+    if max_copy_rate is not None and copy_rate > max_copy_rate:
+        return ExitCode.POLICY_BROKEN
+    return ExitCode.INCONCLUSIVE if verdict == "inconclusive" else ExitCode.DONE

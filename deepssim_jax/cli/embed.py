@@ -1,0 +1,69 @@
+"""Reads and embeds a folder of images into a store: the first stage of an audit, alone.
+
+    deepssim embed --images=training_images/ --out=stores/real
+
+`deepssim score` compares two stores. Run again after a stop, or after files were added, it goes on.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from deepssim_jax.cli import console
+from deepssim_jax.cli.exit_codes import ExitCode
+from deepssim_jax.cli.progress import progress
+
+_IMAGES = flags.DEFINE_string("images", None, "a folder, a .csv/.tsv manifest or a BIDS root")
+_ROLE = flags.DEFINE_enum(
+    "role", "real", ["real", "synthetic", "holdout"], "which files of the reference layout are meant"
+)
+_OUT = flags.DEFINE_string("out", None, "folder of the store")
+_SUBJECT_REGEX = flags.DEFINE_string(
+    "subject_regex", None, "regular expression whose first group in a file's name is the patient"
+)
+_SIZE = flags.DEFINE_integer("size", 128, "side in pixels, a multiple of 32")
+_SLICE = flags.DEFINE_string("slice", "axial:0.5", "slice of volumes: PLANE:FRACTION or PLANE:INDEX")
+_ENCODER = flags.DEFINE_string("encoder", "default", "the shipped encoder, or a .safetensors file")
+flags.mark_flags_as_required(["images", "out"])
+
+
+def main(argv: Sequence[str]) -> int:
+    """Fills the store.
+
+    Args:
+        argv: The command's name.
+
+    Returns:
+        `ExitCode.DONE`.
+    """
+    del argv
+    from deepssim_jax.data.manifest import Role, read_manifest
+    from deepssim_jax.data.store import InputSettings
+    from deepssim_jax.nn import encoder as encoders
+    from deepssim_jax.scoring.embed import build_side
+
+    manifest = read_manifest(
+        _IMAGES.value, role=Role(_ROLE.value), subject_regex=_SUBJECT_REGEX.value
+    )
+    with progress() as on_progress:
+        side, images = build_side(
+            manifest,
+            Path(_OUT.value),
+            settings=InputSettings(size=(_SIZE.value, _SIZE.value), slice=_SLICE.value),
+            encoder=lambda: encoders.load_encoder(_ENCODER.value),
+            encoder_id=encoders.encoder_hash(_ENCODER.value),
+            on_progress=on_progress,
+            what=f"embedding {_ROLE.value}",
+        )
+    for item in images.rejected:
+        console.error(f"not read: {item.image_id}: {item.reason}")
+    console.finish(
+        [
+            ("images", len(side)),
+            ("not read", len(images.rejected)),
+            ("dimensions", side.embeddings.shape[1]),
+        ],
+        written=[_OUT.value],
+    )
+    return ExitCode.DONE

@@ -1,0 +1,1 @@
+"""The host's side: finding, reading and preparing images, and making phantoms."""

@@ -1,0 +1,1 @@
+"""Networks (Flax NNX) and the frozen specifications they are built from."""

@@ -1,0 +1,1 @@
+"""Pure, jit-compiled functions of arrays; no input or output."""

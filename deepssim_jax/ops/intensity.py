@@ -1,0 +1,45 @@
+"""Intensities inside one image.
+
+Contract: images are real arrays whose leading axis is the batch and whose next `spatial_dims`
+axes are space; every image is treated by itself. Results are float32 of the same shape.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from deepssim_jax.typing import Array, Images
+
+# Images that vary less than this are taken for flat: dividing by it would amplify rounding.
+_FLAT = 1e-6
+
+
+def _axes(spatial_dims: int) -> tuple[int, ...]:
+    return tuple(range(1, spatial_dims + 1))
+
+
+def zscore(images: Images, *, spatial_dims: int = 2) -> jax.Array:
+    """Each image to mean 0 and population standard deviation 1; a flat one to zeros.
+
+    Args:
+      images: [n, *space] or [n, *space, c].
+      spatial_dims: 2 or 3.
+    """
+    images = jnp.asarray(images, jnp.float32)
+    axes = _axes(spatial_dims)
+    centred = images - images.mean(axes, keepdims=True)
+    deviation = jnp.sqrt((centred**2).mean(axes, keepdims=True))
+    return jnp.where(deviation > _FLAT, centred / jnp.maximum(deviation, _FLAT), 0.0)
+
+
+def rescale01(images: Images, *, spatial_dims: int = 2) -> jax.Array:
+    """Each image to the range [0, 1] by its own minimum and maximum; a flat one to zeros."""
+    images = jnp.asarray(images, jnp.float32)
+    low, extent = extent_of(images, spatial_dims=spatial_dims)
+    return jnp.where(extent > _FLAT, (images - low) / jnp.maximum(extent, _FLAT), 0.0)
+
+
+def extent_of(images: Images, *, spatial_dims: int = 2) -> tuple[Array, Array]:
+    """Minimum and range (maximum - minimum) of each image, with axes of length one kept."""
+    axes = _axes(spatial_dims)
+    low = images.min(axes, keepdims=True)
+    return low, images.max(axes, keepdims=True) - low

@@ -1,0 +1,1 @@
+"""Training: one step a job, one loop, checkpoints and records."""

@@ -1,0 +1,44 @@
+"""Bringing images to one declared size, with their aspect kept.
+
+Contract: images in are float32 [h, w] of any size; out they are float32 or uint16 of the declared
+size. Intensities are only rescaled linearly: z-scoring happens on the device.
+"""
+
+import numpy as np
+from PIL import Image
+
+_LEVELS = 65535
+
+
+def fit_to_size(image: np.ndarray, *, size: tuple[int, int]) -> np.ndarray:
+    """Antialiased resize that keeps the aspect; the rest is filled with the border's median.
+
+    Args:
+      image: float32 [h, w].
+      size: (height, width) wanted.
+
+    Returns:
+      float32 [*size], the image centred.
+    """
+    height, width = image.shape
+    factor = min(size[0] / height, size[1] / width)
+    inner = (max(1, round(height * factor)), max(1, round(width * factor)))
+    small = image
+    if inner != image.shape:
+        picture = Image.fromarray(np.ascontiguousarray(image, np.float32))
+        small = np.asarray(picture.resize(inner[::-1], Image.Resampling.BILINEAR))
+    if inner == size:
+        return np.asarray(small, np.float32)
+    border = np.concatenate([small[0], small[-1], small[:, 0], small[:, -1]])
+    out = np.full(size, np.median(border), np.float32)
+    top, left = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
+    out[top : top + inner[0], left : left + inner[1]] = small
+    return out
+
+
+def quantize(image: np.ndarray) -> np.ndarray:
+    """Linearly from [minimum, maximum] to uint16 [0, 65535]; a flat image gives zeros."""
+    low, high = float(image.min()), float(image.max())
+    if high <= low:
+        return np.zeros(image.shape, np.uint16)
+    return np.round((image - low) * (_LEVELS / (high - low))).astype(np.uint16)

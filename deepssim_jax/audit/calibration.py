@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from deepssim_jax.audit.result import Thresholds
-from deepssim_jax.data.atomic import write_array
+from deepssim_jax.files import write_array
 from deepssim_jax.nn.encoder import Encoder
 from deepssim_jax.scoring import decide, plant
 from deepssim_jax.scoring.embed import features

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deepssim_jax.data.atomic import write_array, write_bytes
+from deepssim_jax.files import write_array, write_bytes
 from deepssim_jax.data.manifest import Manifest, Record, Rejected, files_of
 from deepssim_jax.data.preprocess import fit_to_size, quantize
 from deepssim_jax.data.readers import Limits, read_image

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepssim_jax.data import store
-from deepssim_jax.data.atomic import write_array
+from deepssim_jax.files import write_array
 from deepssim_jax.data.manifest import Manifest
 from deepssim_jax.nn import encoder as encoders
 from deepssim_jax.ops import registration

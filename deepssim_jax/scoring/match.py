@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deepssim_jax.data.atomic import write_array
+from deepssim_jax.files import write_array
 from deepssim_jax.ops.registration import SearchGrid
 from deepssim_jax.scoring.aligned import AlignedIndex
 from deepssim_jax.scoring.pairs import nearest

@@ -1,0 +1,98 @@
+"""Embedders: images to vectors of unit norm whose cosine approximates SSIM after alignment.
+
+Contract: z-scored images float [n, h, w] to float32 [n, dim] of unit Euclidean norm. Two heads:
+`MULTISCALE` pools every stage by its own generalised mean (DeepSSIM++, arXiv 2609.03615);
+`POOLED` averages the last stage (DeepSSIM, arXiv 2509.16582).
+"""
+
+import dataclasses
+import enum
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from deepssim_jax.nn.convnext import ConvNeXt, ConvNeXtSpec
+from deepssim_jax.typing import Array
+
+
+class Head(enum.StrEnum):
+    """How the stages become one vector."""
+
+    MULTISCALE = "multiscale"
+    POOLED = "pooled"
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbedderSpec:
+    """What an embedder is built from; stored beside its weights."""
+
+    backbone: ConvNeXtSpec
+    head: Head
+    hidden: int
+    dim: int = 256
+    dropout: float = 0.1
+
+    @classmethod
+    def base(cls) -> "EmbedderSpec":
+        """DeepSSIM: ConvNeXt-Base with the pooled head."""
+        backbone = ConvNeXtSpec(channels=3, depths=(3, 3, 27, 3), dims=(128, 256, 512, 1024))
+        return cls(backbone, Head.POOLED, hidden=512, dropout=0.33)
+
+    @classmethod
+    def tiny(cls) -> "EmbedderSpec":
+        """DeepSSIM++: ConvNeXt-Tiny with the multiscale head."""
+        backbone = ConvNeXtSpec(channels=3, depths=(3, 3, 9, 3), dims=(96, 192, 384, 768))
+        return cls(backbone, Head.MULTISCALE, hidden=848)
+
+    @classmethod
+    def nano(cls) -> "EmbedderSpec":
+        """What ships: 3.7 million parameters, one input channel, trained from scratch."""
+        backbone = ConvNeXtSpec(
+            channels=1, depths=(2, 2, 6, 2), dims=(40, 80, 160, 320), layer_scale=0.1
+        )
+        return cls(backbone, Head.MULTISCALE, hidden=352, dropout=0.0)
+
+
+class GeM(nnx.Module):
+    """Generalised mean over space, (mean x^p)^(1/p) (Radenovic et al., TPAMI 2019, eq. 3)."""
+
+    def __init__(self) -> None:
+        self.p = nnx.Param(jnp.array([3.0]))
+
+    def __call__(self, x: Array) -> Array:
+        p = self.p[...][0]
+        # exp(p log x): the power of a base bounded away from 0, with a finite gradient.
+        powers = jnp.exp(p * jnp.log(jnp.maximum(x, 1e-6)))
+        return jnp.exp(jnp.log(powers.mean((1, 2))) / p)
+
+
+class Embedder(nnx.Module):
+    """The network of an `EmbedderSpec`."""
+
+    def __init__(self, spec: EmbedderSpec, *, rngs: nnx.Rngs):
+        self.spec = spec
+        self.backbone = ConvNeXt(spec.backbone, rngs=rngs)
+        dims = spec.backbone.dims
+        if spec.head is Head.MULTISCALE:
+            self.pools = nnx.List([GeM() for _ in dims])
+            self.norm = nnx.LayerNorm(sum(dims), epsilon=1e-5, rngs=rngs)
+            width = sum(dims)
+        else:
+            self.norm = nnx.BatchNorm(dims[-1], epsilon=1e-5, momentum=0.9, rngs=rngs)
+            width = dims[-1]
+        self.first = nnx.Linear(width, spec.hidden, rngs=rngs)
+        self.dropout = nnx.Dropout(spec.dropout)
+        self.second = nnx.Linear(spec.hidden, spec.dim, rngs=rngs)
+
+    def __call__(self, images: Array, *, rngs: nnx.Rngs | None = None) -> Array:
+        x = jnp.repeat(images[..., None], self.spec.backbone.channels, axis=-1)
+        stages = self.backbone(x)
+        if self.spec.head is Head.MULTISCALE:
+            pooled = [pool(stage) for pool, stage in zip(self.pools, stages, strict=True)]
+            features = self.norm(jnp.concatenate(pooled, -1))
+        else:
+            features = self.norm(stages[-1].mean((1, 2)))
+        hidden = jax.nn.gelu(self.first(features), approximate=False)
+        out = self.second(self.dropout(hidden, rngs=rngs)).astype(jnp.float32)
+        return out / jnp.maximum(jnp.linalg.norm(out, axis=-1, keepdims=True), 1e-12)

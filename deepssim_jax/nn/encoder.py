@@ -1,0 +1,180 @@
+"""An encoder ready for use: a frozen network, its weights, and how they are kept.
+
+Weights are safetensors with our names and the specification in the metadata; nothing is loaded
+before every name, shape and type has been compared with the specification.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import importlib.resources
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+from flax import nnx
+
+from deepssim_jax.files import write_bytes
+from deepssim_jax.nn.convnext import ConvNeXtSpec
+from deepssim_jax.nn.embedder import Embedder, EmbedderSpec, Head
+from deepssim_jax.ops.intensity import zscore
+from deepssim_jax.typing import Array, Images
+
+_DEFAULT = "nano.safetensors"
+_MAX_HEADER = 10_000_000
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=("state",), meta_fields=("graph", "spec")
+)
+@dataclasses.dataclass(frozen=True)
+class Encoder:
+    """A network for inference: `graph` and `spec` are static, `state` holds plain arrays."""
+
+    graph: nnx.GraphDef
+    state: nnx.State
+    spec: EmbedderSpec
+
+    @property
+    def dim(self) -> int:
+        """Length of an embedding."""
+        return self.spec.dim
+
+
+def from_module(model: Embedder) -> Encoder:
+    """Freezes a network: dropout off, running averages used."""
+    graph, state = _frozen(model)
+    return Encoder(graph, state, model.spec)
+
+
+def _frozen(model: Embedder) -> tuple[nnx.GraphDef, nnx.State]:
+    modes = {"deterministic": True}
+    if model.spec.head is Head.POOLED:  # only this head has batch statistics
+        modes["use_running_average"] = True
+    graph, state = nnx.split(nnx.view(model, **modes))
+    return graph, nnx.as_pure(state)
+
+
+@jax.jit
+def apply(encoder: Encoder, images: Images) -> Array:
+    """Embeds one batch [n, h, w] of any real type and scale; z-scores each image."""
+    model = nnx.merge(encoder.graph, encoder.state, copy=True)
+    return model(zscore(images))
+
+
+def embed(encoder: Encoder, images: Images, *, batch_size: int = 64) -> np.ndarray:
+    """Embeds images in batches of one shape.
+
+    Args:
+      encoder: from `load_encoder`.
+      images: [n, h, w], any real type and intensity scale; each is z-scored.
+      batch_size: images on the device at a time.
+
+    Returns:
+      float32 [n, d], rows of unit norm.
+
+    Raises:
+      ValueError: the images are not [n, h, w].
+    """
+    if images.ndim != 3:
+        raise ValueError(f"images must be [n, h, w], got {images.shape}; add a leading axis")
+    out = []
+    for start in range(0, len(images), batch_size):
+        batch = np.asarray(images[start : start + batch_size])
+        count = len(batch)
+        if count < batch_size:
+            batch = np.concatenate([batch, np.repeat(batch[-1:], batch_size - count, axis=0)])
+        out.append(np.asarray(apply(encoder, jnp.asarray(batch)))[:count])
+    return np.concatenate(out) if out else np.zeros((0, encoder.dim), np.float32)
+
+
+def _flat(state: nnx.State) -> dict[str, Array]:
+    return {".".join(map(str, path)): leaf for path, leaf in nnx.to_flat_state(state)}
+
+
+def save_encoder(path: str | Path, encoder: Encoder, *, card: Mapping[str, str]) -> None:
+    """Writes weights and specification.
+
+    Args:
+      path: a `.safetensors` file.
+      encoder: what to keep.
+      card: what a user should know: data, command, numbers.
+    """
+    tensors = {name: np.asarray(leaf) for name, leaf in _flat(encoder.state).items()}
+    metadata = {"spec": json.dumps(dataclasses.asdict(encoder.spec)), **card}
+    write_bytes(Path(path), safetensors.numpy.save(tensors, metadata=metadata))
+
+
+def _file(source: str | Path) -> Path:
+    if str(source) == "default":
+        return Path(str(importlib.resources.files("deepssim_jax") / "weights" / _DEFAULT))
+    return Path(source)
+
+
+def encoder_hash(source: str | Path = "default") -> str:
+    """SHA-256 of an encoder's file.
+
+    Raises:
+      ValueError: there is no such file.
+    """
+    path = _file(source)
+    if not path.is_file():
+        raise ValueError(
+            f"there is no encoder {path.name!r}; give 'default' or a .safetensors file made by "
+            "train_encoder or convert"
+        )
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def load_encoder(source: str | Path = "default") -> Encoder:
+    """Loads the shipped encoder or one from a file.
+
+    Args:
+      source: "default" or a `.safetensors` file.
+
+    Raises:
+      ValueError: the file is missing, is no safetensors file, or does not fit its specification;
+        all that does not fit is said at once.
+    """
+    encoder_hash(source)  # the clear error for a missing file
+    path = _file(source)
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            spec = _spec(json.loads(metadata["spec"]))
+            graph, abstract = _abstract(spec)
+            wanted = {name: tuple(leaf.shape) for name, leaf in _flat(abstract).items()}
+            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            wrong = [f"{n}: missing" for n in sorted(wanted.keys() - found.keys())]
+            wrong += [f"{n}: unknown" for n in sorted(found.keys() - wanted.keys())]
+            wrong += [
+                f"{n}: {found[n]} in the file, {wanted[n]} by its specification"
+                for n in sorted(wanted.keys() & found.keys())
+                if wanted[n] != found[n]
+            ]
+            if wrong:
+                raise ValueError(f"{path.name} does not fit its specification: {'; '.join(wrong)}")
+            tensors = {name: file.get_tensor(name) for name in found}
+    except (safetensors.SafetensorError, KeyError, TypeError, OSError) as error:
+        raise ValueError(f"{path.name} is no encoder of this package: {error}") from error
+    leaves = [
+        (keys, jnp.asarray(tensors[".".join(map(str, keys))]))
+        for keys, _ in nnx.to_flat_state(abstract)
+    ]
+    return Encoder(graph, nnx.from_flat_state(leaves), spec)
+
+
+def _spec(fields: dict) -> EmbedderSpec:
+    backbone = {k: tuple(v) if isinstance(v, list) else v for k, v in fields["backbone"].items()}
+    rest = {k: v for k, v in fields.items() if k not in ("backbone", "head")}
+    return EmbedderSpec(ConvNeXtSpec(**backbone), Head(fields["head"]), **rest)
+
+
+@functools.cache
+def _abstract(spec: EmbedderSpec) -> tuple[nnx.GraphDef, nnx.State]:
+    return _frozen(nnx.eval_shape(lambda: Embedder(spec, rngs=nnx.Rngs(0))))

@@ -59,8 +59,10 @@ class Patchify(nnx.Module):
         p = self.patch
         n, height, width, channels = x.shape
         rows, columns = height // p, width // p
-        x = x[:, : rows * p, : columns * p].reshape(n, rows, p, columns, p, channels)
-        return self.linear(x.transpose(0, 1, 3, 2, 4, 5).reshape(n, rows, columns, -1))
+        # One axis at a time, so that a sharded batch keeps its sharding.
+        x = x[:, : rows * p, : columns * p].reshape(n, rows, p, columns * p, channels)
+        x = x.reshape(n, rows, p, columns, p, channels).transpose(0, 1, 3, 2, 4, 5)
+        return self.linear(x.reshape(n, rows, columns, p * p * channels))
 
 
 class Stage(nnx.Module):

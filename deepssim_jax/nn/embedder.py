@@ -25,13 +25,18 @@ class Head(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True)
 class EmbedderSpec:
-    """What an embedder is built from; stored beside its weights."""
+    """What an embedder is built from; stored beside its weights.
+
+    `resolution` is the side in pixels that images are brought to before they are embedded; None
+    takes them as they are.
+    """
 
     backbone: ConvNeXtSpec
     head: Head
     hidden: int
     dim: int = 256
     dropout: float = 0.1
+    resolution: int | None = None
 
     @classmethod
     def base(cls) -> "EmbedderSpec":
@@ -51,7 +56,7 @@ class EmbedderSpec:
         backbone = ConvNeXtSpec(
             channels=1, depths=(2, 2, 6, 2), dims=(40, 80, 160, 320), layer_scale=0.1
         )
-        return cls(backbone, Head.MULTISCALE, hidden=352, dropout=0.0)
+        return cls(backbone, Head.MULTISCALE, hidden=352, dropout=0.0, resolution=64)
 
 
 class GeM(nnx.Module):

@@ -23,6 +23,7 @@ from deepssim_jax.files import write_bytes
 from deepssim_jax.nn.convnext import ConvNeXtSpec
 from deepssim_jax.nn.embedder import Embedder, EmbedderSpec, Head
 from deepssim_jax.ops.intensity import zscore
+from deepssim_jax.ops.resample import resize
 from deepssim_jax.typing import Array, Images
 
 _DEFAULT = "nano.safetensors"
@@ -52,6 +53,11 @@ def from_module(model: Embedder) -> Encoder:
     return Encoder(graph, state, model.spec)
 
 
+def from_params(spec: EmbedderSpec, params: nnx.State) -> Encoder:
+    """Freezes trained parameters (a pure state of the same network)."""
+    return Encoder(_abstract(spec)[0], params, spec)
+
+
 def _frozen(model: Embedder) -> tuple[nnx.GraphDef, nnx.State]:
     modes = {"deterministic": True}
     if model.spec.head is Head.POOLED:  # only this head has batch statistics
@@ -64,7 +70,11 @@ def _frozen(model: Embedder) -> tuple[nnx.GraphDef, nnx.State]:
 def apply(encoder: Encoder, images: Images) -> Array:
     """Embeds one batch [n, h, w] of any real type and scale; z-scores each image."""
     model = nnx.merge(encoder.graph, encoder.state, copy=True)
-    return model(zscore(images))
+    images = zscore(images)
+    side = encoder.spec.resolution
+    if side is not None and images.shape[1:] != (side, side):
+        images = zscore(resize(images, (side, side)))
+    return model(images)
 
 
 def embed(encoder: Encoder, images: Images, *, batch_size: int = 64) -> np.ndarray:

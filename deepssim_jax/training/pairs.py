@@ -1,0 +1,108 @@
+"""Pairs of phantom images with the similarity that the encoder must learn.
+
+Contract: a batch is a pure function of (seed, step). Each pair (a, b) is made in one frame, where
+SSIM is computed; afterwards each image goes its own way through flips, rotations, noise and so
+on. The encoder sees only the latter, so its cosine must tell the SSIM of the former: what it would
+be after alignment (Scardace et al., arXiv 2509.16582, section 3).
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from deepssim_jax.data import phantom, phantom_bodies
+from deepssim_jax.data.anatomy import Anatomy
+from deepssim_jax.ops import augment, resample, ssim
+from deepssim_jax.ops.intensity import zscore
+from deepssim_jax.typing import Array
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=("a", "b", "target"), meta_fields=()
+)
+@dataclasses.dataclass(frozen=True)
+class PairBatch:
+    """z-scored images [n, s, s] twice, and the SSIM [n] of what they were made from."""
+
+    a: Array
+    b: Array
+    target: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class PairMaker:
+    """Makes batches of phantoms: half brains, the rest chests and textures, 3 to 1.
+
+    `batch` is a multiple of 16; `size` the side in pixels.
+    """
+
+    anatomy: Anatomy
+    seed: int
+    batch: int
+    size: int
+
+    def __call__(self, step: int) -> PairBatch:
+        """The batch of one step; negative steps are for validation, of other people."""
+        key = jax.random.fold_in(jax.random.key(self.seed), step + 2**31)
+        draw, mix = jax.random.split(key)
+        return _pairs(mix, self._people(draw))
+
+    def _people(self, key: Array) -> Array:
+        keys = jax.random.split(key, 7)
+        size, brains = (self.size, self.size), self.batch // 4
+        subjects = phantom.sample_subjects(keys[0], brains)
+        parts = []
+        for scan, noise in ((keys[1], keys[2]), (keys[3], keys[4])):
+            scans = phantom.sample_scans(scan, brains, pose=0.3, scalp=0.3)
+            parts.append(
+                phantom.slices(noise, subjects, scans, size=size, anatomy=self.anatomy)
+            )
+        parts.append(phantom_bodies.chests(keys[5], 3 * self.batch // 8, size=size))
+        parts.append(phantom_bodies.textures(keys[6], self.batch // 8, size=size))
+        return jnp.concatenate(parts)
+
+
+@jax.jit
+def _pairs(key: Array, images: Array) -> PairBatch:
+    n, size = images.shape[0], images.shape[-1]
+    keys = jax.random.split(key, 10)
+    a = zscore(images)
+    # Neighbours in the list are mostly of one kind: other people, hard to tell apart.
+    other = jnp.roll(a, 1 + n // 8, axis=0)
+    near = jnp.roll(a, 1, axis=0)
+    scanned = jnp.concatenate([jnp.roll(a[: n // 2], n // 4, axis=0), near[n // 2 :]])
+    mode = jax.random.choice(keys[0], 5, (n,), p=jnp.array([0.2, 0.25, 0.25, 0.2, 0.1]))
+    candidates = jnp.stack(
+        [a, _mixed(keys[1], a, near), _bent(keys[2], a), jnp.where(mode[:, None, None] % 2 == 0, other, near), scanned]
+    )
+    b = zscore(candidates[mode, jnp.arange(n)])
+    target = ssim.ssim(a, b, data_range="first", reduction="none")
+    config = augment.AugmentConfig.stress()
+    moved = []
+    for image, draw, noise in ((a, keys[3], keys[4]), (b, keys[5], keys[6])):
+        params = augment.sample_params(draw, (n, size, size), config)
+        moved.append(zscore(augment.augment(image, params, noise)))
+    return PairBatch(moved[0], moved[1], target)
+
+
+def _mixed(key: Array, a: Array, donor: Array) -> Array:
+    """Soft regions of very different extent from the donor: SSIM anywhere between the two."""
+    n, size = a.shape[0], a.shape[-1]
+    field, level = jax.random.split(key)
+    coarse = jax.random.normal(field, (n, 5, 5))
+    smooth = jax.image.resize(coarse, (n, size, size), "cubic")
+    threshold = jax.random.uniform(level, (n, 1, 1), minval=-1.5, maxval=2.0)
+    share = jax.nn.sigmoid(8 * (smooth - threshold))
+    return a * (1 - share) + donor * share
+
+
+def _bent(key: Array, a: Array) -> Array:
+    """Local deformations from invisible to gross."""
+    n, size = a.shape[0], a.shape[-1]
+    field, strength = jax.random.split(key)
+    coarse = jax.random.normal(field, (n, 6, 6, 2))
+    smooth = jax.image.resize(coarse, (n, size, size, 2), "cubic")
+    amount = 0.06 * size * jax.random.uniform(strength, (n, 1, 1, 1)) ** 2
+    return resample.warp_displacement(a, amount * smooth)

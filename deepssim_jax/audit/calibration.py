@@ -116,7 +116,9 @@ def calibrate_on_real(
         scores["near"][planted_tune & (scores["near"] > -1)],
     )
     null_report = null[~tune[null_groups]]
-    found_report = np.concatenate([found[kind][~planted_tune] for kind in ("exact", "near")])
+    recalls = [
+        _share(found[kind][~planted_tune] >= calibration.near, level) for kind in ("exact", "near")
+    ]
     thresholds = Thresholds(
         near=calibration.near,
         exact=calibration.exact,
@@ -124,7 +126,8 @@ def calibrate_on_real(
         null_count=len(null),
         null_max=float(null.max()) if len(null) else -1.0,
         false_rate=_share(null_report >= calibration.near, level),
-        planted_recall=_share(found_report >= calibration.near, level),
+        planted_recall=recalls[0],
+        planted_near_recall=recalls[1],
     )
     return Evidence(
         thresholds=thresholds,

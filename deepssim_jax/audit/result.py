@@ -67,7 +67,8 @@ class Thresholds:
     null_count: int
     null_max: float
     false_rate: Proportion | None  # of the null's images at or above `near`
-    planted_recall: Proportion | None  # of planted copies called a copy of their original
+    planted_recall: Proportion | None  # of planted exact copies called a copy of their patient
+    planted_near_recall: Proportion | None  # likewise of locally changed ones
 
 
 @dataclasses.dataclass(frozen=True)

@@ -93,7 +93,7 @@ def calibrate(null: np.ndarray, exact: np.ndarray, near: np.ndarray) -> Calibrat
 
     In Fisher's z the near threshold lies half-way between the null's upper tail (median + 3.5
     robust standard deviations, or its largest value if higher and not itself a copy) and the
-    planted copies' lower tail (their 2 % quantile); if these overlap, at the null's tail, so
+    planted exact copies' lower tail (their 2 % quantile); if these overlap, at the null's tail, so
     that specificity is kept and the loss shows in the planted recall. The exact threshold is
     where planted exact and near copies are told apart best (largest Youden index).
 
@@ -115,8 +115,7 @@ def calibrate(null: np.ndarray, exact: np.ndarray, near: np.ndarray) -> Calibrat
             calibrated=False,
         )
     z_null, z_exact, z_near = (np.arctanh(np.clip(x, -_LIMIT, _LIMIT)) for x in (null, exact, near))
-    copies = np.concatenate([z_exact, z_near])
-    copies_low = float(np.quantile(copies, 0.02))
+    copies_low = float(np.quantile(z_exact, 0.02))
     middle = float(np.median(z_null))
     spread = 1.4826 * float(np.median(np.abs(z_null - middle)))
     # Two files of one picture under two names sit among the copies; they are no null.
@@ -125,7 +124,7 @@ def calibrate(null: np.ndarray, exact: np.ndarray, near: np.ndarray) -> Calibrat
     null_high = max(middle + _NULL_TAIL * spread, highest)
     separated = null_high < copies_low
     z_threshold = 0.5 * (null_high + copies_low) if separated else null_high
-    candidates = np.sort(np.concatenate([copies, [z_threshold]]))
+    candidates = np.sort(np.concatenate([z_exact, z_near, [z_threshold]]))
     candidates = candidates[candidates >= z_threshold]
     youden = [(z_exact >= c).mean() - (z_near >= c).mean() for c in candidates]
     z_exact_threshold = float(candidates[int(np.argmax(youden))])

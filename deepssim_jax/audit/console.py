@@ -1,0 +1,54 @@
+"""The last thing an audit prints: a short table and the paths written."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from deepssim_jax.audit.result import AuditResult, Verdict
+
+WORDS = {
+    Verdict.COPIES_FOUND: "copies found",
+    Verdict.NONE_FOUND_WITHIN_LIMITS: "none found within these limits",
+    Verdict.INCONCLUSIVE: "inconclusive",
+}
+_STYLES = {
+    Verdict.COPIES_FOUND: "bold red",
+    Verdict.NONE_FOUND_WITHIN_LIMITS: "bold green",
+    Verdict.INCONCLUSIVE: "bold yellow",
+}
+
+
+def print_result(result: AuditResult, out: Path) -> None:
+    """Prints the outcome to stdout; ids and paths of patients do not appear."""
+    console, rate = Console(highlight=False), result.copy_rate
+    console.print(Text(f"Verdict: {WORDS[result.verdict]}", style=_STYLES[result.verdict]))
+    for reason in result.reasons:
+        console.print(Text(f"  {reason}"))
+    table = Table(show_header=False, box=None, pad_edge=False)
+    people = "patients" if result.subjects_known else "real images"
+    rows = [
+        ("synthetic images", f"{result.counts['synthetic']:,}"),
+        ("real images", f"{result.counts['real']:,}"),
+        (
+            "copies",
+            f"{rate.count:,} ({rate.value:.2%}, {rate.level:.0%} interval {rate.low:.2%} to {rate.high:.2%})",
+        ),
+        (
+            "of these exact, near",
+            f"{result.classes['exact_duplicate']:,}, {result.classes['near_duplicate']:,}",
+        ),
+        (f"{people} exposed", f"{result.subjects_exposed:,} of {result.subjects_total:,}"),
+        ("thresholds", f"near {result.thresholds.near:.3f}, exact {result.thresholds.exact:.3f}"),
+    ]
+    recall = result.thresholds.planted_recall
+    if recall is not None:
+        rows.append(("planted copies found", f"{recall.count} of {recall.total}"))
+    if len(result.exclusions):
+        rows.append(("not tested", f"{len(result.exclusions):,} files, listed in inputs.csv"))
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    for name in ("report.html", "report_share.html", "summary.json", "nearest.csv", "pairs.csv"):
+        console.print(Text(f"  {out / name}"), soft_wrap=True)

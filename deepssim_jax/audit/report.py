@@ -1,0 +1,171 @@
+"""The two editions of the report: one for the house with pictures, one to give away.
+
+Contract: each is one HTML file without scripts, which a content security policy keeps off any
+network. Everything that comes from files is escaped. The shared edition has no image, no path, no
+real identifier (they are replaced by salted hashes) and no count from 1 to 4.
+"""
+
+import base64
+import collections
+import hashlib
+import hmac
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jinja2
+import numpy as np
+from PIL import Image
+
+from deepssim_jax.audit import figures
+from deepssim_jax.audit.console import WORDS
+from deepssim_jax.audit.result import AuditResult, GalleryItem, Match
+from deepssim_jax.files import write_bytes
+from deepssim_jax.scoring.decide import Proportion
+
+SMALL = 5
+_FLIPS = {
+    "horizontal": "mirrored left-right",
+    "vertical": "mirrored top-bottom",
+    "both": "turned by 180°",
+}
+_MOST_COPIED = 12
+
+
+def write_reports(
+    result: AuditResult, gallery: Sequence[GalleryItem], out: Path, *, salt: bytes
+) -> tuple[Path, Path]:
+    """Writes `report.html` and `report_share.html`.
+
+    Args:
+      result: what was found.
+      gallery: pictures of flagged pairs, for the internal edition.
+      out: directory.
+      salt: secret of this house, from which the shared edition's identifiers are made.
+
+    Returns:
+      The two paths.
+    """
+    internal, shared = out / "report.html", out / "report_share.html"
+    write_bytes(internal, _render(result, gallery, share=False, salt=salt).encode())
+    write_bytes(shared, _render(result, (), share=True, salt=salt).encode())
+    return internal, shared
+
+
+def transformation(match: Match) -> str:
+    """What was done to the real image, in words."""
+    parts = []
+    if match.flip in _FLIPS:
+        parts.append(_FLIPS[match.flip])
+    if abs(match.rotation_deg) >= 0.5:
+        side = "left" if match.rotation_deg > 0 else "right"
+        parts.append(f"turned {abs(match.rotation_deg):.1f}° to the {side}")
+    if abs(match.scale - 1) >= 0.01:
+        parts.append(f"{'enlarged' if match.scale > 1 else 'reduced'} to {match.scale:.0%}")
+    moved = float(np.hypot(match.shift_y, match.shift_x))
+    if moved >= 0.5:
+        parts.append(f"moved {moved:.1f} px")
+    return ", ".join(parts) or "in place"
+
+
+def _render(
+    result: AuditResult, gallery: Sequence[GalleryItem], *, share: bool, salt: bytes
+) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("deepssim_jax.audit"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+    def alias(identifier: str | None) -> str:
+        if identifier is None:
+            return "unknown"
+        if not share:
+            return identifier
+        return hmac.new(salt, identifier.encode(), hashlib.sha256).hexdigest()[:10]
+
+    copied = collections.Counter(
+        (m.subject_id or m.real_id) for m in result.nearest if m.label.value != "unrelated"
+    )
+    ordered = sorted(copied.items(), key=lambda item: (-item[1], item[0]))
+    excluded = collections.Counter(
+        (item.role, item.reason if not share else "could not be read") for item in result.exclusions
+    )
+    return environment.get_template("report.html.jinja").render(
+        result=result,
+        share=share,
+        gallery=[] if share else [_picture(item) for item in gallery],
+        more=max(0, result.copy_rate.count - len(gallery)),
+        verdict=WORDS[result.verdict].capitalize(),
+        figure=figures.histogram(result.distributions, result.thresholds) if not share else None,
+        legend=figures.legend(result.distributions),
+        headline=_headline(result, share=share),
+        people="patients" if result.subjects_known else "real images",
+        copied=[] if share else [(alias(name), times) for name, times in ordered[:_MOST_COPIED]],
+        copied_more=max(0, len(ordered) - _MOST_COPIED),
+        excluded=sorted((role, reason, count) for (role, reason), count in excluded.items()),
+        proportion=_proportion_text(share),
+        count=_count_text(share),
+        salted=alias,
+    )
+
+
+def _count_text(share: bool) -> Callable[[int], str]:
+    def text(value: int) -> str:
+        return f"fewer than {SMALL}" if share and 0 < value < SMALL else f"{value:,}"
+
+    return text
+
+
+def _proportion_text(share: bool) -> Callable[[Proportion], str]:
+    def text(p: Proportion) -> str:
+        bounds = f"{p.level:.0%} interval {_percent(p.low)} to {_percent(p.high)}"
+        if share and (0 < p.count < SMALL or 0 < p.total - p.count < SMALL):
+            return f"suppressed: a count below {SMALL} could point to a person"
+        return f"{p.count:,} of {p.total:,} ({_percent(p.value)}, {bounds})"
+
+    return text
+
+
+def _percent(value: float) -> str:
+    return f"{value:.0%}" if value in (0.0, 1.0) else f"{value:.2%}"
+
+
+def _headline(result: AuditResult, *, share: bool) -> str:
+    rate, count = result.copy_rate, _count_text(share)
+    people = "patients" if result.subjects_known else "real images"
+    if not rate.count:
+        return (
+            f"None of {rate.total:,} synthetic images was found to be a copy of one of "
+            f"{result.counts['real']:,} real images. With {rate.total:,} images looked at, a rate of "
+            f"copies of up to {_percent(rate.high)} cannot be excluded ({rate.level:.0%} interval)."
+        )
+    if share and rate.count < SMALL:
+        return (
+            f"Of {rate.total:,} synthetic images, fewer than {SMALL} are copies of fewer than {SMALL} of "
+            f"{result.subjects_total:,} {people}."
+        )
+    return (
+        f"Of {rate.total:,} synthetic images, {rate.count:,} ({_percent(rate.value)}, {rate.level:.0%} "
+        f"interval {_percent(rate.low)} to {_percent(rate.high)}) are copies of "
+        f"{count(result.subjects_exposed)} of {result.subjects_total:,} {people}."
+    )
+
+
+def _picture(item: GalleryItem) -> dict[str, object]:
+    return {
+        "match": item.match,
+        "words": transformation(item.match),
+        "real": _data_uri(item.real),
+        "aligned": _data_uri(item.aligned),
+        "difference": _data_uri(item.difference),
+        "exact": item.match.label.value == "exact_duplicate",
+    }
+
+
+def _data_uri(image: np.ndarray) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

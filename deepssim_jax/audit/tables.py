@@ -1,0 +1,101 @@
+"""The tables of an audit, in bytes that depend on nothing but the result.
+
+Contract: floats have six decimals, missing values are empty, quoting follows RFC 4180. Text that
+a spreadsheet would take for a formula is prefixed by an apostrophe.
+"""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from deepssim_jax.audit.result import AuditResult, Match
+from deepssim_jax.files import write_bytes
+from deepssim_jax.scoring.decide import Proportion
+
+COLUMNS = (
+    "synthetic_id",
+    "real_id",
+    "subject_id",
+    "embedding_score",
+    "verified_score",
+    "label",
+    "p_value",
+    "q_value",
+    "flip",
+    "rotation_deg",
+    "shift_y",
+    "shift_x",
+)
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def cell(value: object) -> str:
+    """One value as text; numbers stay numbers, text cannot become a formula."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value + 0.0:.6f}".replace("-0.000000", "0.000000")
+    if isinstance(value, int):
+        return str(value)
+    text = str(value)
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def write_csv(path: Path, matches: Sequence[Match], *, ranked: bool) -> None:
+    """Writes matches in their order; `ranked` puts their rank, from 1, in front."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow((*(("rank",) if ranked else ()), *COLUMNS))
+    for rank, match in enumerate(matches, start=1):
+        row = [cell(getattr(match, column)) for column in COLUMNS]
+        writer.writerow([str(rank), *row] if ranked else row)
+    write_bytes(path, text.getvalue().encode())
+
+
+def _proportion(value: Proportion | None) -> dict[str, object] | None:
+    if value is None:
+        return None
+    return {
+        "value": round(value.value, 8),
+        "low": round(value.low, 8),
+        "high": round(value.high, 8),
+        "level": value.level,
+        "count": value.count,
+        "total": value.total,
+    }
+
+
+def write_summary(path: Path, result: AuditResult, files: dict[str, str]) -> None:
+    """Writes `summary.json`; `files` maps the names of the other files to their SHA-256."""
+    thresholds = result.thresholds
+    content = {
+        "verdict": result.verdict.value,
+        "reasons": list(result.reasons),
+        "counts": dict(result.counts),
+        "thresholds": {
+            "near": round(thresholds.near, 6),
+            "exact": round(thresholds.exact, 6),
+            "origin": thresholds.origin,
+            "null_count": thresholds.null_count,
+            "null_max": round(thresholds.null_max, 6),
+            "false_rate": _proportion(thresholds.false_rate),
+            "planted_recall": _proportion(thresholds.planted_recall),
+            "planted_near_recall": _proportion(thresholds.planted_near_recall),
+        },
+        "classes": dict(result.classes),
+        "copy_rate": _proportion(result.copy_rate),
+        "holdout_rate": _proportion(result.holdout_rate),
+        "subjects": {
+            "exposed": result.subjects_exposed,
+            "total": result.subjects_total,
+            "known": result.subjects_known,
+        },
+        "settings": dict(result.settings),
+        "versions": dict(result.versions),
+        "files": files,
+    }
+    text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False)
+    write_bytes(path, (text + "\n").encode())

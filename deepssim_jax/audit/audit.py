@@ -151,7 +151,9 @@ def audit(
         control = _control(sets[Role.HOLDOUT], real_set, journals[-1], on_progress)
     result = _conclude(sets, pairs, evidence, control, settings)
     gallery = build_gallery(result, pairs, sets[Role.REAL].images, sets[Role.SYNTHETIC].images)
-    outputs.write_all(result, gallery, out, manifests=manifests, stores={r: s.images for r, s in sets.items()})
+    outputs.write_all(
+        result, gallery, out, manifests=manifests, stores={r: s.images for r, s in sets.items()}
+    )
     _sweep(work, keep={path.name for path in journals} | {role.value for role in sets})
     return result
 
@@ -213,7 +215,9 @@ def _control(
     """Best-match scores of held-out images of patients that the real side does not hold."""
     known = {s for s in real.images.subject_ids if s is not None}
     apart = np.array([s not in known for s in holdout.images.subject_ids], bool)
-    pairs = match(holdout.side, real.side, journal=journal, on_progress=on_progress, what="held-out with real")
+    pairs = match(
+        holdout.side, real.side, journal=journal, on_progress=on_progress, what="held-out with real"
+    )
     best = best_matches(pairs, len(holdout.side))
     return best["verified"][apart], int((~apart).sum())
 
@@ -262,7 +266,9 @@ def _conclude(
     flagged = flagged[np.lexsort((flagged["reference"], flagged["query"], -flagged["verified"]))]
     copies = int((best["verified"] >= thresholds.near).sum())
     classes = {label.value: sum(m.label is label for m in nearest) for label in Label}
-    names = [s if s is not None else i for s, i in zip(real.subject_ids, real.image_ids, strict=True)]
+    names = [
+        s if s is not None else i for s, i in zip(real.subject_ids, real.image_ids, strict=True)
+    ]
     exposed = {names[row] for row in flagged["reference"]}
     distributions = {"synthetic_to_real": best["verified"], "real_to_real": evidence.null_scores}
     holdout_rate = None

@@ -144,7 +144,9 @@ def _match_planted(
         return np.zeros(0, PAIR)
     embeddings, low = features(copies, encoder)
     side = Side(take=lambda rows: copies[rows], low=low, embeddings=embeddings)
-    return match(side, real, journal=journal, on_progress=on_progress, what="planted copies with real")
+    return match(
+        side, real, journal=journal, on_progress=on_progress, what="planted copies with real"
+    )
 
 
 def _donors(rows: np.ndarray, groups: np.ndarray) -> np.ndarray:

@@ -87,7 +87,7 @@ def histogram(distributions: Mapping[str, np.ndarray], thresholds: Thresholds) -
             f'text-anchor="{anchor}">{word}</text>'
         )
     parts.append("</svg>")
-    return Markup("".join(parts))  # noqa: S704 - numbers and constants only
+    return Markup("".join(parts))
 
 
 def legend(distributions: Mapping[str, np.ndarray]) -> list[tuple[str, str, int]]:

@@ -36,7 +36,7 @@ def build_gallery(
         low, high = np.percentile(fixed, [0.5, 99.5])
         scale = max(float(high - low), 1e-6)
         shown = [np.clip((x - low) / scale, 0, 1) for x in (fixed, moved)]
-        difference = np.clip(0.5 + 0.5 * (shown[1] - shown[0]), 0, 1)
+        difference = np.clip(0.5 + (shown[1] - shown[0]), 0, 1)
         items.append(
             GalleryItem(
                 match=result.nearest[int(row["query"])],

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from deepssim_jax.audit import report, tables
 from deepssim_jax.audit.result import AuditResult, GalleryItem
-from deepssim_jax.files import write_bytes
 from deepssim_jax.data.manifest import Manifest, Role
 from deepssim_jax.data.store import ImageStore
+from deepssim_jax.files import write_bytes
 from deepssim_jax.nn import encoder as encoders
 
 

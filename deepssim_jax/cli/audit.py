@@ -14,13 +14,18 @@ from deepssim_jax.cli.exit_codes import ExitCode
 from deepssim_jax.cli.progress import progress
 
 _REAL = flags.DEFINE_string(
-    "real", None, "training images: a folder, a .csv/.tsv manifest, a BIDS root or <uid>/training.png"
+    "real",
+    None,
+    "training images: a folder, a .csv/.tsv manifest, a BIDS root or <uid>/training.png",
+    required=True,
 )
-_SYNTHETIC = flags.DEFINE_string("synthetic", None, "the images to judge, likewise")
+_SYNTHETIC = flags.DEFINE_string("synthetic", None, "the images to judge, likewise", required=True)
 _HOLDOUT = flags.DEFINE_string(
     "holdout", None, "real images of patients that the model never saw: a control, and p-values"
 )
-_OUT = flags.DEFINE_string("out", None, "folder for the report, the tables and work to resume from")
+_OUT = flags.DEFINE_string(
+    "out", None, "folder for the report, the tables and work to resume from", required=True
+)
 _SUBJECT_REGEX = flags.DEFINE_string(
     "subject_regex",
     None,
@@ -29,15 +34,18 @@ _SUBJECT_REGEX = flags.DEFINE_string(
 _SIZE = flags.DEFINE_integer(
     "size", 128, "side in pixels to which every image is brought, aspect kept; a multiple of 32"
 )
-_SLICE = flags.DEFINE_string("slice", "axial:0.5", "slice of volumes: PLANE:FRACTION or PLANE:INDEX")
+_SLICE = flags.DEFINE_string(
+    "slice", "axial:0.5", "slice of volumes: PLANE:FRACTION or PLANE:INDEX"
+)
 _ENCODER = flags.DEFINE_string("encoder", "default", "the shipped encoder, or a .safetensors file")
 _LEVEL = flags.DEFINE_float("level", 0.95, "coverage of the intervals, between 0.5 and 1")
 _SEED = flags.DEFINE_integer("seed", 0, "seed of the copies planted for calibration")
-_ALLOW_SAME = flags.DEFINE_bool("allow_same", False, "let --real and --synthetic be the same images")
+_ALLOW_SAME = flags.DEFINE_bool(
+    "allow_same", False, "let --real and --synthetic be the same images"
+)
 _MAX_COPY_RATE = flags.DEFINE_float(
     "max_copy_rate", None, "share of copies, 0 to 1, above which the exit status is 3"
 )
-flags.mark_flags_as_required(["real", "synthetic", "out"])
 
 
 def main(argv: Sequence[str]) -> int:

@@ -14,18 +14,24 @@ from deepssim_jax.cli import console
 from deepssim_jax.cli.exit_codes import ExitCode
 from deepssim_jax.cli.progress import progress
 
-_IMAGES = flags.DEFINE_string("images", None, "a folder, a .csv/.tsv manifest or a BIDS root")
-_ROLE = flags.DEFINE_enum(
-    "role", "real", ["real", "synthetic", "holdout"], "which files of the reference layout are meant"
+_IMAGES = flags.DEFINE_string(
+    "images", None, "a folder, a .csv/.tsv manifest or a BIDS root", required=True
 )
-_OUT = flags.DEFINE_string("out", None, "folder of the store")
+_ROLE = flags.DEFINE_enum(
+    "role",
+    "real",
+    ["real", "synthetic", "holdout"],
+    "which files of the reference layout are meant",
+)
+_OUT = flags.DEFINE_string("out", None, "folder of the store", required=True)
 _SUBJECT_REGEX = flags.DEFINE_string(
     "subject_regex", None, "regular expression whose first group in a file's name is the patient"
 )
 _SIZE = flags.DEFINE_integer("size", 128, "side in pixels, a multiple of 32")
-_SLICE = flags.DEFINE_string("slice", "axial:0.5", "slice of volumes: PLANE:FRACTION or PLANE:INDEX")
+_SLICE = flags.DEFINE_string(
+    "slice", "axial:0.5", "slice of volumes: PLANE:FRACTION or PLANE:INDEX"
+)
 _ENCODER = flags.DEFINE_string("encoder", "default", "the shipped encoder, or a .safetensors file")
-flags.mark_flags_as_required(["images", "out"])
 
 
 def main(argv: Sequence[str]) -> int:

@@ -1,6 +1,6 @@
 """Trains the network that embeds images; the same command again resumes.
 
-    deepssim train_encoder --config=configs/deepssim_nano.py --workdir=runs/nano
+deepssim train_encoder --config=configs/deepssim_nano.py --workdir=runs/nano
 """
 
 from collections.abc import Sequence

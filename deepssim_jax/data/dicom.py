@@ -14,7 +14,7 @@ from deepssim_jax.data.volume import Unreadable
 _HINT = "reading DICOM needs pydicom: pip install 'deepssim-jax[dicom]'"
 
 
-def _pydicom():  # noqa: ANN202 - an optional module
+def _pydicom():
     try:
         import pydicom
     except ImportError as error:
@@ -40,7 +40,7 @@ def series(paths: list[Path]) -> list[list[Path]]:
             if uid and header.get("ImagePositionPatient") is not None:
                 key = (str(path.parent), str(uid))
                 position = _position(header)
-        except Exception:  # noqa: BLE001 - damaged in any way: reported when it is read
+        except Exception:
             pass
         groups.setdefault(key, []).append((position, path.name, path))
     return [[path for *_, path in sorted(group)] for _, group in sorted(groups.items())]
@@ -57,7 +57,7 @@ _TAGS = [
 ]
 
 
-def _position(header) -> float:  # noqa: ANN001 - a pydicom Dataset
+def _position(header) -> float:
     cosines = np.array(header.get("ImageOrientationPatient", [1, 0, 0, 0, 1, 0]), float)
     normal = np.cross(cosines[:3], cosines[3:])
     return float(normal @ np.array(header.ImagePositionPatient, float))
@@ -81,11 +81,19 @@ def read(paths: tuple[Path, ...], *, max_voxels: int) -> tuple[np.ndarray, np.nd
     for path in paths:
         try:
             dataset = pydicom.dcmread(path)
-        except (pydicom.errors.InvalidDicomError, OSError, EOFError, struct.error, ValueError) as error:
+        except (
+            pydicom.errors.InvalidDicomError,
+            OSError,
+            EOFError,
+            struct.error,
+            ValueError,
+        ) as error:
             raise Unreadable("is no readable DICOM file") from error
         declared = (
-            int(dataset.get("Rows", 0)) * int(dataset.get("Columns", 0))
-            * int(dataset.get("NumberOfFrames", 1) or 1) * len(paths)
+            int(dataset.get("Rows", 0))
+            * int(dataset.get("Columns", 0))
+            * int(dataset.get("NumberOfFrames", 1) or 1)
+            * len(paths)
         )
         if not declared:
             raise Unreadable("the DICOM file holds no image")
@@ -96,14 +104,16 @@ def read(paths: tuple[Path, ...], *, max_voxels: int) -> tuple[np.ndarray, np.nd
     if len(frames) == 1:
         return frames[0], None
     if len({frame.shape for frame in frames}) > 1:
-        raise Unreadable(f"the slices of the series differ in size: {sorted({f.shape for f in frames})}")
+        raise Unreadable(
+            f"the slices of the series differ in size: {sorted({f.shape for f in frames})}"
+        )
     return np.stack(frames), _affine(headers)
 
 
-def _pixels(dataset) -> np.ndarray:  # noqa: ANN001
+def _pixels(dataset) -> np.ndarray:
     try:
         pixels = np.asarray(dataset.pixel_array, np.float32)
-    except Exception as error:  # noqa: BLE001 - decoders raise what they like
+    except Exception as error:
         raise Unreadable(
             f"its pixels cannot be decoded ({type(error).__name__}); compressed files need "
             "pylibjpeg or gdcm"
@@ -123,7 +133,10 @@ def _affine(headers: list) -> np.ndarray:
     first, last = headers[0], headers[-1]
     cosines = np.array(first.get("ImageOrientationPatient", [1, 0, 0, 0, 1, 0]), float)
     row_step, column_step = (float(x) for x in first.get("PixelSpacing", [1, 1]))
-    start, end = (np.array(h.get("ImagePositionPatient", [0, 0, i]), float) for i, h in ((0, first), (1, last)))
+    start, end = (
+        np.array(h.get("ImagePositionPatient", [0, 0, i]), float)
+        for i, h in ((0, first), (1, last))
+    )
     affine = np.eye(4)
     affine[:3, 0] = (end - start) / max(len(headers) - 1, 1)
     affine[:3, 1] = cosines[3:] * row_step

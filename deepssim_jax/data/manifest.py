@@ -67,9 +67,7 @@ class Manifest:
     rejected: tuple[Rejected, ...]
 
 
-def read_manifest(
-    source: str | Path, *, role: Role, subject_regex: str | None = None
-) -> Manifest:
+def read_manifest(source: str | Path, *, role: Role, subject_regex: str | None = None) -> Manifest:
     """Lists the images of a source.
 
     Args:
@@ -115,7 +113,9 @@ def _pattern(subject_regex: str | None) -> re.Pattern[str] | None:
     try:
         pattern = re.compile(subject_regex)
     except re.error as error:
-        raise InputError(f"--subject_regex={subject_regex!r} is no regular expression: {error}") from error
+        raise InputError(
+            f"--subject_regex={subject_regex!r} is no regular expression: {error}"
+        ) from error
     if not pattern.groups:
         raise InputError(
             f"--subject_regex={subject_regex!r} has no group; put the patient's part in brackets, "
@@ -152,7 +152,9 @@ def _walk(root: Path) -> tuple[list[Path], list[Rejected]]:
                     rejected.append(Rejected(name, "a link that points nowhere or to itself"))
                 continue
             if not inside:
-                rejected.append(Rejected(name, "a link that leaves the folder; copy the file instead"))
+                rejected.append(
+                    Rejected(name, "a link that leaves the folder; copy the file instead")
+                )
             elif entry.is_dir():
                 target = path.resolve()
                 if target in seen:
@@ -173,12 +175,16 @@ def _from_folder(
         p for p in files if len(relative[p].parts) == 2 and _REFERENCE_NAME.match(p.name.lower())
     ]
     if reference and len(reference) == len(files):
-        wanted = [p for p in files if (p.stem.lower() == "training") == (role is not Role.SYNTHETIC)]
+        wanted = [
+            p for p in files if (p.stem.lower() == "training") == (role is not Role.SYNTHETIC)
+        ]
         if not wanted:
             raise InputError(f"--{role.value}: the reference layout holds no image of this role")
-        return "reference", [
-            Record(f"{p.parent.name}___{p.stem}", p, subject_id=p.parent.name) for p in wanted
-        ], []
+        return (
+            "reference",
+            [Record(f"{p.parent.name}___{p.stem}", p, subject_id=p.parent.name) for p in wanted],
+            [],
+        )
     if (root / "dataset_description.json").exists() or any(
         part.startswith("sub-") for part in {r.parts[0] for r in relative.values()}
     ):

@@ -43,7 +43,8 @@ class Contrast(enum.Enum):
 @dataclasses.dataclass(frozen=True)
 class Subjects:
     """n people: displacement grids [n, 3, g, g, g] per scale (mm), head size [n, 3], and a
-    coarse field [n, 24, 24, 24] of variation inside the tissues."""
+    coarse field [n, 24, 24, 24] of variation inside the tissues.
+    """
 
     grids: tuple[Array, ...]
     size: Array
@@ -58,7 +59,8 @@ class Subjects:
 @dataclasses.dataclass(frozen=True)
 class Scans:
     """How each subject is imaged: tissue means [n, 5], turn radians [n, 3], move mm [n, 3],
-    slice height mm [n], bias [n, 3], noise [n], blur pixels [n], scalp 0 or 1 [n], texture [n]."""
+    slice height mm [n], bias [n, 3], noise [n], blur pixels [n], scalp 0 or 1 [n], texture [n].
+    """
 
     means: Array
     turn: Array
@@ -88,7 +90,12 @@ def sample_subjects(key: Array, n: int) -> Subjects:
 
 
 def sample_scans(
-    key: Array, n: int, *, contrast: Contrast = Contrast.RANDOM, pose: float = 1.0, scalp: float = 0.0
+    key: Array,
+    n: int,
+    *,
+    contrast: Contrast = Contrast.RANDOM,
+    pose: float = 1.0,
+    scalp: float = 0.0,
 ) -> Scans:
     """Draws how n subjects are imaged.
 
@@ -195,17 +202,13 @@ def _render(
     dims = len(shape)
     lead = (slice(None),) + (None,) * dims
     inside = displaced(subjects, _posed(points, scans))
-    index = [
-        inside[:, axis] / spacing + (maps.shape[1 + axis] - 1) / 2 for axis in range(3)
-    ]
+    index = [inside[:, axis] / spacing + (maps.shape[1 + axis] - 1) / 2 for axis in range(3)]
     visible = jnp.stack([jnp.ones_like(scans.scalp)] * 3 + [scans.scalp] * 2, 1)
     tissues = _read_maps(maps, index)
     image = jnp.einsum("n...k,nk->n...", tissues, scans.means * visible)
     coarse = [(inside[:, axis] / _EXTENT + 0.5) * 23 for axis in range(3)]
     image = image * (1 + scans.texture[lead] * sample_at(subjects.texture, coarse))
-    field = sum(
-        scans.bias[:, axis][lead] * points[axis][None] / (_EXTENT / 2) for axis in range(3)
-    )
+    field = sum(scans.bias[:, axis][lead] * points[axis][None] / (_EXTENT / 2) for axis in range(3))
     image = image * jnp.exp(field)
     image = gaussian_blur(image, scans.blur, radius=2, spatial_dims=dims)
     real, imaginary = jax.random.normal(key, (2, n, *shape)) * scans.noise[lead][None]
@@ -215,20 +218,30 @@ def _render(
 
 @functools.partial(jax.jit, static_argnames=("size", "spacing"))
 def _slices(
-    key: Array, subjects: Subjects, scans: Scans, maps: Array, *, size: tuple[int, int], spacing: float
+    key: Array,
+    subjects: Subjects,
+    scans: Scans,
+    maps: Array,
+    *,
+    size: tuple[int, int],
+    spacing: float,
 ) -> jax.Array:
     pixel = FIELD_OF_VIEW / max(size)
     y, x = np.meshgrid(*((np.arange(s) - (s - 1) / 2) * pixel for s in size), indexing="ij")
     points = jnp.asarray(np.stack([np.zeros_like(y), y, x]), jnp.float32)
-    lifted = dataclasses.replace(
-        scans, move=scans.move.at[:, 0].set(scans.height)
-    )
+    lifted = dataclasses.replace(scans, move=scans.move.at[:, 0].set(scans.height))
     return _render(key, subjects, lifted, points, maps, spacing)
 
 
 @functools.partial(jax.jit, static_argnames=("size", "spacing"))
 def _volumes(
-    key: Array, subjects: Subjects, scans: Scans, maps: Array, *, size: tuple[int, ...], spacing: float
+    key: Array,
+    subjects: Subjects,
+    scans: Scans,
+    maps: Array,
+    *,
+    size: tuple[int, ...],
+    spacing: float,
 ) -> jax.Array:
     voxel = FIELD_OF_VIEW / max(size)
     grids = np.meshgrid(*((np.arange(s) - (s - 1) / 2) * voxel for s in size), indexing="ij")

@@ -86,7 +86,9 @@ def chests(key: Array, n: int, *, size: tuple[int, int] = (128, 128)) -> jax.Arr
 
     def oval(cy: Array, cx: Array, ry: Array, rx: Array) -> Array:
         power = 2.6  # a little squarer than an ellipse
-        distance = (jnp.abs((y - cy) / ry) ** power + jnp.abs((x - cx) / rx) ** power) ** (1 / power)
+        distance = (jnp.abs((y - cy) / ry) ** power + jnp.abs((x - cx) / rx) ** power) ** (
+            1 / power
+        )
         return (1 - distance) * jnp.minimum(ry, rx)
 
     width, half, top = about(0.88, 0.1), about(0.3, 0.05), about(-0.1, 0.1)
@@ -95,7 +97,9 @@ def chests(key: Array, n: int, *, size: tuple[int, int] = (128, 128)) -> jax.Arr
         lung = soft(oval(top, side * about(0.42, 0.05), about(0.62, 0.09), half))
         base = about(0.38, 0.14) + about(0.25, 0.15) * (x - side * 0.4) ** 2 * 4
         lungs = jnp.maximum(lungs, lung * soft(base - y))
-    heart = soft(oval(about(0.3, 0.1), about(0.12, 0.08), about(0.33, 0.07), about(0.3, 0.08)), 0.05)
+    heart = soft(
+        oval(about(0.3, 0.1), about(0.12, 0.08), about(0.33, 0.07), about(0.3, 0.08)), 0.05
+    )
     neck = soft(0.2 - jnp.abs(x)) * soft(-0.6 - y, 0.06)
     trunk = soft(width - jnp.abs(x) - 0.25 * jnp.maximum(-y - 0.55, 0) * 2) * soft(y + 0.85, 0.05)
     spine = soft(about(0.09, 0.02) - jnp.abs(x - about(0.0, 0.03)), 0.02)

@@ -36,9 +36,7 @@ class Limits:
     file_bytes: int = 2_000_000_000
 
 
-def read_image(
-    record: Record, *, spec: SliceSpec | None, limits: Limits = Limits()
-) -> np.ndarray:
+def read_image(record: Record, *, spec: SliceSpec | None, limits: Limits = Limits()) -> np.ndarray:
     """Reads one image.
 
     Args:
@@ -117,7 +115,9 @@ def _picture(path: Path, limits: Limits) -> np.ndarray:
     if array.ndim == 3:
         colours = array.shape[-1]
         # Luminance (ITU-R BT.601); an alpha channel says nothing about the patient.
-        array = array[..., :3] @ np.float32([0.299, 0.587, 0.114]) if colours >= 3 else array[..., 0]
+        array = (
+            array[..., :3] @ np.float32([0.299, 0.587, 0.114]) if colours >= 3 else array[..., 0]
+        )
     return array
 
 
@@ -141,12 +141,14 @@ def _numpy(path: Path, limits: Limits) -> np.ndarray:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
     except Unreadable:
         raise
-    except Exception as error:  # noqa: BLE001 - zipfile and numpy raise many kinds
+    except Exception as error:
         raise Unreadable(f"is no readable NumPy array ({type(error).__name__})") from error
     if array.dtype.kind not in "biuf":
         raise Unreadable(f"holds {array.dtype} values, and real numbers are needed")
     if array.size > limits.voxels:
-        raise Unreadable(f"declares {array.size:,} values, more than the limit of {limits.voxels:,}")
+        raise Unreadable(
+            f"declares {array.size:,} values, more than the limit of {limits.voxels:,}"
+        )
     if array.ndim == 3 and array.shape[-1] in (1, 3, 4):
         array = np.asarray(array, np.float32)
         return array[..., 0] if array.shape[-1] == 1 else array[..., :3].mean(-1)
@@ -162,7 +164,7 @@ def _nifti(path: Path, limits: Limits) -> tuple[np.ndarray, np.ndarray]:
             header = nibabel.Nifti2Header(header_bytes[:540], check=False)
         shape = tuple(int(s) for s in header.get_data_shape())
         item = header.get_data_dtype().itemsize
-    except Exception as error:  # noqa: BLE001 - a damaged header can fail anywhere
+    except Exception as error:
         raise Unreadable("has no readable NIfTI header") from error
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
@@ -185,7 +187,7 @@ def _nifti(path: Path, limits: Limits) -> tuple[np.ndarray, np.ndarray]:
         image = nibabel.load(path)
         volume = np.asarray(image.dataobj, np.float32).reshape(shape)
         affine = image.affine
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         raise Unreadable(f"is damaged or truncated ({type(error).__name__})") from error
     return oriented(volume, affine)
 

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from deepssim_jax.files import write_array, write_bytes
 from deepssim_jax.data.manifest import Manifest, Record, Rejected, files_of
 from deepssim_jax.data.preprocess import fit_to_size, quantize
 from deepssim_jax.data.readers import Limits, read_image
 from deepssim_jax.data.volume import SliceSpec, Unreadable
+from deepssim_jax.files import write_array, write_bytes
 
 CHUNK = 256
 _INDEX = "store.json"
@@ -103,7 +103,9 @@ def decode(
             pending.finish()
             later = number + 1
             pending = (
-                _submit(pool, directory, later, runs[later], settings) if later < len(runs) else None
+                _submit(pool, directory, later, runs[later], settings)
+                if later < len(runs)
+                else None
             )
             yield _open_chunk(directory, number)
     if not (directory / "rejected.json").exists():
@@ -203,7 +205,9 @@ class ImageStore:
           ValueError: it is not finished.
         """
         if not (directory / "rejected.json").exists():
-            raise ValueError(f"the store {directory.name} is not finished; run the same command again")
+            raise ValueError(
+                f"the store {directory.name} is not finished; run the same command again"
+            )
         rejected = [Rejected(*row) for row in json.loads((directory / "rejected.json").read_text())]
         chunks, names = [], []
         for path in sorted(directory.glob("chunk-*.json")):

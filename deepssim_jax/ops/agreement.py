@@ -28,7 +28,9 @@ _STABILISER = 1e-3  # variances are relative to a z-scored image
 _LIMIT = 1.0 - 1e-5  # artanh(1) is infinite; three parts above this are a perfect match
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=("broad", "middle", "fine"), meta_fields=())
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=("broad", "middle", "fine"), meta_fields=()
+)
 @dataclasses.dataclass(frozen=True)
 class Agreement:
     """The three correlations of each pair, [n] each, in [-1, 1]."""

@@ -138,9 +138,7 @@ def _bias_terms(spatial_dims: int) -> list[tuple[int, ...]]:
     return [tuple(int(p) for p in powers) for powers in grid if 0 < powers.sum() <= _BIAS_DEGREE]
 
 
-def sample_params(
-    key: Array, shape: tuple[int, ...], config: AugmentConfig
-) -> AugmentParams:
+def sample_params(key: Array, shape: tuple[int, ...], config: AugmentConfig) -> AugmentParams:
     """Draws the parameters of a batch.
 
     Args:
@@ -220,9 +218,7 @@ def appearance(images: Images, params: AugmentParams, key: Array) -> jax.Array:
     unit = unit * jnp.exp(logarithm)
     # The smallest power's gradient at 0 is infinite; a floor keeps training finite.
     unit = jnp.maximum(unit, 1e-6) ** params.gamma[lead]
-    blurred = resample.gaussian_blur(
-        unit, params.blur, radius=_BLUR_RADIUS, spatial_dims=dims
-    )
+    blurred = resample.gaussian_blur(unit, params.blur, radius=_BLUR_RADIUS, spatial_dims=dims)
     noisy = blurred + params.noise[lead] * jax.random.normal(key, images.shape)
     return low + extent * noisy
 

@@ -33,9 +33,7 @@ def depthwise_conv(
       ValueError: the channels differ or k is even.
     """
     if kernel.shape[-1] != x.shape[-1] or kernel.shape[0] % 2 == 0:
-        raise ValueError(
-            f"kernel {kernel.shape} must be [k, k, c] with k odd and c of x {x.shape}"
-        )
+        raise ValueError(f"kernel {kernel.shape} must be [k, k, c] with k odd and c of x {x.shape}")
     if implementation == "taps":
         return _taps(x, kernel)
     if implementation == "xla":

@@ -54,9 +54,15 @@ class SearchGrid:
     @property
     def poses(self) -> np.ndarray:
         """[p, 2] float32: angle in radians and scale of each pose."""
-        angles = np.deg2rad(np.linspace(-self.max_rotation_deg, self.max_rotation_deg, self.rotations))
+        angles = np.deg2rad(
+            np.linspace(-self.max_rotation_deg, self.max_rotation_deg, self.rotations)
+        )
         scales = np.geomspace(self.min_scale, self.max_scale, self.scales)
-        return np.stack(np.meshgrid(angles, scales, indexing="ij"), -1).reshape(-1, 2).astype(np.float32)
+        return (
+            np.stack(np.meshgrid(angles, scales, indexing="ij"), -1)
+            .reshape(-1, 2)
+            .astype(np.float32)
+        )
 
     @property
     def shifts(self) -> np.ndarray:
@@ -198,7 +204,9 @@ def grid_transform(index: Array, *, grid: SearchGrid, size: int) -> Transform:
 
 
 @functools.partial(jax.jit, static_argnames="grid")
-def coarse(moving: Images, fixed: Images, operator: Array, *, grid: SearchGrid) -> tuple[Array, Array]:
+def coarse(
+    moving: Images, fixed: Images, operator: Array, *, grid: SearchGrid
+) -> tuple[Array, Array]:
     """Best grid transformation of each pair by correlation inside the disc.
 
     Args:
@@ -325,9 +333,9 @@ def refine(moving: Images, fixed: Images, transform: Transform, *, iterations: i
         ridge = 2.5e-4 * jnp.trace(hessian, axis1=1, axis2=2) + 1e-9
         hessian = hessian + ridge[:, None, None] * jnp.eye(4)[None]
         residual = jnp.maximum(gain, 0.0) * a - b
-        delta = jnp.linalg.solve(
-            hessian, jnp.einsum("niyx,nyx->ni", masked, residual)[..., None]
-        )[..., 0]
+        delta = jnp.linalg.solve(hessian, jnp.einsum("niyx,nyx->ni", masked, residual)[..., None])[
+            ..., 0
+        ]
         return _compose_inverse(current, jnp.clip(delta, -3.0, 3.0), half)
 
     return jax.lax.fori_loop(0, iterations, step, transform)
@@ -358,7 +366,9 @@ def refine_pyramid(
         factor = side / size
         a = moving if side == size else shrink(moving, side)
         b = fixed if side == size else shrink(fixed, side)
-        transform = refine(a, b, transform.resized(factor), iterations=iterations).resized(1 / factor)
+        transform = refine(a, b, transform.resized(factor), iterations=iterations).resized(
+            1 / factor
+        )
     return transform
 
 

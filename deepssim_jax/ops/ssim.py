@@ -169,11 +169,13 @@ def ssim(
     first = isinstance(data_range, str)
     if first and data_range != "first":
         raise ValueError(f"data_range {data_range!r} must be positive numbers or 'first'")
-    if not first and not isinstance(data_range, jax.core.Tracer) and (np.asarray(data_range) <= 0).any():
+    if (
+        not first
+        and not isinstance(data_range, jax.core.Tracer)
+        and (np.asarray(data_range) <= 0).any()
+    ):
         raise ValueError(f"data_range {data_range} must be positive")
-    extent = jnp.broadcast_to(
-        jnp.asarray(0.0 if first else data_range, jnp.float32), (a.shape[0],)
-    )
+    extent = jnp.broadcast_to(jnp.asarray(0.0 if first else data_range, jnp.float32), (a.shape[0],))
     values = _ssim(a, b, extent, first=first, window=window, spatial_dims=spatial_dims)
     if reduction == "none":
         return values
@@ -233,7 +235,9 @@ def ssim_matrix(
         for j in range(0, len(synthetic), tile):
             y = make(_rows(synthetic, j, tile), window, spatial_dims)
             block = _tile(x, y, extent, window=window, spatial_dims=spatial_dims)
-            out[i : i + tile, j : j + tile] = np.asarray(block)[: len(real) - i, : len(synthetic) - j]
+            out[i : i + tile, j : j + tile] = np.asarray(block)[
+                : len(real) - i, : len(synthetic) - j
+            ]
     return out
 
 

@@ -73,7 +73,11 @@ class AlignedIndex:
           ValueError: if there is no reference, or its side is not the grid's.
         """
         references = np.asarray(references, np.float32)
-        if references.ndim != 3 or references.shape[1:] != (grid.size, grid.size) or not len(references):
+        if (
+            references.ndim != 3
+            or references.shape[1:] != (grid.size, grid.size)
+            or not len(references)
+        ):
             raise ValueError(
                 f"references must be [n, {grid.size}, {grid.size}] with n >= 1, got "
                 f"{references.shape}; make them with registration.shrink"
@@ -83,7 +87,9 @@ class AlignedIndex:
         scatter = vectors.T.astype(np.float64) @ vectors.astype(np.float64)
         basis = np.linalg.eigh(scatter)[1][:, ::-1][:, :components].astype(np.float32)
         features = vectors @ basis
-        groups = np.zeros(len(features), np.int32) if groups is None else np.asarray(groups, np.int32)
+        groups = (
+            np.zeros(len(features), np.int32) if groups is None else np.asarray(groups, np.int32)
+        )
         tile = min(_REFERENCE_TILE, -(-len(features) // 128) * 128)
         tiles, labels = [], []
         for start in range(0, len(features), tile):
@@ -100,7 +106,9 @@ class AlignedIndex:
             size=len(features),
         )
 
-    def search(self, queries: Images, *, k: int, groups: np.ndarray | None = None) -> AlignedMatches:
+    def search(
+        self, queries: Images, *, k: int, groups: np.ndarray | None = None
+    ) -> AlignedMatches:
         """The k best references of every query.
 
         Args:
@@ -114,9 +122,13 @@ class AlignedIndex:
         queries = np.asarray(queries, np.float32)
         k = min(k, self.size)
         # Without groups, -2 is equal to no reference's group.
-        labels = np.full(len(queries), -2, np.int32) if groups is None else np.asarray(groups, np.int32)
+        labels = (
+            np.full(len(queries), -2, np.int32) if groups is None else np.asarray(groups, np.int32)
+        )
         parts = [self._block(*block, k=k) for block in _blocks(queries, labels)]
-        scores, indices, transforms = (np.concatenate(column)[: len(queries)] for column in zip(*parts))
+        scores, indices, transforms = (
+            np.concatenate(column)[: len(queries)] for column in zip(*parts)
+        )
         return AlignedMatches(scores=scores, indices=indices, transforms=transforms)
 
     def _block(self, queries: np.ndarray, labels: np.ndarray, *, k: int) -> tuple[np.ndarray, ...]:
@@ -147,7 +159,9 @@ def _features(low: Array, operator: Array, basis: Array, *, grid: SearchGrid) ->
     def project(image: Array) -> Array:
         pixels = image[:, window].reshape(-1, window.shape[1])  # [4 poses * shifts, p]
         mean = pixels.mean(1, keepdims=True)
-        norm = jnp.sqrt(jnp.maximum((pixels**2).mean(1, keepdims=True) - mean**2, 1e-12) * pixels.shape[1])
+        norm = jnp.sqrt(
+            jnp.maximum((pixels**2).mean(1, keepdims=True) - mean**2, 1e-12) * pixels.shape[1]
+        )
         # The basis spans vectors of zero mean, so the query's mean drops out by itself.
         return (pixels @ basis) / norm
 
@@ -155,7 +169,9 @@ def _features(low: Array, operator: Array, basis: Array, *, grid: SearchGrid) ->
 
 
 @functools.partial(jax.jit, static_argnames="k")
-def _search_tile(features: Array, tile: Array, groups: Array, labels: Array, *, k: int) -> tuple[Array, ...]:
+def _search_tile(
+    features: Array, tile: Array, groups: Array, labels: Array, *, k: int
+) -> tuple[Array, ...]:
     def one(query: tuple[Array, Array]) -> tuple[Array, Array]:
         scores = query[0] @ tile  # [t, tile]
         best = scores.argmax(0)
@@ -168,7 +184,12 @@ def _search_tile(features: Array, tile: Array, groups: Array, labels: Array, *, 
 
 
 def nearest_aligned(
-    synthetic: Images, real: Images, *, k: int, grid: SearchGrid = SearchGrid(), components: int = 96
+    synthetic: Images,
+    real: Images,
+    *,
+    k: int,
+    grid: SearchGrid = SearchGrid(),
+    components: int = 96,
 ) -> AlignedMatches:
     """Best match of every synthetic image over mirrorings, rotations, zooms and shifts.
 
@@ -184,7 +205,10 @@ def nearest_aligned(
     """
     low = [
         np.concatenate(
-            [np.asarray(registration.shrink(x[i : i + 256], grid.size)) for i in range(0, len(x), 256)]
+            [
+                np.asarray(registration.shrink(x[i : i + 256], grid.size))
+                for i in range(0, len(x), 256)
+            ]
         )
         for x in (synthetic, real)
     ]

@@ -136,4 +136,3 @@ def calibrate(null: np.ndarray, exact: np.ndarray, near: np.ndarray) -> Calibrat
         separated=separated,
         calibrated=True,
     )
-

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepssim_jax.data import store
-from deepssim_jax.files import write_array
 from deepssim_jax.data.manifest import Manifest
+from deepssim_jax.files import write_array
 from deepssim_jax.nn import encoder as encoders
 from deepssim_jax.ops import registration
 from deepssim_jax.ops.intensity import zscore
@@ -82,26 +82,57 @@ def build_side(
       The side and the store behind it.
     """
     total, done, model = len(manifest.records), 0, None
-    parts = []
     for number, chunk in enumerate(store.decode(manifest, directory, settings=settings)):
-        paths = [
-            directory / f"{kind}-{number:05d}.npy"
-            for kind in (f"embedding-{encoder_id[:12]}", f"low-{grid.size}")
-        ]
+        paths = _feature_paths(directory, number, encoder_id, grid)
         if not all(path.exists() for path in paths):
             model = model or encoder()
-            for path, array in zip(paths, _features_or_none(chunk.images, model, grid), strict=True):
+            for path, array in zip(
+                paths, _features_or_none(chunk.images, model, grid), strict=True
+            ):
                 write_array(path, array)
-        parts.append([np.load(path, allow_pickle=False) for path in paths])
         done = min(done + store.CHUNK, total)
         on_progress(done, total, what)
+    return open_side(directory, encoder_id=encoder_id, grid=grid, groups=groups)
+
+
+def open_side(
+    directory: Path, *, encoder_id: str, grid: SearchGrid = SearchGrid(), groups: bool = False
+) -> tuple[Side, store.ImageStore]:
+    """Opens what `build_side` has finished.
+
+    Args:
+      directory: of the store.
+      encoder_id: hash of the encoder whose embeddings are wanted.
+      grid: the global search.
+      groups: number the patients.
+
+    Raises:
+      ValueError: the store is unfinished, or was embedded by another encoder.
+    """
     images = store.ImageStore.open(directory)
+    parts = []
+    for number in range(len(list(directory.glob("chunk-*.json")))):
+        paths = _feature_paths(directory, number, encoder_id, grid)
+        if not all(path.exists() for path in paths):
+            raise ValueError(
+                f"the store {directory.name} holds no embeddings of this encoder; run deepssim embed "
+                "on it with the same --encoder"
+            )
+        parts.append([np.load(path, allow_pickle=False) for path in paths])
     embeddings, low = (np.concatenate(column) for column in zip(*parts, strict=True))
     numbers = None
     if groups:
+        # An image without a patient is a patient of its own.
         names = [s if s is not None else f"\0{i}" for i, s in enumerate(images.subject_ids)]
         numbers = np.unique(names, return_inverse=True)[1].astype(np.int32)
     return Side(take=images.take, low=low, embeddings=embeddings, groups=numbers), images
+
+
+def _feature_paths(
+    directory: Path, number: int, encoder_id: str, grid: SearchGrid
+) -> tuple[Path, Path]:
+    names = (f"embedding-{encoder_id[:12]}", f"low-{grid.size}")
+    return tuple(directory / f"{name}-{number:05d}.npy" for name in names)  # type: ignore[return-value]
 
 
 def _features_or_none(

@@ -135,9 +135,7 @@ def _match_block(
     apart: bool,
 ) -> np.ndarray:
     part = queries.rows(rows)
-    found = index.search(
-        part.low, k=proposals.aligned, groups=part.groups if apart else None
-    )
+    found = index.search(part.low, k=proposals.aligned, groups=part.groups if apart else None)
     starts = {
         (q, int(r)): int(t)
         for q in range(len(rows))
@@ -155,7 +153,9 @@ def _match_block(
     # A verified pair's images are fetched once a block: memory stays O(block).
     moving = part.take(np.arange(len(rows)))[local]
     fixed = references.take(out["reference"])
-    verified = verify_pairs(moving, fixed, start=np.array([starts[k] for k in keys]), grid=index.grid)
+    verified = verify_pairs(
+        moving, fixed, start=np.array([starts[k] for k in keys]), grid=index.grid
+    )
     out["verified"], out["start"], out["flip"] = verified.score, verified.start, verified.flip
     out["rotation_deg"], out["scale"] = verified.rotation_deg, verified.scale
     out["shift_y"], out["shift_x"] = verified.shift[:, 0], verified.shift[:, 1]

@@ -10,11 +10,13 @@ from deepssim_jax.training.step import TrainState
 
 class Checkpoints:
     """The latest few states under a directory. Use as a context manager: leaving it waits until
-    everything is on disk."""
+    everything is on disk.
+    """
 
     def __init__(self, directory: Path, *, keep: int = 2):
         self._checkpointer = ocp.training.Checkpointer(
-            directory.absolute(), preservation_policy=ocp.training.preservation_policies.LatestN(keep)
+            directory.absolute(),
+            preservation_policy=ocp.training.preservation_policies.LatestN(keep),
         )
 
     def __enter__(self) -> "Checkpoints":

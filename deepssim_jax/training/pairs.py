@@ -56,9 +56,7 @@ class PairMaker:
         parts = []
         for scan, noise in ((keys[1], keys[2]), (keys[3], keys[4])):
             scans = phantom.sample_scans(scan, brains, pose=0.3, scalp=0.3)
-            parts.append(
-                phantom.slices(noise, subjects, scans, size=size, anatomy=self.anatomy)
-            )
+            parts.append(phantom.slices(noise, subjects, scans, size=size, anatomy=self.anatomy))
         parts.append(phantom_bodies.chests(keys[5], 3 * self.batch // 8, size=size))
         parts.append(phantom_bodies.textures(keys[6], self.batch // 8, size=size))
         return jnp.concatenate(parts)
@@ -75,7 +73,13 @@ def _pairs(key: Array, images: Array) -> PairBatch:
     scanned = jnp.concatenate([jnp.roll(a[: n // 2], n // 4, axis=0), near[n // 2 :]])
     mode = jax.random.choice(keys[0], 5, (n,), p=jnp.array([0.2, 0.25, 0.25, 0.2, 0.1]))
     candidates = jnp.stack(
-        [a, _mixed(keys[1], a, near), _bent(keys[2], a), jnp.where(mode[:, None, None] % 2 == 0, other, near), scanned]
+        [
+            a,
+            _mixed(keys[1], a, near),
+            _bent(keys[2], a),
+            jnp.where(mode[:, None, None] % 2 == 0, other, near),
+            scanned,
+        ]
     )
     b = zscore(candidates[mode, jnp.arange(n)])
     target = ssim.ssim(a, b, data_range="first", reduction="none")

@@ -70,7 +70,9 @@ class Trainer:
         """
         model = nnx.eval_shape(lambda: Embedder(spec, rngs=nnx.Rngs(0)))
         if spec.dropout or jax.tree.leaves(nnx.state(model, nnx.BatchStat)):
-            raise ValueError(f"dropout {spec.dropout} must be 0 and the head multiscale to train here")
+            raise ValueError(
+                f"dropout {spec.dropout} must be 0 and the head multiscale to train here"
+            )
         return cls(nnx.split(model)[0], spec, config.build())
 
     def init(self, seed: int) -> TrainState:

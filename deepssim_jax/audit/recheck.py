@@ -1,0 +1,116 @@
+"""Checking a finished audit from its files: every hash, and every flagged score.
+
+The report's claims do not rest on trust in a folder: the pairs are read again from the original
+images, aligned again, and scored again.
+"""
+
+import csv
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+
+from deepssim_jax.data import store
+from deepssim_jax.data.manifest import InputError, Record, Role, read_manifest
+from deepssim_jax.data.volume import Unreadable
+from deepssim_jax.scoring.match import Progress
+from deepssim_jax.scoring.verify import verify_pairs
+
+# Scores are written with six decimals; another machine's arithmetic may differ in the fifth.
+TOLERANCE = 1e-3
+_BATCH = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Recheck:
+    """How many files and pairs were checked, and all that was wrong, one line each."""
+
+    files: int
+    inputs: int
+    pairs: int
+    problems: tuple[str, ...]
+
+
+def recheck(directory: Path, *, on_progress: Progress = lambda done, total, what: None) -> Recheck:
+    """Re-checks an audit.
+
+    Args:
+      directory: the `--out` of an audit; the images must still lie where they lay.
+      on_progress: called with (done, total, what).
+
+    Raises:
+      InputError: there is no finished audit in the directory.
+    """
+    summary_path = directory / "summary.json"
+    if not summary_path.exists():
+        raise InputError("there is no summary.json here; give the --out folder of a finished audit")
+    summary = json.loads(summary_path.read_text())
+    problems = [
+        f"{name}: {'missing' if found is None else 'was changed'}"
+        for name, digest in sorted(summary["files"].items())
+        if (found := _digest(directory / name)) != digest
+    ]
+    if any(line.startswith(("inputs.", "pairs.csv")) for line in problems):
+        return Recheck(len(summary["files"]), 0, 0, tuple(problems))
+    inputs = json.loads((directory / "inputs.json").read_text())
+    settings = inputs["settings"]
+    records: dict[tuple[str, str], Record] = {}
+    for role, source in inputs["sources"].items():
+        manifest = read_manifest(
+            source, role=Role(role), subject_regex=settings["subject_regex"] or None
+        )
+        records |= {(role, r.image_id): r for r in manifest.records}
+    rows = [row for row in _rows(directory / "inputs.csv") if row["status"] == "read"]
+    for number, row in enumerate(rows, start=1):
+        record = records.get((row["role"], _plain(row["image_id"])))
+        if record is None:
+            problems.append(f"{row['role']} {row['image_id']}: the image is gone")
+        elif store.file_hash(record) != row["sha256"]:
+            problems.append(f"{row['role']} {row['image_id']}: the image was changed")
+        on_progress(number, len(rows), "hashing images")
+    pairs = list(_rows(directory / "pairs.csv"))
+    side = settings["size"]
+    form = store.InputSettings(size=(side, side), slice=settings["slice"])
+    for start in range(0, len(pairs), _BATCH):
+        problems += _rescore(pairs[start : start + _BATCH], records, form)
+        on_progress(min(start + _BATCH, len(pairs)), len(pairs), "scoring pairs")
+    return Recheck(len(summary["files"]), len(rows), len(pairs), tuple(problems))
+
+
+def _rescore(
+    pairs: list[dict[str, str]], records: dict[tuple[str, str], Record], form: store.InputSettings
+) -> list[str]:
+    images, kept, problems = [], [], []
+    for row in pairs:
+        names = {"synthetic": _plain(row["synthetic_id"]), "real": _plain(row["real_id"])}
+        try:
+            images.append([store.load_one(records[key], form) for key in names.items()])
+            kept.append(row)
+        except (KeyError, Unreadable) as error:
+            problems.append(f"pair {row['rank']}: an image cannot be read ({error})")
+    if not kept:
+        return problems
+    moving, fixed = np.stack([a for a, _ in images]), np.stack([b for _, b in images])
+    scores = verify_pairs(moving, fixed).score
+    for row, score in zip(kept, scores, strict=True):
+        written = float(row["verified_score"])
+        # A search from scratch may find an even better alignment, never a much worse one.
+        if score < written - TOLERANCE:
+            problems.append(f"pair {row['rank']}: scored {written:.4f}, now {score:.4f}")
+    return problems
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _plain(cell: str) -> str:
+    """Undoes the apostrophe that `tables.cell` puts before what looks like a formula."""
+    return cell[1:] if cell.startswith("'") and cell[1:2] in "=+-@\t\r" else cell
+
+
+def _digest(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None

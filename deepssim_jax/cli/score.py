@@ -1,0 +1,79 @@
+"""Searches and verifies between two stores made by `deepssim embed`: an audit's second stage.
+
+    deepssim score --real=stores/real --synthetic=stores/synthetic --out=scores/
+
+Writes candidates.csv: every verified pair, best first within each synthetic image.
+"""
+
+import csv
+import hashlib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from deepssim_jax.cli import console
+from deepssim_jax.cli.exit_codes import ExitCode
+from deepssim_jax.cli.progress import progress
+
+_REAL = flags.DEFINE_string("real", None, "store of the real images", required=True)
+_SYNTHETIC = flags.DEFINE_string("synthetic", None, "store of the synthetic images", required=True)
+_OUT = flags.DEFINE_string("out", None, "folder for the table and work to resume", required=True)
+_ENCODER = flags.DEFINE_string("encoder", "default", "the encoder that the stores were made with")
+_ALIGNED = flags.DEFINE_integer("aligned", 3, "candidates from the aligned search", lower_bound=1)
+_NEAREST = flags.DEFINE_integer("nearest", 1, "candidates from the embeddings", lower_bound=0)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Scores the stores.
+
+    Args:
+        argv: The command's name.
+
+    Returns:
+        `ExitCode.DONE`.
+    """
+    del argv
+    from deepssim_jax.audit.tables import cell
+    from deepssim_jax.files import write_bytes
+    from deepssim_jax.nn.encoder import encoder_hash
+    from deepssim_jax.ops.registration import FLIP_NAMES
+    from deepssim_jax.scoring.embed import open_side
+    from deepssim_jax.scoring.match import Proposals, match
+
+    encoder_id, out = encoder_hash(_ENCODER.value), Path(_OUT.value)
+    real, real_images = open_side(Path(_REAL.value), encoder_id=encoder_id)
+    synthetic, synthetic_images = open_side(Path(_SYNTHETIC.value), encoder_id=encoder_id)
+    proposals = Proposals(aligned=_ALIGNED.value, encoder=_NEAREST.value)
+    key = [encoder_id, real_images.fingerprint, synthetic_images.fingerprint, str(proposals)]
+    digest = hashlib.sha256("\n".join(key).encode()).hexdigest()[:16]
+    with progress() as on_progress:
+        pairs = match(
+            synthetic,
+            real,
+            journal=out / f"search-{digest}",
+            proposals=proposals,
+            on_progress=on_progress,
+            what="synthetic with real",
+        )
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    numbers = ("embedding", "verified", "rotation_deg", "scale", "shift_y", "shift_x")
+    writer.writerow(["synthetic_id", "real_id", "subject_id", "flip", *numbers])
+    for row in pairs:
+        reference = int(row["reference"])
+        names = [
+            synthetic_images.image_ids[int(row["query"])],
+            real_images.image_ids[reference],
+            real_images.subject_ids[reference],
+            FLIP_NAMES[int(row["flip"])],
+        ]
+        writer.writerow([cell(x) for x in (*names, *(float(row[n]) for n in numbers))])
+    table = out / "candidates.csv"
+    write_bytes(table, text.getvalue().encode())
+    console.finish(
+        [("synthetic", len(synthetic)), ("real", len(real)), ("pairs verified", len(pairs))],
+        written=[table],
+    )
+    return ExitCode.DONE

@@ -11,6 +11,8 @@ import dataclasses
 
 @dataclasses.dataclass
 class Config:
+    """What may be changed by --config.NAME=VALUE."""
+
     # Side of the images in pixels, and pairs a step (a multiple of 16).
     size: int = 64
     batch: int = 32

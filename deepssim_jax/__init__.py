@@ -8,6 +8,8 @@ The names below are the whole public interface. Each is imported when it is firs
 """
 
 import importlib
+import sys
+import types
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ _HOMES = {
     "Neighbours": "scoring.pairs",
     "Proportion": "scoring.decide",
     "Registration": "ops.registration",
-    "SearchGrid": "ops.registration",
+    "SearchGrid": "ops.search_grid",
     "VerifiedPairs": "scoring.verify",
     "audit": "audit.audit",
     "clopper_pearson": "scoring.decide",
@@ -71,3 +73,17 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return [*__all__, "__version__"]
+
+
+class _Face(types.ModuleType):
+    """This module's own type: the room `audit` must not hide the function `audit`.
+
+    Importing `deepssim_jax.audit.result` would otherwise bind the sub-package to `ds.audit`.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOMES and isinstance(value, types.ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Face

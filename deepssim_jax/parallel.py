@@ -4,8 +4,9 @@ Images of a batch are spread over the axis "data"; parameters are replicated. Ax
 explicit, so a sharding that does not fit is an error at trace time, not a silent copy.
 """
 
+import contextlib
+
 import jax
-import numpy as np
 
 DATA = "data"
 
@@ -23,7 +24,7 @@ def data_mesh(devices: int | None = None) -> jax.sharding.Mesh:
     count = len(found) if devices is None else devices
     if not 1 <= count <= len(found):
         raise ValueError(f"{count} devices were asked for, and there are {len(found)}")
-    return jax.make_mesh((count,), (DATA,), devices=np.asarray(found[:count]))
+    return jax.make_mesh((count,), (DATA,), devices=found[:count])
 
 
 def replicated(mesh: jax.sharding.Mesh) -> jax.NamedSharding:
@@ -34,3 +35,8 @@ def replicated(mesh: jax.sharding.Mesh) -> jax.NamedSharding:
 def batch_sharding(mesh: jax.sharding.Mesh) -> jax.NamedSharding:
     """The leading axis is spread over the devices; its length must be a multiple of them."""
     return jax.NamedSharding(mesh, jax.P(DATA))
+
+
+def using(mesh: jax.sharding.Mesh) -> contextlib.AbstractContextManager:
+    """Makes a mesh the current one for a `with` block."""
+    return jax.set_mesh(mesh)

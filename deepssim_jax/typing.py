@@ -9,15 +9,18 @@ from typing import TypeAlias
 import jax
 import numpy as np
 
-Array: TypeAlias = jax.Array | np.ndarray
+# Where arithmetic happens: on the device.
+Array: TypeAlias = jax.Array
+# What a user may hand over.
+_Given: TypeAlias = jax.Array | np.ndarray
 
 # [n, h, w] or [n, h, w, c]: channel-last images, any real dtype; intensities have no fixed scale.
-Images: TypeAlias = Array
+Images: TypeAlias = _Given
 # [n, d, h, w]: volumes, one channel, axes from inferior to superior, front to back, side to side.
-Volumes: TypeAlias = Array
+Volumes: TypeAlias = _Given
 # [n, h / f, w / f, c]: what an autoencoder of factor f makes of images.
-Latents: TypeAlias = Array
+Latents: TypeAlias = _Given
 # [n, d]: float32 rows of unit Euclidean norm.
-Embeddings: TypeAlias = Array
+Embeddings: TypeAlias = _Given
 # [n] or [n, k]: similarities in [-1, 1], 1 for an image with itself.
-Scores: TypeAlias = Array
+Scores: TypeAlias = _Given

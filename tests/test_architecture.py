@@ -17,7 +17,7 @@ PACKAGE = "deepssim_jax"
 # From the bottom up. A room may import what stands below its row, and itself.
 ROWS = (
     {"typing"},
-    {"ops", "parallel"},
+    {"ops", "parallel", "files"},
     {"nn", "diffusion", "data"},
     {"training", "scoring", "interop"},
     {"audit"},

@@ -16,8 +16,10 @@ from deepssim_jax.cli.progress import progress
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "FILE[:ARG] with get_config(); --config.NAME=VALUE changes a field"
 )
-_WORKDIR = flags.DEFINE_string("workdir", None, "folder for checkpoints, metrics and the encoder")
-flags.mark_flags_as_required(["config", "workdir"])
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "folder for checkpoints, metrics and the encoder", required=True
+)
+flags.mark_flag_as_required("config")
 
 
 def main(argv: Sequence[str]) -> int:

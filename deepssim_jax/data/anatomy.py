@@ -49,7 +49,12 @@ def _atlas() -> Anatomy | None:
         return None
 
     def read(name: str) -> np.ndarray:
-        volume = np.asarray(nibabel.load(folder / _ATLAS.format(name)).dataobj, np.float32) / 255
+        volume = (
+            np.asarray(
+                nibabel.Nifti1Image.from_filename(folder / _ATLAS.format(name)).dataobj, np.float32
+            )
+            / 255
+        )
         # Files are RAS; see the module for the order wanted.
         return volume.transpose(2, 1, 0)[:, ::-1, ::-1]
 
@@ -64,7 +69,7 @@ def _atlas() -> Anatomy | None:
 
 def _shells(brain: np.ndarray, spacing: float) -> tuple[np.ndarray, np.ndarray]:
     """Skull and scalp as soft shells around the brain; the atlas itself is brain only."""
-    away = ndimage.distance_transform_edt(~brain, sampling=spacing)
+    away = np.asarray(ndimage.distance_transform_edt(~brain, sampling=spacing))
 
     def shell(inner: float, outer: float) -> np.ndarray:
         rising = np.clip(away - inner + 0.5, 0, 1)

@@ -23,7 +23,8 @@ def _smooth_field(key: Array, n: int, size: tuple[int, int], points: int) -> Arr
 
 def _layers(key: Array, n: int, size: tuple[int, int], scales: tuple[int, ...]) -> Array:
     keys = jax.random.split(key, len(scales))
-    total = sum(_smooth_field(k, n, size, p) * p**-0.5 for k, p in zip(keys, scales, strict=True))
+    fields = [_smooth_field(k, n, size, p) * p**-0.5 for k, p in zip(keys, scales, strict=True)]
+    total = jnp.stack(fields).sum(0)
     return total / (total.std((1, 2), keepdims=True) + 1e-6)
 
 
@@ -57,7 +58,7 @@ def _radius(key: Array, n: int, size: tuple[int, int]) -> Array:
     return 1 - jnp.hypot((y - 0.2 * draw[2] + 0.1) / ry, (x - 0.2 * draw[3] + 0.1) / rx)
 
 
-def _grid(size: tuple[int, int]) -> list[np.ndarray]:
+def _grid(size: tuple[int, int]) -> tuple[np.ndarray, ...]:
     return np.meshgrid(*(np.linspace(-1, 1, s) for s in size), indexing="ij")
 
 

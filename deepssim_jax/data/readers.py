@@ -116,7 +116,9 @@ def _picture(path: Path, limits: Limits) -> np.ndarray:
         colours = array.shape[-1]
         # Luminance (ITU-R BT.601); an alpha channel says nothing about the patient.
         array = (
-            array[..., :3] @ np.float32([0.299, 0.587, 0.114]) if colours >= 3 else array[..., 0]
+            array[..., :3] @ np.array([0.299, 0.587, 0.114], np.float32)
+            if colours >= 3
+            else array[..., 0]
         )
     return array
 
@@ -184,9 +186,9 @@ def _nifti(path: Path, limits: Limits) -> tuple[np.ndarray, np.ndarray]:
     if compressed:
         _check_gzip_length(path, int(voxels * item + 1_000_000))
     try:
-        image = nibabel.load(path)
+        image = nibabel.Nifti1Image.from_filename(path)
         volume = np.asarray(image.dataobj, np.float32).reshape(shape)
-        affine = image.affine
+        affine = np.asarray(image.affine, float)
     except Exception as error:
         raise Unreadable(f"is damaged or truncated ({type(error).__name__})") from error
     return oriented(volume, affine)

@@ -11,6 +11,7 @@ import importlib.resources
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -180,7 +181,12 @@ def load_encoder(source: str | Path = "default") -> Encoder:
 
 
 def _spec(fields: dict) -> EmbedderSpec:
-    backbone = {k: tuple(v) if isinstance(v, list) else v for k, v in fields["backbone"].items()}
+    plain: dict[str, Any] = fields["backbone"]
+    backbone: dict[str, Any] = {
+        **plain,
+        "depths": tuple(plain["depths"]),
+        "dims": tuple(plain["dims"]),
+    }
     rest = {k: v for k, v in fields.items() if k not in ("backbone", "head")}
     return EmbedderSpec(ConvNeXtSpec(**backbone), Head(fields["head"]), **rest)
 

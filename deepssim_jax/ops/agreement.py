@@ -83,7 +83,7 @@ def agreement(a: Images, b: Images, mask: Array) -> Agreement:
     size = a.shape[-1]
     mask = mask.astype(jnp.float32)
     blur = _blur_band(size)
-    a, b = _both_ways(a, blur), _both_ways(b, blur)
+    a, b = (_both_ways(jnp.asarray(x), blur) for x in (a, b))
     total = jnp.maximum(mask.sum((1, 2), keepdims=True), 1.0)
     # Centring first keeps the one-pass variances below exact enough in float32.
     a = (a - (a * mask).sum((1, 2), keepdims=True) / total) * mask

@@ -1,17 +1,12 @@
 """Batched alignment of image pairs: mirroring, rotation, scale and shift.
 
-Contract: `moving` and `fixed` are float [n, s, s], square, one row a pair. A transformation maps
-centred pixel coordinates (y, x) of `fixed` to those of `moving`,
-
-    x_moving = F (s R x_fixed + t),      F = diag(+-1, +-1),   R = [[c, -s], [s, c]],
-
-so it says how the fixed image was zoomed by s, turned by R, moved by t and then mirrored to give
-the moving one. Lengths are in pixels of the arrays given, angles in radians.
+Contract: `moving` and `fixed` are float [n, s, s], square, one row a pair; transformations are
+those of `ops.search_grid`. Lengths are in pixels of the arrays given, angles in radians.
 
 The search is global first, local second: the correlation inside a central disc is evaluated at
-low resolution for every mirroring, rotation, scale and shift of a grid; from its maximum an
-inverse-compositional Gauss-Newton iteration (Baker and Matthews, IJCV 56, 2004) minimises the
-difference of the locally normalised images at growing resolution.
+low resolution for every transformation of a grid; from its maximum an inverse-compositional
+Gauss-Newton iteration (Baker and Matthews, IJCV 56, 2004) minimises the difference of the
+normalised images at growing resolution.
 """
 
 import dataclasses
@@ -21,230 +16,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepssim_jax.typing import Array, Images, Scores
-
-# Rows are (y, x): none, horizontal (left and right change places), vertical, both.
-FLIP_SIGNS = np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]], np.float32)
-FLIP_NAMES = ("none", "horizontal", "vertical", "both")
-
-
-@dataclasses.dataclass(frozen=True)
-class SearchGrid:
-    """The transformations that the global search tries, and the frame it looks at.
-
-    `size` is the side of the low-resolution images, `radius` the disc's radius as a share of
-    half of it; `max_shift` is a share of the side. The steps keep the error of the nearest grid
-    point below about half a low-resolution pixel at the disc's edge.
-    """
-
-    size: int = 24
-    radius: float = 0.8
-    max_rotation_deg: float = 15.0
-    rotations: int = 7
-    min_scale: float = 0.85
-    max_scale: float = 1.15
-    scales: int = 5
-    max_shift: float = 0.1
-
-    @property
-    def shift_pixels(self) -> int:
-        """Largest shift in low-resolution pixels."""
-        return int(np.ceil(self.max_shift * self.size))
-
-    @property
-    def poses(self) -> np.ndarray:
-        """[p, 2] float32: angle in radians and scale of each pose."""
-        angles = np.deg2rad(
-            np.linspace(-self.max_rotation_deg, self.max_rotation_deg, self.rotations)
-        )
-        scales = np.geomspace(self.min_scale, self.max_scale, self.scales)
-        return (
-            np.stack(np.meshgrid(angles, scales, indexing="ij"), -1)
-            .reshape(-1, 2)
-            .astype(np.float32)
-        )
-
-    @property
-    def shifts(self) -> np.ndarray:
-        """[m, 2] int: every (y, x) shift in low-resolution pixels."""
-        one = np.arange(-self.shift_pixels, self.shift_pixels + 1)
-        return np.stack(np.meshgrid(one, one, indexing="ij"), -1).reshape(-1, 2)
-
-    @property
-    def transformations(self) -> int:
-        """How many transformations the grid holds, mirrorings included."""
-        return len(FLIP_SIGNS) * len(self.poses) * len(self.shifts)
-
-
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=("flip", "linear", "shift"),
-    meta_fields=(),
+from deepssim_jax.ops.search_grid import (
+    FLIP_SIGNS,
+    SearchGrid,
+    Transform,
+    coarse,
+    grid_transform,
+    pose_operator,
+    shrink,
 )
-@dataclasses.dataclass(frozen=True)
-class Transform:
-    """A batch of transformations: `flip` int [n]; `linear` [n, 2] is (s cos, s sin); `shift` [n, 2]."""
-
-    flip: Array
-    linear: Array
-    shift: Array
-
-    @property
-    def rotation_deg(self) -> Array:
-        """[n] degrees, counter-clockwise as seen on a screen (y points down)."""
-        return jnp.rad2deg(jnp.arctan2(self.linear[:, 1], self.linear[:, 0]))
-
-    @property
-    def scale(self) -> Array:
-        """[n] zoom of the moving image relative to the fixed one."""
-        return jnp.hypot(self.linear[:, 0], self.linear[:, 1])
-
-    def resized(self, factor: float) -> "Transform":
-        """The same transformation for images whose side is `factor` times as long."""
-        return Transform(flip=self.flip, linear=self.linear, shift=self.shift * factor)
-
-
-def shrink(images: Images, size: int) -> jax.Array:
-    """Antialiased resize of [n, s, s] to [n, size, size]."""
-    images = jnp.asarray(images, jnp.float32)
-    return jax.image.resize(images, (images.shape[0], size, size), "linear", antialias=True)
-
-
-def disc(grid: SearchGrid) -> np.ndarray:
-    """Boolean [size, size]: the pixels that the global search compares."""
-    axis = np.arange(grid.size) - (grid.size - 1) / 2
-    return np.hypot(axis[:, None], axis[None, :]) <= grid.radius * grid.size / 2
-
-
-@functools.cache
-def pose_operator(grid: SearchGrid) -> np.ndarray:
-    """Float32 [size * size, poses * f * f]: bilinear sampling of every pose as one matrix.
-
-    Multiplying flattened images by it turns and zooms each of them in all poses; the frame of
-    side f is the disc's bounding box grown by the largest shift, so that a shift is a slice.
-    Rotating by a matrix product costs more arithmetic than gathering, and is faster on every
-    platform that has fast products.
-    """
-    size, reach = grid.size, _box(grid)[1]
-    axis = np.arange(reach[0], reach[1]) - (size - 1) / 2
-    y, x = np.meshgrid(axis, axis, indexing="ij")
-    operator = np.zeros((size * size, len(grid.poses), y.size), np.float32)
-    for pose, (angle, scale) in enumerate(grid.poses):
-        c, s = scale * np.cos(angle), scale * np.sin(angle)
-        rows = np.clip(c * y - s * x + (size - 1) / 2, 0, size - 1).ravel()
-        cols = np.clip(s * y + c * x + (size - 1) / 2, 0, size - 1).ravel()
-        r0 = np.minimum(rows.astype(int), size - 2)
-        c0 = np.minimum(cols.astype(int), size - 2)
-        fr, fc = rows - r0, cols - c0
-        out = np.arange(y.size)
-        for dr, dc, weight in (
-            (0, 0, (1 - fr) * (1 - fc)),
-            (0, 1, (1 - fr) * fc),
-            (1, 0, fr * (1 - fc)),
-            (1, 1, fr * fc),
-        ):
-            operator[(r0 + dr) * size + c0 + dc, pose, out] = weight
-    return operator.reshape(size * size, -1)
-
-
-def _box(grid: SearchGrid) -> tuple[tuple[int, int], tuple[int, int]]:
-    """First and one-past-last row of the disc, and of the disc grown by the largest shift."""
-    rows = np.flatnonzero(disc(grid).any(1))
-    low, high = int(rows[0]), int(rows[-1]) + 1
-    return (low, high), (low - grid.shift_pixels, high + grid.shift_pixels)
-
-
-@functools.cache
-def window_indices(grid: SearchGrid) -> np.ndarray:
-    """Int32 [shifts, p]: where the disc's p pixels lie in the grown frame, for every shift."""
-    (low, high), (first, last) = _box(grid)
-    frame = last - first
-    rows, cols = np.nonzero(disc(grid)[low:high, low:high])
-    rows, cols = rows + low - first, cols + low - first
-    y, x = grid.shifts[:, :1] + rows[None, :], grid.shifts[:, 1:] + cols[None, :]
-    return (y * frame + x).astype(np.int32)
-
-
-def flipped(images: Images) -> jax.Array:
-    """[n, s, s] -> [n, 4, s, s]: the four mirrorings, in the order of `FLIP_NAMES`."""
-    images = jnp.asarray(images)
-    return jnp.stack(
-        [images, images[:, :, ::-1], images[:, ::-1, :], images[:, ::-1, ::-1]], axis=1
-    )
-
-
-def posed(low: Images, operator: Array, *, grid: SearchGrid) -> jax.Array:
-    """Every mirroring and pose of low-resolution images.
-
-    Args:
-      low: [n, size, size].
-      operator: `pose_operator(grid)`; an argument so that it is no constant of each program.
-      grid: the search grid.
-
-    Returns:
-      [n, 4 * poses, f * f], not normalised.
-    """
-    n = low.shape[0]
-    images = flipped(low).reshape(n * 4, grid.size * grid.size)
-    return (images @ operator).reshape(n, 4 * len(grid.poses), -1)
-
-
-def grid_transform(index: Array, *, grid: SearchGrid, size: int) -> Transform:
-    """The transformations of flat grid indices [n], for images of side `size`."""
-    poses, shifts = jnp.asarray(grid.poses), jnp.asarray(grid.shifts, jnp.float32)
-    flip, rest = jnp.divmod(index, len(grid.poses) * len(grid.shifts))
-    pose, shift = jnp.divmod(rest, len(grid.shifts))
-    angle, scale = poses[pose, 0], poses[pose, 1]
-    linear = jnp.stack([scale * jnp.cos(angle), scale * jnp.sin(angle)], -1)
-    c, s = linear[:, :1], linear[:, 1:]
-    # The grid moves first and turns afterwards: t = s R (shift).
-    y, x = shifts[shift][:, :1], shifts[shift][:, 1:]
-    moved = jnp.concatenate([c * y - s * x, s * y + c * x], -1)
-    return Transform(flip=flip, linear=linear, shift=moved * (size / grid.size))
-
-
-@functools.partial(jax.jit, static_argnames="grid")
-def coarse(
-    moving: Images, fixed: Images, operator: Array, *, grid: SearchGrid
-) -> tuple[Array, Array]:
-    """Best grid transformation of each pair by correlation inside the disc.
-
-    Args:
-      moving: [n, s, s].
-      fixed: [n, s, s].
-      operator: `pose_operator(grid)`.
-      grid: the search grid.
-
-    Returns:
-      Flat grid indices int32 [n] and their correlations [n].
-    """
-    window = jnp.asarray(window_indices(grid))
-
-    def one(pair: tuple[Array, Array]) -> tuple[Array, Array]:
-        low, reference = pair
-        versions = posed(low[None], operator, grid=grid)[0]  # [4 poses, f * f]
-
-        def at_shift(indices: Array) -> Array:
-            pixels = versions[:, indices]
-            centred = pixels - pixels.mean(1, keepdims=True)
-            norm = jnp.sqrt(jnp.maximum((centred**2).sum(1), 1e-12))
-            return (centred @ reference) / norm
-
-        scores = jax.lax.map(at_shift, window).T.reshape(-1)
-        best = jnp.argmax(scores)
-        return best.astype(jnp.int32), scores[best]
-
-    reference = disc_vectors(shrink(fixed, grid.size), grid=grid)
-    return jax.lax.map(one, (shrink(moving, grid.size), reference))
-
-
-def disc_vectors(low: Images, *, grid: SearchGrid) -> jax.Array:
-    """[n, size, size] -> [n, p]: the disc's pixels, zero mean and unit norm (zeros if flat)."""
-    rows, cols = np.nonzero(disc(grid))
-    pixels = low[:, rows, cols]
-    pixels = pixels - pixels.mean(1, keepdims=True)
-    norm = jnp.sqrt((pixels**2).sum(1, keepdims=True))
-    return jnp.where(norm > 1e-6, pixels / jnp.maximum(norm, 1e-6), 0.0)
+from deepssim_jax.typing import Array, Images, Scores
 
 
 def coordinates(transform: Transform, size: int) -> tuple[jax.Array, jax.Array]:
@@ -289,7 +70,7 @@ def resample(moving: Images, transform: Transform) -> tuple[jax.Array, jax.Array
     return sample(moving, rows, cols), inside
 
 
-def refine(moving: Images, fixed: Images, transform: Transform, *, iterations: int) -> Transform:
+def refine(moving: Array, fixed: Array, transform: Transform, *, iterations: int) -> Transform:
     """Inverse-compositional Gauss-Newton on a similarity, from a good start.
 
     Both images are normalised inside the overlap, so a gain and an offset between them do not
@@ -308,14 +89,15 @@ def refine(moving: Images, fixed: Images, transform: Transform, *, iterations: i
     axis = jnp.arange(size, dtype=jnp.float32) - (size - 1) / 2
     y, x = axis[None, :, None], axis[None, None, :]
     weight = ((y**2 + x**2) <= (0.9 * size / 2) ** 2).astype(jnp.float32)
-    gy, gx = jnp.gradient(fixed, axis=1), jnp.gradient(fixed, axis=2)
+    gy, gx = (jnp.asarray(g) for g in jnp.gradient(fixed, axis=(1, 2)))
     # Derivatives by (log scale, angle, t_y, t_x): x -> s R x + t at the identity. Radians and
     # logarithms are multiplied by half the side so that all four have the unit of pixels.
     half = size / 2
     jacobian = jnp.stack([(gy * y + gx * x) / half, (gx * y - gy * x) / half, gy, gx], 1)
     jacobian = jacobian * weight[:, None]
 
-    def step(_: int, current: Transform) -> Transform:
+    def step(iteration: int, current: Transform) -> Transform:
+        del iteration
         warped, inside = resample(moving, current)
         mask = weight * inside
         total = jnp.maximum(mask.sum((1, 2), keepdims=True), 1.0)
@@ -325,8 +107,8 @@ def refine(moving: Images, fixed: Images, transform: Transform, *, iterations: i
             centred = (images - mean) * mask
             return centred, jnp.sqrt((centred**2).sum((1, 2), keepdims=True) / total + 1e-12)
 
-        (a, std_a), (b, std_b) = normal(warped), normal(fixed)
-        gain = (a * b).sum((1, 2), keepdims=True) / total / jnp.maximum(std_a**2, 1e-12)
+        (a, deviation), (b, _rest) = normal(warped), normal(fixed)
+        gain = (a * b).sum((1, 2), keepdims=True) / total / jnp.maximum(deviation**2, 1e-12)
         masked = jacobian * mask[:, None]
         hessian = jnp.einsum("niyx,njyx->nij", masked, jacobian)
         # A little of the trace keeps a flat image's system solvable.
@@ -357,7 +139,7 @@ def _compose_inverse(transform: Transform, delta: Array, half: float) -> Transfo
 
 @functools.partial(jax.jit, static_argnames=("levels",))
 def refine_pyramid(
-    moving: Images, fixed: Images, start: Transform, *, levels: tuple[tuple[int, int], ...]
+    moving: Array, fixed: Array, start: Transform, *, levels: tuple[tuple[int, int], ...]
 ) -> Transform:
     """`refine` from coarse to fine; `levels` is ((side, iterations), ...), `start` at full size."""
     size = fixed.shape[-1]
@@ -396,7 +178,7 @@ class Registration:
     correlation: Scores
 
 
-def align(moving: Images, fixed: Images, start: Array, *, grid: SearchGrid) -> Registration:
+def align(moving: Array, fixed: Array, start: Array, *, grid: SearchGrid) -> Registration:
     """Refines pairs from grid indices [n] and resamples `moving`; jit-compilable."""
     size = fixed.shape[-1]
     transform = grid_transform(start, grid=grid, size=size)

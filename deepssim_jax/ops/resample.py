@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepssim_jax.ops.registration import FLIP_SIGNS
+from deepssim_jax.ops.search_grid import FLIP_SIGNS
 from deepssim_jax.typing import Array, Images
 
 
@@ -96,7 +96,7 @@ def similarity_matrix(rotation: Array, scale: Array, shift: Array, flip: Array) 
       rotation: [n] radians, counter-clockwise on a screen.
       scale: [n], above one enlarges.
       shift: [n, 2] (y, x) pixels.
-      flip: int [n], index into `registration.FLIP_NAMES`.
+      flip: int [n], index into `search_grid.FLIP_NAMES`.
     """
     c, s = jnp.cos(rotation) / scale, jnp.sin(rotation) / scale
     inverse = jnp.stack([jnp.stack([c, s], -1), jnp.stack([-s, c], -1)], -2)
@@ -117,6 +117,7 @@ def gaussian_blur(
       radius: where the kernel is cut, pixels; 3 to 4 times the largest sigma.
       spatial_dims: 2 or 3.
     """
+    images = jnp.asarray(images)
     sigma = jnp.broadcast_to(jnp.asarray(sigma, jnp.float32), (images.shape[0],))
     taps = np.arange(-radius, radius + 1)
     squares = jnp.asarray(taps**2, jnp.float32)[None, :]
@@ -128,10 +129,10 @@ def gaussian_blur(
         width = [(0, 0)] * images.ndim
         width[axis] = (radius, radius)
         padded = jnp.pad(images, width, mode="edge")
-        images = sum(
-            weights[:, tap][lead] * jax.lax.slice_in_dim(padded, tap, tap + size, axis=axis)
-            for tap in range(2 * radius + 1)
-        )
+        images = jnp.zeros_like(images)
+        for tap in range(2 * radius + 1):
+            part = jax.lax.slice_in_dim(padded, tap, tap + size, axis=axis)
+            images = images + weights[:, tap][lead] * part
     return images
 
 

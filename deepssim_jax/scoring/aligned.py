@@ -19,8 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepssim_jax.ops import registration, topk
-from deepssim_jax.ops.registration import SearchGrid
+from deepssim_jax.ops import search_grid, topk
+from deepssim_jax.ops.search_grid import SearchGrid
 from deepssim_jax.typing import Array, Images
 
 _QUERY_BLOCK = 8
@@ -80,9 +80,9 @@ class AlignedIndex:
         ):
             raise ValueError(
                 f"references must be [n, {grid.size}, {grid.size}] with n >= 1, got "
-                f"{references.shape}; make them with registration.shrink"
+                f"{references.shape}; make them with search_grid.shrink"
             )
-        vectors = np.asarray(registration.disc_vectors(jnp.asarray(references), grid=grid))
+        vectors = np.asarray(search_grid.disc_vectors(jnp.asarray(references), grid=grid))
         # The scatter matrix is at most p x p whatever n is; float64 makes its basis repeatable.
         scatter = vectors.T.astype(np.float64) @ vectors.astype(np.float64)
         basis = np.linalg.eigh(scatter)[1][:, ::-1][:, :components].astype(np.float32)
@@ -99,7 +99,7 @@ class AlignedIndex:
             labels.append(jnp.asarray(np.pad(label, (0, missing), constant_values=-1)))
         return cls(
             grid=grid,
-            operator=jnp.asarray(registration.pose_operator(grid)),
+            operator=jnp.asarray(search_grid.pose_operator(grid)),
             basis=jnp.asarray(basis),
             tiles=tuple(tiles),
             groups=tuple(labels),
@@ -153,8 +153,8 @@ def _blocks(queries: np.ndarray, labels: np.ndarray) -> Iterator[tuple[np.ndarra
 @functools.partial(jax.jit, static_argnames="grid")
 def _features(low: Array, operator: Array, basis: Array, *, grid: SearchGrid) -> Array:
     """[b, s, s] -> [b, t, c]: every version of every query, normalised and projected."""
-    window = jnp.asarray(registration.window_indices(grid))
-    versions = registration.posed(low, operator, grid=grid)
+    window = jnp.asarray(search_grid.window_indices(grid))
+    versions = search_grid.posed(low, operator, grid=grid)
 
     def project(image: Array) -> Array:
         pixels = image[:, window].reshape(-1, window.shape[1])  # [4 poses * shifts, p]
@@ -206,7 +206,7 @@ def nearest_aligned(
     low = [
         np.concatenate(
             [
-                np.asarray(registration.shrink(x[i : i + 256], grid.size))
+                np.asarray(search_grid.shrink(x[i : i + 256], grid.size))
                 for i in range(0, len(x), 256)
             ]
         )

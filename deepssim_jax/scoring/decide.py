@@ -93,7 +93,8 @@ def calibrate(null: np.ndarray, exact: np.ndarray, near: np.ndarray) -> Calibrat
 
     In Fisher's z the near threshold lies half-way between the null's upper tail (median + 3.5
     robust standard deviations, or its largest value if higher and not itself a copy) and the
-    planted exact copies' lower tail (their 2 % quantile); if these overlap, at the null's tail, so
+    planted copies' lower tail (the 2 % quantile of near copies where that is above the null's
+    tail, else of exact ones); if these overlap too, at the null's tail, so
     that specificity is kept and the loss shows in the planted recall. The exact threshold is
     where planted exact and near copies are told apart best (largest Youden index).
 
@@ -115,13 +116,15 @@ def calibrate(null: np.ndarray, exact: np.ndarray, near: np.ndarray) -> Calibrat
             calibrated=False,
         )
     z_null, z_exact, z_near = (np.arctanh(np.clip(x, -_LIMIT, _LIMIT)) for x in (null, exact, near))
-    copies_low = float(np.quantile(z_exact, 0.02))
     middle = float(np.median(z_null))
     spread = 1.4826 * float(np.median(np.abs(z_null - middle)))
     # Two files of one picture under two names sit among the copies; they are no null.
-    genuine = z_null[z_null < copies_low]
+    genuine = z_null[z_null < np.quantile(z_exact, 0.02)]
     highest = float(genuine.max()) if len(genuine) else middle
     null_high = max(middle + _NULL_TAIL * spread, highest)
+    # As low as the null allows: at near copies where they stand apart, else at exact ones.
+    lows = [float(np.quantile(z, 0.02)) for z in (z_near, z_exact)]
+    copies_low = next((low for low in lows if low > null_high), lows[1])
     separated = null_high < copies_low
     z_threshold = 0.5 * (null_high + copies_low) if separated else null_high
     candidates = np.sort(np.concatenate([z_exact, z_near, [z_threshold]]))

@@ -17,9 +17,9 @@ from deepssim_jax.data import store
 from deepssim_jax.data.manifest import Manifest
 from deepssim_jax.files import write_array
 from deepssim_jax.nn import encoder as encoders
-from deepssim_jax.ops import registration
+from deepssim_jax.ops import search_grid
 from deepssim_jax.ops.intensity import zscore
-from deepssim_jax.ops.registration import SearchGrid
+from deepssim_jax.ops.search_grid import SearchGrid
 from deepssim_jax.scoring.match import Progress, Side
 from deepssim_jax.typing import Array, Images
 
@@ -28,7 +28,7 @@ _BATCH = 64
 
 @functools.partial(jax.jit, static_argnames="size")
 def _low(images: Array, *, size: int) -> Array:
-    return registration.shrink(zscore(images), size)
+    return search_grid.shrink(zscore(images), size)
 
 
 def features(

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from deepssim_jax.files import write_array
-from deepssim_jax.ops.registration import SearchGrid
+from deepssim_jax.ops.search_grid import SearchGrid
 from deepssim_jax.scoring.aligned import AlignedIndex
 from deepssim_jax.scoring.pairs import nearest
 from deepssim_jax.scoring.verify import verify_pairs

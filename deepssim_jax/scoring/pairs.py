@@ -76,6 +76,6 @@ def _round_up(count: int) -> int:
     return -(-max(count, 1) // 128) * 128
 
 
-def _padded(rows: np.ndarray, length: int) -> np.ndarray:
+def _padded(rows: Embeddings, length: int) -> np.ndarray:
     rows = np.asarray(rows, np.float32)
     return np.pad(rows, ((0, length - len(rows)), (0, 0)))

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepssim_jax.ops import agreement, registration
+from deepssim_jax.ops import agreement, registration, search_grid
 from deepssim_jax.ops.intensity import zscore
-from deepssim_jax.ops.registration import FLIP_NAMES, SearchGrid
+from deepssim_jax.ops.search_grid import FLIP_NAMES, SearchGrid, Transform
 from deepssim_jax.typing import Array, Images
 
 _BATCH = 32
@@ -29,9 +29,10 @@ _DISC = 0.95
 class VerifiedPairs:
     """What verification says of n pairs; NumPy arrays of length n.
 
-    `start` int grid index from which the alignment was refined; `score` float32 in [-1, 1]; `flip` int index into `FLIP_NAMES`; `rotation_deg`
-    counter-clockwise; `scale`; `shift` [n, 2] (y, x) in pixels: how `fixed` was zoomed, turned,
-    moved and then mirrored to give `moving`.
+    `start` int grid index from which the alignment was refined; `score` float32 in [-1, 1];
+    `flip` int index into `FLIP_NAMES`; `rotation_deg` counter-clockwise; `scale`;
+    `shift` [n, 2] (y, x) in pixels: how `fixed` was zoomed, turned, moved and then mirrored to give
+    `moving`.
     """
 
     start: np.ndarray
@@ -53,7 +54,9 @@ class VerifiedPairs:
 
 
 @functools.partial(jax.jit, static_argnames=("grid",))
-def _verify(moving: Array, fixed: Array, start: Array, *, grid: SearchGrid) -> tuple[Array, ...]:
+def _verify(
+    moving: Array, fixed: Array, start: Array, *, grid: SearchGrid
+) -> tuple[Array, Transform, Array, Array]:
     size = fixed.shape[-1]
     moving, fixed = zscore(moving), zscore(fixed)
     found = registration.align(moving, fixed, start, grid=grid)
@@ -67,7 +70,11 @@ def _verify(moving: Array, fixed: Array, start: Array, *, grid: SearchGrid) -> t
 
 
 def verify_pairs(
-    moving: Images, fixed: Images, *, start: Array | None = None, grid: SearchGrid = SearchGrid()
+    moving: Images,
+    fixed: Images,
+    *,
+    start: np.ndarray | None = None,
+    grid: SearchGrid = SearchGrid(),
 ) -> VerifiedPairs:
     """Aligns every pair and scores it.
 
@@ -90,16 +97,16 @@ def verify_pairs(
             f"moving and fixed must be square and alike, [n, s, s]; got {moving.shape} and "
             f"{fixed.shape}; bring them to one size with data.preprocess.fit_to_size"
         )
-    start = _starts(moving, fixed, start, grid=grid)
+    starts = _starts(moving, fixed, start, grid=grid)
     parts = []
     for first in range(0, len(moving), _BATCH):
         rows = slice(first, first + _BATCH)
-        batch = [_padded(part[rows]) for part in (moving, fixed, start)]
+        batch = [_padded(part[rows]) for part in (moving, fixed, starts)]
         score, transform, _, _ = _verify(*batch, grid=grid)
-        count = len(start[rows])
+        count = len(starts[rows])
         parts.append(
             VerifiedPairs(
-                start=start[rows],
+                start=starts[rows],
                 score=np.asarray(score)[:count],
                 flip=np.asarray(transform.flip)[:count],
                 rotation_deg=np.asarray(transform.rotation_deg)[:count],
@@ -111,7 +118,11 @@ def verify_pairs(
 
 
 def align_for_display(
-    moving: Images, fixed: Images, *, start: Array | None = None, grid: SearchGrid = SearchGrid()
+    moving: Images,
+    fixed: Images,
+    *,
+    start: np.ndarray | None = None,
+    grid: SearchGrid = SearchGrid(),
 ) -> tuple[np.ndarray, np.ndarray]:
     """`moving` on the frame of `fixed` with its intensities fitted, for people to look at.
 
@@ -126,11 +137,11 @@ def align_for_display(
       offset that bring it closest to `fixed` where both have data.
     """
     moving, fixed = np.asarray(moving), np.asarray(fixed)
-    start = _starts(moving, fixed, start, grid=grid)
+    starts = _starts(moving, fixed, start, grid=grid)
     out = []
     for first in range(0, len(moving), _BATCH):
         rows = slice(first, first + _BATCH)
-        batch = [_padded(part[rows]) for part in (moving, fixed, start)]
+        batch = [_padded(part[rows]) for part in (moving, fixed, starts)]
         _, _, aligned, inside = _verify(*batch, grid=grid)
         a, b, mask = np.asarray(aligned), np.asarray(zscore(batch[1])), np.asarray(inside)
         for row in range(len(moving[rows])):
@@ -142,7 +153,7 @@ def align_for_display(
 
 
 def _starts(
-    moving: np.ndarray, fixed: np.ndarray, start: Array | None, *, grid: SearchGrid
+    moving: np.ndarray, fixed: np.ndarray, start: np.ndarray | None, *, grid: SearchGrid
 ) -> np.ndarray:
     known = np.full(len(moving), -1, np.int32) if start is None else np.array(start, np.int32)
     missing = np.flatnonzero(known < 0)
@@ -152,19 +163,19 @@ def _starts(
 
 
 def _search(moving: np.ndarray, fixed: np.ndarray, *, grid: SearchGrid) -> np.ndarray:
-    operator = jnp.asarray(registration.pose_operator(grid))
+    operator = jnp.asarray(search_grid.pose_operator(grid))
     found = []
     for first in range(0, len(moving), _BATCH):
         a, b = moving[first : first + _BATCH], fixed[first : first + _BATCH]
-        best, _ = registration.coarse(zscore(_padded(a)), zscore(_padded(b)), operator, grid=grid)
+        best, _ = search_grid.coarse(zscore(_padded(a)), zscore(_padded(b)), operator, grid=grid)
         found.append(np.asarray(best)[: len(a)])
     return np.concatenate(found) if found else np.zeros(0, np.int32)
 
 
-def _padded(part: np.ndarray) -> np.ndarray:
+def _padded(part: np.ndarray) -> jax.Array:
     """The last batch repeats its last row: one shape, one compilation."""
     missing = _BATCH - len(part)
-    return part if not missing else np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])
+    return jnp.asarray(np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]))
 
 
 def _no_pairs() -> VerifiedPairs:

@@ -74,7 +74,7 @@ def train(
     mesh = parallel.data_mesh()
     if maker.batch % mesh.size:
         raise ValueError(f"batch {maker.batch} must be a multiple of the {mesh.size} devices")
-    with jax.set_mesh(mesh), Checkpoints(workdir / "checkpoints") as checkpoints:
+    with parallel.using(mesh), Checkpoints(workdir / "checkpoints") as checkpoints:
         init = jax.jit(trainer.init, static_argnums=0, out_shardings=parallel.replicated(mesh))
         state = init(config.seed)
         state = checkpoints.restore(abstract(state)) or state

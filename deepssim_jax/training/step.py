@@ -8,6 +8,7 @@ state is on every device, and the compiler adds the one sum over devices that gr
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -97,7 +98,7 @@ class Trainer:
 
         value, gradients = jax.value_and_grad(loss)(state.params)
         updates, optimizer = self.optimizer.update(gradients, state.optimizer, state.params)
-        params = optax.apply_updates(state.params, updates)
+        params: Any = optax.apply_updates(state.params, updates)
         metrics = {"loss": value, "gradient_norm": optax.global_norm(gradients)}
         return TrainState(state.step + 1, params, optimizer), metrics
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from deepssim_jax.ops import registration
-from deepssim_jax.ops.registration import SearchGrid, Transform
+from deepssim_jax.ops import registration, search_grid
+from deepssim_jax.ops.search_grid import SearchGrid, Transform
 
 SIZE = 64
 
@@ -43,7 +43,7 @@ def planted(images: np.ndarray, seed: int = 1) -> tuple[np.ndarray, dict[str, np
             order=3,
             mode="nearest",
         )
-        sign = registration.FLIP_SIGNS[truth["flip"][i]]
+        sign = search_grid.FLIP_SIGNS[truth["flip"][i]]
         out.append(moved[:: int(sign[0]), :: int(sign[1])])
     return np.stack(out).astype(np.float32), truth
 
@@ -93,17 +93,17 @@ def test_sampling_equals_scipy() -> None:
 def test_pose_operator_samples_like_the_transform_it_stands_for() -> None:
     grid = SearchGrid(rotations=3, scales=3)
     low = pictures(2)[:, :24, :24]
-    window = registration.window_indices(grid)
-    versions = registration.posed(
-        jnp.asarray(low), jnp.asarray(registration.pose_operator(grid)), grid=grid
+    window = search_grid.window_indices(grid)
+    versions = search_grid.posed(
+        jnp.asarray(low), jnp.asarray(search_grid.pose_operator(grid)), grid=grid
     )
     rng = np.random.default_rng(0)
     index = jnp.asarray(rng.integers(0, grid.transformations, 12))
-    transform = registration.grid_transform(index, grid=grid, size=grid.size)
+    transform = search_grid.grid_transform(index, grid=grid, size=grid.size)
     images = jnp.repeat(jnp.asarray(low[:1]), 12, axis=0)
     # Clamped at the edge, as the operator is, hence `sample` and no mask.
     rows, cols = registration.coordinates(transform, grid.size)
-    expected = registration.sample(images, rows, cols)[:, registration.disc(grid)]
+    expected = registration.sample(images, rows, cols)[:, search_grid.disc(grid)]
     per_flip = len(grid.poses) * len(grid.shifts)
     version, shift = index // len(grid.shifts), index % len(grid.shifts)
     assert versions.shape[1] * len(grid.shifts) == 4 * per_flip

@@ -1,0 +1,101 @@
+"""From numbers to a verdict, and the sentences around it."""
+
+from scipy import stats
+
+from deepssim_jax.audit.calibration import Evidence
+from deepssim_jax.audit.result import Label, Verdict
+from deepssim_jax.scoring import decide
+
+# An audit in which more real images than this share could not be read proves little.
+MAX_UNREADABLE = 0.01
+# Below this lower bound on the planted recall, finding nothing says nothing.
+MIN_RECALL = 0.8
+
+
+def verdict(
+    counts: dict[str, int],
+    classes: dict[str, int],
+    rate: decide.Proportion,
+    holdout: decide.Proportion | None,
+    evidence: Evidence,
+) -> tuple[Verdict, tuple[str, ...]]:
+    """The verdict, and in full sentences why, and what would be needed for a clearer one.
+
+    Args:
+      counts: of `AuditResult`.
+      classes: of `AuditResult`.
+      rate: share of synthetic images called copies.
+      holdout: the same share of held-out images, if there are any.
+      evidence: thresholds and what the detector is worth.
+    """
+    reasons = []
+    unread = counts["unreadable_real"]
+    if unread:
+        reasons.append(
+            f"{unread} real {_images(unread)} could not be read; copies of them cannot be detected."
+        )
+    if rate.count:
+        chance = holdout or evidence.thresholds.false_rate
+        if chance is not None and not classes[Label.EXACT.value]:
+            # Laplace's rule keeps an unseen error from being taken for an impossible one.
+            expected = (chance.count + 1) / (chance.total + 2)
+            p = float(stats.binom.sf(rate.count - 1, rate.total, expected))
+            if p > 0.05:
+                return Verdict.INCONCLUSIVE, (
+                    *reasons,
+                    f"{rate.count} near {_images(rate.count)} reached the threshold, which is no more "
+                    f"than unrelated images would by chance (binomial p = {p:.2f}). Look at the pairs; "
+                    "more real or held-out images would sharpen this.",
+                )
+        return Verdict.COPIES_FOUND, tuple(reasons)
+    recall = evidence.thresholds.planted_recall
+    if not evidence.calibrated:
+        reasons.append(
+            f"No copy was found, but the thresholds could not be calibrated here: they need images "
+            f"of at least {2 * decide.MIN_NULL} patients, about half of them to choose thresholds and "
+            "half to check them."
+        )
+        return Verdict.INCONCLUSIVE, tuple(reasons)
+    if recall is not None and recall.low < MIN_RECALL:
+        reasons.append(
+            f"No copy was found, but of {recall.total} copies planted into these images only "
+            f"{recall.count} were found, so copies could have been missed."
+        )
+        return Verdict.INCONCLUSIVE, tuple(reasons)
+    if unread > MAX_UNREADABLE * (counts["real"] + unread):
+        reasons.append(
+            f"No copy was found, but more than {MAX_UNREADABLE:.0%} of the real images are untested. "
+            "Repair or remove them and run again."
+        )
+        return Verdict.INCONCLUSIVE, tuple(reasons)
+    reasons.append(
+        f"No copy was found among {rate.total} images; the share of copies that a generator like this "
+        f"makes is below {rate.high:.2%} at {rate.level:.0%} confidence."
+    )
+    return Verdict.NONE_FOUND_WITHIN_LIMITS, tuple(reasons)
+
+
+def _images(count: int) -> str:
+    return "image" if count == 1 else "images"
+
+
+def notes(size: int, slice_spec: str, *, left_out: int) -> tuple[str, ...]:
+    """What was done to the images, and what was not tested; `left_out` held-out images share a
+    patient with the real side.
+    """
+    lines = [
+        f"Every image was brought to {size} x {size} pixels with its aspect kept and "
+        "to mean 0 and standard deviation 1.",
+        f"Of volumes, the slice {slice_spec} was compared, after orientation by the affine.",
+        "Copies are looked for under mirroring, rotation up to 15 degrees, shift up to 12 % of the "
+        "side, zoom from 0.85 to 1.15, and changes of intensity, noise and blur.",
+        "Not tested: rotations beyond that, crops of a small part, inverted contrast, copies of "
+        "structures without their surroundings, membership inference, and attributes.",
+        "Each synthetic image was verified against its best few candidates, not against every image.",
+    ]
+    if left_out:
+        lines.append(
+            f"{left_out} held-out images belong to patients of the real side and were left out of "
+            "the control."
+        )
+    return tuple(lines)

@@ -21,10 +21,10 @@ from deepssim_jax.audit.result import AuditResult, Exclusion, Label, Match, Thre
 from deepssim_jax.data import store
 from deepssim_jax.data.manifest import InputError, Manifest, Role, read_manifest
 from deepssim_jax.nn import encoder as encoders
-from deepssim_jax.ops.search_grid import FLIP_NAMES
+from deepssim_jax.ops.search_grid import FLIP_NAMES, SearchGrid
 from deepssim_jax.scoring import decide
 from deepssim_jax.scoring.embed import build_side
-from deepssim_jax.scoring.match import Progress, Side, best_matches, match
+from deepssim_jax.scoring.match import Progress, Proposals, Side, best_matches, match
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,8 +118,11 @@ def audit(
     if not settings.allow_same and _same_files(real_set.images, synthetic_set.images):
         raise InputError(_SAME)
 
+    versions = outputs.versions(settings.encoder)
+
     def journal(what: str, *others: _Set) -> Path:
-        key = [what, encoder_id, settings.seed, *(s.images.fingerprint for s in others)]
+        how = [versions, SearchGrid().key, repr(Proposals()), calibration.SAMPLES]
+        key = [what, settings.seed, *how, *(s.images.fingerprint for s in others)]
         digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()
         return work / f"{what}-{digest[:16]}"
 

@@ -19,8 +19,9 @@ from deepssim_jax.scoring import decide, plant
 from deepssim_jax.scoring.embed import features
 from deepssim_jax.scoring.match import PAIR, Progress, Side, best_matches, match
 
-MAX_NULL = 512
-MAX_PLANTED = 128
+MAX_NULL = 256
+MAX_PLANTED = 96
+SAMPLES = (MAX_NULL, MAX_PLANTED)
 
 
 @dataclasses.dataclass(frozen=True)

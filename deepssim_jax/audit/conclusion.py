@@ -87,7 +87,7 @@ def notes(size: int, slice_spec: str, *, left_out: int) -> tuple[str, ...]:
         f"Every image was brought to {size} x {size} pixels with its aspect kept and "
         "to mean 0 and standard deviation 1.",
         f"Of volumes, the slice {slice_spec} was compared, after orientation by the affine.",
-        "Copies are looked for under mirroring, rotation up to 15 degrees, shift up to 12 % of the "
+        "Copies are looked for under mirroring, rotation up to 15 degrees, shift up to 9 % of the "
         "side, zoom from 0.85 to 1.15, and changes of intensity, noise and blur.",
         "Not tested: rotations beyond that, crops of a small part, inverted contrast, copies of "
         "structures without their surroundings, membership inference, and attributes.",

@@ -21,8 +21,8 @@ _REAL = flags.DEFINE_string("real", None, "store of the real images", required=T
 _SYNTHETIC = flags.DEFINE_string("synthetic", None, "store of the synthetic images", required=True)
 _OUT = flags.DEFINE_string("out", None, "folder for the table and work to resume", required=True)
 _ENCODER = flags.DEFINE_string("encoder", "default", "the encoder that the stores were made with")
-_ALIGNED = flags.DEFINE_integer("aligned", 3, "candidates from the aligned search", lower_bound=1)
-_NEAREST = flags.DEFINE_integer("nearest", 1, "candidates from the embeddings", lower_bound=0)
+_ALIGNED = flags.DEFINE_integer("aligned", 4, "candidates from the aligned search", lower_bound=1)
+_NEAREST = flags.DEFINE_integer("nearest", 2, "candidates from the embeddings", lower_bound=0)
 
 
 def main(argv: Sequence[str]) -> int:

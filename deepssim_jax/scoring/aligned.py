@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepssim_jax.ops import search_grid, topk
+from deepssim_jax.ops.intensity import zscore
 from deepssim_jax.ops.search_grid import SearchGrid
 from deepssim_jax.typing import Array, Images
 
@@ -58,7 +59,7 @@ class AlignedIndex:
         references: Images,
         *,
         grid: SearchGrid = SearchGrid(),
-        components: int = 96,
+        components: int = 160,
         groups: np.ndarray | None = None,
     ) -> "AlignedIndex":
         """Projects the references on their own principal components.
@@ -189,7 +190,7 @@ def nearest_aligned(
     *,
     k: int,
     grid: SearchGrid = SearchGrid(),
-    components: int = 96,
+    components: int = 160,
 ) -> AlignedMatches:
     """Best match of every synthetic image over mirrorings, rotations, zooms and shifts.
 
@@ -206,7 +207,7 @@ def nearest_aligned(
     low = [
         np.concatenate(
             [
-                np.asarray(search_grid.shrink(x[i : i + 256], grid.size))
+                np.asarray(search_grid.low_resolution(zscore(x[i : i + 256]), grid=grid))
                 for i in range(0, len(x), 256)
             ]
         )

@@ -16,6 +16,9 @@ MIN_NULL = 20
 DEFAULT_NEAR, DEFAULT_EXACT = 0.95, 0.975
 # The null's far tail: this many robust standard deviations above its median.
 _NULL_TAIL = 3.5
+# How far from the null's tail towards the copies the near threshold stands: nearer to the null,
+# because locally changed copies lie between the two.
+_STEP = 0.3
 _LIMIT = 1.0 - 1e-5
 
 
@@ -91,7 +94,7 @@ class Calibration:
 def calibrate(null: np.ndarray, exact: np.ndarray, near: np.ndarray) -> Calibration:
     """Chooses thresholds from the real side.
 
-    In Fisher's z the near threshold lies half-way between the null's upper tail (median + 3.5
+    In Fisher's z the near threshold lies 0.3 of the way from the null's upper tail (median + 3.5
     robust standard deviations, or its largest value if higher and not itself a copy) and the
     planted copies' lower tail (the 2 % quantile of near copies where that is above the null's
     tail, else of exact ones); if these overlap too, at the null's tail, so
@@ -126,7 +129,7 @@ def calibrate(null: np.ndarray, exact: np.ndarray, near: np.ndarray) -> Calibrat
     lows = [float(np.quantile(z, 0.02)) for z in (z_near, z_exact)]
     copies_low = next((low for low in lows if low > null_high), lows[1])
     separated = null_high < copies_low
-    z_threshold = 0.5 * (null_high + copies_low) if separated else null_high
+    z_threshold = null_high + _STEP * (copies_low - null_high) if separated else null_high
     candidates = np.sort(np.concatenate([z_exact, z_near, [z_threshold]]))
     candidates = candidates[candidates >= z_threshold]
     youden = [(z_exact >= c).mean() - (z_near >= c).mean() for c in candidates]

@@ -26,9 +26,9 @@ from deepssim_jax.typing import Array, Images
 _BATCH = 64
 
 
-@functools.partial(jax.jit, static_argnames="size")
-def _low(images: Array, *, size: int) -> Array:
-    return search_grid.shrink(zscore(images), size)
+@functools.partial(jax.jit, static_argnames="grid")
+def _low(images: Array, *, grid: SearchGrid) -> Array:
+    return search_grid.low_resolution(zscore(images), grid=grid)
 
 
 def features(
@@ -48,7 +48,7 @@ def features(
             batch = np.concatenate([batch, np.repeat(batch[-1:], _BATCH - count, axis=0)])
         device = jnp.asarray(batch)
         embeddings.append(np.asarray(encoders.apply(encoder, device))[:count])
-        low.append(np.asarray(_low(device, size=grid.size))[:count])
+        low.append(np.asarray(_low(device, grid=grid))[:count])
     return np.concatenate(embeddings), np.concatenate(low)
 
 
@@ -131,7 +131,7 @@ def open_side(
 def _feature_paths(
     directory: Path, number: int, encoder_id: str, grid: SearchGrid
 ) -> tuple[Path, Path]:
-    names = (f"embedding-{encoder_id[:12]}", f"low-{grid.size}")
+    names = (f"embedding-{encoder_id[:12]}", f"low-{grid.key}")
     return tuple(directory / f"{name}-{number:05d}.npy" for name in names)  # type: ignore[return-value]
 
 

@@ -69,8 +69,8 @@ class Side:
 class Proposals:
     """How many references each way of searching proposes for verification."""
 
-    aligned: int = 3
-    encoder: int = 1
+    aligned: int = 4
+    encoder: int = 2
 
 
 def match(

@@ -92,7 +92,7 @@ def test_sampling_equals_scipy() -> None:
 
 def test_pose_operator_samples_like_the_transform_it_stands_for() -> None:
     grid = SearchGrid(rotations=3, scales=3)
-    low = pictures(2)[:, :24, :24]
+    low = pictures(2)[:, :32, :32]
     window = search_grid.window_indices(grid)
     versions = search_grid.posed(
         jnp.asarray(low), jnp.asarray(search_grid.pose_operator(grid)), grid=grid

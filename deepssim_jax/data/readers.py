@@ -81,8 +81,7 @@ def read_image(record: Record, *, spec: SliceSpec | None, limits: Limits = Limit
 def _check_file(path: Path, limits: Limits) -> None:
     try:
         size = path.stat().st_size
-        with path.open("rb") as file:
-            head = file.read(200)
+        head = _head(path, 200)
     except OSError as error:
         raise Unreadable(f"cannot be opened: {error.strerror}") from error
     if size == 0:
@@ -91,6 +90,11 @@ def _check_file(path: Path, limits: Limits) -> None:
         raise Unreadable(f"has {size:,} bytes, more than the limit of {limits.file_bytes:,}")
     if any(mark in head for mark in _POINTERS) and size < 2000:
         raise Unreadable("is a pointer of git-lfs or git-annex; fetch the image itself first")
+
+
+def _head(path: Path, count: int) -> bytes:
+    with path.open("rb") as file:
+        return file.read(count)
 
 
 def _picture(path: Path, limits: Limits) -> np.ndarray:
@@ -159,7 +163,7 @@ def _numpy(path: Path, limits: Limits) -> np.ndarray:
 
 def _nifti(path: Path, limits: Limits) -> tuple[np.ndarray, np.ndarray]:
     compressed = path.name.lower().endswith(".gz")
-    header_bytes = _inflate(path, 4096) if compressed else path.open("rb").read(4096)
+    header_bytes = _inflate(path, 4096) if compressed else _head(path, 4096)
     try:
         header = nibabel.Nifti1Header(header_bytes[:348], check=False)
         if bytes(header["magic"])[:2] not in (b"n+", b"ni"):

@@ -1,0 +1,126 @@
+"""The audit from folders to files: on films, on phantoms, and on what it must refuse."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import deepssim_jax as ds
+from deepssim_jax.audit.audit import AuditSettings, audit
+from deepssim_jax.audit.recheck import recheck
+from deepssim_jax.audit.result import Label, Verdict
+from deepssim_jax.data.manifest import InputError
+from tests.audit import planted
+
+FILMS = AuditSettings(subject_regex=r"^([0-9]+)_")
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory, data_dir: Path) -> tuple[Path, dict[str, str]]:
+    """A subset of the films: 60 real, 24 copies, 60 of other patients, 5 broken files."""
+    root = tmp_path_factory.mktemp("films")
+    truth = planted.write_films(data_dir / "cxr", root, real=60, copies=24, others=60, seed=3)
+    (root / "real" / "00000_broken.png").write_bytes(b"broken")
+    (root / "synthetic" / "zero.png").write_bytes(b"")
+    (root / "synthetic" / "<script>alert(1)<").mkdir()
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(
+        root / "synthetic" / "<script>alert(1)<" / "black.png"
+    )
+    return root, truth
+
+
+@pytest.fixture(scope="module")
+def audited(films) -> tuple[ds.AuditResult, Path, dict[str, str]]:
+    root, truth = films
+    result = audit(root / "real", root / "synthetic", out=root / "out", settings=FILMS)
+    return result, root, truth
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_planted_copy_is_found_and_nothing_else(audited) -> None:
+    result, _, truth = audited
+    called = {m.synthetic_id: m for m in result.nearest if m.label is not Label.UNRELATED}
+    assert result.verdict is Verdict.COPIES_FOUND
+    assert called.keys() == truth.keys()
+    # Some patients' films stand there twice; the picture itself decides, not its name.
+    right = [called[name].real_id == source for name, source in truth.items()]
+    assert np.mean(right) >= 0.95
+
+
+def test_the_files_say_what_the_result_says(audited) -> None:
+    result, root, truth = audited
+    summary = json.loads((root / "out" / "summary.json").read_text())
+    assert summary["verdict"] == "copies_found"
+    assert summary["counts"] == {
+        "real": 60,
+        "synthetic": 84,
+        "holdout": 0,
+        "unreadable_real": 1,
+        "unreadable_synthetic": 2,
+    }
+    assert sum(summary["classes"].values()) == 84
+    assert summary["copy_rate"]["count"] == len(truth)
+    assert summary["copy_rate"]["low"] < len(truth) / 84 < summary["copy_rate"]["high"]
+    nearest = rows(root / "out" / "nearest.csv")
+    assert [r["synthetic_id"] for r in nearest] == [m.synthetic_id for m in result.nearest]
+    pairs = rows(root / "out" / "pairs.csv")
+    assert [int(r["rank"]) for r in pairs] == list(range(1, len(pairs) + 1))
+    scores = [float(r["verified_score"]) for r in pairs]
+    assert scores == sorted(scores, reverse=True)
+    assert min(scores) >= summary["thresholds"]["near"] - 1e-6
+    assert any("cannot be detected" in reason for reason in summary["reasons"])
+
+
+def test_a_second_run_changes_no_byte(audited) -> None:
+    _, root, _ = audited
+    before = {p.name: p.read_bytes() for p in (root / "out").iterdir() if p.is_file()}
+    audit(root / "real", root / "synthetic", out=root / "out", settings=FILMS)
+    assert {p.name: p.read_bytes() for p in (root / "out").iterdir() if p.is_file()} == before
+
+
+def test_recheck_passes_and_notices_changes(audited, tmp_path: Path) -> None:
+    _, root, _ = audited
+    found = recheck(root / "out")
+    assert found.problems == () and found.pairs >= 24 and found.inputs == 144
+    copy = tmp_path / "out"
+    shutil.copytree(root / "out", copy, ignore=shutil.ignore_patterns("work"))
+    text = (copy / "nearest.csv").read_text()
+    (copy / "nearest.csv").write_text(text.replace("unrelated", "exact_duplicate", 1))
+    assert any("nearest.csv" in line for line in recheck(copy).problems)
+
+
+def test_settings_and_sources_that_cannot_work(tmp_path: Path, films) -> None:
+    root, _ = films
+    with pytest.raises(InputError, match="allow_same"):
+        audit(root / "real", root / "real", out=tmp_path / "o")
+    shutil.copytree(root / "real", tmp_path / "again")
+    with pytest.raises(InputError, match="allow_same"):
+        audit(root / "real", tmp_path / "again", out=tmp_path / "o", settings=FILMS)
+    with pytest.raises(ValueError, match="size 100"):
+        audit(root / "real", root / "real", settings=AuditSettings(size=100))
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "1.png").write_bytes(b"broken")
+    with pytest.raises(InputError, match="none of its 1 images"):
+        audit(tmp_path / "bad", root / "real", out=tmp_path / "p")
+
+
+def test_few_images_make_a_sober_statement(films, tmp_path: Path) -> None:
+    """One real image: no calibration is possible, so finding nothing says nothing."""
+    root, truth = films
+    (tmp_path / "one").mkdir()
+    shutil.copy(root / "real" / sorted(truth.values())[0], tmp_path / "one")
+    (tmp_path / "synthetic").mkdir()
+    for path in sorted((root / "synthetic").glob("other_*"))[:5]:
+        shutil.copy(path, tmp_path / "synthetic")
+    result = audit(tmp_path / "one", tmp_path / "synthetic")
+    assert result.verdict is Verdict.INCONCLUSIVE
+    assert any("could not be calibrated" in reason for reason in result.reasons)
+    assert result.copy_rate.high > 0.4

@@ -1,0 +1,107 @@
+"""Folders, tables, BIDS, the reference layout; what is refused, and why."""
+
+from pathlib import Path
+
+import pytest
+
+from deepssim_jax.data.manifest import InputError, Role, read_manifest
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"x")
+
+
+def ids(manifest) -> list[str]:
+    return [record.image_id for record in manifest.records]
+
+
+def test_a_folder_is_walked_and_sorted(tmp_path: Path) -> None:
+    touch(tmp_path, "b/2.PNG", "a/1.nii.gz", "a/.hidden.png", "a/notes.txt", "c.dat")
+    assert ids(read_manifest(tmp_path, role=Role.REAL)) == ["a/1.nii.gz", "b/2.PNG"]
+
+
+def test_patients_from_the_name(tmp_path: Path) -> None:
+    touch(tmp_path, "00012_001.png", "00012_002.png", "other.png")
+    found = read_manifest(tmp_path, role=Role.REAL, subject_regex=r"^(\d+)_")
+    assert [r.subject_id for r in found.records] == ["00012", "00012", None]
+
+
+@pytest.mark.parametrize(("regex", "words"), [("(", "regular expression"), (r"\d+", "no group")])
+def test_a_wrong_expression_is_explained(tmp_path: Path, regex: str, words: str) -> None:
+    touch(tmp_path, "1.png")
+    with pytest.raises(InputError, match=words):
+        read_manifest(tmp_path, role=Role.REAL, subject_regex=regex)
+
+
+def test_a_table(tmp_path: Path) -> None:
+    touch(tmp_path, "x/1.png", "x/2.png", "../outside.png")
+    (tmp_path / "m.tsv").write_text(
+        "path\tsubject_id\timage_id\tage\n"
+        "x/1.png\t007\tfirst\t50\n"
+        "x/2.png\tn/a\tfirst\t51\n"
+        "../outside.png\t1\tn/a\t1\n"
+        "x/absent.png\t2\tn/a\t1\n"
+    )
+    found = read_manifest(tmp_path / "m.tsv", role=Role.REAL)
+    assert [(r.image_id, r.subject_id) for r in found.records] == [("first", "007")]
+    reasons = {r.image_id: r.reason for r in found.rejected}
+    assert "second file of this id" in reasons["first"] and "1.png" in reasons["first"]
+    assert "leaves the manifest's folder" in reasons["../outside.png"]
+    assert "no such file" in reasons["x/absent.png"]
+
+
+def test_a_table_without_paths_names_its_columns(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("file,who\n1.png,2\n")
+    with pytest.raises(InputError, match="'file', 'who'"):
+        read_manifest(tmp_path / "m.csv", role=Role.REAL)
+
+
+def test_bids(tmp_path: Path) -> None:
+    touch(
+        tmp_path,
+        "dataset_description.json",
+        "sub-0003/ses-1/anat/sub-0003_ses-1_run-1_T1w.nii.gz",
+        "sub-0003/ses-1/anat/sub-0003_ses-1_run-1_T1w.json",
+        "sub-0004/anat/sub-0004_FLAIR.nii.gz",
+        "sub-0004/func/sub-0004_task-rest_bold.nii.gz",
+    )
+    found = read_manifest(tmp_path, role=Role.REAL)
+    assert found.kind == "bids"
+    assert [(r.subject_id, r.session_id) for r in found.records] == [("0003", "1"), ("0004", None)]
+
+
+def test_the_reference_layout_by_role(tmp_path: Path) -> None:
+    touch(tmp_path, "u1/training.png", "u1/gen-0.png", "u2/training.png", "u2/gen-12.png")
+    assert ids(read_manifest(tmp_path, role=Role.REAL)) == ["u1___training", "u2___training"]
+    found = read_manifest(tmp_path, role=Role.SYNTHETIC)
+    assert ids(found) == ["u1___gen-0", "u2___gen-12"]
+    assert [r.subject_id for r in found.records] == ["u1", "u2"]
+
+
+def test_hostile_names_are_carried_verbatim(tmp_path: Path) -> None:
+    names = ["<script>alert(1)<", "quo\"te's.png", "new\nline.png", "=cmd().png"]
+    touch(tmp_path, *(n if n.endswith(".png") else f"{n}.png" for n in names))
+    found = ids(read_manifest(tmp_path, role=Role.REAL))
+    assert sorted(found) == sorted(n if n.endswith(".png") else f"{n}.png" for n in names)
+
+
+def test_links_that_loop_or_leave_are_listed(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    touch(root, "1.png")
+    touch(tmp_path, "secret/2.png")
+    (root / "loop").symlink_to(root)
+    (root / "away").symlink_to(tmp_path / "secret")
+    (root / "self.png").symlink_to(root / "self.png")
+    (root / "gone.png").symlink_to(root / "nothing.png")
+    found = read_manifest(root, role=Role.REAL)
+    assert ids(found) == ["1.png"]
+    assert {r.image_id for r in found.rejected} == {"loop", "away", "self.png", "gone.png"}
+
+
+def test_missing_and_empty_sources_stop(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such folder"):
+        read_manifest(tmp_path / "none", role=Role.REAL)
+    with pytest.raises(InputError, match="holds no image"):
+        read_manifest(tmp_path, role=Role.SYNTHETIC)

@@ -1,0 +1,89 @@
+"""Decoding: once, in order, restartable, whatever is missing."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deepssim_jax.data import store
+from deepssim_jax.data.manifest import Role, read_manifest
+from deepssim_jax.data.preprocess import fit_to_size, quantize
+
+SETTINGS = store.InputSettings(size=(32, 32))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch) -> Path:
+    monkeypatch.setattr(store, "CHUNK", 4)
+    rng = np.random.default_rng(0)
+    root = tmp_path / "images"
+    root.mkdir()
+    for number in range(10):
+        image = rng.integers(0, 255, (40, 50), np.uint8)
+        Image.fromarray(image).save(root / f"{number}.png")
+    (root / "3.png").write_bytes(b"broken")
+    return root
+
+
+def fill(root: Path, directory: Path) -> store.ImageStore:
+    manifest = read_manifest(root, role=Role.REAL)
+    assert sum(len(c.images) for c in store.decode(manifest, directory, settings=SETTINGS)) == 9
+    return store.ImageStore.open(directory)
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def test_images_come_back_in_order(folder: Path, tmp_path: Path) -> None:
+    found = fill(folder, tmp_path / "store")
+    assert found.image_ids == tuple(f"{i}.png" for i in range(10) if i != 3)
+    assert [r.image_id for r in found.rejected] == ["3.png"]
+    images = found.take(np.array([8, 0, 4]))
+    direct = [
+        quantize(
+            fit_to_size(np.asarray(Image.open(folder / f"{i}.png"), np.float32), size=(32, 32))
+        )
+        for i in (9, 0, 5)
+    ]
+    np.testing.assert_array_equal(images, direct)
+
+
+def test_a_stopped_store_goes_on_to_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+    fill(folder, tmp_path / "whole")
+    manifest = read_manifest(folder, role=Role.REAL)
+    stopped = store.decode(manifest, tmp_path / "stopped", settings=SETTINGS)
+    next(stopped)
+    stopped.close()
+    with pytest.raises(ValueError, match="not finished"):
+        store.ImageStore.open(tmp_path / "stopped")
+    fill(folder, tmp_path / "stopped")
+    assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
+
+
+def test_finished_chunks_are_not_decoded_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(folder, tmp_path / "store")
+    monkeypatch.setattr(store, "load_one", lambda *a: pytest.fail("decoded again"))
+    fill(folder, tmp_path / "store")
+
+
+def test_a_changed_file_replaces_the_store(folder: Path, tmp_path: Path) -> None:
+    before = fill(folder, tmp_path / "store")
+    Image.fromarray(np.eye(40, dtype=np.uint8) * 255).save(folder / "0.png")
+    after = fill(folder, tmp_path / "store")
+    assert before.fingerprint != after.fingerprint
+    assert not np.array_equal(before.take(np.array([0])), after.take(np.array([0])))
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (64, 32), (20, 50), (31, 7)])
+def test_the_aspect_is_kept(shape: tuple[int, int]) -> None:
+    image = np.zeros(shape, np.float32)
+    image[2:-2, 2:-2] = 1.0  # a frame: its border is the fill
+    fitted = fit_to_size(image, size=(32, 32))
+    rows, columns = np.flatnonzero(fitted.max(1) > 0.5), np.flatnonzero(fitted.max(0) > 0.5)
+    ratio = (len(rows) / len(columns)) / ((shape[0] - 4) / (shape[1] - 4))
+    assert fitted.shape == (32, 32) and 0.6 < ratio < 1.7
+    assert abs((rows[0] + rows[-1]) - 31) <= 1 and abs((columns[0] + columns[-1]) - 31) <= 1

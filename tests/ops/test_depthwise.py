@@ -1,0 +1,46 @@
+"""Both implementations, values and gradients, against SciPy and each other."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from deepssim_jax.ops.depthwise import depthwise_conv
+
+
+def inputs(size: int = 7) -> tuple[jnp.ndarray, jnp.ndarray]:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 9, 11, 3)).astype(np.float32)
+    return jnp.asarray(x), jnp.asarray(rng.standard_normal((size, size, 3)), jnp.float32)
+
+
+@pytest.mark.parametrize("implementation", ["taps", "xla", None])
+@pytest.mark.parametrize("size", [3, 7])
+def test_equals_scipy(implementation: str | None, size: int) -> None:
+    x, kernel = inputs(size)
+    found = depthwise_conv(x, kernel, implementation=implementation)
+    for n in range(2):
+        for c in range(3):
+            expected = ndimage.correlate(
+                np.asarray(x[n, ..., c]), np.asarray(kernel[..., c]), mode="constant"
+            )
+            np.testing.assert_allclose(found[n, ..., c], expected, atol=1e-4)
+
+
+def test_gradients_agree() -> None:
+    x, kernel = inputs()
+    slopes = [
+        jax.grad(lambda x, k, i=i: jnp.sin(depthwise_conv(x, k, implementation=i)).sum(), (0, 1))(
+            x, kernel
+        )
+        for i in ("taps", "xla")
+    ]
+    for ours, theirs in zip(*slopes, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-4)
+
+
+def test_refuses_other_channels() -> None:
+    x, kernel = inputs()
+    with pytest.raises(ValueError, match=r"\(7, 7, 2\)"):
+        depthwise_conv(x, kernel[..., :2])

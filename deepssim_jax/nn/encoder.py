@@ -104,6 +104,40 @@ def embed(encoder: Encoder, images: Images, *, batch_size: int = 64) -> np.ndarr
     return np.concatenate(out) if out else np.zeros((0, encoder.dim), np.float32)
 
 
+def to_tensors(encoder: Encoder) -> dict[str, np.ndarray]:
+    """The weights under the names that files hold them by."""
+    return {name: np.asarray(leaf) for name, leaf in _flat(encoder.state).items()}
+
+
+def from_tensors(spec: EmbedderSpec, tensors: Mapping[str, np.ndarray]) -> Encoder:
+    """An encoder from `to_tensors`; compare with `tensor_shapes` first."""
+    graph, abstract = _abstract(spec)
+    leaves = [
+        (keys, jnp.asarray(tensors[".".join(map(str, keys))]))
+        for keys, _ in nnx.to_flat_state(abstract)
+    ]
+    return Encoder(graph, nnx.from_flat_state(leaves), spec)
+
+
+def tensor_shapes(spec: EmbedderSpec) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every weight of a specification; nothing is allocated."""
+    return {name: tuple(leaf.shape) for name, leaf in _flat(_abstract(spec)[1]).items()}
+
+
+def misfits(
+    wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]
+) -> list[str]:
+    """All that differs between the weights wanted and the weights found, one phrase each."""
+    wrong = [f"{n}: missing" for n in sorted(wanted.keys() - found.keys())]
+    wrong += [f"{n}: unknown" for n in sorted(found.keys() - wanted.keys())]
+    wrong += [
+        f"{n}: {found[n]} in the file, {wanted[n]} by its specification"
+        for n in sorted(wanted.keys() & found.keys())
+        if wanted[n] != found[n]
+    ]
+    return wrong
+
+
 def _flat(state: nnx.State) -> dict[str, Array]:
     return {".".join(map(str, path)): leaf for path, leaf in nnx.to_flat_state(state)}
 
@@ -116,9 +150,8 @@ def save_encoder(path: str | Path, encoder: Encoder, *, card: Mapping[str, str])
       encoder: what to keep.
       card: what a user should know: data, command, numbers.
     """
-    tensors = {name: np.asarray(leaf) for name, leaf in _flat(encoder.state).items()}
     metadata = {"spec": json.dumps(dataclasses.asdict(encoder.spec)), **card}
-    write_bytes(Path(path), safetensors.numpy.save(tensors, metadata=metadata))
+    write_bytes(Path(path), safetensors.numpy.save(to_tensors(encoder), metadata=metadata))
 
 
 def _file(source: str | Path) -> Path:
@@ -158,26 +191,14 @@ def load_encoder(source: str | Path = "default") -> Encoder:
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             spec = _spec(json.loads(metadata["spec"]))
-            graph, abstract = _abstract(spec)
-            wanted = {name: tuple(leaf.shape) for name, leaf in _flat(abstract).items()}
             found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            wrong = [f"{n}: missing" for n in sorted(wanted.keys() - found.keys())]
-            wrong += [f"{n}: unknown" for n in sorted(found.keys() - wanted.keys())]
-            wrong += [
-                f"{n}: {found[n]} in the file, {wanted[n]} by its specification"
-                for n in sorted(wanted.keys() & found.keys())
-                if wanted[n] != found[n]
-            ]
+            wrong = misfits(tensor_shapes(spec), found)
             if wrong:
                 raise ValueError(f"{path.name} does not fit its specification: {'; '.join(wrong)}")
             tensors = {name: file.get_tensor(name) for name in found}
     except (safetensors.SafetensorError, KeyError, TypeError, OSError) as error:
         raise ValueError(f"{path.name} is no encoder of this package: {error}") from error
-    leaves = [
-        (keys, jnp.asarray(tensors[".".join(map(str, keys))]))
-        for keys, _ in nnx.to_flat_state(abstract)
-    ]
-    return Encoder(graph, nnx.from_flat_state(leaves), spec)
+    return from_tensors(spec, tensors)
 
 
 def _spec(fields: dict) -> EmbedderSpec:

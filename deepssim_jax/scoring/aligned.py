@@ -34,12 +34,14 @@ class AlignedMatches:
 
     `scores` float32 [n, k] are correlations, `indices` int32 [n, k] rows of the references,
     `transforms` int32 [n, k] flat indices of the grid. A row with fewer than k admissible
-    references ends in scores of -2.
+    references ends in scores of -2. `asked` int32 [n, m] are the transformations that fit the
+    references asked for by name.
     """
 
     scores: np.ndarray
     indices: np.ndarray
     transforms: np.ndarray
+    asked: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +51,7 @@ class AlignedIndex:
     grid: SearchGrid
     operator: jax.Array  # [s * s, poses * f * f]
     basis: jax.Array  # [p, c] orthonormal columns
+    features: np.ndarray  # [n, c] the projected references
     tiles: tuple[jax.Array, ...]  # each [c, tile]
     groups: tuple[jax.Array, ...]  # each int32 [tile]; -1 marks padding
     size: int
@@ -102,13 +105,19 @@ class AlignedIndex:
             grid=grid,
             operator=jnp.asarray(search_grid.pose_operator(grid)),
             basis=jnp.asarray(basis),
+            features=features,
             tiles=tuple(tiles),
             groups=tuple(labels),
             size=len(features),
         )
 
     def search(
-        self, queries: Images, *, k: int, groups: np.ndarray | None = None
+        self,
+        queries: Images,
+        *,
+        k: int,
+        groups: np.ndarray | None = None,
+        ask: np.ndarray | None = None,
     ) -> AlignedMatches:
         """The k best references of every query.
 
@@ -116,6 +125,7 @@ class AlignedIndex:
           queries: [n, s, s] low-resolution images.
           k: references wanted; at most as many as there are.
           groups: int [n]; references of the same group are left out (with `build`'s groups).
+          ask: int [n, m] references whose best transformation is wanted whatever their rank.
 
         Returns:
           The matches, in the order of the queries.
@@ -126,13 +136,14 @@ class AlignedIndex:
         labels = (
             np.full(len(queries), -2, np.int32) if groups is None else np.asarray(groups, np.int32)
         )
-        parts = [self._block(*block, k=k) for block in _blocks(queries, labels)]
-        scores, indices, transforms = (
-            np.concatenate(column)[: len(queries)] for column in zip(*parts)
-        )
-        return AlignedMatches(scores=scores, indices=indices, transforms=transforms)
+        ask = np.zeros((len(queries), 0), np.int32) if ask is None else ask
+        parts = [self._block(*block, k=k) for block in _blocks(queries, labels, ask)]
+        columns = (np.concatenate(column)[: len(queries)] for column in zip(*parts))
+        return AlignedMatches(*columns)
 
-    def _block(self, queries: np.ndarray, labels: np.ndarray, *, k: int) -> tuple[np.ndarray, ...]:
+    def _block(
+        self, queries: np.ndarray, labels: np.ndarray, ask: np.ndarray, *, k: int
+    ) -> tuple[np.ndarray, ...]:
         features = _features(queries, self.operator, self.basis, grid=self.grid)
         best: tuple[Array, ...] | None = None
         for number, (tile, groups) in enumerate(zip(self.tiles, self.groups)):
@@ -140,15 +151,16 @@ class AlignedIndex:
             found = (found[0], found[1] + number * tile.shape[1], found[2])
             best = found if best is None else topk.merge(best, found, k=k)
         assert best is not None
-        return tuple(np.asarray(part) for part in best)
+        asked = _best_transforms(features, self.features[ask])
+        return (*(np.asarray(part) for part in best), np.asarray(asked))
 
 
-def _blocks(queries: np.ndarray, labels: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _blocks(*columns: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
     """Blocks of one fixed length, the last one padded, so that nothing compiles twice."""
-    for start in range(0, len(queries), _QUERY_BLOCK):
-        part, label = queries[start : start + _QUERY_BLOCK], labels[start : start + _QUERY_BLOCK]
-        missing = _QUERY_BLOCK - len(part)
-        yield np.pad(part, ((0, missing), (0, 0), (0, 0))), np.pad(label, (0, missing))
+    for start in range(0, len(columns[0]), _QUERY_BLOCK):
+        parts = [column[start : start + _QUERY_BLOCK] for column in columns]
+        missing = _QUERY_BLOCK - len(parts[0])
+        yield tuple(np.pad(p, ((0, missing), *((0, 0),) * (p.ndim - 1))) for p in parts)
 
 
 @functools.partial(jax.jit, static_argnames="grid")
@@ -182,6 +194,12 @@ def _search_tile(
     allowed = (groups[None, :] != labels[:, None]) & (groups[None, :] >= 0)
     scores, indices = jax.lax.top_k(jnp.where(allowed, scores, -2.0), k)
     return scores, indices, jnp.take_along_axis(transforms, indices, axis=1)
+
+
+@jax.jit
+def _best_transforms(features: Array, references: Array) -> Array:
+    """[b, t, c] versions and [b, m, c] references to the best version of each, int32 [b, m]."""
+    return jnp.einsum("btc,bmc->btm", features, references).argmax(1).astype(jnp.int32)
 
 
 def nearest_aligned(

@@ -7,7 +7,7 @@ blocks of queries are journalled, so a killed run goes on where it was.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -135,15 +135,19 @@ def _match_block(
     apart: bool,
 ) -> np.ndarray:
     part = queries.rows(rows)
-    found = index.search(part.low, k=proposals.aligned, groups=part.groups if apart else None)
-    starts = {
-        (q, int(r)): int(t)
-        for q in range(len(rows))
-        for s, r, t in zip(found.scores[q], found.indices[q], found.transforms[q], strict=True)
-        if s > -2.0
+    near = _encoder_proposals(part, references, proposals.encoder, apart)
+    # One pass over the transformed versions of a query serves both kinds of proposals.
+    found = index.search(
+        part.low,
+        k=proposals.aligned,
+        groups=part.groups if apart else None,
+        ask=np.maximum(near, 0),
+    )
+    starts = {(q, int(near[q, i])): int(found.asked[q, i]) for q, i in np.argwhere(near >= 0)}
+    starts |= {
+        (int(q), int(found.indices[q, i])): int(found.transforms[q, i])
+        for q, i in np.argwhere(found.scores > -2.0)
     }
-    for q, r in _encoder_proposals(part, references, proposals.encoder, apart):
-        starts.setdefault((q, r), -1)
     keys = sorted(starts)
     out = np.zeros(len(keys), PAIR)
     if not keys:
@@ -164,21 +168,22 @@ def _match_block(
     return out[np.lexsort((out["reference"], -out["verified"], out["query"]))]
 
 
-def _encoder_proposals(
-    part: Side, references: Side, count: int, apart: bool
-) -> Iterator[tuple[int, int]]:
-    """(row of the block, reference) of the nearest embeddings, own group left out if asked."""
-    if count < 1:
-        return
+def _encoder_proposals(part: Side, references: Side, count: int, apart: bool) -> np.ndarray:
+    """int [n, count]: references with the nearest embeddings, own group left out if asked.
+
+    -1 stands where there are fewer.
+    """
+    out = np.full((len(part), count), -1, np.int64)
     if not apart:
         near = nearest(part.embeddings, references.embeddings, k=min(count, len(references)))
-        yield from ((q, int(r)) for q in range(len(part)) for r in near.indices[q])
-        return
+        out[:, : near.indices.shape[1]] = near.indices
+        return out
     # Own-group references can fill the first places; look past as many as there can be.
     assert part.groups is not None and references.groups is not None
     largest = int(np.bincount(references.groups).max())
     k = min(count + largest, len(references))
     near = nearest(part.embeddings, references.embeddings, k=k)
     for q in range(len(part)):
-        others = [r for r in near.indices[q] if references.groups[r] != part.groups[q]]
-        yield from ((q, int(r)) for r in others[:count])
+        others = near.indices[q][references.groups[near.indices[q]] != part.groups[q]][:count]
+        out[q, : len(others)] = others
+    return out

@@ -115,5 +115,6 @@ def procedural(seed: int = 0) -> Anatomy:
     csf = brain * np.maximum.reduce([sulcus, gap, ventricles])
     grey = (brain - csf) * np.maximum(ribbon, deep)
     white = np.clip(brain - csf - grey, 0, 1)
-    maps = np.stack([csf, grey, white, *_shells(brain > 0.5, spacing)])
+    shells = [shell * (1 - brain) for shell in _shells(brain > 0.5, spacing)]
+    maps = np.stack([csf, grey, white, *shells])
     return Anatomy(maps.astype(np.float32), spacing, "procedural")

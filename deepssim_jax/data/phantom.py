@@ -6,7 +6,9 @@ whatever its contrast, pose, noise or resolution. Images are float32 [n, h, w], 
 
 A position in the image (mm) is moved by the pose, then by smooth displacement fields of three
 scales in turn, and the tissue maps are read where it arrives. Each field's gradient stays below
-one, so that each step, and their composition, is invertible: tissue is moved, never torn.
+one, so that each step, and their composition, is invertible: tissue is moved, never torn. The atlas
+is an average, whose cortex is a blur of many people's; each subject's own folds decide there which
+tissue it is.
 """
 
 import dataclasses
@@ -25,6 +27,10 @@ from deepssim_jax.typing import Array
 _EXTENT = 220.0  # mm, the cube that the random grids span
 # (grid points along an edge, standard deviation in mm): head shape, gyri, folds.
 _SCALES = ((4, 9.0), (8, 4.0), (18, 1.6))
+# How sharply tissues part, and the grid of the subject's own folds.
+_SHARPNESS, _FOLD_POINTS = 3.0, 48
+# The atlas is larger than most people: Lancaster et al., Human Brain Mapping 28, 2007.
+_HEAD = 0.93
 FIELD_OF_VIEW = 205.0  # mm along the longer side
 
 
@@ -32,22 +38,26 @@ class Contrast(enum.Enum):
     """Mean intensity of csf, grey, white, skull and scalp; RANDOM draws its own."""
 
     T1 = (0.12, 0.55, 0.85, 0.05, 0.80)
-    T2 = (0.95, 0.60, 0.38, 0.05, 0.55)
-    FLAIR = (0.12, 0.72, 0.55, 0.05, 0.70)
+    T2 = (0.95, 0.45, 0.32, 0.05, 0.55)
+    FLAIR = (0.15, 0.75, 0.60, 0.05, 0.70)
     RANDOM = None
 
 
 @functools.partial(
-    jax.tree_util.register_dataclass, data_fields=("grids", "size", "texture"), meta_fields=()
+    jax.tree_util.register_dataclass,
+    data_fields=("grids", "size", "folds", "texture"),
+    meta_fields=(),
 )
 @dataclasses.dataclass(frozen=True)
 class Subjects:
-    """n people: displacement grids [n, 3, g, g, g] per scale (mm), head size [n, 3], and a
-    coarse field [n, 24, 24, 24] of variation inside the tissues.
+    """n people: displacement grids [n, 3, g, g, g] per scale (mm), head size [n, 3], a
+    field [n, 48, 48, 48] that shapes the cortex, and a coarse one [n, 24, 24, 24] of variation
+    inside the tissues.
     """
 
     grids: tuple[Array, ...]
     size: Array
+    folds: Array
     texture: Array
 
 
@@ -75,16 +85,17 @@ class Scans:
 
 def sample_subjects(key: Array, n: int) -> Subjects:
     """Draws n people."""
-    keys = jax.random.split(key, len(_SCALES) + 2)
+    keys = jax.random.split(key, len(_SCALES) + 3)
     grids = []
-    for scale_key, (points, deviation) in zip(keys[:-2], _SCALES, strict=True):
+    for scale_key, (points, deviation) in zip(keys[:-3], _SCALES, strict=True):
         grid = deviation * jax.random.normal(scale_key, (n, 3, points, points, points))
         # No displacement may change by more than its own distance between grid points.
         limit = 0.35 * _EXTENT / (points - 1)
         grids.append(limit * jnp.tanh(grid / limit))
     return Subjects(
         grids=tuple(grids),
-        size=1.0 + 0.05 * jnp.clip(jax.random.normal(keys[-2], (n, 3)), -2, 2),
+        size=_HEAD * (1.0 + 0.05 * jnp.clip(jax.random.normal(keys[-3], (n, 3)), -2, 2)),
+        folds=jax.random.normal(keys[-2], (n,) + (_FOLD_POINTS,) * 3),
         texture=jax.random.normal(keys[-1], (n, 24, 24, 24)),
     )
 
@@ -119,8 +130,8 @@ def sample_scans(
         move=pose * 3.0 * jax.random.normal(next(keys), (n, 3)),
         height=5.0 + 4.0 * pose * jax.random.normal(next(keys), (n,)),
         bias=0.12 * jax.random.normal(next(keys), (n, 3)),
-        noise=jax.random.uniform(next(keys), (n,), minval=0.005, maxval=0.03),
-        blur=jax.random.uniform(next(keys), (n,), minval=0.2, maxval=0.7),
+        noise=jax.random.uniform(next(keys), (n,), minval=0.005, maxval=0.04),
+        blur=jax.random.uniform(next(keys), (n,), minval=0.2, maxval=0.9),
         scalp=jax.random.bernoulli(next(keys), float(scalp), (n,)).astype(jnp.float32),
         texture=jax.random.uniform(next(keys), (n,), minval=0.02, maxval=0.05),
     )
@@ -204,16 +215,37 @@ def _render(
     inside = displaced(subjects, _posed(points, scans))
     index = [inside[:, axis] / spacing + (maps.shape[1 + axis] - 1) / 2 for axis in range(3)]
     visible = jnp.stack([jnp.ones_like(scans.scalp)] * 3 + [scans.scalp] * 2, 1)
-    tissues = _read_maps(maps, index)
+    tissues = _folded(_read_maps(maps, index), _field(subjects.folds, inside))
     image = jnp.einsum("n...k,nk->n...", tissues, scans.means * visible)
-    coarse = [(inside[:, axis] / _EXTENT + 0.5) * 23 for axis in range(3)]
-    image = image * (1 + scans.texture[lead] * sample_at(subjects.texture, coarse))
+    image = image * (1 + scans.texture[lead] * _field(subjects.texture, inside))
     field = sum(scans.bias[:, axis][lead] * points[axis][None] / (_EXTENT / 2) for axis in range(3))
     image = image * jnp.exp(field)
     image = gaussian_blur(image, scans.blur, radius=2, spatial_dims=dims)
+    # Brain extraction leaves nothing outside of the brain, not even noise.
+    kept = jnp.maximum(scans.scalp[lead], tissues[..., :3].sum(-1) > 0.3)
     real, imaginary = jax.random.normal(key, (2, n, *shape)) * scans.noise[lead][None]
     # Magnitude of two noisy channels (Gudbjartsson and Patz, MRM 34, 1995).
-    return jnp.clip(jnp.sqrt((image + real) ** 2 + imaginary**2), 0.0, 1.0)
+    return kept * jnp.clip(jnp.sqrt((image + real) ** 2 + imaginary**2), 0.0, 1.0)
+
+
+def _field(grid: Array, points: Array) -> Array:
+    """A subject's field [n, g, g, g] at points [n, 3, *out] mm."""
+    count = grid.shape[-1]
+    return sample_at(grid, [(points[:, a] / _EXTENT + 0.5) * (count - 1) for a in range(3)])
+
+
+def _folded(tissues: Array, folds: Array) -> Array:
+    """Probabilities [n, *out, 5] with csf, grey and white parted along the subject's folds.
+
+    Where the field crosses zero, which it does along winding sheets, the cortex opens into a
+    sulcus; where it is far from zero, white matter reaches into a gyrus.
+    """
+    brain = tissues[..., :3].sum(-1, keepdims=True)
+    depth = jnp.abs(folds)
+    sulcus = jnp.maximum(7.5 - 14.0 * depth, -1.0)
+    push = jnp.stack([sulcus, jnp.zeros_like(depth), 3.0 * (depth - 0.7)], -1)
+    parted = jax.nn.softmax(_SHARPNESS * jnp.log(tissues[..., :3] + 0.02) + push, axis=-1)
+    return jnp.concatenate([parted * brain, tissues[..., 3:]], -1)
 
 
 @functools.partial(jax.jit, static_argnames=("size", "spacing"))

@@ -286,10 +286,13 @@ def _conclude(
         "unreadable_synthetic": len(synthetic.rejected),
     }
     copy_rate = decide.clopper_pearson(copies, len(synthetic), level=level)
-    verdict, reasons = conclusion.verdict(counts, classes, copy_rate, holdout_rate, evidence)
+    numbers = (counts, classes, copy_rate, holdout_rate, evidence)
+    verdict, reasons = conclusion.verdict(*numbers)
+    _, reasons_to_share = conclusion.verdict(*numbers, count=conclusion.suppressed)
     return AuditResult(
         verdict=verdict,
         reasons=reasons,
+        reasons_to_share=reasons_to_share,
         counts=counts,
         thresholds=thresholds,
         classes=classes,

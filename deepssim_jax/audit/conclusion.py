@@ -1,5 +1,7 @@
 """From numbers to a verdict, and the sentences around it."""
 
+from collections.abc import Callable
+
 from scipy import stats
 
 from deepssim_jax.audit.calibration import Evidence
@@ -10,6 +12,13 @@ from deepssim_jax.scoring import decide
 MAX_UNREADABLE = 0.01
 # Below this lower bound on the planted recall, finding nothing says nothing.
 MIN_RECALL = 0.8
+# A count of patients' images from 1 to below this could point to a person.
+SMALL = 5
+
+
+def suppressed(value: int) -> str:
+    """A count as it may be given away."""
+    return f"fewer than {SMALL}" if 0 < value < SMALL else f"{value:,}"
 
 
 def verdict(
@@ -18,6 +27,8 @@ def verdict(
     rate: decide.Proportion,
     holdout: decide.Proportion | None,
     evidence: Evidence,
+    *,
+    count: Callable[[int], str] = "{:,}".format,
 ) -> tuple[Verdict, tuple[str, ...]]:
     """The verdict, and in full sentences why, and what would be needed for a clearer one.
 
@@ -27,12 +38,13 @@ def verdict(
       rate: share of synthetic images called copies.
       holdout: the same share of held-out images, if there are any.
       evidence: thresholds and what the detector is worth.
+      count: how counts are written; `suppressed` for what is given away.
     """
     reasons = []
     unread = counts["unreadable_real"]
     if unread:
         reasons.append(
-            f"{unread} real {_images(unread)} could not be read; copies of them cannot be detected."
+            f"{count(unread)} real {_images(unread)} could not be read; copies of them cannot be detected."
         )
     if rate.count:
         chance = holdout or evidence.thresholds.false_rate
@@ -43,7 +55,7 @@ def verdict(
             if p > 0.05:
                 return Verdict.INCONCLUSIVE, (
                     *reasons,
-                    f"{rate.count} near {_images(rate.count)} reached the threshold, which is no more "
+                    f"{count(rate.count)} near {_images(rate.count)} reached the threshold, which is no more "
                     f"than unrelated images would by chance (binomial p = {p:.2f}). Look at the pairs; "
                     "more real or held-out images would sharpen this.",
                 )

@@ -18,12 +18,12 @@ import numpy as np
 from PIL import Image
 
 from deepssim_jax.audit import figures
+from deepssim_jax.audit.conclusion import SMALL, suppressed
 from deepssim_jax.audit.console import WORDS
 from deepssim_jax.audit.result import AuditResult, GalleryItem, Match
 from deepssim_jax.files import write_bytes
 from deepssim_jax.scoring.decide import Proportion
 
-SMALL = 5
 _FLIPS = {
     "horizontal": "mirrored left-right",
     "vertical": "mirrored top-bottom",
@@ -79,9 +79,7 @@ def _render(
         lstrip_blocks=True,
     )
 
-    def alias(identifier: str | None) -> str:
-        if identifier is None:
-            return "unknown"
+    def alias(identifier: str) -> str:
         if not share:
             return identifier
         return hmac.new(salt, identifier.encode(), hashlib.sha256).hexdigest()[:10]
@@ -89,7 +87,9 @@ def _render(
     copied = collections.Counter(
         (m.subject_id or m.real_id) for m in result.nearest if m.label.value != "unrelated"
     )
-    ordered = sorted(copied.items(), key=lambda item: (-item[1], item[0]))
+    rows = sorted(((alias(name), times) for name, times in copied.items()), key=_most_first)
+    if share and len(rows) < SMALL:  # the length of the list would say how many
+        rows = []
     excluded = collections.Counter(
         (item.role, item.reason if not share else "could not be read") for item in result.exclusions
     )
@@ -102,21 +102,31 @@ def _render(
         figure=figures.histogram(result.distributions, result.thresholds) if not share else None,
         legend=figures.legend(result.distributions),
         headline=_headline(result, share=share),
+        reasons=result.reasons_to_share if share else result.reasons,
+        classes=_class_counts(result, share=share),
         people="patients" if result.subjects_known else "real images",
-        copied=[] if share else [(alias(name), times) for name, times in ordered[:_MOST_COPIED]],
-        copied_more=max(0, len(ordered) - _MOST_COPIED),
+        copied=rows[:_MOST_COPIED],
+        copied_more=max(0, len(rows) - _MOST_COPIED),
         excluded=sorted((role, reason, count) for (role, reason), count in excluded.items()),
         proportion=_proportion_text(share),
         count=_count_text(share),
-        salted=alias,
     )
 
 
-def _count_text(share: bool) -> Callable[[int], str]:
-    def text(value: int) -> str:
-        return f"fewer than {SMALL}" if share and 0 < value < SMALL else f"{value:,}"
+def _most_first(row: tuple[str, int]) -> tuple[int, str]:
+    return -row[1], row[0]
 
-    return text
+
+def _count_text(share: bool) -> Callable[[int], str]:
+    return suppressed if share else "{:,}".format
+
+
+def _class_counts(result: AuditResult, *, share: bool) -> tuple[str, str]:
+    """How many exact and near copies. Beside the total, one small count gives away the other."""
+    exact, near = result.classes["exact_duplicate"], result.classes["near_duplicate"]
+    if share and (0 < exact < SMALL or 0 < near < SMALL):
+        return "not shown", "not shown"
+    return f"{exact:,}", f"{near:,}"
 
 
 def _proportion_text(share: bool) -> Callable[[Proportion], str]:

@@ -99,13 +99,15 @@ class AuditResult:
     """Everything an audit says. See the module for units.
 
     `counts` has the keys real, synthetic, holdout, unreadable_real, unreadable_synthetic;
-    `reasons` says in full sentences why the verdict is what it is and what would be needed;
+    `reasons` says in full sentences why the verdict is what it is and what would be needed, and
+    `reasons_to_share` the same without small counts;
     `distributions` holds best-match verified scores under "synthetic_to_real",
     "holdout_to_real" (may be absent) and "real_to_real" (between different patients).
     """
 
     verdict: Verdict
     reasons: tuple[str, ...]
+    reasons_to_share: tuple[str, ...]
     counts: Mapping[str, int]
     thresholds: Thresholds
     classes: Mapping[str, int]

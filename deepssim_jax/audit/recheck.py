@@ -66,9 +66,9 @@ def recheck(directory: Path, *, on_progress: Progress = lambda done, total, what
     for number, row in enumerate(rows, start=1):
         record = records.get((row["role"], _plain(row["image_id"])))
         if record is None:
-            problems.append(f"{row['role']} {row['image_id']}: the image is gone")
+            problems.append(f"inputs.csv, image {number} ({row['role']}): the file is gone")
         elif store.file_hash(record) != row["sha256"]:
-            problems.append(f"{row['role']} {row['image_id']}: the image was changed")
+            problems.append(f"inputs.csv, image {number} ({row['role']}): the file was changed")
         on_progress(number, len(rows), "hashing images")
     pairs = list(_rows(directory / "pairs.csv"))
     side = settings["size"]

@@ -5,6 +5,8 @@
 `deepssim score` compares two stores. Run again after a stop, or after files were added, it goes on.
 """
 
+import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -44,8 +46,10 @@ def main(argv: Sequence[str]) -> int:
         `ExitCode.DONE`.
     """
     del argv
+    from deepssim_jax.audit.tables import cell
     from deepssim_jax.data.manifest import Role, read_manifest
     from deepssim_jax.data.store import InputSettings
+    from deepssim_jax.files import write_bytes
     from deepssim_jax.nn import encoder as encoders
     from deepssim_jax.scoring.embed import build_side
 
@@ -62,14 +66,19 @@ def main(argv: Sequence[str]) -> int:
             on_progress=on_progress,
             what=f"embedding {_ROLE.value}",
         )
-    for item in images.rejected:
-        console.error(f"not read: {item.image_id}: {item.reason}")
+    # Names of files can be names of patients: they go into a table, never on the screen.
+    listing = io.StringIO()
+    writer = csv.writer(listing, lineterminator="\n")
+    writer.writerow(["image_id", "reason"])
+    writer.writerows([[cell(item.image_id), cell(item.reason)] for item in images.rejected])
+    not_read = Path(_OUT.value) / "not_read.csv"
+    write_bytes(not_read, listing.getvalue().encode())
     console.finish(
         [
             ("images", len(side)),
             ("not read", len(images.rejected)),
             ("dimensions", side.embeddings.shape[1]),
         ],
-        written=[_OUT.value],
+        written=[_OUT.value, *([not_read] if images.rejected else [])],
     )
     return ExitCode.DONE

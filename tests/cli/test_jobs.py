@@ -1,0 +1,231 @@
+"""The commands as a user runs them: in a process of their own, on folders with bad files in them."""
+
+import csv
+import gzip
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.audit import planted
+from tests.data.test_readers import bomb, png_header
+
+PATIENT = "Mustermann"
+NAMES = ("quote'\"s.png", "new\nline.png", "<script>alert(1)</script>", "a..\\..\\up.png")
+
+
+def deepssim(*arguments: str | Path) -> subprocess.CompletedProcess:
+    """Runs a command and returns what it printed."""
+    return subprocess.run(
+        [sys.executable, "-m", "deepssim_jax", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def add_bad_files(real: Path, synthetic: Path) -> dict[str, str]:
+    """Adds what people's folders hold: {name on the synthetic side: words of its reason}."""
+    whole = sorted(synthetic.glob("other_*"))[0]
+    contents = {
+        "truncated.png": (whole.read_bytes()[:-9000], "truncated"),
+        "text.png": (b"this is no picture\n", "no PNG"),
+        "empty.png": (b"", "0 bytes"),
+        "huge.png": (png_header(60_000, 60_000), "60,000 x 60,000"),
+    }
+    reasons = {}
+    for name, (data, words) in contents.items():
+        (synthetic / name).write_bytes(data)
+        reasons[name] = words
+    Image.fromarray(np.zeros((64, 64), np.uint8)).save(synthetic / "black.png")
+    np.save(synthetic / "nan.npy", np.full((32, 32), np.nan))
+    nibabel.save(
+        nibabel.Nifti1Image(np.random.default_rng(0).uniform(size=(4, 4, 4, 2)), np.eye(4)),
+        synthetic / "four.nii.gz",
+    )
+    bomb(synthetic, declared=100, zeros=60_000_000)
+    reasons |= {
+        "black.png": "constant",
+        "nan.npy": "not finite",
+        "four.nii.gz": "4 dimensions",
+        "bomb.nii.gz": "inflates to more",
+    }
+    # Hostile names on readable images.
+    (synthetic / "<script>alert(1)<").mkdir()
+    for name in (*NAMES[:2], f"{NAMES[2].replace('/', '_')}.png", NAMES[3]):
+        shutil.copy(whole, synthetic / name)
+    (synthetic / "loop").symlink_to(synthetic, target_is_directory=True)
+    reasons["loop"] = "link"
+    (real / f"00000000_{PATIENT}.png").write_bytes(gzip.compress(b"no picture"))
+    return reasons
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory, data_dir: Path) -> tuple[Path, dict[str, str], dict[str, str]]:
+    root = tmp_path_factory.mktemp("jobs")
+    truth = planted.write_films(data_dir / "cxr", root, real=60, copies=10, others=20, seed=9)
+    return root, truth, add_bad_files(root / "real", root / "synthetic")
+
+
+@pytest.fixture(scope="module")
+def audited(folders) -> tuple[Path, subprocess.CompletedProcess]:
+    root, _, _ = folders
+    run = deepssim(
+        "audit",
+        f"--real={root / 'real'}",
+        f"--synthetic={root / 'synthetic'}",
+        "--subject_regex=^([0-9]+)_",
+        f"--out={root / 'out'}",
+    )
+    return root / "out", run
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_an_audit_goes_on_past_every_bad_file(folders, audited) -> None:
+    _, truth, reasons = folders
+    out, run = audited
+    assert run.returncode == 0, run.stderr
+    rows = {r["image_id"]: r for r in table(out / "inputs.csv") if r["status"] == "excluded"}
+    for name, words in reasons.items():
+        assert words in rows[name]["reason"], name
+    assert len(rows) == len(reasons) + 1
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["counts"]["unreadable_real"] == 1
+    assert summary["counts"]["unreadable_synthetic"] == len(reasons)
+    assert "cannot be detected" in (out / "report.html").read_text()
+    read = {r["synthetic_id"]: r for r in table(out / "nearest.csv")}
+    assert {name for name in read if name in truth} == truth.keys()
+    assert {n for n, r in read.items() if r["label"] != "unrelated"} == truth.keys()
+
+
+def test_hostile_names_come_through_whole_and_harmless(audited) -> None:
+    out, _ = audited
+    ids = {r["synthetic_id"] for r in table(out / "nearest.csv")}
+    assert {NAMES[0], NAMES[1], NAMES[3]} <= ids
+    for name in ("report.html", "report_share.html"):
+        assert "<script" not in (out / name).read_text()
+    assert not (out.parent.parent / "up.png").exists()
+
+
+def test_nothing_printed_and_nothing_shared_names_a_patient(audited) -> None:
+    out, run = audited
+    shared = (out / "report_share.html").read_text()
+    for text in (run.stdout, run.stderr, shared):
+        assert PATIENT not in text and "copy_00" not in text and "other_" not in text
+
+
+def test_verify_finds_the_audit_whole_and_then_not(folders, audited, tmp_path: Path) -> None:
+    root, truth, _ = folders
+    out, _ = audited
+    good = deepssim("verify", out)
+    assert good.returncode == 0, good.stderr
+    victim = root / "real" / sorted(truth.values())[0]
+    before = victim.read_bytes()
+    try:
+        Image.fromarray(np.eye(64, dtype=np.uint8) * 255).save(victim)
+        changed = deepssim("verify", out)
+    finally:
+        victim.write_bytes(before)
+    assert changed.returncode == 1
+    assert "was changed" in changed.stderr and victim.name not in changed.stderr
+
+
+def test_a_policy_and_a_missing_verdict_have_their_status(folders, audited, tmp_path: Path) -> None:
+    root, _, _ = folders
+    out, _ = audited
+    common = [f"--real={root / 'real'}", "--subject_regex=^([0-9]+)_"]
+    policy = deepssim(
+        "audit",
+        *common,
+        f"--synthetic={root / 'synthetic'}",
+        f"--out={out}",
+        "--max_copy_rate=0.01",
+    )
+    assert policy.returncode == 3, policy.stderr
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    films = sorted((root / "real").glob("[0-9]*_0*"))
+    shutil.copy(films[0], tmp_path / "one")
+    shutil.copy(films[-1], tmp_path / "two")
+    few = deepssim(
+        "audit",
+        f"--real={tmp_path / 'one'}",
+        f"--synthetic={tmp_path / 'two'}",
+        f"--out={tmp_path / 'few'}",
+    )
+    assert few.returncode == 4, few.stderr
+    assert "inconclusive" in few.stdout.lower()
+
+
+def test_folders_that_cannot_work_stop_with_two(folders, tmp_path: Path) -> None:
+    root, _, _ = folders
+    (tmp_path / "empty").mkdir()
+    real = root / "real"
+    for synthetic, words in (
+        (tmp_path / "empty", "holds no image"),
+        (tmp_path / "missing", "no such folder"),
+        (real, "--allow_same"),
+    ):
+        run = deepssim(
+            "audit", f"--real={real}", f"--synthetic={synthetic}", f"--out={tmp_path / 'out'}"
+        )
+        assert run.returncode == 2
+        assert words in run.stderr and "Traceback" not in run.stderr
+
+
+def test_embed_and_score_give_the_candidates_of_the_audit(folders, audited, tmp_path: Path) -> None:
+    root, truth, reasons = folders
+    out, _ = audited
+    for role in ("real", "synthetic"):
+        run = deepssim(
+            "embed", f"--images={root / role}", f"--role={role}", f"--out={tmp_path / role}"
+        )
+        assert run.returncode == 0, run.stderr
+        assert "other_" not in run.stdout + run.stderr
+    assert {r["image_id"] for r in table(tmp_path / "synthetic" / "not_read.csv")} == reasons.keys()
+    run = deepssim(
+        "score",
+        f"--real={tmp_path / 'real'}",
+        f"--synthetic={tmp_path / 'synthetic'}",
+        f"--out={tmp_path / 'scores'}",
+    )
+    assert run.returncode == 0, run.stderr
+    best: dict[str, dict[str, str]] = {}
+    for row in table(tmp_path / "scores" / "candidates.csv"):
+        best.setdefault(row["synthetic_id"], row)
+    nearest = {r["synthetic_id"]: r for r in table(out / "nearest.csv")}
+    assert best.keys() == nearest.keys()
+    for name, row in nearest.items():
+        assert best[name]["real_id"] == row["real_id"]
+        assert best[name]["verified"] == row["verified_score"]
+
+
+def test_the_demo_without_the_atlas(tmp_path: Path) -> None:
+    """The procedural head serves where the phantom extra is missing; every copy is found."""
+    blocked = tmp_path / "blocked"
+    blocked.mkdir()
+    (blocked / "sitecustomize.py").write_text(
+        "import importlib.util as u\n"
+        "f = u.find_spec\n"
+        "u.find_spec = lambda n, p=None: None if n == 'nilearn' else f(n, p)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-m", "deepssim_jax", "demo", f"--out={tmp_path / 'demo'}"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(blocked), os.environ["PYTHONPATH"]])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "procedural" in run.stdout and "30 of 30" in run.stdout and "0 of 90" in run.stdout

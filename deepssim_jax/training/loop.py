@@ -80,7 +80,7 @@ def train(
         state = checkpoints.restore(abstract(state)) or state
         start = int(state.step)
         records = Records(workdir / "metrics.jsonl", step=start)
-        step, predict = trainer.compiled()
+        step, predict = trainer.compiled
         try:
             for number in range(start, config.steps):
                 batch = jax.device_put(maker(number), parallel.batch_sharding(mesh))

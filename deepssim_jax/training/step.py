@@ -99,9 +99,10 @@ class Trainer:
         value, gradients = jax.value_and_grad(loss)(state.params)
         updates, optimizer = self.optimizer.update(gradients, state.optimizer, state.params)
         params: Any = optax.apply_updates(state.params, updates)
-        metrics = {"loss": value, "gradient_norm": optax.global_norm(gradients)}
+        metrics = {"loss": value, "gradient_norm": optax.tree.norm(gradients)}
         return TrainState(state.step + 1, params, optimizer), metrics
 
+    @functools.cached_property
     def compiled(self) -> tuple[Callable, Callable]:
         """The jitted step, which donates its state, and the jitted predict."""
         return jax.jit(self.step, donate_argnums=0), jax.jit(self.predict)

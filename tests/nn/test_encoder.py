@@ -1,0 +1,85 @@
+"""Networks and their files."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+import deepssim_jax as ds
+from deepssim_jax.nn import encoder as encoders
+from deepssim_jax.nn.embedder import EmbedderSpec
+
+
+@pytest.fixture(scope="module")
+def shipped() -> ds.Encoder:
+    return ds.load_encoder("default")
+
+
+def images(n: int = 5, size: int = 96) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(n, size, size)).astype(np.float32).cumsum(1)
+
+
+def parameters(spec: EmbedderSpec) -> int:
+    return sum(int(np.prod(shape)) for shape in encoders.tensor_shapes(spec).values())
+
+
+def test_specifications_have_the_published_sizes() -> None:
+    """ConvNeXt-Base and -Tiny have 87.6 and 27.8 million parameters without their classifiers."""
+    assert parameters(EmbedderSpec.base()) == pytest.approx(88.2e6, rel=0.01)
+    assert parameters(EmbedderSpec.tiny()) == pytest.approx(29.3e6, rel=0.01)
+    assert 3.5e6 < parameters(EmbedderSpec.nano()) < 4.5e6
+
+
+def test_the_shipped_file_is_small_and_safe() -> None:
+    path = Path(encoders.__file__).parent.parent / "weights" / "nano.safetensors"
+    assert path.stat().st_size <= 16_000_000
+    assert (path.parent / "README.md").read_text().startswith("# nano.safetensors")
+
+
+def test_embeddings_know_neither_batch_nor_scale(shipped: ds.Encoder) -> None:
+    given = images()
+    found = ds.embed(shipped, given)
+    assert found.shape == (5, 256) and found.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1.0, atol=1e-5)
+    np.testing.assert_allclose(ds.embed(shipped, given, batch_size=2), found, atol=1e-5)
+    np.testing.assert_allclose(ds.embed(shipped, 7 * given + 100), found, atol=1e-4)
+    np.testing.assert_allclose(ds.embed(shipped, given[::-1]), found[::-1], atol=1e-5)
+    assert ds.embed(shipped, given[:0]).shape == (0, 256)
+
+
+def test_wrong_shapes_say_the_remedy(shipped: ds.Encoder) -> None:
+    with pytest.raises(ValueError, match="add a leading axis"):
+        ds.embed(shipped, images()[0])
+
+
+def test_a_file_that_does_not_fit_is_refused_with_everything_wrong(
+    shipped: ds.Encoder, tmp_path: Path
+) -> None:
+    good = tmp_path / "good.safetensors"
+    encoders.save_encoder(good, shipped, card={})
+    tensors = safetensors.numpy.load_file(good)
+    with safetensors.safe_open(good, framework="numpy") as file:
+        metadata = file.metadata()
+    del tensors["first.bias"]
+    tensors["extra"] = np.zeros(1, np.float32)
+    tensors["second.bias"] = np.zeros(3, np.float32)
+    bad = tmp_path / "bad.safetensors"
+    safetensors.numpy.save_file(tensors, bad, metadata=metadata)
+    with pytest.raises(ValueError, match=r"first.bias: missing; extra: unknown; second.bias"):
+        ds.load_encoder(bad)
+    (tmp_path / "text.safetensors").write_text("not safetensors")
+    with pytest.raises(ValueError, match=r"text\.safetensors"):
+        ds.load_encoder(tmp_path / "text.safetensors")
+    with pytest.raises(ValueError, match=r"missing\.safetensors"):
+        ds.load_encoder(tmp_path / "missing.safetensors")
+
+
+def test_files_give_back_what_was_saved(shipped: ds.Encoder, tmp_path: Path) -> None:
+    path = tmp_path / "e.safetensors"
+    encoders.save_encoder(path, shipped, card={"data": "none"})
+    loaded = ds.load_encoder(path)
+    assert loaded.spec == shipped.spec
+    assert dataclasses.asdict(loaded.spec) == dataclasses.asdict(EmbedderSpec.nano())
+    np.testing.assert_array_equal(ds.embed(loaded, images()), ds.embed(shipped, images()))

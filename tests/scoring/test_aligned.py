@@ -1,0 +1,193 @@
+"""The search over transformations, and verification, on images moved by SciPy."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+import deepssim_jax as ds
+from deepssim_jax.ops import search_grid
+from deepssim_jax.ops.intensity import zscore
+from deepssim_jax.ops.search_grid import FLIP_NAMES, SearchGrid
+from deepssim_jax.scoring import aligned, plant
+from deepssim_jax.scoring.aligned import AlignedIndex
+from deepssim_jax.scoring.embed import features
+from deepssim_jax.scoring.match import BLOCK, PAIR, Proposals, Side, best_matches, match
+
+SIZE, GRID = 64, SearchGrid()
+
+
+def blobs(n: int, seed: int = 0) -> np.ndarray:
+    """Smooth random images, all different."""
+    rng = np.random.default_rng(seed)
+    out = ndimage.gaussian_filter(rng.normal(size=(n, SIZE, SIZE)), (0, 3, 3))
+    return (out / out.std((1, 2), keepdims=True)).astype(np.float32)
+
+
+def moved(
+    image: np.ndarray, *, degrees: float, zoom: float, shift: tuple[float, float], flip: bool
+):
+    """Turned, zoomed, moved and mirrored, the edge repeated."""
+    angle = np.deg2rad(degrees)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / zoom
+    centre = (np.array(image.shape) - 1) / 2
+    offset = centre - turn @ (centre + np.array(shift))
+    out = ndimage.affine_transform(image, turn, offset=offset, order=1, mode="nearest")
+    return out[:, ::-1] if flip else out
+
+
+def low(images: np.ndarray) -> np.ndarray:
+    return np.asarray(search_grid.low_resolution(zscore(images), grid=GRID))
+
+
+def copies_of(images: np.ndarray, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return np.stack(
+        [
+            moved(
+                image,
+                degrees=rng.uniform(-12, 12),
+                zoom=rng.uniform(0.9, 1.1),
+                shift=tuple(rng.uniform(-4, 4, 2)),
+                flip=bool(number % 2),
+            )
+            for number, image in enumerate(images)
+        ]
+    )
+
+
+def test_the_original_is_first_whatever_was_done_to_the_copy() -> None:
+    real = blobs(40)
+    chosen = np.arange(0, 40, 3)
+    found = ds.nearest_aligned(copies_of(real[chosen], 1), real, k=3)
+    np.testing.assert_array_equal(found.indices[:, 0], chosen)
+    assert found.scores[:, 0].min() > found.scores[:, 1].max()
+    assert np.all(np.diff(found.scores, axis=1) <= 0)
+
+
+def test_every_pair_has_its_exact_maximum_over_the_grid() -> None:
+    """With as many components as pixels the index equals the direct search of each pair."""
+    queries, real = low(blobs(3, 5)), low(blobs(4, 6))
+    pixels = int(search_grid.disc(GRID).sum())
+    found = AlignedIndex.build(real, components=pixels).search(queries, k=4)
+    vectors = np.asarray(search_grid.disc_vectors(real, grid=GRID))
+    versions = np.asarray(search_grid.posed(queries, search_grid.pose_operator(GRID), grid=GRID))[
+        :, :, search_grid.window_indices(GRID)
+    ]
+    versions = versions - versions.mean(-1, keepdims=True)
+    versions /= np.linalg.norm(versions, axis=-1, keepdims=True)
+    direct = np.einsum("qpsx,rx->qrps", versions, vectors).reshape(3, 4, -1)
+    for q in range(3):
+        order = np.argsort(-direct[q].max(-1))
+        np.testing.assert_array_equal(found.indices[q], order)
+        np.testing.assert_allclose(found.scores[q], direct[q].max(-1)[order], atol=1e-4)
+        np.testing.assert_array_equal(found.transforms[q], direct[q].argmax(-1)[order])
+
+
+def test_neither_tiles_nor_order_nor_blocks_show(monkeypatch) -> None:
+    queries, real = low(blobs(11, 1)), low(blobs(300, 2))
+    whole = AlignedIndex.build(real).search(queries, k=5)
+    backwards = AlignedIndex.build(real).search(queries[::-1], k=5)
+    monkeypatch.setattr(aligned, "_REFERENCE_TILE", 128)
+    tiled = AlignedIndex.build(real).search(queries, k=5)
+    for name in ("indices", "transforms"):
+        np.testing.assert_array_equal(getattr(tiled, name), getattr(whole, name))
+        np.testing.assert_array_equal(getattr(backwards, name)[::-1], getattr(whole, name))
+    np.testing.assert_allclose(tiled.scores, whole.scores, atol=1e-5)
+
+
+def test_groups_are_left_out_and_those_asked_for_are_answered() -> None:
+    real = low(blobs(12))
+    groups = np.arange(12) // 3
+    index = AlignedIndex.build(real, groups=groups)
+    found = index.search(real, k=9, groups=groups, ask=np.arange(12)[:, None])
+    assert not np.any(groups[found.indices] == groups[:, None])
+    plain = AlignedIndex.build(real).search(real, k=1)
+    np.testing.assert_array_equal(plain.indices[:, 0], np.arange(12))
+    np.testing.assert_array_equal(found.asked[:, 0], plain.transforms[:, 0])
+    short = index.search(real[:1], k=12, groups=groups[:1])
+    assert (short.scores[0] == -2).sum() == 3
+
+
+def test_a_wrong_size_says_how_to_make_it() -> None:
+    with pytest.raises(ValueError, match="shrink"):
+        AlignedIndex.build(blobs(2))
+
+
+def test_verification_recovers_the_transformation() -> None:
+    real = blobs(6, 3)
+    synthetic = np.stack([moved(x, degrees=8, zoom=1.05, shift=(2, -3), flip=True) for x in real])
+    found = ds.verify_pairs(synthetic, real)
+    assert found.score.min() > 0.95
+    assert {FLIP_NAMES[i] for i in found.flip} == {"horizontal"}
+    np.testing.assert_allclose(np.abs(found.rotation_deg), 8, atol=0.5)
+    np.testing.assert_allclose(found.scale, 1.05, atol=0.01)
+    strangers = ds.verify_pairs(synthetic, np.roll(real, 1, axis=0))
+    assert strangers.score.max() < 0.8
+
+
+def test_a_pair_scores_the_same_alone_and_in_any_company() -> None:
+    real, synthetic = blobs(35, 3), copies_of(blobs(35, 3), 4)
+    together = ds.verify_pairs(synthetic, real)
+    alone = ds.verify_pairs(synthetic[33:34], real[33:34])
+    assert alone.score[0] == pytest.approx(float(together.score[33]), abs=1e-5)
+    assert alone.start[0] == together.start[33]
+
+
+def test_equal_images_score_one_and_flat_ones_nothing() -> None:
+    real = blobs(2)
+    real[1] = 5.0
+    found = ds.verify_pairs(real, real)
+    assert found.score[0] == pytest.approx(1.0, abs=1e-3)
+    assert found.score[1] == 0.0
+
+
+def test_planted_copies_are_what_they_are_called() -> None:
+    real = blobs(16)
+    exact = plant.exact_copies(real, seed=0)
+    near = plant.near_copies(real, np.roll(real, 1, axis=0), seed=0)
+    np.testing.assert_array_equal(exact, plant.exact_copies(real, seed=0))
+    scores = [ds.verify_pairs(x, real).score for x in (exact, near, np.roll(exact, 1, axis=0))]
+    assert np.median(scores[0]) > 0.97
+    assert np.median(scores[1]) < np.median(scores[0])
+    assert np.median(scores[2]) < np.median(scores[1])
+
+
+def side(images: np.ndarray, groups: np.ndarray | None = None) -> Side:
+    embeddings, small = features(images, ds.load_encoder("default"))
+    return Side(take=lambda rows: images[rows], low=small, embeddings=embeddings, groups=groups)
+
+
+def test_matching_goes_on_where_it_stopped_and_keeps_its_bytes(tmp_path) -> None:
+    real = blobs(30)
+    synthetic = np.concatenate([copies_of(real, 7), blobs(BLOCK, 8)])
+    whole = match(side(synthetic), side(real), journal=tmp_path / "a")
+    best = best_matches(whole, len(synthetic))
+    np.testing.assert_array_equal(best["reference"][:30], np.arange(30))
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "pairs-000001.npy").write_bytes(
+        (tmp_path / "a" / "pairs-000001.npy").read_bytes()
+    )
+    np.testing.assert_array_equal(match(side(synthetic), side(real), journal=tmp_path / "b"), whole)
+    assert whole.dtype == PAIR
+    keys = list(zip(whole["query"], -whole["verified"], whole["reference"]))
+    assert keys == sorted(keys)
+
+
+def test_apart_leaves_the_own_patient_out(tmp_path) -> None:
+    real = blobs(12)
+    groups = (np.arange(12) // 2).astype(np.int32)
+    one = side(real, groups)
+    pairs = match(one, one, journal=tmp_path / "a", apart=True, proposals=Proposals(3, 2))
+    assert len(pairs) and not np.any(groups[pairs["query"]] == groups[pairs["reference"]])
+    with pytest.raises(ValueError, match="groups"):
+        match(dataclasses.replace(one, groups=None), one, journal=tmp_path / "b", apart=True)
+
+
+def test_best_matches_of_queries_without_a_pair() -> None:
+    pairs = np.zeros(2, PAIR)
+    pairs["query"], pairs["reference"], pairs["verified"] = 1, [4, 5], [0.9, 0.2]
+    best = best_matches(pairs, 3)
+    assert best["reference"].tolist() == [-1, 4, -1]
+    assert best["verified"].tolist() == [-1.0, pytest.approx(0.9), -1.0]

@@ -84,6 +84,13 @@ def verdict(
         f"No copy was found among {rate.total} images; the share of copies that a generator like this "
         f"makes is below {rate.high:.2%} at {rate.level:.0%} confidence."
     )
+    near = evidence.thresholds.planted_near_recall
+    if near is not None and near.low < MIN_RECALL:
+        missed = ": most such copies would have been missed" if near.value < 0.5 else ""
+        reasons.append(
+            "This holds for copies of whole images. Of copies of which 8 to 25 % of the area was "
+            f"replaced, planted into these images, {near.count} of {near.total} were found{missed}."
+        )
     return Verdict.NONE_FOUND_WITHIN_LIMITS, tuple(reasons)
 
 

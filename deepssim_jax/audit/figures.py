@@ -18,8 +18,11 @@ SERIES = {
     "synthetic_to_real": ("synthetic with real", "sr"),
 }
 _WIDTH, _HEIGHT = 640, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 14, 34, 46
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 34, 46
 _BINS = 48
+# Pixels from one label of the axis to the next, and for the word behind the last mark, at the size
+# that text has on a phone.
+_LABEL, _WORD = 52, 70
 
 
 def _z(score: np.ndarray) -> np.ndarray:
@@ -36,6 +39,8 @@ def histogram(distributions: Mapping[str, np.ndarray], thresholds: Thresholds) -
     marks = _z(np.array([thresholds.near, thresholds.exact]))
     everything = np.concatenate([*shown.values(), marks])
     low, high = float(everything.min()) - 0.05, float(everything.max()) + 0.1
+    room = (float(marks.max()) - low) / (1 - _WORD / (_WIDTH - _LEFT - _RIGHT))
+    high = max(high, low + room)
     edges = np.linspace(low, high, _BINS + 1)
     shares = {n: np.histogram(v, edges)[0] / len(v) for n, v in shown.items()}
     top = max(float(s.max()) for s in shares.values()) * 1.08
@@ -50,9 +55,11 @@ def histogram(distributions: Mapping[str, np.ndarray], thresholds: Thresholds) -
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="Histogram of best-match '
         'scores" class="figure">'
     ]
+    last = -_LABEL
     for tick in (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.998, 0.9995):
         place = float(_z(np.array(tick)))
-        if low <= place <= high:
+        if low <= place <= high and x(place) - last >= _LABEL:
+            last = x(place)
             parts.append(
                 f'<line class="tick" x1="{x(place):.1f}" x2="{x(place):.1f}" y1="{y(0):.1f}" '
                 f'y2="{y(0) + 5:.1f}"/><text x="{x(place):.1f}" y="{y(0) + 18:.1f}" '

@@ -37,7 +37,7 @@ $(VENV)/.tests: $(VENV)/.made $(SOURCES)
 
 demo: $(VENV)/.runs
 	$(BIN)/deepssim demo --out=$(OUT)
-	@echo "Open $(CURDIR)/$(OUT)/report.html in a browser."
+	@echo "Open $(CURDIR)/$(OUT)/audit/report.html in a browser."
 
 test: lint pytest
 

@@ -11,6 +11,34 @@ import jax.numpy as jnp
 
 from deepssim_jax.typing import Array
 
+_GROUP = 32
+
+
+def top_k(scores: Array, k: int) -> tuple[Array, Array]:
+    """The k largest of each row, best first, and where they stand; ties: smaller index first.
+
+    Two stages where k is small beside the row: the k groups of neighbours with the largest maxima
+    hold all winners, so only they are sorted. That is exact, ties included, because groups are
+    runs of indices: whatever a group left out holds, k elements of the others come before it.
+
+    Args:
+      scores: [n, m].
+      k: 1 <= k <= m.
+
+    Returns:
+      Values [n, k] and indices int32 [n, k].
+    """
+    n, m = scores.shape
+    if 4 * k * _GROUP > m:
+        return jax.lax.top_k(scores, k)
+    padded = jnp.pad(scores, ((0, 0), (0, -m % _GROUP)), constant_values=-jnp.inf)
+    groups = padded.reshape(n, -1, _GROUP)
+    winners = jnp.sort(jax.lax.top_k(groups.max(-1), k)[1], axis=-1)
+    candidates = jnp.take_along_axis(groups, winners[:, :, None], axis=1).reshape(n, -1)
+    values, position = jax.lax.top_k(candidates, k)
+    group = jnp.take_along_axis(winners, position // _GROUP, axis=1)
+    return values, group * _GROUP + position % _GROUP
+
 
 @functools.partial(jax.jit, static_argnames="k")
 def merge(earlier: tuple[Array, ...], later: tuple[Array, ...], *, k: int) -> tuple[Array, ...]:

@@ -192,7 +192,7 @@ def _search_tile(
 
     scores, transforms = jax.lax.map(one, (features, labels))
     allowed = (groups[None, :] != labels[:, None]) & (groups[None, :] >= 0)
-    scores, indices = jax.lax.top_k(jnp.where(allowed, scores, -2.0), k)
+    scores, indices = topk.top_k(jnp.where(allowed, scores, -2.0), k)
     return scores, indices, jnp.take_along_axis(transforms, indices, axis=1)
 
 

@@ -31,7 +31,7 @@ class Neighbours:
 def _tile(queries: Array, tile: Array, count: Array, *, k: int) -> tuple[Array, Array]:
     scores = jnp.einsum("qd,rd->qr", queries, tile, precision=jax.lax.Precision.HIGHEST)
     real = jnp.arange(tile.shape[0])[None, :] < count
-    return jax.lax.top_k(jnp.where(real, scores, -jnp.inf), k)
+    return topk.top_k(jnp.where(real, scores, -jnp.inf), k)
 
 
 def nearest(queries: Embeddings, references: Embeddings, *, k: int) -> Neighbours:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from deepssim_jax.audit import calibration, conclusion, outputs
+from deepssim_jax.audit.control import Control, search_holdout
 from deepssim_jax.audit.gallery import build_gallery
 from deepssim_jax.audit.result import AuditResult, Exclusion, Label, Match, Thresholds
 from deepssim_jax.data import store
@@ -144,8 +145,19 @@ def audit(
     )
     control = None
     if Role.HOLDOUT in sets:
-        journals.append(journal("control", real_set, sets[Role.HOLDOUT]))
-        control = _control(sets[Role.HOLDOUT], real_set, journals[-1], on_progress)
+        holdout_set = sets[Role.HOLDOUT]
+        everything = (real_set, synthetic_set, holdout_set)
+        controls = (journal("control", *everything), journal("holdout", *everything))
+        journals += controls
+        known = set(real_set.images.subject_ids) - {None}
+        control = search_holdout(
+            holdout_set.side,
+            real_set.side,
+            synthetic_set.side,
+            apart=[subject not in known for subject in holdout_set.images.subject_ids],
+            journals=controls,
+            on_progress=on_progress,
+        )
     result = _conclude(sets, pairs, evidence, control, settings)
     gallery = build_gallery(result, pairs, sets[Role.REAL].images, sets[Role.SYNTHETIC].images)
     outputs.write_all(
@@ -206,19 +218,6 @@ def _same_files(a: store.ImageStore, b: store.ImageStore) -> bool:
     return set(a.sha256) == set(b.sha256)
 
 
-def _control(
-    holdout: _Set, real: _Set, journal: Path, on_progress: Progress
-) -> tuple[np.ndarray, int]:
-    """Best-match scores of held-out images of patients that the real side does not hold."""
-    known = {s for s in real.images.subject_ids if s is not None}
-    apart = np.array([s not in known for s in holdout.images.subject_ids], bool)
-    pairs = match(
-        holdout.side, real.side, journal=journal, on_progress=on_progress, what="held-out with real"
-    )
-    best = best_matches(pairs, len(holdout.side))
-    return best["verified"][apart], int((~apart).sum())
-
-
 def _label(score: float, thresholds: Thresholds) -> Label:
     if score >= thresholds.exact:
         return Label.EXACT
@@ -229,15 +228,15 @@ def _conclude(
     sets: dict[Role, _Set],
     pairs: np.ndarray,
     evidence: calibration.Evidence,
-    control: tuple[np.ndarray, int] | None,
+    control: Control | None,
     settings: AuditSettings,
 ) -> AuditResult:
     real, synthetic = sets[Role.REAL].images, sets[Role.SYNTHETIC].images
     thresholds, level = evidence.thresholds, settings.level
     best = best_matches(pairs, len(synthetic))
     p_values = q_values = None
-    if control is not None and len(control[0]):
-        p_values = decide.conformal_p_values(best["verified"], control[0])
+    if control is not None and len(control.holdout_to_real):
+        p_values = decide.conformal_p_values(best["verified"], control.holdout_to_real)
         q_values = decide.benjamini_hochberg(p_values)
 
     def to_match(row: np.void) -> Match:
@@ -268,11 +267,15 @@ def _conclude(
     ]
     exposed = {names[row] for row in flagged["reference"]}
     distributions = {"synthetic_to_real": best["verified"], "real_to_real": evidence.null_scores}
-    holdout_rate = None
-    if control is not None:
-        distributions["holdout_to_real"] = control[0]
-        hits = int((control[0] >= thresholds.near).sum())
-        holdout_rate = decide.clopper_pearson(hits, len(control[0]), level=level)
+    rates = {}
+    for name in ("holdout_to_real", "synthetic_to_holdout") if control is not None else ():
+        scores = getattr(control, name)
+        if not len(scores):  # every held-out image is of a patient of the real side
+            continue
+        distributions[name] = scores
+        hits = int((scores >= thresholds.near).sum())
+        rates[name] = decide.clopper_pearson(hits, len(scores), level=level)
+    holdout_rate = rates.get("holdout_to_real")
     exclusions = tuple(
         Exclusion(role.value, item.image_id, item.reason)
         for role, one in sets.items()
@@ -298,6 +301,7 @@ def _conclude(
         classes=classes,
         copy_rate=copy_rate,
         holdout_rate=holdout_rate,
+        synthetic_to_holdout_rate=rates.get("synthetic_to_holdout"),
         subjects_exposed=len(exposed),
         subjects_total=len(set(names)),
         subjects_known=all(s is not None for s in real.subject_ids),
@@ -306,7 +310,7 @@ def _conclude(
         distributions=distributions,
         exclusions=exclusions,
         notes=conclusion.notes(
-            settings.size, settings.slice_spec, left_out=0 if control is None else control[1]
+            settings.size, settings.slice_spec, left_out=0 if control is None else control.left_out
         ),
         settings={
             "size": settings.size,

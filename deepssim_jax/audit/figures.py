@@ -15,6 +15,7 @@ from deepssim_jax.audit.result import Thresholds
 SERIES = {
     "real_to_real": ("real with other patients' real", "rr"),
     "holdout_to_real": ("held-out with real", "hr"),
+    "synthetic_to_holdout": ("synthetic with held-out", "sh"),
     "synthetic_to_real": ("synthetic with real", "sr"),
 }
 _WIDTH, _HEIGHT = 640, 300

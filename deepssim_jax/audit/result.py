@@ -102,7 +102,8 @@ class AuditResult:
     `reasons` says in full sentences why the verdict is what it is and what would be needed, and
     `reasons_to_share` the same without small counts;
     `distributions` holds best-match verified scores under "synthetic_to_real",
-    "holdout_to_real" (may be absent) and "real_to_real" (between different patients).
+    "real_to_real" (between different patients) and, with held-out images, "holdout_to_real" and
+    "synthetic_to_holdout".
     """
 
     verdict: Verdict
@@ -112,7 +113,10 @@ class AuditResult:
     thresholds: Thresholds
     classes: Mapping[str, int]
     copy_rate: Proportion
-    holdout_rate: Proportion | None
+    holdout_rate: Proportion | None  # of held-out images called copies of a real one
+    synthetic_to_holdout_rate: (
+        Proportion | None
+    )  # of synthetic ones called copies of a held-out one
     subjects_exposed: int
     subjects_total: int
     subjects_known: bool  # False: no patient ids were given, every image counts as one

@@ -88,6 +88,7 @@ def write_summary(path: Path, result: AuditResult, files: dict[str, str]) -> Non
         "classes": dict(result.classes),
         "copy_rate": _proportion(result.copy_rate),
         "holdout_rate": _proportion(result.holdout_rate),
+        "synthetic_to_holdout_rate": _proportion(result.synthetic_to_holdout_rate),
         "subjects": {
             "exposed": result.subjects_exposed,
             "total": result.subjects_total,

@@ -97,6 +97,40 @@ def test_recheck_passes_and_notices_changes(audited, tmp_path: Path) -> None:
     assert any("nearest.csv" in line for line in recheck(copy).problems)
 
 
+def test_held_out_images_are_a_control(films, tmp_path: Path) -> None:
+    """Films of patients on neither side; one of a real patient among them is left out."""
+    root, truth = films
+    others = sorted((root / "synthetic").glob("other_*"))
+    (tmp_path / "holdout").mkdir()
+    (tmp_path / "synthetic").mkdir()
+    for path in others[:30]:
+        shutil.copy(path, tmp_path / "holdout" / path.name.removeprefix("other_"))
+    known = sorted(truth.values())[0]
+    shutil.copy(root / "real" / known, tmp_path / "holdout" / known.replace(".png", "_again.png"))
+    patients = {path.name.split("_")[1] for path in others[:30]}
+    rest = [p for p in others[30:] if p.name.split("_")[1] not in patients]
+    for path in [*rest, *(root / "synthetic" / name for name in truth)]:
+        shutil.copy(path, tmp_path / "synthetic")
+    result = audit(
+        root / "real",
+        tmp_path / "synthetic",
+        holdout=tmp_path / "holdout",
+        out=tmp_path / "out",
+        settings=FILMS,
+    )
+    assert len(result.distributions["holdout_to_real"]) == 30
+    assert len(result.distributions["synthetic_to_holdout"]) == len(result.nearest)
+    assert result.holdout_rate.total == 30 and result.holdout_rate.count == 0
+    assert result.synthetic_to_holdout_rate.count == 0
+    assert any("1 held-out images belong to patients" in note for note in result.notes)
+    for one in result.nearest:
+        copy = one.synthetic_id in truth
+        assert one.p_value == pytest.approx(1 / 31) if copy else one.p_value > 1 / 31
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["synthetic_to_holdout_rate"]["total"] == len(result.nearest)
+    assert "synthetic with held-out" in (tmp_path / "out" / "report.html").read_text()
+
+
 def test_settings_and_sources_that_cannot_work(tmp_path: Path, films) -> None:
     root, _ = films
     with pytest.raises(InputError, match="allow_same"):

@@ -62,6 +62,7 @@ def result(exact: int, near: int, unrelated: int = 50) -> AuditResult:
         classes={"exact_duplicate": exact, "near_duplicate": near, "unrelated": unrelated},
         copy_rate=clopper_pearson(exact + near, total),
         holdout_rate=None,
+        synthetic_to_holdout_rate=None,
         subjects_exposed=exact + near,
         subjects_total=100,
         subjects_known=True,

@@ -1,0 +1,1 @@
+"""The cases of throughput.py, one kernel a function."""

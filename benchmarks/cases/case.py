@@ -1,0 +1,31 @@
+"""What a case is: the work, how it is checked, and whom it is compared with."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+
+@dataclasses.dataclass(frozen=True)
+class Peer:
+    """Another program at the same work: `run` does `items` of it, often fewer."""
+
+    run: Callable[[], object]
+    items: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One kernel at one size.
+
+    `run` does `items` of `unit` and returns when they are done; `check` compares with an
+    independent computation and raises AssertionError where they differ; `flops` are those that
+    the algorithm needs, by hand, for the share of the machine's ceiling; None where arithmetic is
+    not what bounds it.
+    """
+
+    name: str
+    unit: str
+    items: int
+    run: Callable[[], object]
+    check: Callable[[], None]
+    peers: Mapping[str, Peer]
+    flops: float | None = None

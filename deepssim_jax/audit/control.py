@@ -1,0 +1,61 @@
+"""The same search with images that the model never saw.
+
+Two questions with one set of held-out images: how near do they come to the real ones (what a
+synthetic image would reach without copying: the p-values' null), and how near do the synthetic
+images come to them (copies of these there cannot be).
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from deepssim_jax.scoring.match import Progress, Side, best_matches, match
+
+
+@dataclasses.dataclass(frozen=True)
+class Control:
+    """Best-match verified scores of held-out images whose patients the real side does not hold.
+
+    `holdout_to_real` has one score a held-out image, `synthetic_to_holdout` one a synthetic image;
+    `left_out` held-out images share a patient with the real side.
+    """
+
+    holdout_to_real: np.ndarray
+    synthetic_to_holdout: np.ndarray
+    left_out: int
+
+
+def search_holdout(
+    holdout: Side,
+    real: Side,
+    synthetic: Side,
+    *,
+    apart: Sequence[bool],
+    journals: tuple[Path, Path],
+    on_progress: Progress,
+) -> Control:
+    """Runs both searches.
+
+    Args:
+      holdout: the held-out images.
+      real: the real side.
+      synthetic: the synthetic side.
+      apart: for each held-out image, whether its patient is on the held-out side alone.
+      journals: directories for the two searches, in the order of the fields.
+      on_progress: as for `match`.
+    """
+    chosen = np.flatnonzero(apart)
+    if not len(chosen):
+        empty = np.zeros(0, np.float32)
+        return Control(empty, empty, len(holdout))
+    unseen = holdout.rows(chosen)
+    scores = []
+    for queries, references, journal, what in (
+        (unseen, real, journals[0], "held-out with real"),
+        (synthetic, unseen, journals[1], "synthetic with held-out"),
+    ):
+        pairs = match(queries, references, journal=journal, on_progress=on_progress, what=what)
+        scores.append(best_matches(pairs, len(queries))["verified"])
+    return Control(scores[0], scores[1], len(holdout) - len(chosen))

@@ -5,8 +5,11 @@ explicit, so a sharding that does not fit is an error at trace time, not a silen
 """
 
 import contextlib
+from collections.abc import Callable
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 DATA = "data"
 
@@ -40,3 +43,54 @@ def batch_sharding(mesh: jax.sharding.Mesh) -> jax.NamedSharding:
 def using(mesh: jax.sharding.Mesh) -> contextlib.AbstractContextManager:
     """Makes a mesh the current one for a `with` block."""
     return jax.set_mesh(mesh)
+
+
+def stream(visit: Callable, *, mesh: jax.sharding.Mesh, ring: bool) -> Callable:
+    """Lets every device's queries meet all references.
+
+    Args:
+      visit: (state, queries, references, number of the first reference, total) -> state, on one
+        device; state and queries are that device's rows.
+      mesh: devices; state and queries are spread over them.
+      ring: references are spread too, in order, and passed on from device to device; the next
+        ones travel while `visit` works on the present ones. Otherwise every device holds all.
+
+    Returns:
+      The same function of whole arrays, to be called under jit.
+    """
+
+    def body(state, queries, references, first, total):
+        if not ring:
+            return visit(state, queries, references, first, total)
+        devices, mine, share = mesh.size, jax.lax.axis_index(DATA), len(references)
+        onward = [(i, (i - 1) % devices) for i in range(devices)]
+
+        def begin(step: int) -> jax.Array:
+            return first + (mine + step) % devices * share
+
+        def step(number, carry):
+            state, held = carry
+            following = jax.lax.ppermute(held, DATA, onward)
+            return visit(state, queries, held, begin(number), total), following
+
+        state, held = jax.lax.fori_loop(0, devices - 1, step, (state, references))
+        return visit(state, queries, held, begin(devices - 1), total)
+
+    rows, one = jax.P(DATA), jax.P()
+    specs = (rows, rows, rows if ring else one, one, one)
+    # The states start as constants, which the check of varying axes would want marked.
+    return jax.shard_map(body, mesh=mesh, in_specs=specs, out_specs=rows, check_vma=False)
+
+
+def whole(tree: object) -> object:
+    """Arrays of all devices and processes as NumPy arrays, the same in every process."""
+    if jax.process_count() == 1:
+        return jax.tree.map(np.asarray, tree)
+    return multihost_utils.process_allgather(tree, tiled=True)
+
+
+def agreed(answer: bool) -> bool:
+    """What the first process answers, told to all: files may not show everywhere at once."""
+    if jax.process_count() == 1:
+        return answer
+    return bool(multihost_utils.broadcast_one_to_all(np.bool_(answer)))

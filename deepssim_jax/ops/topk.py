@@ -11,10 +11,8 @@ import jax.numpy as jnp
 
 from deepssim_jax.typing import Array
 
-_GROUP = 32
 
-
-def top_k(scores: Array, k: int) -> tuple[Array, Array]:
+def top_k(scores: Array, k: int, *, count: Array | int | None = None) -> tuple[Array, Array]:
     """The k largest of each row, best first, and where they stand; ties: smaller index first.
 
     Two stages where k is small beside the row: the k groups of neighbours with the largest maxima
@@ -24,20 +22,30 @@ def top_k(scores: Array, k: int) -> tuple[Array, Array]:
     Args:
       scores: [n, m].
       k: 1 <= k <= m.
+      count: only the first `count` columns are real; the others come last, as -inf. All if None.
 
     Returns:
       Values [n, k] and indices int32 [n, k].
     """
     n, m = scores.shape
-    if 4 * k * _GROUP > m:
+    # Sorting m / group maxima and then k * group candidates is least work at the square root.
+    group = 1 << max(0, (m // k).bit_length() // 2)
+    if m % group or 4 * k * group > m:
+        if count is not None:
+            scores = jnp.where(jnp.arange(m)[None, :] < count, scores, -jnp.inf)
         return jax.lax.top_k(scores, k)
-    padded = jnp.pad(scores, ((0, 0), (0, -m % _GROUP)), constant_values=-jnp.inf)
-    groups = padded.reshape(n, -1, _GROUP)
-    winners = jnp.sort(jax.lax.top_k(groups.max(-1), k)[1], axis=-1)
-    candidates = jnp.take_along_axis(groups, winners[:, :, None], axis=1).reshape(n, -1)
-    values, position = jax.lax.top_k(candidates, k)
-    group = jnp.take_along_axis(winners, position // _GROUP, axis=1)
-    return values, group * _GROUP + position % _GROUP
+
+    def real(index: Array, values: Array) -> Array:
+        return values if count is None else jnp.where(index < count, values, -jnp.inf)
+
+    groups = scores.reshape(n, -1, group)
+    maxima = real(jnp.arange(m).reshape(1, -1, group), groups).max(-1)
+    winners = jnp.sort(jax.lax.top_k(maxima, k)[1], axis=-1)
+    candidates = jnp.take_along_axis(groups, winners[:, :, None], axis=1)
+    index = winners[:, :, None] * group + jnp.arange(group)[None, None, :]
+    values, position = jax.lax.top_k(real(index, candidates).reshape(n, -1), k)
+    winner = jnp.take_along_axis(winners, position // group, axis=1)
+    return values, winner * group + position % group
 
 
 @functools.partial(jax.jit, static_argnames="k")

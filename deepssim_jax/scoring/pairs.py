@@ -1,22 +1,51 @@
-"""Exact nearest neighbours by cosine, streamed in tiles.
+"""All pairs of two sets of embeddings: exact nearest neighbours, counts, and the histogram.
 
-Contract: queries and references are float32 rows of unit norm, [n, d] and [m, d], as NumPy
-arrays or memory maps. Nothing of size n x m ever exists: a tile of references meets a block of
-queries, and the k best so far are carried along. Products run in full float32 on every platform.
+Contract: queries and references are float32 rows of unit norm, [n, d] and [m, d]: NumPy arrays,
+memory maps, or anything with a shape whose slices turn into arrays, such as a TensorStore
+(`data.arrays.open_rows`). Only slices are read. Nothing of size n x m ever exists: queries are cut
+into blocks, a block is spread over the devices, and references either stay on every device or,
+where they are too many, are spread too and passed round a ring. The answer does not depend on
+any of it. With several processes each reads the rows of its own devices, and all get the answer.
 """
 
+import collections
 import dataclasses
 import functools
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from deepssim_jax.ops import topk
-from deepssim_jax.typing import Array, Embeddings
+from deepssim_jax import parallel
+from deepssim_jax.files import write_array, write_bytes
+from deepssim_jax.scoring import tiles
+from deepssim_jax.scoring.tiles import State, Tiling, Visit
+from deepssim_jax.typing import Array
 
-_QUERY_BLOCK = 1024
-_REFERENCE_TILE = 8192
+_FOUND = np.dtype([("score", "<f4"), ("index", "<i4")])
+_Columns = tuple[np.ndarray, ...]
+_BLOCK = 65_536  # queries a journalled block
+_WORKERS = 3  # threads that hand strips to a single device
+_AHEAD = 4  # strips handed to several devices before the first one is waited for
+_REPLICATED_BYTES = 1 << 30  # references that every device holds; more go round a ring
+_RESIDENT_BYTES = 4 << 30  # references on one device at a time
+
+
+class Rows(Protocol):
+    """Rows that are read by slices."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(rows, dimensions)."""
+        ...
+
+    def __getitem__(self, rows: slice, /) -> object:
+        """Rows start to stop, as something NumPy can read."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,55 +56,285 @@ class Neighbours:
     indices: np.ndarray
 
 
-@functools.partial(jax.jit, static_argnames="k")
-def _tile(queries: Array, tile: Array, count: Array, *, k: int) -> tuple[Array, Array]:
-    scores = jnp.einsum("qd,rd->qr", queries, tile, precision=jax.lax.Precision.HIGHEST)
-    real = jnp.arange(tile.shape[0])[None, :] < count
-    return topk.top_k(jnp.where(real, scores, -jnp.inf), k)
+@dataclasses.dataclass(frozen=True)
+class PairHistogram:
+    """`counts` int64 [bins] of all n x m scores between `edges` [bins + 1] from -1 to 1."""
+
+    edges: np.ndarray
+    counts: np.ndarray
 
 
-def nearest(queries: Embeddings, references: Embeddings, *, k: int) -> Neighbours:
+def nearest(
+    queries: Rows,
+    references: Rows,
+    *,
+    k: int,
+    journal: Path | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+    tiling: Tiling | None = None,
+    ring: bool | None = None,
+) -> Neighbours:
     """The k references with the largest cosine to each query; ties go to the smaller index.
 
     Args:
       queries: [n, d] unit rows.
       references: [m, d] unit rows, m >= 1.
-      k: how many, 1 <= k <= m.
+      k: how many, 1 <= k <= min(m, 1024).
+      journal: folder for finished blocks; a run that was killed goes on there. It must belong to
+        these rows: only their number, k and the block are checked.
+      mesh: devices to use, all if None.
+      tiling: how to cut the work, the best known for the platform if None.
+      ring: spread the references over the devices; None decides by their size.
 
     Returns:
       Scores and indices, best first.
 
     Raises:
-      ValueError: if the dimensions differ or k does not fit.
+      ValueError: if the dimensions differ, k does not fit, or the journal is another search's.
     """
-    if queries.ndim != 2 or references.ndim != 2 or queries.shape[1] != references.shape[1]:
+    if not 1 <= k <= min(references.shape[0], 1024):
         raise ValueError(
-            f"queries {queries.shape} and references {references.shape} must be [n, d] and [m, d] "
-            "with one d; embed both with the same encoder"
+            f"k = {k} must lie in [1, {min(references.shape[0], 1024)}]: there are "
+            f"{references.shape[0]} references, and at most 1024 are kept"
         )
-    if not 1 <= k <= len(references):
-        raise ValueError(f"k = {k} must lie in [1, {len(references)}], the number of references")
-    block = min(_QUERY_BLOCK, _round_up(len(queries)))
-    tile = min(_REFERENCE_TILE, _round_up(max(len(references), k)))
-    out = []
-    for start in range(0, len(queries), block):
-        rows = jnp.asarray(_padded(queries[start : start + block], block))
-        best: tuple[Array, ...] | None = None
-        for first in range(0, len(references), tile):
-            part = references[first : first + tile]
-            scores, index = _tile(rows, jnp.asarray(_padded(part, tile)), len(part), k=min(k, tile))
-            found = (scores, index + first)
-            best = found if best is None else topk.merge(best, found, k=k)
-        assert best is not None
-        out.append(tuple(np.asarray(a)[: len(queries) - start] for a in best))
-    scores, indices = (np.concatenate(column)[:, :k] for column in zip(*out, strict=True))
-    return Neighbours(np.clip(scores, -1.0, 1.0), indices.astype(np.int32))
+    work = _Work.plan(queries, references, mesh, tiling, ring)
+    visit = tiles.visit_best(tiling=work.tiling, in_order=not work.ring)
+    start = (np.full((work.unit, k), -np.inf, np.float32), np.zeros((work.unit, k), np.int32))
+
+    def block(first: int, stop: int) -> np.ndarray:
+        out = np.empty((stop - first, k), _FOUND)
+        out["score"], out["index"] = work.run(visit, start, first, stop)
+        return out
+
+    found = _journalled(work, block, journal, k=k)
+    return Neighbours(np.clip(found["score"], -1.0, 1.0), np.ascontiguousarray(found["index"]))
 
 
-def _round_up(count: int) -> int:
-    return -(-max(count, 1) // 128) * 128
+def count_above(
+    queries: Rows,
+    references: Rows,
+    *,
+    thresholds: tuple[float, ...],
+    mesh: jax.sharding.Mesh | None = None,
+    tiling: Tiling | None = None,
+    ring: bool | None = None,
+) -> np.ndarray:
+    """How many references score at or above each threshold, for every query.
+
+    Args:
+      queries: [n, d] unit rows.
+      references: [m, d] unit rows.
+      thresholds: cosines.
+      mesh: see `nearest`.
+      tiling: see `nearest`.
+      ring: see `nearest`.
+
+    Returns:
+      int32 [n, len(thresholds)].
+    """
+    work = _Work.plan(queries, references, mesh, tiling, ring)
+    visit = tiles.visit_counts(thresholds=tuple(thresholds), tiling=work.tiling)
+    start = (np.zeros((work.unit, len(thresholds)), np.int32),)
+    blocks = [work.run(visit, start, *block)[0] for block in work.blocks()]
+    return np.concatenate([start[0][:0], *blocks])
 
 
-def _padded(rows: Embeddings, length: int) -> np.ndarray:
-    rows = np.asarray(rows, np.float32)
-    return np.pad(rows, ((0, length - len(rows)), (0, 0)))
+def histogram(
+    queries: Rows,
+    references: Rows,
+    *,
+    bins: int = 200,
+    mesh: jax.sharding.Mesh | None = None,
+    tiling: Tiling | None = None,
+    ring: bool | None = None,
+) -> PairHistogram:
+    """The distribution of the cosines of all pairs, none left out.
+
+    Args:
+      queries: [n, d] unit rows.
+      references: [m, d] unit rows.
+      bins: equal bins of [-1, 1]; a bin holds its lower edge, the last one both.
+      mesh: see `nearest`.
+      tiling: see `nearest`.
+      ring: see `nearest`.
+
+    Returns:
+      Counts that add up to n m.
+    """
+    work = _Work.plan(queries, references, mesh, tiling, ring)
+    visit = tiles.visit_histogram(bins=bins, tiling=work.tiling)
+    start = (np.zeros((work.unit, bins), np.int32),)
+    counts = np.zeros(bins, np.int64)
+    for block in work.blocks():
+        counts += work.run(visit, start, *block)[0].sum(0, dtype=np.int64)
+    return PairHistogram(np.linspace(-1, 1, bins + 1), counts)
+
+
+@functools.partial(jax.jit, static_argnames=("visit", "mesh", "ring"))
+def _step(
+    state: State,
+    queries: Array,
+    references: Array,
+    first: Array,
+    total: Array,
+    *,
+    visit: Visit,
+    mesh: jax.sharding.Mesh,
+    ring: bool,
+) -> State:
+    return parallel.stream(visit, mesh=mesh, ring=ring)(state, queries, references, first, total)
+
+
+@dataclasses.dataclass
+class _Work:
+    """One search, cut up: one call of the program takes `span` references, of all devices."""
+
+    queries: Rows
+    references: Rows
+    mesh: jax.sharding.Mesh
+    tiling: Tiling
+    ring: bool
+    span: int
+    held: list[tuple[int, Array]] | None = None
+
+    @classmethod
+    def plan(
+        cls,
+        queries: Rows,
+        references: Rows,
+        mesh: jax.sharding.Mesh | None,
+        tiling: Tiling | None,
+        ring: bool | None,
+    ) -> "_Work":
+        """Checks the shapes and fits the tiling to them."""
+        q, r = tuple(queries.shape), tuple(references.shape)
+        if len(q) != 2 or len(r) != 2 or q[1] != r[1] or not r[0]:
+            raise ValueError(
+                f"queries {q} and references {r} must be [n, d] and [m, d] with one d and m >= 1; "
+                "embed both with the same encoder"
+            )
+        mesh = mesh or parallel.data_mesh()
+        devices = mesh.size
+        tiling = tiling or Tiling.best(mesh.devices.flat[0].platform)
+        if ring is None:
+            ring = devices > 1 and 4 * r[0] * r[1] > _REPLICATED_BYTES
+        # Even parts: 65,850 queries must not become two calls of 65,536.
+        rows = min(tiling.rows, _up(-(-q[0] // devices), 8))
+        strips = _even(-(-q[0] // (rows * devices)), tiling.strips)
+        share = -(-r[0] // (devices if ring else 1))
+        tile = _up(_even(share, tiling.tile), 32)
+        spans = _even(-(-share // tile), tiling.spans)
+        tiling = dataclasses.replace(tiling, rows=rows, strips=strips, tile=tile, spans=spans)
+        span = tile * spans * (devices if ring else 1)
+        return cls(queries, references, mesh, tiling, ring, span)
+
+    @property
+    def unit(self) -> int:
+        """Queries of one call."""
+        return self.tiling.rows * self.tiling.strips * self.mesh.size
+
+    def blocks(self) -> list[tuple[int, int]]:
+        """First and one-past-last query of each block."""
+        count = self.queries.shape[0]
+        size = max(1, _BLOCK // self.unit) * self.unit
+        return [(first, min(first + size, count)) for first in range(0, count, size)]
+
+    def run(self, visit: Visit, start: _Columns, first: int, stop: int) -> _Columns:
+        """The state of queries `first` to `stop` after all references, as NumPy arrays."""
+        spread = parallel.batch_sharding(self.mesh)
+        states: list[State] = [jax.device_put(start, spread)] * -(-(stop - first) // self.unit)
+        total = np.int32(self.references.shape[0])
+        call = functools.partial(_step, visit=visit, mesh=self.mesh, ring=self.ring)
+
+        def advance(i: int) -> None:
+            rows = self._place(self.queries, first + i * self.unit, stop, self.unit, spread)
+            for offset, references in pieces:
+                states[i] = call(states[i], rows, references, np.int32(offset), total)
+            # Enough work is queued to keep the devices busy, and no more: each call in flight
+            # holds a tile of scores.
+            jax.block_until_ready(states[max(0, i - ahead)])
+
+        # On one CPU a call leaves cores idle, so several run side by side. Collectives must be
+        # started in one order everywhere: with more devices, one thread runs ahead of them.
+        alone = self.mesh.size == 1
+        ahead = 0 if alone else _AHEAD
+        with ThreadPoolExecutor(_WORKERS if alone else 1) as pool:
+            for resident in self._resident():
+                pieces = resident
+                collections.deque(pool.map(advance, range(len(states))), maxlen=0)
+        columns = zip(*(parallel.whole(state) for state in states), strict=True)
+        return tuple(np.concatenate(column)[: stop - first] for column in columns)
+
+    def _resident(self) -> Iterator[list[tuple[int, Array]]]:
+        """References on the devices, as many at a time as they can hold, each with its number."""
+        if self.held is not None:
+            yield self.held
+            return
+        sharding = (parallel.batch_sharding if self.ring else parallel.replicated)(self.mesh)
+        count, dim = self.references.shape
+        bytes_each = 4 * dim * self.span // (self.mesh.size if self.ring else 1)
+        at_once = max(1, _RESIDENT_BYTES // bytes_each) * self.span
+        for low in range(0, count, at_once):
+            pieces = [
+                (offset, self._place(self.references, offset, count, self.span, sharding))
+                for offset in range(low, min(low + at_once, count), self.span)
+            ]
+            if at_once >= count:
+                self.held = pieces
+            yield pieces
+
+    def _place(
+        self, source: Rows, first: int, stop: int, length: int, sharding: jax.NamedSharding
+    ) -> Array:
+        """Rows `first` to `stop`, zeros up to `length`; each process reads its devices' own."""
+        shape = (length, source.shape[1])
+
+        def read(index: tuple[slice, ...] | None) -> np.ndarray:
+            assert index is not None
+            low, high, _ = index[0].indices(length)
+            part = source[min(first + low, stop) : min(first + high, stop)]
+            return tiles.padded(part, high - low)
+
+        return jax.make_array_from_callback(shape, sharding, read)
+
+
+def _journalled(
+    work: _Work, block: Callable[[int, int], np.ndarray], journal: Path | None, *, k: int
+) -> np.ndarray:
+    """Runs the blocks that the journal does not hold, and joins all."""
+    blocks = work.blocks()
+    if journal is not None:
+        shape = [*work.queries.shape, work.references.shape[0], k, *(blocks[0] if blocks else ())]
+        _claim(journal, {"queries, d, references, k, block": shape})
+    found = [np.empty((0, k), _FOUND)]
+    for number, bounds in enumerate(blocks):
+        path = None if journal is None else journal / f"nearest-{number:06d}.npy"
+        if path is not None and parallel.agreed(path.exists()):
+            found.append(np.load(path, allow_pickle=False))
+            continue
+        found.append(block(*bounds))
+        if path is not None and jax.process_index() == 0:
+            write_array(path, found[-1])
+    return np.concatenate(found)
+
+
+def _claim(journal: Path, search: dict[str, object]) -> None:
+    """Writes down whose journal it is, or refuses another search's."""
+    note, text = journal / "search.json", json.dumps(search)
+    if note.exists() and note.read_text() != text:
+        raise ValueError(
+            f"the journal {journal} belongs to the search {note.read_text()}, and this one is "
+            f"{text}; remove it or name another"
+        )
+    if jax.process_index() == 0:
+        write_bytes(note, text.encode())
+
+
+def _even(count: int, most: int) -> int:
+    """The size of the fewest equal parts that hold at most `most`."""
+    parts = -(-max(count, 1) // most)
+    return -(-max(count, 1) // parts)
+
+
+def _up(count: int, multiple: int) -> int:
+    return -(-max(count, 1) // multiple) * multiple

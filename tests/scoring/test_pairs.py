@@ -1,39 +1,257 @@
-"""Exact cosine search against a float64 computation."""
+"""Exact search against float64 NumPy, whatever the tiles, devices, processes and stops."""
 
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
 import numpy as np
 import pytest
+import tensorstore
 
-from deepssim_jax.scoring import pairs
+from deepssim_jax import parallel
+from deepssim_jax.data.arrays import open_rows
+from deepssim_jax.scoring import pairs, tiles
+from deepssim_jax.scoring.tiles import Tiling
+
+SMALL = Tiling(rows=16, tile=64, strips=2, spans=3)
+HALF = Tiling(rows=16, tile=64, strips=2, spans=3, half=True)
 
 
-def unit(count: int, seed: int, dim: int = 16) -> np.ndarray:
-    rows = np.random.default_rng(seed).standard_normal((count, dim))
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+def unit(n: int, seed: int, dim: int = 24) -> np.ndarray:
+    x = np.random.default_rng(seed).normal(size=(n, dim)).astype(np.float32)
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
-@pytest.mark.parametrize(("n", "m", "k"), [(1, 1, 1), (7, 13, 13), (131, 263, 10)])
-def test_equals_a_full_sort(n: int, m: int, k: int) -> None:
+def scores(queries: np.ndarray, references: np.ndarray) -> np.ndarray:
+    return np.asarray(queries, np.float64) @ np.asarray(references, np.float64).T
+
+
+def agrees(found: pairs.Neighbours, queries: np.ndarray, references: np.ndarray, k: int) -> None:
+    """Ids and scores are those of float64, up to ties of float32."""
+    exact = scores(queries, references)
+    best = -np.sort(-exact, axis=1)[:, :k]
+    assert found.scores.dtype == np.float32 and found.indices.dtype == np.int32
+    np.testing.assert_allclose(found.scores, np.clip(best, -1, 1), atol=1e-6)
+    named = np.take_along_axis(exact, found.indices.astype(int), axis=1)
+    np.testing.assert_allclose(named, best, atol=1e-6)
+    assert all(len(set(row)) == k for row in found.indices)
+
+
+@pytest.mark.parametrize("tiling", [None, SMALL, HALF])
+@pytest.mark.parametrize(
+    ("n", "m", "k"), [(1, 1, 1), (7, 13, 13), (131, 263, 10), (97, 509, 200), (300, 31, 5)]
+)
+def test_equals_a_full_sort(n: int, m: int, k: int, tiling: Tiling | None) -> None:
     queries, references = unit(n, 0), unit(m, 1)
-    found = pairs.nearest(queries, references, k=k)
-    full = queries.astype(np.float64) @ references.astype(np.float64).T
-    np.testing.assert_array_equal(found.indices, np.argsort(-full, axis=1, kind="stable")[:, :k])
-    np.testing.assert_allclose(found.scores, -np.sort(-full, axis=1)[:, :k], atol=1e-6)
+    found = pairs.nearest(queries, references, k=k, tiling=tiling)
+    agrees(found, queries, references, k)
+    expected = np.argsort(-scores(queries, references), axis=1, kind="stable")[:, :k]
+    np.testing.assert_array_equal(found.indices, expected)
 
 
-def test_tiles_do_not_show_and_ties_go_to_the_smaller_index(monkeypatch) -> None:
-    references = np.repeat(unit(40, 2), 10, axis=0)  # every vector ten times
-    queries = unit(30, 3)
-    whole = pairs.nearest(queries, references, k=25)
-    monkeypatch.setattr(pairs, "_REFERENCE_TILE", 128)
-    monkeypatch.setattr(pairs, "_QUERY_BLOCK", 16)
-    tiled = pairs.nearest(queries, references, k=25)
-    np.testing.assert_array_equal(whole.indices, tiled.indices)
-    np.testing.assert_array_equal(whole.scores, tiled.scores)
-    assert (np.diff(whole.indices[:, :10], axis=1) == 1).all()
+def test_k_of_1024() -> None:
+    queries, references = unit(5, 0), unit(3000, 1)
+    for tiling in (SMALL, HALF, None):
+        agrees(pairs.nearest(queries, references, k=1024, tiling=tiling), queries, references, 1024)
 
 
-def test_refuses_what_does_not_fit() -> None:
-    with pytest.raises(ValueError, match="k = 5"):
-        pairs.nearest(unit(2, 0), unit(4, 1), k=5)
+@pytest.mark.parametrize("tiling", [SMALL, HALF])
+@pytest.mark.parametrize("ring", [False, True])
+def test_ties_go_to_the_smaller_index(tiling: Tiling, ring: bool) -> None:
+    references = np.tile(unit(40, 2), (10, 1))  # every vector ten times, far from one another
+    queries = np.concatenate([unit(30, 3), references[:7], np.zeros((2, 24), np.float32)])
+    found = pairs.nearest(queries, references, k=25, tiling=tiling, ring=ring)
+    agrees(found, queries, references, 25)
+    rows = scores(queries, references[:40]).astype(np.float32)
+    expected = np.argsort(-np.tile(rows, (1, 10)), axis=1, kind="stable")[:, :25]
+    np.testing.assert_array_equal(found.indices, expected)
+    np.testing.assert_array_equal(found.indices[-1], np.arange(25))  # a zero vector: all tie
+
+
+@pytest.mark.parametrize("tiling", [SMALL, HALF])
+def test_near_ties(tiling: Tiling) -> None:
+    rng = np.random.default_rng(4)
+    references = unit(1, 5) + 1e-7 * rng.normal(size=(400, 24)).astype(np.float32)
+    queries = np.concatenate([references[:9], unit(20, 6)])
+    agrees(pairs.nearest(queries, references, k=10, tiling=tiling), queries, references, 10)
+
+
+def test_halves_alone_would_be_wrong() -> None:
+    """bfloat16 cannot order these; the margin is seen to fail, and float32 decides."""
+    rng = np.random.default_rng(7)
+    references = unit(1, 5) + 1e-3 * rng.normal(size=(640, 24)).astype(np.float32)
+    references /= np.linalg.norm(references, axis=1, keepdims=True)
+    queries = unit(32, 8)
+    by_halves = np.asarray(tiles._half_products(queries, references))
+    exact = np.argsort(-scores(queries, references), axis=1)[:, :10]
+    assert (np.argsort(-by_halves, axis=1)[:, :10] != exact).mean() > 0.5
+    found = pairs.nearest(queries, references, k=10, tiling=HALF)
+    np.testing.assert_array_equal(found.indices, exact)
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+@pytest.mark.parametrize("ring", [False, True])
+@pytest.mark.parametrize("tiling", [None, SMALL, HALF, Tiling(rows=64, tile=32)])
+def test_devices_and_tiles_do_not_show(devices: int, ring: bool, tiling: Tiling | None) -> None:
+    queries, references = unit(211, 9), unit(487, 10)
+    mesh = parallel.data_mesh(devices)
+    found = pairs.nearest(queries, references, k=9, mesh=mesh, tiling=tiling, ring=ring)
+    whole = pairs.nearest(queries, references, k=9, mesh=parallel.data_mesh(1))
+    np.testing.assert_array_equal(found.indices, whole.indices)
+    np.testing.assert_allclose(found.scores, whole.scores, atol=3e-7)
+    counts = pairs.count_above(
+        queries, references, thresholds=(-0.1, 0.3, 0.9), mesh=mesh, tiling=tiling, ring=ring
+    )
+    exact = scores(queries, references)
+    np.testing.assert_array_equal(
+        counts, [[(r >= t).sum() for t in (-0.1, 0.3, 0.9)] for r in exact]
+    )
+
+
+def test_references_that_do_not_fit_come_in_portions(monkeypatch) -> None:
+    queries, references = unit(50, 9), unit(487, 10)
+    monkeypatch.setattr(pairs, "_RESIDENT_BYTES", 4 * 24 * 200)
+    monkeypatch.setattr(pairs, "_BLOCK", 16)
+    agrees(pairs.nearest(queries, references, k=7, tiling=SMALL), queries, references, 7)
+
+
+@pytest.mark.parametrize("ring", [False, True])
+def test_histogram_of_all_pairs(ring: bool) -> None:
+    queries, references = unit(83, 11), unit(301, 12)
+    found = pairs.histogram(queries, references, bins=50, tiling=SMALL, ring=ring)
+    counts, edges = np.histogram(scores(queries, references), bins=50, range=(-1, 1))
+    np.testing.assert_array_equal(found.counts, counts)
+    np.testing.assert_allclose(found.edges, edges, atol=1e-12)
+    assert found.counts.sum() == 83 * 301
+    opposite = pairs.histogram(references[:1], -references[:1], bins=4)
+    assert opposite.counts.tolist() == [1, 0, 0, 0]
+    assert pairs.histogram(references[:1], references[:1], bins=4).counts.tolist() == [0, 0, 0, 1]
+
+
+def test_both_ways_of_counting_occurrences() -> None:
+    place = np.random.default_rng(0).integers(0, 21, size=(7, 50)).astype(np.int32)
+    expected = [np.bincount(row, minlength=21)[:20] for row in place]
+    np.testing.assert_array_equal(tiles._scattered(place, 20), expected)
+    np.testing.assert_array_equal(tiles._compared(place, 20), expected)
+
+
+def test_reads_maps_and_stores(tmp_path: Path) -> None:
+    queries, references = unit(40, 0), unit(90, 1)
+    np.save(tmp_path / "queries.npy", queries)
+    spec = {"driver": "zarr3", "kvstore": f"file://{tmp_path}/references.zarr/"}
+    made = tensorstore.open(
+        spec,
+        create=True,
+        dtype=tensorstore.float32,
+        shape=references.shape,
+        chunk_layout=tensorstore.ChunkLayout(chunk_shape=(32, 24)),
+    ).result()
+    made[...] = references
+    opened = open_rows(tmp_path / "queries.npy"), open_rows(tmp_path / "references.zarr")
+    assert isinstance(opened[0], np.memmap)
+    found = pairs.nearest(*opened, k=6)
+    np.testing.assert_array_equal(found.indices, pairs.nearest(queries, references, k=6).indices)
+    by_address = open_rows(f"file://{tmp_path}/references.zarr/")
+    np.testing.assert_array_equal(np.asarray(by_address[3:9]), references[3:9])
+    for wrong in ("none.npy", "none", "queries.npy/"):
+        with pytest.raises(ValueError, match="cannot open"):
+            open_rows(tmp_path / wrong if wrong != "queries.npy/" else f"file://{tmp_path}/q/")
+
+
+def test_a_journal_goes_on(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(pairs, "_BLOCK", 32)
+    mesh = parallel.data_mesh(1)
+    queries, references = unit(150, 0), unit(90, 1)
+    how = {"k": 4, "tiling": SMALL, "mesh": mesh}
+    whole = pairs.nearest(queries, references, **how)
+    seen = []
+
+    class Breaks:
+        """Rows that fail after some time, as a killed run does."""
+
+        shape = queries.shape
+
+        def __getitem__(self, rows: slice) -> np.ndarray:
+            seen.append(rows.start)
+            if len(seen) == 3:
+                raise OSError("gone")
+            return queries[rows]
+
+    with pytest.raises(OSError, match="gone"):
+        pairs.nearest(Breaks(), references, journal=tmp_path, **how)
+    done = sorted(path.name for path in tmp_path.glob("*.npy"))
+    assert done == ["nearest-000000.npy", "nearest-000001.npy"]
+    again = pairs.nearest(Breaks(), references, journal=tmp_path, **how)
+    assert seen[3] == 64  # what was done is not read again
+    np.testing.assert_array_equal(again.indices, whole.indices)
+    np.testing.assert_array_equal(again.scores, whole.scores)
+    with pytest.raises(ValueError, match="belongs to the search"):
+        pairs.nearest(queries, references, journal=tmp_path, k=5, tiling=SMALL, mesh=mesh)
+
+
+PROCESS = """
+import json, sys
+import jax
+import numpy as np
+jax.config.update("jax_num_cpu_devices", 2)
+jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
+from deepssim_jax.scoring import pairs
+from deepssim_jax.scoring.tiles import Tiling
+rows = np.load(sys.argv[3], mmap_mode="r")
+read = []
+class Noted:
+    def __init__(self, rows): self.rows, self.shape = rows, rows.shape
+    def __getitem__(self, part):
+        read.append((part.start, part.stop))
+        return self.rows[part]
+queries, references = Noted(rows[:61]), rows[61:]
+out = {}
+for ring in (False, True):
+    found = pairs.nearest(
+        queries, references, k=5, ring=ring, tiling=Tiling(rows=8, tile=32),
+    )
+    out[str(ring)] = found.indices.tolist()
+out["read"] = sum(stop - start for start, stop in read) / 2
+print(json.dumps(out))
+"""
+
+
+def test_two_processes(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    rows = unit(61 + 210, 13)
+    np.save(tmp_path / "rows.npy", rows)
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROCESS, f"127.0.0.1:{port}", str(rank), "rows.npy"],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    answers = []
+    for child in children:
+        out, err = child.communicate(timeout=120)
+        assert child.returncode == 0, err[-2000:]
+        answers.append(json.loads(out.splitlines()[-1]))
+    expected = np.argsort(-scores(rows[:61], rows[61:]), axis=1, kind="stable")[:, :5].tolist()
+    for answer in answers:
+        assert answer["False"] == answer["True"] == expected
+    assert sum(answer["read"] for answer in answers) == 61  # each reads its own part, once
+
+
+def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="one d"):
-        pairs.nearest(unit(2, 0, dim=8), unit(4, 1), k=1)
+        pairs.nearest(unit(3, 0), unit(3, 0, dim=8), k=1)
+    with pytest.raises(ValueError, match="k = 4"):
+        pairs.nearest(unit(3, 0), unit(3, 0), k=4)
+    with pytest.raises(ValueError, match="at least 1"):
+        Tiling(rows=0, tile=8)
+    assert pairs.nearest(unit(3, 0)[:0], unit(3, 0), k=2).scores.shape == (0, 2)
+    assert jax.device_count() == 8

@@ -22,10 +22,11 @@ import numpy as np
 from deepssim_jax.ops import search_grid, topk
 from deepssim_jax.ops.intensity import zscore
 from deepssim_jax.ops.search_grid import SearchGrid
+from deepssim_jax.scoring.tiles import HALF_ERROR
 from deepssim_jax.typing import Array, Images
 
 _QUERY_BLOCK = 8
-_REFERENCE_TILE = 1024
+_REFERENCE_TILE = 4096
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +95,8 @@ class AlignedIndex:
         groups = (
             np.zeros(len(features), np.int32) if groups is None else np.asarray(groups, np.int32)
         )
-        tile = min(_REFERENCE_TILE, -(-len(features) // 128) * 128)
+        parts = -(-len(features) // _REFERENCE_TILE)
+        tile = -(-len(features) // (32 * parts)) * 32
         tiles, labels = [], []
         for start in range(0, len(features), tile):
             part, label = features[start : start + tile], groups[start : start + tile]
@@ -146,13 +148,30 @@ class AlignedIndex:
     ) -> tuple[np.ndarray, ...]:
         features = _features(queries, self.operator, self.basis, grid=self.grid)
         best: tuple[Array, ...] | None = None
+        chunk, half = _chunk(self.grid), jax.default_backend() != "cpu"
         for number, (tile, groups) in enumerate(zip(self.tiles, self.groups)):
-            found = _search_tile(features, tile, groups, labels, k=min(k, tile.shape[1]))
-            found = (found[0], found[1] + number * tile.shape[1], found[2])
+            scores, index = _search_tile(
+                features, tile, groups, labels, k=min(k, tile.shape[1]), chunk=chunk, half=half
+            )
+            found = (scores, index + number * tile.shape[1])
             best = found if best is None else topk.merge(best, found, k=k)
         assert best is not None
-        asked = _best_transforms(features, self.features[ask])
-        return (*(np.asarray(part) for part in best), np.asarray(asked))
+        scores, indices = (np.asarray(part) for part in best)
+        transforms = _best_transforms(features, self.features[indices])
+        return (
+            scores,
+            indices,
+            np.asarray(transforms),
+            np.asarray(_best_transforms(features, self.features[ask])),
+        )
+
+
+def _chunk(grid: SearchGrid) -> int:
+    """Transformations of one product: whole poses, at most 512 where a pose has fewer."""
+    poses, shifts = len(search_grid.FLIP_SIGNS) * len(grid.poses), len(grid.shifts)
+    return shifts * max(
+        d for d in range(1, poses + 1) if not poses % d and d * shifts <= max(512, shifts)
+    )
 
 
 def _blocks(*columns: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
@@ -181,19 +200,49 @@ def _features(low: Array, operator: Array, basis: Array, *, grid: SearchGrid) ->
     return jax.lax.map(project, versions)
 
 
-@functools.partial(jax.jit, static_argnames="k")
+@functools.partial(jax.jit, static_argnames=("k", "chunk", "half"))
 def _search_tile(
-    features: Array, tile: Array, groups: Array, labels: Array, *, k: int
-) -> tuple[Array, ...]:
-    def one(query: tuple[Array, Array]) -> tuple[Array, Array]:
-        scores = query[0] @ tile  # [t, tile]
-        best = scores.argmax(0)
-        return scores.max(0), best.astype(jnp.int32)
-
-    scores, transforms = jax.lax.map(one, (features, labels))
+    features: Array, tile: Array, groups: Array, labels: Array, *, k: int, chunk: int, half: bool
+) -> tuple[Array, Array]:
+    """Scores [b, k] and columns [b, k] of the best references of a tile [c, m]."""
     allowed = (groups[None, :] != labels[:, None]) & (groups[None, :] >= 0)
-    scores, indices = topk.top_k(jnp.where(allowed, scores, -2.0), k)
-    return scores, indices, jnp.take_along_axis(transforms, indices, axis=1)
+
+    def scores(kind: jnp.dtype) -> Array:
+        exact = jax.lax.Precision.HIGHEST if kind == jnp.float32 else None
+        columns = tile.astype(kind)
+
+        def one(
+            query: Array,
+        ) -> Array:  # the maximum is carried, so a chunk of scores is all there is
+            def step(best: Array, rows: Array) -> tuple[Array, None]:
+                found = jnp.matmul(
+                    rows, columns, precision=exact, preferred_element_type=jnp.float32
+                )
+                return jnp.maximum(best, found.max(0)), None
+
+            chunks = query.astype(kind).reshape(-1, chunk, query.shape[1])
+            return jax.lax.scan(step, jnp.full(tile.shape[1], -2.0), chunks)[0]
+
+        return jnp.where(allowed, jax.lax.map(one, features), -2.0)
+
+    def surely() -> tuple[Array, Array]:
+        return topk.top_k(scores(jnp.float32), k)
+
+    if not half:
+        return surely()
+    wide = min(4 * k + 32, tile.shape[1])
+    fast, index = topk.top_k(scores(jnp.bfloat16), wide)
+    index = jnp.sort(index, axis=1)  # ties of the exact scores then go to the smaller one
+    candidates = jnp.moveaxis(tile[:, index], 0, -1)  # [b, wide, c]
+    exact = jnp.einsum(
+        "btc,bwc->btw", features, candidates, precision=jax.lax.Precision.HIGHEST
+    ).max(1)
+    exact = jnp.where(jnp.take_along_axis(allowed, index, axis=1), exact, -2.0)
+    values, place = jax.lax.top_k(exact, k)
+    found = values, jnp.take_along_axis(index, place, axis=1)
+    # Both sides are of norm 1 at most, so what was left out cannot truly exceed this.
+    proven = (values[:, -1] > fast[:, -1] + HALF_ERROR) | (fast[:, -1] <= -2.0)
+    return jax.lax.cond(proven.all() | (wide == tile.shape[1]), lambda: found, surely)
 
 
 @jax.jit

@@ -22,7 +22,7 @@ _EXACT = jax.lax.Precision.HIGHEST
 # Rounding both unit rows to bfloat16 (8 bits, to nearest) moves a product of d terms by at most
 # (2 u + u^2) sum |q_i r_i| <= (2 u + u^2) |q| |r| with u = 2^-9 (Cauchy-Schwarz); float32 sums of up
 # to 4096 terms add at most 2 * 4096 * 2^-24. Half as much again is left for the rows' own norms.
-_HALF_ERROR = 1.5 * (2.0**-8 + 2.0**-18 + 2.0**-11)
+HALF_ERROR = 1.5 * (2.0**-8 + 2.0**-18 + 2.0**-11)
 
 State = tuple[Array, ...]
 Visit = Callable[[State, Array, Array, Array, Array], State]
@@ -133,7 +133,7 @@ def _best_by_halves(
     found = scores, jnp.take_along_axis(index, jnp.take_along_axis(order, place, 1), axis=1)
     # Whatever was left out scored at most fast[:, -1], so truly at most that plus the error.
     longest = jnp.linalg.norm(references, axis=1).max()
-    error = _HALF_ERROR * jnp.linalg.norm(queries, axis=1) * longest
+    error = HALF_ERROR * jnp.linalg.norm(queries, axis=1) * longest
     proven = (here <= wide) | (scores[:, -1] > fast[:, -1] + error)
     scores, index = jax.lax.cond(
         proven.all(),

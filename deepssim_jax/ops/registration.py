@@ -21,8 +21,8 @@ from deepssim_jax.ops.search_grid import (
     SearchGrid,
     Transform,
     coarse,
+    device_operator,
     grid_transform,
-    pose_operator,
     shrink,
 )
 from deepssim_jax.typing import Array, Images, Scores
@@ -223,7 +223,7 @@ def register(
         )
     if not len(moving):
         raise ValueError("there is no pair to register; n is 0")
-    operator = jnp.asarray(pose_operator(grid))
+    operator = device_operator(grid)
     parts = []
     for first in range(0, len(moving), batch_size):
         rows = np.arange(first, first + batch_size) % len(moving)

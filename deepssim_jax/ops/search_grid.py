@@ -169,6 +169,12 @@ def pose_operator(grid: SearchGrid) -> np.ndarray:
     return operator.reshape(size * size, -1)
 
 
+@functools.lru_cache(maxsize=2)
+def device_operator(grid: SearchGrid) -> jax.Array:
+    """`pose_operator` on the device, kept: it is larger than most batches of images."""
+    return jnp.asarray(pose_operator(grid))
+
+
 def _box(grid: SearchGrid) -> tuple[tuple[int, int], tuple[int, int]]:
     """First and one-past-last row of the disc, and of the disc grown by the largest shift."""
     rows = np.flatnonzero(disc(grid).any(1))
@@ -240,24 +246,55 @@ def coarse(
     Returns:
       Flat grid indices int32 [n] and their correlations [n].
     """
-    window = jnp.asarray(window_indices(grid))
+    reach = grid.shift_pixels
+    (low, high), (first, last) = _box(grid)
+    frame, angles, scales, moves = last - first, grid.rotations, grid.scales, 2 * reach + 1
+    mask = disc(grid)[low:high, low:high].astype(np.float32)
+    everywhere = jnp.asarray(_shifted(mask, reach).T)  # [f * f, moves * moves]
 
     def one(pair: tuple[Array, Array]) -> tuple[Array, Array]:
-        low, reference = pair
-        versions = posed(low[None], operator, grid=grid)[0]  # [4 poses, f * f]
-
-        def at_shift(indices: Array) -> Array:
-            pixels = versions[:, indices]
-            centred = pixels - pixels.mean(1, keepdims=True)
-            norm = jnp.sqrt(jnp.maximum((centred**2).sum(1), 1e-12))
-            return (centred @ reference) / norm
-
-        scores = jax.lax.map(at_shift, window).T.reshape(-1)
+        versions, reference = pair  # [poses, f * f], [d, d]
+        # Mirroring the fixed image instead of the moving one leaves a quarter of the versions:
+        # (F moving) turned by a is moving turned by a or -a, mirrored, and shifts turn with it.
+        mirrored = jnp.stack(
+            [reference, reference[:, ::-1], reference[::-1], reference[::-1, ::-1]]
+        )
+        products = jnp.einsum("pq,fmq->fpm", versions, _shifted(mirrored, reach))
+        mean = versions @ everywhere / mask.sum()
+        energy = (versions**2) @ everywhere - mask.sum() * mean**2
+        # The reference has no mean, so that of a version drops out of the product.
+        scores = products / jnp.sqrt(jnp.maximum(energy, 1e-12))[None]
+        scores = scores.reshape(4, angles, scales, moves, moves)
+        scores = jnp.stack(
+            [
+                scores[0],
+                scores[1, ::-1, :, :, ::-1],
+                scores[2, ::-1, :, ::-1, :],
+                scores[3, :, :, ::-1, ::-1],
+            ]
+        ).reshape(-1)
         best = jnp.argmax(scores)
         return best.astype(jnp.int32), scores[best]
 
-    reference = disc_vectors(low_resolution(fixed, grid=grid), grid=grid)
-    return jax.lax.map(one, (low_resolution(moving, grid=grid), reference))
+    n = moving.shape[0]
+    inside = disc_vectors(low_resolution(fixed, grid=grid), grid=grid)
+    reference = jnp.zeros((n, *mask.shape)).at[:, *np.nonzero(mask)].set(inside)
+    flat = low_resolution(moving, grid=grid).reshape(n, -1)
+    versions = (flat @ operator).reshape(n, len(grid.poses), frame * frame)
+    return jax.lax.map(one, (versions, reference))
+
+
+def _shifted(small: Array | np.ndarray, reach: int) -> Array:
+    """[..., d, d] -> [..., moves * moves, f * f]: in a frame grown by `reach`, at every shift."""
+    side, moves = small.shape[-1], 2 * reach + 1
+    pad = [(0, 0)] * (small.ndim - 2) + [(2 * reach, 2 * reach)] * 2
+    wide, frame = jnp.pad(small, pad), side + 2 * reach
+    parts = [
+        wide[..., 2 * reach - y : 2 * reach - y + frame, 2 * reach - x : 2 * reach - x + frame]
+        for y in range(moves)
+        for x in range(moves)
+    ]
+    return jnp.stack(parts, axis=-3).reshape(*small.shape[:-2], moves * moves, frame * frame)
 
 
 def disc_vectors(low: Images, *, grid: SearchGrid) -> jax.Array:

@@ -105,7 +105,7 @@ class AlignedIndex:
             labels.append(jnp.asarray(np.pad(label, (0, missing), constant_values=-1)))
         return cls(
             grid=grid,
-            operator=jnp.asarray(search_grid.pose_operator(grid)),
+            operator=search_grid.device_operator(grid),
             basis=jnp.asarray(basis),
             features=features,
             tiles=tuple(tiles),

@@ -163,7 +163,7 @@ def _starts(
 
 
 def _search(moving: np.ndarray, fixed: np.ndarray, *, grid: SearchGrid) -> np.ndarray:
-    operator = jnp.asarray(search_grid.pose_operator(grid))
+    operator = search_grid.device_operator(grid)
     found = []
     for first in range(0, len(moving), _BATCH):
         a, b = moving[first : first + _BATCH], fixed[first : first + _BATCH]

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from deepssim_jax.ops.depthwise import depthwise_conv
+from deepssim_jax.ops.layers import gelu, layer_norm
 from deepssim_jax.typing import Array
 
 _EPSILON = 1e-6
@@ -26,6 +27,13 @@ class ConvNeXtSpec:
     layer_scale: float = 1e-6
 
 
+class LayerNorm(nnx.LayerNorm):
+    """`nnx.LayerNorm`'s parameters and values, by `ops.layers`."""
+
+    def __call__(self, x: Array) -> Array:
+        return layer_norm(x, self.scale[...], self.bias[...], self.epsilon)
+
+
 class Block(nnx.Module):
     """x + scale * MLP(LayerNorm(depthwise 7 x 7 (x)))."""
 
@@ -33,7 +41,7 @@ class Block(nnx.Module):
         kernel = jax.random.truncated_normal(rngs.params(), -2, 2, (7, 7, dim)) * 0.02
         self.depthwise = nnx.Param(kernel)
         self.depthwise_bias = nnx.Param(jnp.zeros(dim))
-        self.norm = nnx.LayerNorm(dim, epsilon=_EPSILON, rngs=rngs)
+        self.norm = LayerNorm(dim, epsilon=_EPSILON, rngs=rngs)
         self.expand = nnx.Linear(dim, 4 * dim, rngs=rngs)
         self.project = nnx.Linear(4 * dim, dim, rngs=rngs)
         self.scale = nnx.Param(jnp.full(dim, scale))
@@ -41,7 +49,7 @@ class Block(nnx.Module):
     def __call__(self, x: Array) -> Array:
         y = depthwise_conv(x, self.depthwise[...])
         y = self.norm(y + self.depthwise_bias[...][None, None, None])
-        y = self.project(jax.nn.gelu(self.expand(y), approximate=False))
+        y = self.project(gelu(self.expand(y)))
         return x + y * self.scale[...][None, None, None]
 
 
@@ -72,7 +80,7 @@ class Stage(nnx.Module):
         self, patch: int, into: int, out: int, depth: int, scale: float, *, rngs: nnx.Rngs
     ):
         self.stem = patch == 4
-        self.norm = nnx.LayerNorm(out if self.stem else into, epsilon=_EPSILON, rngs=rngs)
+        self.norm = LayerNorm(out if self.stem else into, epsilon=_EPSILON, rngs=rngs)
         self.patches = Patchify(patch, into, out, rngs=rngs)
         self.blocks = nnx.List([Block(out, scale, rngs=rngs) for _ in range(depth)])
 

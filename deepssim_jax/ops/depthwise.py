@@ -83,8 +83,25 @@ def _backward(saved: tuple[Array, Array], gradient: Array) -> tuple[Array, Array
     size = kernel.shape[0]
     # The adjoint of a correlation is the correlation with the turned kernel.
     by_x = _correlate(gradient, kernel[::-1, ::-1])
-    by_kernel = jnp.stack([(part * gradient).sum((0, 1, 2)) for part in _shifts(x, size)])
-    return by_x, by_kernel.reshape(kernel.shape)
+    return by_x, _kernel_gradient(x, gradient, size)
+
+
+def _kernel_gradient(x: Array, gradient: Array, size: int) -> Array:
+    """Sums over images and places for each tap: a product, then a product with ones.
+
+    XLA on a CPU does not vectorise the sum when it is fused with what is summed: 15 times slower.
+    """
+    half, (n, height, width, channels) = size // 2, x.shape
+    padded = jnp.pad(x, ((0, 0), (half, half), (half, half), (0, 0)))
+    ones = jnp.ones((n, height * width), x.dtype)
+
+    def tap(index: Array) -> Array:
+        part = jax.lax.dynamic_slice(padded, (0, index // size, index % size, 0), x.shape)
+        flat = (part * gradient).reshape(n, height * width, channels)
+        return jnp.einsum("np,npc->nc", ones, flat).sum(0)
+
+    taps = jax.lax.map(tap, jnp.arange(size * size))
+    return taps.reshape(size, size, channels)
 
 
 _taps.defvjp(_forward, _backward)

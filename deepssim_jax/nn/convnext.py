@@ -31,6 +31,7 @@ class LayerNorm(nnx.LayerNorm):
     """`nnx.LayerNorm`'s parameters and values, by `ops.layers`."""
 
     def __call__(self, x: Array) -> Array:
+        assert self.scale is not None and self.bias is not None
         return layer_norm(x, self.scale[...], self.bias[...], self.epsilon)
 
 

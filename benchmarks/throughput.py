@@ -1,18 +1,25 @@
 """How fast the kernels are, beside their peers, on this machine.
 
     python benchmarks/throughput.py --out=benchmarks/results
-    python benchmarks/throughput.py --case=nearest --case=ssim_2d --n=0.25
+    python benchmarks/throughput.py --case=nearest_study --case=ssim_2d --n=0.25
 
-Each case is checked against an independent computation first. Then come a warm-up, the median of
-`--repeats` runs and their spread, the peers in turn, and the share of what this machine reaches in
-a large matrix product in the same run. One JSON line a case goes into OUT/throughput.jsonl.
+Each case runs in a process of its own. It is checked against an independent computation first.
+Then come a warm-up, which tells the time to lower and to compile, and `--repeats` runs, each
+followed by one of every peer that is installed (`pip install 'deepssim_jax[bench]'`), so that
+both meet the same noise; medians count. The share of the ceiling is against the largest matrix
+product and the largest copy that this machine does in the same process: flops over the one or bytes
+over the other, whichever is nearer to its limit. One JSON line a case goes into
+OUT/throughput.jsonl; `--table=FILE` prints the table of such a file.
 """
 
 import datetime
+import importlib
+import importlib.metadata
 import json
 import os
 import resource
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -25,12 +32,23 @@ from absl import app, flags
 CASES = {
     "ssim_2d": "similarity",
     "ssim_3d": "similarity",
-    "nearest": "search",
+    "nearest_study": "search",
+    "nearest_one": "search",
+    "nearest_square": "search",
+    "nearest_large": "search",
+    "histogram": "search",
     "aligned": "search",
     "registration": "search",
     "augmentation": "network",
-    "embedding": "network",
+    "embedding_nano": "network",
+    "embedding_tiny": "network",
+    "embedding_base": "network",
     "train_step": "network",
+}
+_PHASES = {
+    "/jax/core/compile/jaxpr_trace_duration": "lower_s",
+    "/jax/core/compile/jaxpr_to_mlir_module_duration": "lower_s",
+    "/jax/core/compile/backend_compile_duration": "compile_s",
 }
 
 _CASE = flags.DEFINE_multi_enum("case", None, sorted(CASES), "cases to run; all if not given")
@@ -39,86 +57,156 @@ _N = flags.DEFINE_float("n", 1.0, "size of the cases, relative to the standard o
 _PEERS = flags.DEFINE_bool("peers", True, "run the peers that are installed")
 _REPEATS = flags.DEFINE_integer("repeats", 5, "timed runs of each case", lower_bound=1)
 _OUT = flags.DEFINE_string("out", None, "folder for throughput.jsonl; nothing is written without")
+_TABLE = flags.DEFINE_string("table", None, "print the table of this file, and run nothing")
 
 
-def timed(run: Callable[[], object], repeats: int) -> list[float]:
-    """Seconds of each run."""
-    out = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        out.append(time.perf_counter() - start)
-    return out
+def seconds(run: Callable[[], object]) -> float:
+    """Wall time of one run."""
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
 
 
-def ceiling() -> float:
-    """Flops a second of a large float32 matrix product."""
+def ceilings() -> tuple[float, float]:
+    """Flops a second of a large float32 product, and bytes a second of a large copy."""
     import jax
     import jax.numpy as jnp
 
     side = 2048
     a = jnp.ones((side, side), jnp.float32)
     product = jax.jit(lambda a: jnp.dot(a, a, precision=jax.lax.Precision.HIGHEST))
-    jax.block_until_ready(product(a))
-    seconds = timed(lambda: jax.block_until_ready(product(a)), 5)
-    return 2 * side**3 / statistics.median(seconds)
+    block = jnp.ones(1 << 26, jnp.float32)
+    copy = jax.jit(lambda x: x + 1)
+    jax.block_until_ready((product(a), copy(block)))
+    flops = [seconds(lambda: jax.block_until_ready(product(a))) for _ in range(7)]
+    moved = [seconds(lambda: jax.block_until_ready(copy(block))) for _ in range(7)]
+    return 2 * side**3 / statistics.median(flops), 2 * block.nbytes / statistics.median(moved)
 
 
 def measure(name: str) -> dict[str, object]:
     """The record of one case."""
-    import importlib
-
     import jax
 
+    spent = dict.fromkeys(_PHASES.values(), 0.0)
+
+    def listen(event: str, duration: float, **_: object) -> None:
+        if event in _PHASES:
+            spent[_PHASES[event]] += duration
+
     case = getattr(importlib.import_module(f"benchmarks.cases.{CASES[name]}"), name)(_N.value)
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    first = seconds(case.run)
+    phases = {phase: round(value, 3) for phase, value in spent.items()}
     case.check()
-    first = timed(case.run, 1)[0]
-    seconds = timed(case.run, _REPEATS.value)
-    middle = statistics.median(seconds)
+    peers = case.peers if _PEERS.value else {}
+    for peer in peers.values():
+        peer.run()
+    ours: list[float] = []
+    theirs: dict[str, list[float]] = {peer: [] for peer in peers}
+    for _ in range(_REPEATS.value):
+        ours.append(seconds(case.run))
+        for peer_name, peer in peers.items():
+            theirs[peer_name].append(seconds(peer.run))
+    middle = statistics.median(ours)
     record: dict[str, object] = {
         "case": name,
         "unit": case.unit,
         "items": case.items,
         "items_per_s": round(case.items / middle, 1),
         "median_s": round(middle, 4),
-        "spread_s": [round(min(seconds), 4), round(max(seconds), 4)],
+        "spread_s": [round(min(ours), 4), round(max(ours), 4)],
         "first_s": round(first, 4),
+        **phases,
         "peak_MiB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+    }
+    most, widest = ceilings()
+    shares = []
+    if case.flops is not None:
+        record["gflops_per_s"] = round(case.flops / middle / 1e9, 1)
+        shares.append(case.flops / middle / most)
+    if case.bytes is not None:
+        record["gbytes_per_s"] = round(case.bytes / middle / 1e9, 2)
+        shares.append(case.bytes / middle / widest)
+    if shares:
+        record["share_of_ceiling"] = round(max(shares), 3)
+    record["ceiling_gflops_per_s"] = round(most / 1e9, 1)
+    record["ceiling_gbytes_per_s"] = round(widest / 1e9, 1)
+    record["peers"] = {
+        peer: {
+            "items_per_s": round(peers[peer].items / statistics.median(times), 2),
+            "spread_s": [round(min(times), 4), round(max(times), 4)],
+            "ours_is_times": round(
+                case.items / middle / (peers[peer].items / statistics.median(times)), 2
+            ),
+        }
+        for peer, times in theirs.items()
+    }
+    return record | machine()
+
+
+def machine() -> dict[str, object]:
+    """Device, cores, versions and the day."""
+    import jax
+
+    packages = ("jax", "jaxlib", "flax", "numpy", "scikit-image", "faiss-cpu", "torch", "monai")
+    versions = {}
+    for package in (*packages, "SimpleITK", "scikit-learn"):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "n": _N.value,
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
         "cores": os.cpu_count(),
-        "jax": jax.__version__,
+        "python": sys.version.split()[0],
+        "versions": versions,
         "day": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
-    if case.flops is not None:
-        reached, possible = case.flops / middle, ceiling()
-        record["gflops_per_s"] = round(reached / 1e9, 1)
-        record["share_of_ceiling"] = round(reached / possible, 3)
-    for peer_name, peer in case.peers.items() if _PEERS.value else ():
-        peer.run()
-        theirs = statistics.median(timed(peer.run, min(3, _REPEATS.value)))
-        record[f"{peer_name}_items_per_s"] = round(peer.items / theirs, 1)
-        record[f"times_{peer_name}"] = round((case.items / middle) / (peer.items / theirs), 2)
-    return record
+
+
+def table(records: list[dict]) -> str:
+    """The newest record of each case, as Markdown."""
+    newest = {record["case"]: record for record in records}
+    lines = ["| case | rate | share of the ceiling | beside |", "|---|---|---|---|"]
+    for r in newest.values():
+        share = f"{r['share_of_ceiling']:.0%}" if "share_of_ceiling" in r else ""
+        beside = ", ".join(f"{p['ours_is_times']:g} x {name}" for name, p in r["peers"].items())
+        rate = r["items_per_s"]
+        shown = f"{rate:,.0f}" if rate < 1e6 else f"{rate:.2e}"
+        lines.append(f"| `{r['case']}` | {shown} {r['unit']}/s | {share} | {beside} |")
+    return "\n".join(lines)
+
+
+def alone(name: str) -> dict:
+    """One case in a process of its own: its peak memory is its own, and so are its caches."""
+    given = [f"--case={name}", f"--n={_N.value}", f"--repeats={_REPEATS.value}"]
+    given += [] if _PEERS.value else ["--nopeers"]
+    given += [f"--platform={_PLATFORM.value}"] if _PLATFORM.value else []
+    out = subprocess.run(
+        [sys.executable, __file__, *given], check=True, stdout=subprocess.PIPE, text=True
+    ).stdout
+    return json.loads(next(line for line in out.splitlines() if line.startswith("{")))
 
 
 def main(_: list[str]) -> None:
+    if _TABLE.value:
+        print(table([json.loads(line) for line in Path(_TABLE.value).read_text().splitlines()]))
+        return
     if _PLATFORM.value:
         os.environ["JAX_PLATFORMS"] = _PLATFORM.value
+    names = _CASE.value or list(CASES)
     records = []
-    for name in _CASE.value or CASES:
-        records.append(measure(name))
+    for name in names:
+        records.append(measure(name) if len(names) == 1 else alone(name))
         print(json.dumps(records[-1]), flush=True)
-    if _OUT.value:
-        folder = Path(_OUT.value)
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "throughput.jsonl").open("a") as file:
-            file.writelines(json.dumps(record) + "\n" for record in records)
-    print(f"\n{'case':14}{'rate':>16}  {'ceiling':>8}  beside")
-    for r in records:
-        share = f"{r['share_of_ceiling']:.0%}" if "share_of_ceiling" in r else ""
-        beside = ", ".join(f"{v} x {k[6:]}" for k, v in r.items() if k.startswith("times_"))
-        print(f"{r['case']:14}{r['items_per_s']:>14,.0f}/s  {share:>8}  {beside}")
+        if _OUT.value:
+            folder = Path(_OUT.value)
+            folder.mkdir(parents=True, exist_ok=True)
+            with (folder / "throughput.jsonl").open("a") as file:
+                file.write(json.dumps(records[-1]) + "\n")
+    print("\n" + table(records))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ explicit, so a sharding that does not fit is an error at trace time, not a silen
 """
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -14,16 +14,19 @@ from jax.experimental import multihost_utils
 DATA = "data"
 
 
-def data_mesh(devices: int | None = None) -> jax.sharding.Mesh:
+def data_mesh(
+    devices: int | None = None, *, found: Sequence[jax.Device] | None = None
+) -> jax.sharding.Mesh:
     """A mesh with the single axis "data".
 
     Args:
       devices: how many; all of them if None.
+      found: the devices to take from; those of this run if None.
 
     Raises:
       ValueError: if there are fewer devices than asked for.
     """
-    found = jax.devices()
+    found = jax.devices() if found is None else found
     count = len(found) if devices is None else devices
     if not 1 <= count <= len(found):
         raise ValueError(f"{count} devices were asked for, and there are {len(found)}")
@@ -38,6 +41,11 @@ def replicated(mesh: jax.sharding.Mesh) -> jax.NamedSharding:
 def batch_sharding(mesh: jax.sharding.Mesh) -> jax.NamedSharding:
     """The leading axis is spread over the devices; its length must be a multiple of them."""
     return jax.NamedSharding(mesh, jax.P(DATA))
+
+
+def last_axis_sharding(mesh: jax.sharding.Mesh) -> Callable[[int], jax.NamedSharding]:
+    """For a number of axes: the last one, images in `ops.ssim`, is spread over the devices."""
+    return lambda ndim: jax.NamedSharding(mesh, jax.P(*(None,) * (ndim - 1), DATA))
 
 
 def using(mesh: jax.sharding.Mesh) -> contextlib.AbstractContextManager:

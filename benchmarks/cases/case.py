@@ -17,9 +17,9 @@ class Case:
     """One kernel at one size.
 
     `run` does `items` of `unit` and returns when they are done; `check` compares with an
-    independent computation and raises AssertionError where they differ; `flops` are those that
-    the algorithm needs, by hand, for the share of the machine's ceiling; None where arithmetic is
-    not what bounds it.
+    independent computation and raises AssertionError where they differ; `flops` and `bytes` are
+    what the algorithm needs at least, by hand, for the share of the machine's ceiling; None where
+    that is not what bounds it.
     """
 
     name: str
@@ -27,5 +27,6 @@ class Case:
     items: int
     run: Callable[[], object]
     check: Callable[[], None]
-    peers: Mapping[str, Peer]
+    peers: Mapping[str, Peer] = dataclasses.field(default_factory=dict)
     flops: float | None = None
+    bytes: float | None = None

@@ -1,0 +1,55 @@
+"""The aligned search by FFT correlation in PyTorch: what one would write without our projection."""
+
+import numpy as np
+import torch
+
+from deepssim_jax.ops import search_grid
+from deepssim_jax.ops.search_grid import SearchGrid
+
+
+def best_correlations(queries: np.ndarray, references: np.ndarray, grid: SearchGrid) -> np.ndarray:
+    """float32 [n, m]: the largest correlation inside the disc over the grid.
+
+    Args:
+      queries: [n, s, s] low-resolution images.
+      references: [m, s, s] likewise.
+      grid: the transformations.
+    """
+    operator = torch.from_numpy(search_grid.pose_operator(grid))
+    mask = torch.from_numpy(search_grid.disc(grid))
+    inside = torch.from_numpy(references)[:, mask]
+    inside = inside - inside.mean(1, keepdim=True)
+    inside = inside / inside.norm(dim=1, keepdim=True)
+    reach, frame = grid.shift_pixels, int(round(np.sqrt(operator.shape[1] / len(grid.poses))))
+    # The disc in the frame of the turned images; products with all shifts are then correlations.
+    rows, columns = torch.nonzero(mask, as_tuple=True)
+    rows, columns = rows - rows.min() + reach, columns - columns.min() + reach
+    placed = torch.zeros(len(references), frame, frame)
+    placed[:, rows, columns] = inside
+    window = torch.zeros(frame, frame)
+    window[rows, columns] = 1.0
+    spectra, window_spectrum = torch.fft.rfft2(placed).conj(), torch.fft.rfft2(window).conj()
+
+    def near(correlation: torch.Tensor) -> torch.Tensor:
+        """The shifts of the grid."""
+        moved = torch.roll(correlation, (reach, reach), (-2, -1))
+        return moved[..., : 2 * reach + 1, : 2 * reach + 1]
+
+    out = np.zeros((len(queries), len(references)), np.float32)
+    for q, query in enumerate(queries):
+        flips = np.stack([query, query[:, ::-1], query[::-1], query[::-1, ::-1]])
+        versions = (torch.from_numpy(flips).reshape(4, -1) @ operator).reshape(-1, frame, frame)
+        spectrum = torch.fft.rfft2(versions)
+        size = (frame, frame)
+        total = near(torch.fft.irfft2(spectrum * window_spectrum, s=size))
+        squares = near(torch.fft.irfft2(torch.fft.rfft2(versions**2) * window_spectrum, s=size))
+        norm = (squares - total**2 / window.sum()).clamp(min=1e-12).sqrt()
+        best = torch.full((len(references),), -2.0)
+        for v in range(len(versions)):
+            for first in range(0, len(references), 512):
+                part = spectra[first : first + 512]
+                found = near(torch.fft.irfft2(spectrum[v] * part, s=size)) / norm[v]
+                place = slice(first, first + len(part))
+                best[place] = torch.maximum(best[place], found.amax((1, 2)))
+        out[q] = best.numpy()
+    return out

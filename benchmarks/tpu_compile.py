@@ -1,0 +1,144 @@
+"""Compiles the sharded programs for TPUs that are not here, and records what XLA says of them.
+
+    TPU_SKIP_MDS_QUERY=1 JAX_PLATFORMS=cpu python benchmarks/tpu_compile.py --out=benchmarks/results
+
+Needs the `tpu` extra. For each program and topology: bytes a chip needs, collectives in the compiled
+program, and the compiler's own estimate of flops and seconds. Nothing is run.
+"""
+
+import collections
+import dataclasses
+import json
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+
+import jax
+import jax.numpy as jnp
+from absl import app, flags
+from jax.experimental import topologies
+
+from deepssim_jax import parallel
+from deepssim_jax.nn.embedder import EmbedderSpec
+from deepssim_jax.ops import ssim
+from deepssim_jax.scoring import pairs, tiles
+from deepssim_jax.training.pairs import PairBatch
+from deepssim_jax.training.step import OptimizerConfig, Trainer
+
+# Name and bytes of memory of one chip.
+TOPOLOGIES = {"v5e:4x4": 16 << 30, "v5p:2x2x4": 95 << 30}
+_COLLECTIVE = re.compile(
+    r" (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute|"
+    r"collective-broadcast)(?:-start)?\("
+)
+_OUT = flags.DEFINE_string("out", None, "folder for tpu_compile.jsonl; nothing is written without")
+
+
+def mesh_of(topology: str) -> jax.sharding.Mesh:
+    """A data mesh of chips that need not be here."""
+    chips = topologies.get_topology_desc(topology, platform="tpu").devices
+    return parallel.data_mesh(found=list(chips))
+
+
+def _like(
+    shape: tuple[int, ...], sharding: jax.NamedSharding, dtype: object = jnp.float32
+) -> object:
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+
+
+def _search(mesh: jax.sharding.Mesh, *, ring: bool) -> jax.stages.Lowered:
+    """Top 10 of a million references, replicated or in a ring, 32 strips of queries a chip."""
+    tiling = tiles.Tiling.best("tpu")
+    spread, every = parallel.batch_sharding(mesh), parallel.replicated(mesh)
+    rows = tiling.rows * tiling.strips * mesh.size
+    count = tiling.tile * tiling.spans * (mesh.size if ring else 1)
+    return pairs._step.lower(
+        (_like((rows, 10), spread), _like((rows, 10), spread, jnp.int32)),
+        _like((rows, 256), spread),
+        _like((count, 256), spread if ring else every),
+        _like((), every, jnp.int32),
+        _like((), every, jnp.int32),
+        visit=tiles.visit_best(tiling=tiling, in_order=not ring),
+        mesh=mesh,
+        ring=ring,
+    )
+
+
+def _ssim(mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
+    """SSIM at 136 x 112 of 16 images on every chip with 128 of each chip's own."""
+    every, last = parallel.replicated(mesh), parallel.last_axis_sharding(mesh)
+
+    def tile(real: jax.Array, synthetic: jax.Array) -> jax.Array:
+        x, y = (ssim.moments(images, "uniform") for images in (real, synthetic))
+        return ssim.ssim_tile(x, y, x.extent, window="uniform")
+
+    run = jax.shard_map(
+        tile,
+        mesh=mesh,
+        in_specs=(every.spec, last(3).spec),
+        out_specs=last(2).spec,
+        check_vma=False,
+    )
+    return jax.jit(run).lower(
+        _like((136, 112, 16), every), _like((136, 112, 128 * mesh.size), last(3))
+    )
+
+
+def _train(mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
+    """One step of DeepSSIM++ on 64 pairs a chip at 136 x 112."""
+    trainer = Trainer.create(
+        dataclasses.replace(EmbedderSpec.tiny(), dropout=0.0), OptimizerConfig()
+    )
+    spread, every = parallel.batch_sharding(mesh), parallel.replicated(mesh)
+    count = 64 * mesh.size
+    images = _like((count, 136, 112), spread)
+    with parallel.using(mesh):
+        state = jax.tree.map(
+            lambda x: _like(x.shape, every, x.dtype), jax.eval_shape(lambda: trainer.init(0))
+        )
+        return trainer.compiled[0].lower(state, PairBatch(images, images, _like((count,), spread)))
+
+
+PROGRAMS: dict[str, Callable[[jax.sharding.Mesh], jax.stages.Lowered]] = {
+    "search": lambda mesh: _search(mesh, ring=False),
+    "search_ring": lambda mesh: _search(mesh, ring=True),
+    "ssim_tile": _ssim,
+    "train_step": _train,
+}
+
+
+def compile_for(program: str, topology: str) -> dict[str, object]:
+    """What the compiler says of one program on one topology."""
+    compiled = PROGRAMS[program](mesh_of(topology)).compile()
+    memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+    needed = memory.argument_size_in_bytes + memory.output_size_in_bytes
+    needed += memory.temp_size_in_bytes - memory.alias_size_in_bytes
+    return {
+        "program": program,
+        "topology": topology,
+        "bytes_a_chip": needed,
+        "collectives": dict(collections.Counter(_COLLECTIVE.findall(compiled.as_text()))),
+        "flops_a_chip": cost.get("flops"),
+        # Loops count once, and for some chips the estimate is a negative number: no estimate.
+        "optimal_seconds": seconds if (seconds := cost.get("optimal_seconds", -1)) > 0 else None,
+        "jax": jax.__version__,
+    }
+
+
+def main(_: list[str]) -> None:
+    for topology in TOPOLOGIES:
+        for program in PROGRAMS:
+            record = json.dumps(compile_for(program, topology))
+            print(record, flush=True)
+            if _OUT.value:
+                with (Path(_OUT.value) / "tpu_compile.jsonl").open("a") as file:
+                    file.write(record + "\n")
+
+
+if __name__ == "__main__":
+    app.run(main)

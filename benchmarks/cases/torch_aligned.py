@@ -17,7 +17,7 @@ def best_correlations(queries: np.ndarray, references: np.ndarray, grid: SearchG
     """
     operator = torch.from_numpy(search_grid.pose_operator(grid))
     mask = torch.from_numpy(search_grid.disc(grid))
-    inside = torch.from_numpy(references)[:, mask]
+    inside = torch.tensor(references)[:, mask]
     inside = inside - inside.mean(1, keepdim=True)
     inside = inside / inside.norm(dim=1, keepdim=True)
     reach, frame = grid.shift_pixels, int(round(np.sqrt(operator.shape[1] / len(grid.poses))))
@@ -30,10 +30,9 @@ def best_correlations(queries: np.ndarray, references: np.ndarray, grid: SearchG
     window[rows, columns] = 1.0
     spectra, window_spectrum = torch.fft.rfft2(placed).conj(), torch.fft.rfft2(window).conj()
 
-    def near(correlation: torch.Tensor) -> torch.Tensor:
-        """The shifts of the grid."""
-        moved = torch.roll(correlation, (reach, reach), (-2, -1))
-        return moved[..., : 2 * reach + 1, : 2 * reach + 1]
+    # The shifts of the grid: a circular correlation has the negative ones at its end.
+    ends = (slice(None, reach + 1), slice(-reach, None))
+    corners = [(a, b) for a in ends for b in ends]
 
     out = np.zeros((len(queries), len(references)), np.float32)
     for q, query in enumerate(queries):
@@ -41,15 +40,17 @@ def best_correlations(queries: np.ndarray, references: np.ndarray, grid: SearchG
         versions = (torch.from_numpy(flips).reshape(4, -1) @ operator).reshape(-1, frame, frame)
         spectrum = torch.fft.rfft2(versions)
         size = (frame, frame)
-        total = near(torch.fft.irfft2(spectrum * window_spectrum, s=size))
-        squares = near(torch.fft.irfft2(torch.fft.rfft2(versions**2) * window_spectrum, s=size))
-        norm = (squares - total**2 / window.sum()).clamp(min=1e-12).sqrt()
+        total = torch.fft.irfft2(spectrum * window_spectrum, s=size)
+        squares = torch.fft.irfft2(torch.fft.rfft2(versions**2) * window_spectrum, s=size)
+        inverse = (squares - total**2 / window.sum()).clamp(min=1e-12).rsqrt()
         best = torch.full((len(references),), -2.0)
         for v in range(len(versions)):
             for first in range(0, len(references), 512):
                 part = spectra[first : first + 512]
-                found = near(torch.fft.irfft2(spectrum[v] * part, s=size)) / norm[v]
+                product = torch.fft.irfft2(spectrum[v] * part, s=size)
                 place = slice(first, first + len(part))
-                best[place] = torch.maximum(best[place], found.amax((1, 2)))
+                for rows, columns in corners:
+                    found = product[:, rows, columns] * inverse[v, rows, columns]
+                    best[place] = torch.maximum(best[place], found.amax((1, 2)))
         out[q] = best.numpy()
     return out

@@ -51,7 +51,7 @@ class Tiling:
     def best(cls, platform: str) -> "Tiling":
         """What was measured to be fastest on "cpu"; on accelerators, few calls of large programs."""
         if platform == "cpu":  # a loop inside the program would copy each tile
-            return cls(rows=512, tile=8192)
+            return cls(rows=256, tile=8192)
         return cls(rows=1024, tile=8192, strips=32, spans=128, half=True)
 
 

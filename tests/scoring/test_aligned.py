@@ -66,6 +66,34 @@ def test_the_original_is_first_whatever_was_done_to_the_copy() -> None:
     assert np.all(np.diff(found.scores, axis=1) <= 0)
 
 
+@pytest.mark.parametrize("spread", [1.0, 1e-3])
+def test_bfloat16_candidates_end_in_the_float32_answer(spread: float) -> None:
+    """References that bfloat16 cannot tell apart make the margin fail, and float32 decide."""
+    rng = np.random.default_rng(3)
+    one = blobs(1, 8)
+    real = low(one + spread * blobs(300, 9)) if spread < 1 else low(blobs(300, 9))
+    queries = low(one + 0.3 * rng.normal(size=(8, SIZE, SIZE)).astype(np.float32))
+    index = AlignedIndex.build(real)
+    features_of = aligned._features(queries, index.operator, index.basis, grid=GRID)
+    labels = np.full(8, -2, np.int32)
+    found = [
+        aligned._search_tile(
+            features_of, index.tiles[0], index.groups[0], labels, k=3, chunk=chunk, half=half
+        )
+        for half, chunk in ((False, aligned._chunk(GRID)), (True, 49))
+    ]
+    np.testing.assert_array_equal(found[0][1], found[1][1])
+    np.testing.assert_allclose(found[0][0], found[1][0], atol=1e-6)
+
+
+def test_a_chunk_is_whole_poses() -> None:
+    for grid in (GRID, SearchGrid(rotations=13, scales=4), SearchGrid(max_shift=0.4)):
+        chunk = aligned._chunk(grid)
+        assert chunk % len(grid.shifts) == 0
+        assert grid.transformations % chunk == 0
+        assert chunk <= max(512, len(grid.shifts))
+
+
 def test_every_pair_has_its_exact_maximum_over_the_grid() -> None:
     """With as many components as pixels the index equals the direct search of each pair."""
     queries, real = low(blobs(3, 5)), low(blobs(4, 6))

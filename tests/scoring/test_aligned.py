@@ -66,7 +66,7 @@ def test_the_original_is_first_whatever_was_done_to_the_copy() -> None:
     assert np.all(np.diff(found.scores, axis=1) <= 0)
 
 
-@pytest.mark.parametrize("spread", [1.0, 1e-3])
+@pytest.mark.parametrize("spread", [1.0, 0.03])
 def test_bfloat16_candidates_end_in_the_float32_answer(spread: float) -> None:
     """References that bfloat16 cannot tell apart make the margin fail, and float32 decide."""
     rng = np.random.default_rng(3)

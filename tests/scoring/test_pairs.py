@@ -220,6 +220,9 @@ print(json.dumps(out))
 
 
 def test_two_processes(tmp_path: Path) -> None:
+    known = subprocess.run(["getent", "hosts", socket.gethostname()], stdout=subprocess.DEVNULL)
+    if known.returncode:
+        pytest.skip("this machine's own name has no address, which JAX's processes need on a CPU")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

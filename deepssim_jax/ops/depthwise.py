@@ -93,7 +93,8 @@ def _kernel_gradient(x: Array, gradient: Array, size: int) -> Array:
     """
     half, (n, height, width, channels) = size // 2, x.shape
     padded = jnp.pad(x, ((0, 0), (half, half), (half, half), (0, 0)))
-    ones = jnp.ones((n, height * width), x.dtype)
+    # Made from the gradient, so that they are spread over devices as it is.
+    ones = jnp.ones_like(gradient[..., 0]).reshape(n, height * width)
 
     def tap(index: Array) -> Array:
         part = jax.lax.dynamic_slice(padded, (0, index // size, index % size, 0), x.shape)

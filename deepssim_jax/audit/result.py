@@ -113,10 +113,9 @@ class AuditResult:
     thresholds: Thresholds
     classes: Mapping[str, int]
     copy_rate: Proportion
-    holdout_rate: Proportion | None  # of held-out images called copies of a real one
-    synthetic_to_holdout_rate: (
-        Proportion | None
-    )  # of synthetic ones called copies of a held-out one
+    # Of held-out images called copies of a real one, and of synthetic ones, of a held-out one:
+    holdout_rate: Proportion | None
+    synthetic_to_holdout_rate: Proportion | None
     subjects_exposed: int
     subjects_total: int
     subjects_known: bool  # False: no patient ids were given, every image counts as one

@@ -11,11 +11,13 @@ normalised images at growing resolution.
 
 import dataclasses
 import functools
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from deepssim_jax.ops.intensity import zscore
 from deepssim_jax.ops.search_grid import (
     FLIP_SIGNS,
     SearchGrid,
@@ -223,11 +225,23 @@ def register(
         )
     if not len(moving):
         raise ValueError("there is no pair to register; n is 0")
-    operator = device_operator(grid)
     parts = []
-    for first in range(0, len(moving), batch_size):
-        rows = np.arange(first, first + batch_size) % len(moving)
-        a, b = (jnp.asarray(np.asarray(x)[rows], jnp.float32) for x in (moving, fixed))
-        start, _ = coarse(a, b, operator, grid=grid)
-        parts.append(_align(a, b, start, grid=grid))
+    starts = search(moving, fixed, grid=grid, batch_size=batch_size)
+    for a, b, start in _batches(batch_size, moving, fixed, starts):
+        parts.append(_align(a.astype(jnp.float32), b.astype(jnp.float32), start, grid=grid))
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[: len(moving)], *parts)
+
+
+def search(moving: Images, fixed: Images, *, grid: SearchGrid, batch_size: int = 32) -> np.ndarray:
+    """Grid index int32 [n] of the best transformation of each of n >= 1 pairs; see `coarse`."""
+    operator = device_operator(grid)
+    batches = _batches(batch_size, moving, fixed)
+    found = [coarse(zscore(a), zscore(b), operator, grid=grid)[0] for a, b in batches]
+    return np.concatenate(found)[: len(moving)]
+
+
+def _batches(batch_size: int, *columns: Images) -> Iterator[list[jax.Array]]:
+    """Batches of one shape: the last one begins again at the first row."""
+    for first in range(0, len(columns[0]), batch_size):
+        rows = np.arange(first, first + batch_size) % len(columns[0])
+        yield [jnp.asarray(np.asarray(column)[rows]) for column in columns]

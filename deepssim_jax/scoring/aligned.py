@@ -211,9 +211,8 @@ def _search_tile(
         exact = jax.lax.Precision.HIGHEST if kind == jnp.float32 else None
         columns = tile.astype(kind)
 
-        def one(
-            query: Array,
-        ) -> Array:  # the maximum is carried, so a chunk of scores is all there is
+        def one(query: Array) -> Array:
+            # The maximum is carried, so a chunk of scores is all there is.
             def step(best: Array, rows: Array) -> tuple[Array, None]:
                 found = jnp.matmul(
                     rows, columns, precision=exact, preferred_element_type=jnp.float32

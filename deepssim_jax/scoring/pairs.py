@@ -246,7 +246,7 @@ class _Work:
         total = np.int32(self.references.shape[0])
         call = functools.partial(_step, visit=visit, mesh=self.mesh, ring=self.ring)
 
-        def advance(i: int) -> None:
+        def advance(pieces: list[tuple[int, Array]], i: int) -> None:
             rows = self._place(self.queries, first + i * self.unit, stop, self.unit, spread)
             for offset, references in pieces:
                 states[i] = call(states[i], rows, references, np.int32(offset), total)
@@ -259,9 +259,9 @@ class _Work:
         alone = self.mesh.size == 1
         ahead = 0 if alone else _AHEAD
         with ThreadPoolExecutor(_WORKERS if alone else 1) as pool:
-            for resident in self._resident():
-                pieces = resident
-                collections.deque(pool.map(advance, range(len(states))), maxlen=0)
+            for pieces in self._resident():
+                go = functools.partial(advance, pieces)
+                collections.deque(pool.map(go, range(len(states))), maxlen=0)
         columns = zip(*(parallel.whole(state) for state in states), strict=True)
         return tuple(np.concatenate(column)[: stop - first] for column in columns)
 

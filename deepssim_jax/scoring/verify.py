@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepssim_jax.ops import agreement, registration, search_grid
+from deepssim_jax.ops import agreement, registration
 from deepssim_jax.ops.intensity import zscore
 from deepssim_jax.ops.search_grid import FLIP_NAMES, SearchGrid, Transform
 from deepssim_jax.typing import Array, Images
@@ -158,18 +158,8 @@ def _starts(
     known = np.full(len(moving), -1, np.int32) if start is None else np.array(start, np.int32)
     missing = np.flatnonzero(known < 0)
     if len(missing):
-        known[missing] = _search(moving[missing], fixed[missing], grid=grid)
+        known[missing] = registration.search(moving[missing], fixed[missing], grid=grid)
     return known
-
-
-def _search(moving: np.ndarray, fixed: np.ndarray, *, grid: SearchGrid) -> np.ndarray:
-    operator = search_grid.device_operator(grid)
-    found = []
-    for first in range(0, len(moving), _BATCH):
-        a, b = moving[first : first + _BATCH], fixed[first : first + _BATCH]
-        best, _ = search_grid.coarse(zscore(_padded(a)), zscore(_padded(b)), operator, grid=grid)
-        found.append(np.asarray(best)[: len(a)])
-    return np.concatenate(found) if found else np.zeros(0, np.int32)
 
 
 def _padded(part: np.ndarray) -> jax.Array:

@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from deepssim_jax.nn.encoder import embed as embed
     from deepssim_jax.nn.encoder import load_encoder as load_encoder
     from deepssim_jax.ops.registration import Registration as Registration
-    from deepssim_jax.ops.registration import SearchGrid as SearchGrid
     from deepssim_jax.ops.registration import register as register
+    from deepssim_jax.ops.search_grid import SearchGrid as SearchGrid
+    from deepssim_jax.ops.search_rigid import RigidGrid as RigidGrid
     from deepssim_jax.ops.ssim import ssim as ssim
     from deepssim_jax.ops.ssim import ssim_matrix as ssim_matrix
+    from deepssim_jax.ops.transform import MotionModel as MotionModel
     from deepssim_jax.scoring.aligned import AlignedMatches as AlignedMatches
     from deepssim_jax.scoring.aligned import nearest_aligned as nearest_aligned
     from deepssim_jax.scoring.decide import Proportion as Proportion
@@ -42,9 +44,11 @@ _HOMES = {
     "AuditSettings": "audit.audit",
     "Encoder": "nn.encoder",
     "InputError": "data.manifest",
+    "MotionModel": "ops.transform",
     "Neighbours": "scoring.pairs",
     "Proportion": "scoring.decide",
     "Registration": "ops.registration",
+    "RigidGrid": "ops.search_rigid",
     "SearchGrid": "ops.search_grid",
     "VerifiedPairs": "scoring.verify",
     "audit": "audit.audit",

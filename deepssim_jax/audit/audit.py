@@ -22,7 +22,8 @@ from deepssim_jax.audit.result import AuditResult, Exclusion, Label, Match, Thre
 from deepssim_jax.data import store
 from deepssim_jax.data.manifest import InputError, Manifest, Role, read_manifest
 from deepssim_jax.nn import encoder as encoders
-from deepssim_jax.ops.search_grid import FLIP_NAMES, SearchGrid
+from deepssim_jax.ops.search_grid import SearchGrid
+from deepssim_jax.ops.transform import FLIP_NAMES
 from deepssim_jax.scoring import decide
 from deepssim_jax.scoring.embed import build_side
 from deepssim_jax.scoring.match import Progress, Proposals, Side, best_matches, match

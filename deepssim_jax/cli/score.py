@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
     from deepssim_jax.audit.tables import cell
     from deepssim_jax.files import write_bytes
     from deepssim_jax.nn.encoder import encoder_hash
-    from deepssim_jax.ops.search_grid import FLIP_NAMES
+    from deepssim_jax.ops.transform import FLIP_NAMES
     from deepssim_jax.scoring.embed import open_side
     from deepssim_jax.scoring.match import Proposals, match
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepssim_jax.ops.search_grid import FLIP_SIGNS
+from deepssim_jax.ops.transform import FLIP_SIGNS
 from deepssim_jax.typing import Array, Images
 
 
@@ -30,9 +30,7 @@ def sample_at(images: Images, positions: list[Array], *, fill: float | None = No
     flat = images.reshape(n, -1)
     strides = [int(np.prod(shape[axis + 1 :])) for axis in range(len(shape))]
     base, fractions = jnp.zeros(positions[0].shape, jnp.int32), []
-    inside = jnp.ones(positions[0].shape, bool)
     for position, size, stride in zip(positions, shape, strides, strict=True):
-        inside &= (position >= 0) & (position <= size - 1)
         clipped = jnp.clip(position, 0.0, size - 1.0)
         lower = jnp.minimum(clipped.astype(jnp.int32), max(size - 2, 0))
         fractions.append(clipped - lower)
@@ -46,7 +44,15 @@ def sample_at(images: Images, positions: list[Array], *, fill: float | None = No
         index = (base + offset).reshape(n, -1)
         values = jnp.take_along_axis(flat, index, axis=1, mode="clip").reshape(base.shape)
         out = out + weight * values
-    return out if fill is None else jnp.where(inside, out, fill)
+    return out if fill is None else jnp.where(inside(positions, shape), out, fill)
+
+
+def inside(positions: list[Array], shape: tuple[int, ...]) -> jax.Array:
+    """Boolean [n, *out]: which positions lie between the first and the last pixel of every axis."""
+    within = jnp.ones(positions[0].shape, bool)
+    for position, size in zip(positions, shape, strict=True):
+        within &= (position >= 0) & (position <= size - 1)
+    return within
 
 
 def _centred_axes(shape: tuple[int, ...]) -> list[Array]:
@@ -90,13 +96,13 @@ def warp_displacement(images: Images, displacement: Array) -> jax.Array:
 def similarity_matrix(rotation: Array, scale: Array, shift: Array, flip: Array) -> jax.Array:
     """[n, 2, 3]: turn counter-clockwise, zoom, move, then mirror an image.
 
-    The inverse of ops.registration's map x -> F (s R x + t), which is where the output is read.
+    The inverse of ops.transform's map x -> F (s R x + t), which is where the output is read.
 
     Args:
       rotation: [n] radians, counter-clockwise on a screen.
       scale: [n], above one enlarges.
       shift: [n, 2] (y, x) pixels.
-      flip: int [n], index into `search_grid.FLIP_NAMES`.
+      flip: int [n], index into `transform.FLIP_NAMES`.
     """
     c, s = jnp.cos(rotation) / scale, jnp.sin(rotation) / scale
     inverse = jnp.stack([jnp.stack([c, s], -1), jnp.stack([-s, c], -1)], -2)

@@ -1,12 +1,7 @@
 """The global search for an alignment: every transformation of a grid, as a matrix product.
 
-Contract: images are float [n, s, s], square. A transformation maps centred pixel coordinates
-(y, x) of a fixed image to those of a moving one,
-
-    x_moving = F (s R x_fixed + t),      F = diag(+-1, +-1),   R = [[c, -s], [s, c]],
-
-so it says how the fixed image was zoomed by s, turned by R, moved by t and then mirrored to give
-the moving one. Grid indices are flat, in the order mirroring, pose (rotation, scale), shift.
+Contract: images are float [n, s, s], square; transformations are the similarities of
+`ops.transform`. Grid indices are flat, in the order mirroring, pose (rotation, scale), shift.
 """
 
 import dataclasses
@@ -17,11 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from deepssim_jax.ops import resample
+from deepssim_jax.ops.transform import FLIP_SIGNS, Transform, ellipsoid
 from deepssim_jax.typing import Array, Images
-
-# Rows are (y, x): none, horizontal (left and right change places), vertical, both.
-FLIP_SIGNS = np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]], np.float32)
-FLIP_NAMES = ("none", "horizontal", "vertical", "both")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,40 +73,6 @@ class SearchGrid:
         return len(FLIP_SIGNS) * len(self.poses) * len(self.shifts)
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=("flip", "linear", "shift"),
-    meta_fields=(),
-)
-@dataclasses.dataclass(frozen=True)
-class Transform:
-    """A batch of transformations: `flip` int [n]; `linear` [n, 2] is (s cos, s sin); `shift` [n, 2]."""
-
-    flip: Array
-    linear: Array
-    shift: Array
-
-    @property
-    def rotation_deg(self) -> Array:
-        """[n] degrees, counter-clockwise as seen on a screen (y points down)."""
-        return jnp.rad2deg(jnp.arctan2(self.linear[:, 1], self.linear[:, 0]))
-
-    @property
-    def scale(self) -> Array:
-        """[n] zoom of the moving image relative to the fixed one."""
-        return jnp.hypot(self.linear[:, 0], self.linear[:, 1])
-
-    def resized(self, factor: float) -> "Transform":
-        """The same transformation for images whose side is `factor` times as long."""
-        return Transform(flip=self.flip, linear=self.linear, shift=self.shift * factor)
-
-
-def shrink(images: Images, size: int) -> jax.Array:
-    """Antialiased resize of [n, s, s] to [n, size, size]."""
-    images = jnp.asarray(images, jnp.float32)
-    return jax.image.resize(images, (images.shape[0], size, size), "linear", antialias=True)
-
-
 @functools.cache
 def _blur_band(size: int, sigma: float) -> np.ndarray:
     """[size, size] Gaussian blur along one axis, the edge repeated."""
@@ -127,15 +86,14 @@ def _blur_band(size: int, sigma: float) -> np.ndarray:
 
 def low_resolution(images: Images, *, grid: SearchGrid) -> jax.Array:
     """What the global search compares: [n, s, s] shrunk to [n, size, size], without slow changes."""
-    low = shrink(images, grid.size)
+    low = resample.resize(jnp.asarray(images, jnp.float32), (grid.size, grid.size))
     band = jnp.asarray(_blur_band(grid.size, grid.high_pass))
     return low - jnp.einsum("ij,njk,lk->nil", band, low, band)
 
 
 def disc(grid: SearchGrid) -> np.ndarray:
     """Boolean [size, size]: the pixels that the global search compares."""
-    axis = np.arange(grid.size) - (grid.size - 1) / 2
-    return np.hypot(axis[:, None], axis[None, :]) <= grid.radius * grid.size / 2
+    return ellipsoid((grid.size, grid.size), radius=grid.radius)
 
 
 @functools.cache
@@ -223,12 +181,11 @@ def grid_transform(index: Array, *, grid: SearchGrid, size: int) -> Transform:
     flip, rest = jnp.divmod(index, len(grid.poses) * len(grid.shifts))
     pose, shift = jnp.divmod(rest, len(grid.shifts))
     angle, scale = poses[pose, 0], poses[pose, 1]
-    linear = jnp.stack([scale * jnp.cos(angle), scale * jnp.sin(angle)], -1)
-    c, s = linear[:, :1], linear[:, 1:]
+    c, s = scale * jnp.cos(angle), scale * jnp.sin(angle)
+    matrix = jnp.stack([jnp.stack([c, -s], -1), jnp.stack([s, c], -1)], -2)
     # The grid moves first and turns afterwards: t = s R (shift).
-    y, x = shifts[shift][:, :1], shifts[shift][:, 1:]
-    moved = jnp.concatenate([c * y - s * x, s * y + c * x], -1)
-    return Transform(flip=flip, linear=linear, shift=moved * (size / grid.size))
+    moved = jnp.einsum("nij,nj->ni", matrix, shifts[shift])
+    return Transform(flip=flip, matrix=matrix, shift=moved * (size / grid.size))
 
 
 @functools.partial(jax.jit, static_argnames="grid")

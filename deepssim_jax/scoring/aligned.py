@@ -22,6 +22,7 @@ import numpy as np
 from deepssim_jax.ops import search_grid, topk
 from deepssim_jax.ops.intensity import zscore
 from deepssim_jax.ops.search_grid import SearchGrid
+from deepssim_jax.ops.transform import FLIP_SIGNS
 from deepssim_jax.scoring.tiles import HALF_ERROR
 from deepssim_jax.typing import Array, Images
 
@@ -168,7 +169,7 @@ class AlignedIndex:
 
 def _chunk(grid: SearchGrid) -> int:
     """Transformations of one product: whole poses, at most 512 where a pose has fewer."""
-    poses, shifts = len(search_grid.FLIP_SIGNS) * len(grid.poses), len(grid.shifts)
+    poses, shifts = len(FLIP_SIGNS) * len(grid.poses), len(grid.shifts)
     return shifts * max(
         d for d in range(1, poses + 1) if not poses % d and d * shifts <= max(512, shifts)
     )

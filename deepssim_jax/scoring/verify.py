@@ -14,7 +14,8 @@ import numpy as np
 
 from deepssim_jax.ops import agreement, registration
 from deepssim_jax.ops.intensity import zscore
-from deepssim_jax.ops.search_grid import FLIP_NAMES, SearchGrid, Transform
+from deepssim_jax.ops.search_grid import SearchGrid, grid_transform
+from deepssim_jax.ops.transform import FLIP_NAMES, Transform, ellipsoid
 from deepssim_jax.typing import Array, Images
 
 _BATCH = 32
@@ -59,10 +60,9 @@ def _verify(
 ) -> tuple[Array, Transform, Array, Array]:
     size = fixed.shape[-1]
     moving, fixed = zscore(moving), zscore(fixed)
-    found = registration.align(moving, fixed, start, grid=grid)
-    axis = np.arange(size) - (size - 1) / 2
-    disc = np.hypot(axis[:, None], axis[None, :]) <= _DISC * size / 2
-    inside = found.inside & jnp.asarray(disc)[None]
+    first = grid_transform(start, grid=grid, size=size)
+    found = registration.align(moving, fixed, first)
+    inside = found.inside & jnp.asarray(ellipsoid((size, size), radius=_DISC))[None]
     score = agreement.agreement(found.aligned, fixed, inside).score
     score = jnp.where(inside.mean((1, 2)) >= _MIN_OVERLAP, score, 0.0)
     # Flat images have no direction to agree in; their score is 0, not 0 / 0.

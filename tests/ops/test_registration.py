@@ -1,13 +1,13 @@
 """Planted transformations are recovered; SciPy is the reference for resampling."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import ndimage
 
-from deepssim_jax.ops import registration, search_grid
-from deepssim_jax.ops.search_grid import SearchGrid, Transform
+from deepssim_jax.ops import registration, resample, search_grid
+from deepssim_jax.ops.search_grid import SearchGrid
+from deepssim_jax.ops.transform import FLIP_SIGNS, Transform
 
 SIZE = 64
 
@@ -43,7 +43,7 @@ def planted(images: np.ndarray, seed: int = 1) -> tuple[np.ndarray, dict[str, np
             order=3,
             mode="nearest",
         )
-        sign = search_grid.FLIP_SIGNS[truth["flip"][i]]
+        sign = FLIP_SIGNS[truth["flip"][i]]
         out.append(moved[:: int(sign[0]), :: int(sign[1])])
     return np.stack(out).astype(np.float32), truth
 
@@ -85,7 +85,7 @@ def test_sampling_equals_scipy() -> None:
     image = pictures(1)
     rng = np.random.default_rng(3)
     rows, cols = rng.uniform(-4, SIZE + 3, (2, 1, 20, 20)).astype(np.float32)
-    ours = registration.sample(jnp.asarray(image), jnp.asarray(rows), jnp.asarray(cols))
+    ours = resample.sample_at(jnp.asarray(image), [jnp.asarray(rows), jnp.asarray(cols)])
     theirs = ndimage.map_coordinates(image[0], [rows[0], cols[0]], order=1, mode="nearest")
     np.testing.assert_allclose(ours[0], theirs, atol=1e-5)
 
@@ -101,9 +101,9 @@ def test_pose_operator_samples_like_the_transform_it_stands_for() -> None:
     index = jnp.asarray(rng.integers(0, grid.transformations, 12))
     transform = search_grid.grid_transform(index, grid=grid, size=grid.size)
     images = jnp.repeat(jnp.asarray(low[:1]), 12, axis=0)
-    # Clamped at the edge, as the operator is, hence `sample` and no mask.
-    rows, cols = registration.coordinates(transform, grid.size)
-    expected = registration.sample(images, rows, cols)[:, search_grid.disc(grid)]
+    # Clamped at the edge, as the operator is, hence no mask.
+    positions = transform.positions((grid.size, grid.size))
+    expected = resample.sample_at(images, positions)[:, search_grid.disc(grid)]
     per_flip = len(grid.poses) * len(grid.shifts)
     version, shift = index // len(grid.shifts), index % len(grid.shifts)
     assert versions.shape[1] * len(grid.shifts) == 4 * per_flip
@@ -131,9 +131,14 @@ def test_shapes_that_differ_are_refused_with_both_named() -> None:
         registration.register(pictures(1), pictures(2))
 
 
-def test_transform_is_a_pytree_and_scales() -> None:
+def test_positions_of_a_smaller_picture_cover_the_same_frame() -> None:
     transform = Transform(
-        flip=jnp.zeros(1, int), linear=jnp.array([[1.0, 0.0]]), shift=jnp.array([[2.0, -4.0]])
+        flip=jnp.array([1]), matrix=jnp.eye(2)[None] * 1.1, shift=jnp.array([[2.0, -4.0]])
     )
-    assert len(jax.tree.leaves(transform)) == 3
-    np.testing.assert_allclose(transform.resized(0.5).shift, [[1.0, -2.0]])
+    full, half = (
+        transform.positions(s, size=(SIZE, SIZE)) for s in ((SIZE, SIZE), (SIZE // 2,) * 2)
+    )
+    for a, b in zip(full, half, strict=True):
+        # A pixel of the half picture stands for four of the full one.
+        mean = a.reshape(1, SIZE // 2, 2, SIZE // 2, 2).mean((2, 4))
+        np.testing.assert_allclose(b, (mean + 0.5) / 2 - 0.5, atol=1e-4)

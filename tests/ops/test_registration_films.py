@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from deepssim_jax.ops import registration, search_grid
+from deepssim_jax.ops import registration
+from deepssim_jax.ops.transform import FLIP_SIGNS
 
 SIZE = 128
 
@@ -26,7 +27,7 @@ def plant(film: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.nd
     back = np.linalg.inv([[c, -s], [s, c]])
     offset = centre - back @ (centre + truth["shift"] * side / SIZE)
     moved = ndimage.affine_transform(film, back, offset=offset, order=3, mode="constant")
-    sign = search_grid.FLIP_SIGNS[truth["flip"]].astype(int)
+    sign = FLIP_SIGNS[truth["flip"]].astype(int)
     moved = moved[:: sign[0], :: sign[1]]
 
     def small(image: np.ndarray) -> np.ndarray:

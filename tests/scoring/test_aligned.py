@@ -9,7 +9,8 @@ from scipy import ndimage
 import deepssim_jax as ds
 from deepssim_jax.ops import search_grid
 from deepssim_jax.ops.intensity import zscore
-from deepssim_jax.ops.search_grid import FLIP_NAMES, SearchGrid
+from deepssim_jax.ops.search_grid import SearchGrid
+from deepssim_jax.ops.transform import FLIP_NAMES
 from deepssim_jax.scoring import aligned, plant
 from deepssim_jax.scoring.aligned import AlignedIndex
 from deepssim_jax.scoring.embed import features

@@ -44,6 +44,8 @@ CASES = {
     "embedding_tiny": "network",
     "embedding_base": "network",
     "train_step": "network",
+    "audit": "whole",
+    "audit_again": "whole",
 }
 # glibc gives large blocks back to the system and fetches them again, page by page: by chance of the
 # sizes, a program here is up to three times slower, and so is scikit-image. Kept, all are steady.

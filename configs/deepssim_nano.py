@@ -15,12 +15,14 @@ class Config:
 
     # Side of the images in pixels, and pairs a step (a multiple of 16).
     size: int = 64
-    batch: int = 32
+    batch: int = 48
+    # "batch": every image of one side against every one of the other; "pairs": as published.
+    objective: str = "batch"
     # Peak learning rate of AdamW, reached after `warmup` steps.
     learning_rate: float = 1.5e-3
     weight_decay: float = 1e-3
     warmup: int = 100
-    steps: int = 3000
+    steps: int = 4500
     validate_every: int = 250
     checkpoint_every: int = 100
     seed: int = 0

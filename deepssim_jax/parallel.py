@@ -53,6 +53,11 @@ def using(mesh: jax.sharding.Mesh) -> contextlib.AbstractContextManager:
     return jax.set_mesh(mesh)
 
 
+def everywhere(x: jax.Array) -> jax.Array:
+    """Inside a program: gathers an array that is spread over the current mesh on every device."""
+    return x if jax.sharding.get_abstract_mesh().empty else jax.sharding.reshard(x, jax.P())
+
+
 def stream(visit: Callable, *, mesh: jax.sharding.Mesh, ring: bool) -> Callable:
     """Lets every device's queries meet all references.
 

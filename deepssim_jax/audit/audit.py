@@ -26,7 +26,7 @@ from deepssim_jax.ops.search_grid import SearchGrid
 from deepssim_jax.ops.transform import FLIP_NAMES
 from deepssim_jax.scoring import decide
 from deepssim_jax.scoring.embed import build_side
-from deepssim_jax.scoring.match import Progress, Proposals, Side, best_matches, match
+from deepssim_jax.scoring.match import Progress, Retrieval, Side, best_matches, match
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,13 +34,15 @@ class AuditSettings:
     """What a user may choose; every field is echoed in the report.
 
     `size` is the side in pixels that every image is brought to (a multiple of 32), `slice_spec`
-    the slice taken of volumes, `level` the coverage of intervals, `seed` that of the calibration.
+    the slice taken of volumes, `retrieval` the search for candidates, `level` the coverage of
+    intervals, `seed` that of the calibration.
     """
 
     size: int = 128
     slice_spec: str = "axial:0.5"
     subject_regex: str | None = None
     encoder: str = "default"
+    retrieval: Retrieval = Retrieval.AUTO
     level: float = 0.95
     seed: int = 0
     allow_same: bool = False
@@ -121,9 +123,10 @@ def audit(
         raise InputError(_SAME)
 
     versions = outputs.versions(settings.encoder)
+    retrieval = settings.retrieval.resolved(pairs=len(real_set.side) * len(synthetic_set.side))
 
     def journal(what: str, *others: _Set) -> Path:
-        how = [versions, SearchGrid().key, repr(Proposals()), calibration.SAMPLES]
+        how = [versions, SearchGrid().key, repr(retrieval.proposals), calibration.SAMPLES]
         key = [what, settings.seed, *how, *(s.images.fingerprint for s in others)]
         digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()
         return work / f"{what}-{digest[:16]}"
@@ -133,6 +136,7 @@ def audit(
         synthetic_set.side,
         real_set.side,
         journal=journals[1],
+        proposals=retrieval.proposals,
         on_progress=on_progress,
         what="synthetic with real",
     )
@@ -142,6 +146,7 @@ def audit(
         journal=journals[0],
         seed=settings.seed,
         level=settings.level,
+        proposals=retrieval.proposals,
         on_progress=on_progress,
     )
     control = None
@@ -157,9 +162,10 @@ def audit(
             synthetic_set.side,
             apart=[subject not in known for subject in holdout_set.images.subject_ids],
             journals=controls,
+            proposals=retrieval.proposals,
             on_progress=on_progress,
         )
-    result = _conclude(sets, pairs, evidence, control, settings)
+    result = _conclude(sets, pairs, evidence, control, settings, retrieval)
     gallery = build_gallery(result, pairs, sets[Role.REAL].images, sets[Role.SYNTHETIC].images)
     outputs.write_all(
         result, gallery, out, manifests=manifests, stores={r: s.images for r, s in sets.items()}
@@ -231,6 +237,7 @@ def _conclude(
     evidence: calibration.Evidence,
     control: Control | None,
     settings: AuditSettings,
+    retrieval: Retrieval,
 ) -> AuditResult:
     real, synthetic = sets[Role.REAL].images, sets[Role.SYNTHETIC].images
     thresholds, level = evidence.thresholds, settings.level
@@ -311,13 +318,17 @@ def _conclude(
         distributions=distributions,
         exclusions=exclusions,
         notes=conclusion.notes(
-            settings.size, settings.slice_spec, left_out=0 if control is None else control.left_out
+            settings.size,
+            settings.slice_spec,
+            retrieval,
+            left_out=0 if control is None else control.left_out,
         ),
         settings={
             "size": settings.size,
             "slice": settings.slice_spec,
             "subject_regex": settings.subject_regex or "",
             "encoder": settings.encoder if settings.encoder == "default" else "custom",
+            "retrieval": retrieval.value,
             "level": settings.level,
             "seed": settings.seed,
         },

@@ -17,7 +17,7 @@ from deepssim_jax.files import write_array
 from deepssim_jax.nn.encoder import Encoder
 from deepssim_jax.scoring import decide, plant
 from deepssim_jax.scoring.embed import features
-from deepssim_jax.scoring.match import PAIR, Progress, Side, best_matches, match
+from deepssim_jax.scoring.match import PAIR, Progress, Proposals, Side, best_matches, match
 
 MAX_NULL = 256
 MAX_PLANTED = 96
@@ -56,6 +56,7 @@ def calibrate_on_real(
     journal: Path,
     seed: int,
     level: float,
+    proposals: Proposals,
     on_progress: Progress,
 ) -> Evidence:
     """Runs both experiments and chooses thresholds.
@@ -66,6 +67,7 @@ def calibrate_on_real(
       journal: directory that belongs to exactly this side, encoder and seed.
       seed: of the draw and of the planted transformations.
       level: coverage of the reported intervals.
+      proposals: those of the search that the thresholds are for.
       on_progress: as for `match`.
 
     Returns:
@@ -82,6 +84,7 @@ def calibrate_on_real(
             real,
             journal=journal / "null",
             apart=True,
+            proposals=proposals,
             on_progress=on_progress,
             what="real with other patients' real",
         )
@@ -101,7 +104,10 @@ def calibrate_on_real(
                 if kind == "exact"
                 else plant.near_copies(images, real.take(donors), seed=seed + 1)
             )
-            write_array(path, _match_planted(copies, real, encoder(), journal / kind, on_progress))
+            write_array(
+                path,
+                _match_planted(copies, real, encoder(), journal / kind, proposals, on_progress),
+            )
         pairs = np.load(path, allow_pickle=False)
         best = best_matches(pairs, len(rows))
         own = pairs[pairs["reference"] == rows[pairs["query"]]]
@@ -139,14 +145,24 @@ def calibrate_on_real(
 
 
 def _match_planted(
-    copies: np.ndarray, real: Side, encoder: Encoder, journal: Path, on_progress: Progress
+    copies: np.ndarray,
+    real: Side,
+    encoder: Encoder,
+    journal: Path,
+    proposals: Proposals,
+    on_progress: Progress,
 ) -> np.ndarray:
     if not len(copies):
         return np.zeros(0, PAIR)
     embeddings, low = features(copies, encoder)
     side = Side(take=lambda rows: copies[rows], low=low, embeddings=embeddings)
     return match(
-        side, real, journal=journal, on_progress=on_progress, what="planted copies with real"
+        side,
+        real,
+        journal=journal,
+        proposals=proposals,
+        on_progress=on_progress,
+        what="planted copies with real",
     )
 
 

@@ -7,6 +7,7 @@ from scipy import stats
 from deepssim_jax.audit.calibration import Evidence
 from deepssim_jax.audit.result import Label, Verdict
 from deepssim_jax.scoring import decide
+from deepssim_jax.scoring.match import Retrieval
 
 # An audit in which more real images than this share could not be read proves little.
 MAX_UNREADABLE = 0.01
@@ -94,11 +95,19 @@ def verdict(
     return Verdict.NONE_FOUND_WITHIN_LIMITS, tuple(reasons)
 
 
+_CANDIDATES = {
+    Retrieval.BOTH: "four from a search over all transformations, two from the encoder",
+    Retrieval.ALIGNED: "four from a search over all transformations",
+    Retrieval.ENCODER: "sixteen from the encoder; the search over all transformations, which finds "
+    "more, was left out",
+}
+
+
 def _images(count: int) -> str:
     return "image" if count == 1 else "images"
 
 
-def notes(size: int, slice_spec: str, *, left_out: int) -> tuple[str, ...]:
+def notes(size: int, slice_spec: str, retrieval: Retrieval, *, left_out: int) -> tuple[str, ...]:
     """What was done to the images, and what was not tested; `left_out` held-out images share a
     patient with the real side.
     """
@@ -110,7 +119,8 @@ def notes(size: int, slice_spec: str, *, left_out: int) -> tuple[str, ...]:
         "side, zoom from 0.85 to 1.15, and changes of intensity, noise and blur.",
         "Not tested: rotations beyond that, crops of a small part, inverted contrast, copies of "
         "structures without their surroundings, membership inference, and attributes.",
-        "Each synthetic image was verified against its best few candidates, not against every image.",
+        "Each synthetic image was verified against its best few candidates, not against every "
+        f"image: {_CANDIDATES[retrieval]}.",
     ]
     if left_out:
         lines.append(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deepssim_jax.scoring.match import Progress, Side, best_matches, match
+from deepssim_jax.scoring.match import Progress, Proposals, Side, best_matches, match
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +34,7 @@ def search_holdout(
     *,
     apart: Sequence[bool],
     journals: tuple[Path, Path],
+    proposals: Proposals,
     on_progress: Progress,
 ) -> Control:
     """Runs both searches.
@@ -44,6 +45,7 @@ def search_holdout(
       synthetic: the synthetic side.
       apart: for each held-out image, whether its patient is on the held-out side alone.
       journals: directories for the two searches, in the order of the fields.
+      proposals: as for `match`.
       on_progress: as for `match`.
     """
     chosen = np.flatnonzero(apart)
@@ -56,6 +58,13 @@ def search_holdout(
         (unseen, real, journals[0], "held-out with real"),
         (synthetic, unseen, journals[1], "synthetic with held-out"),
     ):
-        pairs = match(queries, references, journal=journal, on_progress=on_progress, what=what)
+        pairs = match(
+            queries,
+            references,
+            journal=journal,
+            proposals=proposals,
+            on_progress=on_progress,
+            what=what,
+        )
         scores.append(best_matches(pairs, len(queries))["verified"])
     return Control(scores[0], scores[1], len(holdout) - len(chosen))

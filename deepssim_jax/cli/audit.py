@@ -38,6 +38,12 @@ _SLICE = flags.DEFINE_string(
     "slice", "axial:0.5", "slice of volumes: PLANE:FRACTION or PLANE:INDEX"
 )
 _ENCODER = flags.DEFINE_string("encoder", "default", "the shipped encoder, or a .safetensors file")
+_RETRIEVAL = flags.DEFINE_enum(
+    "retrieval",
+    "auto",
+    ["auto", "encoder", "aligned", "both"],
+    "how candidates are found; auto is both, and beyond 200 million pairs the encoder alone",
+)
 _LEVEL = flags.DEFINE_float("level", 0.95, "coverage of the intervals, between 0.5 and 1")
 _SEED = flags.DEFINE_integer("seed", 0, "seed of the copies planted for calibration")
 _ALLOW_SAME = flags.DEFINE_bool(
@@ -61,12 +67,14 @@ def main(argv: Sequence[str]) -> int:
     # Imported here so that --help and a wrong flag answer at once.
     from deepssim_jax.audit import console as summary
     from deepssim_jax.audit.audit import AuditSettings, audit
+    from deepssim_jax.scoring.match import Retrieval
 
     settings = AuditSettings(
         size=_SIZE.value,
         slice_spec=_SLICE.value,
         subject_regex=_SUBJECT_REGEX.value,
         encoder=_ENCODER.value,
+        retrieval=Retrieval(_RETRIEVAL.value),
         level=_LEVEL.value,
         seed=_SEED.value,
         allow_same=_ALLOW_SAME.value,

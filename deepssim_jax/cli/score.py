@@ -21,8 +21,12 @@ _REAL = flags.DEFINE_string("real", None, "store of the real images", required=T
 _SYNTHETIC = flags.DEFINE_string("synthetic", None, "store of the synthetic images", required=True)
 _OUT = flags.DEFINE_string("out", None, "folder for the table and work to resume", required=True)
 _ENCODER = flags.DEFINE_string("encoder", "default", "the encoder that the stores were made with")
-_ALIGNED = flags.DEFINE_integer("aligned", 4, "candidates from the aligned search", lower_bound=1)
-_NEAREST = flags.DEFINE_integer("nearest", 2, "candidates from the embeddings", lower_bound=0)
+_RETRIEVAL = flags.DEFINE_enum(
+    "retrieval",
+    "auto",
+    ["auto", "encoder", "aligned", "both"],
+    "how candidates are found; auto is both, and beyond 200 million pairs the encoder alone",
+)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -40,12 +44,13 @@ def main(argv: Sequence[str]) -> int:
     from deepssim_jax.nn.encoder import encoder_hash
     from deepssim_jax.ops.transform import FLIP_NAMES
     from deepssim_jax.scoring.embed import open_side
-    from deepssim_jax.scoring.match import Proposals, match
+    from deepssim_jax.scoring.match import Retrieval, match
 
     encoder_id, out = encoder_hash(_ENCODER.value), Path(_OUT.value)
     real, real_images = open_side(Path(_REAL.value), encoder_id=encoder_id)
     synthetic, synthetic_images = open_side(Path(_SYNTHETIC.value), encoder_id=encoder_id)
-    proposals = Proposals(aligned=_ALIGNED.value, encoder=_NEAREST.value)
+    retrieval = Retrieval(_RETRIEVAL.value).resolved(pairs=len(real) * len(synthetic))
+    proposals = retrieval.proposals
     key = [encoder_id, real_images.fingerprint, synthetic_images.fingerprint, str(proposals)]
     digest = hashlib.sha256("\n".join(key).encode()).hexdigest()[:16]
     with progress() as on_progress:
@@ -73,7 +78,12 @@ def main(argv: Sequence[str]) -> int:
     table = out / "candidates.csv"
     write_bytes(table, text.getvalue().encode())
     console.finish(
-        [("synthetic", len(synthetic)), ("real", len(real)), ("pairs verified", len(pairs))],
+        [
+            ("synthetic", len(synthetic)),
+            ("real", len(real)),
+            ("retrieval", retrieval.value),
+            ("pairs verified", len(pairs)),
+        ],
         written=[table],
     )
     return ExitCode.DONE

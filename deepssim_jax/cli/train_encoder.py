@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
     from deepssim_jax.nn.embedder import EmbedderSpec
     from deepssim_jax.training.loop import LoopConfig, export, train
     from deepssim_jax.training.pairs import PairMaker
-    from deepssim_jax.training.step import OptimizerConfig, Trainer
+    from deepssim_jax.training.step import Objective, OptimizerConfig, Trainer
 
     config, workdir = _CONFIG.value, Path(_WORKDIR.value)
     if config.batch % 16 or config.size % 32:
@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
     optimizer = OptimizerConfig(
         config.learning_rate, config.weight_decay, config.warmup, config.steps
     )
-    trainer = Trainer.create(EmbedderSpec.nano(), optimizer)
+    trainer = Trainer.create(EmbedderSpec.nano(), optimizer, Objective(config.objective))
     loop = LoopConfig(
         steps=config.steps,
         seed=config.seed,

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from deepssim_jax.nn.convnext import ConvNeXt, ConvNeXtSpec
+from deepssim_jax.ops.intensity import local_zscore
 from deepssim_jax.typing import Array
 
 
@@ -28,7 +29,8 @@ class EmbedderSpec:
     """What an embedder is built from; stored beside its weights.
 
     `resolution` is the side in pixels that images are brought to before they are embedded; None
-    takes them as they are.
+    takes them as they are. With `local_contrast` (pixels at that resolution) a second channel
+    holds each pixel against its neighbourhood of that width, which bias fields hardly change.
     """
 
     backbone: ConvNeXtSpec
@@ -37,6 +39,7 @@ class EmbedderSpec:
     dim: int = 256
     dropout: float = 0.1
     resolution: int | None = None
+    local_contrast: float | None = None
 
     @classmethod
     def base(cls) -> "EmbedderSpec":
@@ -52,11 +55,13 @@ class EmbedderSpec:
 
     @classmethod
     def nano(cls) -> "EmbedderSpec":
-        """What ships: 3.7 million parameters, one input channel, trained from scratch."""
+        """What ships: 3.7 million parameters, trained from scratch."""
         backbone = ConvNeXtSpec(
-            channels=1, depths=(2, 2, 6, 2), dims=(40, 80, 160, 320), layer_scale=0.1
+            channels=2, depths=(2, 2, 6, 2), dims=(40, 80, 160, 320), layer_scale=0.1
         )
-        return cls(backbone, Head.MULTISCALE, hidden=352, dropout=0.0, resolution=64)
+        return cls(
+            backbone, Head.MULTISCALE, hidden=352, dropout=0.0, resolution=64, local_contrast=4.0
+        )
 
 
 class GeM(nnx.Module):
@@ -91,7 +96,10 @@ class Embedder(nnx.Module):
         self.second = nnx.Linear(spec.hidden, spec.dim, rngs=rngs)
 
     def __call__(self, images: Array, *, rngs: nnx.Rngs | None = None) -> Array:
-        x = jnp.repeat(images[..., None], self.spec.backbone.channels, axis=-1)
+        if self.spec.local_contrast is None:
+            x = jnp.repeat(images[..., None], self.spec.backbone.channels, axis=-1)
+        else:
+            x = jnp.stack([images, local_zscore(images, sigma=self.spec.local_contrast)], -1)
         stages = self.backbone(x)
         if self.spec.head is Head.MULTISCALE:
             pooled = [pool(stage) for pool, stage in zip(self.pools, stages, strict=True)]

@@ -28,7 +28,8 @@ class AugmentConfig:
 
     Angles are degrees, shifts a share of the side, blur pixels, noise a share of the image's
     range, bias coefficients logarithms of the field. `flip_axes` says which spatial axes may be
-    mirrored, each by itself with `p_flip`.
+    mirrored, each by itself with `p_flip`. What comes from outside of the frame repeats its edge,
+    or with `p_fill` is flat: half of the time as dark as the darkest pixel.
     """
 
     p_flip: float = 0.0
@@ -47,6 +48,7 @@ class AugmentConfig:
     blur: tuple[float, float] = (0.0, 0.0)
     p_noise: float = 0.0
     noise: float = 0.0
+    p_fill: float = 0.0
 
     @classmethod
     def v2(cls) -> "AugmentConfig":
@@ -78,14 +80,15 @@ class AugmentConfig:
             shift=0.1,
             p_zoom=0.5,
             zoom=(0.87, 1.15),
-            p_bias=0.3,
-            bias=0.1,
+            p_bias=0.4,
+            bias=0.3,
             p_gamma=0.5,
-            gamma=(0.6, 1.5),
+            gamma=(0.5, 1.5),
             p_blur=0.3,
             blur=(0.3, 1.0),
             p_noise=0.5,
             noise=0.05,
+            p_fill=0.7,
         )
 
     @classmethod
@@ -112,7 +115,7 @@ class AugmentConfig:
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=("flip", "rotation", "zoom", "shift", "bias", "gamma", "blur", "noise"),
+    data_fields=("flip", "rotation", "zoom", "shift", "bias", "gamma", "blur", "noise", "fill"),
     meta_fields=(),
 )
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +123,8 @@ class AugmentParams:
     """What happens to each of n images of d axes.
 
     flip bool [n, d]; rotation radians [n] in 2D, [n, 3] in 3D; zoom [n]; shift pixels [n, d];
-    bias [n, terms]; gamma [n]; blur pixels [n]; noise [n] as a share of the range.
+    bias [n, terms]; gamma [n]; blur pixels [n]; noise [n] as a share of the range; fill [n] the
+    same, or negative where the edge is repeated.
     """
 
     flip: Array
@@ -131,6 +135,7 @@ class AugmentParams:
     gamma: Array
     blur: Array
     noise: Array
+    fill: Array
 
 
 def _bias_terms(spatial_dims: int) -> list[tuple[int, ...]]:
@@ -172,7 +177,13 @@ def sample_params(key: Array, shape: tuple[int, ...], config: AugmentConfig) -> 
         gamma=jnp.where(gate(config.p_gamma), draw(*config.gamma), 1.0),
         blur=jnp.where(gate(config.p_blur), draw(*config.blur), 0.0),
         noise=jnp.where(gate(config.p_noise), draw(0.0, config.noise), 0.0),
+        fill=_fill_levels(draw(0.0, 1.0), config.p_fill),
     )
+
+
+def _fill_levels(uniform: Array, p: float) -> Array:
+    level = 2 * uniform / max(p, 1e-6) - 1
+    return jnp.where(uniform < p, jnp.maximum(level, 0.0), -1.0)
 
 
 def _matrices(params: AugmentParams) -> Array:
@@ -199,8 +210,14 @@ def _turn_3d(angles: Array) -> Array:
 
 
 def geometry(images: Images, params: AugmentParams) -> jax.Array:
-    """Flip, rotation, zoom and shift in one warp; the edge is repeated."""
-    return resample.warp_affine(images, _matrices(params))
+    """Flip, rotation, zoom and shift in one warp; outside is as `params.fill` says."""
+    dims = images.ndim - 1
+    low, extent = intensity.extent_of(images, spatial_dims=dims)
+    fill = params.fill[(slice(None),) + (None,) * dims]
+    positions = resample.affine_positions(_matrices(params), images.shape[1:])
+    moved = resample.sample_at(images, positions)
+    keep = resample.inside(positions, images.shape[1:]) | (fill < 0)
+    return jnp.where(keep, moved, low + fill * extent)
 
 
 def appearance(images: Images, params: AugmentParams, key: Array) -> jax.Array:

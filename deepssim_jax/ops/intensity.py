@@ -7,6 +7,7 @@ axes are space; every image is treated by itself. Results are float32 of the sam
 import jax
 import jax.numpy as jnp
 
+from deepssim_jax.ops.resample import blur_matrix
 from deepssim_jax.typing import Array, Images
 
 # Images that vary less than this are taken for flat: dividing by it would amplify rounding.
@@ -29,6 +30,21 @@ def zscore(images: Images, *, spatial_dims: int = 2) -> jax.Array:
     centred = images - images.mean(axes, keepdims=True)
     deviation = jnp.sqrt((centred**2).mean(axes, keepdims=True))
     return jnp.where(deviation > _FLAT, centred / jnp.maximum(deviation, _FLAT), 0.0)
+
+
+def local_zscore(images: Images, *, sigma: float) -> jax.Array:
+    """Each pixel [n, h, w] against its neighbourhood: what a bias field or gamma hardly changes.
+
+    (x - m) / sqrt(v + 0.05) with m and v the mean and variance under a Gaussian of width `sigma`
+    pixels; the constant, in units of a z-scored image, keeps noise on a flat ground small.
+    """
+    rows, columns = (jnp.asarray(blur_matrix(side, sigma)) for side in images.shape[1:])
+
+    def mean(x: Array) -> Array:
+        return jnp.einsum("ij,njk,lk->nil", rows, x, columns)
+
+    centred = images - mean(images)
+    return centred / jnp.sqrt(mean(centred**2) + 0.05)
 
 
 def rescale01(images: Images, *, spatial_dims: int = 2) -> jax.Array:

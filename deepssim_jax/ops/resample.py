@@ -5,6 +5,7 @@ or z, y, x). Affine maps are centred: they act on positions relative to (size - 
 where in the input an output position is read, x_in = M x_out + t.
 """
 
+import functools
 import itertools
 
 import jax
@@ -60,6 +61,24 @@ def _centred_axes(shape: tuple[int, ...]) -> list[Array]:
     return [jnp.asarray(g, jnp.float32) for g in grids]
 
 
+def affine_positions(matrices: Array, shape: tuple[int, ...]) -> list[Array]:
+    """Where each pixel of an output of this shape is read: d arrays [n, *shape].
+
+    Args:
+      matrices: [n, d, d + 1], output to input, centred.
+      shape: d sizes, of the output as of the input.
+    """
+    axes = _centred_axes(shape)
+    lead = (slice(None),) + (None,) * len(shape)
+    positions = []
+    for row, size in enumerate(shape):
+        position = matrices[:, row, -1][lead] + (size - 1) / 2
+        for column, axis in enumerate(axes):
+            position = position + matrices[:, row, column][lead] * axis[None]
+        positions.append(position)
+    return positions
+
+
 def warp_affine(images: Images, matrices: Array, *, fill: float | None = None) -> jax.Array:
     """Reads each image through its own affine map.
 
@@ -71,16 +90,7 @@ def warp_affine(images: Images, matrices: Array, *, fill: float | None = None) -
     Returns:
       [n, *space].
     """
-    shape = images.shape[1:]
-    axes = _centred_axes(shape)
-    lead = (slice(None),) + (None,) * len(shape)
-    positions = []
-    for row, size in enumerate(shape):
-        position = matrices[:, row, -1][lead] + (size - 1) / 2
-        for column, axis in enumerate(axes):
-            position = position + matrices[:, row, column][lead] * axis[None]
-        positions.append(position)
-    return sample_at(images, positions, fill=fill)
+    return sample_at(images, affine_positions(matrices, images.shape[1:]), fill=fill)
 
 
 def warp_displacement(images: Images, displacement: Array) -> jax.Array:
@@ -140,6 +150,17 @@ def gaussian_blur(
             part = jax.lax.slice_in_dim(padded, tap, tap + size, axis=axis)
             images = images + weights[:, tap][lead] * part
     return images
+
+
+@functools.cache
+def blur_matrix(size: int, sigma: float) -> np.ndarray:
+    """Float32 [size, size]: a Gaussian blur along one axis, the edge repeated."""
+    reach = int(4 * sigma + 0.5)
+    out = np.zeros((size, size), np.float32)
+    for offset in range(-reach, reach + 1):
+        columns = np.clip(np.arange(size) + offset, 0, size - 1)
+        np.add.at(out, (np.arange(size), columns), np.exp(-0.5 * (offset / sigma) ** 2))
+    return out / out.sum(1, keepdims=True)
 
 
 def resize(images: Images, shape: tuple[int, ...]) -> jax.Array:

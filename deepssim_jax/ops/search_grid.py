@@ -73,21 +73,10 @@ class SearchGrid:
         return len(FLIP_SIGNS) * len(self.poses) * len(self.shifts)
 
 
-@functools.cache
-def _blur_band(size: int, sigma: float) -> np.ndarray:
-    """[size, size] Gaussian blur along one axis, the edge repeated."""
-    reach = int(4 * sigma + 0.5)
-    out = np.zeros((size, size), np.float32)
-    for offset in range(-reach, reach + 1):
-        columns = np.clip(np.arange(size) + offset, 0, size - 1)
-        np.add.at(out, (np.arange(size), columns), np.exp(-0.5 * (offset / sigma) ** 2))
-    return out / out.sum(1, keepdims=True)
-
-
 def low_resolution(images: Images, *, grid: SearchGrid) -> jax.Array:
     """What the global search compares: [n, s, s] shrunk to [n, size, size], without slow changes."""
     low = resample.resize(jnp.asarray(images, jnp.float32), (grid.size, grid.size))
-    band = jnp.asarray(_blur_band(grid.size, grid.high_pass))
+    band = jnp.asarray(resample.blur_matrix(grid.size, grid.high_pass))
     return low - jnp.einsum("ij,njk,lk->nil", band, low, band)
 
 

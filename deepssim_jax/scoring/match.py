@@ -7,6 +7,7 @@ blocks of queries are journalled, so a killed run goes on where it was.
 """
 
 import dataclasses
+import enum
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,6 +34,8 @@ PAIR = np.dtype(
     ]
 )
 BLOCK = 128
+# The aligned search of so many takes an hour and a half on two cores, half a minute on a large GPU.
+_MAX_ALIGNED_PAIRS = 200_000_000
 
 Progress = Callable[[int, int, str], None]
 
@@ -69,8 +72,37 @@ class Side:
 class Proposals:
     """How many references each way of searching proposes for verification."""
 
-    aligned: int = 4
-    encoder: int = 2
+    aligned: int
+    encoder: int
+
+
+class Retrieval(enum.StrEnum):
+    """How candidates are found among all pairs; every candidate is verified from its pixels.
+
+    The aligned search looks through every transformation of a grid and misses least; its cost a
+    pair is that of millions of operations. The encoder's cosine costs hundreds, and because it
+    ranks less well it proposes more. `benchmarks/README.md` has the recall of each.
+    """
+
+    AUTO = "auto"
+    ENCODER = "encoder"
+    ALIGNED = "aligned"
+    BOTH = "both"
+
+    def resolved(self, *, pairs: int) -> "Retrieval":
+        """What AUTO means for this many pairs; it depends on nothing else, so runs agree."""
+        if self is not Retrieval.AUTO:
+            return self
+        return Retrieval.BOTH if pairs <= _MAX_ALIGNED_PAIRS else Retrieval.ENCODER
+
+    @property
+    def proposals(self) -> Proposals:
+        """Candidates of each way; AUTO has none until it is resolved."""
+        return {
+            Retrieval.ENCODER: Proposals(aligned=0, encoder=16),
+            Retrieval.ALIGNED: Proposals(aligned=4, encoder=0),
+            Retrieval.BOTH: Proposals(aligned=4, encoder=2),
+        }[self]
 
 
 def match(
@@ -78,7 +110,7 @@ def match(
     references: Side,
     *,
     journal: Path,
-    proposals: Proposals = Proposals(),
+    proposals: Proposals = Retrieval.BOTH.proposals,
     grid: SearchGrid = SearchGrid(),
     apart: bool = False,
     on_progress: Progress = lambda done, total, what: None,
@@ -107,11 +139,14 @@ def match(
     for start in range(0, len(queries), BLOCK):
         path = journal / f"pairs-{start // BLOCK:06d}.npy"
         if not path.exists():
-            index = index or AlignedIndex.build(
-                references.low, grid=grid, groups=references.groups if apart else None
-            )
-            rows = np.arange(start, min(start + BLOCK, len(queries)))
-            write_array(path, _match_block(queries, references, rows, index, proposals, apart))
+            if proposals.aligned and index is None:
+                index = AlignedIndex.build(
+                    references.low, grid=grid, groups=references.groups if apart else None
+                )
+            part = queries.rows(np.arange(start, min(start + BLOCK, len(queries))))
+            found = _match_block(part, references, index, proposals, grid, apart)
+            found["query"] += start
+            write_array(path, found)
         blocks.append(np.load(path, allow_pickle=False))
         on_progress(min(start + BLOCK, len(queries)), len(queries), what)
     return np.concatenate(blocks) if blocks else np.zeros(0, PAIR)
@@ -127,15 +162,42 @@ def best_matches(pairs: np.ndarray, count: int) -> np.ndarray:
 
 
 def _match_block(
-    queries: Side,
+    part: Side,
     references: Side,
-    rows: np.ndarray,
-    index: AlignedIndex,
+    index: AlignedIndex | None,
     proposals: Proposals,
+    grid: SearchGrid,
     apart: bool,
 ) -> np.ndarray:
-    part = queries.rows(rows)
+    starts = _candidates(part, references, index, proposals, apart)
+    keys = sorted(starts)
+    out = np.zeros(len(keys), PAIR)
+    if not keys:
+        return out
+    out["query"], out["reference"] = zip(*keys, strict=True)
+    # A verified pair's images are fetched once a block: memory stays O(block).
+    moving = part.take(np.arange(len(part)))[out["query"]]
+    fixed = references.take(out["reference"])
+    verified = verify_pairs(moving, fixed, start=np.array([starts[k] for k in keys]), grid=grid)
+    out["verified"], out["start"], out["flip"] = verified.score, verified.start, verified.flip
+    out["rotation_deg"], out["scale"] = verified.rotation_deg, verified.scale
+    out["shift_y"], out["shift_x"] = verified.shift[:, 0], verified.shift[:, 1]
+    cosine = (part.embeddings[out["query"]] * references.embeddings[out["reference"]]).sum(1)
+    out["embedding"] = np.clip(cosine, -1.0, 1.0)
+    return out[np.lexsort((out["reference"], -out["verified"], out["query"]))]
+
+
+def _candidates(
+    part: Side,
+    references: Side,
+    index: AlignedIndex | None,
+    proposals: Proposals,
+    apart: bool,
+) -> dict[tuple[int, int], int]:
+    """{(query, reference): grid index to align from, -1 where verification has to search}."""
     near = _encoder_proposals(part, references, proposals.encoder, apart)
+    if index is None:
+        return {(q, int(near[q, i])): -1 for q, i in np.argwhere(near >= 0)}
     # One pass over the transformed versions of a query serves both kinds of proposals.
     found = index.search(
         part.low,
@@ -144,28 +206,10 @@ def _match_block(
         ask=np.maximum(near, 0),
     )
     starts = {(q, int(near[q, i])): int(found.asked[q, i]) for q, i in np.argwhere(near >= 0)}
-    starts |= {
+    return starts | {
         (int(q), int(found.indices[q, i])): int(found.transforms[q, i])
         for q, i in np.argwhere(found.scores > -2.0)
     }
-    keys = sorted(starts)
-    out = np.zeros(len(keys), PAIR)
-    if not keys:
-        return out
-    local = np.array([q for q, _ in keys])
-    out["query"], out["reference"] = rows[local], [r for _, r in keys]
-    # A verified pair's images are fetched once a block: memory stays O(block).
-    moving = part.take(np.arange(len(rows)))[local]
-    fixed = references.take(out["reference"])
-    verified = verify_pairs(
-        moving, fixed, start=np.array([starts[k] for k in keys]), grid=index.grid
-    )
-    out["verified"], out["start"], out["flip"] = verified.score, verified.start, verified.flip
-    out["rotation_deg"], out["scale"] = verified.rotation_deg, verified.scale
-    out["shift_y"], out["shift_x"] = verified.shift[:, 0], verified.shift[:, 1]
-    cosine = (part.embeddings[local] * references.embeddings[out["reference"]]).sum(1)
-    out["embedding"] = np.clip(cosine, -1.0, 1.0)
-    return out[np.lexsort((out["reference"], -out["verified"], out["query"]))]
 
 
 def _encoder_proposals(part: Side, references: Side, count: int, apart: bool) -> np.ndarray:
@@ -174,6 +218,8 @@ def _encoder_proposals(part: Side, references: Side, count: int, apart: bool) ->
     -1 stands where there are fewer.
     """
     out = np.full((len(part), count), -1, np.int64)
+    if not count:
+        return out
     if not apart:
         near = nearest(part.embeddings, references.embeddings, k=min(count, len(references)))
         out[:, : near.indices.shape[1]] = near.indices

@@ -20,45 +20,69 @@ from deepssim_jax.typing import Array
 
 
 @functools.partial(
-    jax.tree_util.register_dataclass, data_fields=("a", "b", "target"), meta_fields=()
+    jax.tree_util.register_dataclass, data_fields=("a", "b", "target", "all"), meta_fields=()
 )
 @dataclasses.dataclass(frozen=True)
 class PairBatch:
-    """z-scored images [n, s, s] twice, and the SSIM [n] of what they were made from."""
+    """z-scored images [n, s, s] twice, and the SSIM [n] of what they were made from.
+
+    `all` [n, n], where it is known, is the SSIM of what every a and every b were made from.
+    """
 
     a: Array
     b: Array
     target: Array
+    all: Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class PairMaker:
     """Makes batches of phantoms: half brains, the rest chests and textures, 3 to 1.
 
-    `batch` is a multiple of 16; `size` the side in pixels.
+    `batch` is a multiple of 16; `size` the side in pixels. Brains take longest to render, so
+    `echo` steps in a row pair and augment the same ones, each in its own way.
     """
 
     anatomy: Anatomy
     seed: int
     batch: int
     size: int
+    echo: int = 4
+    _brains: dict[int, Array] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
     def __call__(self, step: int) -> PairBatch:
         """The batch of one step; negative steps are for validation, of other people."""
-        key = jax.random.fold_in(jax.random.key(self.seed), step + 2**31)
-        draw, mix = jax.random.split(key)
-        return _pairs(mix, self._people(draw))
+        people, others, mix = jax.random.split(self._key(step), 3)
+        if step >= 0:
+            group = step // self.echo
+            if group not in self._brains:
+                self._brains.clear()
+                people = jax.random.split(self._key(group * self.echo), 3)[0]
+                self._brains[group] = self._rendered(people)
+            brains = self._brains[group]
+        else:
+            brains = self._rendered(people)
+        chest, texture = jax.random.split(others)
+        size = (self.size, self.size)
+        parts = [
+            brains,
+            phantom_bodies.chests(chest, 3 * self.batch // 8, size=size),
+            phantom_bodies.textures(texture, self.batch // 8, size=size),
+        ]
+        return _pairs(mix, jnp.concatenate(parts))
 
-    def _people(self, key: Array) -> Array:
-        keys = jax.random.split(key, 7)
-        size, brains = (self.size, self.size), self.batch // 4
-        subjects = phantom.sample_subjects(keys[0], brains)
+    def _key(self, step: int) -> Array:
+        return jax.random.fold_in(jax.random.key(self.seed), step + 2**31)
+
+    def _rendered(self, key: Array) -> Array:
+        """A quarter of the batch is subjects, each scanned twice."""
+        keys, count = jax.random.split(key, 5), self.batch // 4
+        subjects = phantom.sample_subjects(keys[0], count)
         parts = []
         for scan, noise in ((keys[1], keys[2]), (keys[3], keys[4])):
-            scans = phantom.sample_scans(scan, brains, pose=0.3, scalp=0.3)
+            scans = phantom.sample_scans(scan, count, pose=0.3, scalp=0.3)
+            size = (self.size, self.size)
             parts.append(phantom.slices(noise, subjects, scans, size=size, anatomy=self.anatomy))
-        parts.append(phantom_bodies.chests(keys[5], 3 * self.batch // 8, size=size))
-        parts.append(phantom_bodies.textures(keys[6], self.batch // 8, size=size))
         return jnp.concatenate(parts)
 
 
@@ -82,13 +106,14 @@ def _pairs(key: Array, images: Array) -> PairBatch:
         ]
     )
     b = zscore(candidates[mode, jnp.arange(n)])
-    target = ssim.ssim(a, b, data_range="first", reduction="none")
+    sides = [ssim.moments(jnp.moveaxis(x, 0, -1), "uniform") for x in (a, b)]
+    every = ssim.ssim_tile(sides[0], sides[1], sides[0].extent, window="uniform")
     config = augment.AugmentConfig.stress()
     moved = []
     for image, draw, noise in ((a, keys[3], keys[4]), (b, keys[5], keys[6])):
         params = augment.sample_params(draw, (n, size, size), config)
         moved.append(zscore(augment.augment(image, params, noise)))
-    return PairBatch(moved[0], moved[1], target)
+    return PairBatch(moved[0], moved[1], jnp.diagonal(every), every)
 
 
 def _mixed(key: Array, a: Array, donor: Array) -> Array:

@@ -6,6 +6,7 @@ state is on every device, and the compiler adds the one sum over devices that gr
 """
 
 import dataclasses
+import enum
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -15,9 +16,23 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from deepssim_jax import parallel
 from deepssim_jax.nn.embedder import Embedder, EmbedderSpec
 from deepssim_jax.training.pairs import PairBatch
 from deepssim_jax.typing import Array
+
+
+class Objective(enum.Enum):
+    """What is learned from a batch: its pairs, as published, or every image of one side with every
+    image of the other, which costs one small product and teaches n times as much.
+    """
+
+    PAIRS = "pairs"
+    BATCH = "batch"
+
+
+_TEMPERATURE = 0.05
+_DIVERGENCE = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,14 +70,17 @@ class TrainState:
 
 @dataclasses.dataclass(frozen=True)
 class Trainer:
-    """The static parts: network graph and optimizer."""
+    """The static parts: network graph, optimizer and objective."""
 
     graph: nnx.GraphDef
     spec: EmbedderSpec
     optimizer: optax.GradientTransformation
+    objective: Objective
 
     @classmethod
-    def create(cls, spec: EmbedderSpec, config: OptimizerConfig) -> "Trainer":
+    def create(
+        cls, spec: EmbedderSpec, config: OptimizerConfig, objective: Objective = Objective.PAIRS
+    ) -> "Trainer":
         """A trainer for networks of this specification.
 
         Raises:
@@ -74,29 +92,49 @@ class Trainer:
             raise ValueError(
                 f"dropout {spec.dropout} must be 0 and the head multiscale to train here"
             )
-        return cls(nnx.split(model)[0], spec, config.build())
+        return cls(nnx.split(model)[0], spec, config.build(), objective)
 
     def init(self, seed: int) -> TrainState:
         """A fresh state; jit it with out_shardings to make it where it belongs."""
         params = nnx.as_pure(nnx.split(Embedder(self.spec, rngs=nnx.Rngs(seed)))[1])
         return TrainState(jnp.zeros((), jnp.int32), params, self.optimizer.init(params))
 
-    def predict(self, params: nnx.State, batch: PairBatch) -> Array:
-        """Cosines [n] of the pairs."""
+    def embed(self, params: nnx.State, batch: PairBatch) -> tuple[Array, Array]:
+        """Embeddings [n, d] of both sides."""
         model = nnx.merge(self.graph, params, copy=True)
         n = batch.a.shape[0]
         # One pass over both sides: twice the batch keeps the device busier than two passes.
         both = jnp.stack([batch.a, batch.b], 1).reshape(2 * n, *batch.a.shape[1:])
         embeddings = model(both).reshape(n, 2, -1)
-        return (embeddings[:, 0] * embeddings[:, 1]).sum(-1)
+        return embeddings[:, 0], embeddings[:, 1]
+
+    def predict(self, params: nnx.State, batch: PairBatch) -> Array:
+        """Cosines [n] of the pairs."""
+        a, b = self.embed(params, batch)
+        return (a * b).sum(-1)
+
+    def loss(self, params: nnx.State, batch: PairBatch) -> Array:
+        """Mean squared error of the cosines to their targets, and where asked for that of all pairs.
+
+        With `Objective.BATCH` a divergence is added that makes the nearest in SSIM the nearest by
+        cosine: KL(softmax(SSIM / t) || softmax(cosine / t)) over the other side of the batch.
+        """
+        a, b = self.embed(params, batch)
+        pairs = (((a * b).sum(-1) - batch.target) ** 2).mean()
+        if self.objective is Objective.PAIRS:
+            return pairs
+        if batch.all is None:
+            raise ValueError("Objective.BATCH needs the SSIM of all pairs of a batch")
+        cosines = jnp.einsum("nd,md->nm", a, parallel.everywhere(b))
+        log_wanted = jax.nn.log_softmax(batch.all / _TEMPERATURE)
+        log_found = jax.nn.log_softmax(cosines / _TEMPERATURE)
+        divergence = (jnp.exp(log_wanted) * (log_wanted - log_found)).sum(-1).mean()
+        every = ((cosines - batch.all) ** 2).mean()
+        return pairs + every + _DIVERGENCE * divergence
 
     def step(self, state: TrainState, batch: PairBatch) -> tuple[TrainState, dict[str, Array]]:
-        """Mean squared error of the cosine to the target, and one step of AdamW."""
-
-        def loss(params: nnx.State) -> Array:
-            return ((self.predict(params, batch) - batch.target) ** 2).mean()
-
-        value, gradients = jax.value_and_grad(loss)(state.params)
+        """The loss, and one step of AdamW."""
+        value, gradients = jax.value_and_grad(self.loss)(state.params, batch)
         updates, optimizer = self.optimizer.update(gradients, state.optimizer, state.params)
         params: Any = optax.apply_updates(state.params, updates)
         metrics = {"loss": value, "gradient_norm": optax.tree.norm(gradients)}

@@ -1,6 +1,7 @@
 """The audit from folders to files: on films, on phantoms, and on what it must refuse."""
 
 import csv
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -14,6 +15,7 @@ from deepssim_jax.audit.audit import AuditSettings, audit
 from deepssim_jax.audit.recheck import recheck
 from deepssim_jax.audit.result import Label, Verdict
 from deepssim_jax.data.manifest import InputError
+from deepssim_jax.scoring.match import Retrieval
 from tests.audit import planted
 
 FILMS = AuditSettings(subject_regex=r"^([0-9]+)_")
@@ -95,6 +97,16 @@ def test_recheck_passes_and_notices_changes(audited, tmp_path: Path) -> None:
     text = (copy / "nearest.csv").read_text()
     (copy / "nearest.csv").write_text(text.replace("unrelated", "exact_duplicate", 1))
     assert any("nearest.csv" in line for line in recheck(copy).problems)
+
+
+def test_the_encoder_alone_finds_most_and_the_report_says_so(audited) -> None:
+    result, root, truth = audited
+    settings = dataclasses.replace(FILMS, retrieval=Retrieval.ENCODER)
+    alone = audit(root / "real", root / "synthetic", out=root / "encoder", settings=settings)
+    called = {m.synthetic_id for m in alone.nearest if m.label is not Label.UNRELATED}
+    assert called <= truth.keys() and len(called) >= 0.9 * len(truth)
+    assert result.settings["retrieval"] == "both" and alone.settings["retrieval"] == "encoder"
+    assert "sixteen from the encoder" in (root / "encoder" / "report.html").read_text()
 
 
 def test_held_out_images_are_a_control(films, tmp_path: Path) -> None:

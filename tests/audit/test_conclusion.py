@@ -6,6 +6,7 @@ from deepssim_jax.audit import conclusion
 from deepssim_jax.audit.calibration import Evidence
 from deepssim_jax.audit.result import Thresholds, Verdict
 from deepssim_jax.scoring.decide import clopper_pearson
+from deepssim_jax.scoring.match import Retrieval
 
 COUNTS = {
     "real": 500,
@@ -85,6 +86,6 @@ def test_counts_to_share_are_never_small() -> None:
 
 
 def test_notes_name_what_was_left_out() -> None:
-    assert len(conclusion.notes(128, "axial:0.5", left_out=0)) + 1 == len(
-        conclusion.notes(128, "axial:0.5", left_out=2)
+    assert len(conclusion.notes(128, "axial:0.5", Retrieval.BOTH, left_out=0)) + 1 == len(
+        conclusion.notes(128, "axial:0.5", Retrieval.BOTH, left_out=2)
     )

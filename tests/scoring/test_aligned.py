@@ -14,7 +14,7 @@ from deepssim_jax.ops.transform import FLIP_NAMES
 from deepssim_jax.scoring import aligned, plant
 from deepssim_jax.scoring.aligned import AlignedIndex
 from deepssim_jax.scoring.embed import features
-from deepssim_jax.scoring.match import BLOCK, PAIR, Proposals, Side, best_matches, match
+from deepssim_jax.scoring.match import BLOCK, PAIR, Proposals, Retrieval, Side, best_matches, match
 
 SIZE, GRID = 64, SearchGrid()
 
@@ -212,6 +212,30 @@ def test_apart_leaves_the_own_patient_out(tmp_path) -> None:
     assert len(pairs) and not np.any(groups[pairs["query"]] == groups[pairs["reference"]])
     with pytest.raises(ValueError, match="groups"):
         match(dataclasses.replace(one, groups=None), one, journal=tmp_path / "b", apart=True)
+
+
+@pytest.mark.parametrize("retrieval", [Retrieval.ENCODER, Retrieval.ALIGNED, Retrieval.BOTH])
+def test_every_way_of_retrieval_ends_in_the_same_scores(tmp_path, retrieval) -> None:
+    real = blobs(24)
+    pairs = match(
+        side(copies_of(real, 3)),
+        side(real),
+        journal=tmp_path,
+        proposals=retrieval.proposals,
+    )
+    best = best_matches(pairs, len(real))
+    np.testing.assert_array_equal(best["reference"], np.arange(len(real)))
+    assert best["verified"].min() > 0.9
+    asked = retrieval.proposals
+    assert len(pairs) <= len(real) * (asked.aligned + asked.encoder)
+    again = ds.verify_pairs(copies_of(real, 3), real).score
+    np.testing.assert_allclose(best["verified"], again, atol=0.02)
+
+
+def test_auto_is_the_thorough_search_until_there_are_too_many_pairs() -> None:
+    assert Retrieval.AUTO.resolved(pairs=65_850 * 2_195) is Retrieval.BOTH
+    assert Retrieval.AUTO.resolved(pairs=1_000_000 * 100_000) is Retrieval.ENCODER
+    assert Retrieval.ALIGNED.resolved(pairs=10**12) is Retrieval.ALIGNED
 
 
 def test_best_matches_of_queries_without_a_pair() -> None:

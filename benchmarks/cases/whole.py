@@ -1,0 +1,68 @@
+"""Whole audits, from files to report."""
+
+import atexit
+import itertools
+import shutil
+import tempfile
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from benchmarks.cases.case import Case
+from deepssim_jax.audit.audit import audit as run_audit
+from deepssim_jax.audit.result import AuditResult, Label
+from deepssim_jax.data import phantom_bodies
+from deepssim_jax.data.pictures import write_png
+from deepssim_jax.scoring import plant
+
+_BATCH, _SIDE = 50, 256
+
+
+def _write_images(folder: Path, n: int) -> None:
+    """`real/`: n chests; `synthetic/`: n others, every tenth a copy of a real one."""
+    for name, seed in (("real", 0), ("synthetic", 1)):
+        for start in range(0, n, _BATCH):
+            key = jax.random.fold_in(jax.random.key(seed), start)
+            images = np.array(phantom_bodies.chests(key, _BATCH, size=(_SIDE, _SIDE)))
+            names = [f"{name}_{start + row:04d}" for row in range(_BATCH)]
+            if name == "synthetic":
+                key = jax.random.fold_in(jax.random.key(0), start)
+                real = np.asarray(phantom_bodies.chests(key, _BATCH, size=(_SIDE, _SIDE)))
+                images[::10] = plant.exact_copies(real[::10], seed=start)
+                names[::10] = [f"copy_{start + row:04d}" for row in range(0, _BATCH, 10)]
+            for stem, image in zip(names, images, strict=True):
+                stretched = (image - image.min()) / np.ptp(image)
+                write_png(folder / name / f"{stem}.png", stretched)
+
+
+def _audits(name: str, scale: float, *, fresh: bool) -> Case:
+    n = max(2, round(500 * scale / _BATCH)) * _BATCH
+    root = Path(tempfile.mkdtemp(prefix="deepssim_throughput"))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    _write_images(root, n)
+    number = itertools.count()
+
+    def ours() -> AuditResult:
+        out = root / f"out{next(number) if fresh else 0}"
+        result = run_audit(root / "real", root / "synthetic", out=out)
+        if fresh:
+            shutil.rmtree(out)
+        return result
+
+    def check() -> None:
+        called = {m.synthetic_id for m in ours().nearest if m.label is not Label.UNRELATED}
+        planted = {p.name for p in (root / "synthetic").glob("copy_*")}
+        assert called == planted, called ^ planted
+
+    return Case(name, "images", 2 * n, ours, check)
+
+
+def audit(scale: float) -> Case:
+    """500 real and 500 synthetic images of 256 x 256, from PNG files to the report."""
+    return _audits("audit", scale, fresh=True)
+
+
+def audit_again(scale: float) -> Case:
+    """The same once more, with nothing left to do."""
+    return _audits("audit_again", scale, fresh=False)

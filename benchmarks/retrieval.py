@@ -1,0 +1,137 @@
+"""Is the original among the first candidates? By transformation and by way of searching.
+
+    python benchmarks/retrieval.py --data=../shared/data --out=benchmarks/results
+
+References are all films, or all axial slices of brains; queries are copies of some of them under
+the stress list (`cases/stress.py`), none of which an encoder was trained on. Recall at 1 and at 10
+of the original with Clopper-Pearson's 95 % interval, for the encoder's cosine, for the aligned
+search, and for the six that an audit verifies when it uses both; and pairs a second of each. Nothing
+is verified here. One record goes into OUT/retrieval.jsonl. About ten minutes on two cores.
+"""
+
+import datetime
+import json
+import time
+from pathlib import Path
+
+import jax
+import nibabel
+import numpy as np
+from absl import app, flags
+from PIL import Image
+
+from benchmarks.cases.stress import CONDITIONS, stressed
+from deepssim_jax.data.preprocess import fit_to_size
+from deepssim_jax.nn.encoder import Encoder, load_encoder
+from deepssim_jax.scoring.aligned import AlignedIndex
+from deepssim_jax.scoring.decide import clopper_pearson
+from deepssim_jax.scoring.embed import features
+from deepssim_jax.scoring.match import Retrieval
+from deepssim_jax.scoring.pairs import nearest
+
+_DATA = flags.DEFINE_string("data", "../shared/data", "folder with cxr/ and brain3d/")
+_OUT = flags.DEFINE_string("out", None, "folder for retrieval.jsonl; nothing is written without")
+_ENCODER = flags.DEFINE_string("encoder", "default", "the shipped encoder, or a .safetensors file")
+_COPIES = flags.DEFINE_integer("copies", 250, "copies of each condition", lower_bound=10)
+_SEED = flags.DEFINE_integer("seed", 0, "of the copies")
+_ALIGNED = flags.DEFINE_bool("aligned", True, "run the aligned search as well")
+_SIZE = 128
+_DEPTH = 10
+
+
+def films(data: Path) -> np.ndarray:
+    """All chest films, float64 [n, 256, 256] on [0, 1]."""
+    paths = sorted((data / "cxr").glob("*.png"))
+    return np.stack([np.asarray(Image.open(p).convert("L"), np.float64) / 255 for p in paths])
+
+
+def brain_slices(data: Path) -> np.ndarray:
+    """Sixteen axial slices of every volume, float64 [n, 256, 256] on [0, 1]."""
+    out = []
+    for path in sorted((data / "brain3d").glob("[mr]*/*.nii.gz")):
+        image = nibabel.as_closest_canonical(nibabel.load(path))
+        volume = np.asarray(image.dataobj, np.float32)
+        for z in np.linspace(0.3 * volume.shape[2], 0.75 * volume.shape[2], 16).astype(int):
+            flat = fit_to_size(np.rot90(volume[:, :, z]), size=(256, 256)).astype(np.float64)
+            low, high = np.percentile(flat, (0, 99.9))
+            out.append(np.clip((flat - low) / (high - low), 0, 1))
+    return np.stack(out)
+
+
+def small(images: np.ndarray) -> np.ndarray:
+    return np.stack([fit_to_size(x.astype(np.float32), size=(_SIZE, _SIZE)) for x in images])
+
+
+def measure(images: np.ndarray, encoder: Encoder) -> dict[str, object]:
+    """Recall of every condition among these images, and the rates."""
+    embeddings, low = features(small(images), encoder)
+    index = AlignedIndex.build(low) if _ALIGNED.value else None
+    seconds = {"encoder": 0.0, "aligned": 0.0}
+    recall, pairs = {}, 0
+    for number, condition in enumerate(CONDITIONS):
+        rng = np.random.default_rng([_SEED.value, number])
+        rows = rng.choice(len(images), min(_COPIES.value, len(images)), replace=False)
+        copies = small(np.stack([stressed(images[r], condition, rng) for r in rows]))
+        copy_embeddings, copy_low = features(copies, encoder)
+        pairs += len(rows) * len(images)
+        begin = time.perf_counter()
+        found = {"encoder": nearest(copy_embeddings, embeddings, k=_DEPTH).indices}
+        seconds["encoder"] += time.perf_counter() - begin
+        if index is not None:
+            begin = time.perf_counter()
+            found["aligned"] = index.search(copy_low, k=_DEPTH).indices
+            seconds["aligned"] += time.perf_counter() - begin
+            both = Retrieval.BOTH.proposals
+            found["both"] = np.concatenate(
+                [found["aligned"][:, : both.aligned], found["encoder"][:, : both.encoder]], 1
+            )
+        recall[condition] = {
+            way: {
+                f"at_{k}": _share(np.any(columns[:, :k] == rows[:, None], axis=1))
+                for k in ((columns.shape[1],) if way == "both" else (1, _DEPTH))
+            }
+            for way, columns in found.items()
+        }
+    rates = {way: round(pairs / spent) for way, spent in seconds.items() if spent}
+    return {"references": len(images), "recall": recall, "pairs_per_s": rates}
+
+
+def _share(hits: np.ndarray) -> list[float]:
+    share = clopper_pearson(int(hits.sum()), len(hits))
+    return [round(x, 4) for x in (share.value, share.low, share.high)]
+
+
+def table(result: dict) -> str:
+    """Markdown: a row a condition, percent with intervals."""
+    first = next(iter(result["recall"].values()))
+    columns = [(way, at) for way, shares in first.items() for at in shares]
+    lines = ["| | " + " | ".join(f"{way} {at.replace('_', ' ')}" for way, at in columns) + " |"]
+    lines.append("|---" * (len(columns) + 1) + "|")
+    for condition, ways in result["recall"].items():
+        cells = ["{:.1%} ({:.0%} to {:.0%})".format(*ways[way][at]) for way, at in columns]
+        lines.append(f"| {condition} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main(_: list[str]) -> None:
+    encoder = load_encoder(_ENCODER.value)
+    for name, load in (("films", films), ("brain_slices", brain_slices)):
+        result = measure(load(Path(_DATA.value)), encoder)
+        print(f"\n{name}: {result['references']} references, {result['pairs_per_s']} pairs/s")
+        print(table(result), flush=True)
+        record = {
+            "set": name,
+            "encoder": _ENCODER.value,
+            "seed": _SEED.value,
+            "copies": _COPIES.value,
+            **result,
+            "jax": jax.__version__,
+            "day": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        }
+        if _OUT.value:
+            with (Path(_OUT.value) / "retrieval.jsonl").open("a") as file:
+                file.write(json.dumps(record) + "\n")
+
+
+if __name__ == "__main__":
+    app.run(main)

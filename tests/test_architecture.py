@@ -154,8 +154,12 @@ def _loader_findings(tree: ast.AST) -> Iterator[tuple[int, str]]:
             and function.attr == "load"
             and isinstance(function.value, ast.Name)
             and function.value.id == "torch"
+            and not any(
+                k.arg == "weights_only" and getattr(k.value, "value", None) is True
+                for k in node.keywords
+            )
         ):
-            yield node.lineno, "torch.load runs code that it reads"
+            yield node.lineno, "torch.load without weights_only=True runs code that it reads"
         if isinstance(function, ast.Name) and function.id in ("eval", "exec"):
             yield node.lineno, f"calls {function.id}"
 
@@ -214,6 +218,7 @@ PLANTED = [
     ("training/loop.py", "from absl import flags", "imports absl"),
     ("nn/embedder.py", "import ml_collections", "imports ml_collections"),
     ("data/store.py", "import torch\ntorch.load('x')", "torch.load"),
+    ("data/store.py", "import torch\ntorch.load('x', weights_only=FLAG)", "torch.load"),
     ("data/store.py", "import pickle", "runs code"),
     ("data/store.py", "from urllib import request", "network"),
     ("data/store.py", "import numpy as np\nnp.load('x', allow_pickle=True)", "allow_pickle"),

@@ -46,7 +46,17 @@ def test_every_room_with_code_is_a_package():
 
 def test_extras_are_those_of_the_design():
     extras = set(_setup()["options.extras_require"])
-    assert extras == {"dicom", "phantom", "convert", "tpu", "cuda12", "cuda13", "test", "bench"}
+    assert extras == {
+        "dicom",
+        "phantom",
+        "convert",
+        "tensorboard",
+        "tpu",
+        "cuda12",
+        "cuda13",
+        "test",
+        "bench",
+    }
 
 
 def test_the_core_needs_no_torch():

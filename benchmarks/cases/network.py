@@ -155,7 +155,7 @@ def train_step(scale: float) -> Case:
     batch = PairBatch(jnp.asarray(images[0]), jnp.asarray(images[1]), jnp.asarray(target))
     trainer = Trainer.create(spec, OptimizerConfig())
     state = [jax.jit(trainer.init, static_argnums=0)(0)]
-    start = encoders.from_params(spec, jax.tree.map(jnp.copy, state[0].params))
+    start = encoders.from_params(spec, jax.tree.map(jnp.copy, state[0].params), state[0].stats)
 
     def ours() -> float:
         state[0], metrics = trainer.compiled[0](state[0], batch)

@@ -1,4 +1,4 @@
-"""The DeepSSIM++ encoder in PyTorch, eager, as its peer: torchvision's ConvNeXt blocks and our head.
+"""Our embedders in PyTorch, eager, as their peers: torchvision's ConvNeXt blocks and the two heads.
 
 Parameters carry the names of the published checkpoints, so that `interop.reference_networks` can
 give it our weights and both can be seen to compute the same.
@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from deepssim_jax.nn.embedder import EmbedderSpec
+from deepssim_jax.nn.embedder import EmbedderSpec, Head
 
 
 class LayerNorm2d(nn.LayerNorm):
@@ -67,32 +67,43 @@ class GeM(nn.Module):
 
 
 class TorchEmbedder(nn.Module):
-    """Images [n, h, w] to unit rows [n, dim]; the multiscale head only."""
+    """Images [n, h, w], or [n, channels, h, w], to unit rows [n, dim]."""
 
     def __init__(self, spec: EmbedderSpec):
         super().__init__()
         self.channels = spec.backbone.channels
-        into = (self.channels, *spec.backbone.dims[:-1])
-        for i, name in enumerate("abcd"):
-            a, b = into[i], spec.backbone.dims[i]
+        self.multiscale = spec.head is Head.MULTISCALE
+        dims = spec.backbone.dims
+        into = (self.channels, *dims[:-1])
+        parts = []
+        for i, (a, b) in enumerate(zip(into, dims, strict=True)):
             conv = nn.Conv2d(a, b, 2 if i else 4, stride=2 if i else 4)
             norm = LayerNorm2d(a if i else b, eps=1e-6)
-            down = nn.Sequential(norm, conv) if i else nn.Sequential(conv, norm)
-            blocks = nn.Sequential(*(Block(b) for _ in range(spec.backbone.depths[i])))
-            self.add_module(f"stage_{name}", nn.Sequential(down, blocks))
-            self.add_module(f"gem_{name}", GeM())
-        width = sum(spec.backbone.dims)
-        self.fc = nn.Sequential(
-            nn.LayerNorm(width),
-            nn.Linear(width, spec.hidden),
-            nn.GELU(),
-            nn.Dropout(0.0),
-            nn.Linear(spec.hidden, spec.dim),
-        )
+            parts.append(nn.Sequential(norm, conv) if i else nn.Sequential(conv, norm))
+            parts.append(nn.Sequential(*(Block(b) for _ in range(spec.backbone.depths[i]))))
+        tail = (nn.GELU(), nn.Dropout(0.0), nn.Linear(spec.hidden, spec.dim))
+        if self.multiscale:
+            for name, down, blocks in zip("abcd", parts[::2], parts[1::2], strict=True):
+                self.add_module(f"stage_{name}", nn.Sequential(down, blocks))
+                self.add_module(f"gem_{name}", GeM())
+            self.fc = nn.Sequential(
+                nn.LayerNorm(sum(dims)), nn.Linear(sum(dims), spec.hidden), *tail
+            )
+        else:
+            self.feature_extractor = nn.Sequential(*parts)
+            self.fc = nn.Sequential(
+                nn.AdaptiveAvgPool2d(1),
+                nn.Flatten(),
+                nn.BatchNorm1d(dims[-1]),
+                nn.Linear(dims[-1], spec.hidden),
+                *tail,
+            )
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """[n, h, w] to [n, dim]."""
-        x = images[:, None].repeat(1, self.channels, 1, 1)
+        """To unit rows [n, dim]."""
+        x = images if images.ndim == 4 else images[:, None].repeat(1, self.channels, 1, 1)
+        if not self.multiscale:
+            return functional.normalize(self.fc(self.feature_extractor(x)), dim=-1)
         pooled = []
         for name in "abcd":
             x = self.get_submodule(f"stage_{name}")(x)

@@ -22,6 +22,7 @@ COMMANDS: dict[str, str] = {
     "score": "search and verify between two stores (a stage of audit, for large sets)",
     "verify": "check every hash and every flagged score of a finished audit from its files",
     "train_encoder": "train the network that embeds images",
+    "convert": "other projects' encoder weights to ours, and back",
     "doctor": "show devices, processes, versions, weights and what is missing",
 }
 

@@ -3,8 +3,10 @@
 deepssim train_encoder --config=configs/deepssim_nano.py --workdir=runs/nano
 """
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 from ml_collections import config_flags
@@ -12,6 +14,13 @@ from ml_collections import config_flags
 from deepssim_jax.cli import console
 from deepssim_jax.cli.exit_codes import ExitCode
 from deepssim_jax.cli.progress import progress
+
+if TYPE_CHECKING:  # at run time they would load JAX before --help is answered
+    from deepssim_jax.nn.embedder import Embedder
+    from deepssim_jax.scoring.match import Progress
+    from deepssim_jax.training.config import EncoderConfig
+    from deepssim_jax.training.loop import Maker
+    from deepssim_jax.training.step import OptimizerConfig
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "FILE[:ARG] with get_config(); --config.NAME=VALUE changes a field"
@@ -34,34 +43,130 @@ def main(argv: Sequence[str]) -> int:
     del argv
     import json
 
-    from deepssim_jax.data.anatomy import load_anatomy
-    from deepssim_jax.nn.embedder import EmbedderSpec
     from deepssim_jax.training.loop import LoopConfig, export, train
-    from deepssim_jax.training.pairs import PairMaker
-    from deepssim_jax.training.step import Objective, OptimizerConfig, Trainer
+    from deepssim_jax.training.step import Trainer
 
     config, workdir = _CONFIG.value, Path(_WORKDIR.value)
-    if config.batch % 16 or config.size % 32:
-        raise ValueError(
-            f"batch {config.batch} must be a multiple of 16 and size {config.size} one of 32"
-        )
-    anatomy = load_anatomy()
-    optimizer = OptimizerConfig(
-        config.learning_rate, config.weight_decay, config.warmup, config.steps
-    )
-    trainer = Trainer.create(EmbedderSpec.nano(), optimizer, Objective(config.objective))
-    loop = LoopConfig(
-        steps=config.steps,
-        seed=config.seed,
-        validate_every=config.validate_every,
-        checkpoint_every=config.checkpoint_every,
-    )
-    maker = PairMaker(anatomy=anatomy, seed=config.seed, batch=config.batch, size=config.size)
     with progress(unit="steps") as on_progress:
-        state, figures = train(trainer, maker, loop, workdir, on_progress=on_progress)
+        maker, data = _maker(config, workdir, on_progress)
+        steps = config.steps
+        if config.epochs:
+            steps = config.epochs * getattr(maker, "batches_an_epoch", 0) or steps
+        initial = _initial(config)
+        trainer = Trainer.create(initial.spec, _optimizer(config, steps), **_options(config))
+        loop = LoopConfig(
+            steps=steps,
+            seed=config.seed,
+            validate_every=config.validate_every,
+            checkpoint_every=config.checkpoint_every,
+        )
+        state, figures = train(
+            trainer, maker, loop, workdir, initial=initial, on_progress=on_progress
+        )
     target = workdir / "encoder.safetensors"
-    card = {"anatomy": anatomy.source, "steps": str(config.steps), "figures": json.dumps(figures)}
+    card = {"data": data, "steps": str(steps), "figures": json.dumps(figures)}
     export(trainer, state, target, card=card)
-    rows = [("anatomy", anatomy.source), ("steps", config.steps)]
-    console.finish([*rows, *((k, f"{v:.4f}") for k, v in figures.items())], written=[target])
+    shown = [(k, f"{v:.4f}") for k, v in figures.items() if not k.startswith("mae_")]
+    console.finish([("data", data), ("steps", steps), *shown], written=[target])
     return ExitCode.DONE
+
+
+def _maker(config: "EncoderConfig", workdir: Path, on_progress: "Progress") -> "tuple[Maker, str]":
+    """What gives the batches, and what they are made of in words."""
+    from deepssim_jax.data import pipelines
+    from deepssim_jax.data.anatomy import load_anatomy
+    from deepssim_jax.data.manifest import Role
+    from deepssim_jax.ops.augment import AugmentConfig
+    from deepssim_jax.training.own_pairs import ImagePairs, TablePairs
+    from deepssim_jax.training.pairs import PairMaker
+
+    size = tuple(config.size)
+    if config.batch % 16 or size[0] % 4 or size[1] % 4:
+        raise ValueError(
+            f"batch {config.batch} must be a multiple of 16, and size {size} of 4 in both directions"
+        )
+    makers = {"v1": AugmentConfig.v1, "v2": AugmentConfig.v2, "stress": AugmentConfig.stress}
+    if config.augment not in makers:
+        raise ValueError(f"augment {config.augment!r} must be one of {', '.join(makers)}")
+    augment = makers[config.augment]()
+    if not config.table and size[0] != size[1]:
+        raise ValueError(f"size {size} must be square, because its images are aligned here")
+    if not config.images:
+        if config.table:
+            raise ValueError("--config.table needs --config.images, the folder of its images")
+        anatomy = load_anatomy()
+        phantoms = PairMaker(
+            anatomy=anatomy, seed=config.seed, batch=config.batch, size=size[0], augment=augment
+        )
+        return phantoms, f"phantoms ({anatomy.source})"
+    images = pipelines.open_images(
+        config.images,
+        workdir / "images",
+        size=size,
+        roles=(Role.REAL, Role.SYNTHETIC) if config.table else (Role.REAL,),
+        subject_regex=config.subject_regex or None,
+        on_progress=on_progress,
+    )
+    common = {"batch": config.batch, "seed": config.seed, "augment": augment}
+    if config.table:
+        table = TablePairs.of(Path(config.table), images, **common)
+        return table, f"{len(table.table)} pairs of a table"
+    return ImagePairs.of(images, **common), f"{len(images)} images"
+
+
+def _initial(config: "EncoderConfig") -> "Embedder":
+    """The network with the weights to begin with."""
+    from flax import nnx
+
+    from deepssim_jax.interop import torch_files, torchvision
+    from deepssim_jax.nn import encoder as encoders
+    from deepssim_jax.nn.embedder import Embedder, EmbedderSpec
+
+    specs = {"nano": EmbedderSpec.nano, "tiny": EmbedderSpec.tiny, "base": EmbedderSpec.base}
+    if config.network not in specs:
+        raise ValueError(f"network {config.network!r} must be one of {', '.join(specs)}")
+    path = Path(config.initial)
+    tensors = None
+    if config.initial and config.initial != "default":
+        if not path.is_file():
+            raise ValueError(f"--config.initial: there is no file {path.name!r}")
+        if path.suffix != ".safetensors" or not encoders.is_encoder(path):
+            tensors = torch_files.read_state_dict(path)
+    if config.initial and tensors is None:
+        return encoders.to_module(encoders.load_encoder(config.initial))
+    spec = dataclasses.replace(specs[config.network](), dropout=config.dropout)
+    model = Embedder(spec, rngs=nnx.Rngs(config.seed))
+    if tensors is not None:
+        torchvision.load_backbone(model, tensors)
+    return model
+
+
+def _optimizer(config: "EncoderConfig", steps: int) -> "OptimizerConfig":
+    from deepssim_jax.training.step import Freeze, OptimizerConfig, Schedule
+
+    return OptimizerConfig(
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        schedule=Schedule(config.schedule),
+        warmup=config.warmup,
+        steps=steps,
+        clip=config.clip,
+        stage_decay=config.stage_decay,
+        freeze=Freeze(config.freeze),
+    )
+
+
+def _options(config: "EncoderConfig") -> dict:
+    import jax
+
+    from deepssim_jax.training.step import Objective
+
+    if config.half not in ("auto", "yes", "no"):
+        raise ValueError(f"half {config.half!r} must be auto, yes or no")
+    half = config.half == "yes" or (config.half == "auto" and jax.default_backend() != "cpu")
+    return {
+        "objective": Objective(config.objective),
+        "average_decay": config.average or None,
+        "seed": config.seed,
+        "half": half,
+    }

@@ -140,13 +140,42 @@ def to_reference(encoder: encoders.Encoder) -> dict[str, np.ndarray]:
     Raises:
       ValueError: the encoder is not built like one of the two published networks.
     """
-    layout = _V1 if encoder.spec.head is Head.POOLED else _V2
+    layout = _layout(encoder.spec)
     if encoder.spec.backbone != layout.spec.backbone:
         raise ValueError(
             f"an encoder with stages of {encoder.spec.backbone.dims} channels is not one of the "
             f"published networks, which have {layout.spec.backbone.dims}"
         )
+    return renamed(encoder)
+
+
+def renamed(encoder: encoders.Encoder) -> dict[str, np.ndarray]:
+    """Weights or gradients of a network of any size under the published names and shapes."""
+    layout = _layout(encoder.spec)
     return {
         _their_name(ours, layout): _to_theirs(ours, value, layout)
         for ours, value in encoders.to_tensors(encoder).items()
     }
+
+
+def backbone_names(encoder: encoders.Encoder) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """For each weight of the backbone its name and shape in torchvision, whose parts are numbered
+    as DeepSSIM's are.
+    """
+    return {
+        ours: (
+            _their_name(ours, _V1).replace("feature_extractor.", "features."),
+            _their_shape(ours, shape, _V1),
+        )
+        for ours, shape in encoders.tensor_shapes(encoder.spec).items()
+        if ours.startswith("backbone.")
+    }
+
+
+def to_ours(encoder: encoders.Encoder, name: str, value: np.ndarray) -> np.ndarray:
+    """A weight in PyTorch's layout as ours of this name has it."""
+    return _to_ours(name, value, _layout(encoder.spec))
+
+
+def _layout(spec: EmbedderSpec) -> _Layout:
+    return _V1 if spec.head is Head.POOLED else _V2

@@ -28,11 +28,12 @@ class ConvNeXtSpec:
 
 
 class LayerNorm(nnx.LayerNorm):
-    """`nnx.LayerNorm`'s parameters and values, by `ops.layers`."""
+    """`nnx.LayerNorm`'s parameters and values, by `ops.layers`; computed in float32."""
 
     def __call__(self, x: Array) -> Array:
         assert self.scale is not None and self.bias is not None
-        return layer_norm(x, self.scale[...], self.bias[...], self.epsilon)
+        wide = (y.astype(jnp.float32) for y in (x, self.scale[...], self.bias[...]))
+        return layer_norm(*wide, self.epsilon).astype(x.dtype)
 
 
 class Block(nnx.Module):

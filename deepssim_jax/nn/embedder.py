@@ -100,7 +100,7 @@ class Embedder(nnx.Module):
             x = jnp.repeat(images[..., None], self.spec.backbone.channels, axis=-1)
         else:
             x = jnp.stack([images, local_zscore(images, sigma=self.spec.local_contrast)], -1)
-        stages = self.backbone(x)
+        stages = [stage.astype(jnp.float32) for stage in self.backbone(x)]
         if self.spec.head is Head.MULTISCALE:
             pooled = [pool(stage) for pool, stage in zip(self.pools, stages, strict=True)]
             features = self.norm(jnp.concatenate(pooled, -1))

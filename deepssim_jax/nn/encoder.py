@@ -54,16 +54,29 @@ def from_module(model: Embedder) -> Encoder:
     return Encoder(graph, state, model.spec)
 
 
-def from_params(spec: EmbedderSpec, params: nnx.State) -> Encoder:
-    """Freezes trained parameters (a pure state of the same network)."""
-    return Encoder(_abstract(spec)[0], params, spec)
+def from_params(spec: EmbedderSpec, *states: nnx.State) -> Encoder:
+    """Freezes trained weights: pure states of the same network, parameters and statistics."""
+    leaves = [leaf for state in states for leaf in nnx.to_flat_state(state)]
+    return Encoder(_abstract(spec)[0], nnx.from_flat_state(leaves), spec)
 
 
-def _frozen(model: Embedder) -> tuple[nnx.GraphDef, nnx.State]:
+def to_module(encoder: Encoder) -> Embedder:
+    """A network that can be trained, with a copy of the encoder's weights."""
+    model = Embedder(encoder.spec, rngs=nnx.Rngs(0))
+    nnx.update(model, jax.tree.map(jnp.copy, encoder.state))
+    return model
+
+
+def at_rest(model: Embedder) -> Embedder:
+    """The network without dropout and with BatchNorm's running figures; it shares its weights."""
     modes = {"deterministic": True}
     if model.spec.head is Head.POOLED:  # only this head has batch statistics
         modes["use_running_average"] = True
-    graph, state = nnx.split(nnx.view(model, **modes))
+    return nnx.view(model, **modes)
+
+
+def _frozen(model: Embedder) -> tuple[nnx.GraphDef, nnx.State]:
+    graph, state = nnx.split(at_rest(model))
     return graph, nnx.as_pure(state)
 
 
@@ -173,6 +186,15 @@ def encoder_hash(source: str | Path = "default") -> str:
             "train_encoder or convert"
         )
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def is_encoder(path: Path) -> bool:
+    """Whether a `.safetensors` file says of itself that it is an encoder of this package."""
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            return "spec" in (file.metadata() or {})
+    except safetensors.SafetensorError:
+        return False
 
 
 def load_encoder(source: str | Path = "default") -> Encoder:

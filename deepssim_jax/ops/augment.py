@@ -51,6 +51,17 @@ class AugmentConfig:
     p_fill: float = 0.0
 
     @classmethod
+    def v1(cls) -> "AugmentConfig":
+        """The training augmentations of DeepSSIM."""
+        return cls(
+            p_flip=0.33,
+            p_rotate=0.33,
+            rotation_deg=float(np.rad2deg(0.17)),
+            p_gamma=0.33,
+            gamma=(0.5, 1.5),
+        )
+
+    @classmethod
     def v2(cls) -> "AugmentConfig":
         """The training augmentations of DeepSSIM++ (4 pixels of 136 are a shift of 0.03)."""
         return cls(

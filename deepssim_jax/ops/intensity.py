@@ -38,13 +38,14 @@ def local_zscore(images: Images, *, sigma: float) -> jax.Array:
     (x - m) / sqrt(v + 0.05) with m and v the mean and variance under a Gaussian of width `sigma`
     pixels; the constant, in units of a z-scored image, keeps noise on a flat ground small.
     """
+    x = jnp.asarray(images, jnp.float32)
     rows, columns = (jnp.asarray(blur_matrix(side, sigma)) for side in images.shape[1:])
 
     def mean(x: Array) -> Array:
         return jnp.einsum("ij,njk,lk->nil", rows, x, columns)
 
-    centred = images - mean(images)
-    return centred / jnp.sqrt(mean(centred**2) + 0.05)
+    centred = x - mean(x)
+    return centred / jnp.sqrt(mean(centred * centred) + 0.05)
 
 
 def rescale01(images: Images, *, spatial_dims: int = 2) -> jax.Array:

@@ -9,11 +9,11 @@ from deepssim_jax.training.step import TrainState
 
 
 class Checkpoints:
-    """The latest few states under a directory. Use as a context manager: leaving it waits until
+    """The latest `keep` states under a directory. Use as a context manager: leaving it waits until
     everything is on disk.
     """
 
-    def __init__(self, directory: Path, *, keep: int = 2):
+    def __init__(self, directory: Path, *, keep: int):
         self._checkpointer = ocp.training.Checkpointer(
             directory.absolute(),
             preservation_policy=ocp.training.preservation_policies.LatestN(keep),

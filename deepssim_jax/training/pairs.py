@@ -14,7 +14,9 @@ import jax.numpy as jnp
 
 from deepssim_jax.data import phantom, phantom_bodies
 from deepssim_jax.data.anatomy import Anatomy
-from deepssim_jax.ops import augment, resample, ssim
+from deepssim_jax.ops import augment as augmenting
+from deepssim_jax.ops import resample, ssim
+from deepssim_jax.ops.augment import AugmentConfig
 from deepssim_jax.ops.intensity import zscore
 from deepssim_jax.typing import Array
 
@@ -47,6 +49,7 @@ class PairMaker:
     seed: int
     batch: int
     size: int
+    augment: AugmentConfig = AugmentConfig.stress()
     echo: int = 4
     _brains: dict[int, Array] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
@@ -69,7 +72,11 @@ class PairMaker:
             phantom_bodies.chests(chest, 3 * self.batch // 8, size=size),
             phantom_bodies.textures(texture, self.batch // 8, size=size),
         ]
-        return _pairs(mix, jnp.concatenate(parts))
+        return _pairs(mix, jnp.concatenate(parts), config=self.augment)
+
+    def names(self, step: int) -> str:
+        """What this batch was made from."""
+        return f"the phantoms of seed {self.seed}, step {step}"
 
     def _key(self, step: int) -> Array:
         return jax.random.fold_in(jax.random.key(self.seed), step + 2**31)
@@ -86,10 +93,10 @@ class PairMaker:
         return jnp.concatenate(parts)
 
 
-@jax.jit
-def _pairs(key: Array, images: Array) -> PairBatch:
-    n, size = images.shape[0], images.shape[-1]
-    keys = jax.random.split(key, 10)
+@functools.partial(jax.jit, static_argnames="config")
+def _pairs(key: Array, images: Array, *, config: AugmentConfig) -> PairBatch:
+    n = images.shape[0]
+    keys = jax.random.split(key, 4)
     a = zscore(images)
     # Neighbours in the list are mostly of one kind: other people, hard to tell apart.
     other = jnp.roll(a, 1 + n // 8, axis=0)
@@ -99,24 +106,43 @@ def _pairs(key: Array, images: Array) -> PairBatch:
     candidates = jnp.stack(
         [
             a,
-            _mixed(keys[1], a, near),
-            _bent(keys[2], a),
+            mixed(keys[1], a, near),
+            bent(keys[2], a),
             jnp.where(mode[:, None, None] % 2 == 0, other, near),
             scanned,
         ]
     )
     b = zscore(candidates[mode, jnp.arange(n)])
+    every = similarity_of_all(a, b)
+    return moved_apart(keys[3], a, b, jnp.diagonal(every), every, config=config)
+
+
+def similarity_of_all(a: Array, b: Array) -> Array:
+    """SSIM [n, n] of every a with every b, z-scored images [n, h, w]; the range is each a's."""
     sides = [ssim.moments(jnp.moveaxis(x, 0, -1), "uniform") for x in (a, b)]
-    every = ssim.ssim_tile(sides[0], sides[1], sides[0].extent, window="uniform")
-    config = augment.AugmentConfig.stress()
+    return ssim.ssim_tile(sides[0], sides[1], sides[0].extent, window="uniform")
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def moved_apart(
+    key: Array,
+    a: Array,
+    b: Array,
+    target: Array,
+    every: Array | None,
+    *,
+    config: AugmentConfig,
+) -> PairBatch:
+    """The batch in which every image has gone its own way through the augmentations."""
     moved = []
-    for image, draw, noise in ((a, keys[3], keys[4]), (b, keys[5], keys[6])):
-        params = augment.sample_params(draw, (n, size, size), config)
-        moved.append(zscore(augment.augment(image, params, noise)))
-    return PairBatch(moved[0], moved[1], jnp.diagonal(every), every)
+    for image, part in zip((a, b), jax.random.split(key), strict=True):
+        draw, noise = jax.random.split(part)
+        params = augmenting.sample_params(draw, image.shape, config)
+        moved.append(zscore(augmenting.augment(image, params, noise)))
+    return PairBatch(moved[0], moved[1], target, every)
 
 
-def _mixed(key: Array, a: Array, donor: Array) -> Array:
+def mixed(key: Array, a: Array, donor: Array) -> Array:
     """Soft regions of very different extent from the donor: SSIM anywhere between the two."""
     n, size = a.shape[0], a.shape[-1]
     field, level = jax.random.split(key)
@@ -127,7 +153,7 @@ def _mixed(key: Array, a: Array, donor: Array) -> Array:
     return a * (1 - share) + donor * share
 
 
-def _bent(key: Array, a: Array) -> Array:
+def bent(key: Array, a: Array) -> Array:
     """Local deformations from invisible to gross."""
     n, size = a.shape[0], a.shape[-1]
     field, strength = jax.random.split(key)

@@ -1,28 +1,96 @@
-"""Numbers written down as training goes: one JSON object a line."""
+"""Numbers written down as training goes: one JSON object a line, and TensorBoard where installed."""
 
+import importlib
+import importlib.util
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import jax
+
+# Dense bfloat16 flops a second of one device, by the start of its name (the makers' data sheets).
+_PEAK = {
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5e": 197e12,
+    "TPU v5p": 459e12,
+    "TPU v5": 459e12,
+    "TPU v6": 918e12,
+    "NVIDIA A100": 312e12,
+    "NVIDIA H100": 989e12,
+    "NVIDIA H200": 989e12,
+}
 
 
 class Records:
-    """Appends to a `.jsonl` file; lines after `step` of an earlier, stopped run are dropped."""
+    """Appends to `metrics.jsonl`; lines after `step` of an earlier, stopped run are dropped.
 
-    def __init__(self, path: Path, *, step: int):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        kept = []
-        if path.exists():
-            for line in path.read_text().splitlines():
-                try:
-                    entry = json.loads(line)
-                except json.JSONDecodeError:  # the line a killed run was writing
-                    continue
-                if entry["step"] <= step:
-                    kept.append(line)
-        path.write_text("".join(line + "\n" for line in kept))
-        self._path = path
+    With the `tensorboard` extra the same numbers go to `tensorboard/` as well.
+    """
+
+    def __init__(self, workdir: Path, *, step: int):
+        workdir.mkdir(parents=True, exist_ok=True)
+        self._path = workdir / "metrics.jsonl"
+        kept = [line for line, entry in _lines(self._path) if entry["step"] <= step]
+        self._path.write_text("".join(line + "\n" for line in kept))
+        self._board: Any = None
+        if importlib.util.find_spec("tensorboardX") is not None:
+            board = importlib.import_module("tensorboardX")
+            self._board = board.SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Adds one line."""
         with self._path.open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
+
+    def lowest(self, name: str) -> float:
+        """The smallest value of this name so far; infinite without one."""
+        return min((e[name] for _, e in _lines(self._path) if name in e), default=float("inf"))
+
+    def close(self) -> None:
+        """Writes out what TensorBoard still holds."""
+        if self._board is not None:
+            self._board.close()
+
+
+class Speed:
+    """Images a second, and the share of the devices' peak where that is known, into `speed.jsonl`.
+
+    Apart from the metrics, which are the same whenever the same run is made. `peak` is that of one
+    device or None; `flops` of one step is for the caller to fill in.
+    """
+
+    def __init__(self, workdir: Path, *, images: int):
+        kind = jax.devices()[0].device_kind
+        self.peak = next((p for name, p in _PEAK.items() if kind.startswith(name)), None)
+        self.flops: float | None = None
+        self._path, self._images = workdir / "speed.jsonl", images
+        self._mark: tuple[int, float] | None = None
+
+    def tick(self, step: int) -> None:
+        """Says that this many steps are done; the first call starts the clock."""
+        now = time.perf_counter()
+        if self._mark is not None and step > self._mark[0]:
+            rate = (step - self._mark[0]) / (now - self._mark[1])
+            entry: dict[str, float] = {"step": step, "images_per_s": round(rate * self._images, 1)}
+            if self.peak is not None and self.flops is not None:
+                most = self.peak * jax.device_count()
+                entry["utilisation"] = round(rate * self.flops / most, 4)
+            with self._path.open("a") as file:
+                file.write(json.dumps(entry) + "\n")
+        self._mark = (step, now)
+
+
+def _lines(path: Path) -> list[tuple[str, dict]]:
+    out = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            out.append((line, json.loads(line)))
+        except json.JSONDecodeError:  # the line a killed run was writing
+            continue
+    return out

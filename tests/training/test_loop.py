@@ -142,7 +142,7 @@ def test_a_diverged_run_stops_with_its_step(
     trainer: Trainer, maker: PairMaker, tmp_path: Path
 ) -> None:
     broken = BrokenMaker(anatomy=maker.anatomy, seed=3, batch=16, size=32)
-    with pytest.raises(Diverged, match="step 4"):
+    with pytest.raises(Diverged, match="step 3, with the phantoms of seed 3, step 2"):
         train(trainer, broken, LoopConfig(steps=8, record_every=2), tmp_path)
 
 
@@ -154,14 +154,14 @@ def test_validation_figures_are_those_of_scipy() -> None:
     assert found["mae"] == pytest.approx(np.abs(cosine - target).mean())
     assert found["rmse"] == pytest.approx(np.sqrt(((cosine - target) ** 2).mean()))
     assert found["spearman"] == pytest.approx(stats.spearmanr(cosine, target).statistic)
+    third = (target >= 0.3) & (target < 0.4)
+    assert found["mae_0.3"] == pytest.approx(np.abs(cosine - target)[third].mean())
+    assert validation_figures(np.array([0.9, 0.2]), np.array([1.0, -0.3]))["mae_0.9"] == (
+        pytest.approx(0.1)
+    )
 
 
 def test_a_batch_that_cannot_be_spread_is_refused(trainer: Trainer, tmp_path: Path) -> None:
     uneven = PairMaker(anatomy=anatomy.procedural(), seed=0, batch=12, size=32)
     with pytest.raises(ValueError, match="batch 12 must be a multiple of the 8 devices"):
         train(trainer, uneven, LoopConfig(steps=1), tmp_path)
-
-
-def test_what_this_trainer_is_not_for() -> None:
-    with pytest.raises(ValueError, match="dropout"):
-        Trainer.create(EmbedderSpec.base(), OptimizerConfig())

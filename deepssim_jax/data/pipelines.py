@@ -1,0 +1,169 @@
+"""Batches for training from images on disk, read through Grain.
+
+Contract: batch number i of a pipeline is a pure function of its seed and i, so that a run that was
+stopped reads on where it was. Images are decoded once into a store (`data.store`) and are uint16
+[n, h, w] from there on. Training and validation share no patient.
+"""
+
+import csv
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol, TypeVar, cast
+
+import grain
+import numpy as np
+
+from deepssim_jax.data import store
+from deepssim_jax.data.manifest import InputError, Role, read_manifest
+from deepssim_jax.data.store import ImageStore, InputSettings
+
+# Of the patients; at least one of them.
+VALIDATION_SHARE = 0.15
+_COLUMNS = ("real_key", "synth_key", "ssim", "split")
+
+_Batch = TypeVar("_Batch", covariant=True)
+
+
+class Batches(Protocol[_Batch]):
+    """Batches by their number; what Grain's MapDataset is, seen from training."""
+
+    def __getitem__(self, index: int, /) -> _Batch:
+        """Batch number `index`, from 0 on without end."""
+        ...
+
+
+def open_images(
+    source: str | Path,
+    directory: Path,
+    *,
+    size: tuple[int, int],
+    roles: tuple[Role, ...] = (Role.REAL,),
+    subject_regex: str | None = None,
+    on_progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+) -> ImageStore:
+    """Decodes a folder, manifest or BIDS root into a store, or opens the one that is there.
+
+    Of the reference layout the files of `roles` are taken; elsewhere all files have the first one.
+
+    Raises:
+      InputError: it holds no readable image.
+    """
+    parts = [read_manifest(source, role=role, subject_regex=subject_regex) for role in roles]
+    records = sorted((r for p in parts for r in p.records), key=lambda r: r.image_id)
+    rejected = tuple(r for p in parts for r in p.rejected)
+    manifest = dataclasses.replace(parts[0], records=tuple(records), rejected=rejected)
+    done, total = 0, len(manifest.records)
+    for chunk in store.decode(manifest, directory, settings=InputSettings(size=size)):
+        done += len(chunk.images)
+        on_progress(min(done, total), total, "reading images")
+    images = ImageStore.open(directory)
+    if not len(images):
+        reason = images.rejected[0].reason if images.rejected else "it is empty"
+        raise InputError(f"none of {total} images could be read; the first reason: {reason}")
+    return images
+
+
+def split_by_patient(images: ImageStore, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows for training and for validation; an image without a patient is one of its own.
+
+    Raises:
+      InputError: there are fewer than two patients.
+    """
+    names = [s if s is not None else f"\0{i}" for i, s in enumerate(images.subject_ids)]
+    patients, number = np.unique(names, return_inverse=True)
+    if len(patients) < 2:
+        raise InputError(
+            "all images are of one patient; training needs others to validate on. Is "
+            "--config.subject_regex too wide?"
+        )
+    held = np.zeros(len(patients), bool)
+    order = np.random.default_rng(seed).permutation(len(patients))
+    held[order[: max(1, round(VALIDATION_SHARE * len(patients)))]] = True
+    return np.flatnonzero(~held[number]), np.flatnonzero(held[number])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rows:
+    """A Grain source of single images."""
+
+    images: ImageStore
+    rows: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.images.take(self.rows[[index]])[0]
+
+
+def image_batches(
+    images: ImageStore, rows: np.ndarray, *, batch: int, seed: int
+) -> Batches[np.ndarray]:
+    """Shuffled batches uint16 [batch, h, w] without end; every image comes once an epoch."""
+    data = grain.MapDataset.source(_Rows(images, rows)).seed(seed).shuffle()
+    return cast(Batches, data.repeat(reseed_each_epoch=True).batch(batch))
+
+
+@dataclasses.dataclass(frozen=True)
+class PairTable:
+    """Pairs with known similarity, in the reference format.
+
+    `keys` are (real, synthetic) as `uid___name`; `rows` [n, 2] their rows in the store; `ssim`
+    float32 [n].
+    """
+
+    images: ImageStore
+    keys: tuple[tuple[str, str], ...]
+    rows: np.ndarray
+    ssim: np.ndarray
+
+    @classmethod
+    def read(cls, table: Path, images: ImageStore, *, split: str) -> "PairTable":
+        """The rows of one split ("train", "valid", ...) of a CSV file.
+
+        Raises:
+          InputError: a column is missing, a value is no number, or an image is not in the store.
+        """
+        known = {name: row for row, name in enumerate(images.image_ids)}
+        keys, rows, values = [], [], []
+        with table.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            missing = [c for c in _COLUMNS if c not in (reader.fieldnames or ())]
+            if missing:
+                raise InputError(
+                    f"{table.name} has no column {', '.join(missing)}; it needs "
+                    f"{', '.join(_COLUMNS)}"
+                )
+            for number, line in enumerate(reader, start=2):
+                if line["split"] != split:
+                    continue
+                pair = (line["real_key"], line["synth_key"])
+                absent = [key for key in pair if key not in known]
+                if absent:
+                    raise InputError(
+                        f"{table.name}, line {number}: {absent[0]!r} is not among the images"
+                    )
+                try:
+                    values.append(float(line["ssim"]))
+                except ValueError:
+                    raise InputError(
+                        f"{table.name}, line {number}: ssim {line['ssim']!r} is no number"
+                    ) from None
+                keys.append(pair)
+                rows.append([known[key] for key in pair])
+        if not rows:
+            raise InputError(f"{table.name} has no row whose split is {split!r}")
+        return cls(images, tuple(keys), np.array(rows), np.array(values, np.float32))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray | np.generic]:
+        a, b = self.images.take(self.rows[index])
+        return {"a": a, "b": b, "ssim": self.ssim[index], "row": np.int64(index)}
+
+    def batches(self, *, batch: int, seed: int) -> Batches[dict[str, np.ndarray]]:
+        """Shuffled batches of `a`, `b` uint16 [batch, h, w], `ssim` and `row` [batch]."""
+        data = grain.MapDataset.source(self).seed(seed).shuffle()
+        return cast(Batches, data.repeat(reseed_each_epoch=True).batch(batch))

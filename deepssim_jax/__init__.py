@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from deepssim_jax.nn.encoder import Encoder as Encoder
     from deepssim_jax.nn.encoder import embed as embed
     from deepssim_jax.nn.encoder import load_encoder as load_encoder
+    from deepssim_jax.nn.explain import PairExplanation as PairExplanation
+    from deepssim_jax.nn.explain import explain_pair as explain_pair
     from deepssim_jax.ops.registration import Registration as Registration
     from deepssim_jax.ops.registration import register as register
     from deepssim_jax.ops.search_grid import SearchGrid as SearchGrid
@@ -46,6 +48,7 @@ _HOMES = {
     "InputError": "data.manifest",
     "MotionModel": "ops.transform",
     "Neighbours": "scoring.pairs",
+    "PairExplanation": "nn.explain",
     "Proportion": "scoring.decide",
     "Registration": "ops.registration",
     "RigidGrid": "ops.search_rigid",
@@ -54,6 +57,7 @@ _HOMES = {
     "audit": "audit.audit",
     "clopper_pearson": "scoring.decide",
     "embed": "nn.encoder",
+    "explain_pair": "nn.explain",
     "load_encoder": "nn.encoder",
     "nearest": "scoring.pairs",
     "nearest_aligned": "scoring.aligned",

@@ -35,7 +35,7 @@ class AuditSettings:
 
     `size` is the side in pixels that every image is brought to (a multiple of 32), `slice_spec`
     the slice taken of volumes, `retrieval` the search for candidates, `level` the coverage of
-    intervals, `seed` that of the calibration.
+    intervals, `seed` that of the calibration. `explain` shows what the encoder saw in the gallery.
     """
 
     size: int = 128
@@ -46,6 +46,7 @@ class AuditSettings:
     level: float = 0.95
     seed: int = 0
     allow_same: bool = False
+    explain: bool = False
 
     def validate(self) -> None:
         """Raises ValueError for values that cannot work."""
@@ -166,7 +167,13 @@ def audit(
             on_progress=on_progress,
         )
     result = _conclude(sets, pairs, evidence, control, settings, retrieval)
-    gallery = build_gallery(result, pairs, sets[Role.REAL].images, sets[Role.SYNTHETIC].images)
+    gallery = build_gallery(
+        result,
+        pairs,
+        real_set.images,
+        synthetic_set.images,
+        explain_by=encoder() if settings.explain else None,
+    )
     outputs.write_all(
         result, gallery, out, manifests=manifests, stores={r: s.images for r, s in sets.items()}
     )
@@ -330,6 +337,7 @@ def _conclude(
             "encoder": settings.encoder if settings.encoder == "default" else "custom",
             "retrieval": retrieval.value,
             "level": settings.level,
+            "explain": settings.explain,
             "seed": settings.seed,
         },
         versions=outputs.versions(settings.encoder),

@@ -4,13 +4,21 @@ import numpy as np
 
 from deepssim_jax.audit.result import AuditResult, GalleryItem
 from deepssim_jax.data.store import ImageStore
+from deepssim_jax.nn.encoder import Encoder
+from deepssim_jax.nn.explain import explain_pair
 from deepssim_jax.scoring.verify import align_for_display
 
 MAX_PAIRS = 48
+_ORANGE = (1.0, 0.45, 0.0)
 
 
 def build_gallery(
-    result: AuditResult, pairs: np.ndarray, real: ImageStore, synthetic: ImageStore
+    result: AuditResult,
+    pairs: np.ndarray,
+    real: ImageStore,
+    synthetic: ImageStore,
+    *,
+    explain_by: Encoder | None = None,
 ) -> list[GalleryItem]:
     """Pictures of the best flagged pair of each synthetic image, most alike first.
 
@@ -19,6 +27,7 @@ def build_gallery(
       pairs: verified pairs of `scoring.match`.
       real: store of the real images.
       synthetic: store of the synthetic images.
+      explain_by: the encoder whose view of each pair is shown as well; none if None.
 
     Returns:
       At most 48 items.
@@ -31,8 +40,9 @@ def build_gallery(
     aligned, reference = align_for_display(
         synthetic.take(best["query"]), real.take(best["reference"]), start=best["start"]
     )
+    heat = None if explain_by is None else explain_pair(explain_by, reference, aligned).first
     items = []
-    for row, moved, fixed in zip(best, aligned, reference, strict=True):
+    for number, (row, moved, fixed) in enumerate(zip(best, aligned, reference, strict=True)):
         low, high = np.percentile(fixed, [0.5, 99.5])
         scale = max(float(high - low), 1e-6)
         shown = [np.clip((x - low) / scale, 0, 1) for x in (fixed, moved)]
@@ -43,9 +53,16 @@ def build_gallery(
                 real=_bytes(shown[0]),
                 aligned=_bytes(shown[1]),
                 difference=np.round(difference * 255 + 0.25).astype(np.uint8),
+                heat=() if heat is None else tuple(_heated(shown[0], h) for h in heat[number]),
             )
         )
     return items
+
+
+def _heated(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """A grey image in [0, 1] with orange where the heat in [0, 1] is, uint8 [h, w, 3]."""
+    share = 0.7 * heat[..., None]
+    return _bytes((1 - share) * image[..., None] + share * np.array(_ORANGE))
 
 
 def _bytes(image: np.ndarray) -> np.ndarray:

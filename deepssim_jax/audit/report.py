@@ -171,6 +171,7 @@ def _picture(item: GalleryItem) -> dict[str, object]:
         "real": _data_uri(item.real),
         "aligned": _data_uri(item.aligned),
         "difference": _data_uri(item.difference),
+        "heat": [_data_uri(image) for image in item.heat],
         "exact": item.match.label.value == "exact_duplicate",
     }
 

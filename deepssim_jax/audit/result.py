@@ -85,13 +85,15 @@ class GalleryItem:
     """One flagged pair for people to look at: uint8 images [h, w] in [0, 255].
 
     `aligned` is the synthetic image moved onto the real one with its intensities matched;
-    `difference` is 128 where both agree.
+    `difference` is 128 where both agree. `heat` holds, where it was asked for, the real image under
+    what made the encoder call both alike, one RGB picture [h, w, 3] a stage, fine to coarse.
     """
 
     match: Match
     real: np.ndarray
     aligned: np.ndarray
     difference: np.ndarray
+    heat: tuple[np.ndarray, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -49,6 +49,9 @@ _SEED = flags.DEFINE_integer("seed", 0, "seed of the copies planted for calibrat
 _ALLOW_SAME = flags.DEFINE_bool(
     "allow_same", False, "let --real and --synthetic be the same images"
 )
+_EXPLAIN = flags.DEFINE_bool(
+    "explain", False, "show in the gallery what made the encoder call a pair alike"
+)
 _MAX_COPY_RATE = flags.DEFINE_float(
     "max_copy_rate", None, "share of copies, 0 to 1, above which the exit status is 3"
 )
@@ -78,6 +81,7 @@ def main(argv: Sequence[str]) -> int:
         level=_LEVEL.value,
         seed=_SEED.value,
         allow_same=_ALLOW_SAME.value,
+        explain=_EXPLAIN.value,
     )
     if _MAX_COPY_RATE.value is not None and not 0 <= _MAX_COPY_RATE.value <= 1:
         raise ValueError(f"--max_copy_rate={_MAX_COPY_RATE.value} must lie in [0, 1]")

@@ -96,11 +96,17 @@ class Embedder(nnx.Module):
         self.second = nnx.Linear(spec.hidden, spec.dim, rngs=rngs)
 
     def __call__(self, images: Array, *, rngs: nnx.Rngs | None = None) -> Array:
+        return self.head(self.backbone(self.channels(images)), rngs=rngs)
+
+    def channels(self, images: Array) -> Array:
+        """[n, h, w] to what the backbone sees, [n, h, w, c]."""
         if self.spec.local_contrast is None:
-            x = jnp.repeat(images[..., None], self.spec.backbone.channels, axis=-1)
-        else:
-            x = jnp.stack([images, local_zscore(images, sigma=self.spec.local_contrast)], -1)
-        stages = [stage.astype(jnp.float32) for stage in self.backbone(x)]
+            return jnp.repeat(images[..., None], self.spec.backbone.channels, axis=-1)
+        return jnp.stack([images, local_zscore(images, sigma=self.spec.local_contrast)], -1)
+
+    def head(self, stages: list[Array], *, rngs: nnx.Rngs | None = None) -> Array:
+        """The stages' outputs to unit rows [n, dim], in float32."""
+        stages = [stage.astype(jnp.float32) for stage in stages]
         if self.spec.head is Head.MULTISCALE:
             pooled = [pool(stage) for pool, stage in zip(self.pools, stages, strict=True)]
             features = self.norm(jnp.concatenate(pooled, -1))

@@ -84,11 +84,15 @@ def _frozen(model: Embedder) -> tuple[nnx.GraphDef, nnx.State]:
 def apply(encoder: Encoder, images: Images) -> Array:
     """Embeds one batch [n, h, w] of any real type and scale; z-scores each image."""
     model = nnx.merge(encoder.graph, encoder.state, copy=True)
+    return model(prepared(encoder.spec, images))
+
+
+def prepared(spec: EmbedderSpec, images: Images) -> Array:
+    """Images [n, h, w] z-scored and brought to the network's resolution."""
     images = zscore(images)
-    side = encoder.spec.resolution
-    if side is not None and images.shape[1:] != (side, side):
-        images = zscore(resize(images, (side, side)))
-    return model(images)
+    if spec.resolution is None or images.shape[1:] == (spec.resolution,) * 2:
+        return images
+    return zscore(resize(images, (spec.resolution, spec.resolution)))
 
 
 def embed(encoder: Encoder, images: Images, *, batch_size: int = 64) -> np.ndarray:

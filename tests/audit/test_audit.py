@@ -101,12 +101,16 @@ def test_recheck_passes_and_notices_changes(audited, tmp_path: Path) -> None:
 
 def test_the_encoder_alone_finds_most_and_the_report_says_so(audited) -> None:
     result, root, truth = audited
-    settings = dataclasses.replace(FILMS, retrieval=Retrieval.ENCODER)
+    settings = dataclasses.replace(FILMS, retrieval=Retrieval.ENCODER, explain=True)
     alone = audit(root / "real", root / "synthetic", out=root / "encoder", settings=settings)
     called = {m.synthetic_id for m in alone.nearest if m.label is not Label.UNRELATED}
     assert called <= truth.keys() and len(called) >= 0.9 * len(truth)
     assert result.settings["retrieval"] == "both" and alone.settings["retrieval"] == "encoder"
-    assert "sixteen from the encoder" in (root / "encoder" / "report.html").read_text()
+    report = (root / "encoder" / "report.html").read_text()
+    assert "sixteen from the encoder" in report
+    shown = report.count('alt="real image"')
+    assert report.count("what stage 4 of the encoder saw") == shown >= 20
+    assert "of the encoder saw" not in (root / "out" / "report.html").read_text()
 
 
 def test_held_out_images_are_a_control(films, tmp_path: Path) -> None:

@@ -1,0 +1,76 @@
+"""LayerCAM against its definition by finite differences, and where it looks."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import deepssim_jax as ds
+from deepssim_jax.nn import encoder as encoders
+from deepssim_jax.nn import explain
+from deepssim_jax.nn.convnext import ConvNeXtSpec
+from deepssim_jax.nn.embedder import Embedder, EmbedderSpec, Head
+
+SPEC = EmbedderSpec(
+    ConvNeXtSpec(channels=1, depths=(1, 1, 1, 1), dims=(4, 6, 8, 10), layer_scale=0.5),
+    Head.MULTISCALE,
+    hidden=12,
+    dim=8,
+    dropout=0.0,
+)
+
+
+@pytest.fixture(scope="module")
+def encoder() -> encoders.Encoder:
+    return encoders.from_module(Embedder(SPEC, rngs=nnx.Rngs(1)))
+
+
+def pictures(n: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(n, 32, 32)).astype(np.float32)
+
+
+def test_scores_are_the_cosines_and_pairs_do_not_meet(encoder) -> None:
+    a, b = pictures(19, 0), pictures(19, 1)
+    found = ds.explain_pair(encoder, a, b)
+    assert found.first.shape == found.second.shape == (19, 4, 32, 32)
+    cosines = (encoders.embed(encoder, a) * encoders.embed(encoder, b)).sum(1)
+    np.testing.assert_allclose(found.scores, cosines, atol=1e-5)
+    assert found.first.min() >= 0 and found.first.max() == pytest.approx(1.0)
+    alone = ds.explain_pair(encoder, a[7:8], b[7:8])
+    np.testing.assert_allclose(found.first[7:8], alone.first, atol=1e-4)
+    swapped = ds.explain_pair(encoder, b, a)
+    np.testing.assert_allclose(found.first, swapped.second, atol=1e-4)
+    assert ds.explain_pair(encoder, a[:0], b[:0]).first.shape == (0, 4, 32, 32)
+
+
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_maps_follow_the_definition(encoder, stage: int) -> None:
+    """relu(sum_c relu(dS/dA_c) A_c), the slopes by finite differences of the network."""
+    a, b = pictures(1, 2), pictures(1, 3)
+    model = nnx.merge(encoder.graph, encoder.state)
+    inputs = model.channels(encoders.prepared(SPEC, a))
+    other = encoders.embed(encoder, b)[0].astype(np.float64)
+    shapes = [x.shape for x in explain._stages(model, inputs, None)]
+    activation = np.asarray(explain._stages(model, inputs, None)[stage], np.float64)[0]
+
+    def score(position: tuple[int, ...], by: float) -> float:
+        added = [np.zeros(s, np.float32) for s in shapes]
+        added[stage][(0, *position)] = by
+        out = model.head(explain._stages(model, inputs, [jnp.asarray(x) for x in added]))
+        return float(np.asarray(out, np.float64)[0] @ other)
+
+    heat = np.zeros(activation.shape[:2])
+    rows = list(np.ndindex(*activation.shape[:2]))[:: 1 if stage > 1 else 7]
+    for row in rows:
+        for c in range(activation.shape[2]):
+            slope = (score((*row, c), 0.02) - score((*row, c), -0.02)) / 0.04
+            heat[row] += max(slope, 0) * activation[(*row, c)]
+    found = np.asarray(explain._heat(encoder, jnp.asarray(a), jnp.asarray(b))[1][stage])[0]
+    expected = np.array([max(heat[row], 0) for row in rows])
+    np.testing.assert_allclose([found[row] for row in rows], expected, rtol=0.05, atol=2e-4)
+    assert expected.max() > 1e-3
+
+
+def test_shapes_that_differ_are_refused(encoder) -> None:
+    with pytest.raises(ValueError, match=r"\(1, 32, 32\).*\(2, 32, 32\)"):
+        ds.explain_pair(encoder, pictures(1, 0), pictures(2, 0))

@@ -6,12 +6,14 @@ explicit, so a sharding that does not fit is an error at trace time, not a silen
 
 import contextlib
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
 DATA = "data"
+Tree = TypeVar("Tree")
 
 
 def data_mesh(
@@ -51,6 +53,18 @@ def last_axis_sharding(mesh: jax.sharding.Mesh) -> Callable[[int], jax.NamedShar
 def using(mesh: jax.sharding.Mesh) -> contextlib.AbstractContextManager:
     """Makes a mesh the current one for a `with` block."""
     return jax.set_mesh(mesh)
+
+
+def spread(tree: Tree, sharding: jax.NamedSharding) -> Tree:
+    """Puts arrays that every process holds alike on the devices of all of them."""
+    if jax.process_count() == 1:
+        return jax.device_put(tree, sharding)
+
+    def put(x: jax.Array) -> jax.Array:
+        whole = np.asarray(x)
+        return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
+
+    return jax.tree.map(put, tree)
 
 
 def everywhere(x: jax.Array) -> jax.Array:
@@ -100,6 +114,22 @@ def whole(tree: object) -> object:
     if jax.process_count() == 1:
         return jax.tree.map(np.asarray, tree)
     return multihost_utils.process_allgather(tree, tiled=True)
+
+
+def first_alone(work: Callable[[], Tree]) -> Tree:
+    """Runs `work` in the first process and then in all others, which find its files."""
+    if jax.process_count() == 1:
+        return work()
+    made = work() if jax.process_index() == 0 else None
+    multihost_utils.sync_global_devices("the first process is done")
+    return work() if made is None else made
+
+
+def unanimous(number: int) -> bool:
+    """Whether every process names the same number, below 2^31."""
+    if jax.process_count() == 1:
+        return True
+    return len(np.unique(multihost_utils.process_allgather(np.int32(number)))) == 1
 
 
 def agreed(answer: bool) -> bool:

@@ -3,6 +3,7 @@
 Nothing is changed and nothing leaves the machine. Exit status 1 when audits cannot run here.
 """
 
+import dataclasses
 import hashlib
 import importlib.metadata
 import importlib.resources
@@ -17,7 +18,7 @@ from typing import Any
 from absl import flags
 
 import deepssim_jax
-from deepssim_jax.cli import compile_cache, console
+from deepssim_jax.cli import compile_cache, console, processes
 from deepssim_jax.cli.exit_codes import ExitCode
 
 _JSON = flags.DEFINE_bool("json", False, "print one JSON object for programs")
@@ -147,7 +148,13 @@ def examine() -> dict[str, Any]:
             for extra, (module, enables) in _EXTRAS.items()
         },
     }
-    facts["problems"] = _problems(facts)
+    try:
+        job = processes.detect(os.environ)
+        facts["job"] = job and dataclasses.asdict(job)
+        facts["problems"] = _problems(facts)
+    except ValueError as error:
+        facts["job"] = None
+        facts["problems"] = [*_problems(facts), str(error)]
     return facts
 
 
@@ -170,6 +177,7 @@ def _problems(facts: dict[str, Any]) -> list[str]:
                 f"others can enter the compile cache {folder}, and who can write it can run code "
                 f"as you: chmod 700 {folder}"
             )
+    problems += processes.problems(facts["job"] and processes.Job(**facts["job"]), os.environ)
     return problems
 
 
@@ -188,6 +196,7 @@ def _lines(facts: dict[str, Any]) -> str:
         ("devices", device_line),
         ("process", process_line),
         ("launcher", launcher["name"] or "none detected"),
+        ("job", f"{facts['job']['processes']} processes" if facts["job"] else "this process alone"),
         ("cpu cores", f"{threads['usable']} usable of {threads['cores']}"),
         *((name, value) for name, value in threads["variables"].items()),
         (

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from absl import flags
 
 import deepssim_jax
-from deepssim_jax.cli import commands, common_flags, compile_cache, console, usage
+from deepssim_jax.cli import commands, common_flags, compile_cache, console, processes, usage
 from deepssim_jax.cli.exit_codes import ExitCode
 
 _HELP = ("--help", "-h", "-help", "--helpfull", "help")
@@ -51,10 +51,13 @@ def _run(command: str, args: Sequence[str]) -> int:
     if any(arg in _HELP[:-1] for arg in args):
         print(usage.command_help(command, module))
         return ExitCode.DONE
+    # The doctor has to say what is wrong with a job, not to wait for it.
+    process = 0 if command == "doctor" else processes.join()
     # ml_collections reads the overrides of a config file (--config.a.b=v) from sys.argv.
     sys_argv, sys.argv = sys.argv, [f"deepssim {command}", *args]
     try:
-        return int(module.main(usage.parse(command, module, args)))
+        with contextlib.redirect_stdout(io.StringIO()) if process else contextlib.nullcontext():
+            return int(module.main(usage.parse(command, module, args)))
     finally:
         sys.argv = sys_argv
 

@@ -73,6 +73,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _maker(config: "EncoderConfig", workdir: Path, on_progress: "Progress") -> "tuple[Maker, str]":
     """What gives the batches, and what they are made of in words."""
+    from deepssim_jax import parallel
     from deepssim_jax.data import pipelines
     from deepssim_jax.data.anatomy import load_anatomy
     from deepssim_jax.data.manifest import Role
@@ -99,13 +100,15 @@ def _maker(config: "EncoderConfig", workdir: Path, on_progress: "Progress") -> "
             anatomy=anatomy, seed=config.seed, batch=config.batch, size=size[0], augment=augment
         )
         return phantoms, f"phantoms ({anatomy.source})"
-    images = pipelines.open_images(
-        config.images,
-        workdir / "images",
-        size=size,
-        roles=(Role.REAL, Role.SYNTHETIC) if config.table else (Role.REAL,),
-        subject_regex=config.subject_regex or None,
-        on_progress=on_progress,
+    images = parallel.first_alone(
+        lambda: pipelines.open_images(
+            config.images,
+            workdir / "images",
+            size=size,
+            roles=(Role.REAL, Role.SYNTHETIC) if config.table else (Role.REAL,),
+            subject_regex=config.subject_regex or None,
+            on_progress=on_progress,
+        )
     )
     common = {"batch": config.batch, "seed": config.seed, "augment": augment}
     if config.table:

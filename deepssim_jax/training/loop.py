@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
@@ -103,6 +103,7 @@ def train(
     if maker.batch % mesh.size:
         raise ValueError(f"batch {maker.batch} must be a multiple of the {mesh.size} devices")
     with contextlib.ExitStack() as stack:
+        batches = _Batches(maker, mesh, stack.enter_context(ThreadPoolExecutor(1)))
         stack.enter_context(parallel.using(mesh))
         latest = stack.enter_context(Checkpoints(workdir / "checkpoints", keep=2))
         best = stack.enter_context(Checkpoints(workdir / "best", keep=1))
@@ -118,13 +119,13 @@ def train(
 
         def validate(state: TrainState) -> None:
             lowest = records.lowest("rmse")
-            figures = _validate(predict, state, maker, mesh)
+            figures = _validate(predict, state, batches)
             records.write(int(state.step), figures)
             if figures["rmse"] < lowest:
                 best.save(state)
 
         try:
-            for number, batch in _ahead(maker, start, config.steps, mesh):
+            for number, batch in batches.ahead(start, config.steps):
                 if speed.peak is not None and speed.flops is None:
                     speed.flops = (step.lower(state, batch).cost_analysis() or {}).get("flops", 0)
                 state, metrics = step(state, batch)
@@ -148,7 +149,7 @@ def train(
             raise
         latest.save(state)
         chosen = best.restore(shapes) or state
-        return chosen, _validate(predict, chosen, maker, mesh)
+        return chosen, _validate(predict, chosen, batches)
 
 
 def _first(
@@ -156,26 +157,32 @@ def _first(
 ) -> TrainState:
     everywhere = parallel.replicated(mesh)
     if initial is not None:
-        return jax.device_put(trainer.start(initial), everywhere)
+        return parallel.spread(trainer.start(initial), everywhere)
     return jax.jit(trainer.init, static_argnums=0, out_shardings=everywhere)(config.seed)
 
 
-def _ahead(
-    maker: Maker, start: int, stop: int, mesh: jax.sharding.Mesh
-) -> Iterator[tuple[int, PairBatch]]:
-    """Numbered batches on the devices; while one is used the next is made."""
+@dataclasses.dataclass(frozen=True)
+class _Batches:
+    """Batches on the devices; made in a thread, in which no mesh is set that would spread them."""
 
-    def make(number: int) -> PairBatch:
-        with parallel.using(mesh):
-            return jax.device_put(maker(number), parallel.batch_sharding(mesh))
+    maker: Maker
+    mesh: jax.sharding.Mesh
+    thread: ThreadPoolExecutor
 
-    with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(make, start) if start < stop else None
-        for number in range(start, stop):
-            assert coming is not None
-            batch = coming.result()
-            coming = pool.submit(make, number + 1) if number + 1 < stop else None
-            yield number, batch
+    def submit(self, step: int) -> "Future[PairBatch]":
+        return self.thread.submit(self._make, step)
+
+    def _make(self, step: int) -> PairBatch:
+        return parallel.spread(self.maker(step), parallel.batch_sharding(self.mesh))
+
+    def ahead(self, start: int, stop: int) -> Iterator[tuple[int, PairBatch]]:
+        """Numbered batches; while one is used the next is made."""
+        coming = [self.submit(step) for step in range(start, min(start + 1, stop))]
+        for step in range(start, stop):
+            batch = coming.pop().result()
+            if step + 1 < stop:
+                coming.append(self.submit(step + 1))
+            yield step, batch
 
 
 def _stop_if_diverged(losses: list[jax.Array], done: int, maker: Maker) -> None:
@@ -190,22 +197,21 @@ def _stop_if_diverged(losses: list[jax.Array], done: int, maker: Maker) -> None:
     losses.clear()
 
 
-def _validate(
-    predict: Callable, state: TrainState, maker: Maker, mesh: jax.sharding.Mesh
-) -> dict[str, float]:
+def _validate(predict: Callable, state: TrainState, batches: _Batches) -> dict[str, float]:
     cosines, targets = [], []
     for number in range(VALIDATION_BATCHES):
-        batch: PairBatch = jax.device_put(maker(-1 - number), parallel.batch_sharding(mesh))
-        cosines.append(np.asarray(predict(state, batch)))
-        targets.append(np.asarray(batch.target))
+        batch = batches.submit(-1 - number).result()
+        cosines.append(parallel.whole(predict(state, batch)))
+        targets.append(parallel.whole(batch.target))
     return validation_figures(np.concatenate(cosines), np.concatenate(targets))
 
 
 def export(
     trainer: Trainer, state: TrainState, path: Path, *, card: dict[str, str]
 ) -> encoders.Encoder:
-    """Writes the state's network as an encoder for inference."""
+    """Writes the state's network as an encoder for inference; one process of many does it."""
     states = jax.device_get((state.best_params, state.stats))
     encoder = encoders.from_params(trainer.spec, *states)
-    encoders.save_encoder(path, encoder, card=card)
+    if jax.process_index() == 0:
+        encoders.save_encoder(path, encoder, card=card)
     return encoder

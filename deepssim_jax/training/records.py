@@ -27,30 +27,39 @@ _PEAK = {
 class Records:
     """Appends to `metrics.jsonl`; lines after `step` of an earlier, stopped run are dropped.
 
-    With the `tensorboard` extra the same numbers go to `tensorboard/` as well.
+    With the `tensorboard` extra the same numbers go to `tensorboard/` as well. Of several processes
+    the first one writes.
     """
 
     def __init__(self, workdir: Path, *, step: int):
         workdir.mkdir(parents=True, exist_ok=True)
         self._path = workdir / "metrics.jsonl"
-        kept = [line for line, entry in _lines(self._path) if entry["step"] <= step]
-        self._path.write_text("".join(line + "\n" for line in kept))
+        kept = [(line, entry) for line, entry in _lines(self._path) if entry["step"] <= step]
+        # Kept in memory too, so that every process knows them without reading the file again.
+        self._entries = [entry for _, entry in kept]
+        self._first = jax.process_index() == 0
         self._board: Any = None
+        if not self._first:
+            return
+        self._path.write_text("".join(line + "\n" for line, _ in kept))
         if importlib.util.find_spec("tensorboardX") is not None:
             board = importlib.import_module("tensorboardX")
             self._board = board.SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Adds one line."""
+        self._entries.append({"step": step, **values})
+        if not self._first:
+            return
         with self._path.open("a") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
+            file.write(json.dumps(self._entries[-1]) + "\n")
         if self._board is not None:
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
 
     def lowest(self, name: str) -> float:
         """The smallest value of this name so far; infinite without one."""
-        return min((e[name] for _, e in _lines(self._path) if name in e), default=float("inf"))
+        return min((e[name] for e in self._entries if name in e), default=float("inf"))
 
     def close(self) -> None:
         """Writes out what TensorBoard still holds."""
@@ -81,6 +90,8 @@ class Speed:
             if self.peak is not None and self.flops is not None:
                 most = self.peak * jax.device_count()
                 entry["utilisation"] = round(rate * self.flops / most, 4)
+            if jax.process_index():
+                return
             with self._path.open("a") as file:
                 file.write(json.dumps(entry) + "\n")
         self._mark = (step, now)

@@ -1,0 +1,108 @@
+"""Joining the processes of one job: what each of them does before its first computation.
+
+Three ways of being told: JAX_COORDINATOR_ADDRESS with JAX_NUM_PROCESSES and JAX_PROCESS_ID (any
+launcher, `launch/local.sh`), SLURM with several tasks, or a TPU pod slice with several hosts.
+"""
+
+import dataclasses
+import os
+import zlib
+from collections.abc import Mapping
+
+import deepssim_jax
+
+_OWN = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+_LOOPBACK = ("localhost", "127.", "[::1]", "::1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """How this process belongs to others; `how` is "variables", "SLURM" or "TPU"."""
+
+    how: str
+    processes: int
+    process: int | None
+    coordinator: str | None
+
+
+def detect(environment: Mapping[str, str]) -> Job | None:
+    """The job that these variables tell of, None where this process is alone.
+
+    Raises:
+      ValueError: the variables contradict each other, or a part of them is missing.
+    """
+    given = {name: environment[name] for name in _OWN if environment.get(name)}
+    if given:
+        missing = [name for name in _OWN if name not in given]
+        if missing:
+            raise ValueError(f"{next(iter(given))} is set, and {', '.join(missing)} is not")
+        processes, process = (_whole(name, given[name]) for name in _OWN[1:])
+        if not 0 <= process < processes:
+            raise ValueError(f"JAX_PROCESS_ID={process} must lie in [0, {processes})")
+        return Job("variables", processes, process, given[_OWN[0]]) if processes > 1 else None
+    if "SLURM_PROCID" in environment and "SLURM_STEP_NUM_TASKS" in environment:
+        tasks = _whole("SLURM_STEP_NUM_TASKS", environment["SLURM_STEP_NUM_TASKS"])
+        rank = _whole("SLURM_PROCID", environment["SLURM_PROCID"])
+        return Job("SLURM", tasks, rank, None) if tasks > 1 else None
+    hosts = [h for h in environment.get("TPU_WORKER_HOSTNAMES", "").split(",") if h]
+    if len(hosts) > 1:
+        return Job("TPU", len(hosts), None, None)
+    return None
+
+
+def problems(job: Job | None, environment: Mapping[str, str]) -> list[str]:
+    """What would make a job of several processes hang or run on a part of its machines."""
+    if job is None:
+        return []
+    found = []
+    nodes = int(environment.get("SLURM_STEP_NUM_NODES", environment.get("SLURM_NNODES", "1")))
+    if job.coordinator and job.coordinator.startswith(_LOOPBACK) and nodes > 1:
+        found.append(
+            f"the coordinator {job.coordinator} is this machine's own loopback address, which the "
+            f"other {nodes - 1} nodes cannot reach; give the first node's name"
+        )
+    wanted, seen = environment.get("SLURM_GPUS_ON_NODE"), environment.get("CUDA_VISIBLE_DEVICES")
+    local = environment.get("SLURM_NTASKS_PER_NODE", "1")
+    if wanted and seen and local == "1" and len(seen.split(",")) < int(wanted):
+        found.append(
+            f"only GPUs {seen} of {wanted} on this node are visible to its one process; the rest "
+            "stay idle"
+        )
+    return found
+
+
+def join() -> int:
+    """Joins the job, if there is one; call it before anything is computed.
+
+    Returns:
+      The number of this process.
+
+    Raises:
+      ValueError: see `detect`.
+      RuntimeError: the processes run different versions.
+    """
+    job = detect(os.environ)
+    if job is None:
+        return 0
+    import jax
+
+    if job.how == "variables":
+        jax.distributed.initialize(job.coordinator, job.processes, job.process)
+    else:
+        jax.distributed.initialize()
+    from deepssim_jax import parallel
+
+    mine = f"deepssim_jax {deepssim_jax.__version__}, jax {jax.__version__}"
+    if not parallel.unanimous(zlib.crc32(mine.encode()) & 0x7FFFFFFF):
+        raise RuntimeError(
+            f"the processes of this job run different versions; process {jax.process_index()} has "
+            f"{mine}. Install the same everywhere"
+        )
+    return jax.process_index()
+
+
+def _whole(name: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{name}={text!r} is no whole number") from None

@@ -50,6 +50,35 @@ def read_image(record: Record, *, spec: SliceSpec | None, limits: Limits = Limit
     Raises:
       Unreadable: with the reason.
     """
+    array, spacing = _read(record, limits)
+    if array.ndim == 3 and spec is not None:
+        array, spacing = _sliced(array, spacing, spec)
+    if array.ndim not in (2, 3):
+        raise Unreadable(f"has {array.ndim} dimensions, and 2 or 3 are known")
+    if min(array.shape) < 2:
+        raise Unreadable(f"is only {' x '.join(map(str, array.shape))} pixels")
+    if float(array.max()) <= float(array.min()):
+        raise Unreadable(f"is constant: every pixel is {float(array.flat[0]):g}")
+    return array
+
+
+def read_volume(record: Record, *, limits: Limits = Limits()) -> tuple[np.ndarray, np.ndarray]:
+    """Reads one volume whole.
+
+    Returns:
+      float32 [d, h, w] and the spacing of its axes in mm [3].
+
+    Raises:
+      Unreadable: with the reason, also where its spacing is not known.
+    """
+    volume, spacing = _read(record, limits)
+    if volume.ndim != 3 or spacing is None:
+        raise Unreadable("is no volume with a known spacing")
+    return volume, spacing
+
+
+def _read(record: Record, limits: Limits) -> tuple[np.ndarray, np.ndarray | None]:
+    """The finite float32 array of a file, and for volumes the spacing where it is known."""
     for path in files_of(record):
         _check_file(path, limits)
     name = record.path.name.lower()
@@ -67,15 +96,7 @@ def read_image(record: Record, *, spec: SliceSpec | None, limits: Limits = Limit
     array = np.asarray(array, np.float32)
     if not np.isfinite(array).all():
         raise Unreadable("holds values that are not finite (NaN or infinite)")
-    if array.ndim == 3 and spec is not None:
-        array, spacing = _sliced(array, spacing, spec)
-    if array.ndim not in (2, 3):
-        raise Unreadable(f"has {array.ndim} dimensions, and 2 or 3 are known")
-    if min(array.shape) < 2:
-        raise Unreadable(f"is only {' x '.join(map(str, array.shape))} pixels")
-    if float(array.max()) <= float(array.min()):
-        raise Unreadable(f"is constant: every pixel is {float(array.flat[0]):g}")
-    return array
+    return array, spacing
 
 
 def _check_file(path: Path, limits: Limits) -> None:

@@ -1,0 +1,68 @@
+"""Brings IXI or CoRR, as downloaded, into training images of one size.
+
+    deepssim prepare --dataset=ixi --source=IXI-T1.tar --out=images/ --demographics=IXI.xls
+    deepssim prepare --dataset=corr --source=RawDataBIDS/ --out=images/
+
+Writes <uid>/training.png, manifest.csv and prepare.json. The same command again goes on.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from deepssim_jax.cli import console
+from deepssim_jax.cli.exit_codes import ExitCode
+from deepssim_jax.cli.progress import progress
+
+_DATASET = flags.DEFINE_enum("dataset", None, ["ixi", "corr"], "which study", required=True)
+_SOURCE = flags.DEFINE_string(
+    "source", None, "its folder; for IXI a tar file serves as well", required=True
+)
+_OUT = flags.DEFINE_string("out", None, "folder to write", required=True)
+_SIZE = flags.DEFINE_list("size", ["136", "112"], "height and width of the slices in pixels")
+_VOLUMES = flags.DEFINE_bool("volumes", False, "write whole volumes instead of slices")
+_SLICE = flags.DEFINE_string("slice", "axial:0.5", "PLANE:FRACTION or PLANE:INDEX")
+_TOOLS = flags.DEFINE_list(
+    "tools",
+    [],
+    "n4, skullstrip, mni: installed programs to run on each volume first, in this order",
+)
+_ATLAS = flags.DEFINE_string("atlas", None, "the volume that mni registers to")
+_DEMOGRAPHICS = flags.DEFINE_string("demographics", None, "IXI.xls, or a CSV file of it")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Prepares one study.
+
+    Args:
+        argv: The command's name.
+
+    Returns:
+        `ExitCode.DONE`, or `ExitCode.FAILED` where no scan could be used.
+    """
+    del argv
+    from deepssim_jax.data import prepared, studies
+
+    source, out = Path(_SOURCE.value), Path(_OUT.value)
+    if not source.exists():
+        raise ValueError(f"--source: there is no {source.name!r}")
+    if len(_SIZE.value) != 2 or not all(v.isdigit() and int(v) >= 16 for v in _SIZE.value):
+        raise ValueError(f"--size={','.join(_SIZE.value)} must be two numbers such as 136,112")
+    scans = studies.ixi(source) if _DATASET.value == "ixi" else studies.corr(source)
+    people = studies.ixi_people(Path(_DEMOGRAPHICS.value)) if _DEMOGRAPHICS.value else None
+    with progress(unit="scans") as on_progress:
+        made = prepared.prepare(
+            scans,
+            out,
+            size=None if _VOLUMES.value else (int(_SIZE.value[0]), int(_SIZE.value[1])),
+            slice_spec=_SLICE.value,
+            tools=_TOOLS.value,
+            atlas=Path(_ATLAS.value) if _ATLAS.value else None,
+            people=people,
+            on_progress=on_progress,
+        )
+    people_count = len({scan.subject for scan in scans})
+    rows = [("scans", made.written), ("people", people_count), ("not used", len(made.failed))]
+    console.finish(rows, written=[out / "manifest.csv", out / "prepare.json"])
+    return ExitCode.DONE if made.written else ExitCode.FAILED

@@ -2,7 +2,7 @@
 # Installs the package on every host of a TPU VM or pod slice and runs one command on all of them.
 #
 #     TPU=my-slice ZONE=us-east5-a launch/tpu_vm.sh train_encoder \
-#         --config=configs/deepssim_v2.py --workdir=gs://bucket/runs/v2
+#         --config=configs/deepssim_v2.py --workdir=/mnt/shared/runs/v2
 #
 # On one host this is all; on a slice every host joins by itself (JAX finds the others). Run the same
 # command again after a preemption: it goes on from the last checkpoint.

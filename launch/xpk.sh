@@ -3,7 +3,7 @@
 #
 #     CLUSTER=my-cluster TPU_TYPE=v5litepod-16 IMAGE=region-docker.pkg.dev/project/repo/deepssim \
 #         launch/xpk.sh deepssim-v2 train_encoder --config=configs/deepssim_v2.py \
-#         --workdir=gs://bucket/runs/v2
+#         --workdir=/mnt/shared/runs/v2
 set -euo pipefail
 
 : "${CLUSTER:?the GKE cluster}" "${TPU_TYPE:?for example v5litepod-16}" "${IMAGE:?the pushed image}"

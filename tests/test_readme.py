@@ -30,7 +30,7 @@ def test_commands_and_their_flags_exist(line):
         pytest.fail(f"the README shows `deepssim {command}`")
     module = commands.load(command)
     known = {flag.name for flag in usage.key_flags(module)} | {"help"}
-    asked = {word[2:].split("=")[0] for word in rest if word.startswith("--")}
+    asked = {re.split(r"[=.]", word[2:])[0] for word in rest if word.startswith("--")}
     assert asked <= known
 
 

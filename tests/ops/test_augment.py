@@ -60,6 +60,29 @@ def test_shift_and_zoom() -> None:
     np.testing.assert_allclose(zoomed[0], expected, atol=1e-4)
 
 
+def test_what_comes_from_outside_is_filled_as_asked() -> None:
+    """Against SciPy's constant mode, a pixel inside the edge, where it mixes in the outside."""
+    given = images()
+    shift = jnp.tile(jnp.array([[5.0, -3.0]]), (4, 1))
+    level = jnp.array([-1.0, 0.0, 0.25, 1.0])
+    params = dataclasses.replace(nothing(given.shape), shift=shift, fill=level)
+    moved = np.asarray(augment.geometry(given, params))
+    low, extent = np.min(given, (1, 2)), np.ptp(np.asarray(given), (1, 2))
+    for row in range(1, 4):
+        outside = float(low[row] + level[row] * extent[row])
+        expected = ndimage.shift(np.asarray(given[row]), (5, -3), order=1, cval=outside)
+        np.testing.assert_allclose(moved[row], expected, atol=1e-4)
+    edge = ndimage.shift(np.asarray(given[0]), (5, -3), order=1, mode="nearest")
+    np.testing.assert_allclose(moved[0], edge, atol=1e-4)
+
+
+def test_fills_are_as_frequent_as_asked() -> None:
+    fill = np.asarray(augment.sample_params(KEY, (2000, 8, 8), AugmentConfig(p_fill=0.6)).fill)
+    assert np.mean(fill >= 0) == pytest.approx(0.6, abs=0.04)
+    assert np.mean(fill == 0) == pytest.approx(0.3, abs=0.04)
+    assert fill.max() <= 1
+
+
 def test_gamma_acts_between_minimum_and_maximum() -> None:
     given = images()
     changed = augment.appearance(
@@ -101,7 +124,8 @@ def test_an_image_does_not_depend_on_its_neighbours() -> None:
 
 
 @pytest.mark.parametrize(
-    "config", [AugmentConfig.v2(), AugmentConfig.stress(), AugmentConfig.copies()]
+    "config",
+    [AugmentConfig.v1(), AugmentConfig.v2(), AugmentConfig.stress(), AugmentConfig.copies()],
 )
 @pytest.mark.parametrize("shape", [(16, 16), (8, 8, 8)])
 def test_draws_stay_in_their_ranges(config: AugmentConfig, shape: tuple[int, ...]) -> None:

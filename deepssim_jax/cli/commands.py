@@ -20,6 +20,7 @@ COMMANDS: dict[str, str] = {
     "audit": "find the synthetic images that are copies of a real one, and write the report",
     "embed": "embed a folder of images into a store (a stage of audit, for large sets)",
     "score": "search and verify between two stores (a stage of audit, for large sets)",
+    "evaluate": "score a matrix of similarities against labelled pairs",
     "verify": "check every hash and every flagged score of a finished audit from its files",
     "prepare": "bring IXI or CoRR, as downloaded, into training images of one size",
     "train_encoder": "train the network that embeds images",

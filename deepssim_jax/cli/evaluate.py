@@ -1,0 +1,96 @@
+"""Scores a matrix of similarities against labelled pairs, in the reference format.
+
+    deepssim evaluate --matrix=deepssim.npz --real_indices=real.npz --synthetic_indices=synth.npz \
+        --table=test_set.csv --out=evaluation/
+
+Thresholds are chosen on half of the patients and all figures are those of the other half, unless
+--near and --exact give them. Writes evaluation.json and scores.png.
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from deepssim_jax.cli import console
+from deepssim_jax.cli.exit_codes import ExitCode
+
+_MATRIX = flags.DEFINE_string(
+    "matrix", None, "real x synthetic scores, .npz or .npy", required=True
+)
+_REAL = flags.DEFINE_string("real_indices", None, "keys of its rows, .npz", required=True)
+_SYNTHETIC = flags.DEFINE_string(
+    "synthetic_indices", None, "keys of its columns, .npz", required=True
+)
+_TABLE = flags.DEFINE_string("table", None, "CSV of labelled pairs", required=True)
+_OUT = flags.DEFINE_string("out", None, "folder for the figures", required=True)
+_NEAR = flags.DEFINE_float("near", None, "threshold of near duplicates; with --exact")
+_EXACT = flags.DEFINE_float("exact", None, "threshold of exact duplicates; with --near")
+_LEVEL = flags.DEFINE_float("level", 0.95, "coverage of the intervals, between 0.5 and 1")
+_SEED = flags.DEFINE_integer("seed", 0, "of the halves and of the bootstrap")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Evaluates one matrix.
+
+    Args:
+        argv: The command's name.
+
+    Returns:
+        `ExitCode.DONE`.
+    """
+    del argv
+    import numpy as np
+
+    from deepssim_jax.audit.score_figure import draw_scores
+    from deepssim_jax.data import reference_scores
+    from deepssim_jax.files import write_bytes
+    from deepssim_jax.scoring import evaluation
+
+    if (_NEAR.value is None) != (_EXACT.value is None):
+        raise ValueError("--near and --exact belong together: give both or neither")
+    if not 0.5 <= _LEVEL.value < 1:
+        raise ValueError(f"--level={_LEVEL.value} must lie in [0.5, 1)")
+    found = reference_scores.read_labelled(
+        *(Path(v) for v in (_MATRIX.value, _REAL.value, _SYNTHETIC.value, _TABLE.value))
+    )
+    used, origin = np.ones(len(found.scores), bool), "given"
+    near, exact = _NEAR.value, _EXACT.value
+    if near is None or exact is None:
+        people, owner = np.unique(found.patients, return_inverse=True)
+        if len(people) < 2:
+            raise ValueError("all pairs are of one patient; give --near and --exact")
+        half = np.random.default_rng(_SEED.value).permutation(len(people)) < len(people) // 2
+        used = ~half[owner]
+        near, exact = evaluation.choose_thresholds(found.scores[~used], found.labels[~used])
+        origin = "largest macro-F1 on the other half of the patients"
+    result = evaluation.evaluate(
+        found.scores[used],
+        found.labels[used],
+        found.patients[used],
+        near=near,
+        exact=exact,
+        level=_LEVEL.value,
+        seed=_SEED.value,
+    )
+    out = Path(_OUT.value)
+    content = {"thresholds_from": origin, **dataclasses.asdict(result)}
+    write_bytes(out / "evaluation.json", (json.dumps(content, indent=2) + "\n").encode())
+    picture = draw_scores(found.scores[used], found.labels[used], near=near, exact=exact)
+    write_bytes(out / "scores.png", picture)
+    rows = [("pairs", result.pairs), ("patients", result.patients)]
+    rows += [("thresholds", f"near {near:.2f}, exact {exact:.2f} ({origin})")]
+    for name, figures in result.classes.items():
+        rows.append((name, f"precision {_text(figures.precision)}, recall {_text(figures.recall)}"))
+    rows.append(("macro F1", _text(result.macro_f1)))
+    rows.append(("TPR at 5 % FPR", _text(result.true_rates[0.05])))
+    rows.append(("silhouette", f"{result.silhouette:.3f}"))
+    console.finish(rows, written=[out / "evaluation.json", out / "scores.png"])
+    return ExitCode.DONE
+
+
+def _text(figure: object) -> str:
+    value, low, high = (100 * getattr(figure, name) for name in ("value", "low", "high"))
+    return f"{value:.2f} % ({low:.2f} to {high:.2f})"

@@ -44,6 +44,9 @@ CASES = {
     "embedding_tiny": "network",
     "embedding_base": "network",
     "train_step": "network",
+    "input_phantoms": "training",
+    "input_images": "training",
+    "train_nano": "training",
     "audit": "whole",
     "audit_again": "whole",
 }

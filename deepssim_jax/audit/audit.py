@@ -249,10 +249,11 @@ def _conclude(
     real, synthetic = sets[Role.REAL].images, sets[Role.SYNTHETIC].images
     thresholds, level = evidence.thresholds, settings.level
     best = best_matches(pairs, len(synthetic))
-    p_values = q_values = None
+    p_values = q_values = discoveries = None
     if control is not None and len(control.holdout_to_real):
         p_values = decide.conformal_p_values(best["verified"], control.holdout_to_real)
         q_values = decide.benjamini_hochberg(p_values)
+        discoveries = decide.discoveries(p_values, holdout=len(control.holdout_to_real))
 
     def to_match(row: np.void) -> Match:
         query, reference = int(row["query"]), int(row["reference"])
@@ -281,6 +282,9 @@ def _conclude(
         s if s is not None else i for s, i in zip(real.subject_ids, real.image_ids, strict=True)
     ]
     exposed = {names[row] for row in flagged["reference"]}
+    # An image exposes the patient that it copies best; a second one is as a rule the same person.
+    first = [names[row] for row in best["reference"][best["verified"] >= thresholds.near]]
+    times = np.unique(first, return_counts=True)[1]
     distributions = {"synthetic_to_real": best["verified"], "real_to_real": evidence.null_scores}
     rates = {}
     for name in ("holdout_to_real", "synthetic_to_holdout") if control is not None else ():
@@ -341,6 +345,8 @@ def _conclude(
             "seed": settings.seed,
         },
         versions=outputs.versions(settings.encoder),
+        discoveries=discoveries,
+        exposure=decide.exposure(times, len(synthetic)),
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from deepssim_jax.scoring.decide import Proportion
+from deepssim_jax.scoring.decide import Discoveries, Proportion
 
 
 class Verdict(enum.StrEnum):
@@ -105,7 +105,8 @@ class AuditResult:
     `reasons_to_share` the same without small counts;
     `distributions` holds best-match verified scores under "synthetic_to_real",
     "real_to_real" (between different patients) and, with held-out images, "holdout_to_real" and
-    "synthetic_to_holdout".
+    "synthetic_to_holdout". `exposure` holds, for numbers of generated images, how many patients would
+    be exposed in expectation.
     """
 
     verdict: Verdict
@@ -128,3 +129,5 @@ class AuditResult:
     notes: tuple[str, ...]  # what was done to the images and what was not tested
     settings: Mapping[str, object]
     versions: Mapping[str, str]
+    discoveries: Discoveries | None = None  # with held-out images
+    exposure: tuple[tuple[int, float], ...] = ()

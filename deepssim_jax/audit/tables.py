@@ -5,6 +5,7 @@ a spreadsheet would take for a formula is prefixed by an apostrophe.
 """
 
 import csv
+import dataclasses
 import io
 import json
 import math
@@ -94,6 +95,11 @@ def write_summary(path: Path, result: AuditResult, files: dict[str, str]) -> Non
             "total": result.subjects_total,
             "known": result.subjects_known,
         },
+        "discoveries": result.discoveries and dataclasses.asdict(result.discoveries),
+        "exposure": [
+            {"images": images, "subjects": round(subjects, 4)}
+            for images, subjects in result.exposure
+        ],
         "settings": dict(result.settings),
         "versions": dict(result.versions),
         "files": files,

@@ -8,7 +8,7 @@ planted in memory (the positives); the synthetic images never take part.
 import dataclasses
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 # What is used when a set is too small to say: the thresholds measured on phantoms, see
 # benchmarks/README.md. Fewer null images than this cannot show a 5 % tail.
@@ -78,6 +78,76 @@ def benjamini_hochberg(p_values: np.ndarray) -> np.ndarray:
     out = np.empty_like(monotone)
     out[order] = np.minimum(monotone, 1.0)
     return out
+
+
+def benjamini_yekutieli(p_values: np.ndarray) -> np.ndarray:
+    """Q-values that hold under any dependence of the tests (Benjamini and Yekutieli, Ann. Stat. 29,
+    2001, theorem 1.3): those of Benjamini and Hochberg times 1 + 1/2 + ... + 1/n, at most 1.
+    """
+    harmonic = float((1 / np.arange(1, len(p_values) + 1)).sum())
+    return np.minimum(benjamini_hochberg(p_values) * harmonic, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Discoveries:
+    """How many synthetic images are copies at a false discovery rate of `rate`, and what limits it.
+
+    `independent` by Benjamini and Hochberg, `dependent` by Benjamini and Yekutieli. `smallest_p` is
+    the smallest p-value that the held-out images allow; `holdout_for_one` is how many of them a
+    single copy among these images would need to be significant.
+    """
+
+    rate: float
+    independent: int
+    dependent: int
+    smallest_p: float
+    holdout: int
+    holdout_for_one: int
+
+
+def discoveries(p_values: np.ndarray, *, holdout: int, rate: float = 0.05) -> Discoveries:
+    """What the p-values of all synthetic images say at a false discovery rate.
+
+    Args:
+      p_values: of `conformal_p_values`, one a synthetic image.
+      holdout: null scores that they were made from.
+      rate: false discovery rate, in (0, 1).
+    """
+    return Discoveries(
+        rate=rate,
+        independent=int((benjamini_hochberg(p_values) <= rate).sum()),
+        dependent=int((benjamini_yekutieli(p_values) <= rate).sum()),
+        smallest_p=1 / (holdout + 1),
+        holdout=holdout,
+        # The smallest of n p-values is rejected where it is at most rate / n.
+        holdout_for_one=int(np.ceil(len(p_values) / rate - 1e-9)) - 1,
+    )
+
+
+def exposure(copies: np.ndarray, total: int) -> tuple[tuple[int, float], ...]:
+    """Expected number of distinct patients exposed, had fewer images been generated.
+
+    Exact rarefaction (Hurlbert, Ecology 52, 1971, eq. 6): of g images drawn from `total`, a patient
+    copied c times is among them with probability 1 - C(total - c, g) / C(total, g).
+
+    Args:
+      copies: int [patients], images that copy each exposed patient.
+      total: synthetic images.
+
+    Returns:
+      (images, patients) for about 1, 2, 5, 10, ... images up to all of them.
+    """
+    if not len(copies):
+        return ()
+    steps = [k * 10**e for e in range(9) for k in (1, 2, 5) if k * 10**e < total]
+    out = []
+    for g in (*steps, total):
+        rest = np.maximum(total - copies, g) - g  # C(n, g) is 0 where n < g
+        missing = special.gammaln(total - copies + 1) - special.gammaln(rest + 1)
+        missing -= special.gammaln(total + 1) - special.gammaln(total - g + 1)
+        seen = np.where(total - copies < g, 1.0, -np.expm1(missing))
+        out.append((int(g), float(seen.sum())))
+    return tuple(out)
 
 
 @dataclasses.dataclass(frozen=True)

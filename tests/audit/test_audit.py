@@ -144,7 +144,14 @@ def test_held_out_images_are_a_control(films, tmp_path: Path) -> None:
         assert one.p_value == pytest.approx(1 / 31) if copy else one.p_value > 1 / 31
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["synthetic_to_holdout_rate"]["total"] == len(result.nearest)
-    assert "synthetic with held-out" in (tmp_path / "out" / "report.html").read_text()
+    # Thirty held-out images cannot make a single copy significant, and the report says so.
+    assert summary["discoveries"]["smallest_p"] == pytest.approx(1 / 31)
+    needed = 20 * len(result.nearest) - 1
+    assert summary["discoveries"]["holdout_for_one"] == needed
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert "synthetic with held-out" in report and f"{needed:,} would be needed" in report
+    last = summary["exposure"][-1]
+    assert last["images"] == len(result.nearest) and last["subjects"] <= result.subjects_exposed
 
 
 def test_settings_and_sources_that_cannot_work(tmp_path: Path, films) -> None:

@@ -93,3 +93,49 @@ def test_a_picture_filed_under_two_names_does_not_move_the_threshold() -> None:
 def test_too_few_images_give_the_defaults_and_say_so() -> None:
     found = decide.calibrate(scores(1.0, 5, 0), scores(3.0, 5, 1), scores(2.0, 5, 2))
     assert not found.calibrated and "5 real images" in found.origin
+
+
+def test_yekutieli_equals_scipy() -> None:
+    p = np.random.default_rng(0).random(50) ** 2
+    for ours, method in ((decide.benjamini_hochberg, "bh"), (decide.benjamini_yekutieli, "by")):
+        np.testing.assert_allclose(ours(p), stats.false_discovery_control(p, method=method))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.1])
+def test_realised_false_discoveries_stay_below_their_rate(share: float) -> None:
+    """200 simulated audits of 500 images with 999 held-out ones."""
+    rng, wrong, found = np.random.default_rng(2), [], 0
+    for _ in range(200):
+        copies = rng.random(500) < share
+        scores = rng.normal(size=500) + 8 * copies
+        p = decide.conformal_p_values(scores, rng.normal(size=999))
+        called = decide.benjamini_hochberg(p) <= 0.05
+        wrong.append((called & ~copies).sum() / max(called.sum(), 1))
+        found += int((called & copies).sum())
+    error = np.std(wrong) / np.sqrt(len(wrong))
+    assert np.mean(wrong) <= 0.05 + 3 * error
+    if share == 0.1:  # where there is something to find, it is found
+        assert found > 0.9 * 200 * 500 * share
+
+
+def test_what_limits_discoveries_is_said() -> None:
+    null = np.zeros(99)
+    p = decide.conformal_p_values(np.array([1.0] * 3 + [-1.0] * 197), null)
+    found = decide.discoveries(p, holdout=99)
+    assert (found.independent, found.smallest_p, found.holdout_for_one) == (0, 0.01, 3999)
+    enough = decide.conformal_p_values(np.array([1.0] + [-1.0] * 199), np.zeros(3999))
+    assert decide.discoveries(enough, holdout=3999).independent == 1
+    one_less = decide.conformal_p_values(np.array([1.0] + [-1.0] * 199), np.zeros(3998))
+    assert decide.discoveries(one_less, holdout=3998).independent == 0
+
+
+def test_exposure_is_the_expectation_over_draws() -> None:
+    copies, total = np.array([1, 1, 5, 40]), 100
+    found = dict(decide.exposure(copies, total))
+    assert found[100] == pytest.approx(4.0)
+    assert found[1] == pytest.approx(copies.sum() / total)
+    owner = np.concatenate([np.repeat(np.arange(4), copies), np.full(53, -1)])
+    rng = np.random.default_rng(0)
+    drawn = [len(set(rng.permutation(owner)[:20]) - {-1}) for _ in range(4000)]
+    assert found[20] == pytest.approx(np.mean(drawn), abs=4 * np.std(drawn) / np.sqrt(4000))
+    assert decide.exposure(np.array([], int), 10) == ()

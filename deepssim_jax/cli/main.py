@@ -15,7 +15,15 @@ from collections.abc import Iterator, Sequence
 from absl import flags
 
 import deepssim_jax
-from deepssim_jax.cli import commands, common_flags, compile_cache, console, processes, usage
+from deepssim_jax.cli import (
+    commands,
+    common_flags,
+    compile_cache,
+    console,
+    memory,
+    processes,
+    usage,
+)
 from deepssim_jax.cli.exit_codes import ExitCode
 
 _HELP = ("--help", "-h", "-help", "--helpfull", "help")
@@ -105,6 +113,7 @@ def main(argv: Sequence[str]) -> int:
 
 def run() -> None:
     """The entry point of the `deepssim` script."""
+    memory.keep()
     for stream in (sys.stdout, sys.stderr):
         # A file's name may hold bytes that the terminal's encoding does not know.
         if isinstance(stream, io.TextIOWrapper):

@@ -47,19 +47,18 @@ def main(argv: Sequence[str]) -> int:
     from deepssim_jax.training.step import Trainer
 
     config, workdir = _CONFIG.value, Path(_WORKDIR.value)
+    with progress(unit="images") as on_progress:
+        maker, data, epoch = _maker(config, workdir, on_progress)
+    steps = config.epochs * epoch if config.epochs and epoch else config.steps
+    initial = _initial(config)
+    trainer = Trainer.create(initial.spec, _optimizer(config, steps), **_options(config))
+    loop = LoopConfig(
+        steps=steps,
+        seed=config.seed,
+        validate_every=config.validate_every,
+        checkpoint_every=config.checkpoint_every,
+    )
     with progress(unit="steps") as on_progress:
-        maker, data = _maker(config, workdir, on_progress)
-        steps = config.steps
-        if config.epochs:
-            steps = config.epochs * getattr(maker, "batches_an_epoch", 0) or steps
-        initial = _initial(config)
-        trainer = Trainer.create(initial.spec, _optimizer(config, steps), **_options(config))
-        loop = LoopConfig(
-            steps=steps,
-            seed=config.seed,
-            validate_every=config.validate_every,
-            checkpoint_every=config.checkpoint_every,
-        )
         state, figures = train(
             trainer, maker, loop, workdir, initial=initial, on_progress=on_progress
         )
@@ -71,8 +70,10 @@ def main(argv: Sequence[str]) -> int:
     return ExitCode.DONE
 
 
-def _maker(config: "EncoderConfig", workdir: Path, on_progress: "Progress") -> "tuple[Maker, str]":
-    """What gives the batches, and what they are made of in words."""
+def _maker(
+    config: "EncoderConfig", workdir: Path, on_progress: "Progress"
+) -> "tuple[Maker, str, int | None]":
+    """What gives the batches, what they are made of in words, and the steps of one epoch."""
     from deepssim_jax import parallel
     from deepssim_jax.data import pipelines
     from deepssim_jax.data.anatomy import load_anatomy
@@ -99,7 +100,7 @@ def _maker(config: "EncoderConfig", workdir: Path, on_progress: "Progress") -> "
         phantoms = PairMaker(
             anatomy=anatomy, seed=config.seed, batch=config.batch, size=size[0], augment=augment
         )
-        return phantoms, f"phantoms ({anatomy.source})"
+        return phantoms, f"phantoms ({anatomy.source})", None
     images = parallel.first_alone(
         lambda: pipelines.open_images(
             config.images,
@@ -113,8 +114,8 @@ def _maker(config: "EncoderConfig", workdir: Path, on_progress: "Progress") -> "
     common = {"batch": config.batch, "seed": config.seed, "augment": augment}
     if config.table:
         table = TablePairs.of(Path(config.table), images, **common)
-        return table, f"{len(table.table)} pairs of a table"
-    return ImagePairs.of(images, **common), f"{len(images)} images"
+        return table, f"{len(table.table)} pairs of a table", table.batches_an_epoch
+    return ImagePairs.of(images, **common), f"{len(images)} images", None
 
 
 def _initial(config: "EncoderConfig") -> "Embedder":

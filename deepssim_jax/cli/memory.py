@@ -1,8 +1,9 @@
 """Keeps the C library from giving large blocks back to the system and fetching them again.
 
 XLA on a CPU asks for and frees blocks of megabytes in every call. glibc returns such blocks at once
-and the system hands them out page by page, zeroed: an audit on two cores took 38 s that way and 28 s
-without. Users' own programs are left alone; only the `deepssim` command does this.
+and the system hands them out page by page, zeroed: an audit on two cores took 43 s that way and 40 s
+without, and some kernels up to three times as long. Only the `deepssim` command does this; programs
+that import the library are left alone.
 """
 
 import ctypes

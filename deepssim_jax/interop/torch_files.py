@@ -4,6 +4,8 @@ Contract: a state dict maps names to float32 NumPy arrays. PyTorch is needed for
 (the `convert` extra); of those only tensors are read, never pickled objects.
 """
 
+import importlib
+import importlib.util
 import io
 from collections.abc import Mapping
 from pathlib import Path
@@ -64,10 +66,8 @@ def write_state_dict(path: Path, state_dict: Mapping[str, np.ndarray]) -> None:
 
 
 def _torch(path: Path) -> Any:
-    try:
-        import torch
-    except ImportError as error:
+    if importlib.util.find_spec("torch") is None:
         raise ValueError(
             f"{path.name} needs PyTorch: pip install 'deepssim_jax[convert]', or use .safetensors"
-        ) from error
-    return torch
+        )
+    return importlib.import_module("torch")

@@ -46,7 +46,7 @@ class Block(nnx.Module):
         self.norm = LayerNorm(dim, epsilon=_EPSILON, rngs=rngs)
         self.expand = nnx.Linear(dim, 4 * dim, rngs=rngs)
         self.project = nnx.Linear(4 * dim, dim, rngs=rngs)
-        self.scale = nnx.Param(jnp.full(dim, scale))
+        self.scale = nnx.Param(jnp.full(dim, scale, jnp.float32))
 
     def __call__(self, x: Array) -> Array:
         y = depthwise_conv(x, self.depthwise[...])

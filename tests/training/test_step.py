@@ -179,6 +179,17 @@ def test_all_pairs_of_a_batch_are_learned() -> None:
         trainer.loss(state.params, state.stats, alone, state.step)
 
 
+@pytest.mark.parametrize("spec", [V1, V2, NANO], ids=["v1", "v2", "nano"])
+def test_the_step_gives_back_what_it_takes(spec: EmbedderSpec) -> None:
+    """The same types, strong ones: otherwise the second step would be compiled anew."""
+    trainer = Trainer.create(spec, CONSTANT, average_decay=0.9)
+    state = jax.eval_shape(lambda: trainer.init(0))
+    after = jax.eval_shape(trainer.step, state, batch())[0]
+    kinds = [[(x.shape, x.dtype, x.weak_type) for x in jax.tree.leaves(s)] for s in (state, after)]
+    assert kinds[0] == kinds[1]
+    assert not any(weak for *_, weak in kinds[0])
+
+
 def test_a_run_can_begin_with_an_encoder() -> None:
     encoder = encoders.from_module(Embedder(V1, rngs=nnx.Rngs(7)))
     trainer = Trainer.create(V1, CONSTANT)

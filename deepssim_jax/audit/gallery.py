@@ -40,7 +40,9 @@ def build_gallery(
     aligned, reference = align_for_display(
         synthetic.take(best["query"]), real.take(best["reference"]), start=best["start"]
     )
-    heat = None if explain_by is None else explain_pair(explain_by, reference, aligned).first
+    heat = None
+    if explain_by is not None:
+        heat = explain_pair(reference, aligned, encoder=explain_by).first
     items = []
     for number, (row, moved, fixed) in enumerate(zip(best, aligned, reference, strict=True)):
         low, high = np.percentile(fixed, [0.5, 99.5])

@@ -31,16 +31,16 @@ class PairExplanation:
     second: np.ndarray
 
 
-def explain_pair(encoder: Encoder, a: Images, b: Images) -> PairExplanation:
+def explain_pair(a: Images, b: Images, *, encoder: Encoder) -> PairExplanation:
     """LayerCAM (Jiang et al., TIP 2021, eqs. 6 to 8) of the cosine between two images.
 
     The map of a stage with activations A is relu(sum_c relu(dS / dA_c) A_c), S the cosine: the
     gradient runs through all that comes behind the stage.
 
     Args:
-      encoder: from `load_encoder`.
       a: [n, h, w].
       b: [n, h, w].
+      encoder: from `load_encoder`.
 
     Returns:
       Scores and maps at the size of the images.

@@ -31,16 +31,16 @@ def pictures(n: int, seed: int) -> np.ndarray:
 
 def test_scores_are_the_cosines_and_pairs_do_not_meet(encoder) -> None:
     a, b = pictures(19, 0), pictures(19, 1)
-    found = ds.explain_pair(encoder, a, b)
+    found = ds.explain_pair(a, b, encoder=encoder)
     assert found.first.shape == found.second.shape == (19, 4, 32, 32)
     cosines = (encoders.embed(encoder, a) * encoders.embed(encoder, b)).sum(1)
     np.testing.assert_allclose(found.scores, cosines, atol=1e-5)
     assert found.first.min() >= 0 and found.first.max() == pytest.approx(1.0)
-    alone = ds.explain_pair(encoder, a[7:8], b[7:8])
+    alone = ds.explain_pair(a[7:8], b[7:8], encoder=encoder)
     np.testing.assert_allclose(found.first[7:8], alone.first, atol=1e-4)
-    swapped = ds.explain_pair(encoder, b, a)
+    swapped = ds.explain_pair(b, a, encoder=encoder)
     np.testing.assert_allclose(found.first, swapped.second, atol=1e-4)
-    assert ds.explain_pair(encoder, a[:0], b[:0]).first.shape == (0, 4, 32, 32)
+    assert ds.explain_pair(a[:0], b[:0], encoder=encoder).first.shape == (0, 4, 32, 32)
 
 
 @pytest.mark.parametrize("stage", [0, 2, 3])
@@ -73,4 +73,4 @@ def test_maps_follow_the_definition(encoder, stage: int) -> None:
 
 def test_shapes_that_differ_are_refused(encoder) -> None:
     with pytest.raises(ValueError, match=r"\(1, 32, 32\).*\(2, 32, 32\)"):
-        ds.explain_pair(encoder, pictures(1, 0), pictures(2, 0))
+        ds.explain_pair(pictures(1, 0), pictures(2, 0), encoder=encoder)

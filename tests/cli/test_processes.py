@@ -82,6 +82,8 @@ def get_config(arg=""):
 """
 
 
+# Slow, and not for a busy machine: processes that start half a minute apart give each other up.
+@pytest.mark.slow
 def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
     known = subprocess.run(["getent", "hosts", socket.gethostname()], stdout=subprocess.DEVNULL)
     if known.returncode:

@@ -148,13 +148,14 @@ def examine() -> dict[str, Any]:
             for extra, (module, enables) in _EXTRAS.items()
         },
     }
+    job, problems = None, []
     try:
         job = processes.detect(os.environ)
-        facts["job"] = job and dataclasses.asdict(job)
-        facts["problems"] = _problems(facts)
+        problems = processes.problems(job, os.environ)
     except ValueError as error:
-        facts["job"] = None
-        facts["problems"] = [*_problems(facts), str(error)]
+        problems = [str(error)]
+    facts["job"] = job and dataclasses.asdict(job)
+    facts["problems"] = [*_problems(facts), *problems]
     return facts
 
 
@@ -177,7 +178,6 @@ def _problems(facts: dict[str, Any]) -> list[str]:
                 f"others can enter the compile cache {folder}, and who can write it can run code "
                 f"as you: chmod 700 {folder}"
             )
-    problems += processes.problems(facts["job"] and processes.Job(**facts["job"]), os.environ)
     return problems
 
 

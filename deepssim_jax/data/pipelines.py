@@ -70,16 +70,16 @@ def split_by_patient(images: ImageStore, *, seed: int) -> tuple[np.ndarray, np.n
     Raises:
       InputError: there are fewer than two patients.
     """
-    names = [s if s is not None else f"\0{i}" for i, s in enumerate(images.subject_ids)]
-    patients, number = np.unique(names, return_inverse=True)
-    if len(patients) < 2:
+    number = images.patients()
+    count = int(number.max()) + 1
+    if count < 2:
         raise InputError(
             "all images are of one patient; training needs others to validate on. Is "
             "--config.subject_regex too wide?"
         )
-    held = np.zeros(len(patients), bool)
-    order = np.random.default_rng(seed).permutation(len(patients))
-    held[order[: max(1, round(VALIDATION_SHARE * len(patients)))]] = True
+    held = np.zeros(count, bool)
+    order = np.random.default_rng(seed).permutation(count)
+    held[order[: max(1, round(VALIDATION_SHARE * count))]] = True
     return np.flatnonzero(~held[number]), np.flatnonzero(held[number])
 
 

@@ -229,6 +229,11 @@ class ImageStore:
     def __len__(self) -> int:
         return len(self.image_ids)
 
+    def patients(self) -> np.ndarray:
+        """int32 [n]: numbers from 0, one a patient; an image without a patient is one of its own."""
+        names = [s if s is not None else f"\0{i}" for i, s in enumerate(self.subject_ids)]
+        return np.unique(names, return_inverse=True)[1].astype(np.int32)
+
     def take(self, rows: np.ndarray) -> np.ndarray:
         """uint16 [k, h, w] of the given rows, in their order."""
         rows = np.asarray(rows)

@@ -171,7 +171,8 @@ def _member(
             raise InputError(f"a member of {archive.name} declares {size:,} bytes")
         with tarfile.open(archive) as tar, tempfile.TemporaryDirectory() as folder:
             source = tar.extractfile(name)
-            assert source is not None  # only regular files were listed
+            if source is None:
+                raise InputError(f"{archive.name} changed while it was read; run again")
             path = Path(folder) / ("scan.nii.gz" if name.endswith(".gz") else "scan.nii")
             with path.open("wb") as target:
                 shutil.copyfileobj(source, target)

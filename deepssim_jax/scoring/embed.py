@@ -120,11 +120,7 @@ def open_side(
             )
         parts.append([np.load(path, allow_pickle=False) for path in paths])
     embeddings, low = (np.concatenate(column) for column in zip(*parts, strict=True))
-    numbers = None
-    if groups:
-        # An image without a patient is a patient of its own.
-        names = [s if s is not None else f"\0{i}" for i, s in enumerate(images.subject_ids)]
-        numbers = np.unique(names, return_inverse=True)[1].astype(np.int32)
+    numbers = images.patients() if groups else None
     return Side(take=images.take, low=low, embeddings=embeddings, groups=numbers), images
 
 

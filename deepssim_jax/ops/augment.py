@@ -224,11 +224,9 @@ def geometry(images: Images, params: AugmentParams) -> jax.Array:
     """Flip, rotation, zoom and shift in one warp; outside is as `params.fill` says."""
     dims = images.ndim - 1
     low, extent = intensity.extent_of(images, spatial_dims=dims)
-    fill = params.fill[(slice(None),) + (None,) * dims]
-    positions = resample.affine_positions(_matrices(params), images.shape[1:])
-    moved = resample.sample_at(images, positions)
-    keep = resample.inside(positions, images.shape[1:]) | (fill < 0)
-    return jnp.where(keep, moved, low + fill * extent)
+    level = params.fill[(slice(None),) + (None,) * dims]
+    fill = jnp.where(level < 0, jnp.nan, low + level * extent)
+    return resample.warp_affine(images, _matrices(params), fill=fill)
 
 
 def appearance(images: Images, params: AugmentParams, key: Array) -> jax.Array:

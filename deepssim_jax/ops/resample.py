@@ -16,13 +16,16 @@ from deepssim_jax.ops.transform import FLIP_SIGNS
 from deepssim_jax.typing import Array, Images
 
 
-def sample_at(images: Images, positions: list[Array], *, fill: float | None = None) -> jax.Array:
+def sample_at(
+    images: Images, positions: list[Array], *, fill: float | Array | None = None
+) -> jax.Array:
     """Multilinear values at positions given for every axis, each [n, *out].
 
     Args:
       images: [n, *space].
       positions: one array an axis, in pixels from the first.
-      fill: value outside; None repeats the nearest pixel.
+      fill: value outside, one for all or [n, 1, ...]; None, or NaN for an image, repeats the
+        nearest pixel.
 
     Returns:
       [n, *out].
@@ -45,7 +48,9 @@ def sample_at(images: Images, positions: list[Array], *, fill: float | None = No
         index = (base + offset).reshape(n, -1)
         values = jnp.take_along_axis(flat, index, axis=1, mode="clip").reshape(base.shape)
         out = out + weight * values
-    return out if fill is None else jnp.where(inside(positions, shape), out, fill)
+    if fill is None:
+        return out
+    return jnp.where(inside(positions, shape) | jnp.isnan(fill), out, fill)
 
 
 def inside(positions: list[Array], shape: tuple[int, ...]) -> jax.Array:
@@ -61,13 +66,18 @@ def _centred_axes(shape: tuple[int, ...]) -> list[Array]:
     return [jnp.asarray(g, jnp.float32) for g in grids]
 
 
-def affine_positions(matrices: Array, shape: tuple[int, ...]) -> list[Array]:
-    """Where each pixel of an output of this shape is read: d arrays [n, *shape].
+def warp_affine(images: Images, matrices: Array, *, fill: float | Array | None = None) -> jax.Array:
+    """Reads each image through its own affine map.
 
     Args:
+      images: [n, *space], d spatial axes.
       matrices: [n, d, d + 1], output to input, centred.
-      shape: d sizes, of the output as of the input.
+      fill: see `sample_at`.
+
+    Returns:
+      [n, *space].
     """
+    shape = images.shape[1:]
     axes = _centred_axes(shape)
     lead = (slice(None),) + (None,) * len(shape)
     positions = []
@@ -76,21 +86,7 @@ def affine_positions(matrices: Array, shape: tuple[int, ...]) -> list[Array]:
         for column, axis in enumerate(axes):
             position = position + matrices[:, row, column][lead] * axis[None]
         positions.append(position)
-    return positions
-
-
-def warp_affine(images: Images, matrices: Array, *, fill: float | None = None) -> jax.Array:
-    """Reads each image through its own affine map.
-
-    Args:
-      images: [n, *space], d spatial axes.
-      matrices: [n, d, d + 1], output to input, centred.
-      fill: value outside; None repeats the edge.
-
-    Returns:
-      [n, *space].
-    """
-    return sample_at(images, affine_positions(matrices, images.shape[1:]), fill=fill)
+    return sample_at(images, positions, fill=fill)
 
 
 def warp_displacement(images: Images, displacement: Array) -> jax.Array:

@@ -38,7 +38,7 @@ def build_gallery(
     if not len(best):
         return []
     aligned, reference = align_for_display(
-        synthetic.take(best["query"]), real.take(best["reference"]), start=best["start"]
+        synthetic.take(best["query"]), real.take(best["reference"])
     )
     heat = None
     if explain_by is not None:

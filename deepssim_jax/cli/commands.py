@@ -21,6 +21,7 @@ COMMANDS: dict[str, str] = {
     "embed": "embed a folder of images into a store (a stage of audit, for large sets)",
     "score": "search and verify between two stores (a stage of audit, for large sets)",
     "evaluate": "score a matrix of similarities against labelled pairs",
+    "stress": "plant copies of real images and measure how well every method finds them",
     "verify": "check every hash and every flagged score of a finished audit from its files",
     "prepare": "bring IXI or CoRR, as downloaded, into training images of one size",
     "train_encoder": "train the network that embeds images",

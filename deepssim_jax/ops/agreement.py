@@ -1,16 +1,21 @@
-"""How well two aligned images agree, at three scales.
+"""How well two aligned images agree: are they one scene, and was anything in it changed?
 
-Contract: float [n, s, s] images in the same frame and a mask of where both have data. The score
-joins three correlations, each blind to a gain and an offset of its region:
+Contract: float [n, s, s] images in the same frame and a mask of where both have data. Two questions,
+because neither answer follows from the other:
 
-  broad   Pearson's correlation over the whole mask;
-  middle  the structure term of SSIM (Wang et al., IEEE TIP 13, 2004, eq. 10) in 17 x 17 windows;
-  fine    the same in 7 x 7 windows.
+  likeness   Windows of 7 x 7 are compared by their correlation r, each blind to a gain and an
+             offset of its own. A pixel then holds -log(1 - r^2) / 2 of mutual information; its mean,
+             weighted by local contrast, is turned back into a correlation, sqrt(1 - exp(-2 I))
+             (Linfoot, Information and Control 1, 1957, eq. 8). Many windows that agree nearly
+             perfectly count more than a region that does not agree at all, so a copy with a foreign
+             patch stays a copy, and a look-alike, which agrees nowhere well, does not become one.
+  sameness   What the copy cannot explain of the original, window by window: the variance left after
+             the best local gain and offset. Noise, blur and quantisation leave it everywhere, a
+             changed structure in one place. So it is the worst window's excess over the median one
+             that is measured, as a logarithm; once on plain intensities and once against the
+             neighbourhood, which a bias field hardly reaches.
 
-The local terms are averaged with weights that follow local contrast, because a flat region holds
-nothing but noise. The three are joined by Fisher's transformation, tanh(mean(artanh(r))), which
-gives equal steps near one an equal meaning. Noise lowers the fine term most, a local change the
-middle one, another patient all three: together they separate what each alone confuses.
+The score joins them: likeness decides up to 0.8, and only a copy gains the rest by being unchanged.
 """
 
 import dataclasses
@@ -20,31 +25,39 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from deepssim_jax.ops.intensity import local_zscore
 from deepssim_jax.typing import Array, Images
 
-_FINE_RADIUS, _MIDDLE_RADIUS = 3, 8  # pixels at a side of 128
+_LIKE_RADIUS, _SAME_RADIUS = 3, 4  # pixels at a side of 128
+_NEIGHBOURHOOD = 16  # the side is this many times the width of what a pixel is compared with
 _BLUR_SIGMA = 0.7  # pixels: takes off interpolation's own loss of sharpness on either side
 _STABILISER = 1e-3  # variances are relative to a z-scored image
-_LIMIT = 1.0 - 1e-5  # artanh(1) is infinite; three parts above this are a perfect match
+_MOST = 1.0 - 1e-4  # r^2 that counts as perfect
+_NOISE_FLOOR = 1e-2  # excess variance below this share of the image's is none
+_WORST = 0.998  # quantile of the windows that stands for the worst one, so that a pixel does not
+# Above this likeness nothing is gained: all of it is one scene.
+_SURELY_LIKE = 0.95
+# Logarithms of (noise / worst excess): at the first a change is plain, at the second none is seen.
+_CHANGED, _UNCHANGED = -5.0, 3.0
+_FOR_LIKENESS = 0.8
 
 
 @functools.partial(
-    jax.tree_util.register_dataclass, data_fields=("broad", "middle", "fine"), meta_fields=()
+    jax.tree_util.register_dataclass, data_fields=("likeness", "sameness"), meta_fields=()
 )
 @dataclasses.dataclass(frozen=True)
 class Agreement:
-    """The three correlations of each pair, [n] each, in [-1, 1]."""
+    """Of each pair, [n] each, in [0, 1]: likeness, and sameness where likeness is high."""
 
-    broad: Array
-    middle: Array
-    fine: Array
+    likeness: Array
+    sameness: Array
 
     @property
     def score(self) -> Array:
-        """Their Fisher mean, in [-1, 1]; 1 for an image with itself."""
-        parts = jnp.stack([self.broad, self.middle, self.fine])
-        mean = jnp.tanh(jnp.arctanh(jnp.clip(parts, -_LIMIT, _LIMIT)).mean(0))
-        return jnp.where((parts >= _LIMIT).all(0), 1.0, mean)
+        """Both together, in [0, 1]; 1 for an image with itself."""
+        like = jnp.minimum(self.likeness / _SURELY_LIKE, 1.0)
+        # What is no copy cannot be an unchanged one: its sameness means nothing.
+        return like * (_FOR_LIKENESS + (1 - _FOR_LIKENESS) * self.sameness * like**8)
 
 
 @functools.cache
@@ -69,41 +82,85 @@ def _both_ways(images: Array, band: np.ndarray) -> Array:
     return jnp.einsum("...ow,pw->...op", rows, matrix)
 
 
-def agreement(a: Images, b: Images, mask: Array) -> Agreement:
-    """Correlation of `a` and `b` at three scales inside `mask`.
+@dataclasses.dataclass(frozen=True)
+class _Windows:
+    """Local moments [n, s / 2, s / 2]: variances, covariance, and the share of data in a window."""
+
+    var_a: Array
+    var_b: Array
+    covariance: Array
+    share: Array
+
+    @classmethod
+    def of(cls, a: Array, b: Array, mask: Array, *, radius: int) -> "_Windows":
+        total = jnp.maximum(mask.sum((1, 2), keepdims=True), 1.0)
+        # Centring first keeps the one-pass variances below exact enough in float32.
+        a = (a - (a * mask).sum((1, 2), keepdims=True) / total) * mask
+        b = (b - (b * mask).sum((1, 2), keepdims=True) / total) * mask
+        fields = jnp.stack([mask, a, b, a * a, b * b, a * b])
+        sums = _both_ways(fields, _band(a.shape[-1], radius, 2))
+        mean_a, mean_b, aa, bb, ab = sums[1:] / jnp.maximum(sums[:1], 1.0)
+        return cls(
+            var_a=jnp.maximum(aa - mean_a**2, 0.0),
+            var_b=jnp.maximum(bb - mean_b**2, 0.0),
+            covariance=ab - mean_a * mean_b,
+            share=sums[0] / (2 * radius + 1) ** 2,
+        )
+
+
+def agreement(a: Images, b: Images, mask: Array, *, core: Array) -> Agreement:
+    """Likeness and sameness of `a`, the copy, and `b`, the original.
 
     Args:
       a: [n, s, s] float, about unit variance (z-scored).
       b: [n, s, s] float, likewise.
       mask: [n, s, s] bool or float: where both images have data.
+      core: likewise, the part of it where a change counts: the rim of a copy holds whatever its
+        maker filled it with.
 
     Returns:
-      The three correlations of each pair. Regions without contrast do not count.
+      Both figures of each pair. Regions without contrast do not count.
     """
     size = a.shape[-1]
-    mask = mask.astype(jnp.float32)
+    mask, core = mask.astype(jnp.float32), core.astype(jnp.float32)
     blur = _blur_band(size)
-    a, b = (_both_ways(jnp.asarray(x), blur) for x in (a, b))
-    total = jnp.maximum(mask.sum((1, 2), keepdims=True), 1.0)
-    # Centring first keeps the one-pass variances below exact enough in float32.
-    a = (a - (a * mask).sum((1, 2), keepdims=True) / total) * mask
-    b = (b - (b * mask).sum((1, 2), keepdims=True) / total) * mask
-    norm = jnp.sqrt((a * a).sum((1, 2)) * (b * b).sum((1, 2)))
-    broad = (a * b).sum((1, 2)) / jnp.maximum(norm, 1e-9)
-    fields = jnp.stack([mask, a, b, a * a, b * b, a * b])
+    plain = [_both_ways(jnp.asarray(x, jnp.float32), blur) for x in (a, b)]
+    local = [
+        _both_ways(local_zscore(x, sigma=size / _NEIGHBOURHOOD), blur)
+        for x in (jnp.asarray(a), jnp.asarray(b))
+    ]
     scale = size / 128
-    middle = _local(fields, round(_MIDDLE_RADIUS * scale))
-    fine = _local(fields, max(1, round(_FINE_RADIUS * scale)))
-    return Agreement(broad=broad, middle=middle, fine=fine)
+    radius = max(1, round(_LIKE_RADIUS * scale))
+    like = _likeness(_Windows.of(local[0], local[1], mask, radius=radius))
+    radius = max(1, round(_SAME_RADIUS * scale))
+    left = [_log_evenness(_Windows.of(p, q, core, radius=radius)) for p, q in (plain, local)]
+    same = ((left[0] + left[1]) / 2 - _CHANGED) / (_UNCHANGED - _CHANGED)
+    return Agreement(likeness=like, sameness=jnp.clip(same, 0.0, 1.0))
 
 
-def _local(fields: Array, radius: int) -> Array:
-    sums = _both_ways(fields, _band(fields.shape[-1], radius, 2))
-    count = sums[0]
-    mean_a, mean_b, aa, bb, ab = sums[1:] / jnp.maximum(sums[:1], 1.0)
-    var_a = jnp.maximum(aa - mean_a**2, 0.0)
-    var_b = jnp.maximum(bb - mean_b**2, 0.0)
-    product = (var_a + _STABILISER) * (var_b + _STABILISER)
-    structure = (ab - mean_a * mean_b + _STABILISER) / jnp.sqrt(product)
-    weight = jnp.where(count > 0.5 * (2 * radius + 1) ** 2, (var_a * var_b) ** 0.25, 0.0)
-    return (structure * weight).sum((1, 2)) / jnp.maximum(weight.sum((1, 2)), 1e-9)
+def _likeness(windows: _Windows) -> Array:
+    product = (windows.var_a + _STABILISER) * (windows.var_b + _STABILISER)
+    structure = jnp.maximum(windows.covariance + _STABILISER, 0.0) ** 2 / product
+    weight = jnp.where(windows.share > 0.5, (windows.var_a * windows.var_b) ** 0.25, 0.0)
+    twice = -jnp.log1p(-jnp.minimum(structure, _MOST)) * weight
+    mean = twice.sum((1, 2)) / jnp.maximum(weight.sum((1, 2)), 1e-9)
+    # The windows' limit is the whole's: an image with itself reaches 1.
+    return jnp.sqrt((1 - jnp.exp(-mean)) / _MOST)
+
+
+def _log_evenness(windows: _Windows) -> Array:
+    """log(noise / worst excess) of what the copy leaves unexplained, [n]."""
+    n = len(windows.share)
+    left = windows.var_b - windows.covariance**2 / jnp.maximum(windows.var_a, 1e-4)
+    counts = (windows.share > 0.7).reshape(n, -1)
+    # What does not count is sorted behind the rest.
+    ordered = jnp.sort(jnp.where(counts, jnp.maximum(left, 0.0).reshape(n, -1), jnp.inf), axis=1)
+    total = counts.sum(1)
+
+    def quantile(share: float) -> Array:
+        place = jnp.clip((share * (total - 1)).astype(jnp.int32), 0, ordered.shape[1] - 1)
+        return jnp.take_along_axis(ordered, place[:, None], axis=1)[:, 0]
+
+    median, worst = quantile(0.5), quantile(_WORST)
+    found = jnp.log((median + _NOISE_FLOOR) / (worst - median + 1e-5))
+    return jnp.where(total > 0, found, _CHANGED)

@@ -3,7 +3,9 @@
 Contract: `moving` and `fixed` are float [n, *space] of one shape, one row a pair.
 
 An inverse-compositional iteration (Baker and Matthews, IJCV 56, 2004) minimises the difference of
-the images, normalised where both have data, from coarse to fine.
+the images, normalised where both have data, from coarse to fine. Pixels whose difference is large
+against that of the rest count less, by the weight of Geman and McClure (Black and Anandan, CVIU 63,
+1996, section 3): a region that was changed shall not pull the rest out of place.
 """
 
 import functools
@@ -16,14 +18,24 @@ from deepssim_jax.ops import resample
 from deepssim_jax.ops.transform import MotionModel, Transform, ellipsoid
 from deepssim_jax.typing import Array, Images
 
-# (the side is divided by this, Gauss-Newton steps)
 PYRAMID = ((4, 8), (2, 5), (1, 2))
 # All of M's coefficients need a good start, so they come after those of a similarity.
-_AFFINE_PYRAMID = ((2, 6), (1, 4))
+AFFINE_PYRAMID = ((2, 6), (1, 4))
+# Squared differences, in units of their weighted mean, at which a pixel's weight falls to a quarter.
+_TOLERANCE = 4.0
+# Each makes the weights from the residual under the ones before.
+_REWEIGHTINGS = 3
 
 
-@functools.partial(jax.jit, static_argnames="model")
-def refine(moving: Images, fixed: Images, start: Transform, *, model: MotionModel) -> Transform:
+@functools.partial(jax.jit, static_argnames=("model", "levels"))
+def refine(
+    moving: Images,
+    fixed: Images,
+    start: Transform,
+    *,
+    model: MotionModel,
+    levels: tuple[tuple[int, int], ...] = PYRAMID,
+) -> Transform:
     """The transformation near `start` that brings `moving` closest to `fixed`.
 
     Args:
@@ -31,33 +43,19 @@ def refine(moving: Images, fixed: Images, start: Transform, *, model: MotionMode
       fixed: [n, *space].
       start: within about two pixels of a quarter of the size; of a similarity, or rigid.
       model: what may change.
+      levels: (the side is divided by this, Gauss-Newton steps), from coarse to fine.
 
     Returns:
       The refined transformations.
     """
-    first = MotionModel.SIMILARITY if model is MotionModel.AFFINE else model
-    transform = _pyramid(moving, fixed, start, model=first, levels=PYRAMID)
-    if model is MotionModel.AFFINE:
-        transform = _pyramid(moving, fixed, transform, model=model, levels=_AFFINE_PYRAMID)
-    return transform
-
-
-def _pyramid(
-    moving: Images,
-    fixed: Images,
-    transform: Transform,
-    *,
-    model: MotionModel,
-    levels: tuple[tuple[int, int], ...],
-) -> Transform:
     size = fixed.shape[1:]
     for divisor, steps in levels:
         shape = tuple(-(-side // divisor) for side in size)
         a, b = (
             jnp.asarray(x) if shape == size else resample.resize(x, shape) for x in (moving, fixed)
         )
-        transform = _descend(a, b, transform, model=model, steps=steps, size=size)
-    return transform
+        start = _descend(a, b, start, model=model, steps=steps, size=size)
+    return start
 
 
 def _descend(
@@ -100,20 +98,21 @@ def _descend(
         del iteration
         positions = current.positions(shape, size=size)
         mask = weight * resample.inside(positions, shape)
-        total = jnp.maximum(_sum(mask), 1.0)
-
-        def normal(images: Array) -> Array:
-            return (images - _sum(images * mask) / total) * mask
-
-        a, b = normal(resample.sample_at(moving, positions)), normal(fixed)
-        gain = _sum(a * b) / jnp.maximum(_sum(a * a), 1e-12 * total)
-        masked = jacobian * mask.reshape(n, 1, -1)
+        a, b, residual = resample.sample_at(moving, positions), fixed, jnp.zeros_like(fixed)
+        counts = mask
+        for _ in range(_REWEIGHTINGS):
+            total = jnp.maximum(_sum(counts), 1.0)
+            a, b = (x - _sum(x * counts) / total for x in (a, b))
+            gain = _sum(a * b * counts) / jnp.maximum(_sum(a * a * counts), 1e-12 * total)
+            residual = jnp.maximum(gain, 0.0) * a - b
+            spread = _TOLERANCE * _sum(residual**2 * counts) / total + 1e-9
+            counts = mask / (1 + residual**2 / spread) ** 2
+        masked = jacobian * counts.reshape(n, 1, -1)
         hessian = jnp.einsum("nis,njs->nij", masked, jacobian)
         # A little of the trace keeps a flat image's system solvable.
         ridge = 2.5e-4 * jnp.trace(hessian, axis1=1, axis2=2) + 1e-9
         hessian = hessian + ridge[:, None, None] * jnp.eye(unknowns)[None]
-        residual = (jnp.maximum(gain, 0.0) * a - b).reshape(n, -1)
-        slope = jnp.einsum("nis,ns->ni", masked, residual)
+        slope = jnp.einsum("nis,ns->ni", masked, residual.reshape(n, -1))
         delta = jnp.linalg.solve(hessian, slope[..., None])[..., 0]
         return current.after_inverse(generators, jnp.clip(delta, -furthest, furthest))
 

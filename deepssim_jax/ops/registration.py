@@ -17,13 +17,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepssim_jax.ops import refine, resample
-from deepssim_jax.ops.intensity import zscore
-from deepssim_jax.ops.search_grid import SearchGrid, coarse, device_operator, grid_transform
+from deepssim_jax.ops import refine, resample, search_grid
+from deepssim_jax.ops.intensity import local_zscore, zscore
+from deepssim_jax.ops.local_likelihood import local_likelihood
+from deepssim_jax.ops.search_grid import SearchGrid, device_operator
 from deepssim_jax.ops.search_rigid import RigidGrid, coarse_rigid
-from deepssim_jax.ops.transform import MotionModel, Transform
+from deepssim_jax.ops.transform import MotionModel, Transform, ellipsoid
 from deepssim_jax.typing import Array, Images, Scores, Volumes
 
+_KEPT = 4  # starts that are refined roughly
+_NEIGHBOURHOOD = 16  # the side is this many times the width of what a pixel is compared with
 _BATCH = {2: 32, 3: 1}  # by dimension: what fits caches; a volume fills them alone
 
 
@@ -46,14 +49,89 @@ class Registration:
     correlation: Scores
 
 
+def locate(
+    moving: Array,
+    fixed: Array,
+    operator: Array,
+    *,
+    grid: SearchGrid,
+    model: MotionModel = MotionModel.SIMILARITY,
+) -> Registration:
+    """Global search and refinement of image pairs [n, s, s]; jit-compilable.
+
+    The best of every mirroring and scale are compared by `local_likelihood`, which a changed region
+    does not mislead; the most likely ones are refined roughly, compared again, and the winner is
+    refined to the end. Pixels are seen against their neighbourhood, so that neither a bias field nor
+    a bright patch decides.
+    """
+    size = fixed.shape[-1]
+    a, b = (local_zscore(zscore(x), sigma=size / _NEIGHBOURHOOD) for x in (moving, fixed))
+    index = search_grid.candidates(a, b, operator, grid=grid)[0]
+    starts = jax.vmap(lambda i: search_grid.grid_transform(i, grid=grid, size=size))(index)
+    starts = _most_likely(a, b, starts, keep=_KEPT, side=max(size // 4, 32), tiles=4)
+    several = (jnp.repeat(x, _KEPT, axis=0) for x in (a, b))
+    first = MotionModel.SIMILARITY if model is MotionModel.AFFINE else model
+    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), starts)
+    rough = refine.refine(*several, flat, model=first, levels=refine.PYRAMID[:1])
+    rough = jax.tree.map(lambda x: x.reshape(-1, _KEPT, *x.shape[1:]), rough)
+    best = _most_likely(a, b, rough, keep=1, side=max(size // 2, 32), tiles=8)
+    start = jax.tree.map(lambda x: x[:, 0], best)
+    # Plain intensities place a copy most exactly, where no bias field stands against it.
+    plain = zscore(moving), zscore(fixed)
+    ends = [
+        _refined(*pair, start, model=model, levels=refine.PYRAMID[1:]) for pair in ((a, b), plain)
+    ]
+    both = jax.tree.map(lambda *x: jnp.stack(x, 1), *ends)
+    found = _most_likely(*plain, both, keep=1, side=size, tiles=8)
+    return _registered(moving, fixed, jax.tree.map(lambda x: x[:, 0], found))
+
+
+def _most_likely(
+    moving: Array, fixed: Array, starts: Transform, *, keep: int, side: int, tiles: int
+) -> Transform:
+    """Of [n, c] transformations the `keep` likeliest of each pair, [n, keep], at a smaller size."""
+    size, shape = fixed.shape[1:], (side, side)
+    small = [resample.resize(x, shape) for x in (moving, fixed)]
+    disc = jnp.asarray(ellipsoid(shape, radius=0.9))[None]
+
+    def likelihood(pair: tuple[Array, Array, Transform]) -> Scores:
+        a, b, transforms = pair
+        count = len(transforms.flip)
+        positions = transforms.positions(shape, size=size)
+        moved = resample.sample_at(jnp.broadcast_to(a, (count, *shape)), positions)
+        mask = resample.inside(positions, shape) & disc
+        return local_likelihood(moved, jnp.broadcast_to(b, (count, *shape)), mask, tiles=tiles)
+
+    place = jax.lax.top_k(jax.lax.map(likelihood, (*small, starts)), keep)[1]
+    return jax.tree.map(lambda x: jax.vmap(lambda row, p: row[p])(x, place), starts)
+
+
 def align(
     moving: Array, fixed: Array, start: Transform, *, model: MotionModel = MotionModel.SIMILARITY
 ) -> Registration:
     """Refines pairs from a start near the answer and resamples `moving`; jit-compilable."""
-    dims = moving.ndim - 1
     # Without a unit of intensity, no threshold of the refinement depends on the scanner.
-    normal = (zscore(x, spatial_dims=dims) for x in (moving, fixed))
-    transform = refine.refine(*normal, start, model=model)
+    a, b = (zscore(x, spatial_dims=moving.ndim - 1) for x in (moving, fixed))
+    return _registered(moving, fixed, _refined(a, b, start, model=model))
+
+
+def _refined(
+    moving: Array,
+    fixed: Array,
+    start: Transform,
+    *,
+    model: MotionModel,
+    levels: tuple[tuple[int, int], ...] = refine.PYRAMID,
+) -> Transform:
+    first = MotionModel.SIMILARITY if model is MotionModel.AFFINE else model
+    found = refine.refine(moving, fixed, start, model=first, levels=levels)
+    if model is MotionModel.AFFINE:
+        found = refine.refine(moving, fixed, found, model=model, levels=refine.AFFINE_PYRAMID)
+    return found
+
+
+def _registered(moving: Array, fixed: Array, transform: Transform) -> Registration:
+    """`moving` on the frame of `fixed`, and how they correlate there."""
     positions = transform.positions(moving.shape[1:])
     aligned = resample.sample_at(moving.astype(jnp.float32), positions)
     inside = resample.inside(positions, moving.shape[1:])
@@ -70,6 +148,7 @@ def align(
 
 
 _align = jax.jit(align, static_argnames="model")
+_locate = jax.jit(locate, static_argnames=("grid", "model"))
 
 
 def register(
@@ -129,19 +208,10 @@ def register(
         unscaled = {"min_scale": 1.0, "max_scale": 1.0, "scales": 1}
         usual = SearchGrid(**unscaled) if model is MotionModel.RIGID else SearchGrid()
         image_grid = grid if isinstance(grid, SearchGrid) else usual
-        starts = search(moving, fixed, grid=image_grid, batch_size=batch_size)
-        for a, b, start in _batches(batch_size, moving, fixed, starts):
-            first = grid_transform(start, grid=image_grid, size=moving.shape[-1])
-            parts.append(_align(a, b, first, model=model))
+        operator = device_operator(image_grid)
+        for a, b in _batches(batch_size, moving, fixed):
+            parts.append(_locate(a, b, operator, grid=image_grid, model=model))
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[: len(moving)], *parts)
-
-
-def search(moving: Images, fixed: Images, *, grid: SearchGrid, batch_size: int = 32) -> np.ndarray:
-    """Grid index int32 [n] of the best transformation of each of n >= 1 pairs; see `coarse`."""
-    operator = device_operator(grid)
-    batches = _batches(batch_size, moving, fixed)
-    found = [coarse(zscore(a), zscore(b), operator, grid=grid)[0] for a, b in batches]
-    return np.concatenate(found)[: len(moving)]
 
 
 def _batches(batch_size: int, *columns: Images | np.ndarray) -> Iterator[list[jax.Array]]:

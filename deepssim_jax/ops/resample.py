@@ -53,11 +53,14 @@ def sample_at(
     return jnp.where(inside(positions, shape) | jnp.isnan(fill), out, fill)
 
 
-def inside(positions: list[Array], shape: tuple[int, ...]) -> jax.Array:
-    """Boolean [n, *out]: which positions lie between the first and the last pixel of every axis."""
+def inside(positions: list[Array], shape: tuple[int, ...], *, margin: float = 0.0) -> jax.Array:
+    """Boolean [n, *out]: which positions lie between the first and the last pixel of every axis.
+
+    With `margin` pixels, those are left out that are so near to them.
+    """
     within = jnp.ones(positions[0].shape, bool)
     for position, size in zip(positions, shape, strict=True):
-        within &= (position >= 0) & (position <= size - 1)
+        within &= (position >= margin) & (position <= size - 1 - margin)
     return within
 
 

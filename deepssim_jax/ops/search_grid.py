@@ -178,10 +178,10 @@ def grid_transform(index: Array, *, grid: SearchGrid, size: int) -> Transform:
 
 
 @functools.partial(jax.jit, static_argnames="grid")
-def coarse(
+def candidates(
     moving: Images, fixed: Images, operator: Array, *, grid: SearchGrid
 ) -> tuple[Array, Array]:
-    """Best grid transformation of each pair by correlation inside the disc.
+    """For each pair and every mirroring and scale the best rotation and shift, by correlation.
 
     Args:
       moving: [n, s, s].
@@ -190,7 +190,7 @@ def coarse(
       grid: the search grid.
 
     Returns:
-      Flat grid indices int32 [n] and their correlations [n].
+      Flat grid indices int32 [n, 4 * scales] and their correlations inside the disc.
     """
     reach = grid.shift_pixels
     (low, high), (first, last) = _box(grid)
@@ -218,9 +218,14 @@ def coarse(
                 scores[2, ::-1, :, ::-1, :],
                 scores[3, :, :, ::-1, ::-1],
             ]
-        ).reshape(-1)
-        best = jnp.argmax(scores)
-        return best.astype(jnp.int32), scores[best]
+        )
+        index = np.arange(scores.size, dtype=np.int32).reshape(scores.shape)
+        # Scale to the front, and the rest in one axis.
+        scores = jnp.moveaxis(scores, 2, 1).reshape(4 * scales, -1)
+        index = jnp.asarray(np.moveaxis(index, 2, 1).reshape(4 * scales, -1))
+        best = jnp.argmax(scores, axis=1)[:, None]
+        found = [jnp.take_along_axis(x, best, axis=1)[:, 0] for x in (index, scores)]
+        return found[0], found[1]
 
     n = moving.shape[0]
     inside = disc_vectors(low_resolution(fixed, grid=grid), grid=grid)

@@ -36,14 +36,12 @@ class AlignedMatches:
 
     `scores` float32 [n, k] are correlations, `indices` int32 [n, k] rows of the references,
     `transforms` int32 [n, k] flat indices of the grid. A row with fewer than k admissible
-    references ends in scores of -2. `asked` int32 [n, m] are the transformations that fit the
-    references asked for by name.
+    references ends in scores of -2.
     """
 
     scores: np.ndarray
     indices: np.ndarray
     transforms: np.ndarray
-    asked: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +118,6 @@ class AlignedIndex:
         *,
         k: int,
         groups: np.ndarray | None = None,
-        ask: np.ndarray | None = None,
     ) -> AlignedMatches:
         """The k best references of every query.
 
@@ -128,7 +125,6 @@ class AlignedIndex:
           queries: [n, s, s] low-resolution images.
           k: references wanted; at most as many as there are.
           groups: int [n]; references of the same group are left out (with `build`'s groups).
-          ask: int [n, m] references whose best transformation is wanted whatever their rank.
 
         Returns:
           The matches, in the order of the queries.
@@ -139,14 +135,11 @@ class AlignedIndex:
         labels = (
             np.full(len(queries), -2, np.int32) if groups is None else np.asarray(groups, np.int32)
         )
-        ask = np.zeros((len(queries), 0), np.int32) if ask is None else ask
-        parts = [self._block(*block, k=k) for block in _blocks(queries, labels, ask)]
+        parts = [self._block(*block, k=k) for block in _blocks(queries, labels)]
         columns = (np.concatenate(column)[: len(queries)] for column in zip(*parts))
         return AlignedMatches(*columns)
 
-    def _block(
-        self, queries: np.ndarray, labels: np.ndarray, ask: np.ndarray, *, k: int
-    ) -> tuple[np.ndarray, ...]:
+    def _block(self, queries: np.ndarray, labels: np.ndarray, *, k: int) -> tuple[np.ndarray, ...]:
         features = _features(queries, self.operator, self.basis, grid=self.grid)
         best: tuple[Array, ...] | None = None
         chunk, half = _chunk(self.grid), jax.default_backend() != "cpu"
@@ -159,12 +152,7 @@ class AlignedIndex:
         assert best is not None
         scores, indices = (np.asarray(part) for part in best)
         transforms = _best_transforms(features, self.features[indices])
-        return (
-            scores,
-            indices,
-            np.asarray(transforms),
-            np.asarray(_best_transforms(features, self.features[ask])),
-        )
+        return scores, indices, np.asarray(transforms)
 
 
 def _chunk(grid: SearchGrid) -> int:

@@ -68,12 +68,21 @@ def classify(scores: np.ndarray, *, near: float, exact: float) -> np.ndarray:
     return (scores >= near).astype(int) + (scores >= exact)
 
 
-def choose_thresholds(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """(near, exact) with the largest macro-F1, of all 0.00, 0.01, ... 1.00, as published.
+PUBLISHED_GRID = np.round(np.arange(0, 1.0001, 0.01), 2)
+
+
+def fitted_grid(scores: np.ndarray) -> np.ndarray:
+    """Two hundred thresholds that part the scores evenly, for methods of any scale."""
+    return np.unique(np.quantile(scores, np.linspace(0, 1, 201)))
+
+
+def choose_thresholds(
+    scores: np.ndarray, labels: np.ndarray, *, grid: np.ndarray = PUBLISHED_GRID
+) -> tuple[float, float]:
+    """(near, exact) with the largest macro-F1, both from `grid`: 0.00, 0.01, ... 1.00 as published.
 
     Ties go to the smaller thresholds. Choose on other patients than you report.
     """
-    grid = np.round(np.arange(0, 1.0001, 0.01), 2)
     # Pairs of each class at or above each threshold: everything follows from these counts.
     above = np.stack([[(scores[labels == c] >= t).sum() for t in grid] for c in range(3)])
     total = np.bincount(labels, minlength=3)[:, None, None]

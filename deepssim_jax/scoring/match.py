@@ -25,7 +25,6 @@ PAIR = np.dtype(
         ("reference", "<i4"),
         ("embedding", "<f4"),  # cosine
         ("verified", "<f4"),
-        ("start", "<i4"),  # grid index from which the alignment was refined
         ("flip", "<i4"),
         ("rotation_deg", "<f4"),
         ("scale", "<f4"),
@@ -169,8 +168,7 @@ def _match_block(
     grid: SearchGrid,
     apart: bool,
 ) -> np.ndarray:
-    starts = _candidates(part, references, index, proposals, apart)
-    keys = sorted(starts)
+    keys = sorted(_candidates(part, references, index, proposals, apart))
     out = np.zeros(len(keys), PAIR)
     if not keys:
         return out
@@ -178,8 +176,8 @@ def _match_block(
     # A verified pair's images are fetched once a block: memory stays O(block).
     moving = part.take(np.arange(len(part)))[out["query"]]
     fixed = references.take(out["reference"])
-    verified = verify_pairs(moving, fixed, start=np.array([starts[k] for k in keys]), grid=grid)
-    out["verified"], out["start"], out["flip"] = verified.score, verified.start, verified.flip
+    verified = verify_pairs(moving, fixed, grid=grid)
+    out["verified"], out["flip"] = verified.score, verified.flip
     out["rotation_deg"], out["scale"] = verified.rotation_deg, verified.scale
     out["shift_y"], out["shift_x"] = verified.shift[:, 0], verified.shift[:, 1]
     cosine = (part.embeddings[out["query"]] * references.embeddings[out["reference"]]).sum(1)
@@ -193,23 +191,14 @@ def _candidates(
     index: AlignedIndex | None,
     proposals: Proposals,
     apart: bool,
-) -> dict[tuple[int, int], int]:
-    """{(query, reference): grid index to align from, -1 where verification has to search}."""
+) -> set[tuple[int, int]]:
+    """(query, reference) of every candidate."""
     near = _encoder_proposals(part, references, proposals.encoder, apart)
-    if index is None:
-        return {(q, int(near[q, i])): -1 for q, i in np.argwhere(near >= 0)}
-    # One pass over the transformed versions of a query serves both kinds of proposals.
-    found = index.search(
-        part.low,
-        k=proposals.aligned,
-        groups=part.groups if apart else None,
-        ask=np.maximum(near, 0),
-    )
-    starts = {(q, int(near[q, i])): int(found.asked[q, i]) for q, i in np.argwhere(near >= 0)}
-    return starts | {
-        (int(q), int(found.indices[q, i])): int(found.transforms[q, i])
-        for q, i in np.argwhere(found.scores > -2.0)
-    }
+    pairs = {(int(q), int(near[q, i])) for q, i in np.argwhere(near >= 0)}
+    if index is not None:
+        found = index.search(part.low, k=proposals.aligned, groups=part.groups if apart else None)
+        pairs |= {(int(q), int(found.indices[q, i])) for q, i in np.argwhere(found.scores > -2.0)}
+    return pairs
 
 
 def _encoder_proposals(part: Side, references: Side, count: int, apart: bool) -> np.ndarray:

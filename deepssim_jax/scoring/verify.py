@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepssim_jax.ops import agreement, registration
+from deepssim_jax.ops import agreement, registration, resample
 from deepssim_jax.ops.intensity import zscore
-from deepssim_jax.ops.search_grid import SearchGrid, grid_transform
+from deepssim_jax.ops.search_grid import SearchGrid, device_operator
 from deepssim_jax.ops.transform import FLIP_NAMES, Transform, ellipsoid
 from deepssim_jax.typing import Array, Images
 
@@ -24,20 +24,22 @@ _MIN_OVERLAP = 0.25
 # Agreement is judged inside a disc: the corners of a zoomed or turned copy hold whatever its
 # maker filled them with.
 _DISC = 0.95
+# Nor is a change looked for in the outer part of the copy, this share of its side.
+_RIM = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
 class VerifiedPairs:
     """What verification says of n pairs; NumPy arrays of length n.
 
-    `start` int grid index from which the alignment was refined; `score` float32 in [-1, 1];
-    `flip` int index into `FLIP_NAMES`; `rotation_deg` counter-clockwise; `scale`;
-    `shift` [n, 2] (y, x) in pixels: how `fixed` was zoomed, turned, moved and then mirrored to give
-    `moving`.
+    `score` float32 in [0, 1], made of `likeness` and `sameness` (see `ops.agreement`); `flip` int
+    index into `FLIP_NAMES`; `rotation_deg` counter-clockwise; `scale`; `shift` [n, 2] (y, x) in
+    pixels: how `fixed` was zoomed, turned, moved and then mirrored to give `moving`.
     """
 
-    start: np.ndarray
     score: np.ndarray
+    likeness: np.ndarray
+    sameness: np.ndarray
     flip: np.ndarray
     rotation_deg: np.ndarray
     scale: np.ndarray
@@ -56,24 +58,25 @@ class VerifiedPairs:
 
 @functools.partial(jax.jit, static_argnames=("grid",))
 def _verify(
-    moving: Array, fixed: Array, start: Array, *, grid: SearchGrid
-) -> tuple[Array, Transform, Array, Array]:
+    moving: Array, fixed: Array, operator: Array, *, grid: SearchGrid
+) -> tuple[agreement.Agreement, Transform, Array, Array]:
     size = fixed.shape[-1]
     moving, fixed = zscore(moving), zscore(fixed)
-    first = grid_transform(start, grid=grid, size=size)
-    found = registration.align(moving, fixed, first)
+    found = registration.locate(moving, fixed, operator, grid=grid)
     inside = found.inside & jnp.asarray(ellipsoid((size, size), radius=_DISC))[None]
-    score = agreement.agreement(found.aligned, fixed, inside).score
-    score = jnp.where(inside.mean((1, 2)) >= _MIN_OVERLAP, score, 0.0)
+    positions = found.transform.positions((size, size))
+    core = inside & resample.inside(positions, (size, size), margin=_RIM * size)
+    parts = agreement.agreement(found.aligned, fixed, inside, core=core)
     # Flat images have no direction to agree in; their score is 0, not 0 / 0.
-    return jnp.nan_to_num(score), found.transform, found.aligned, inside
+    enough = inside.mean((1, 2)) >= _MIN_OVERLAP
+    parts = jax.tree.map(lambda x: jnp.where(enough, jnp.nan_to_num(x), 0.0), parts)
+    return parts, found.transform, found.aligned, inside
 
 
 def verify_pairs(
     moving: Images,
     fixed: Images,
     *,
-    start: np.ndarray | None = None,
     grid: SearchGrid = SearchGrid(),
 ) -> VerifiedPairs:
     """Aligns every pair and scores it.
@@ -81,8 +84,6 @@ def verify_pairs(
     Args:
       moving: [n, s, s] synthetic images.
       fixed: [n, s, s] real images, row for row.
-      start: int [n] grid indices to refine from (`AlignedMatches.transforms`); those that are
-        -1, or all if None, are searched for.
       grid: transformations of the global search.
 
     Returns:
@@ -97,17 +98,18 @@ def verify_pairs(
             f"moving and fixed must be square and alike, [n, s, s]; got {moving.shape} and "
             f"{fixed.shape}; bring them to one size with data.preprocess.fit_to_size"
         )
-    starts = _starts(moving, fixed, start, grid=grid)
+    operator = device_operator(grid)
     parts = []
     for first in range(0, len(moving), _BATCH):
         rows = slice(first, first + _BATCH)
-        batch = [_padded(part[rows]) for part in (moving, fixed, starts)]
-        score, transform, _, _ = _verify(*batch, grid=grid)
-        count = len(starts[rows])
+        batch = [_padded(part[rows]) for part in (moving, fixed)]
+        found, transform, _, _ = _verify(*batch, operator, grid=grid)
+        count = len(moving[rows])
         parts.append(
             VerifiedPairs(
-                start=starts[rows],
-                score=np.asarray(score)[:count],
+                score=np.asarray(found.score)[:count],
+                likeness=np.asarray(found.likeness)[:count],
+                sameness=np.asarray(found.sameness)[:count],
                 flip=np.asarray(transform.flip)[:count],
                 rotation_deg=np.asarray(transform.rotation_deg)[:count],
                 scale=np.asarray(transform.scale)[:count],
@@ -121,7 +123,6 @@ def align_for_display(
     moving: Images,
     fixed: Images,
     *,
-    start: np.ndarray | None = None,
     grid: SearchGrid = SearchGrid(),
 ) -> tuple[np.ndarray, np.ndarray]:
     """`moving` on the frame of `fixed` with its intensities fitted, for people to look at.
@@ -129,7 +130,6 @@ def align_for_display(
     Args:
       moving: [n, s, s].
       fixed: [n, s, s].
-      start: as for `verify_pairs`.
       grid: as for `verify_pairs`.
 
     Returns:
@@ -137,12 +137,12 @@ def align_for_display(
       offset that bring it closest to `fixed` where both have data.
     """
     moving, fixed = np.asarray(moving), np.asarray(fixed)
-    starts = _starts(moving, fixed, start, grid=grid)
+    operator = device_operator(grid)
     out = []
     for first in range(0, len(moving), _BATCH):
         rows = slice(first, first + _BATCH)
-        batch = [_padded(part[rows]) for part in (moving, fixed, starts)]
-        _, _, aligned, inside = _verify(*batch, grid=grid)
+        batch = [_padded(part[rows]) for part in (moving, fixed)]
+        _, _, aligned, inside = _verify(*batch, operator, grid=grid)
         a, b, mask = np.asarray(aligned), np.asarray(zscore(batch[1])), np.asarray(inside)
         for row in range(len(moving[rows])):
             x, y = a[row][mask[row]], b[row][mask[row]]
@@ -150,16 +150,6 @@ def align_for_display(
             out.append((gain * (a[row] - x.mean()) + y.mean(), b[row]))
     aligned, reference = (np.stack(column) for column in zip(*out, strict=True))
     return aligned, reference
-
-
-def _starts(
-    moving: np.ndarray, fixed: np.ndarray, start: np.ndarray | None, *, grid: SearchGrid
-) -> np.ndarray:
-    known = np.full(len(moving), -1, np.int32) if start is None else np.array(start, np.int32)
-    missing = np.flatnonzero(known < 0)
-    if len(missing):
-        known[missing] = registration.search(moving[missing], fixed[missing], grid=grid)
-    return known
 
 
 def _padded(part: np.ndarray) -> jax.Array:
@@ -171,4 +161,4 @@ def _padded(part: np.ndarray) -> jax.Array:
 def _no_pairs() -> VerifiedPairs:
     empty = np.zeros(0, np.float32)
     whole = empty.astype(np.int32)
-    return VerifiedPairs(whole, empty, whole, empty, empty, np.zeros((0, 2), np.float32))
+    return VerifiedPairs(empty, empty, empty, whole, empty, empty, np.zeros((0, 2), np.float32))

@@ -62,15 +62,13 @@ class ImagePairs:
 
 @functools.partial(jax.jit, static_argnames="config")
 def _from_images(key: Array, images: Array, operator: Array, *, config: AugmentConfig) -> PairBatch:
-    n, size = len(images), images.shape[-1]
+    n = len(images)
     keys = jax.random.split(key, 4)
     a = zscore(images)
     neighbour = jnp.roll(a, 1, axis=0)
     # What two people's images have in common counts after alignment (DeepSSIM++, section 3).
-    grid = SearchGrid()
-    start, _ = search_grid.coarse(neighbour, a, operator, grid=grid)
-    start = search_grid.grid_transform(start, grid=grid, size=size)
-    aligned = zscore(registration.align(neighbour, a, start).aligned)
+    found = registration.locate(neighbour, a, operator, grid=SearchGrid())
+    aligned = zscore(found.aligned)
 
     def candidate(key: Array) -> tuple[Array, Array]:
         kind, mix, bend = jax.random.split(key, 3)

@@ -1,0 +1,92 @@
+"""Plants copies of real images and measures how well every method finds them.
+
+    deepssim stress --real=training_images/ --out=stress/ --subject_regex='^([0-9]+)_'
+
+Thresholds are chosen on half of the patients, and figures are those of the other half. Writes
+pairs.csv (every pair and every score), results.json, results.md and a figure a setting.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from deepssim_jax.cli import console
+from deepssim_jax.cli.exit_codes import ExitCode
+from deepssim_jax.cli.progress import progress
+
+_REAL = flags.DEFINE_string(
+    "real", None, "real images: a folder, a .csv/.tsv manifest, a BIDS root", required=True
+)
+_OUT = flags.DEFINE_string("out", None, "folder for the results", required=True)
+_SUBJECT_REGEX = flags.DEFINE_string(
+    "subject_regex",
+    None,
+    "regular expression whose first group, found in a file's name, is the patient; e.g. '^([0-9]+)_'",
+)
+_SIZE = flags.DEFINE_integer("size", 128, "side in pixels that methods see; a multiple of 32")
+_SETTINGS = flags.DEFINE_multi_enum(
+    "setting",
+    ["registered", "perturbed", "harsh"],
+    ["registered", "perturbed", "harsh"],
+    "how far pairs are moved apart; may be repeated",
+)
+_METHODS = flags.DEFINE_list("methods", [], "names of methods, separated by commas; all if empty")
+_ENCODER = flags.DEFINE_string("encoder", "default", "the shipped encoder, or a .safetensors file")
+_ROUNDS = flags.DEFINE_integer("rounds", 2, "pairs of each class and image", lower_bound=1)
+_SEED = flags.DEFINE_integer("seed", 0, "of the pairs and of the halves of the patients")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the benchmark.
+
+    Args:
+        argv: The command's name.
+
+    Returns:
+        `ExitCode.DONE`.
+    """
+    del argv
+    import numpy as np
+
+    from deepssim_jax.audit import stress
+    from deepssim_jax.data import pipelines
+    from deepssim_jax.data.planted_pairs import Setting
+    from deepssim_jax.nn.encoder import load_encoder
+    from deepssim_jax.scoring.methods import methods
+
+    if _SIZE.value < 64 or _SIZE.value % 32:
+        raise ValueError(f"--size={_SIZE.value} must be a multiple of 32 and at least 64")
+    every = methods(load_encoder(_ENCODER.value))
+    unknown = sorted(set(_METHODS.value) - set(every))
+    if unknown:
+        raise ValueError(f"--methods: {', '.join(unknown)} must be among {', '.join(every)}")
+    chosen = {name: every[name] for name in _METHODS.value or every}
+    out = Path(_OUT.value)
+    with progress(unit="images") as on_progress:
+        images = pipelines.open_images(
+            _REAL.value,
+            out / "work",
+            size=(2 * _SIZE.value,) * 2,
+            subject_regex=_SUBJECT_REGEX.value,
+            on_progress=on_progress,
+        )
+    with progress(unit="pairs") as on_progress:
+        result = stress.stress(
+            images.take(np.arange(len(images))),
+            images.patients(),
+            methods=chosen,
+            settings=[Setting(name) for name in dict.fromkeys(_SETTINGS.value)],
+            size=_SIZE.value,
+            rounds=_ROUNDS.value,
+            seed=_SEED.value,
+            on_progress=on_progress,
+        )
+    written = stress.write(result, out, image_ids=images.image_ids)
+    rows: list[tuple[str, object]] = [("images", len(images)), ("pairs", len(result.pairs))]
+    for outcome in result.outcomes:
+        figure = outcome.figures.macro_f1
+        text = f"macro F1 {figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"
+        rows.append((f"{outcome.setting.value}, {outcome.method}", text))
+    console.finish(rows, written=list(written))
+    return ExitCode.DONE

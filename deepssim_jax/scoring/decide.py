@@ -55,6 +55,46 @@ def clopper_pearson(count: int, total: int, *, level: float = 0.95) -> Proportio
     return Proportion(count / total if total else 0.0, low, high, level, count, total)
 
 
+@dataclasses.dataclass(frozen=True)
+class ClusteredShare:
+    """A share with an interval by bootstrap over clusters, all in [0, 1]."""
+
+    value: float
+    low: float
+    high: float
+    level: float
+    clusters: int
+
+
+def clustered_interval(
+    hits: np.ndarray, clusters: np.ndarray, *, level: float = 0.95, seed: int = 0
+) -> ClusteredShare:
+    """A share whose trials come in clusters: images that show the same patient are no two trials.
+
+    Percentiles of 2,000 draws of whole clusters with replacement (Davison and Hinkley, 1997,
+    section 3.8). Without a hit the interval is [0, 0]: then Clopper-Pearson's upper bound is the one
+    to go by.
+
+    Args:
+      hits: bool [n].
+      clusters: int [n], for example the patient that each image is nearest to.
+      level: coverage in (0, 1).
+      seed: of the draws.
+    """
+    owner = np.unique(clusters, return_inverse=True)[1]
+    count = int(owner.max()) + 1 if len(owner) else 0
+    if not count:
+        return ClusteredShare(0.0, 0.0, 1.0, level, 0)
+    found, size = (
+        np.bincount(owner, weights=w, minlength=count) for w in (hits, np.ones(len(hits)))
+    )
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(count, np.full(count, 1 / count), 2000)
+    shares = (drawn @ found) / (drawn @ size)
+    low, high = np.quantile(shares, [(1 - level) / 2, (1 + level) / 2])
+    return ClusteredShare(float(np.mean(hits)), float(low), float(high), level, count)
+
+
 def conformal_p_values(scores: np.ndarray, null: np.ndarray) -> np.ndarray:
     """P-value of each score: (1 + null scores at least as high) / (1 + null scores).
 

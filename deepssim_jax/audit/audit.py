@@ -15,10 +15,17 @@ from pathlib import Path
 
 import numpy as np
 
-from deepssim_jax.audit import calibration, conclusion, outputs
+from deepssim_jax.audit import calibration, conclusion, outputs, planting
 from deepssim_jax.audit.control import Control, search_holdout
 from deepssim_jax.audit.gallery import build_gallery
-from deepssim_jax.audit.result import AuditResult, Exclusion, Label, Match, Thresholds
+from deepssim_jax.audit.result import (
+    AuditResult,
+    Exclusion,
+    Label,
+    Match,
+    PlantedRecall,
+    Thresholds,
+)
 from deepssim_jax.data import store
 from deepssim_jax.data.manifest import InputError, Manifest, Role, read_manifest
 from deepssim_jax.nn import encoder as encoders
@@ -36,6 +43,7 @@ class AuditSettings:
     `size` is the side in pixels that every image is brought to (a multiple of 32), `slice_spec`
     the slice taken of volumes, `retrieval` the search for candidates, `level` the coverage of
     intervals, `seed` that of the calibration. `explain` shows what the encoder saw in the gallery.
+    `plant` copies of the real images are made in memory, to say what would have been found.
     """
 
     size: int = 128
@@ -47,6 +55,7 @@ class AuditSettings:
     seed: int = 0
     allow_same: bool = False
     explain: bool = False
+    plant: int = 0
 
     def validate(self) -> None:
         """Raises ValueError for values that cannot work."""
@@ -54,6 +63,8 @@ class AuditSettings:
             raise ValueError(f"size {self.size} must be a multiple of 32 and at least 64, e.g. 128")
         if not 0.5 <= self.level < 1.0:
             raise ValueError(f"level {self.level} must lie in [0.5, 1), for example 0.95")
+        if self.plant < 0:
+            raise ValueError(f"plant {self.plant} must not be negative; 0 plants none")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,7 +177,22 @@ def audit(
             proposals=retrieval.proposals,
             on_progress=on_progress,
         )
+    planted: tuple[PlantedRecall, ...] = ()
+    if settings.plant:
+        journals.append(journal(f"planted-{settings.plant}", real_set))
+        planted = planting.recall_by_change(
+            real_set.side,
+            encoder,
+            count=settings.plant,
+            near=evidence.thresholds.near,
+            journal=journals[-1],
+            seed=settings.seed,
+            level=settings.level,
+            proposals=retrieval.proposals,
+            on_progress=on_progress,
+        )
     result = _conclude(sets, pairs, evidence, control, settings, retrieval)
+    result = dataclasses.replace(result, planted=planted)
     gallery = build_gallery(
         result,
         pairs,
@@ -285,6 +311,9 @@ def _conclude(
     # An image exposes the patient that it copies best; a second one is as a rule the same person.
     first = [names[row] for row in best["reference"][best["verified"] >= thresholds.near]]
     times = np.unique(first, return_counts=True)[1]
+    hits = best["verified"] >= thresholds.near
+    owners = np.unique([names[row] for row in best["reference"]], return_inverse=True)[1]
+    by_patient = decide.clustered_interval(hits, owners, level=level, seed=settings.seed)
     distributions = {"synthetic_to_real": best["verified"], "real_to_real": evidence.null_scores}
     rates = {}
     for name in ("holdout_to_real", "synthetic_to_holdout") if control is not None else ():
@@ -342,11 +371,13 @@ def _conclude(
             "retrieval": retrieval.value,
             "level": settings.level,
             "explain": settings.explain,
+            "plant": settings.plant,
             "seed": settings.seed,
         },
         versions=outputs.versions(settings.encoder),
         discoveries=discoveries,
         exposure=decide.exposure(times, len(synthetic)),
+        copy_rate_by_patient=by_patient if copies else None,
     )
 
 

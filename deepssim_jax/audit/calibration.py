@@ -106,7 +106,7 @@ def calibrate_on_real(
             )
             write_array(
                 path,
-                _match_planted(copies, real, encoder(), journal / kind, proposals, on_progress),
+                match_planted(copies, real, encoder(), journal / kind, proposals, on_progress),
             )
         pairs = np.load(path, allow_pickle=False)
         best = best_matches(pairs, len(rows))
@@ -144,7 +144,7 @@ def calibrate_on_real(
     )
 
 
-def _match_planted(
+def match_planted(
     copies: np.ndarray,
     real: Side,
     encoder: Encoder,
@@ -152,6 +152,7 @@ def _match_planted(
     proposals: Proposals,
     on_progress: Progress,
 ) -> np.ndarray:
+    """Pairs, as of `match`, of copies [n, s, s] that were planted in memory."""
     if not len(copies):
         return np.zeros(0, PAIR)
     embeddings, low = features(copies, encoder)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from deepssim_jax.scoring.decide import Discoveries, Proportion
+from deepssim_jax.scoring.decide import ClusteredShare, Discoveries, Proportion
 
 
 class Verdict(enum.StrEnum):
@@ -69,6 +69,15 @@ class Thresholds:
     false_rate: Proportion | None  # of the null's images at or above `near`
     planted_recall: Proportion | None  # of planted exact copies called a copy of their patient
     planted_near_recall: Proportion | None  # likewise of locally changed ones
+
+
+@dataclasses.dataclass(frozen=True)
+class PlantedRecall:
+    """Share of copies planted under one change that were found; `local` changes leave a near copy."""
+
+    change: str
+    share: Proportion
+    local: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,3 +140,5 @@ class AuditResult:
     versions: Mapping[str, str]
     discoveries: Discoveries | None = None  # with held-out images
     exposure: tuple[tuple[int, float], ...] = ()
+    planted: tuple[PlantedRecall, ...] = ()  # where copies were planted by transformation
+    copy_rate_by_patient: ClusteredShare | None = None  # where copies were found

@@ -100,6 +100,12 @@ def write_summary(path: Path, result: AuditResult, files: dict[str, str]) -> Non
             {"images": images, "subjects": round(subjects, 4)}
             for images, subjects in result.exposure
         ],
+        "copy_rate_by_patient": result.copy_rate_by_patient
+        and dataclasses.asdict(result.copy_rate_by_patient),
+        "planted": [
+            {"change": row.change, "local": row.local, **(_proportion(row.share) or {})}
+            for row in result.planted
+        ],
         "settings": dict(result.settings),
         "versions": dict(result.versions),
         "files": files,

@@ -52,6 +52,9 @@ _ALLOW_SAME = flags.DEFINE_bool(
 _EXPLAIN = flags.DEFINE_bool(
     "explain", False, "show in the gallery what made the encoder call a pair alike"
 )
+_PLANT = flags.DEFINE_integer(
+    "plant", 0, "copies to make of the real images, to say by transformation what would be found"
+)
 _MAX_COPY_RATE = flags.DEFINE_float(
     "max_copy_rate", None, "share of copies, 0 to 1, above which the exit status is 3"
 )
@@ -82,6 +85,7 @@ def main(argv: Sequence[str]) -> int:
         seed=_SEED.value,
         allow_same=_ALLOW_SAME.value,
         explain=_EXPLAIN.value,
+        plant=_PLANT.value,
     )
     if _MAX_COPY_RATE.value is not None and not 0 <= _MAX_COPY_RATE.value <= 1:
         raise ValueError(f"--max_copy_rate={_MAX_COPY_RATE.value} must lie in [0, 1]")

@@ -153,14 +153,26 @@ def _log_evenness(windows: _Windows) -> Array:
     n = len(windows.share)
     left = windows.var_b - windows.covariance**2 / jnp.maximum(windows.var_a, 1e-4)
     counts = (windows.share > 0.7).reshape(n, -1)
-    # What does not count is sorted behind the rest.
-    ordered = jnp.sort(jnp.where(counts, jnp.maximum(left, 0.0).reshape(n, -1), jnp.inf), axis=1)
-    total = counts.sum(1)
-
-    def quantile(share: float) -> Array:
-        place = jnp.clip((share * (total - 1)).astype(jnp.int32), 0, ordered.shape[1] - 1)
-        return jnp.take_along_axis(ordered, place[:, None], axis=1)[:, 0]
-
-    median, worst = quantile(0.5), quantile(_WORST)
+    values = jnp.where(counts, jnp.maximum(left, 0.0).reshape(n, -1), 0.0)
+    median, worst = _quantiles(values, counts, (0.5, _WORST))
     found = jnp.log((median + _NOISE_FLOOR) / (worst - median + 1e-5))
-    return jnp.where(total > 0, found, _CHANGED)
+    return jnp.where(counts.any(1), found, _CHANGED)
+
+
+def _quantiles(values: Array, counts: Array, shares: tuple[float, ...]) -> Array:
+    """[quantiles, n] of the values >= 0 [n, m] that count, by halving an interval.
+
+    To 2^-24 of the largest value; a sort takes twenty times as long on a CPU.
+    """
+    wanted = jnp.asarray(shares)[:, None] * counts.sum(1)[None]
+
+    def halve(step: int, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
+        del step
+        low, high = bounds
+        middle = (low + high) / 2
+        below = ((values[None] <= middle[..., None]) & counts[None]).sum(2)
+        enough = below >= wanted
+        return jnp.where(enough, low, middle), jnp.where(enough, middle, high)
+
+    top = jnp.broadcast_to(values.max(1), wanted.shape)
+    return jax.lax.fori_loop(0, 24, halve, (jnp.zeros_like(top), top))[1]

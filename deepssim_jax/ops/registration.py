@@ -76,14 +76,17 @@ def locate(
     rough = jax.tree.map(lambda x: x.reshape(-1, _KEPT, *x.shape[1:]), rough)
     best = _most_likely(a, b, rough, keep=1, side=max(size // 2, 32), tiles=8)
     start = jax.tree.map(lambda x: x[:, 0], best)
-    # Plain intensities place a copy most exactly, where no bias field stands against it.
+    # Plain intensities place a copy most exactly, where no bias field stands against it: both kinds
+    # are tried at half of the size, and the likelier one goes on.
     plain = zscore(moving), zscore(fixed)
-    ends = [
-        _refined(*pair, start, model=model, levels=refine.PYRAMID[1:]) for pair in ((a, b), plain)
-    ]
+    middle, last = refine.PYRAMID[1:2], refine.PYRAMID[2:]
+    ends = [_refined(*pair, start, model=first, levels=middle) for pair in ((a, b), plain)]
     both = jax.tree.map(lambda *x: jnp.stack(x, 1), *ends)
-    found = _most_likely(*plain, both, keep=1, side=size, tiles=8)
-    return _registered(moving, fixed, jax.tree.map(lambda x: x[:, 0], found))
+    chosen = _most_likely(*plain, both, keep=1, side=size, tiles=8)
+    local = (chosen.shift[:, 0] == ends[0].shift).all(1)[:, None, None]
+    a, b = (jnp.where(local, near, far) for near, far in zip((a, b), plain, strict=True))
+    chosen = jax.tree.map(lambda x: x[:, 0], chosen)
+    return _registered(moving, fixed, _refined(a, b, chosen, model=model, levels=last))
 
 
 def _most_likely(

@@ -126,11 +126,11 @@ def test_neither_tiles_nor_order_nor_blocks_show(monkeypatch) -> None:
     np.testing.assert_allclose(tiled.scores, whole.scores, atol=1e-5)
 
 
-def test_groups_are_left_out_and_those_asked_for_are_answered() -> None:
+def test_groups_are_left_out() -> None:
     real = low(blobs(12))
     groups = np.arange(12) // 3
     index = AlignedIndex.build(real, groups=groups)
-    found = index.search(real, k=9, groups=groups, ask=np.arange(12)[:, None])
+    found = index.search(real, k=9, groups=groups)
     assert not np.any(groups[found.indices] == groups[:, None])
     plain = AlignedIndex.build(real).search(real, k=1)
     np.testing.assert_array_equal(plain.indices[:, 0], np.arange(12))

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from deepssim_jax.audit.audit import AuditSettings as AuditSettings
     from deepssim_jax.audit.audit import audit as audit
     from deepssim_jax.audit.replica_result import ReplicaResult as ReplicaResult
+    from deepssim_jax.audit.replica_settings import ReplicaSettings as ReplicaSettings
     from deepssim_jax.audit.replicas import LevelFiles as LevelFiles
-    from deepssim_jax.audit.replicas import ReplicaSettings as ReplicaSettings
     from deepssim_jax.audit.replicas import replicas as replicas
     from deepssim_jax.audit.result import AuditResult as AuditResult
     from deepssim_jax.data.manifest import InputError as InputError
@@ -57,7 +57,7 @@ _HOMES = {
     "Proportion": "scoring.decide",
     "Registration": "ops.registration",
     "ReplicaResult": "audit.replica_result",
-    "ReplicaSettings": "audit.replicas",
+    "ReplicaSettings": "audit.replica_settings",
     "RigidGrid": "ops.search_rigid",
     "SearchGrid": "ops.search_grid",
     "VerifiedPairs": "scoring.verify",

@@ -27,7 +27,7 @@ from deepssim_jax.scoring.volume_match import (
 from deepssim_jax.scoring.volume_search import Level, VolumeSide
 from deepssim_jax.scoring.volume_sides import Embed, occupancies
 
-MAX_NULL, MAX_PLANTED, MAX_REPEATS = 96, 48, 200
+MAX_NULL, MAX_PLANTED, MAX_REPEATS = 64, 24, 200
 # What stands in for a null that is too small to show its tail: measured on phantoms of brains and
 # heads and on nine scans of three people, see benchmarks/README.md.
 _DEFAULT_PERSON = {Level.VOXEL: 0.95, Level.FEATURE: 0.95, Level.SEGMENTATION: 0.75}
@@ -143,7 +143,8 @@ def _choose(
     z_copies = np.arctanh(np.clip(copies, -_LIMIT, _LIMIT))
     low = float(np.quantile(z_copies, 0.02)) if len(z_copies) else None
     # A scan that lies there twice under two patients' names is no null.
-    genuine = z[0] if low is None else z[0][z[0] < low]
+    usual = float(np.median(z_copies)) if len(z_copies) else np.inf
+    genuine = z[0][z[0] < usual]
     if calibrated and len(genuine):
         middle = float(np.median(genuine))
         spread = 1.4826 * float(np.median(np.abs(genuine - middle)))
@@ -155,7 +156,7 @@ def _choose(
             f"the package's default, because {len(null)} real volumes with another patient to compare "
             f"with are fewer than {decide.MIN_NULL}"
         )
-    tail = max([person, *(z[1] if low is None else z[1][z[1] < low])])
+    tail = max([person, *z[1][z[1] < usual]])
     if len(repeats):
         words += f", {len(repeats)} pairs of scans of one patient"
     threshold = tail

@@ -27,7 +27,7 @@ _OUT = flags.DEFINE_string(
 _MODALITY = flags.DEFINE_enum(
     "modality",
     "other",
-    ["ct", "angiography", "other"],
+    ["mr", "ct", "angiography", "other"],
     "how label maps are made where none are given: tissues of brain MR, thresholds of head CT in "
     "Hounsfield units, bright vessels; other makes none",
 )
@@ -86,7 +86,8 @@ def main(argv: Sequence[str]) -> int:
     """
     del argv
     # Imported here so that --help and a wrong flag answer at once.
-    from deepssim_jax.audit.replicas import LevelFiles, ReplicaSettings, replicas
+    from deepssim_jax.audit.replica_settings import ReplicaSettings
+    from deepssim_jax.audit.replicas import LevelFiles, replicas
     from deepssim_jax.audit.result import Verdict
     from deepssim_jax.data.manifest import Role
     from deepssim_jax.scoring.volume_match import Alignment

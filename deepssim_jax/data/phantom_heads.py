@@ -59,7 +59,7 @@ def _skull(key: Array, n: int, size: tuple[int, ...]) -> tuple[Array, list[Array
     z, y, x = (
         axis + 0.035 * _field(k, n, size, 4) for axis, k in zip(_axes(size), keys[:3], strict=True)
     )
-    radii = jnp.array([0.84, 0.9, 0.7]) * (
+    radii = jnp.array([[0.84, 0.9, 0.7]]) * (
         1 + 0.04 * jnp.clip(jax.random.normal(keys[3], (n, 3)), -2, 2)
     )
     lead = (slice(None), None, None, None)

@@ -19,7 +19,7 @@ from deepssim_jax.data.manifest import Manifest
 from deepssim_jax.data.whole_volume import Content, VolumeSettings
 from deepssim_jax.files import write_array
 from deepssim_jax.nn.volume_embedding import SLICES
-from deepssim_jax.ops import head_labels
+from deepssim_jax.ops import head_labels, tissue
 from deepssim_jax.scoring.match import Progress
 from deepssim_jax.scoring.volume_search import VolumeSide, occupancy_of
 
@@ -30,6 +30,7 @@ _RECIPE = 1  # of the segmentations made here; a new one makes old files useless
 class Modality(enum.StrEnum):
     """What the volumes are, which decides how they are segmented where no label maps are given."""
 
+    MR = "mr"
     CT = "ct"
     ANGIOGRAPHY = "angiography"
     OTHER = "other"
@@ -48,13 +49,19 @@ class Modality(enum.StrEnum):
     @property
     def label_names(self) -> tuple[str, ...]:
         """What label 1, 2, ... of the segmentation made here are; empty if none is made."""
-        names = {Modality.CT: head_labels.CT_NAMES, Modality.ANGIOGRAPHY: head_labels.VESSEL_NAMES}
+        names = {
+            Modality.MR: tissue.NAMES,
+            Modality.CT: head_labels.CT_NAMES,
+            Modality.ANGIOGRAPHY: head_labels.VESSEL_NAMES,
+        }
         return names.get(self, ())
 
     def segment(self, stored: np.ndarray, settings: VolumeSettings) -> np.ndarray:
         """Label maps uint8 of stored volumes [n, d, h, w]."""
         if self is Modality.CT:
             return head_labels.ct_labels(settings.values(stored))
+        if self is Modality.MR:
+            return tissue.tissue_labels(stored)
         assert self is Modality.ANGIOGRAPHY
         return head_labels.vessel_labels(stored)
 

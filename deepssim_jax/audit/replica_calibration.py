@@ -28,6 +28,7 @@ from deepssim_jax.scoring.volume_search import Level, VolumeSide
 from deepssim_jax.scoring.volume_sides import Embed, occupancies
 
 MAX_NULL, MAX_PLANTED, MAX_REPEATS = 64, 24, 200
+SAMPLES = (MAX_NULL, MAX_PLANTED, MAX_REPEATS)
 # What stands in for a null that is too small to show its tail: measured on phantoms of brains and
 # heads and on nine scans of three people, see benchmarks/README.md.
 _DEFAULT_PERSON = {Level.VOXEL: 0.95, Level.FEATURE: 0.95, Level.SEGMENTATION: 0.75}

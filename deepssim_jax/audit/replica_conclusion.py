@@ -54,8 +54,8 @@ def conclude(
         for level, rows in best.items():
             row = rows[query]
             reference, score = int(row["reference"]), float(row[DECIDING[level]])
-            if reference < 0:
-                continue
+            if reference < 0 or np.isnan(score):
+                continue  # there is no other volume, or no label map
             levels[level] = LevelMatch(
                 real_id=real.image_ids[reference],
                 subject_id=real.subject_ids[reference],
@@ -114,7 +114,8 @@ def conclude(
             Exclusion(role.value, item.image_id, item.reason)
             for role, images in stores.items()
             for item in images.rejected
-        ),
+        )
+        + _without_labels(sides, stores),
         notes=replica_outputs.notes(settings.alignment, tuple(best), names),
         settings={
             "size": settings.size,
@@ -129,6 +130,19 @@ def conclude(
         },
         versions=found_versions,
     )
+
+
+def _without_labels(
+    sides: Mapping[Role, VolumeSide], stores: Mapping[Role, ImageStore]
+) -> tuple[Exclusion, ...]:
+    """Volumes that take no part in the segmentation level, where there is one."""
+    reason = "has no label map, or an empty one: not compared at the segmentation level"
+    out = []
+    for role, side in sides.items():
+        if side.occupancy is not None:
+            empty = np.flatnonzero(~side.occupancy.any(1))
+            out += [Exclusion(role.value, stores[role].image_ids[row], reason) for row in empty]
+    return tuple(out)
 
 
 def together(

@@ -296,7 +296,7 @@ def _roc(result: ReplicaResult) -> Markup:
     side, left, top = 240, 44, 10
     styles = dict(zip(Level, ("sr", "rr", "sh"), strict=True))
     parts = [
-        f'<svg viewBox="0 0 {side + left + 10} {side + 52}" role="img" class="figure roc" '
+        f'<svg viewBox="0 0 {side + left + 30} {side + 52}" role="img" class="figure roc" '
         'aria-label="Receiver operating characteristic">'
     ]
     for share in (0.0, 0.5, 1.0):

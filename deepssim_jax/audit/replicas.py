@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from deepssim_jax.audit import outputs, replica_outputs
-from deepssim_jax.audit.replica_calibration import calibrate_levels
+from deepssim_jax.audit.replica_calibration import SAMPLES, calibrate_levels
 from deepssim_jax.audit.replica_conclusion import conclude
 from deepssim_jax.audit.replica_result import ReplicaResult
 from deepssim_jax.audit.replica_settings import ReplicaSettings
@@ -29,7 +29,7 @@ from deepssim_jax.nn import encoder as encoders
 from deepssim_jax.nn.volume_embedding import embed_volumes
 from deepssim_jax.scoring import ratings
 from deepssim_jax.scoring.match import Progress
-from deepssim_jax.scoring.volume_match import MatchSettings, match_volumes
+from deepssim_jax.scoring.volume_match import GRID, MatchSettings, match_volumes
 from deepssim_jax.scoring.volume_search import VolumeSide
 from deepssim_jax.scoring.volume_sides import Embed, LevelSources, build_volume_side
 
@@ -154,7 +154,7 @@ def replicas(
         raise InputError(_SAME)
     found_versions = outputs.versions(settings.encoder)
     how = [settings.size, settings.spacing, settings.modality, settings.alignment]
-    how += [settings.candidates, found_versions, _hashes(files)]
+    how += [settings.candidates, found_versions, _hashes(files), repr(GRID), SAMPLES]
 
     def journal(what: str, *others: object) -> Path:
         digest = hashlib.sha256(json.dumps([what, how, *others]).encode()).hexdigest()

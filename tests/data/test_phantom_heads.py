@@ -32,17 +32,17 @@ def test_people_differ_and_keep_their_heads(heads: dict[str, Heads], kind: str) 
 
 def test_ct_is_in_hounsfield_units(heads: dict[str, Heads]) -> None:
     volumes, labels = np.asarray(heads["ct"].volumes), np.asarray(heads["ct"].labels)
-    means = {name: volumes[labels == i].mean() for i, name in enumerate(CT_LABELS)}
-    assert 20 < means["brain"] < 45 < means["haemorrhage"] < 80 < 400 < means["bone"]
+    usual = {name: np.median(volumes[labels == i]) for i, name in enumerate(CT_LABELS)}
+    assert 20 < usual["brain"] < 45 < usual["haemorrhage"] < 80 < 400 < usual["bone"]
     assert volumes[:, 0, 0, 0].max() < -900
 
 
 def test_thresholds_find_what_was_drawn(heads: dict[str, Heads]) -> None:
     """Brain and bone at the rim of a voxel are anybody's; blood is whole or, where tiny, missed."""
     truth, found = np.asarray(heads["ct"].labels), ct_labels(np.asarray(heads["ct"].volumes))
-    for label, least in ((1, 0.85), (3, 0.8)):
-        both = 2 * ((truth == label) & (found == label)).sum()
-        assert both / ((truth == label).sum() + (found == label).sum()) > least, CT_LABELS[label]
+    both = 2 * ((truth == 1) & (found == 1)).sum()
+    assert both / ((truth == 1).sum() + (found == 1).sum()) > 0.85
+    assert (found[truth == 3] == 3).mean() > 0.95
     large = max(range(4), key=lambda i: (truth[i] == 2).sum())
     both = 2 * ((truth[large] == 2) & (found[large] == 2)).sum()
     assert both / ((truth[large] == 2).sum() + (found[large] == 2).sum()) > 0.7

@@ -67,6 +67,6 @@ def replicas_voxel(scale: float) -> Case:
         best = best_by_level(ours(), queries)[Level.VOXEL]
         assert all(best["reference"][row] == copied[row] for row in copied)
         rest = np.setdiff1d(np.arange(queries), list(copied))
-        assert best["ncc"][list(copied)].min() > best["ncc"][rest].max()
+        assert best["body_ncc"][list(copied)].min() > best["body_ncc"][rest].max()
 
     return Case("replicas_voxel", "pairs", queries * references, ours, check)

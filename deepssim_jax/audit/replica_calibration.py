@@ -33,6 +33,8 @@ SAMPLES = (MAX_NULL, MAX_PLANTED, MAX_REPEATS)
 # heads and on nine scans of three people, see benchmarks/README.md.
 _DEFAULT_PERSON = {Level.VOXEL: 0.95, Level.FEATURE: 0.95, Level.SEGMENTATION: 0.75}
 _NULL_TAIL, _STEP, _LIMIT = 3.5, 0.5, 1 - 1e-6
+_SAME_FILE = float(np.arctanh(0.9999))
+_ABOVE = 1e-4  # of Fisher's z: what equals the highest of a null is none of the replicas
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +145,7 @@ def _choose(
     copies = np.concatenate([np.zeros(0), *chosen])
     z_copies = np.arctanh(np.clip(copies, -_LIMIT, _LIMIT))
     low = float(np.quantile(z_copies, 0.02)) if len(z_copies) else None
-    # A scan that lies there twice under two patients' names is no null.
+    # A scan that lies there twice, under two patients' names or one's, is no null.
     usual = float(np.median(z_copies)) if len(z_copies) else np.inf
     genuine = z[0][z[0] < usual]
     if calibrated and len(genuine):
@@ -157,10 +159,10 @@ def _choose(
             f"the package's default, because {len(null)} real volumes with another patient to compare "
             f"with are fewer than {decide.MIN_NULL}"
         )
-    tail = max([person, *z[1][z[1] < usual]])
+    tail = max([person, *z[1][z[1] < _SAME_FILE]])
     if len(repeats):
         words += f", {len(repeats)} pairs of scans of one patient"
-    threshold = tail
+    threshold = tail + _ABOVE
     if low is not None and low > tail:
         threshold = tail + _STEP * (low - tail)
         words += f" and {len(copies)} replicas planted in memory"

@@ -32,6 +32,7 @@ KIND_WORDS = {
     Kind.DIFFERENT: "different",
 }
 MEASURE_WORDS = {
+    "body_ncc": "correlation in the body",
     "ncc": "correlation (NCC)",
     "ssim": "SSIM 3D",
     "mutual_information": "mutual information",

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepssim_jax.ops.intensity import rescale01, zscore
+from deepssim_jax.ops.resample import gaussian_blur
 from deepssim_jax.ops.ssim import ssim
 from deepssim_jax.typing import Array, Scores, Volumes
 
@@ -21,9 +22,11 @@ BINS = 32
 # Equal volumes have no error, and an infinite ratio helps nobody.
 MAX_PSNR = 100.0
 _SPACE = (1, 2, 3)
+_SMOOTH, _BODY = 0.7, 32  # voxels; the blur that tells the body is this part of the longest side
 
 # Every measure, and whether more of it means more alike.
 MEASURES = {
+    "body_ncc": True,
     "ncc": True,
     "ssim": True,
     "mutual_information": True,
@@ -38,10 +41,13 @@ MEASURES = {
 class VolumeSimilarity:
     """Of n pairs, float32 [n] each.
 
-    `ncc` is Pearson's correlation; `ssim` in 3D (`ops.ssim`) of z-scored volumes;
-    `mutual_information` in nats; `psnr` in dB; `rmse` and `mae` in [0, 1].
+    `body_ncc` is Pearson's correlation inside the body, of lightly smoothed volumes: an empty
+    background agrees with any other, and noise with none. The body is what lies above the mean of the
+    blurred `fixed`. `ncc` is Pearson's correlation of all voxels; `ssim` in 3D (`ops.ssim`) of z-scored
+    volumes; `mutual_information` in nats; `psnr` in dB; `rmse` and `mae` in [0, 1].
     """
 
+    body_ncc: Scores
     ncc: Scores
     ssim: Scores
     mutual_information: Scores
@@ -71,6 +77,7 @@ def volume_similarity(moving: Volumes, fixed: Volumes) -> VolumeSimilarity:
     rmse = jnp.sqrt((difference**2).mean(_SPACE))
     x, y = (zscore(v, spatial_dims=3) for v in (moving, fixed))
     return VolumeSimilarity(
+        body_ncc=_in_body(x, y),
         ncc=jnp.clip((x * y).mean(_SPACE), -1.0, 1.0),
         ssim=ssim(y, x, data_range="first", spatial_dims=3, reduction="none"),
         mutual_information=_mutual_information(a, b),
@@ -78,6 +85,18 @@ def volume_similarity(moving: Volumes, fixed: Volumes) -> VolumeSimilarity:
         rmse=rmse,
         mae=jnp.abs(difference).mean(_SPACE),
     )
+
+
+def _in_body(x: Array, y: Array) -> Array:
+    """[n] correlation of z-scored volumes where the second one's body is."""
+    wide = max(y.shape[1:]) / _BODY
+    far = gaussian_blur(y, wide, radius=int(3 * wide + 0.5), spatial_dims=3)
+    body = (far > 0).astype(jnp.float32)
+    count = jnp.maximum(body.sum(_SPACE, keepdims=True), 1.0)
+    fine = [gaussian_blur(v, _SMOOTH, radius=3, spatial_dims=3) for v in (x, y)]
+    a, b = ((v - (v * body).sum(_SPACE, keepdims=True) / count) * body for v in fine)
+    norm = jnp.sqrt((a * a).sum(_SPACE) * (b * b).sum(_SPACE))
+    return jnp.clip((a * b).sum(_SPACE) / jnp.maximum(norm, 1e-9), -1.0, 1.0)
 
 
 def _mutual_information(a: Array, b: Array) -> Array:

@@ -87,9 +87,9 @@ def test_ratings_are_judged_on_other_volumes(found: ds.ReplicaResult) -> None:
     assert 0.7 < rated.kappa < 0.9
     assert rated.agreement == pytest.approx(0.9)
     by_name = {m.measure: m for m in rated.measures}
-    assert by_name["ncc"].cross_validated.value == 1.0
+    assert by_name["body_ncc"].cross_validated.value == 1.0
     assert by_name["dice"].cross_validated.value >= 0.8
-    assert len(rated.measures) == 12  # eleven, and the choice among them
+    assert len(rated.measures) == 13  # twelve, and the choice among them
 
 
 def test_the_files_say_what_the_result_says(found: ds.ReplicaResult, folders: Path) -> None:

@@ -27,6 +27,12 @@ def test_equals_independent_computations() -> None:
         assert float(found.ncc[i]) == pytest.approx(
             np.corrcoef(x.ravel(), y.ravel())[0, 1], abs=1e-5
         )
+        blurred = ndimage.gaussian_filter(
+            (y - y.mean()) / y.std(), 24 / 32, mode="nearest", radius=2
+        )
+        body = blurred > 0
+        inside = [ndimage.gaussian_filter(z, 0.7, mode="nearest", radius=3)[body] for z in (x, y)]
+        assert float(found.body_ncc[i]) == pytest.approx(np.corrcoef(*inside)[0, 1], abs=1e-4)
         assert float(found.mae[i]) == pytest.approx(np.abs(u - v).mean(), abs=1e-5)
         assert float(found.rmse[i]) == pytest.approx(np.sqrt(((u - v) ** 2).mean()), abs=1e-5)
         assert float(found.psnr[i]) == pytest.approx(

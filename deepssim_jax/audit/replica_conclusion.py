@@ -96,7 +96,12 @@ def conclude(
                 second_id=real.image_ids[int(row["reference"])],
                 subject_id=real.subject_ids[int(row["query"])] or "",
                 scores=scores,
-                kinds={level: kind_of(score, thresholds[level]) for level, score in scores.items()},
+                kinds={
+                    level: Kind.REPLICA
+                    if kind_of(score, thresholds[level]) is Kind.REPLICA
+                    else Kind.SAME_PERSON
+                    for level, score in scores.items()
+                },
             )
         )
     return ReplicaResult(
@@ -158,7 +163,7 @@ def together(
     kind = Kind.DIFFERENT
     if 2 * votes > len(levels):
         kind = Kind.REPLICA
-    elif 2 * related > len(levels):
+    elif levels and 2 * related >= len(levels):
         kind = Kind.SAME_PERSON
     called = sum(match.kind is Kind.REPLICA for match in levels.values())
     disputed = 0 < called < len(levels) or votes < called

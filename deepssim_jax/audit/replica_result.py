@@ -50,7 +50,8 @@ class VolumeMatch:
     """One synthetic volume: its closest real volume at each level, and what they say together.
 
     `votes` is how many levels call it a replica of one and the same patient; it is a `REPLICA` where
-    they are more than half of the levels. `disputed` if the levels do not agree.
+    they are more than half of the levels, and the `SAME_PERSON` where at least half say that or more.
+    `disputed` if the levels do not agree.
     """
 
     synthetic_id: str
@@ -113,7 +114,10 @@ class ReplicaResult:
 
 @dataclasses.dataclass(frozen=True)
 class Repeat:
-    """Two real scans of one patient, and how alike they are at each level."""
+    """Two real scans of one patient, and how alike they are at each level.
+
+    That they are of one person is known; `kinds` says where they would be taken for replicas.
+    """
 
     first_id: str
     second_id: str

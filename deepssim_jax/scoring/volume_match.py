@@ -234,8 +234,11 @@ def _overlap_into(
         )
         columns = np.stack([getattr(found, name) for name in names], 1)
         part["by_label"][row] = columns
-        for name, value in zip(names, columns.mean(0), strict=True):
-            part[name][row] = value
+        # That neither has a haemorrhage says little about whether they are of one person.
+        held = np.isin(settings.labels, np.union1d(a, b))
+        if held.any():
+            for name, value in zip(names, columns[held].mean(0), strict=True):
+                part[name][row] = value
 
 
 def _aligned(

@@ -39,6 +39,7 @@ CASES = {
     "histogram": "search",
     "aligned": "search",
     "registration": "search",
+    "replicas_voxel": "volumes",
     "augmentation": "network",
     "embedding_nano": "network",
     "embedding_tiny": "network",

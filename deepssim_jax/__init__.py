@@ -15,6 +15,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from deepssim_jax.audit.audit import AuditSettings as AuditSettings
     from deepssim_jax.audit.audit import audit as audit
+    from deepssim_jax.audit.replica_result import ReplicaResult as ReplicaResult
+    from deepssim_jax.audit.replica_settings import ReplicaSettings as ReplicaSettings
+    from deepssim_jax.audit.replicas import LevelFiles as LevelFiles
+    from deepssim_jax.audit.replicas import replicas as replicas
     from deepssim_jax.audit.result import AuditResult as AuditResult
     from deepssim_jax.data.manifest import InputError as InputError
     from deepssim_jax.nn.encoder import Encoder as Encoder
@@ -49,8 +53,11 @@ _HOMES = {
     "MotionModel": "ops.transform",
     "Neighbours": "scoring.pairs",
     "PairExplanation": "nn.explain",
+    "LevelFiles": "audit.replicas",
     "Proportion": "scoring.decide",
     "Registration": "ops.registration",
+    "ReplicaResult": "audit.replica_result",
+    "ReplicaSettings": "audit.replica_settings",
     "RigidGrid": "ops.search_rigid",
     "SearchGrid": "ops.search_grid",
     "VerifiedPairs": "scoring.verify",
@@ -62,6 +69,7 @@ _HOMES = {
     "nearest": "scoring.pairs",
     "nearest_aligned": "scoring.aligned",
     "register": "ops.registration",
+    "replicas": "audit.replicas",
     "ssim": "ops.ssim",
     "ssim_matrix": "ops.ssim",
     "verify_pairs": "scoring.verify",

@@ -16,6 +16,8 @@ SERIES = {
     "real_to_real": ("real with other patients' real", "rr"),
     "holdout_to_real": ("held-out with real", "hr"),
     "synthetic_to_holdout": ("synthetic with held-out", "sh"),
+    "same_patient": ("two scans of one patient", "hr"),
+    "planted": ("planted replicas with their originals", "sh"),
     "synthetic_to_real": ("synthetic with real", "sr"),
 }
 _WIDTH, _HEIGHT = 640, 300
@@ -30,14 +32,22 @@ def _z(score: np.ndarray) -> np.ndarray:
     return np.arctanh(np.clip(score, -0.999, 0.99995))
 
 
-def histogram(distributions: Mapping[str, np.ndarray], thresholds: Thresholds) -> Markup:
+def histogram(
+    distributions: Mapping[str, np.ndarray],
+    thresholds: Thresholds | Mapping[str, float],
+    *,
+    words: str = "verified score of the best match",
+) -> Markup:
     """Shares of images by the score of their best match, one stepped line a series.
 
     The axis is Fisher's z, labelled by the score: that is where differences near 1 can be seen.
-    It spans all values, so that no extreme hides.
+    It spans all values, so that no extreme hides. `thresholds` are two marks, the lower one first,
+    and `words` name the score.
     """
     shown = {n: _z(v[v > -1]) for n, v in distributions.items() if n in SERIES and len(v)}
-    marks = _z(np.array([thresholds.near, thresholds.exact]))
+    if isinstance(thresholds, Thresholds):
+        thresholds = {"near": thresholds.near, "exact": thresholds.exact}
+    names, marks = tuple(thresholds), _z(np.array(list(thresholds.values())))
     everything = np.concatenate([*shown.values(), marks])
     low, high = float(everything.min()) - 0.05, float(everything.max()) + 0.1
     room = (float(marks.max()) - low) / (1 - _WORD / (_WIDTH - _LEFT - _RIGHT))
@@ -74,8 +84,7 @@ def histogram(distributions: Mapping[str, np.ndarray], thresholds: Thresholds) -
         )
     parts.append(
         f'<line class="axis" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(0):.1f}" y2="{y(0):.1f}"/>'
-        f'<text x="{(_LEFT + _WIDTH) / 2:.0f}" y="{_HEIGHT - 8}" text-anchor="middle">verified score '
-        "of the best match</text>"
+        f'<text x="{(_LEFT + _WIDTH) / 2:.0f}" y="{_HEIGHT - 8}" text-anchor="middle">{words}</text>'
     )
     for name in SERIES:
         if name not in shares:
@@ -85,10 +94,7 @@ def histogram(distributions: Mapping[str, np.ndarray], thresholds: Thresholds) -
             points += [f"{x(left):.1f},{y(share):.1f}", f"{x(right):.1f},{y(share):.1f}"]
         points.append(f"{x(edges[-1]):.1f},{y(0):.1f}")
         parts.append(f'<polyline class="series {SERIES[name][1]}" points="{" ".join(points)}"/>')
-    for word, place, anchor, shift in (
-        ("near", float(marks[0]), "end", -5),
-        ("exact", float(marks[1]), "start", 5),
-    ):
+    for word, place, anchor, shift in zip(names, marks.tolist(), ("end", "start"), (-5, 5)):
         parts.append(
             f'<line class="mark" x1="{x(place):.1f}" x2="{x(place):.1f}" y1="{_TOP - 14}" '
             f'y2="{y(0):.1f}"/><text class="mark" x="{x(place) + shift:.1f}" y="{_TOP - 6}" '

@@ -68,10 +68,9 @@ def transformation(match: Match) -> str:
     return ", ".join(parts) or "in place"
 
 
-def _render(
-    result: AuditResult, gallery: Sequence[GalleryItem], *, share: bool, salt: bytes
-) -> str:
-    environment = jinja2.Environment(
+def environment() -> jinja2.Environment:
+    """Where templates come from: everything that they print is escaped."""
+    return jinja2.Environment(
         loader=jinja2.PackageLoader("deepssim_jax.audit"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -79,6 +78,10 @@ def _render(
         lstrip_blocks=True,
     )
 
+
+def _render(
+    result: AuditResult, gallery: Sequence[GalleryItem], *, share: bool, salt: bytes
+) -> str:
     def alias(identifier: str) -> str:
         if not share:
             return identifier
@@ -93,23 +96,29 @@ def _render(
     excluded = collections.Counter(
         (item.role, item.reason if not share else "could not be read") for item in result.exclusions
     )
-    return environment.get_template("report.html.jinja").render(
-        result=result,
-        share=share,
-        gallery=[] if share else [_picture(item) for item in gallery],
-        more=max(0, result.copy_rate.count - len(gallery)),
-        verdict=WORDS[result.verdict].capitalize(),
-        figure=figures.histogram(result.distributions, result.thresholds) if not share else None,
-        legend=figures.legend(result.distributions),
-        headline=_headline(result, share=share),
-        reasons=result.reasons_to_share if share else result.reasons,
-        classes=_class_counts(result, share=share),
-        people="patients" if result.subjects_known else "real images",
-        copied=rows[:_MOST_COPIED],
-        copied_more=max(0, len(rows) - _MOST_COPIED),
-        excluded=sorted((role, reason, count) for (role, reason), count in excluded.items()),
-        proportion=_proportion_text(share),
-        count=_count_text(share),
+    return (
+        environment()
+        .get_template("report.html.jinja")
+        .render(
+            result=result,
+            share=share,
+            gallery=[] if share else [_picture(item) for item in gallery],
+            more=max(0, result.copy_rate.count - len(gallery)),
+            verdict=WORDS[result.verdict].capitalize(),
+            figure=figures.histogram(result.distributions, result.thresholds)
+            if not share
+            else None,
+            legend=figures.legend(result.distributions),
+            headline=_headline(result, share=share),
+            reasons=result.reasons_to_share if share else result.reasons,
+            classes=_class_counts(result, share=share),
+            people="patients" if result.subjects_known else "real images",
+            copied=rows[:_MOST_COPIED],
+            copied_more=max(0, len(rows) - _MOST_COPIED),
+            excluded=sorted((role, reason, count) for (role, reason), count in excluded.items()),
+            proportion=proportion_text(share),
+            count=_count_text(share),
+        )
     )
 
 
@@ -129,7 +138,9 @@ def _class_counts(result: AuditResult, *, share: bool) -> tuple[str, str]:
     return f"{exact:,}", f"{near:,}"
 
 
-def _proportion_text(share: bool) -> Callable[[Proportion], str]:
+def proportion_text(share: bool) -> Callable[[Proportion], str]:
+    """How proportions are written; `share` suppresses those that could point to a person."""
+
     def text(p: Proportion) -> str:
         bounds = f"{p.level:.0%} interval {_percent(p.low)} to {_percent(p.high)}"
         if share and (0 < p.count < SMALL or 0 < p.total - p.count < SMALL):
@@ -168,15 +179,16 @@ def _picture(item: GalleryItem) -> dict[str, object]:
     return {
         "match": item.match,
         "words": transformation(item.match),
-        "real": _data_uri(item.real),
-        "aligned": _data_uri(item.aligned),
-        "difference": _data_uri(item.difference),
-        "heat": [_data_uri(image) for image in item.heat],
+        "real": data_uri(item.real),
+        "aligned": data_uri(item.aligned),
+        "difference": data_uri(item.difference),
+        "heat": [data_uri(image) for image in item.heat],
         "exact": item.match.label.value == "exact_duplicate",
     }
 
 
-def _data_uri(image: np.ndarray) -> str:
+def data_uri(image: np.ndarray) -> str:
+    """A uint8 image as PNG for the `src` of a picture."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

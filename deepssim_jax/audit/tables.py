@@ -56,7 +56,8 @@ def write_csv(path: Path, matches: Sequence[Match], *, ranked: bool) -> None:
     write_bytes(path, text.getvalue().encode())
 
 
-def _proportion(value: Proportion | None) -> dict[str, object] | None:
+def proportion(value: Proportion | None) -> dict[str, object] | None:
+    """A proportion as JSON."""
     if value is None:
         return None
     return {
@@ -82,14 +83,14 @@ def write_summary(path: Path, result: AuditResult, files: dict[str, str]) -> Non
             "origin": thresholds.origin,
             "null_count": thresholds.null_count,
             "null_max": round(thresholds.null_max, 6),
-            "false_rate": _proportion(thresholds.false_rate),
-            "planted_recall": _proportion(thresholds.planted_recall),
-            "planted_near_recall": _proportion(thresholds.planted_near_recall),
+            "false_rate": proportion(thresholds.false_rate),
+            "planted_recall": proportion(thresholds.planted_recall),
+            "planted_near_recall": proportion(thresholds.planted_near_recall),
         },
         "classes": dict(result.classes),
-        "copy_rate": _proportion(result.copy_rate),
-        "holdout_rate": _proportion(result.holdout_rate),
-        "synthetic_to_holdout_rate": _proportion(result.synthetic_to_holdout_rate),
+        "copy_rate": proportion(result.copy_rate),
+        "holdout_rate": proportion(result.holdout_rate),
+        "synthetic_to_holdout_rate": proportion(result.synthetic_to_holdout_rate),
         "subjects": {
             "exposed": result.subjects_exposed,
             "total": result.subjects_total,

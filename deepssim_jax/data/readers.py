@@ -62,8 +62,15 @@ def read_image(record: Record, *, spec: SliceSpec | None, limits: Limits = Limit
     return array
 
 
-def read_volume(record: Record, *, limits: Limits = Limits()) -> tuple[np.ndarray, np.ndarray]:
+def read_volume(
+    record: Record, *, assumed: float | None = None, limits: Limits = Limits()
+) -> tuple[np.ndarray, np.ndarray]:
     """Reads one volume whole.
+
+    Args:
+      record: the file or series.
+      assumed: spacing in mm of files that do not say theirs, such as NumPy's; None refuses them.
+      limits: what is refused.
 
     Returns:
       float32 [d, h, w] and the spacing of its axes in mm [3].
@@ -72,8 +79,12 @@ def read_volume(record: Record, *, limits: Limits = Limits()) -> tuple[np.ndarra
       Unreadable: with the reason, also where its spacing is not known.
     """
     volume, spacing = _read(record, limits)
-    if volume.ndim != 3 or spacing is None:
-        raise Unreadable("is no volume with a known spacing")
+    if volume.ndim != 3:
+        raise Unreadable(f"has {volume.ndim} dimensions, and a volume has 3")
+    if spacing is None:
+        if assumed is None:
+            raise Unreadable("is no volume with a known spacing")
+        spacing = np.full(3, assumed)
     return volume, spacing
 
 

@@ -1,9 +1,10 @@
 """Decoded images on disk, in chunks, read through a memory map.
 
-Contract: a store is a directory of `chunk-00000.npy` (uint16 [m, h, w], the readable images of a
-run of records, in their order) with a `.json` beside each that names them. `decode` makes what is
-missing, the next chunk in threads while the caller works on this one; the directory belongs to
-one fingerprint (settings, files, sizes and times) and one of another is replaced.
+Contract: a store is a directory of `chunk-00000.npy` (uint16 [m, h, w], or [m, d, h, w] of whole
+volumes; the readable images of a run of records, in their order) with a `.json` beside each that
+names them. `decode` makes what is missing, the next chunk in threads while the caller works on this
+one; the directory belongs to one fingerprint (settings, files, sizes and times) and one of another
+is replaced.
 """
 
 import concurrent.futures
@@ -20,6 +21,7 @@ from deepssim_jax.data.manifest import Manifest, Record, Rejected, files_of
 from deepssim_jax.data.preprocess import fit_to_size, quantize
 from deepssim_jax.data.readers import Limits, read_image
 from deepssim_jax.data.volume import SliceSpec, Unreadable
+from deepssim_jax.data.whole_volume import VolumeSettings
 from deepssim_jax.files import write_array, write_bytes
 
 CHUNK = 256
@@ -33,16 +35,32 @@ class InputSettings:
     size: tuple[int, int] = (128, 128)
     slice: str = "axial:0.5"
 
+    @property
+    def chunk(self) -> int:
+        """Records of one chunk."""
+        return CHUNK
+
+    def validate(self) -> None:
+        """Raises ValueError if the slice cannot be meant."""
+        SliceSpec.parse(self.slice)
+
+    def load(self, record: Record) -> np.ndarray:
+        """See `load_one`."""
+        return load_one(record, self)
+
+
+Settings = InputSettings | VolumeSettings
+
 
 @dataclasses.dataclass(frozen=True)
 class Chunk:
-    """The readable images of up to 256 records: uint16 [m, h, w] and their ids."""
+    """The readable images of one run of records: uint16 [m, ...] and their ids."""
 
     images: np.ndarray
     image_ids: tuple[str, ...]
 
 
-def fingerprint(manifest: Manifest, settings: InputSettings) -> str:
+def fingerprint(manifest: Manifest, settings: Settings) -> str:
     """Hash of everything that decides what a store holds; the files' content by size and time."""
     rows: list[object] = [dataclasses.astuple(settings)]
     for record in manifest.records:
@@ -72,20 +90,20 @@ def load_one(record: Record, settings: InputSettings, limits: Limits = Limits())
 
 
 def decode(
-    manifest: Manifest, directory: Path, *, settings: InputSettings, threads: int = 4
+    manifest: Manifest, directory: Path, *, settings: Settings, threads: int = 4
 ) -> Iterator[Chunk]:
     """Decodes every record, chunk by chunk; finished chunks are not decoded again.
 
     Args:
       manifest: the records.
       directory: the store.
-      settings: size and slice.
+      settings: how images are brought into one form.
       threads: decoding threads.
 
     Yields:
       The chunks in order, from memory maps.
     """
-    SliceSpec.parse(settings.slice)
+    settings.validate()
     mark = {"fingerprint": fingerprint(manifest, settings)}
     index = directory / _INDEX
     if directory.exists() and (not index.exists() or _json(index) != mark):
@@ -94,7 +112,7 @@ def decode(
     if not index.exists():
         write_bytes(index, json.dumps(mark).encode())
     records = manifest.records
-    runs = [records[i : i + CHUNK] for i in range(0, len(records), CHUNK)]
+    runs = [records[i : i + settings.chunk] for i in range(0, len(records), settings.chunk)]
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         pending = None
         for number, run in enumerate(runs):
@@ -145,7 +163,7 @@ def _submit(
     directory: Path,
     number: int,
     run: tuple[Record, ...],
-    settings: InputSettings,
+    settings: Settings,
 ) -> _Pending:
     if (directory / f"chunk-{number:05d}.json").exists():
         return _Pending(directory, number, run, None)
@@ -153,9 +171,9 @@ def _submit(
     return _Pending(directory, number, run, futures)
 
 
-def _load(record: Record, settings: InputSettings) -> tuple[np.ndarray | None, str, str | None]:
+def _load(record: Record, settings: Settings) -> tuple[np.ndarray | None, str, str | None]:
     try:
-        return load_one(record, settings), file_hash(record), None
+        return settings.load(record), file_hash(record), None
     except Unreadable as error:
         return None, "", str(error)
     except MemoryError:
@@ -235,7 +253,7 @@ class ImageStore:
         return np.unique(names, return_inverse=True)[1].astype(np.int32)
 
     def take(self, rows: np.ndarray) -> np.ndarray:
-        """uint16 [k, h, w] of the given rows, in their order."""
+        """uint16 [k, ...] of the given rows, in their order."""
         rows = np.asarray(rows)
         which = np.searchsorted(self.starts, rows, side="right") - 1
         return np.stack(

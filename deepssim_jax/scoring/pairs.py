@@ -32,7 +32,6 @@ _BLOCK = 65_536  # queries a journalled block
 _WORKERS = 3  # threads that hand strips to a single device
 _AHEAD = 4  # strips handed to several devices before the first one is waited for
 _REPLICATED_BYTES = 1 << 30  # references that every device holds; more go round a ring
-_RESIDENT_BYTES = 4 << 30  # references on one device at a time
 
 
 class Rows(Protocol):
@@ -273,7 +272,7 @@ class _Work:
         sharding = (parallel.batch_sharding if self.ring else parallel.replicated)(self.mesh)
         count, dim = self.references.shape
         bytes_each = 4 * dim * self.span // (self.mesh.size if self.ring else 1)
-        at_once = max(1, _RESIDENT_BYTES // bytes_each) * self.span
+        at_once = max(1, self.tiling.resident_bytes // bytes_each) * self.span
         for low in range(0, count, at_once):
             pieces = [
                 (offset, self._place(self.references, offset, count, self.span, sharding))

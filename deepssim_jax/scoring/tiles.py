@@ -34,7 +34,8 @@ class Tiling:
 
     `rows` queries meet `tile` references at a time on one device; one call of the program does
     `strips` of such rows and `spans` of such tiles. With `half`, bfloat16 products choose
-    candidates with a proven margin and float32 decides; without, float32 does both.
+    candidates with a proven margin and float32 decides; without, float32 does both. References of at
+    most `resident_bytes` are on one device at a time.
     """
 
     rows: int
@@ -42,6 +43,7 @@ class Tiling:
     strips: int = 1
     spans: int = 1
     half: bool = False
+    resident_bytes: int = 4 << 30
 
     def __post_init__(self) -> None:
         if min(self.rows, self.tile, self.strips, self.spans) < 1:

@@ -1,5 +1,6 @@
 """Exact search against float64 NumPy, whatever the tiles, devices, processes and stops."""
 
+import dataclasses
 import json
 import socket
 import subprocess
@@ -113,9 +114,9 @@ def test_devices_and_tiles_do_not_show(devices: int, ring: bool, tiling: Tiling 
 
 def test_references_that_do_not_fit_come_in_portions(monkeypatch) -> None:
     queries, references = unit(50, 9), unit(487, 10)
-    monkeypatch.setattr(pairs, "_RESIDENT_BYTES", 4 * 24 * 200)
     monkeypatch.setattr(pairs, "_BLOCK", 16)
-    agrees(pairs.nearest(queries, references, k=7, tiling=SMALL), queries, references, 7)
+    small = dataclasses.replace(SMALL, resident_bytes=4 * 24 * 200)
+    agrees(pairs.nearest(queries, references, k=7, tiling=small), queries, references, 7)
 
 
 @pytest.mark.parametrize("ring", [False, True])

@@ -1,0 +1,224 @@
+"""The files of a search for replicas of volumes, and the sentences around its numbers.
+
+Contract: `report.html`, `report_share.html`, `replicas.csv` (a row a synthetic volume), `overlap.csv`
+(a row a volume and label) and, last, `summary.json` with the hashes of the others. All of them are
+bytes that depend on nothing but the result. Only `report_share.html` is made to be given away.
+"""
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from deepssim_jax.audit import replica_report
+from deepssim_jax.audit.conclusion import MAX_UNREADABLE, MIN_RECALL
+from deepssim_jax.audit.replica_result import LevelThresholds, ReplicaResult
+from deepssim_jax.audit.result import Verdict
+from deepssim_jax.audit.tables import cell, proportion
+from deepssim_jax.data.manifest import Role
+from deepssim_jax.data.store import ImageStore
+from deepssim_jax.files import write_bytes
+from deepssim_jax.ops import overlap
+from deepssim_jax.scoring.decide import Proportion
+from deepssim_jax.scoring.ratings import BalancedAccuracy, MeasureRating
+from deepssim_jax.scoring.volume_match import DECIDING, MEASURES, Alignment
+from deepssim_jax.scoring.volume_search import Level, VolumeSide
+
+
+def verdict(
+    counts: Mapping[str, int], rate: Proportion, thresholds: Mapping[Level, LevelThresholds]
+) -> tuple[Verdict, tuple[str, ...]]:
+    """The verdict, and in full sentences why, and what would be needed for a clearer one."""
+    reasons = []
+    if counts["unreadable_real"]:
+        reasons.append("Some real volumes could not be read; replicas of them cannot be detected.")
+    if counts["replicas"]:
+        return Verdict.COPIES_FOUND, tuple(reasons)
+    if not all(t.calibrated for t in thresholds.values()):
+        reasons.append(
+            "No replica was found, but the thresholds could not be calibrated here: they need volumes "
+            "of at least 20 patients."
+        )
+        return Verdict.INCONCLUSIVE, tuple(reasons)
+    found = [t.recall for t in thresholds.values() if t.recall is not None]
+    if not any(r.low >= MIN_RECALL for r in found):
+        reasons.append(
+            "No replica was found, but of those planted into these volumes too few were found for that "
+            "to mean much: replicas could have been missed."
+        )
+        return Verdict.INCONCLUSIVE, tuple(reasons)
+    unread = counts["unreadable_real"]
+    if unread > MAX_UNREADABLE * (counts["real"] + unread):
+        reasons.append(
+            f"More than {MAX_UNREADABLE:.0%} of the real volumes are untested. Repair or remove them."
+        )
+        return Verdict.INCONCLUSIVE, tuple(reasons)
+    reasons.append(
+        f"The share of replicas that a generator like this makes is below {rate.high:.2%} at "
+        f"{rate.level:.0%} confidence."
+    )
+    return Verdict.NONE_FOUND_WITHIN_LIMITS, tuple(reasons)
+
+
+def notes(
+    alignment: Alignment, levels: Sequence[Level], label_names: Sequence[str]
+) -> tuple[str, ...]:
+    """What was looked for and what was not."""
+    moved = {
+        Alignment.RIGID: "Volumes were compared after rigid alignment, left and right mirrored as well: "
+        "turns of up to about 10 degrees, shifts of up to 12 % of the side. Beyond that, and under "
+        "scaling or bending, replicas may be missed.",
+        Alignment.NONE: "Volumes were compared in place. A replica that is turned, moved or mirrored "
+        "is missed; --align=rigid looks for those.",
+    }
+    out = [moved[alignment]]
+    out.append(
+        "Of every synthetic volume the closest real ones by each search were measured; no real volume "
+        "was left out of a search."
+    )
+    if Level.FEATURE not in levels:
+        out.append("There was no feature level.")
+    if Level.SEGMENTATION in levels:
+        out.append(f"The segmentation level compares {', '.join(label_names)}.")
+    else:
+        out.append(
+            "There was no segmentation level: give label maps (--segmentations_real, "
+            "--segmentations_synthetic) or a --modality that label maps can be made for."
+        )
+    out.append("Copies of a part of a volume were not looked for.")
+    return tuple(out)
+
+
+def write_all(
+    result: ReplicaResult,
+    out: Path,
+    *,
+    sides: Mapping[Role, VolumeSide],
+    stores: Mapping[Role, ImageStore],
+    contrast: Callable[[np.ndarray], np.ndarray],
+    alignment: Alignment,
+) -> None:
+    """Writes every file into `out`.
+
+    Args:
+      result: what was found.
+      out: directory.
+      sides: the volumes, for the pictures.
+      stores: their ids and hashes.
+      contrast: brings volumes to the intensities that are shown.
+      alignment: how pairs are shown.
+    """
+    write_bytes(out / "replicas.csv", _replicas_csv(result))
+    write_bytes(out / "overlap.csv", _overlap_csv(result))
+    # Secret, and yet the same in every run: made from the real files.
+    salt = hashlib.sha256("".join(stores[Role.REAL].sha256).encode()).digest()
+    gallery = replica_report.build_gallery(
+        result, sides=sides, stores=stores, contrast=contrast, alignment=alignment
+    )
+    replica_report.write_reports(result, gallery, out, salt=salt)
+    names = ("overlap.csv", "replicas.csv", "report.html", "report_share.html")
+    files = {name: hashlib.sha256((out / name).read_bytes()).hexdigest() for name in names}
+    text = json.dumps(_summary(result, files), indent=2, sort_keys=True, allow_nan=False)
+    write_bytes(out / "summary.json", (text + "\n").encode())
+
+
+def _csv(rows: Sequence[Sequence[object]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([[cell(x) for x in row] for row in rows])
+    return text.getvalue().encode()
+
+
+def _replicas_csv(result: ReplicaResult) -> bytes:
+    levels = list(result.thresholds)
+    about = ("real_id", "subject_id", "kind", "mirrored", "rotation_deg", "shift_mm")
+    head = ["synthetic_id", "kind", "votes", "disputed"]
+    for level in levels:
+        head += [f"{level}_{name}" for name in (*about, *MEASURES[level])]
+    rows: list[list[object]] = [list(head)]
+    for match in result.matches:
+        row: list[object] = [match.synthetic_id, match.kind.value, match.votes, int(match.disputed)]
+        for level in levels:
+            found = match.levels.get(level)
+            if found is None:
+                row += [None] * (len(about) + len(MEASURES[level]))
+                continue
+            row += [found.real_id, found.subject_id, found.kind.value, int(found.mirrored)]
+            row += [found.rotation_deg, found.shift_mm, *found.measures.values()]
+        rows.append(row)
+    return _csv(rows)
+
+
+def _overlap_csv(result: ReplicaResult) -> bytes:
+    rows: list[list[object]] = [["synthetic_id", "real_id", "label", *overlap.MEASURES]]
+    if result.overlap_by_label is not None:
+        for match, table in zip(result.matches, result.overlap_by_label, strict=True):
+            found = match.levels.get(Level.SEGMENTATION)
+            for name, values in zip(result.label_names, table, strict=True):
+                if found is not None:
+                    rows.append([match.synthetic_id, found.real_id, name, *map(float, values)])
+    return _csv(rows)
+
+
+def _rating(rating: MeasureRating) -> dict[str, object]:
+    def figures(x: BalancedAccuracy) -> dict[str, object]:
+        return {
+            "value": round(x.value, 6),
+            "low": round(x.low, 6),
+            "high": round(x.high, 6),
+            "sensitivity": proportion(x.sensitivity),
+            "specificity": proportion(x.specificity),
+        }
+
+    return {
+        "level": rating.level,
+        "measure": rating.measure,
+        "threshold": round(rating.threshold, 6),
+        "auc": round(rating.auc, 6),
+        "balanced_accuracy_in_sample": figures(rating.in_sample),
+        "balanced_accuracy_cross_validated": figures(rating.cross_validated),
+    }
+
+
+def _summary(result: ReplicaResult, files: dict[str, str]) -> dict[str, object]:
+    rated = result.ratings
+    return {
+        "verdict": result.verdict.value,
+        "reasons": list(result.reasons),
+        "counts": dict(result.counts),
+        "replica_rate": proportion(result.rate),
+        "levels": {
+            level.value: {
+                "measure": DECIDING[level],
+                "replica": round(t.replica, 6),
+                "same_person": round(t.same_person, 6),
+                "origin": t.origin,
+                "calibrated": t.calibrated,
+                "false_rate": proportion(t.false_rate),
+                "planted_recall": proportion(t.recall),
+                "kinds": replica_report.kinds_at(result, level),
+            }
+            for level, t in result.thresholds.items()
+        },
+        "repeats": [
+            {kind.value: n for kind, n in replica_report.repeat_kinds(result, level).items()}
+            | {"level": level.value}
+            for level in result.thresholds
+            if result.repeats
+        ],
+        "ratings": rated
+        and {
+            "raters": rated.raters,
+            "rated": rated.rated,
+            "replicas": rated.replicas,
+            "fleiss_kappa": None if rated.kappa is None else round(rated.kappa, 6),
+            "all_agree": round(rated.agreement, 6),
+            "measures": [_rating(m) for m in rated.measures],
+        },
+        "settings": dict(result.settings),
+        "versions": dict(result.versions),
+        "files": files,
+    }

@@ -1,0 +1,334 @@
+"""The report on volumes, in two editions; the contract is that of `audit.report`.
+
+The pictures are mid-slices in three planes: axial, coronal and sagittal, from top to bottom.
+"""
+
+import collections
+import dataclasses
+import hashlib
+import hmac
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from markupsafe import Markup
+
+from deepssim_jax.audit import figures, report
+from deepssim_jax.audit.conclusion import SMALL, suppressed
+from deepssim_jax.audit.console import WORDS
+from deepssim_jax.audit.replica_result import Kind, ReplicaResult, VolumeMatch
+from deepssim_jax.data.manifest import Role
+from deepssim_jax.data.store import ImageStore
+from deepssim_jax.files import write_bytes
+from deepssim_jax.scoring.decide import Proportion
+from deepssim_jax.scoring.volume_match import DECIDING, Alignment, aligned_for_display
+from deepssim_jax.scoring.volume_search import Level, VolumeSide
+
+MAX_PAIRS = 24
+_MAX_LISTED = 200
+KIND_WORDS = {
+    Kind.REPLICA: "replica",
+    Kind.SAME_PERSON: "same person",
+    Kind.DIFFERENT: "different",
+}
+MEASURE_WORDS = {
+    "body_ncc": "correlation in the body",
+    "ncc": "correlation (NCC)",
+    "ssim": "SSIM 3D",
+    "mutual_information": "mutual information",
+    "psnr": "PSNR",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "cosine": "cosine",
+    "dice": "Dice",
+    "hausdorff95": "Hausdorff 95 %",
+    "volume_difference": "volume difference",
+    "centre_distance": "centre distance",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A pair to look at: uint8 [3 s, s] each, three planes below each other; intensities alike."""
+
+    match: VolumeMatch
+    level: Level
+    real: np.ndarray
+    synthetic: np.ndarray
+    difference: np.ndarray
+
+
+def kinds_at(result: ReplicaResult, level: Level) -> dict[str, int]:
+    """How many synthetic volumes one level calls what."""
+    found = [m.levels[level].kind for m in result.matches if level in m.levels]
+    return {kind.value: found.count(kind) for kind in Kind}
+
+
+def repeat_kinds(result: ReplicaResult, level: Level) -> dict[Kind, int]:
+    """What one level calls the pairs of scans of one patient."""
+    found = [r.kinds[level] for r in result.repeats if level in r.kinds]
+    return {kind: found.count(kind) for kind in Kind}
+
+
+def shown_level(match: VolumeMatch) -> Level:
+    """The level whose closest volume stands for a match: the first that says the most."""
+    order = list(Kind)
+    return min(match.levels, key=lambda level: order.index(match.levels[level].kind))
+
+
+def build_gallery(
+    result: ReplicaResult,
+    *,
+    sides: Mapping[Role, VolumeSide],
+    stores: Mapping[Role, ImageStore],
+    contrast: Callable[[np.ndarray], np.ndarray],
+    alignment: Alignment,
+) -> list[Picture]:
+    """Pictures of replicas and of what is disputed, surest first; without any, the closest pairs."""
+    matches = _flagged(result) or [m for m in result.matches if m.levels]
+    matches.sort(key=lambda m: (-m.votes, -m.levels[shown_level(m)].score, m.synthetic_id))
+    rows = {role: {name: i for i, name in enumerate(s.image_ids)} for role, s in stores.items()}
+    out = []
+    for match in matches[:MAX_PAIRS]:
+        level = shown_level(match)
+        moving = sides[Role.SYNTHETIC].take(np.array([rows[Role.SYNTHETIC][match.synthetic_id]]))
+        fixed = sides[Role.REAL].take(np.array([rows[Role.REAL][match.levels[level].real_id]]))
+        aligned = aligned_for_display(moving, fixed, alignment=alignment)
+        planes = [_planes(contrast(np.asarray(x, np.float32))[0]) for x in (fixed, aligned)]
+        # Each scaled by itself: a generator's unit is its own.
+        real, synthetic = (_unit(x) for x in planes)
+        difference = np.clip(0.5 + (synthetic - real), 0, 1)
+        pictures = [np.round(x * 255).astype(np.uint8) for x in (real, synthetic, difference)]
+        out.append(Picture(match, level, *pictures))
+    return out
+
+
+def _planes(volume: np.ndarray) -> np.ndarray:
+    """The middle slices, head up, padded to one width and put below each other."""
+    middle = [side // 2 for side in volume.shape]
+    slices = [volume[middle[0]], volume[::-1, middle[1]], volume[::-1, :, middle[2]]]
+    width = max(s.shape[1] for s in slices)
+    low = float(volume.min())
+    return np.concatenate(
+        [np.pad(s, ((0, 0), (0, width - s.shape[1])), constant_values=low) for s in slices]
+    )
+
+
+def _unit(image: np.ndarray) -> np.ndarray:
+    low, high = np.percentile(image, (0.5, 99.5))
+    return np.clip((image - low) / max(float(high - low), 1e-6), 0, 1)
+
+
+def write_reports(
+    result: ReplicaResult, gallery: Sequence[Picture], out: Path, *, salt: bytes
+) -> None:
+    """Writes `report.html` and `report_share.html`.
+
+    Args:
+      result: what was found.
+      gallery: of `build_gallery`, for the internal edition.
+      out: directory.
+      salt: secret of this house, from which the shared edition's identifiers are made.
+    """
+    write_bytes(out / "report.html", _render(result, gallery, share=False, salt=salt).encode())
+    write_bytes(out / "report_share.html", _render(result, (), share=True, salt=salt).encode())
+
+
+def _render(result: ReplicaResult, gallery: Sequence[Picture], *, share: bool, salt: bytes) -> str:
+    def alias(identifier: str) -> str:
+        digest = hmac.new(salt, identifier.encode(), hashlib.sha256).hexdigest()
+        return digest[:10] if share else identifier
+
+    count = suppressed if share else "{:,}".format
+    excluded = collections.Counter(
+        (item.role, "could not be read" if share else item.reason) for item in result.exclusions
+    )
+    return (
+        report.environment()
+        .get_template("replicas.html.jinja")
+        .render(
+            result=result,
+            share=share,
+            verdict={
+                "copies_found": "Replicas found",
+                "none_found_within_limits": "No replica found within these limits",
+            }.get(result.verdict.value, WORDS[result.verdict].capitalize()),
+            headline=_headline(result, count),
+            count=count,
+            proportion=report.proportion_text(share),
+            levels=[_level(result, level, share=share) for level in result.thresholds],
+            gallery=[_shown(item) for item in gallery],
+            any_flagged=bool(_flagged(result)),
+            more=max(0, len(_flagged(result)) - len(gallery)),
+            disputed=[] if share else [_row(m) for m in result.disputed[:_MAX_LISTED]],
+            disputed_more=max(0, len(result.disputed) - _MAX_LISTED),
+            closest=[] if share else [_row(m) for m in result.matches[:_MAX_LISTED]],
+            closest_more=max(0, len(result.matches) - _MAX_LISTED),
+            repeats=_repeats(result, share=share),
+            ratings=_ratings(result),
+            roc=None if result.ratings is None else _roc(result),
+            exposed=_exposed(result, alias, share=share),
+            excluded=sorted((role, reason, n) for (role, reason), n in excluded.items()),
+        )
+    )
+
+
+def _flagged(result: ReplicaResult) -> list[VolumeMatch]:
+    return [m for m in result.matches if m.kind is Kind.REPLICA or m.disputed]
+
+
+def _headline(result: ReplicaResult, count: Callable[[int], str]) -> str:
+    n, rate = result.counts, result.rate
+    levels = " and ".join(level.value for level in result.thresholds)
+    said = f"Of {n['synthetic']:,} synthetic volumes, {count(n['replicas'])}"
+    if count(n["replicas"]) == f"{n['replicas']:,}":
+        said += f" ({rate.value:.1%}, {rate.level:.0%} interval {rate.low:.1%} to {rate.high:.1%})"
+    said += f" replicate one of {n['real']:,} real ones by most levels ({levels})."
+    if n["disputed"]:
+        said += f" On {count(n['disputed'])} the levels do not agree."
+    return said
+
+
+def _level(result: ReplicaResult, level: Level, *, share: bool) -> dict[str, object]:
+    found = result.thresholds[level]
+    scores = [m.levels[level].score for m in result.matches if level in m.levels]
+    shown = {
+        "synthetic_to_real": np.array(scores),
+        "real_to_real": found.null,
+        "same_patient": found.repeats,
+        "planted": found.planted[np.isfinite(found.planted)],
+    }
+    shown = {name: values for name, values in shown.items() if len(values)}
+    marks = {"same person": found.same_person, "replica": found.replica}
+    kinds = kinds_at(result, level)
+    hidden = share and any(0 < n < SMALL for n in kinds.values())
+    return {
+        "name": level.value,
+        "measure": MEASURE_WORDS[DECIDING[level]],
+        "thresholds": found,
+        "kinds": {
+            KIND_WORDS[Kind(name)]: "not shown" if hidden else f"{n:,}" for name, n in kinds.items()
+        },
+        "figure": None
+        if share or not scores
+        else figures.histogram(
+            shown, marks, words=f"{MEASURE_WORDS[DECIDING[level]]} of the best match"
+        ),
+        "legend": figures.legend(shown),
+    }
+
+
+def _shown(item: Picture) -> dict[str, object]:
+    return {
+        "match": item.match,
+        "found": item.match.levels[item.level],
+        "replica": item.match.kind is Kind.REPLICA,
+        "tag": KIND_WORDS[item.match.kind] if not item.match.disputed else "disputed",
+        "levels": _said(item.match),
+        "real": report.data_uri(item.real),
+        "synthetic": report.data_uri(item.synthetic),
+        "difference": report.data_uri(item.difference),
+    }
+
+
+def _said(match: VolumeMatch) -> list[tuple[str, str, str, str]]:
+    """(level, kind, score, closest real) of each level."""
+    return [
+        (level.value, KIND_WORDS[found.kind], _score(found.score), found.real_id)
+        for level, found in match.levels.items()
+    ]
+
+
+def _row(match: VolumeMatch) -> dict[str, object]:
+    return {
+        "id": match.synthetic_id,
+        "kind": KIND_WORDS[match.kind],
+        "votes": match.votes,
+        "disputed": match.disputed,
+        "levels": {name: (kind, score, real) for name, kind, score, real in _said(match)},
+    }
+
+
+def _score(value: float) -> str:
+    return "not measured" if np.isnan(value) else f"{value:.3f}"
+
+
+def _repeats(result: ReplicaResult, *, share: bool) -> list[tuple[str, str, list[str]]]:
+    """(level, measure, words by kind) of the pairs of scans of one patient."""
+    if not result.repeats:
+        return []
+    out = []
+    for level in result.thresholds:
+        kinds = repeat_kinds(result, level)
+        hidden = share and any(0 < n < SMALL for n in kinds.values())
+        words = ["not shown" if hidden else f"{kinds[kind]:,}" for kind in Kind]
+        out.append((level.value, MEASURE_WORDS[DECIDING[level]], words))
+    return out
+
+
+def _ratings(result: ReplicaResult) -> list[dict[str, object]]:
+    if result.ratings is None:
+        return []
+    out: list[dict[str, object]] = []
+    for rating in result.ratings.measures:
+        folds = rating.level == "any"
+        held_out = rating.cross_validated
+        out.append(
+            {
+                "level": "measure" if folds else rating.level,
+                "measure": rating.measure if folds else MEASURE_WORDS[rating.measure],
+                "in_sample": f"{rating.in_sample.value:.3f}",
+                "held_out": f"{held_out.value:.3f} ({held_out.low:.2f} to {held_out.high:.2f})",
+                "sensitivity": _bounds(held_out.sensitivity),
+                "specificity": _bounds(held_out.specificity),
+                "auc": f"{rating.auc:.3f}",
+            }
+        )
+    return out
+
+
+def _bounds(p: Proportion) -> str:
+    return f"{p.value:.2f} ({p.low:.2f} to {p.high:.2f})"
+
+
+def _roc(result: ReplicaResult) -> Markup:
+    """True over false positive rate of each level's deciding measure."""
+    assert result.ratings is not None
+    side, left, top = 240, 44, 10
+    styles = dict(zip(Level, ("sr", "rr", "sh"), strict=True))
+    parts = [
+        f'<svg viewBox="0 0 {side + left + 30} {side + 52}" role="img" class="figure roc" '
+        'aria-label="Receiver operating characteristic">'
+    ]
+    for share in (0.0, 0.5, 1.0):
+        y, x = top + side * (1 - share), left + side * share
+        parts.append(
+            f'<line class="grid" x1="{left}" x2="{left + side}" y1="{y}" y2="{y}"/>'
+            f'<text x="{left - 6}" y="{y + 4}" text-anchor="end">{share:.0%}</text>'
+            f'<text x="{x}" y="{top + side + 18}" text-anchor="middle">{share:.0%}</text>'
+        )
+    parts.append(
+        f'<text x="{left + side / 2}" y="{top + side + 38}" text-anchor="middle">false positive rate'
+        "</text>"
+    )
+    for rating in result.ratings.measures:
+        if rating.level in styles and rating.measure == DECIDING[Level(rating.level)]:
+            points = " ".join(
+                f"{left + side * x:.1f},{top + side * (1 - y):.1f}" for x, y in rating.roc
+            )
+            parts.append(
+                f'<polyline class="series {styles[Level(rating.level)]}" points="{points}"/>'
+            )
+    return Markup("".join([*parts, "</svg>"]))
+
+
+def _exposed(
+    result: ReplicaResult, alias: Callable[[str], str], *, share: bool
+) -> list[tuple[str, int]]:
+    """Patients, or real volumes where patients are not known, by how often they are replicated."""
+    found: collections.Counter[str] = collections.Counter()
+    for match in result.replicas:
+        best = match.levels[shown_level(match)]
+        found[alias(best.subject_id or best.real_id)] += 1
+    rows = sorted(found.items(), key=lambda row: (-row[1], row[0]))
+    return [] if share and len(rows) < SMALL else rows[:12]

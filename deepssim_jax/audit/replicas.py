@@ -1,0 +1,237 @@
+"""The job for volumes: which synthetic volumes are replicas of a patient's, at three levels.
+
+Every stage leaves its work under `<out>/work`, named by what it was computed from, as in
+`audit.audit`: a killed run goes on, and the files outside of `work` come out the same.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from deepssim_jax.audit import outputs, replica_outputs
+from deepssim_jax.audit.replica_calibration import SAMPLES, calibrate_levels
+from deepssim_jax.audit.replica_conclusion import conclude
+from deepssim_jax.audit.replica_result import ReplicaResult
+from deepssim_jax.audit.replica_settings import ReplicaSettings
+from deepssim_jax.data.embedding_file import read_embeddings
+from deepssim_jax.data.manifest import InputError, Manifest, Role, read_manifest
+from deepssim_jax.data.store import ImageStore
+from deepssim_jax.data.volume import Unreadable
+from deepssim_jax.data.whole_volume import Content
+from deepssim_jax.nn import encoder as encoders
+from deepssim_jax.nn.volume_embedding import embed_volumes
+from deepssim_jax.scoring import ratings
+from deepssim_jax.scoring.match import Progress
+from deepssim_jax.scoring.volume_match import GRID, MatchSettings, match_volumes
+from deepssim_jax.scoring.volume_search import VolumeSide
+from deepssim_jax.scoring.volume_sides import Embed, LevelSources, build_volume_side
+
+
+@dataclasses.dataclass(frozen=True)
+class LevelFiles:
+    """What the user has made for the levels, each for both sides or for none.
+
+    `segmentations` are folders of label maps named as the volumes are; `embeddings` are `.npz` files
+    with `ids` and `embeddings`; by role.
+    """
+
+    segmentations: Mapping[Role, str | Path] = dataclasses.field(default_factory=dict)
+    embeddings: Mapping[Role, str | Path] = dataclasses.field(default_factory=dict)
+
+    def validate(self) -> None:
+        """Raises InputError where a side is missing."""
+        for name, given in (("segmentations", self.segmentations), ("embeddings", self.embeddings)):
+            if len(given) == 1:
+                (only,) = given
+                other = Role.REAL if only is Role.SYNTHETIC else Role.SYNTHETIC
+                raise InputError(
+                    f"--{name}_{only.value} is given and --{name}_{other.value} is not; a level needs both"
+                )
+
+
+_SAME = (
+    "--real and --synthetic hold the same files: every volume would be found to be a replica of itself. "
+    "Did you mean another folder? If this is intended, add --allow_same"
+)
+_ROLES = (Role.REAL, Role.SYNTHETIC)
+
+
+def replicas(
+    real: str | Path,
+    synthetic: str | Path,
+    *,
+    out: str | Path | None = None,
+    files: LevelFiles = LevelFiles(),
+    rated: str | Path | None = None,
+    settings: ReplicaSettings = ReplicaSettings(),
+    on_progress: Progress = lambda done, total, what: None,
+) -> ReplicaResult:
+    """Finds the synthetic volumes that are replicas of a real one, at up to three levels.
+
+    The levels and their names are those of RELICT; see `scoring.volume_search` for how each is
+    searched and `audit.replica_calibration` for where thresholds come from.
+
+    Args:
+      real: folder, manifest or BIDS root of the training volumes (NIfTI, DICOM series, NumPy).
+      synthetic: the volumes to judge, likewise.
+      out: directory for the report and tables; None writes nothing that stays.
+      files: label maps and embeddings that the user has made.
+      rated: a `.csv` of what people say, see `scoring.ratings.read_ratings`.
+      settings: see `ReplicaSettings`.
+      on_progress: called with (done, total, what) as the work goes on.
+
+    Returns:
+      The result; with `out`, `report.html`, `report_share.html`, `replicas.csv` and `summary.json` lie
+      there too.
+
+    Raises:
+      InputError: a folder is missing or holds no readable volume, or both are the same.
+      ValueError: a setting cannot work, or a file does not fit the volumes.
+    """
+    settings.validate()
+    files.validate()
+    if out is None:
+        with tempfile.TemporaryDirectory() as folder:
+            return replicas(
+                real,
+                synthetic,
+                out=folder,
+                files=files,
+                rated=rated,
+                settings=settings,
+                on_progress=on_progress,
+            )
+    out = Path(out)
+    work = out / "work"
+    votes = None if rated is None else ratings.read_ratings(rated)
+    if not settings.allow_same and Path(real).resolve() == Path(synthetic).resolve():
+        raise InputError(_SAME)
+    embed: Embed | None = None
+    embed_id = ""
+    if not files.embeddings:
+        encoder = encoders.load_encoder(settings.encoder)
+
+        def embed(volumes: np.ndarray) -> np.ndarray:
+            return embed_volumes(encoder, settings.modality.contrast(volumes, settings.grid))
+
+        embed_id = encoders.encoder_hash(settings.encoder)
+    names = settings.modality.label_names
+    maps = {role: read_manifest(folder, role=role) for role, folder in files.segmentations.items()}
+    labels = tuple(range(1, len(names) + 1))
+    if maps:
+        labels = _labels_in(maps, settings)
+        names = tuple(f"label {label}" for label in labels)
+    sides: dict[Role, VolumeSide] = {}
+    stores: dict[Role, ImageStore] = {}
+    for role, root in zip(_ROLES, (real, synthetic), strict=True):
+        regex = settings.subject_regex if role is Role.REAL else None
+        manifest = read_manifest(root, role=role, subject_regex=regex)
+        given = files.embeddings.get(role)
+        sides[role], stores[role] = build_volume_side(
+            manifest,
+            work / role.value,
+            settings=settings.grid,
+            sources=LevelSources(
+                modality=settings.modality,
+                embed=embed,
+                embed_id=embed_id,
+                given=None if given is None else read_embeddings(given),
+                segmentations=maps.get(role),
+                labels=labels,
+            ),
+            on_progress=on_progress,
+            what=f"reading {role.value}",
+        )
+    real_store, synthetic_store = (stores[role] for role in _ROLES)
+    if not settings.allow_same and set(real_store.sha256) == set(synthetic_store.sha256):
+        raise InputError(_SAME)
+    found_versions = outputs.versions(settings.encoder)
+    how = [settings.size, settings.spacing, settings.modality, settings.alignment]
+    how += [settings.candidates, found_versions, _hashes(files), repr(GRID), SAMPLES]
+
+    def journal(what: str, *others: object) -> Path:
+        digest = hashlib.sha256(json.dumps([what, how, *others]).encode()).hexdigest()
+        return work / f"{what}-{digest[:16]}"
+
+    prints = [s.fingerprint for s in stores.values()]
+    journals = [journal("search", prints), journal("calibration", prints[0], settings.seed)]
+    matching = MatchSettings(
+        candidates=settings.candidates,
+        alignment=settings.alignment,
+        labels=labels,
+        voxel_mm=settings.spacing or 1.0,
+    )
+    pairs = match_volumes(
+        sides[Role.SYNTHETIC],
+        sides[Role.REAL],
+        settings=matching,
+        journal=journals[0],
+        embed=embed,
+        on_progress=on_progress,
+        what="synthetic with real",
+    )
+    segment = None
+    if not maps and settings.modality.label_names:
+        segment = functools.partial(settings.modality.segment, settings=settings.grid)
+    evidence = calibrate_levels(
+        sides[Role.REAL],
+        settings=matching,
+        embed=embed,
+        segment=segment,
+        journal=journals[1],
+        seed=settings.seed,
+        level=settings.level,
+        on_progress=on_progress,
+    )
+    result = conclude(pairs, sides, stores, evidence, settings, names, votes, found_versions)
+    replica_outputs.write_all(
+        result,
+        out,
+        sides=sides,
+        stores=stores,
+        contrast=lambda volumes: settings.modality.contrast(volumes, settings.grid),
+        alignment=settings.alignment,
+    )
+    keep = {path.name for path in journals} | {role.value for role in _ROLES}
+    keep |= {f"{role.value}-segmentations" for role in maps}
+    for path in work.iterdir():
+        if path.is_dir() and path.name not in keep:
+            shutil.rmtree(path)
+    return result
+
+
+def _labels_in(maps: Mapping[Role, Manifest], settings: ReplicaSettings) -> tuple[int, ...]:
+    """Every label of the first twenty maps of each side."""
+    plain = dataclasses.replace(settings.grid, content=Content.LABELS, window=None)
+    seen: set[int] = set()
+    for manifest in maps.values():
+        for record in manifest.records[:20]:
+            try:
+                seen |= {int(x) for x in np.unique(plain.load(record))}
+            except Unreadable:
+                continue
+    if not seen - {0}:
+        raise InputError("the label maps hold no label but 0; check --segmentations_real")
+    return tuple(sorted(seen - {0}))
+
+
+def _hashes(files: LevelFiles) -> list[str]:
+    """Of what the user made: embeddings by content, label maps by names, sizes and times."""
+    out = []
+    for role in _ROLES:
+        if role in files.embeddings:
+            content = Path(files.embeddings[role]).read_bytes()
+            out.append(hashlib.sha256(content).hexdigest())
+        if role in files.segmentations:
+            manifest = read_manifest(files.segmentations[role], role=role)
+            stats = [(r.image_id, r.path.stat()) for r in manifest.records]
+            rows = [[name, s.st_size, s.st_mtime_ns] for name, s in stats]
+            out.append(hashlib.sha256(json.dumps(rows).encode()).hexdigest())
+    return out

@@ -1,0 +1,197 @@
+"""From a folder of volumes to a side that can be searched at three levels; restartable.
+
+Contract: volumes lie in a store (`data.store`) as uint16; beside each of its chunks lie embeddings
+and label maps, named by what made them, written once. Label maps come from files of the same names
+in another folder, or are made here by modality.
+"""
+
+import dataclasses
+import enum
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+
+from deepssim_jax.data import store
+from deepssim_jax.data.manifest import Manifest
+from deepssim_jax.data.whole_volume import Content, VolumeSettings
+from deepssim_jax.files import write_array
+from deepssim_jax.nn.volume_embedding import SLICES
+from deepssim_jax.ops import head_labels, tissue
+from deepssim_jax.scoring.match import Progress
+from deepssim_jax.scoring.volume_search import VolumeSide, occupancy_of
+
+_BATCH = 8
+_RECIPE = 1  # of the segmentations made here; a new one makes old files useless
+
+
+class Modality(enum.StrEnum):
+    """What the volumes are, which decides how they are segmented where no label maps are given."""
+
+    MR = "mr"
+    CT = "ct"
+    ANGIOGRAPHY = "angiography"
+    OTHER = "other"
+
+    @property
+    def window(self) -> tuple[float, float] | None:
+        """Absolute values that are kept: of CT those that tell bone, blood, brain and air apart."""
+        return (-100.0, 200.0) if self is Modality.CT else None
+
+    def contrast(self, stored: np.ndarray, settings: VolumeSettings) -> np.ndarray:
+        """What an encoder and people look at: of CT the range of brain and blood, 0 to 80 HU."""
+        if self is Modality.CT:
+            return np.clip(settings.values(stored), 0, 80)
+        return stored
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """What label 1, 2, ... of the segmentation made here are; empty if none is made."""
+        names = {
+            Modality.MR: tissue.NAMES,
+            Modality.CT: head_labels.CT_NAMES,
+            Modality.ANGIOGRAPHY: head_labels.VESSEL_NAMES,
+        }
+        return names.get(self, ())
+
+    def segment(self, stored: np.ndarray, settings: VolumeSettings) -> np.ndarray:
+        """Label maps uint8 of stored volumes [n, d, h, w]."""
+        if self is Modality.CT:
+            return head_labels.ct_labels(settings.values(stored))
+        if self is Modality.MR:
+            return tissue.tissue_labels(stored)
+        assert self is Modality.ANGIOGRAPHY
+        return head_labels.vessel_labels(stored)
+
+
+Embed = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class LevelSources:
+    """Where the levels beyond the voxels come from.
+
+    `embed` makes embeddings of volumes and `embed_id` names it; `given` is {image id: embedding} from
+    a file instead. `segmentations` are label maps as files; without, `modality` makes them.
+    """
+
+    modality: Modality = Modality.OTHER
+    embed: Embed | None = None
+    embed_id: str = ""
+    given: dict[str, np.ndarray] | None = None
+    segmentations: Manifest | None = None
+    labels: tuple[int, ...] = ()
+
+
+def build_volume_side(
+    manifest: Manifest,
+    directory: Path,
+    *,
+    settings: VolumeSettings,
+    sources: LevelSources,
+    on_progress: Progress = lambda done, total, what: None,
+    what: str = "reading",
+) -> tuple[VolumeSide, store.ImageStore]:
+    """Reads, embeds and segments every volume of a manifest.
+
+    Args:
+      manifest: the files.
+      directory: where all that is kept.
+      settings: the grid.
+      sources: what the feature and the segmentation level are made of.
+      on_progress: called with (volumes done, volumes in all, what).
+      what: the name of this work for the progress line.
+
+    Returns:
+      The side and the store behind it.
+    """
+    total, done = len(manifest.records), 0
+    features: list[Path] = []
+    maps: list[Path] = []
+    key = hashlib.sha256(f"{sources.embed_id} {SLICES}".encode()).hexdigest()[:12]
+    for number, chunk in enumerate(store.decode(manifest, directory, settings=settings)):
+        done = min(done + settings.chunk, total)
+        if sources.embed is not None:
+            features.append(directory / f"features-{key}-{number:05d}.npy")
+            if len(chunk.images) and not features[-1].exists():
+                write_array(features[-1], sources.embed(np.asarray(chunk.images)))
+        if sources.segmentations is None and sources.modality.label_names:
+            name = f"labels-{sources.modality.value}{_RECIPE}-{number:05d}.npy"
+            maps.append(directory / name)
+            if len(chunk.images) and not maps[-1].exists():
+                write_array(maps[-1], sources.modality.segment(np.asarray(chunk.images), settings))
+        on_progress(done, total, what)
+    images = store.ImageStore.open(directory)
+    labels = None
+    if sources.segmentations is not None:
+        labels = _given_labels(images, sources.segmentations, directory.parent, settings)
+    elif maps:
+        chunks = [np.load(p, mmap_mode="r", allow_pickle=False) for p in maps if p.exists()]
+        labels = dataclasses.replace(images, chunks=tuple(chunks)).take
+    return (
+        VolumeSide(
+            take=images.take,
+            shape=settings.size,
+            groups=images.patients(),
+            features=_features(images, features, sources),
+            labels=labels,
+            occupancy=None if labels is None else occupancies(labels, len(images), sources.labels),
+        ),
+        images,
+    )
+
+
+def occupancies(
+    labels: Callable[[np.ndarray], np.ndarray], count: int, wanted: tuple[int, ...]
+) -> np.ndarray:
+    """float32 rows of the segmentation level for `count` volumes."""
+    out = []
+    for first in range(0, count, _BATCH):
+        rows = np.resize(np.arange(first, min(first + _BATCH, count)), _BATCH)
+        found = occupancy_of(jnp.asarray(labels(rows)), labels=wanted)
+        out.append(np.asarray(found)[: min(_BATCH, count - first)])
+    return np.concatenate(out)
+
+
+def _features(
+    images: store.ImageStore, paths: list[Path], sources: LevelSources
+) -> np.ndarray | None:
+    if sources.given is not None:
+        missing = [i for i in images.image_ids if i not in sources.given]
+        if missing:
+            raise ValueError(
+                f"the file of embeddings lacks {len(missing)} of {len(images)} volumes, the first of "
+                f"them {missing[0]!r}; its ids must be the files' paths inside the folder"
+            )
+        rows = np.stack([sources.given[i] for i in images.image_ids]).astype(np.float32)
+        return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
+    if sources.embed is None:
+        return None
+    return np.concatenate([np.load(p, allow_pickle=False) for p in paths if p.exists()])
+
+
+def _given_labels(
+    images: store.ImageStore, manifest: Manifest, directory: Path, settings: VolumeSettings
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Reads the label maps that bear the volumes' names; a volume without one gets zeros."""
+    directory = directory / f"{manifest.role.value}-segmentations"
+    plain = dataclasses.replace(settings, content=Content.LABELS, window=None)
+    for _ in store.decode(manifest, directory, settings=plain):
+        pass
+    maps = store.ImageStore.open(directory)
+    place = {name: row for row, name in enumerate(maps.image_ids)}
+    rows = np.array([place.get(name, -1) for name in images.image_ids])
+    if (rows < 0).all():
+        raise ValueError(
+            f"none of {len(rows)} {manifest.role.value} volumes has a label map of its name among "
+            f"{len(maps)}; name the maps as the volumes are named"
+        )
+
+    def take(chosen: np.ndarray) -> np.ndarray:
+        found = rows[np.asarray(chosen)]
+        out = maps.take(np.maximum(found, 0))
+        return np.where((found >= 0)[:, None, None, None], out, 0).astype(np.uint8)
+
+    return take

@@ -1,0 +1,183 @@
+"""The search for replicas from folders to files: planted replicas, ratings, resumption, refusals."""
+
+import csv
+import functools
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import nibabel
+import numpy as np
+import pytest
+
+import deepssim_jax as ds
+from benchmarks.cases.planted_volumes import make_replica
+from deepssim_jax.audit.replica_conclusion import together as votes
+from deepssim_jax.audit.replica_result import Kind, LevelMatch
+from deepssim_jax.data.manifest import InputError, Role
+from deepssim_jax.data.phantom_heads import angiograms
+from deepssim_jax.scoring.volume_search import Level
+from deepssim_jax.scoring.volume_sides import Modality
+
+SIZE, REAL, COPIES, OTHERS = 32, 26, 5, 5
+SETTINGS = ds.ReplicaSettings(size=SIZE, modality=Modality.ANGIOGRAPHY, candidates=1)
+HOSTILE = "<b>'=1+1.npy"
+
+
+@functools.cache
+def people() -> np.ndarray:
+    count = REAL + COPIES + OTHERS
+    return np.asarray(angiograms(jax.random.key(0), count, size=(SIZE,) * 3).volumes)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("replicas")
+    (root / "real").mkdir()
+    (root / "synthetic").mkdir()
+    volumes, rng = people(), np.random.default_rng(1)
+    for i in range(REAL):
+        image = nibabel.Nifti1Image(volumes[i], np.diag([3.0, 3, 3, 1]))
+        nibabel.save(image, root / "real" / f"p{i:02d}.nii.gz")
+    rows = [("synthetic_id", "anna", "ben")]
+    for i in range(COPIES + OTHERS):
+        volume, copied = volumes[REAL + i], i < COPIES
+        if copied:  # the file's axes, as the real ones are stored
+            volume = make_replica(volumes[i], volume, rng)
+        name = f"copy{i}.nii.gz" if copied else f"other{i}.nii.gz"
+        image = nibabel.Nifti1Image(volume.astype(np.float32), np.diag([3.0, 3, 3, 1]))
+        nibabel.save(image, root / "synthetic" / name)
+        rows.append((name, int(copied), int(copied or i == COPIES)))
+    np.save(root / "synthetic" / HOSTILE, np.zeros((8, 8, 8)))
+    (root / "real" / "broken.nii.gz").write_bytes(b"broken")
+    with (root / "ratings.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return root
+
+
+@pytest.fixture(scope="module")
+def found(folders: Path) -> ds.ReplicaResult:
+    return ds.replicas(
+        folders / "real",
+        folders / "synthetic",
+        out=folders / "out",
+        rated=folders / "ratings.csv",
+        settings=SETTINGS,
+    )
+
+
+def test_planted_replicas_are_found_and_nobody_else(found: ds.ReplicaResult) -> None:
+    assert found.verdict.value == "copies_found"
+    # At this size one replica, with a tenth of it another person's, lies within the null's tail.
+    called = {m.synthetic_id for m in found.replicas}
+    assert called <= {f"copy{i}.nii.gz" for i in range(COPIES)}
+    assert len(called) >= COPIES - 1
+    for match in found.matches[:COPIES]:
+        number = int(match.synthetic_id[4])
+        assert match.levels[Level.VOXEL].real_id == f"p{number:02d}.nii.gz"
+        assert match.levels[Level.SEGMENTATION].real_id == f"p{number:02d}.nii.gz"
+    voxel = found.thresholds[Level.VOXEL]
+    assert voxel.calibrated
+    assert len(voxel.null) == REAL
+    assert voxel.same_person < voxel.replica
+    assert voxel.recall is not None
+
+
+def test_ratings_are_judged_on_other_volumes(found: ds.ReplicaResult) -> None:
+    rated = found.ratings
+    assert (rated.raters, rated.rated, rated.replicas) == (2, COPIES + OTHERS, COPIES)
+    assert 0.7 < rated.kappa < 0.9
+    assert rated.agreement == pytest.approx(0.9)
+    by_name = {m.measure: m for m in rated.measures}
+    assert by_name["body_ncc"].cross_validated.value >= 0.9
+    assert by_name["body_ncc"].auc == 1.0
+    assert by_name["dice"].cross_validated.value >= 0.8
+    assert len(rated.measures) == 13  # twelve, and the choice among them
+
+
+def test_the_files_say_what_the_result_says(found: ds.ReplicaResult, folders: Path) -> None:
+    out = folders / "out"
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["counts"]["replicas"] == len(found.replicas)
+    assert summary["counts"]["unreadable_real"] == 1
+    assert set(summary["levels"]) == {"voxel", "feature", "segmentation"}
+    with (out / "replicas.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [r["synthetic_id"] for r in rows] == [m.synthetic_id for m in found.matches]
+    for row, match in zip(rows, found.matches, strict=True):
+        assert row["kind"] == match.kind.value
+        level = match.levels[Level.VOXEL]
+        assert float(row["voxel_ssim"]) == pytest.approx(level.measures["ssim"], abs=1e-6)
+    with (out / "overlap.csv").open(newline="") as file:
+        overlap = list(csv.DictReader(file))
+    assert {r["label"] for r in overlap} == {"vessels"}
+    assert float(overlap[0]["dice"]) == pytest.approx(
+        found.matches[0].levels[Level.SEGMENTATION].measures["dice"], abs=1e-6
+    )
+
+
+def test_reports_are_closed_and_the_shared_one_names_nobody(folders: Path, found) -> None:
+    for name in ("report.html", "report_share.html"):
+        text = (folders / "out" / name).read_text()
+        assert "default-src 'none'" in text
+        assert "<script" not in text
+        assert "http" not in text.replace("http-equiv", "")
+        assert "<b>'" not in text
+    internal = (folders / "out" / "report.html").read_text()
+    assert internal.count("data:image/png") >= 3 * COPIES
+    assert "&lt;b&gt;" in internal
+    shared = (folders / "out" / "report_share.html").read_text()
+    assert "data:image" not in shared
+    assert not any(f"p{i:02d}.nii" in shared or f"copy{i}" in shared for i in range(REAL))
+    assert str(folders) not in internal + shared
+
+
+def test_half_of_the_work_lost_gives_the_same_bytes(folders: Path, found) -> None:
+    """As a run killed before those files were written would find it."""
+    before = {p.name: p.read_bytes() for p in (folders / "out").iterdir() if p.is_file()}
+    again = folders / "again"
+    shutil.copytree(folders / "out" / "work", again / "work")
+    for lost in ("search-*/volumes-*", "calibration-*/planted-near", "synthetic"):
+        for path in (again / "work").glob(lost):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    ds.replicas(
+        folders / "real",
+        folders / "synthetic",
+        out=again,
+        rated=folders / "ratings.csv",
+        settings=SETTINGS,
+    )
+    after = {p.name: p.read_bytes() for p in again.iterdir() if p.is_file()}
+    assert after.keys() == before.keys()
+    assert [name for name in after if after[name] != before[name]] == []
+
+
+def test_what_cannot_be_meant_is_refused(folders: Path, tmp_path: Path) -> None:
+    real, synthetic = folders / "real", folders / "synthetic"
+    with pytest.raises(InputError, match="--allow_same"):
+        ds.replicas(real, real)
+    with pytest.raises(InputError, match="--segmentations_synthetic is not"):
+        ds.replicas(real, synthetic, files=ds.LevelFiles(segmentations={Role.REAL: real}))
+    (tmp_path / "r.csv").write_text("synthetic_id,replica\nnobody.nii,1\n")
+    with pytest.raises(ValueError, match="size 8"):
+        ds.replicas(real, synthetic, settings=ds.ReplicaSettings(size=8))
+
+
+def test_levels_vote_and_disputes_are_said() -> None:
+    def match(kind: Kind) -> LevelMatch:
+        return LevelMatch("r", None, 0.9, kind, {}, False, 0.0, 0.0)
+
+    def together(kinds: tuple[Kind, ...], patients: tuple[int, ...]):
+        levels = dict(zip(Level, map(match, kinds), strict=False))
+        return votes("s", levels, dict(zip(Level, patients, strict=False)))
+
+    yes, same, no = Kind
+    assert together((yes, yes, yes), (1, 1, 1)).disputed is False
+    two = together((yes, yes, no), (1, 1, 2))
+    assert (two.kind, two.votes, two.disputed) == (Kind.REPLICA, 2, True)
+    apart = together((yes, yes, no), (1, 2, 2))
+    assert (apart.kind, apart.votes, apart.disputed) == (Kind.DIFFERENT, 1, True)
+    assert together((same, same, no), (1, 1, 2)).kind is Kind.SAME_PERSON
+    assert together((yes, same, no), (1, 1, 2)).kind is Kind.SAME_PERSON
+    assert together((yes,), (1,)).kind is Kind.REPLICA

@@ -1,0 +1,82 @@
+"""Volumes on one grid: proportions, absolute values, labels, and what is refused."""
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from deepssim_jax.data.embedding_file import read_embeddings
+from deepssim_jax.data.manifest import Record
+from deepssim_jax.data.volume import Unreadable
+from deepssim_jax.data.whole_volume import Content, VolumeSettings
+
+AXES = np.array([[0, 0, -1, 0], [0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1.0]])  # as data.volume
+
+
+def record(path: Path, volume: np.ndarray, spacing: tuple[float, ...] = (1, 1, 1)) -> Record:
+    affine = AXES @ np.diag([*spacing, 1.0])
+    nibabel.save(nibabel.Nifti1Image(volume.astype(np.float32), affine), path)
+    return Record(path.name, path)
+
+
+def ball(shape: tuple[int, ...], spacing: tuple[float, ...], radius: float) -> np.ndarray:
+    axes = [(np.arange(n) - (n - 1) / 2) * s for n, s in zip(shape, spacing, strict=True)]
+    z, y, x = np.meshgrid(*axes, indexing="ij")
+    return (np.sqrt(z**2 + y**2 + x**2) < radius).astype(np.float32)
+
+
+@pytest.mark.parametrize("content", list(Content))
+def test_a_ball_of_thick_slices_is_round(tmp_path: Path, content: Content) -> None:
+    shape, spacing = (20, 60, 50), (3.0, 1.0, 1.0)
+    item = record(tmp_path / "a.nii.gz", ball(shape, spacing, 18), spacing)
+    for wanted in (None, 1.5):
+        settings = VolumeSettings((40, 40, 40), spacing=wanted, content=content)
+        out = settings.load(item)
+        voxel = wanted or 60 / 40
+        inside = out > (out.max() / 2)
+        assert inside.sum() * voxel**3 == pytest.approx(4 / 3 * np.pi * 18**3, rel=0.06)
+        extents = [np.ptp(axis) + 1 for axis in np.nonzero(inside)]
+        assert max(extents) - min(extents) <= 2
+        centre = [axis.mean() for axis in np.nonzero(inside)]
+        np.testing.assert_allclose(centre, 19.5, atol=0.3)
+
+
+def test_absolute_values_survive(tmp_path: Path) -> None:
+    volume = np.full((32, 32, 32), -1000.0)
+    volume[8:24, 8:24, 8:24] = 60.0
+    settings = VolumeSettings((32, 32, 32), window=(-100.0, 200.0))
+    values = settings.values(settings.load(record(tmp_path / "ct.nii.gz", volume)))
+    assert values[16, 16, 16] == pytest.approx(60, abs=0.01)
+    assert values[0, 0, 0] == pytest.approx(-100, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("volume", "settings", "words"),
+    [
+        (np.ones((9, 9, 9)), VolumeSettings(), "constant"),
+        (
+            np.eye(9)[None] * np.ones((9, 1, 1)),
+            VolumeSettings(window=(-100.0, 200.0)),
+            "Hounsfield",
+        ),
+        (np.full((9, 9, 9), 0.5), VolumeSettings(content=Content.LABELS), "no label map"),
+    ],
+)
+def test_what_cannot_be_used_is_refused(
+    tmp_path: Path, volume: np.ndarray, settings: VolumeSettings, words: str
+) -> None:
+    with pytest.raises(Unreadable, match=words):
+        settings.load(record(tmp_path / "x.nii.gz", volume))
+
+
+def test_embeddings_of_others(tmp_path: Path) -> None:
+    path = tmp_path / "e.npz"
+    np.savez(path, ids=np.array(["a", "b"]), embeddings=np.eye(2, dtype=np.float32))
+    np.testing.assert_array_equal(read_embeddings(path)["b"], [0, 1])
+    np.savez(path, ids=np.array(["a", "a"]), embeddings=np.eye(2, dtype=np.float32))
+    with pytest.raises(ValueError, match="twice"):
+        read_embeddings(path)
+    np.savez(path, names=np.array(["a"]))
+    with pytest.raises(ValueError, match="`ids`, text"):
+        read_embeddings(path)

@@ -1,0 +1,113 @@
+"""The searches of volumes against NumPy's correlations, and against planted motions by SciPy."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import ndimage
+from scipy.spatial.transform import Rotation
+
+from deepssim_jax.ops.head_labels import vessel_labels
+from deepssim_jax.scoring.volume_match import Alignment, MatchSettings, best_by_level, match_volumes
+from deepssim_jax.scoring.volume_search import Level, VolumeSide, search, search_posed
+from deepssim_jax.scoring.volume_sides import occupancies
+
+SIZE = (32, 32, 32)
+
+
+def bodies(count: int, seed: int) -> np.ndarray:
+    """Bright blobs of their own inside a dim ball."""
+    noise = np.random.default_rng(seed).standard_normal((count, *SIZE))
+    smooth = ndimage.gaussian_filter(noise, (0, 2, 2, 2)) * 12
+    axis = np.linspace(-1, 1, SIZE[0])
+    z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
+    ball = np.sqrt((z / 0.8) ** 2 + (y / 0.75) ** 2 + (x / 0.6) ** 2) < 1
+    return np.where(ball, 3 + smooth, 0).astype(np.float32)
+
+
+def moved(volume: np.ndarray, degrees: tuple[float, ...], shift: tuple[float, ...]) -> np.ndarray:
+    turn = Rotation.from_euler("xyz", degrees, degrees=True).as_matrix()
+    centre = (np.array(volume.shape) - 1) / 2
+    offset = centre - turn @ (centre + np.array(shift))
+    return ndimage.affine_transform(volume, turn, offset=offset, order=1)
+
+
+def side(volumes: np.ndarray, groups: np.ndarray | None = None) -> VolumeSide:
+    groups = np.arange(len(volumes)) if groups is None else groups
+    return VolumeSide(take=lambda rows: volumes[rows], shape=SIZE, groups=groups)
+
+
+def test_in_place_it_is_pearsons_correlation_of_all_pairs() -> None:
+    queries, references = bodies(5, 0), bodies(37, 1)
+    queries[2] = 3 * references[20] + 1
+    rows, scores = search(side(queries), side(references), level=Level.VOXEL, k=3)
+    everything = np.corrcoef(queries.reshape(5, -1), references.reshape(37, -1))[:5, 5:]
+    best = np.argsort(-everything, axis=1, kind="stable")[:, :3]
+    np.testing.assert_array_equal(rows, best)
+    np.testing.assert_allclose(scores, np.take_along_axis(everything, best, 1), atol=1e-5)
+    assert rows[2, 0] == 20
+    # And the root mean square difference of z-scored volumes follows from it.
+    a, b = (v.ravel() for v in (queries[0], references[rows[0, 0]]))
+    a, b = ((v - v.mean()) / v.std() for v in (a, b))
+    assert np.sqrt(((a - b) ** 2).mean()) == pytest.approx(np.sqrt(2 - 2 * scores[0, 0]), abs=1e-3)
+
+
+def test_a_turned_and_moved_volume_finds_its_original() -> None:
+    references = bodies(24, 2)
+    rng = np.random.default_rng(3)
+    rows = rng.choice(24, 6, replace=False)
+    queries = np.stack(
+        [moved(references[r], rng.uniform(-7, 7, 3), rng.uniform(-3, 3, 3)) for r in rows]
+    )
+    found, scores = search_posed(side(queries), side(references), k=2)
+    np.testing.assert_array_equal(found[:, 0], rows)
+    assert (scores[:, 0] > scores[:, 1] + 0.01).all()
+
+
+def test_volumes_of_the_same_person_are_left_out() -> None:
+    references = bodies(6, 4)
+    groups = np.array([0, 0, 1, 1, 2, 2])
+    both = side(references, groups)
+    for found, _ in (
+        search(both, both, level=Level.VOXEL, k=5, apart=True),
+        search_posed(both, both, k=5, apart=True),
+    ):
+        assert (found[:, 4] == -1).all()
+        assert (groups[found[:, :4]] != groups[:, None]).all()
+        assert all(len(set(row)) == 4 for row in found[:, :4])
+
+
+def test_every_level_measures_the_pair_and_a_journal_resumes(tmp_path: Path) -> None:
+    references = bodies(8, 5)
+    queries = np.stack([moved(references[3], (4, -3, 5), (1.5, -1, 2)), bodies(1, 6)[0]])
+
+    def whole(volumes: np.ndarray) -> VolumeSide:
+        maps = vessel_labels(volumes)
+        return VolumeSide(
+            take=lambda rows: volumes[rows],
+            shape=SIZE,
+            groups=np.arange(len(volumes)),
+            labels=lambda rows: maps[rows],
+            occupancy=occupancies(lambda rows: maps[rows], len(volumes), (1,)),
+        )
+
+    settings = MatchSettings(labels=(1,), candidates=1, voxel_mm=2.0)
+    pairs = match_volumes(whole(queries), whole(references), settings=settings, journal=tmp_path)
+    best = best_by_level(pairs, 2)
+    assert set(best) == {Level.VOXEL, Level.SEGMENTATION}
+    for level, measure, least in (
+        (Level.VOXEL, "body_ncc", 0.9),
+        (Level.SEGMENTATION, "dice", 0.6),
+    ):
+        assert best[level]["reference"][0] == 3
+        assert best[level][measure][0] > least > best[level][measure][1]
+    truth = np.rad2deg(Rotation.from_euler("xyz", (4, -3, 5), degrees=True).magnitude())
+    assert best[Level.VOXEL]["rotation_deg"][0] == pytest.approx(truth, abs=0.7)
+    assert best[Level.VOXEL]["shift_mm"][0] == pytest.approx(2 * np.sqrt(7.25), abs=0.8)
+    again = match_volumes(whole(queries), whole(references), settings=settings, journal=tmp_path)
+    assert pairs.tobytes() == again.tobytes()
+    still = MatchSettings(labels=(1,), alignment=Alignment.NONE)
+    unmoved = match_volumes(
+        whole(queries), whole(references), settings=still, journal=tmp_path / "still"
+    )
+    assert best_by_level(unmoved, 2)[Level.VOXEL]["ncc"][0] < 0.9

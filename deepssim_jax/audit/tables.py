@@ -104,7 +104,7 @@ def write_summary(path: Path, result: AuditResult, files: dict[str, str]) -> Non
         "copy_rate_by_patient": result.copy_rate_by_patient
         and dataclasses.asdict(result.copy_rate_by_patient),
         "planted": [
-            {"change": row.change, "local": row.local, **(_proportion(row.share) or {})}
+            {"change": row.change, "local": row.local, **(proportion(row.share) or {})}
             for row in result.planted
         ],
         "settings": dict(result.settings),

@@ -105,6 +105,12 @@ def image_batches(
     return cast(Batches, data.repeat(reseed_each_epoch=True).batch(batch))
 
 
+def row_batches(rows: np.ndarray, *, batch: int, seed: int) -> Batches[np.ndarray]:
+    """Shuffled batches of row numbers int64 [batch] without end; every entry comes once an epoch."""
+    data = grain.MapDataset.source(rows.tolist()).seed(seed).shuffle()
+    return cast(Batches, data.repeat(reseed_each_epoch=True).batch(batch))
+
+
 @dataclasses.dataclass(frozen=True)
 class PairTable:
     """Pairs with known similarity, in the reference format.

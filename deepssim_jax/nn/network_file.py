@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors
@@ -46,6 +47,15 @@ def blueprint(spec: Spec) -> tuple[nnx.GraphDef, nnx.State]:
     model = nnx.eval_shape(lambda: network(spec, rngs=nnx.Rngs(0)))  # type: ignore[arg-type]
     graph, params = nnx.split(model, nnx.Param)
     return graph, nnx.as_pure(params)
+
+
+def drawing(seed: int) -> nnx.Rngs:
+    """Randomness for fresh weights.
+
+    Not by JAX's default generator: XLA compiles that one anew for every weight, and on a CPU a
+    network of a hundred of them would take minutes to begin.
+    """
+    return nnx.Rngs(jax.random.key(seed, impl="unsafe_rbg"))
 
 
 def shapes(spec: Spec) -> dict[str, tuple[int, ...]]:

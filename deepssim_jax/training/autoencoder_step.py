@@ -116,7 +116,9 @@ class AutoencoderJob:
 
     def init(self, seed: int) -> AutoencoderState:
         """A fresh state; jit it with out_shardings to make it where it belongs."""
-        return self.start(nnx.split(Autoencoder(self.spec, rngs=nnx.Rngs(seed)), nnx.Param)[1])
+        return self.start(
+            nnx.split(Autoencoder(self.spec, rngs=network_file.drawing(seed)), nnx.Param)[1]
+        )
 
     def start(self, initial: nnx.State) -> AutoencoderState:
         """The state of a run that begins with these weights."""
@@ -131,7 +133,7 @@ class AutoencoderJob:
         )
 
     def _new_critic(self) -> Discriminator:
-        return Discriminator(self.critic_spec, rngs=nnx.Rngs(self.seed + 1))
+        return Discriminator(self.critic_spec, rngs=network_file.drawing(self.seed + 1))
 
     @functools.cached_property
     def _critic_graph(self) -> nnx.GraphDef:

@@ -125,7 +125,7 @@ class DenoiserJob:
 
     def init(self, seed: int) -> DenoiserState:
         """A fresh state; jit it with out_shardings to make it where it belongs."""
-        return self.start(nnx.split(UNet(self.spec, rngs=nnx.Rngs(seed)), nnx.Param)[1])
+        return self.start(nnx.split(UNet(self.spec, rngs=network_file.drawing(seed)), nnx.Param)[1])
 
     def start(self, initial: nnx.State) -> DenoiserState:
         """The state of a run that begins with these weights."""

@@ -11,8 +11,8 @@ class SourceConfig:
     """The images. Every field can be changed by --config.NAME=VALUE.
 
     `images` is a folder, manifest or BIDS root; without it `phantoms` people are made up. `size` is
-    (height, width) in pixels, of any length. With `held_out` 15 % of the patients are kept for
-    validation and for membership inference; `split_seed` decides whom.
+    (height, width) in pixels, of any length. The share `held_out` of the patients is kept
+    for validation and for membership inference, 0 for nobody; `split_seed` decides whom.
     """
 
     images: str = ""
@@ -20,7 +20,7 @@ class SourceConfig:
     phantoms: int = 64
     phantom_seed: int = 0
     size: tuple[int, int] = (64, 64)
-    held_out: bool = True
+    held_out: float = 0.15
     split_seed: int = 0
 
 

@@ -99,9 +99,12 @@ def open_source(
         )
 
     images = parallel.first_alone(opened)
+    if not 0 <= config.held_out < 1:
+        raise ValueError(f"held_out {config.held_out} must lie in [0, 1), for example 0.15")
     if not config.held_out:
         return images, Rows(np.arange(len(images)), np.arange(0))
-    return images, Rows(*pipelines.split_by_patient(images, seed=config.split_seed))
+    parts = pipelines.split_by_patient(images, seed=config.split_seed, share=config.held_out)
+    return images, Rows(*parts)
 
 
 def write_phantoms(folder: Path, count: int, *, size: tuple[int, int], seed: int) -> None:

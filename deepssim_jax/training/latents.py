@@ -118,15 +118,40 @@ def cache_latents(
         return True
 
     parallel.first_alone(made)
-    paths = sorted(folder.glob(f"{mark}-*.npy"))
-    found = np.concatenate([np.load(path, allow_pickle=False) for path in paths])
-    mean, deviation = np.split(found, 2, axis=-1)
+    mean, deviation = _read(folder, mark)
     # The variance of what is drawn: that of the means, and that around them (eq. of total variance).
     variance = mean[rows].var(dtype=np.float64) + (deviation[rows].astype(np.float64) ** 2).mean()
     latents = Latents(mean, deviation, float(1 / np.sqrt(variance)))
     card = {"images": len(images), "scale": latents.scale, "weights": mark}
     write_bytes(folder / "latents.json", json.dumps(card).encode())
     return latents
+
+
+def load_latents(folder: Path) -> Latents:
+    """The latents that `cache_latents` made last.
+
+    Raises:
+      ValueError: there are none, or they are not complete.
+    """
+    card = folder / "latents.json"
+    if not card.is_file():
+        raise ValueError(
+            f"there are no latents in {folder.parent.name!r}; run train_ldm to its end"
+        )
+    fields = json.loads(card.read_text())
+    mean, deviation = _read(folder, fields["weights"])
+    if len(mean) != fields["images"]:
+        raise ValueError(
+            f"{len(mean)} of {fields['images']} latents are there; run train_ldm again"
+        )
+    return Latents(mean, deviation, fields["scale"])
+
+
+def _read(folder: Path, mark: str) -> tuple[np.ndarray, np.ndarray]:
+    paths = sorted(folder.glob(f"{mark}-*.npy"))
+    found = np.concatenate([np.load(path, allow_pickle=False) for path in paths])
+    mean, deviation = np.split(found, 2, axis=-1)
+    return mean, deviation
 
 
 def _padded(images: ImageStore, start: int, stop: int) -> np.ndarray:

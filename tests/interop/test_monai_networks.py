@@ -85,19 +85,28 @@ def test_the_autoencoder_is_monais_layer_by_layer() -> None:
     twin.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in theirs.items()}, strict=True)
     model: Autoencoder = merged(AUTOENCODER, state)
     images = np.random.default_rng(1).uniform(size=(2, 24, 16)).astype(np.float32)
-    x, y = images[..., None], torch.from_numpy(images[:, None])
-    for ours, other in zip(model.encoder.blocks, twin.encoder.blocks, strict=True):
-        x, y = ours(x), other(y)
-        close(x, y)
-    mean, deviation = model.encode(images)
-    their_mean, their_deviation = twin.encode(torch.from_numpy(images[:, None]))
-    close(mean, their_mean)
-    close(deviation, their_deviation)
-    x, y = model.post_quant_conv(mean), twin.post_quant_conv(their_mean)
-    for ours, other in zip(model.decoder.blocks, twin.decoder.blocks, strict=True):
-        x, y = ours(x), other(y)
-        close(x, y)
-    close(model.decode(mean, size=(24, 16)), twin.decode(their_mean)[:, 0])
+
+    @jax.jit
+    def layers(images: jax.Array) -> list[jax.Array]:
+        x, out = images[..., None], []
+        for block in model.encoder.blocks:
+            out.append(x := block(x))
+        mean, deviation = model.encode(images)
+        out += [mean, deviation, x := model.post_quant_conv(mean)]
+        for block in model.decoder.blocks:
+            out.append(x := block(x))
+        return [*out, model.decode(mean, size=(24, 16))]
+
+    y = torch.from_numpy(images[:, None])
+    theirs = []
+    for block in twin.encoder.blocks:
+        theirs.append(y := block(y))
+    mean, deviation = twin.encode(torch.from_numpy(images[:, None]))
+    theirs += [mean, deviation, y := twin.post_quant_conv(mean)]
+    for block in twin.decoder.blocks:
+        theirs.append(y := block(y))
+    for ours, other in zip(layers(images), [*theirs, twin.decode(mean)[:, 0]], strict=True):
+        close(ours, other)
 
 
 @needs_monai
@@ -128,8 +137,8 @@ def test_the_unet_is_monais_layer_by_layer(spec: UNetSpec) -> None:
     times = np.array([3, 870])
     context = None if spec.context is None else rng.standard_normal((2, 4, spec.context))
     context = None if context is None else context.astype(np.float32)
-    inside = [f"down_blocks.0.resnets.0.{part}" for part in ("norm1", "conv1")]
-    inside += [f"middle_block.{part}" for part in ("resnet_1", "attention", "resnet_2")]
+    inside = ["conv_in", "down_blocks.0.resnets.0.norm1", "down_blocks.0.resnets.0"]
+    inside += ["down_blocks.1.attentions.0", "middle_block.resnet_2", "up_blocks.0.resnets.0"]
     seen: dict[str, object] = {}
     for name in inside:
         twin.get_submodule(name).register_forward_hook(
@@ -137,24 +146,31 @@ def test_the_unet_is_monais_layer_by_layer(spec: UNetSpec) -> None:
         )
     given = {} if context is None else {"context": torch.from_numpy(context)}
     whole = twin(torch.from_numpy(x.transpose(0, 3, 1, 2)), torch.from_numpy(times), **given)
-    close(model(x, times, context), whole)
-    close(model(x, times, context, remat=True), whole)
-    first = model.down_blocks[0].resnets[0]
-    h = first.norm1(model.conv_in(x))
-    close(h, seen[inside[0]])
-    close(first.conv1(jax.nn.silu(h)), seen[inside[1]])
-    middle = model.middle_block
-    features = time_features(times, spec.channels[0])
-    embedding = model.time_embed[1](jax.nn.silu(model.time_embed[0](features)))
-    h = np.asarray(seen[inside[0]].detach())[:, :, ::4, ::4].transpose(0, 2, 3, 1)
-    h = np.tile(h, 3)  # any input does: each part is compared on what the one before it gave
-    h = middle.resnet_1(h, embedding)
-    theirs_h = twin.middle_block.resnet_1(
-        torch.from_numpy(
-            np.tile(np.asarray(seen[inside[0]].detach())[:, :, ::4, ::4], (1, 3, 1, 1))
-        ),
-        twin.time_embed(torch.from_numpy(np.asarray(features))),
-    )
-    close(h, theirs_h)
-    more = {} if context is None else {"context": torch.from_numpy(context)}
-    close(middle.attention(h, context), twin.middle_block.attention(theirs_h, **more))
+
+    @jax.jit
+    def run(x: jax.Array, times: jax.Array, context: jax.Array | None) -> list[jax.Array]:
+        """The answer, the same with values made again, and what the layers in `inside` give."""
+        features = time_features(times, spec.channels[0])
+        embedding = model.time_embed[1](jax.nn.silu(model.time_embed[0](features)))
+        down, up = model.down_blocks, model.up_blocks[0]
+        h = model.conv_in(x)
+        out, skips = [h, down[0].resnets[0].norm1(h), down[0].resnets[0](h, embedding)], []
+        for level in down:
+            for number, resnet in enumerate(level.resnets):
+                h = resnet(h, embedding)
+                if level.attentions is not None:
+                    h = level.attentions[number](h, context)
+                if level is down[1] and not number:
+                    out.append(h)
+                skips.append(h)
+            h = h if level.downsampler is None else level.downsampler(h)
+        middle = model.middle_block
+        h = middle.resnet_2(middle.attention(middle.resnet_1(h, embedding), context), embedding)
+        out += [h, up.resnets[0](jax.numpy.concatenate([h, skips[-1]], -1), embedding)]
+        return [model(x, times, context), model(x, times, context, remat=True), *out]
+
+    answer, again, *layers = run(x, times, context)
+    close(answer, whole)
+    close(again, whole)
+    for ours, name in zip(layers, inside, strict=True):
+        close(ours, seen[name])

@@ -140,7 +140,7 @@ def test_latents_are_made_once_and_their_scale_is_measured(tmp_path: Path, monke
 
 
 def test_a_source_that_holds_nobody_out(tmp_path: Path) -> None:
-    config = SourceConfig(images=str(pictures(tmp_path, 2)), size=(24, 24), held_out=False)
+    config = SourceConfig(images=str(pictures(tmp_path, 2)), size=(24, 24), held_out=0.0)
     _, rows = open_source(config, tmp_path)
     assert rows.training.tolist() == [0, 1] == rows.validation.tolist()
     data = pipelines.row_batches(rows.training, batch=2, seed=0)

@@ -7,7 +7,7 @@ Axis types are explicit, so a sharding that does not fit is an error at trace ti
 
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -156,7 +156,7 @@ def stream(visit: Callable, *, mesh: jax.sharding.Mesh, ring: bool) -> Callable:
     return jax.shard_map(body, mesh=mesh, in_specs=specs, out_specs=rows, check_vma=False)
 
 
-def whole(tree: object) -> object:
+def whole(tree: Any) -> Any:
     """Arrays of all devices and processes as NumPy arrays, the same in every process."""
     if jax.process_count() == 1:
         return jax.tree.map(np.asarray, tree)

@@ -16,6 +16,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from deepssim_jax import parallel
 from deepssim_jax.data import conditions
 from deepssim_jax.data.conditions import Column, Conditioning
 from deepssim_jax.data.store import ImageStore
@@ -103,8 +104,9 @@ def train_autoencoder(
     )
     card = {"size": json.dumps(list(config.size)), "figures": json.dumps(figures)}
     target = workdir / AUTOENCODER
+    params = parallel.whole(state.params)
     if jax.process_index() == 0:
-        network_file.save(target, spec, jax.device_get(state.params), card=card)
+        network_file.save(target, spec, params, card=card)
     return Trained(target, len(rows.training), figures)
 
 
@@ -127,7 +129,14 @@ def train_denoiser(
             f"--config.autoencoder={config.autoencoder!r} must be the workdir of a finished "
             f"train_vae, with {AUTOENCODER}"
         )
+    parts = config.accumulate * jax.device_count()
+    if config.batch % parts:
+        raise ValueError(
+            f"batch {config.batch} must be a multiple of accumulate {config.accumulate} x "
+            f"{jax.device_count()} devices"
+        )
     images, rows = open_source(config, workdir, on_progress=on_progress)
+    condition, columns = _condition(config, images, rows.training)
     autoencoder, params, _ = network_file.load(source / AUTOENCODER, AutoencoderSpec)
     latents = cache_latents(
         images,
@@ -137,7 +146,6 @@ def train_denoiser(
         rows=rows.training,
         on_progress=on_progress,
     )
-    condition, columns = _condition(config, images, rows.training)
     often = copies(
         len(rows.training),
         duplication=Duplication(config.duplication),
@@ -192,7 +200,7 @@ def train_denoiser(
         "figures": json.dumps(figures),
     }
     target = workdir / DENOISER
-    average = jax.device_get(state.average)
+    average = parallel.whole(state.average)
     if jax.process_index() == 0:
         write_bytes(workdir / AUTOENCODER, (source / AUTOENCODER).read_bytes())
         write_bytes(workdir / RECORDS, _records(images, rows.training, often))

@@ -110,12 +110,14 @@ def open_source(
 def write_phantoms(folder: Path, count: int, *, size: tuple[int, int], seed: int) -> None:
     """Writes one T1 slice each of `count` people who do not exist, `p0000_t1.png` and so on.
 
-    Person number i depends on (seed, i) alone; files that are there are not made again.
+    Person number i depends on (seed, i) alone; a folder that is finished is not made again.
     """
     mark = folder / ".phantoms"
     said = f"{count} {tuple(size)} {seed}"
     if mark.exists() and mark.read_text() == said:
         return
+    for stale in folder.glob("p*_t1.png"):  # of another count or seed
+        stale.unlink()
     anatomy = load_anatomy()
     for start in range(0, count, _AT_ONCE):
         key = jax.random.fold_in(jax.random.key(seed), start)

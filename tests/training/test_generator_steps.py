@@ -24,6 +24,9 @@ from deepssim_jax.training.loop import Diverged, LoopConfig, train
 
 # XLA takes its time for every weight, so there are few, and mostly a simpler optimiser than Adam.
 UNET = UNetSpec(channels=(8,), attention=(False,), heads=(8,), blocks=1, groups=4)
+DEEP = UNetSpec(
+    channels=(8, 16), attention=(False, True), heads=(0, 8), blocks=1, groups=4, context=4
+)
 AUTOENCODER = AutoencoderSpec(channels=(4, 8), blocks=1, groups=4)
 SIMPLE = optax.sgd(0.03, momentum=0.9)
 
@@ -74,7 +77,7 @@ def autoencoder() -> AutoencoderJob:
 
 def losses(job: DenoiserJob, *, devices: int, fsdp: int, steps: int = 10) -> np.ndarray:
     """Loss and gradient norm of each step on a mesh."""
-    mesh, made, found = parallel.data_mesh(devices, fsdp=fsdp), Made(condition=4), []
+    mesh, made, found = parallel.data_mesh(devices, fsdp=fsdp), Made(condition=job.spec.context), []
     with parallel.using(mesh):
         shapes = jax.eval_shape(lambda: job.init(0))
         wanted = parallel.state_shardings(shapes, mesh)
@@ -89,14 +92,21 @@ def losses(job: DenoiserJob, *, devices: int, fsdp: int, steps: int = 10) -> np.
     return np.array(found)
 
 
-def test_eight_devices_are_one_and_spread_weights_are_whole_ones() -> None:
-    spec = dataclasses.replace(UNET, context=4)
+@pytest.mark.parametrize(
+    ("spec", "fsdp"),
+    [
+        (UNET, 4),
+        pytest.param(UNET, 1, marks=pytest.mark.slow),
+        pytest.param(DEEP, 1, marks=pytest.mark.slow),
+        pytest.param(DEEP, 4, marks=pytest.mark.slow),
+    ],
+)
+def test_eight_devices_are_one_and_spread_weights_are_whole_ones(spec: UNetSpec, fsdp: int) -> None:
+    """With weights spread over four of them, the batch is spread over both axes."""
     job = dataclasses.replace(DenoiserJob.create(spec), optimizer=SIMPLE)
-    one = losses(job, devices=1, fsdp=1)
-    for devices, fsdp in ((8, 1), (8, 4)):
-        other = losses(job, devices=devices, fsdp=fsdp)
-        np.testing.assert_allclose(other[:, 0], one[:, 0], rtol=1e-5)
-        np.testing.assert_allclose(other[:, 1], one[:, 1], rtol=1e-3)
+    one, other = (losses(job, devices=n, fsdp=f) for n, f in ((1, 1), (8, fsdp)))
+    np.testing.assert_allclose(other[:, 0], one[:, 0], rtol=1e-5)
+    np.testing.assert_allclose(other[:, 1], one[:, 1], rtol=1e-3)
 
 
 def test_parts_of_a_batch_add_up_to_the_batch() -> None:

@@ -92,6 +92,7 @@ class AutoencoderJob:
         weights: AutoencoderLoss = AutoencoderLoss(),
         features: Encoder | None = None,
         learning_rate: float = 1e-4,
+        fall_over: int | None = None,
         seed: int = 0,
         half: bool = False,
     ) -> "AutoencoderJob":
@@ -103,10 +104,15 @@ class AutoencoderJob:
           weights: of the parts of the loss.
           features: the network in whose features images should look alike; None for none.
           learning_rate: of both Adams.
+          fall_over: steps over which it falls to 0 by a cosine; None keeps it, as published.
           seed: of the latents' noise, which is also a function of the step.
           half: the networks compute in bfloat16; weights and losses stay float32.
         """
-        optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(learning_rate))
+        # A schedule either way, so that a run can go on with the other.
+        rate = optax.constant_schedule(learning_rate)
+        if fall_over is not None:
+            rate = optax.cosine_decay_schedule(learning_rate, fall_over)
+        optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
         return cls(spec, critic, weights, features, optimizer, seed, half)
 
     @property

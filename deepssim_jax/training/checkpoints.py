@@ -1,12 +1,17 @@
 """Checkpoints of a training state; the only file that knows Orbax."""
 
+import json
 import shutil
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 import jax
 from orbax.checkpoint import v1 as ocp
+
+from deepssim_jax import parallel
+from deepssim_jax.files import write_bytes
 
 
 class Stepped(Protocol):
@@ -28,6 +33,9 @@ class NoSpace(OSError):
 class Checkpoints:
     """The latest `keep` states under a directory. Use as a context manager: leaving it waits until
     everything is on disk.
+
+    Beside the directory the size and checksum of every file are kept, so that a damaged state is known
+    before Orbax reads it.
     """
 
     def __init__(self, directory: Path, *, keep: int):
@@ -52,6 +60,9 @@ class Checkpoints:
         step = int(state.step)
         if self._checkpointer.latest is None or self._checkpointer.latest.step != step:
             self._guarded(lambda: self._checkpointer.save(step, state))
+            if jax.process_index() == 0:
+                sums = json.dumps(_sums(self._directory / str(step))).encode()
+                self._guarded(lambda: write_bytes(self._sums_of(step), sums))
 
     def restore(
         self, abstract: State, *, on_notice: Callable[[str], None] = lambda text: None
@@ -67,10 +78,12 @@ class Checkpoints:
         """
         steps = sorted((c.step for c in self._checkpointer.checkpoints), reverse=True)
         for step in steps:
-            try:
-                return self._checkpointer.load(step, abstract)
-            except Exception as error:  # whatever a broken file makes of Orbax
-                reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            reason = "its files are not what was written"
+            if parallel.agreed(self._whole(step)):
+                try:
+                    return self._checkpointer.load(step, abstract)
+                except Exception as error:  # whatever a broken file makes of Orbax
+                    reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             on_notice(
                 f"the checkpoint of step {step} cannot be read ({reason}); the one before it is taken"
             )
@@ -83,6 +96,16 @@ class Checkpoints:
                 "they lie in `unreadable`: remove the folder to begin anew"
             )
         return None
+
+    def _sums_of(self, step: int) -> Path:
+        return self._directory.parent / f"{self._directory.name}_sums" / f"{step}.json"
+
+    def _whole(self, step: int) -> bool:
+        """Whether the files are those that were written, as far as that was noted down."""
+        path = self._sums_of(step)
+        if jax.process_index() or not path.exists():
+            return True
+        return _sums(self._directory / str(step)) == json.loads(path.read_text())
 
     def _set_aside(self, step: int) -> None:
         """Nothing that could be looked at is deleted."""
@@ -103,6 +126,18 @@ class Checkpoints:
                 f"there is no space left for checkpoints in {self._directory.parent.name!r}; free some "
                 "and run the same command again: it goes on from the last whole checkpoint"
             ) from error
+
+
+def _sums(folder: Path) -> dict[str, list[int]]:
+    """Size and checksum of every file under a folder."""
+    found = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        size = total = 0
+        with path.open("rb") as file:
+            while block := file.read(1 << 22):
+                size, total = size + len(block), zlib.crc32(block, total)
+        found[path.relative_to(folder).as_posix()] = [size, total]
+    return found
 
 
 def abstract(state: State) -> State:

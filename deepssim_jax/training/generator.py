@@ -39,6 +39,7 @@ from deepssim_jax.training.latents import (
     copies,
 )
 from deepssim_jax.training.loop import LoopConfig, train
+from deepssim_jax.training.step import Schedule as Falling
 
 AUTOENCODER, DENOISER = "autoencoder.safetensors", "denoiser.safetensors"
 RECORDS, CONDITIONS = "records.csv", "conditions.npy"
@@ -95,6 +96,7 @@ def train_autoencoder(
         ),
         features=encoders.load_encoder(config.features) if config.features else None,
         learning_rate=config.learning_rate,
+        fall_over=config.steps if Falling(config.schedule) is Falling.COSINE else None,
         seed=config.seed,
         half=_half(config.half),
     )

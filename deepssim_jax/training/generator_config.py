@@ -30,7 +30,8 @@ class AutoencoderConfig(SourceConfig):
 
     `features` is the encoder in whose features images should look alike: "default", a
     .safetensors file, or "" for none. `critic` are the discriminator's channels and layers; the
-    adversarial part begins at step `adversarial_from`. `half` computes in bfloat16, on accelerators
+    adversarial part begins at step `adversarial_from`. `schedule` of the learning rate is "constant",
+    as published, or "cosine". `half` computes in bfloat16, on accelerators
     only with "auto".
     """
 
@@ -47,6 +48,7 @@ class AutoencoderConfig(SourceConfig):
     batch: int = 16
     steps: int = 20_000
     learning_rate: float = 1e-4
+    schedule: str = "constant"
     half: str = "auto"
     validate_every: int = 500
     checkpoint_every: int = 250

@@ -48,6 +48,9 @@ CASES = {
     "input_phantoms": "training",
     "input_images": "training",
     "train_nano": "training",
+    "autoencoder_step": "generation",
+    "denoiser_step": "generation",
+    "sampling": "generation",
     "audit": "whole",
     "audit_again": "whole",
 }

@@ -24,9 +24,16 @@ from absl import app, flags
 from jax.experimental import topologies
 
 from deepssim_jax import parallel
+from deepssim_jax.audit import generation
+from deepssim_jax.audit.generation import SamplingSettings
+from deepssim_jax.diffusion.schedule import Schedule
+from deepssim_jax.nn import network_file
+from deepssim_jax.nn.autoencoder import AutoencoderSpec
 from deepssim_jax.nn.embedder import EmbedderSpec
+from deepssim_jax.nn.unet import UNetSpec
 from deepssim_jax.ops import ssim
 from deepssim_jax.scoring import pairs, tiles
+from deepssim_jax.training.diffusion_step import DenoiserJob, LatentBatch
 from deepssim_jax.training.pairs import PairBatch
 from deepssim_jax.training.step import OptimizerConfig, Trainer
 
@@ -36,6 +43,10 @@ _COLLECTIVE = re.compile(
     r" (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute|"
     r"collective-broadcast)(?:-start)?\("
 )
+# Images a chip works on at a time in the programs of the generator.
+LATENTS = 8
+_PROGRAM = flags.DEFINE_multi_string("program", None, "programs to compile; all if not given")
+_TOPOLOGY = flags.DEFINE_multi_string("topology", None, "topologies; all if not given")
 _OUT = flags.DEFINE_string("out", None, "folder for tpu_compile.jsonl; nothing is written without")
 
 
@@ -104,11 +115,46 @@ def _train(mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
         return trainer.compiled[0].lower(state, PairBatch(images, images, _like((count,), spread)))
 
 
+def _denoise(mesh: jax.sharding.Mesh, *, fsdp: int) -> jax.stages.Lowered:
+    """One step of the full-size U-Net on 8 latents of 36 x 28 a chip; four chips share the weights
+    with `fsdp` 4.
+    """
+    mesh = parallel.data_mesh(found=list(mesh.devices.flat), fsdp=fsdp)
+    job = DenoiserJob.create(UNetSpec(), half=True)
+    batch = _like((LATENTS * mesh.size, 36, 28, 3), parallel.batch_sharding(mesh))
+    with parallel.using(mesh):
+        shapes = jax.eval_shape(lambda: job.init(0))
+        state = jax.tree.map(
+            lambda x, where: _like(x.shape, where, x.dtype),
+            shapes,
+            parallel.state_shardings(shapes, mesh),
+        )
+        return job.compiled_step.lower(state, LatentBatch(batch, batch))
+
+
+def _sample(mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
+    """50 steps of DDIM of 8 images of 136 x 112 a chip, and their decoding."""
+    spread, every = parallel.batch_sharding(mesh), parallel.replicated(mesh)
+    settings = SamplingSettings(batch=LATENTS)
+    specs = (UNetSpec(), AutoencoderSpec())
+    weights = [
+        jax.tree.map(lambda x: _like(x.shape, every, x.dtype), network_file.blueprint(spec)[1])
+        for spec in specs
+    ]
+    program = generation._compiled(specs[1], specs[0], Schedule(), 1.0, (136, 112), settings)
+    with parallel.using(mesh):
+        indices = _like((LATENTS * mesh.size,), spread, jnp.uint32)
+        return program.lower(tuple(weights), 0, indices, None)
+
+
 PROGRAMS: dict[str, Callable[[jax.sharding.Mesh], jax.stages.Lowered]] = {
     "search": lambda mesh: _search(mesh, ring=False),
     "search_ring": lambda mesh: _search(mesh, ring=True),
     "ssim_tile": _ssim,
     "train_step": _train,
+    "denoiser_step": lambda mesh: _denoise(mesh, fsdp=1),
+    "denoiser_step_fsdp": lambda mesh: _denoise(mesh, fsdp=4),
+    "sample": _sample,
 }
 
 
@@ -131,8 +177,8 @@ def compile_for(program: str, topology: str) -> dict[str, object]:
 
 
 def main(_: list[str]) -> None:
-    for topology in TOPOLOGIES:
-        for program in PROGRAMS:
+    for topology in _TOPOLOGY.value or TOPOLOGIES:
+        for program in _PROGRAM.value or PROGRAMS:
             record = json.dumps(compile_for(program, topology))
             print(record, flush=True)
             if _OUT.value:

@@ -1,37 +1,44 @@
 """The mesh and its axis names: the only file that builds one or spells them.
 
-Images of a batch are spread over the axis "data"; parameters are replicated. Axis types are
-explicit, so a sharding that does not fit is an error at trace time, not a silent copy.
+Images of a batch are spread over the axis "data"; parameters are replicated, or, where there is an
+axis "fsdp", each is spread over it and gathered where it is used; the batch is spread over both.
+Axis types are explicit, so a sharding that does not fit is an error at trace time, not a silent copy.
 """
 
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
 DATA = "data"
+FSDP = "fsdp"
 Tree = TypeVar("Tree")
 
 
 def data_mesh(
-    devices: int | None = None, *, found: Sequence[jax.Device] | None = None
+    devices: int | None = None, *, found: Sequence[jax.Device] | None = None, fsdp: int = 1
 ) -> jax.sharding.Mesh:
-    """A mesh with the single axis "data".
+    """A mesh with the axis "data", and with "fsdp" where parameters are to be spread.
 
     Args:
       devices: how many; all of them if None.
       found: the devices to take from; those of this run if None.
+      fsdp: devices that share one copy of the parameters; with 1 there is no such axis.
 
     Raises:
-      ValueError: if there are fewer devices than asked for.
+      ValueError: if there are fewer devices than asked for, or `fsdp` does not divide them.
     """
     found = jax.devices() if found is None else found
     count = len(found) if devices is None else devices
     if not 1 <= count <= len(found):
         raise ValueError(f"{count} devices were asked for, and there are {len(found)}")
+    if fsdp < 1 or count % fsdp:
+        raise ValueError(f"fsdp {fsdp} must divide the {count} devices")
+    if fsdp > 1:
+        return jax.make_mesh((count // fsdp, fsdp), (DATA, FSDP), devices=found[:count])
     return jax.make_mesh((count,), (DATA,), devices=found[:count])
 
 
@@ -42,7 +49,25 @@ def replicated(mesh: jax.sharding.Mesh) -> jax.NamedSharding:
 
 def batch_sharding(mesh: jax.sharding.Mesh) -> jax.NamedSharding:
     """The leading axis is spread over the devices; its length must be a multiple of them."""
-    return jax.NamedSharding(mesh, jax.P(DATA))
+    return jax.NamedSharding(mesh, jax.P((DATA, FSDP) if FSDP in mesh.shape else DATA))
+
+
+def state_shardings(tree: Tree, mesh: jax.sharding.Mesh) -> Tree:
+    """Where each array of a training state belongs: on every device, or spread over "fsdp".
+
+    Spread is the longest axis that the devices divide, the last one of several; an array without
+    one, a bias or a counter, is on every device.
+    """
+    count = mesh.shape.get(FSDP, 1)
+
+    def place(x: jax.Array) -> jax.NamedSharding:
+        fitting = [axis for axis, side in enumerate(x.shape) if side % count == 0 and side > count]
+        if count == 1 or len(x.shape) < 2 or not fitting:
+            return replicated(mesh)
+        chosen = max(fitting, key=lambda axis: (x.shape[axis], axis))
+        return jax.NamedSharding(mesh, jax.P(*(None,) * chosen, FSDP))
+
+    return jax.tree.map(place, tree)
 
 
 def last_axis_sharding(mesh: jax.sharding.Mesh) -> Callable[[int], jax.NamedSharding]:
@@ -55,16 +80,38 @@ def using(mesh: jax.sharding.Mesh) -> contextlib.AbstractContextManager:
     return jax.set_mesh(mesh)
 
 
-def spread(tree: Tree, sharding: jax.NamedSharding) -> Tree:
-    """Puts arrays that every process holds alike on the devices of all of them."""
+def spread(tree: Tree, sharding: jax.NamedSharding | Tree) -> Tree:
+    """Puts arrays that every process holds alike on the devices of all of them.
+
+    `sharding` is one for all, or a tree of them.
+    """
     if jax.process_count() == 1:
         return jax.device_put(tree, sharding)
 
-    def put(x: jax.Array) -> jax.Array:
+    def put(x: jax.Array, where: jax.NamedSharding) -> jax.Array:
         whole = np.asarray(x)
-        return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
+        return jax.make_array_from_callback(whole.shape, where, lambda index: whole[index])
 
-    return jax.tree.map(put, tree)
+    if isinstance(sharding, jax.NamedSharding):
+        return jax.tree.map(lambda x: put(x, sharding), tree)
+    return jax.tree.map(put, tree, sharding)
+
+
+def gathered(tree: Tree) -> Tree:
+    """Inside a program: arrays that are spread over the current mesh, whole on every device.
+
+    Their gradients come back summed and spread as the arrays were.
+    """
+    return jax.tree.map(everywhere, tree)
+
+
+def like_batch(x: jax.Array, *, axis: int = 0) -> jax.Array:
+    """Inside a program: an array of which this axis is to be spread as a batch is."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return x
+    names = (DATA, FSDP) if FSDP in mesh.shape else DATA
+    return jax.sharding.reshard(x, jax.P(*(None,) * axis, names))
 
 
 def everywhere(x: jax.Array) -> jax.Array:
@@ -109,7 +156,7 @@ def stream(visit: Callable, *, mesh: jax.sharding.Mesh, ring: bool) -> Callable:
     return jax.shard_map(body, mesh=mesh, in_specs=specs, out_specs=rows, check_vma=False)
 
 
-def whole(tree: object) -> object:
+def whole(tree: Any) -> Any:
     """Arrays of all devices and processes as NumPy arrays, the same in every process."""
     if jax.process_count() == 1:
         return jax.tree.map(np.asarray, tree)

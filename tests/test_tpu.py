@@ -12,6 +12,10 @@ INTENDED = {
     "search_ring": {"collective-permute"},
     "ssim_tile": set(),
     "train_step": {"all-reduce"},
+    "denoiser_step": {"all-reduce"},
+    # Weights are gathered, their gradients summed and parted in one go.
+    "denoiser_step_fsdp": {"all-gather", "all-reduce", "reduce-scatter"},
+    "sample": set(),
 }
 
 

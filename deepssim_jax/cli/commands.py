@@ -26,6 +26,9 @@ COMMANDS: dict[str, str] = {
     "verify": "check every hash and every flagged score of a finished audit from its files",
     "prepare": "bring IXI or CoRR, as downloaded, into training images of one size",
     "train_encoder": "train the network that embeds images",
+    "train_vae": "train the autoencoder of a generator",
+    "train_ldm": "train a latent diffusion model on the autoencoder's latents",
+    "generate": "draw images from a trained latent diffusion model",
     "convert": "other projects' encoder weights to ours, and back",
     "doctor": "show devices, processes, versions, weights and what is missing",
 }

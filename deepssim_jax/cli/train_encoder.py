@@ -43,8 +43,8 @@ def main(argv: Sequence[str]) -> int:
     del argv
     import json
 
-    from deepssim_jax.training.loop import LoopConfig, export, train
-    from deepssim_jax.training.step import Trainer
+    from deepssim_jax.training.loop import LoopConfig, train
+    from deepssim_jax.training.step import Trainer, export
 
     config, workdir = _CONFIG.value, Path(_WORKDIR.value)
     with progress(unit="images") as on_progress:

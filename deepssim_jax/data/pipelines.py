@@ -64,8 +64,11 @@ def open_images(
     return images
 
 
-def split_by_patient(images: ImageStore, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows for training and for validation; an image without a patient is one of its own.
+def split_by_patient(
+    images: ImageStore, *, seed: int, share: float = VALIDATION_SHARE
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows for training and for validation, of about `share` of the patients; an image without a
+    patient is one of its own.
 
     Raises:
       InputError: there are fewer than two patients.
@@ -79,7 +82,7 @@ def split_by_patient(images: ImageStore, *, seed: int) -> tuple[np.ndarray, np.n
         )
     held = np.zeros(count, bool)
     order = np.random.default_rng(seed).permutation(count)
-    held[order[: max(1, round(VALIDATION_SHARE * count))]] = True
+    held[order[: max(1, round(share * count))]] = True
     return np.flatnonzero(~held[number]), np.flatnonzero(held[number])
 
 
@@ -102,6 +105,12 @@ def image_batches(
 ) -> Batches[np.ndarray]:
     """Shuffled batches uint16 [batch, h, w] without end; every image comes once an epoch."""
     data = grain.MapDataset.source(_Rows(images, rows)).seed(seed).shuffle()
+    return cast(Batches, data.repeat(reseed_each_epoch=True).batch(batch))
+
+
+def row_batches(rows: np.ndarray, *, batch: int, seed: int) -> Batches[np.ndarray]:
+    """Shuffled batches of row numbers int64 [batch] without end; every entry comes once an epoch."""
+    data = grain.MapDataset.source(rows.tolist()).seed(seed).shuffle()
     return cast(Batches, data.repeat(reseed_each_epoch=True).batch(batch))
 
 

@@ -95,3 +95,27 @@ def _gelu_backward(x: Array, gradient: Array) -> tuple[Array]:
 
 
 gelu.defvjp(lambda x: (x * _normal_cdf(x), x), _gelu_backward)
+
+
+def group_norm(x: Array, scale: Array, bias: Array, *, groups: int, epsilon: float) -> Array:
+    """Group normalisation (Wu and He, ECCV 2018, eq. 1) over space and the channels of a group.
+
+    Args:
+      x: [n, h, w, c].
+      scale: [c].
+      bias: [c].
+      groups: c is a multiple of it; as many as c is instance normalisation.
+      epsilon: added to the variance.
+
+    Returns:
+      [n, h, w, c] in the type of x; the figures are float32.
+    """
+    n, *_, c = x.shape
+    wide = x.astype(jnp.float32)
+    # Sums over space first: they keep the channels last, and a group is then a few numbers.
+    mean = wide.mean((1, 2)).reshape(n, groups, -1).mean(-1)
+    mean = jnp.repeat(mean, c // groups, axis=1)[:, None, None]
+    centred = wide - mean
+    variance = (centred * centred).mean((1, 2)).reshape(n, groups, -1).mean(-1)
+    inverse = jax.lax.rsqrt(jnp.repeat(variance, c // groups, axis=1) + epsilon)[:, None, None]
+    return (centred * (inverse * _row(scale, x)) + _row(bias, x)).astype(x.dtype)

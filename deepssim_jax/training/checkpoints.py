@@ -1,21 +1,47 @@
 """Checkpoints of a training state; the only file that knows Orbax."""
 
+import json
+import shutil
+import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from deepssim_jax.training.step import TrainState
+from deepssim_jax import parallel
+from deepssim_jax.files import write_bytes
+
+
+class Stepped(Protocol):
+    """A state that knows how many steps were taken."""
+
+    @property
+    def step(self) -> jax.Array:
+        """int32 []."""
+        ...
+
+
+State = TypeVar("State", bound=Stepped)
+
+
+class NoSpace(OSError):
+    """The disk is full."""
 
 
 class Checkpoints:
     """The latest `keep` states under a directory. Use as a context manager: leaving it waits until
     everything is on disk.
+
+    Beside the directory the size and checksum of every file are kept, so that a damaged state is known
+    before Orbax reads it.
     """
 
     def __init__(self, directory: Path, *, keep: int):
+        self._directory = directory.absolute()
         self._checkpointer = ocp.training.Checkpointer(
-            directory.absolute(),
+            self._directory,
             preservation_policy=ocp.training.preservation_policies.LatestN(keep),
         )
 
@@ -23,22 +49,98 @@ class Checkpoints:
         return self
 
     def __exit__(self, *unused: object) -> None:
-        self._checkpointer.close()
+        self._guarded(self._checkpointer.close)
 
-    def save(self, state: TrainState) -> None:
-        """Saves under the state's own step; the same step is not saved twice."""
+    def save(self, state: Stepped) -> None:
+        """Saves under the state's own step; the same step is not saved twice.
+
+        Raises:
+          NoSpace: the disk is full; earlier checkpoints are whole.
+        """
         step = int(state.step)
         if self._checkpointer.latest is None or self._checkpointer.latest.step != step:
-            self._checkpointer.save(step, state)
+            self._guarded(lambda: self._checkpointer.save(step, state))
+            if jax.process_index() == 0:
+                sums = json.dumps(_sums(self._directory / str(step))).encode()
+                self._guarded(lambda: write_bytes(self._sums_of(step), sums))
 
-    def restore(self, abstract: TrainState) -> TrainState | None:
-        """The latest state in the shapes and shardings of `abstract`, or None if there is none."""
-        if self._checkpointer.latest is None:
-            return None
-        return self._checkpointer.load(self._checkpointer.latest.step, abstract)
+    def restore(
+        self, abstract: State, *, on_notice: Callable[[str], None] = lambda text: None
+    ) -> State | None:
+        """The newest state that can be read, or None if there is none.
+
+        Args:
+          abstract: shapes, types and shardings wanted.
+          on_notice: told of each newer one that cannot be read; it is moved out of the way.
+
+        Raises:
+          ValueError: there are checkpoints, and none can be read.
+        """
+        steps = sorted((c.step for c in self._checkpointer.checkpoints), reverse=True)
+        for step in steps:
+            reason = "its files are not what was written"
+            if parallel.agreed(self._whole(step)):
+                try:
+                    return self._checkpointer.load(step, abstract)
+                except Exception as error:  # whatever a broken file makes of Orbax
+                    reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            on_notice(
+                f"the checkpoint of step {step} cannot be read ({reason}); the one before it is taken"
+            )
+            if jax.process_index() == 0:
+                self._set_aside(step)
+            self._checkpointer.reload()
+        if steps:
+            raise ValueError(
+                f"none of the {len(steps)} checkpoints in {self._directory.parent.name!r} can be read; "
+                "they lie in `unreadable`: remove the folder to begin anew"
+            )
+        return None
+
+    def _sums_of(self, step: int) -> Path:
+        return self._directory.parent / f"{self._directory.name}_sums" / f"{step}.json"
+
+    def _whole(self, step: int) -> bool:
+        """Whether the files are those that were written, as far as that was noted down."""
+        path = self._sums_of(step)
+        if jax.process_index() or not path.exists():
+            return True
+        return _sums(self._directory / str(step)) == json.loads(path.read_text())
+
+    def _set_aside(self, step: int) -> None:
+        """Nothing that could be looked at is deleted."""
+        target = self._directory.parent / "unreadable" / f"{self._directory.name}-{step}"
+        for found in self._directory.iterdir():
+            if found.name == str(step):
+                shutil.rmtree(target, ignore_errors=True)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.move(found, target)
+
+    def _guarded(self, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except Exception as error:  # Orbax and TensorStore wrap it each in their own way
+            if "no space left" not in str(error).lower():
+                raise
+            raise NoSpace(
+                f"there is no space left for checkpoints in {self._directory.parent.name!r}; free some "
+                "and run the same command again: it goes on from the last whole checkpoint"
+            ) from error
 
 
-def abstract(state: TrainState) -> TrainState:
+def _sums(folder: Path) -> dict[str, list[int]]:
+    """Size and checksum of every file under a folder."""
+    found = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        size = total = 0
+        with path.open("rb") as file:
+            while block := file.read(1 << 22):
+                size, total = size + len(block), zlib.crc32(block, total)
+        found[path.relative_to(folder).as_posix()] = [size, total]
+    return found
+
+
+def abstract(state: State) -> State:
     """Shapes, types and shardings of a state."""
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state

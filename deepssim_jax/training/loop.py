@@ -1,4 +1,4 @@
-"""Training the encoder: steps, validation, checkpoints, records.
+"""Training: steps, validation, checkpoints, records, the same for every job.
 
 A batch depends only on (seed, step), so a run that was stopped and started again is the run that
 was never stopped. The next batch is made in a thread while the devices work on the present one.
@@ -10,118 +10,160 @@ import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import jax
-import numpy as np
-from scipy import stats
 
 from deepssim_jax import parallel
-from deepssim_jax.nn import encoder as encoders
-from deepssim_jax.nn.embedder import Embedder
-from deepssim_jax.training.checkpoints import Checkpoints, abstract
-from deepssim_jax.training.pairs import PairBatch
+from deepssim_jax.files import write_bytes
+from deepssim_jax.training.checkpoints import Checkpoints, State, abstract
 from deepssim_jax.training.records import Records, Speed
-from deepssim_jax.training.step import Trainer, TrainState
 
 VALIDATION_BATCHES = 8
 
 
-class Maker(Protocol):
-    """Makes batches of `batch` pairs."""
+Batch = TypeVar("Batch")
+Made = TypeVar("Made", covariant=True)
+_Given = TypeVar("_Given", contravariant=True)
+
+
+class Maker(Protocol[Made]):
+    """Makes batches of `batch` items, images or pairs of them."""
 
     @property
     def batch(self) -> int:
-        """Pairs of one batch."""
+        """Items of one batch."""
         ...
 
-    def __call__(self, step: int) -> PairBatch:
+    def __call__(self, step: int) -> Made:
         """The batch of a step; negative steps are for validation, of other people."""
         ...
 
     def names(self, step: int) -> str:
-        """Which pairs these are, for whoever has to look for a broken one."""
+        """Which items these are, for whoever has to look for a broken one."""
+        ...
+
+
+class Step(Protocol):
+    """A compiled step; it donates its state."""
+
+    def __call__(self, state: Any, batch: Any, /) -> tuple[Any, dict[str, jax.Array]]:
+        """The state after the batch, and what to write down, `loss` among it."""
+        ...
+
+    def lower(self, state: Any, batch: Any, /) -> Any:
+        """As of a jitted function."""
+        ...
+
+
+class Job(Protocol[State, _Given]):
+    """What is trained: how its state begins, one step of it, and how it is judged."""
+
+    @property
+    def mark(self) -> str:
+        """The architecture in words; a directory belongs to one."""
+        ...
+
+    @property
+    def images_an_item(self) -> int:
+        """Images of one item of a batch, for the speed."""
+        ...
+
+    @property
+    def criterion(self) -> str | None:
+        """The figure of `validate` whose lowest value is the best state; None takes the last."""
+        ...
+
+    @property
+    def compiled_step(self) -> Step:
+        """The step."""
+        ...
+
+    def init(self, seed: int, /) -> State:
+        """A fresh state."""
+        ...
+
+    def start(self, initial: Any, /) -> State:
+        """The state of a run that begins with given weights."""
+        ...
+
+    def validate(self, state: State, batches: Iterator[_Given], /) -> dict[str, float]:
+        """Figures of the state on validation batches."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class LoopConfig:
-    """How long to train, and how often to look and to save, in steps."""
+    """How long to train, and how often to look and to save, in steps.
+
+    `fsdp` devices share one copy of the state.
+    """
 
     steps: int
     seed: int = 0
     validate_every: int = 250
     checkpoint_every: int = 100
     record_every: int = 20
+    fsdp: int = 1
 
 
 class Diverged(RuntimeError):
     """The loss is no longer a number."""
 
 
-def validation_figures(cosine: np.ndarray, target: np.ndarray) -> dict[str, float]:
-    """MAE, RMSE and Spearman's correlation of predicted and true SSIM, and the MAE by SSIM bin.
-
-    `mae_0.3` is that of targets in [0.3, 0.4); 1 belongs to the last bin; empty bins are left out.
-    """
-    error = np.abs(cosine - target)
-    figures = {
-        "mae": float(error.mean()),
-        "rmse": float(np.sqrt((error**2).mean())),
-        "spearman": float(stats.spearmanr(cosine, target).statistic),
-    }
-    bins = np.clip(np.floor(10 * target), 0, 9).astype(int)
-    return figures | {f"mae_{b / 10:.1f}": float(error[bins == b].mean()) for b in np.unique(bins)}
-
-
 def train(
-    trainer: Trainer,
-    maker: Maker,
+    job: Job[State, Batch],
+    maker: Maker[Batch],
     config: LoopConfig,
     workdir: Path,
     *,
-    initial: Embedder | None = None,
+    initial: object | None = None,
     on_progress: Callable[[int, int, str], None] = lambda done, total, what: None,
-) -> tuple[TrainState, dict[str, float]]:
+    on_notice: Callable[[str], None] = lambda text: None,
+) -> tuple[State, dict[str, float]]:
     """Trains, or goes on where an earlier run of the same directory stopped.
 
     Args:
-      trainer: network and optimizer.
+      job: what is trained.
       maker: gives the batch of a step.
       config: see `LoopConfig`.
       workdir: for checkpoints and `metrics.jsonl`.
       initial: weights to begin with; random ones if None.
       on_progress: called with (steps done, steps in all, what).
+      on_notice: called with what a user should know, such as an unreadable checkpoint.
 
     Returns:
-      The state with the lowest mean squared error in validation, and its figures.
+      The state that is best by the job's criterion, the last one without, and its figures.
 
     Raises:
-      Diverged: with the step and its pairs.
+      Diverged: with the step and its items.
+      ValueError: the batch cannot be spread, or the directory belongs to another architecture.
+      NoSpace: the disk is full.
     """
-    mesh = parallel.data_mesh()
+    mesh = parallel.data_mesh(fsdp=config.fsdp)
     if maker.batch % mesh.size:
         raise ValueError(f"batch {maker.batch} must be a multiple of the {mesh.size} devices")
+    parallel.first_alone(lambda: _claim(workdir, job.mark))
     with contextlib.ExitStack() as stack:
         batches = _Batches(maker, mesh, stack.enter_context(ThreadPoolExecutor(1)))
         stack.enter_context(parallel.using(mesh))
         latest = stack.enter_context(Checkpoints(workdir / "checkpoints", keep=2))
         best = stack.enter_context(Checkpoints(workdir / "best", keep=1))
-        state = _first(trainer, config, initial, mesh)
+        state = _first(job, config, initial, mesh)
         shapes = abstract(state)
-        state = latest.restore(shapes) or state
+        state = latest.restore(shapes, on_notice=on_notice) or state
         start = int(state.step)
         records = Records(workdir, step=start)
         stack.callback(records.close)
-        step, predict = trainer.compiled
-        speed = Speed(workdir, images=2 * maker.batch)
+        step = job.compiled_step
+        speed = Speed(workdir, images=job.images_an_item * maker.batch)
         losses: list[jax.Array] = []
 
-        def validate(state: TrainState) -> None:
-            lowest = records.lowest("rmse")
-            figures = _validate(predict, state, batches)
+        def validate(state: State) -> None:
+            lowest = records.lowest(job.criterion or "")
+            figures = job.validate(state, batches.validation())
             records.write(int(state.step), figures)
-            if figures["rmse"] < lowest:
+            if job.criterion is not None and figures[job.criterion] < lowest:
                 best.save(state)
 
         try:
@@ -148,34 +190,50 @@ def train(
             latest.save(state)
             raise
         latest.save(state)
-        chosen = best.restore(shapes) or state
-        return chosen, _validate(predict, chosen, batches)
+        chosen = best.restore(shapes, on_notice=on_notice) or state
+        return chosen, job.validate(chosen, batches.validation())
+
+
+def _claim(workdir: Path, mark: str) -> bool:
+    """Makes the directory this architecture's, or says that it is another's."""
+    path = workdir / "architecture.txt"
+    found = path.read_text() if path.exists() else None
+    if found is None:
+        write_bytes(path, mark.encode())
+    elif found != mark:
+        raise ValueError(
+            f"{workdir.name!r} holds the training of another architecture: {found}, and this is "
+            f"{mark}; take another --workdir"
+        )
+    return True
 
 
 def _first(
-    trainer: Trainer, config: LoopConfig, initial: Embedder | None, mesh: jax.sharding.Mesh
-) -> TrainState:
-    everywhere = parallel.replicated(mesh)
+    job: Job[State, Any], config: LoopConfig, initial: object | None, mesh: jax.sharding.Mesh
+) -> State:
     if initial is not None:
-        return parallel.spread(trainer.start(initial), everywhere)
-    return jax.jit(trainer.init, static_argnums=0, out_shardings=everywhere)(config.seed)
+        state = job.start(initial)
+        return parallel.spread(state, parallel.state_shardings(state, mesh))
+    shapes = jax.eval_shape(lambda: job.init(config.seed))
+    wanted = parallel.state_shardings(shapes, mesh)
+    return jax.jit(job.init, static_argnums=0, out_shardings=wanted)(config.seed)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Batches:
+class _Batches(Generic[Batch]):
     """Batches on the devices; made in a thread, in which no mesh is set that would spread them."""
 
-    maker: Maker
+    maker: Maker[Batch]
     mesh: jax.sharding.Mesh
     thread: ThreadPoolExecutor
 
-    def submit(self, step: int) -> "Future[PairBatch]":
+    def submit(self, step: int) -> "Future[Batch]":
         return self.thread.submit(self._make, step)
 
-    def _make(self, step: int) -> PairBatch:
+    def _make(self, step: int) -> Batch:
         return parallel.spread(self.maker(step), parallel.batch_sharding(self.mesh))
 
-    def ahead(self, start: int, stop: int) -> Iterator[tuple[int, PairBatch]]:
+    def ahead(self, start: int, stop: int) -> Iterator[tuple[int, Batch]]:
         """Numbered batches; while one is used the next is made."""
         coming = [self.submit(step) for step in range(start, min(start + 1, stop))]
         for step in range(start, stop):
@@ -183,6 +241,11 @@ class _Batches:
             if step + 1 < stop:
                 coming.append(self.submit(step + 1))
             yield step, batch
+
+    def validation(self) -> Iterator[Batch]:
+        """Batches of other people, always the same ones."""
+        for number in range(VALIDATION_BATCHES):
+            yield self.submit(-1 - number).result()
 
 
 def _stop_if_diverged(losses: list[jax.Array], done: int, maker: Maker) -> None:
@@ -195,23 +258,3 @@ def _stop_if_diverged(losses: list[jax.Array], done: int, maker: Maker) -> None:
                 "these images, or lower the learning rate"
             )
     losses.clear()
-
-
-def _validate(predict: Callable, state: TrainState, batches: _Batches) -> dict[str, float]:
-    cosines, targets = [], []
-    for number in range(VALIDATION_BATCHES):
-        batch = batches.submit(-1 - number).result()
-        cosines.append(parallel.whole(predict(state, batch)))
-        targets.append(parallel.whole(batch.target))
-    return validation_figures(np.concatenate(cosines), np.concatenate(targets))
-
-
-def export(
-    trainer: Trainer, state: TrainState, path: Path, *, card: dict[str, str]
-) -> encoders.Encoder:
-    """Writes the state's network as an encoder for inference; one process of many does it."""
-    states = jax.device_get((state.best_params, state.stats))
-    encoder = encoders.from_params(trainer.spec, *states)
-    if jax.process_index() == 0:
-        encoders.save_encoder(path, encoder, card=card)
-    return encoder

@@ -8,12 +8,16 @@ state is on every device, and the compiler adds the one sum over devices that gr
 import dataclasses
 import enum
 import functools
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
+from scipy import stats
 
 from deepssim_jax import parallel
 from deepssim_jax.nn import encoder as encoders
@@ -241,6 +245,27 @@ class Trainer:
         metrics = {"loss": value, "gradient_norm": optax.tree.norm(gradients)}
         return TrainState(state.step + 1, params, stats, optimizer, average), metrics
 
+    images_an_item = 2
+    criterion = "rmse"
+
+    @property
+    def mark(self) -> str:
+        """The architecture in words."""
+        return f"an encoder with {self.spec}"
+
+    @property
+    def compiled_step(self) -> jax.stages.Wrapped:
+        """The jitted step."""
+        return self.compiled[0]
+
+    def validate(self, state: TrainState, batches: Iterator[PairBatch]) -> dict[str, float]:
+        """Figures of the cosines of validation pairs; see `validation_figures`."""
+        cosines, targets = [], []
+        for batch in batches:
+            cosines.append(parallel.whole(self.compiled[1](state, batch)))
+            targets.append(parallel.whole(batch.target))
+        return validation_figures(np.concatenate(cosines), np.concatenate(targets))
+
     @functools.cached_property
     def compiled(self) -> tuple[jax.stages.Wrapped, jax.stages.Wrapped]:
         """The jitted step, which donates its state, and the jitted predict."""
@@ -274,3 +299,29 @@ def _as_torch_keeps(before: nnx.State, after: nnx.State, count: int) -> nnx.Stat
             for path, new in nnx.to_flat_state(after)
         ]
     )
+
+
+def validation_figures(cosine: np.ndarray, target: np.ndarray) -> dict[str, float]:
+    """MAE, RMSE and Spearman's correlation of predicted and true SSIM, and the MAE by SSIM bin.
+
+    `mae_0.3` is that of targets in [0.3, 0.4); 1 belongs to the last bin; empty bins are left out.
+    """
+    error = np.abs(cosine - target)
+    figures = {
+        "mae": float(error.mean()),
+        "rmse": float(np.sqrt((error**2).mean())),
+        "spearman": float(stats.spearmanr(cosine, target).statistic),
+    }
+    bins = np.clip(np.floor(10 * target), 0, 9).astype(int)
+    return figures | {f"mae_{b / 10:.1f}": float(error[bins == b].mean()) for b in np.unique(bins)}
+
+
+def export(
+    trainer: Trainer, state: TrainState, path: Path, *, card: dict[str, str]
+) -> encoders.Encoder:
+    """Writes the state's network as an encoder for inference; one process of many does it."""
+    states = jax.device_get((state.best_params, state.stats))
+    encoder = encoders.from_params(trainer.spec, *states)
+    if jax.process_index() == 0:
+        encoders.save_encoder(path, encoder, card=card)
+    return encoder

@@ -134,7 +134,6 @@ def test_groups_are_left_out() -> None:
     assert not np.any(groups[found.indices] == groups[:, None])
     plain = AlignedIndex.build(real).search(real, k=1)
     np.testing.assert_array_equal(plain.indices[:, 0], np.arange(12))
-    np.testing.assert_array_equal(found.asked[:, 0], plain.transforms[:, 0])
     short = index.search(real[:1], k=12, groups=groups[:1])
     assert (short.scores[0] == -2).sum() == 3
 
@@ -161,7 +160,7 @@ def test_a_pair_scores_the_same_alone_and_in_any_company() -> None:
     together = ds.verify_pairs(synthetic, real)
     alone = ds.verify_pairs(synthetic[33:34], real[33:34])
     assert alone.score[0] == pytest.approx(float(together.score[33]), abs=1e-5)
-    assert alone.start[0] == together.start[33]
+    np.testing.assert_allclose(alone.shift[0], together.shift[33], atol=1e-3)
 
 
 def test_equal_images_score_one_and_flat_ones_nothing() -> None:

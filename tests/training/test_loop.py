@@ -15,9 +15,15 @@ from deepssim_jax.data import anatomy
 from deepssim_jax.nn import encoder as encoders
 from deepssim_jax.nn.convnext import ConvNeXtSpec
 from deepssim_jax.nn.embedder import EmbedderSpec, Head
-from deepssim_jax.training.loop import Diverged, LoopConfig, export, train, validation_figures
+from deepssim_jax.training.loop import Diverged, LoopConfig, train
 from deepssim_jax.training.pairs import PairBatch, PairMaker
-from deepssim_jax.training.step import OptimizerConfig, Trainer, TrainState
+from deepssim_jax.training.step import (
+    OptimizerConfig,
+    Trainer,
+    TrainState,
+    export,
+    validation_figures,
+)
 
 SPEC = EmbedderSpec(
     ConvNeXtSpec(channels=1, depths=(1, 1, 1, 1), dims=(8, 12, 16, 24), layer_scale=0.1),

@@ -1,0 +1,199 @@
+"""The latent diffusion model: a step of each training, and sampling, beside MONAI's in PyTorch."""
+
+import importlib.util
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.cases.case import Case, Peer
+from deepssim_jax.diffusion import samplers
+from deepssim_jax.diffusion.schedule import Schedule
+from deepssim_jax.interop import monai_networks
+from deepssim_jax.nn.autoencoder import AutoencoderSpec
+from deepssim_jax.nn.network_file import Spec
+from deepssim_jax.nn.unet import UNetSpec
+from deepssim_jax.training.autoencoder_step import AutoencoderJob, AutoencoderLoss
+from deepssim_jax.training.diffusion_step import DenoiserJob, LatentBatch, predictor
+
+# A quarter of the published widths: what two CPU cores do in seconds.
+_AUTOENCODER = AutoencoderSpec(channels=(32, 64, 64), groups=32)
+_UNET = UNetSpec(channels=(64, 128, 192), heads=(0, 128, 192))
+_SIZE, _LATENTS = (136, 112), (36, 28)
+
+
+def _torch_networks() -> bool:
+    return all(importlib.util.find_spec(name) for name in ("torch", "monai", "einops"))
+
+
+def _twin(spec: Spec, state):
+    """MONAI's network with the same weights."""
+    import torch
+    from monai.networks.nets import AutoencoderKL, DiffusionModelUNet
+
+    if isinstance(spec, AutoencoderSpec):
+        twin = AutoencoderKL(
+            spatial_dims=2,
+            channels=spec.channels,
+            num_res_blocks=spec.blocks,
+            attention_levels=(False,) * len(spec.channels),
+            latent_channels=spec.latent,
+            norm_num_groups=spec.groups,
+            with_encoder_nonlocal_attn=False,
+            with_decoder_nonlocal_attn=False,
+        )
+    else:
+        twin = DiffusionModelUNet(
+            spatial_dims=2,
+            in_channels=spec.latent,
+            out_channels=spec.latent,
+            channels=spec.channels,
+            attention_levels=spec.attention,
+            num_head_channels=spec.heads,
+            num_res_blocks=spec.blocks,
+            norm_num_groups=spec.groups,
+            use_flash_attention=True,
+        )
+    tensors = monai_networks.to_monai(spec, state)
+    twin.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in tensors.items()})
+    return twin
+
+
+def autoencoder_step(scale: float) -> Case:
+    """L1 and KL, backward, and Adam; without critic and features, which MONAI leaves to the user."""
+    count = max(1, int(8 * scale))
+    weights = AutoencoderLoss(adversarial=0.0, perceptual=0.0)
+    job = AutoencoderJob.create(_AUTOENCODER, weights=weights)
+    state = [jax.jit(job.init, static_argnums=0)(0)]
+    images = np.random.default_rng(0).uniform(size=(count, *_SIZE)).astype(np.float32)
+    given, first = jnp.asarray(images), jax.device_get(state[0].params)
+
+    def ours() -> dict[str, jax.Array]:
+        state[0], metrics = job.compiled_step(state[0], given)
+        return jax.block_until_ready(metrics)
+
+    peers = {}
+    if _torch_networks():
+        import torch
+
+        twin = _twin(_AUTOENCODER, first)
+        optimizer = torch.optim.Adam(twin.parameters(), 1e-4)
+        x = torch.from_numpy(images[:, None])
+
+        def theirs() -> float:
+            made, mean, deviation = twin(x)
+            each = 0.5 * (mean**2 + deviation**2 - 2 * deviation.log() - 1)
+            loss = (made - x).abs().mean() + 1e-6 * each.sum((1, 2, 3)).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(twin.parameters(), 1.0)
+            optimizer.step()
+            return float(each.detach().sum((1, 2, 3)).mean())
+
+        peers["torch"] = Peer(theirs, count)
+
+    def check() -> None:
+        model = job.network(first)
+        mean, _ = jax.jit(lambda x: model.encode(x))(given)
+        assert np.isfinite(float(ours()["loss"]))
+        if peers:
+            with torch.no_grad():
+                wanted = _twin(_AUTOENCODER, first).encode(x)[0].numpy().transpose(0, 2, 3, 1)
+            np.testing.assert_allclose(mean, wanted, atol=1e-4 * np.abs(wanted).max())
+
+    return Case("autoencoder_step", "images", count, ours, check, peers)
+
+
+def denoiser_step(scale: float) -> Case:
+    """The squared error of the noise, backward, and AdamW."""
+    count = max(1, int(8 * scale))
+    job = DenoiserJob.create(_UNET)
+    state = [jax.jit(job.init, static_argnums=0)(0)]
+    first = jax.device_get(state[0].params)
+    latents = np.random.default_rng(0).standard_normal((count, *_LATENTS, 3)).astype(np.float32)
+    batch = LatentBatch(jnp.asarray(latents), jnp.zeros_like(latents))
+
+    def ours() -> dict[str, jax.Array]:
+        state[0], metrics = job.compiled_step(state[0], batch)
+        return jax.block_until_ready(metrics)
+
+    peers = {}
+    if _torch_networks():
+        import torch
+
+        twin = _twin(_UNET, first)
+        optimizer = torch.optim.AdamW(twin.parameters(), 2.5e-5, weight_decay=1e-2)
+        kept = torch.from_numpy(Schedule().kept).float()
+        x = torch.from_numpy(latents.transpose(0, 3, 1, 2).copy())
+
+        def theirs() -> float:
+            times = torch.randint(0, 1000, (count,))
+            noise, a = torch.randn_like(x), kept[times][:, None, None, None]
+            loss = ((twin(a.sqrt() * x + (1 - a).sqrt() * noise, times) - noise) ** 2).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(twin.parameters(), 1.0)
+            optimizer.step()
+            return float(loss.detach())
+
+        peers["torch"] = Peer(theirs, count)
+
+    def check() -> None:
+        # The last layer starts at zero: what is said is 0, and the error that of the noise.
+        fresh = job.init(0)
+        loss = float(jax.jit(job.step)(fresh, batch)[1]["loss"])
+        np.testing.assert_allclose(loss, 1.0, atol=0.2)
+
+    return Case("denoiser_step", "images", count, ours, check, peers)
+
+
+def sampling(scale: float) -> Case:
+    """Ten steps of DDIM in latents of 36 x 28."""
+    count, steps = max(1, int(8 * scale)), 10
+    job = DenoiserJob.create(_UNET)
+    params = jax.jit(job.init, static_argnums=0)(0).params
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda x: x + 0.02 * jnp.asarray(rng.standard_normal(x.shape), jnp.float32), params
+    )
+    keys = samplers.image_keys(0, jnp.arange(count))
+    shape = (*_LATENTS, 3)
+
+    @jax.jit
+    def run(params, keys: jax.Array) -> jax.Array:
+        predict = predictor(_UNET, params)
+        return samplers.sample(predict, keys, shape=shape, schedule=Schedule(), steps=steps)
+
+    def ours() -> np.ndarray:
+        return np.asarray(run(params, keys))
+
+    peers = {}
+    if _torch_networks():
+        import torch
+
+        twin = _twin(_UNET, jax.device_get(params)).eval()
+        plan = samplers.table(Schedule(), sampler=samplers.Sampler.DDIM, steps=steps)
+        start = jax.vmap(lambda k: jax.random.normal(jax.random.fold_in(k, 0), shape))(keys)
+        start = torch.from_numpy(np.array(start).transpose(0, 3, 1, 2).copy())
+        kept = Schedule().kept
+
+        def theirs() -> np.ndarray:
+            x = start
+            with torch.no_grad():
+                for time, after in zip(plan.times, [*plan.times[1:], None], strict=True):
+                    noise = twin(x, torch.full((count,), int(time)))
+                    a, b = kept[time], 1.0 if after is None else kept[after]
+                    clean = (x - (1 - a) ** 0.5 * noise) / a**0.5
+                    x = b**0.5 * clean + (1 - b) ** 0.5 * noise
+            return x.numpy().transpose(0, 2, 3, 1)
+
+        peers["torch"] = Peer(theirs, count)
+
+    def check() -> None:
+        found = ours()
+        assert np.isfinite(found).all()
+        if peers:
+            wanted = theirs()
+            np.testing.assert_allclose(found, wanted, atol=1e-3 * np.abs(wanted).max())
+
+    return Case("sampling", "images", count, ours, check, peers)

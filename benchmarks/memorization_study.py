@@ -1,0 +1,203 @@
+"""What a generator remembers, and what an audit finds of it: duplication x length x patients.
+
+    python benchmarks/memorization_study.py --vae=runs/laptop_vae --work=/tmp/study --small \
+        --out=benchmarks/results
+
+Each cell trains a denoiser on phantoms of its own number of people, draws images, audits them
+against the images that it was trained on, with other phantoms held out, and attacks the model by
+membership inference. Who was copied is known by construction. A cell whose record is there is not
+made again, and one that was stopped goes on. One JSON line a cell goes into OUT/memorization.jsonl;
+`--small` runs two tiny cells in minutes, for the machinery and not for its numbers.
+"""
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import jax
+import numpy as np
+from absl import app, flags
+from scipy import linalg
+
+from configs import ldm_laptop
+from deepssim_jax.audit.audit import AuditSettings, audit
+from deepssim_jax.audit.generation import Generator, SamplingSettings, TrainingRecord, generate
+from deepssim_jax.audit.membership import attack_model
+from deepssim_jax.audit.result import Label
+from deepssim_jax.data import pipelines
+from deepssim_jax.nn import encoder as encoders
+from deepssim_jax.training.generator import train_denoiser
+from deepssim_jax.training.generator_config import LdmConfig
+from deepssim_jax.training.images import unit
+
+_VAE = flags.DEFINE_string("vae", None, "workdir of a finished train_vae", required=True)
+_WORK = flags.DEFINE_string("work", None, "folder of trainings, images and audits", required=True)
+_OUT = flags.DEFINE_string("out", None, "folder for memorization.jsonl; none is written without")
+_PATIENTS = flags.DEFINE_list("patients", ["16", "512"], "people learned from")
+_STEPS = flags.DEFINE_list("steps", ["3000"], "steps of training")
+_DUPLICATION = flags.DEFINE_list("duplication", ["none"], "none, low, high")
+_IMAGES = flags.DEFINE_integer("images", 128, "images drawn of each model", lower_bound=2)
+_CONTROLS = flags.DEFINE_integer(
+    "controls",
+    64,
+    "people held out, for the audit's control and the attacks",
+    lower_bound=2,
+)
+_SMALL = flags.DEFINE_bool("small", False, "two tiny cells")
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One training."""
+
+    duplication: str
+    steps: int
+    patients: int
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"{self.duplication}-{self.steps}-{self.patients}"
+
+
+def frechet(a: np.ndarray, b: np.ndarray) -> float:
+    """Distance of two normal distributions fitted to rows of features (Heusel et al., NeurIPS 2017,
+    eq. 6).
+    """
+    mean = ((a.mean(0) - b.mean(0)) ** 2).sum()
+    one, other = np.cov(a.T), np.cov(b.T)
+    root = linalg.sqrtm(one @ other)
+    return float(mean + np.trace(one + other - 2 * np.real(root)))
+
+
+def precision_recall(real: np.ndarray, made: np.ndarray, *, k: int = 3) -> tuple[float, float]:
+    """Shares of made images among the real ones, and of real among the made ones: within the
+    distance to the k-th neighbour of one of them (Kynkaanniemi et al., NeurIPS 2019, eq. 1 and 2).
+    """
+
+    def covered(points: np.ndarray, among: np.ndarray) -> float:
+        own = np.sort(np.linalg.norm(among[:, None] - among[None], axis=-1), axis=1)
+        radius = own[:, min(k, len(among) - 1)]
+        away = np.linalg.norm(points[:, None] - among[None], axis=-1)
+        return float((away <= radius[None]).any(1).mean())
+
+    return covered(made, real), covered(real, made)
+
+
+def manifest(folder: Path, name: str, records: Sequence[TrainingRecord]) -> Path:
+    """A list of some of the images of a folder."""
+    path = folder / f"{name}.csv"
+    rows = [f"{r.image_id},{r.image_id},{r.subject_id}" for r in records]
+    path.write_text("\n".join(["path,image_id,subject_id", *rows]) + "\n")
+    return path
+
+
+def features(folder: Path, store: Path, *, size: tuple[int, int]) -> np.ndarray:
+    """Embeddings [n, d] of a folder of images by the shipped encoder."""
+    images = pipelines.open_images(folder, store, size=size)
+    values = unit(images.take(np.arange(len(images))))
+    return encoders.embed(encoders.load_encoder("default"), values)
+
+
+def run(cell: Cell, base: LdmConfig, work: Path) -> dict[str, object]:
+    """Trains, draws, audits and attacks; see the module."""
+    started = time.time()
+    folder = work / cell.name
+    people = cell.patients + _CONTROLS.value
+    config = dataclasses.replace(
+        base,
+        autoencoder=_VAE.value,
+        phantoms=people,
+        held_out=_CONTROLS.value / people,
+        duplication=cell.duplication,
+        steps=cell.steps,
+    )
+    train_denoiser(config, folder / "ldm", on_notice=print)
+    trained = time.time() - started
+    model = Generator.load(folder / "ldm")
+    made = folder / "generated"
+    generate(model, made, n=_IMAGES.value, settings=SamplingSettings())
+    real, control = (
+        manifest(folder / "ldm" / "phantoms", name, [r for r in model.records if chosen(r)])
+        for name, chosen in (
+            ("learned", lambda r: r.copies > 0),
+            ("control", lambda r: r.copies == 0),
+        )
+    )
+    found = audit(
+        real,
+        made,
+        holdout=control,
+        out=folder / "audit",
+        settings=AuditSettings(size=64),
+    )
+    exact = {m.subject_id for m in found.nearest if m.label is Label.EXACT}
+    sides = [
+        features(side, folder / f"store_{name}", size=config.size)
+        for name, side in (("real", real), ("made", made))
+    ]
+    precision, recall = precision_recall(*sides)
+    attacks = {}
+    for attack, figures in attack_model(folder / "ldm").items():
+        attacks[attack.value] = {
+            "area": round(figures.area, 4),
+            "members": figures.members,
+            "held_out": figures.held_out,
+            **{
+                f"detected_at_{rate:g}": [round(p.value, 4), round(p.low, 4), round(p.high, 4)]
+                for rate, p in figures.detected
+            },
+        }
+    return {
+        **dataclasses.asdict(cell),
+        "images": _IMAGES.value,
+        "verdict": found.verdict.value,
+        "classes": dict(found.classes),
+        "copy_rate": [found.copy_rate.value, found.copy_rate.low, found.copy_rate.high],
+        "patients_exposed": found.subjects_exposed,
+        "patients_copied_exactly": len(exact),
+        "holdout_called": found.holdout_rate.value if found.holdout_rate else None,
+        "extraction": [list(pair) for pair in found.exposure],
+        "frechet": round(frechet(*sides), 4),
+        "precision": round(precision, 4),
+        "recall": round(recall, 4),
+        "membership": attacks,
+        "train_s": round(trained),
+        "whole_s": round(time.time() - started),
+        "device": jax.devices()[0].device_kind,
+        "jax": jax.__version__,
+    }
+
+
+def main(_: list[str]) -> None:
+    work = Path(_WORK.value)
+    config = ldm_laptop.get_config("ldm")
+    assert isinstance(config, LdmConfig)
+    cells = [
+        Cell(duplication, int(steps), int(patients))
+        for duplication in _DUPLICATION.value
+        for steps in _STEPS.value
+        for patients in _PATIENTS.value
+    ]
+    if _SMALL.value:
+        small = config.smoke()
+        config = dataclasses.replace(small, batch=8)
+        cells = [Cell("none", 4, 8), Cell("high", 4, 8)]
+    for cell in cells:
+        path = work / cell.name / "record.json"
+        if not path.exists():
+            record = run(cell, config, work)
+            path.write_text(json.dumps(record) + "\n")
+            if _OUT.value:
+                with (Path(_OUT.value) / "memorization.jsonl").open("a") as file:
+                    file.write(json.dumps(record) + "\n")
+        print(path.read_text(), end="", flush=True)
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,319 @@
+"""Images of a trained generator.
+
+Contract: a workdir of `train_ldm` makes image number i of a seed, float32 [h, w] in [0, 1], whatever
+else is made with it, before it, or on how many devices. `Generator` gives arrays; `generate` writes
+a folder of files with a manifest, batch by batch, and goes on where it was stopped.
+"""
+
+import csv
+import dataclasses
+import functools
+import io
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from deepssim_jax import parallel
+from deepssim_jax.data.pictures import write_png
+from deepssim_jax.diffusion import samplers
+from deepssim_jax.diffusion.samplers import Sampler
+from deepssim_jax.diffusion.schedule import Prediction, Schedule
+from deepssim_jax.files import write_bytes
+from deepssim_jax.nn import network_file
+from deepssim_jax.nn.autoencoder import AutoencoderSpec
+from deepssim_jax.nn.unet import UNetSpec
+from deepssim_jax.training.diffusion_step import predictor
+from deepssim_jax.training.generator import AUTOENCODER, CONDITIONS, DENOISER, RECORDS
+from deepssim_jax.typing import Array
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplingSettings:
+    """How images are drawn; `batch` on all devices at a time, `guidance` 1 for none."""
+
+    sampler: Sampler = Sampler.DDIM
+    steps: int = 50
+    guidance: float = 1.0
+    batch: int = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingRecord:
+    """An image of the training set: how often it was trained on, 0 if it was held out."""
+
+    image_id: str
+    subject_id: str | None
+    copies: int
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Generator:
+    """A trained model, ready to draw.
+
+    `records` are the images it was made with; `conditions` [records, tokens, d] what it was told of
+    them, or None; `weights_hash` is the SHA-256 of the denoiser's file.
+    """
+
+    autoencoder: AutoencoderSpec
+    autoencoder_params: nnx.State
+    denoiser: UNetSpec
+    denoiser_params: nnx.State
+    schedule: Schedule
+    scale: float
+    size: tuple[int, int]
+    records: tuple[TrainingRecord, ...]
+    conditions: np.ndarray | None
+    weights_hash: str
+
+    @classmethod
+    def load(cls, workdir: str | Path) -> "Generator":
+        """The model of a finished `train_ldm`.
+
+        Raises:
+          ValueError: the folder is not finished, or its files do not fit each other.
+        """
+        workdir = Path(workdir)
+        if not (workdir / DENOISER).is_file():
+            raise ValueError(
+                f"{workdir.name!r} holds no {DENOISER}: finish train_ldm with this --workdir first"
+            )
+        denoiser, denoiser_params, card = network_file.load(workdir / DENOISER, UNetSpec)
+        autoencoder, params, _ = network_file.load(workdir / AUTOENCODER, AutoencoderSpec)
+        if autoencoder.latent != denoiser.latent:
+            raise ValueError(
+                f"{AUTOENCODER} has {autoencoder.latent} latent channels and {DENOISER} "
+                f"{denoiser.latent}; they are of different trainings"
+            )
+        fields = json.loads(card["schedule"])
+        fields["prediction"] = Prediction(fields["prediction"])
+        with (workdir / RECORDS).open(newline="", encoding="utf-8") as file:
+            records = tuple(
+                TrainingRecord(
+                    row["image_id"], row["subject_id"] or None, int(row["copies"]), row["sha256"]
+                )
+                for row in csv.DictReader(file)
+            )
+        told = None
+        if denoiser.context is not None:
+            told = np.load(workdir / CONDITIONS, allow_pickle=False)
+        height, width = json.loads(card["size"])
+        return cls(
+            autoencoder,
+            params,
+            denoiser,
+            denoiser_params,
+            Schedule(**fields),
+            float(card["latent_scale"]),
+            (height, width),
+            records,
+            told,
+            network_file.file_hash(workdir / DENOISER),
+        )
+
+    @property
+    def trained(self) -> np.ndarray:
+        """Rows of `records` that were trained on."""
+        return np.flatnonzero([record.copies > 0 for record in self.records])
+
+    def records_of(self, indices: Sequence[int] | np.ndarray, *, seed: int) -> np.ndarray:
+        """Whose condition each image gets, where nothing else is asked for: drawn by (seed, i)."""
+        trained = self.trained
+        chosen = [np.random.default_rng([seed, int(i)]).integers(len(trained)) for i in indices]
+        return trained[chosen]
+
+    def images(
+        self,
+        indices: Sequence[int] | np.ndarray,
+        *,
+        seed: int,
+        settings: SamplingSettings = SamplingSettings(),
+        records: Sequence[int] | np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Images of these numbers.
+
+        Args:
+          indices: numbers of images, from 0 on, in any order.
+          seed: of all of them.
+          settings: how they are drawn.
+          records: rows of `records` whose conditions are used; drawn if None.
+
+        Returns:
+          float32 [len(indices), h, w] in [0, 1].
+        """
+        indices = np.asarray(indices)
+        chosen = self.records_of(indices, seed=seed) if records is None else np.asarray(records)
+        mesh = parallel.data_mesh()
+        batch = -(-settings.batch // mesh.size) * mesh.size
+        spread = parallel.batch_sharding(mesh)
+        out = []
+        with parallel.using(mesh):
+            weights = parallel.spread(
+                (self.denoiser_params, self.autoencoder_params), parallel.replicated(mesh)
+            )
+            for start in range(0, len(indices), batch):
+                count = len(indices[start : start + batch])
+                # The last batch is filled up, so that every one is the same program.
+                rows = np.minimum(np.arange(start, start + batch), start + count - 1)
+                told = None if self.conditions is None else self.conditions[chosen[rows]]
+                given = parallel.spread((indices[rows].astype(np.uint32), told), spread)
+                made = self._program(settings)(weights, seed, *given)
+                out.append(np.asarray(parallel.whole(made))[:count])
+        return np.concatenate(out) if out else np.zeros((0, *self.size), np.float32)
+
+    def _program(self, settings: SamplingSettings) -> jax.stages.Wrapped:
+        return _compiled(
+            self.autoencoder, self.denoiser, self.schedule, self.scale, self.size, settings
+        )
+
+
+@functools.cache
+def _compiled(
+    autoencoder: AutoencoderSpec,
+    denoiser: UNetSpec,
+    schedule: Schedule,
+    scale: float,
+    size: tuple[int, int],
+    settings: SamplingSettings,
+) -> jax.stages.Wrapped:
+    graph = network_file.blueprint(autoencoder)[0]
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def run(
+        weights: tuple[nnx.State, nnx.State], seed: int, indices: Array, told: Array | None
+    ) -> Array:
+        latents = samplers.sample(
+            predictor(denoiser, weights[0]),
+            samplers.image_keys(seed, indices),
+            shape=(*autoencoder.latent_size(size), autoencoder.latent),
+            schedule=schedule,
+            sampler=settings.sampler,
+            steps=settings.steps,
+            condition=told,
+            guidance=settings.guidance,
+        )
+        model = nnx.merge(graph, weights[1], copy=True)
+        return jnp.clip(model.decode(latents / scale, size=size), 0.0, 1.0)
+
+    return run
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """One image to make: its number, the row of `records` it is told of, and its file."""
+
+    index: int
+    record: int
+    name: str
+
+
+def plan(generator: Generator, *, n: int, per_record: int, seed: int) -> tuple[Planned, ...]:
+    """What to make: `n` images, or `per_record` for every training image, in its own folder.
+
+    Raises:
+      ValueError: not exactly one of the two is more than 0.
+    """
+    if (n > 0) == (per_record > 0):
+        raise ValueError(f"give one of --n and --per_record; got {n} and {per_record}")
+    if n:
+        rows = generator.records_of(np.arange(n), seed=seed)
+        return tuple(Planned(i, int(row), f"gen-{i:06d}.png") for i, row in enumerate(rows))
+    out = []
+    for row in generator.trained:
+        uid = generator.records[row].image_id.split("___")[0]
+        folder = re.sub(r"[^\w.-]", "_", Path(uid).stem if "___" not in uid else uid)
+        for number in range(per_record):
+            index = int(row) * per_record + number
+            out.append(Planned(index, int(row), f"{folder}/gen-{number}.png"))
+    return tuple(out)
+
+
+def batches(
+    generator: Generator, planned: Sequence[Planned], *, seed: int, settings: SamplingSettings
+) -> Iterator[tuple[Sequence[Planned], Callable[[], np.ndarray]]]:
+    """Runs of the plan, each with what makes its images; a run that is not needed costs nothing.
+
+    A filter of what may leave stands between this and the files.
+    """
+    size = settings.batch * jax.device_count()
+    for start in range(0, len(planned), size):
+        run = planned[start : start + size]
+        yield (
+            run,
+            functools.partial(
+                generator.images,
+                [p.index for p in run],
+                seed=seed,
+                settings=settings,
+                records=[p.record for p in run],
+            ),
+        )
+
+
+def generate(
+    generator: Generator,
+    out: Path,
+    *,
+    n: int = 0,
+    per_record: int = 0,
+    seed: int = 0,
+    settings: SamplingSettings = SamplingSettings(),
+    on_progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+) -> int:
+    """Writes PNG files and `manifest.csv`; what is there already is not made again.
+
+    Args:
+      generator: the model.
+      out: the folder.
+      n: images, each with the condition of a training image drawn by (seed, i).
+      per_record: or so many for every training image, in the reference layout.
+      seed: of all images.
+      settings: how they are drawn.
+      on_progress: called with (images done, images in all, what).
+
+    Returns:
+      The number of images in the folder.
+
+    Raises:
+      ValueError: the folder holds images of other weights or settings.
+    """
+    planned = plan(generator, n=n, per_record=per_record, seed=seed)
+    mark = {
+        "weights": generator.weights_hash,
+        "seed": seed,
+        "per_record": per_record,
+        **{k: str(v) for k, v in dataclasses.asdict(settings).items()},
+    }
+    path = out / "generation.json"
+    found = json.loads(path.read_text()) if path.exists() else mark
+    if found != mark:
+        other = [name for name in mark if found.get(name) != mark[name]]
+        raise ValueError(
+            f"{out.name!r} holds images made with other {', '.join(other)}; take another --out"
+        )
+    write_bytes(path, json.dumps(mark).encode())
+    done = 0
+    for run, make in batches(generator, planned, seed=seed, settings=settings):
+        if not all((out / p.name).exists() for p in run):
+            for one, image in zip(run, make(), strict=True):
+                if jax.process_index() == 0:
+                    write_png(out / one.name, image)
+        done += len(run)
+        on_progress(done, len(planned), "generating")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    # Numbers of training images, not their names: this file goes where the images go.
+    told = generator.conditions is not None
+    writer.writerow(["path", "image_id", "seed", "index", "condition", "weights"])
+    for one in planned:
+        condition = f"record {one.record}" if told else ""
+        name = one.name.removesuffix(".png").replace("/", "___")
+        writer.writerow([one.name, name, seed, one.index, condition, generator.weights_hash])
+    write_bytes(out / "manifest.csv", text.getvalue().encode())
+    return len(planned)

@@ -1,0 +1,46 @@
+"""Trains the denoiser of a generator in the latents of an autoencoder; the same command resumes.
+
+deepssim train_ldm --config=configs/ldm.py --config.autoencoder=runs/vae --workdir=runs/ldm
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from deepssim_jax.cli import console
+from deepssim_jax.cli.exit_codes import ExitCode
+from deepssim_jax.cli.progress import progress
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "FILE[:ARG] with get_config(); --config.NAME=VALUE changes a field"
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "folder for checkpoints, metrics and the model", required=True
+)
+flags.mark_flag_as_required("config")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Trains to the end, then writes all that `generate` needs into the same folder.
+
+    Args:
+        argv: The command's name.
+
+    Returns:
+        `ExitCode.DONE`.
+    """
+    del argv
+    from deepssim_jax.training.generator import train_denoiser
+
+    with progress(unit="steps") as on_progress:
+        trained = train_denoiser(
+            _CONFIG.value,
+            Path(_WORKDIR.value),
+            on_progress=on_progress,
+            on_notice=console.error,
+        )
+    shown = [(name, f"{value:.4f}") for name, value in trained.figures.items()]
+    console.finish([("images learned from", trained.images), *shown], written=[trained.path])
+    return ExitCode.DONE

@@ -1,0 +1,46 @@
+"""Trains the autoencoder of a generator; the same command again resumes.
+
+deepssim train_vae --config=configs/vae.py --workdir=runs/vae
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from deepssim_jax.cli import console
+from deepssim_jax.cli.exit_codes import ExitCode
+from deepssim_jax.cli.progress import progress
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "FILE[:ARG] with get_config(); --config.NAME=VALUE changes a field"
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "folder for checkpoints, metrics and the autoencoder", required=True
+)
+flags.mark_flag_as_required("config")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Trains to the end, then writes `autoencoder.safetensors`.
+
+    Args:
+        argv: The command's name.
+
+    Returns:
+        `ExitCode.DONE`.
+    """
+    del argv
+    from deepssim_jax.training.generator import train_autoencoder
+
+    with progress(unit="steps") as on_progress:
+        trained = train_autoencoder(
+            _CONFIG.value,
+            Path(_WORKDIR.value),
+            on_progress=on_progress,
+            on_notice=console.error,
+        )
+    shown = [(name, f"{value:.4f}") for name, value in trained.figures.items()]
+    console.finish([("images learned from", trained.images), *shown], written=[trained.path])
+    return ExitCode.DONE

@@ -1,0 +1,1 @@
+"""Diffusion as functions of arrays: schedules, objectives, samplers."""

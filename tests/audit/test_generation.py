@@ -1,0 +1,132 @@
+"""Generating: image i is image i, whatever else is made, where, and after which stop."""
+
+import csv
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from deepssim_jax import parallel
+from deepssim_jax.audit import generation
+from deepssim_jax.audit.generation import Generator, SamplingSettings, generate
+from deepssim_jax.data import conditions
+from deepssim_jax.diffusion.samplers import Sampler
+from deepssim_jax.diffusion.schedule import Schedule
+from deepssim_jax.nn import network_file
+from deepssim_jax.nn.autoencoder import AutoencoderSpec
+from deepssim_jax.nn.network_file import Spec
+from deepssim_jax.nn.unet import UNetSpec
+from deepssim_jax.training import generator as generators
+
+AUTOENCODER = AutoencoderSpec(channels=(4, 8), blocks=1, groups=4)
+UNET = UNetSpec(channels=(8,), attention=(False,), heads=(8,), blocks=1, groups=4, context=3)
+SETTINGS = SamplingSettings(Sampler.ANCESTRAL, steps=3, guidance=2.0, batch=1)
+
+
+def weights(spec: Spec):
+    rng = np.random.default_rng(0)
+    tensors = {
+        name: (rng.standard_normal(shape) / np.sqrt(max(1, np.prod(shape[:-1])))).astype("f4")
+        + np.float32(name.endswith("scale"))
+        for name, shape in network_file.shapes(spec).items()
+    }
+    return network_file.from_tensors(spec, tensors, what="drawn")
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory) -> Path:
+    """What train_ldm leaves behind."""
+    folder = tmp_path_factory.mktemp("ldm")
+    network_file.save(folder / generators.AUTOENCODER, AUTOENCODER, weights(AUTOENCODER), card={})
+    schedule = Schedule()
+    card = {
+        "latent_scale": "0.7",
+        "schedule": json.dumps({"steps": schedule.steps, "prediction": "v"}),
+        "size": "[9, 7]",
+        "conditioning": "variables",
+        "columns": conditions.columns_to_json([]),
+    }
+    network_file.save(folder / generators.DENOISER, UNET, weights(UNET), card=card)
+    rows = [["image_id", "subject_id", "copies", "sha256"]]
+    rows += [["p1___training", "p1", "2", "x"], ["b/p2.png", "p2", "0", "y"]]
+    rows += [["b/p 3.png", "p3", "1", "z"]]
+    (folder / generators.RECORDS).write_text("".join(",".join(r) + "\n" for r in rows))
+    told = np.random.default_rng(1).standard_normal((3, 1, 3)).astype(np.float32)
+    np.save(folder / generators.CONDITIONS, told)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def generator(workdir: Path) -> Generator:
+    return Generator.load(workdir)
+
+
+def test_an_image_depends_on_its_number_and_the_seed_alone(generator, monkeypatch) -> None:
+    together = generator.images([5, 0, 3, 11, 2], seed=4, settings=SETTINGS)
+    assert together.shape == (5, 9, 7) and together.min() >= 0 and together.max() <= 1
+    assert together.std() > 0.01
+    alone = generator.images([11], seed=4, settings=SETTINGS)
+    np.testing.assert_allclose(alone[0], together[3], atol=1e-4)
+    assert np.abs(generator.images([11], seed=5, settings=SETTINGS) - alone).max() > 1e-3
+    one_device = parallel.data_mesh(1)
+    monkeypatch.setattr(parallel, "data_mesh", lambda: one_device)
+    single = generator.images([5, 0, 3, 11, 2], seed=4, settings=SETTINGS)
+    np.testing.assert_allclose(single, together, atol=1e-4)
+
+
+def test_conditions_are_those_of_training_images(generator: Generator) -> None:
+    chosen = generator.records_of(range(40), seed=0)
+    assert set(chosen.tolist()) == {0, 2}
+    np.testing.assert_array_equal(chosen[7:9], generator.records_of([7, 8], seed=0))
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_stopped_run_goes_on_to_the_same_files(generator: Generator, tmp_path: Path) -> None:
+    def stop(done: int, total: int, what: str) -> None:
+        raise KeyboardInterrupt
+
+    n = 2 * jax.device_count() + 3
+    assert generate(generator, tmp_path / "a", n=n, settings=SETTINGS) == n
+    with pytest.raises(KeyboardInterrupt):
+        generate(generator, tmp_path / "b", n=n, settings=SETTINGS, on_progress=stop)
+    assert 0 < len(list((tmp_path / "b").glob("*.png"))) < n
+    (tmp_path / "b" / "gen-000001.png").unlink()
+    generate(generator, tmp_path / "b", n=n, settings=SETTINGS)
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+    with (tmp_path / "a" / "manifest.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["path"] for row in rows] == [f"gen-{i:06d}.png" for i in range(n)]
+    assert {row["weights"] for row in rows} == {generator.weights_hash}
+    assert {row["condition"] for row in rows} == {"record 0", "record 2"}
+    with Image.open(tmp_path / "a" / rows[0]["path"]) as picture:
+        assert picture.size == (7, 9)
+    with pytest.raises(ValueError, match="made with other seed; take another --out"):
+        generate(generator, tmp_path / "a", n=n, seed=1, settings=SETTINGS)
+
+
+def test_images_of_each_record_lie_in_its_folder(generator: Generator) -> None:
+    planned = generation.plan(generator, n=0, per_record=2, seed=0)
+    assert [p.name for p in planned] == [
+        "p1/gen-0.png", "p1/gen-1.png", "p_3/gen-0.png", "p_3/gen-1.png",
+    ]  # fmt: skip
+    assert [p.record for p in planned] == [0, 0, 2, 2]
+    assert len({p.index for p in planned}) == 4
+    with pytest.raises(ValueError, match="one of --n and --per_record; got 3 and 2"):
+        generation.plan(generator, n=3, per_record=2, seed=0)
+
+
+def test_a_folder_that_is_not_finished_is_said(tmp_path: Path, workdir: Path) -> None:
+    with pytest.raises(ValueError, match="finish train_ldm"):
+        Generator.load(tmp_path)
+    (tmp_path / generators.DENOISER).write_bytes((workdir / generators.AUTOENCODER).read_bytes())
+    with pytest.raises(ValueError, match="holds a network of kind 'autoencoder'"):
+        Generator.load(tmp_path)
+    (tmp_path / generators.DENOISER).write_bytes(b"no file of weights")
+    with pytest.raises(ValueError, match="is no network of this package"):
+        Generator.load(tmp_path)

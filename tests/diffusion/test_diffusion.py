@@ -99,8 +99,12 @@ def gaussian(schedule: Schedule, deviation: float, mean: float):
     return predict
 
 
-@pytest.mark.parametrize("sampler", list(Sampler))
-def test_samples_of_a_gaussian_are_gaussian(sampler: Sampler) -> None:
+@pytest.mark.parametrize(
+    ("sampler", "steps"),
+    # Of first order they need every step for what the second-order one reaches in a tenth of them.
+    [(Sampler.DDIM, 1000), (Sampler.ANCESTRAL, 1000), (Sampler.DPM, 100)],
+)
+def test_samples_of_a_gaussian_are_gaussian(sampler: Sampler, steps: int) -> None:
     schedule, keys = Schedule(), samplers.image_keys(0, jnp.arange(600))
     found = samplers.sample(
         gaussian(schedule, 0.5, 2.0),
@@ -108,7 +112,7 @@ def test_samples_of_a_gaussian_are_gaussian(sampler: Sampler) -> None:
         shape=SHAPE,
         schedule=schedule,
         sampler=sampler,
-        steps=100,
+        steps=steps,
     )
     assert float(found.mean()) == pytest.approx(2.0, abs=0.03)
     assert float(found.std()) == pytest.approx(0.5, abs=0.03)

@@ -30,7 +30,7 @@ from deepssim_jax.typing import Array, Images
 
 _LIKE_RADIUS, _SAME_RADIUS = 3, 4  # pixels at a side of 128
 _NEIGHBOURHOOD = 16  # the side is this many times the width of what a pixel is compared with
-_BLUR_SIGMA = 0.7  # pixels: takes off interpolation's own loss of sharpness on either side
+_BLUR_SIGMA = 1.0  # pixels: what a decoder or interpolation blurs is no change of structure
 _STABILISER = 1e-3  # variances are relative to a z-scored image
 _MOST = 1.0 - 1e-4  # r^2 that counts as perfect
 _NOISE_FLOOR = 1e-2  # excess variance below this share of the image's is none
@@ -125,10 +125,7 @@ def agreement(a: Images, b: Images, mask: Array, *, core: Array) -> Agreement:
     mask, core = mask.astype(jnp.float32), core.astype(jnp.float32)
     blur = _blur_band(size)
     plain = [_both_ways(jnp.asarray(x, jnp.float32), blur) for x in (a, b)]
-    local = [
-        _both_ways(local_zscore(x, sigma=size / _NEIGHBOURHOOD), blur)
-        for x in (jnp.asarray(a), jnp.asarray(b))
-    ]
+    local = [local_zscore(x, sigma=size / _NEIGHBOURHOOD) for x in plain]
     scale = size / 128
     radius = max(1, round(_LIKE_RADIUS * scale))
     like = _likeness(_Windows.of(local[0], local[1], mask, radius=radius))

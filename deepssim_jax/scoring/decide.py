@@ -10,10 +10,10 @@ import dataclasses
 import numpy as np
 from scipy import special, stats
 
-# What is used when a set is too small to say: the thresholds measured on phantoms, see
+# What is used when a set is too small to say: those that phantoms and films came to, see
 # benchmarks/README.md. Fewer null images than this cannot show a 5 % tail.
 MIN_NULL = 20
-DEFAULT_NEAR, DEFAULT_EXACT = 0.95, 0.975
+DEFAULT_NEAR, DEFAULT_EXACT = 0.86, 0.91
 # The null's far tail: this many robust standard deviations above its median.
 _NULL_TAIL = 3.5
 # How far from the null's tail towards the copies the near threshold stands: nearer to the null,

@@ -14,8 +14,9 @@ from scipy import special, stats
 # benchmarks/README.md. Fewer null images than this cannot show a 5 % tail.
 MIN_NULL = 20
 DEFAULT_NEAR, DEFAULT_EXACT = 0.86, 0.91
-# The null's far tail: this many robust standard deviations above its median.
+# The null's far tail: this many standard deviations above its median, were it normal.
 _NULL_TAIL = 3.5
+_Z75, _Z95 = float(stats.norm.ppf(0.75)), float(stats.norm.ppf(0.95))
 # How far from the null's tail towards the copies the near threshold stands: nearer to the null,
 # because locally changed copies lie between the two.
 _STEP = 0.3
@@ -204,12 +205,12 @@ class Calibration:
 def calibrate(null: np.ndarray, exact: np.ndarray, near: np.ndarray) -> Calibration:
     """Chooses thresholds from the real side.
 
-    In Fisher's z the near threshold lies 0.3 of the way from the null's upper tail (median + 3.5
-    robust standard deviations, or its largest value if higher and not itself a copy) and the
-    planted copies' lower tail (the 2 % quantile of near copies where that is above the null's
-    tail, else of exact ones); if these overlap too, at the null's tail, so
-    that specificity is kept and the loss shows in the planted recall. The exact threshold is
-    where planted exact and near copies are told apart best (largest Youden index).
+    In Fisher's z the near threshold lies 0.3 of the way from the null's upper tail (3.5 standard
+    deviations above its median, judged by its upper quarter, or its largest value if higher and not
+    itself a copy) to the planted copies' lower tail (the 2 % quantile of near copies where that is
+    above the null's tail, else of exact ones); if these overlap too, at the null's tail, so that
+    specificity is kept and the loss shows in the planted recall. The exact threshold is where planted
+    exact and near copies are told apart best (largest Youden index).
 
     Args:
       null: best-match scores of real images against other patients' images.
@@ -229,12 +230,14 @@ def calibrate(null: np.ndarray, exact: np.ndarray, near: np.ndarray) -> Calibrat
             calibrated=False,
         )
     z_null, z_exact, z_near = (np.arctanh(np.clip(x, -_LIMIT, _LIMIT)) for x in (null, exact, near))
-    middle = float(np.median(z_null))
-    spread = 1.4826 * float(np.median(np.abs(z_null - middle)))
     # Two files of one picture under two names sit among the copies; they are no null.
     genuine = z_null[z_null < np.quantile(z_exact, 0.02)]
-    highest = float(genuine.max()) if len(genuine) else middle
-    null_high = max(middle + _NULL_TAIL * spread, highest)
+    genuine = genuine if len(genuine) else z_null
+    # Of a normal distribution this is the median plus so many deviations. Measured in the upper
+    # quarter, it is not misled by a second, lower mode: another contrast, say.
+    quarter, high = np.quantile(genuine, [0.75, 0.95])
+    tail = quarter + (_NULL_TAIL - _Z75) / (_Z95 - _Z75) * (high - quarter)
+    null_high = max(float(tail), float(genuine.max()))
     # As low as the null allows: at near copies where they stand apart, else at exact ones.
     lows = [float(np.quantile(z, 0.02)) for z in (z_near, z_exact)]
     copies_low = next((low for low in lows if low > null_high), lows[1])

@@ -8,7 +8,6 @@ audit goes on where it was and a changed input is never mixed with old work. The
 import dataclasses
 import hashlib
 import json
-import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -203,7 +202,7 @@ def audit(
     outputs.write_all(
         result, gallery, out, manifests=manifests, stores={r: s.images for r, s in sets.items()}
     )
-    _sweep(work, keep={path.name for path in journals} | {role.value for role in sets})
+    outputs.sweep(work, keep={path.name for path in journals} | {role.value for role in sets})
     return result
 
 
@@ -379,10 +378,3 @@ def _conclude(
         exposure=decide.exposure(times, len(synthetic)),
         copy_rate_by_patient=by_patient if copies else None,
     )
-
-
-def _sweep(work: Path, *, keep: set[str]) -> None:
-    """Drops journals of earlier inputs, so that a work folder does not grow for ever."""
-    for path in work.iterdir():
-        if path.is_dir() and path.name not in keep:
-            shutil.rmtree(path)

@@ -73,8 +73,7 @@ def calibrate_on_real(
     Returns:
       The evidence; with too few patients the package's default thresholds, said in `origin`.
     """
-    groups = np.arange(len(real), dtype=np.int32) if real.groups is None else real.groups
-    real = dataclasses.replace(real, groups=groups)
+    real, groups = real.grouped()
     rows = balanced_rows(groups, MAX_NULL, seed=seed)
     null = np.full(0, -1.0, np.float32)
     null_groups = groups[:0]
@@ -115,7 +114,7 @@ def calibrate_on_real(
         scores[kind][own["query"]] = own["verified"]
         found[kind] = np.where(groups[best["reference"]] == groups[rows], best["verified"], -1.0)
 
-    tune = _tuning_half(groups, seed=seed)
+    tune = tuning_half(groups, seed=seed)
     planted_tune = tune[groups[rows]]
     calibration = decide.calibrate(
         null[tune[null_groups]],
@@ -124,7 +123,8 @@ def calibrate_on_real(
     )
     null_report = null[~tune[null_groups]]
     recalls = [
-        _share(found[kind][~planted_tune] >= calibration.near, level) for kind in ("exact", "near")
+        share_of(found[kind][~planted_tune] >= calibration.near, level)
+        for kind in ("exact", "near")
     ]
     thresholds = Thresholds(
         near=calibration.near,
@@ -132,7 +132,7 @@ def calibrate_on_real(
         origin=calibration.origin,
         null_count=len(null),
         null_max=float(null.max()) if len(null) else -1.0,
-        false_rate=_share(null_report >= calibration.near, level),
+        false_rate=share_of(null_report >= calibration.near, level),
         planted_recall=recalls[0],
         planted_near_recall=recalls[1],
     )
@@ -177,7 +177,7 @@ def _donors(rows: np.ndarray, groups: np.ndarray) -> np.ndarray:
     return out
 
 
-def _tuning_half(groups: np.ndarray, *, seed: int) -> np.ndarray:
+def tuning_half(groups: np.ndarray, *, seed: int) -> np.ndarray:
     """Boolean by patient: half of them choose the thresholds."""
     count = int(groups.max()) + 1 if len(groups) else 0
     half = np.zeros(count, bool)
@@ -185,7 +185,8 @@ def _tuning_half(groups: np.ndarray, *, seed: int) -> np.ndarray:
     return half
 
 
-def _share(hits: np.ndarray, level: float) -> decide.Proportion | None:
+def share_of(hits: np.ndarray, level: float) -> decide.Proportion | None:
+    """The share of hits with its interval; None where there is nothing to count."""
     if not len(hits):
         return None
     return decide.clopper_pearson(int(hits.sum()), len(hits), level=level)

@@ -8,7 +8,6 @@ a folder of files with a manifest, batch by batch, and goes on where it was stop
 import csv
 import dataclasses
 import functools
-import io
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +23,7 @@ from deepssim_jax.data.pictures import write_png
 from deepssim_jax.diffusion import samplers
 from deepssim_jax.diffusion.samplers import Sampler
 from deepssim_jax.diffusion.schedule import Prediction, Schedule
-from deepssim_jax.files import write_bytes
+from deepssim_jax.files import csv_bytes, sha256, write_bytes
 from deepssim_jax.nn import network_file
 from deepssim_jax.nn.autoencoder import AutoencoderSpec
 from deepssim_jax.nn.unet import UNetSpec
@@ -114,7 +113,7 @@ class Generator:
             (height, width),
             records,
             told,
-            network_file.file_hash(workdir / DENOISER),
+            sha256(workdir / DENOISER),
         )
 
     @property
@@ -306,14 +305,12 @@ def generate(
                     write_png(out / one.name, image)
         done += len(run)
         on_progress(done, len(planned), "generating")
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     # Numbers of training images, not their names: this file goes where the images go.
     told = generator.conditions is not None
-    writer.writerow(["path", "image_id", "seed", "index", "condition", "weights"])
+    rows: list[list[object]] = [["path", "image_id", "seed", "index", "condition", "weights"]]
     for one in planned:
         condition = f"record {one.record}" if told else ""
         name = one.name.removesuffix(".png").replace("/", "___")
-        writer.writerow([one.name, name, seed, one.index, condition, generator.weights_hash])
-    write_bytes(out / "manifest.csv", text.getvalue().encode())
+        rows.append([one.name, name, seed, one.index, condition, generator.weights_hash])
+    write_bytes(out / "manifest.csv", csv_bytes(rows))
     return len(planned)

@@ -4,11 +4,10 @@
 the audit and are what `verify` starts from. Only `report_share.html` is made to be given away.
 """
 
-import csv
 import hashlib
 import importlib.metadata
-import io
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from deepssim_jax.audit import report, tables
 from deepssim_jax.audit.result import AuditResult, GalleryItem
 from deepssim_jax.data.manifest import Manifest, Role
 from deepssim_jax.data.store import ImageStore
-from deepssim_jax.files import write_bytes
+from deepssim_jax.files import sha256, write_bytes
 from deepssim_jax.nn import encoder as encoders
 
 
@@ -53,9 +52,7 @@ def write_all(
     tables.write_csv(out / "pairs.csv", result.pairs, ranked=True)
     write_bytes(out / "inputs.csv", _inputs_csv(manifests, stores))
     write_bytes(out / "inputs.json", _inputs_json(result, manifests))
-    # The salt must be secret and yet the same in every run: it is made from the real files.
-    salt = hashlib.sha256("".join(stores[Role.REAL].sha256).encode()).digest()
-    report.write_reports(result, gallery, out, salt=salt)
+    report.write_reports(result, gallery, out, salt=salt_of(stores[Role.REAL]))
     names = [
         "nearest.csv",
         "pairs.csv",
@@ -64,14 +61,24 @@ def write_all(
         "report.html",
         "report_share.html",
     ]
-    files = {name: hashlib.sha256((out / name).read_bytes()).hexdigest() for name in names}
+    files = {name: sha256(out / name) for name in names}
     tables.write_summary(out / "summary.json", result, files)
 
 
+def salt_of(real: ImageStore) -> bytes:
+    """What identifiers are salted with: secret and yet the same in every run, made from the files."""
+    return hashlib.sha256("".join(real.sha256).encode()).digest()
+
+
+def sweep(work: Path, *, keep: set[str]) -> None:
+    """Drops journals of earlier inputs, so that a work folder does not grow for ever."""
+    for path in work.iterdir():
+        if path.is_dir() and path.name not in keep:
+            shutil.rmtree(path)
+
+
 def _inputs_csv(manifests: Mapping[Role, Manifest], stores: Mapping[Role, ImageStore]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["role", "image_id", "subject_id", "sha256", "status", "reason"])
+    out = [["role", "image_id", "subject_id", "sha256", "status", "reason"]]
     for role, images in stores.items():
         subjects = dict(zip(images.image_ids, images.subject_ids, strict=True))
         rows = [
@@ -81,8 +88,8 @@ def _inputs_csv(manifests: Mapping[Role, Manifest], stores: Mapping[Role, ImageS
         rows += [
             [role.value, item.image_id, "", "", "excluded", item.reason] for item in images.rejected
         ]
-        writer.writerows([[tables.cell(value) for value in row] for row in sorted(rows)])
-    return text.getvalue().encode()
+        out += sorted(rows)
+    return tables.table(out)
 
 
 def _inputs_json(result: AuditResult, manifests: Mapping[Role, Manifest]) -> bytes:

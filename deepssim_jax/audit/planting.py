@@ -4,7 +4,6 @@ The copies are made in memory by `data.changes`, which shares no code with what 
 through the same search, verification and thresholds as the synthetic images.
 """
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,8 +64,7 @@ def recall_by_change(
       For every change how many copies were called copies of their own patient, in the order of
       `CHANGES`; changes of which none was planted are left out.
     """
-    groups = np.arange(len(real), dtype=np.int32) if real.groups is None else real.groups
-    real = dataclasses.replace(real, groups=groups)
+    real, groups = real.grouped()
     names = list(CHANGES)
     kinds = np.arange(count) % len(names)
     # One of each patient before a second of any; beyond that many, images come again.

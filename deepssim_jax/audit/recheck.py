@@ -6,7 +6,6 @@ images, aligned again, and scored again.
 
 import csv
 import dataclasses
-import hashlib
 import json
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import numpy as np
 from deepssim_jax.data import store
 from deepssim_jax.data.manifest import InputError, Record, Role, read_manifest
 from deepssim_jax.data.volume import Unreadable
+from deepssim_jax.files import sha256
 from deepssim_jax.scoring.match import Progress
 from deepssim_jax.scoring.verify import verify_pairs
 
@@ -113,4 +113,4 @@ def _plain(cell: str) -> str:
 
 
 def _digest(path: Path) -> str | None:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
+    return sha256(path) if path.exists() else None

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deepssim_jax.audit.calibration import balanced_rows
+from deepssim_jax.audit.calibration import balanced_rows, share_of, tuning_half
 from deepssim_jax.audit.replica_result import Kind, LevelThresholds
 from deepssim_jax.scoring import decide
 from deepssim_jax.scoring.match import Progress
@@ -97,9 +97,7 @@ def calibrate_levels(
         )
         for kind in ("exact", "near")
     }
-    tune = np.zeros(int(groups.max()) + 1, bool)
-    half = np.random.default_rng(seed).permutation(len(tune))
-    tune[half[: (len(tune) + 1) // 2]] = True
+    tune = tuning_half(groups, seed=seed)
     out = {}
     for at in real.levels:
         measure = DECIDING[at]
@@ -176,8 +174,8 @@ def _choose(
         null=null,
         repeats=repeats,
         planted=np.concatenate(list(positives.values())),
-        false_rate=_share(check >= cut, level),
-        recall=_share(recalled >= cut, level),
+        false_rate=share_of(check >= cut, level),
+        recall=share_of(recalled >= cut, level),
         calibrated=calibrated,
     )
 
@@ -269,7 +267,3 @@ def _other_patient(rows: np.ndarray, groups: np.ndarray) -> np.ndarray:
         if groups[rows[out[place]]] == groups[row] and len(others):
             out[place] = others[place % len(others)]
     return out
-
-
-def _share(hits: np.ndarray, level: float) -> decide.Proportion | None:
-    return decide.clopper_pearson(int(hits.sum()), len(hits), level=level) if len(hits) else None

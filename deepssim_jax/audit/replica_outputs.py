@@ -5,9 +5,6 @@ Contract: `report.html`, `report_share.html`, `replicas.csv` (a row a synthetic 
 bytes that depend on nothing but the result. Only `report_share.html` is made to be given away.
 """
 
-import csv
-import hashlib
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,12 +13,13 @@ import numpy as np
 
 from deepssim_jax.audit import replica_report
 from deepssim_jax.audit.conclusion import MAX_UNREADABLE, MIN_RECALL
+from deepssim_jax.audit.outputs import salt_of
 from deepssim_jax.audit.replica_result import LevelThresholds, ReplicaResult
 from deepssim_jax.audit.result import Verdict
-from deepssim_jax.audit.tables import cell, proportion
+from deepssim_jax.audit.tables import proportion, table
 from deepssim_jax.data.manifest import Role
 from deepssim_jax.data.store import ImageStore
-from deepssim_jax.files import write_bytes
+from deepssim_jax.files import sha256, write_bytes
 from deepssim_jax.ops import overlap
 from deepssim_jax.scoring.decide import Proportion
 from deepssim_jax.scoring.ratings import BalancedAccuracy, MeasureRating
@@ -114,22 +112,14 @@ def write_all(
     """
     write_bytes(out / "replicas.csv", _replicas_csv(result))
     write_bytes(out / "overlap.csv", _overlap_csv(result))
-    # Secret, and yet the same in every run: made from the real files.
-    salt = hashlib.sha256("".join(stores[Role.REAL].sha256).encode()).digest()
     gallery = replica_report.build_gallery(
         result, sides=sides, stores=stores, contrast=contrast, alignment=alignment
     )
-    replica_report.write_reports(result, gallery, out, salt=salt)
+    replica_report.write_reports(result, gallery, out, salt=salt_of(stores[Role.REAL]))
     names = ("overlap.csv", "replicas.csv", "report.html", "report_share.html")
-    files = {name: hashlib.sha256((out / name).read_bytes()).hexdigest() for name in names}
+    files = {name: sha256(out / name) for name in names}
     text = json.dumps(_summary(result, files), indent=2, sort_keys=True, allow_nan=False)
     write_bytes(out / "summary.json", (text + "\n").encode())
-
-
-def _csv(rows: Sequence[Sequence[object]]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([[cell(x) for x in row] for row in rows])
-    return text.getvalue().encode()
 
 
 def _replicas_csv(result: ReplicaResult) -> bytes:
@@ -149,18 +139,18 @@ def _replicas_csv(result: ReplicaResult) -> bytes:
             row += [found.real_id, found.subject_id, found.kind.value, int(found.mirrored)]
             row += [found.rotation_deg, found.shift_mm, *found.measures.values()]
         rows.append(row)
-    return _csv(rows)
+    return table(rows)
 
 
 def _overlap_csv(result: ReplicaResult) -> bytes:
     rows: list[list[object]] = [["synthetic_id", "real_id", "label", *overlap.MEASURES]]
     if result.overlap_by_label is not None:
-        for match, table in zip(result.matches, result.overlap_by_label, strict=True):
+        for match, by_label in zip(result.matches, result.overlap_by_label, strict=True):
             found = match.levels.get(Level.SEGMENTATION)
-            for name, values in zip(result.label_names, table, strict=True):
+            for name, values in zip(result.label_names, by_label, strict=True):
                 if found is not None:
                     rows.append([match.synthetic_id, found.real_id, name, *map(float, values)])
-    return _csv(rows)
+    return table(rows)
 
 
 def _rating(rating: MeasureRating) -> dict[str, object]:

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from deepssim_jax.audit import figures, report
 from deepssim_jax.audit.conclusion import SMALL, suppressed
 from deepssim_jax.audit.console import WORDS
-from deepssim_jax.audit.replica_result import Kind, ReplicaResult, VolumeMatch
+from deepssim_jax.audit.replica_result import Kind, RatingSummary, ReplicaResult, VolumeMatch
 from deepssim_jax.data.manifest import Role
 from deepssim_jax.data.store import ImageStore
 from deepssim_jax.files import write_bytes
@@ -166,7 +166,7 @@ def _render(result: ReplicaResult, gallery: Sequence[Picture], *, share: bool, s
             closest_more=max(0, len(result.matches) - _MAX_LISTED),
             repeats=_repeats(result, share=share),
             ratings=_ratings(result),
-            roc=None if result.ratings is None else _roc(result),
+            roc=None if result.ratings is None else _roc(result.ratings),
             exposed=_exposed(result, alias, share=share),
             excluded=sorted((role, reason, n) for (role, reason), n in excluded.items()),
         )
@@ -291,9 +291,8 @@ def _bounds(p: Proportion) -> str:
     return f"{p.value:.2f} ({p.low:.2f} to {p.high:.2f})"
 
 
-def _roc(result: ReplicaResult) -> Markup:
+def _roc(ratings: RatingSummary) -> Markup:
     """True over false positive rate of each level's deciding measure."""
-    assert result.ratings is not None
     side, left, top = 240, 44, 10
     styles = dict(zip(Level, ("sr", "rr", "sh"), strict=True))
     parts = [
@@ -311,7 +310,7 @@ def _roc(result: ReplicaResult) -> Markup:
         f'<text x="{left + side / 2}" y="{top + side + 38}" text-anchor="middle">false positive rate'
         "</text>"
     )
-    for rating in result.ratings.measures:
+    for rating in ratings.measures:
         if rating.level in styles and rating.measure == DECIDING[Level(rating.level)]:
             points = " ".join(
                 f"{left + side * x:.1f},{top + side * (1 - y):.1f}" for x, y in rating.roc

@@ -8,7 +8,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +24,7 @@ from deepssim_jax.data.manifest import InputError, Manifest, Role, read_manifest
 from deepssim_jax.data.store import ImageStore
 from deepssim_jax.data.volume import Unreadable
 from deepssim_jax.data.whole_volume import Content
+from deepssim_jax.files import sha256
 from deepssim_jax.nn import encoder as encoders
 from deepssim_jax.nn.volume_embedding import embed_volumes
 from deepssim_jax.scoring import ratings
@@ -201,9 +201,7 @@ def replicas(
     )
     keep = {path.name for path in journals} | {role.value for role in _ROLES}
     keep |= {f"{role.value}-segmentations" for role in maps}
-    for path in work.iterdir():
-        if path.is_dir() and path.name not in keep:
-            shutil.rmtree(path)
+    outputs.sweep(work, keep=keep)
     return result
 
 
@@ -227,8 +225,7 @@ def _hashes(files: LevelFiles) -> list[str]:
     out = []
     for role in _ROLES:
         if role in files.embeddings:
-            content = Path(files.embeddings[role]).read_bytes()
-            out.append(hashlib.sha256(content).hexdigest())
+            out.append(sha256(Path(files.embeddings[role])))
         if role in files.segmentations:
             manifest = read_manifest(files.segmentations[role], role=role)
             stats = [(r.image_id, r.path.stat()) for r in manifest.records]

@@ -4,10 +4,8 @@ Half of the patients choose each method's thresholds, the other half is reported
 Everything drawn follows from the seed, and pairs.csv names every pair, so that a run can be repeated.
 """
 
-import csv
 import dataclasses
 import hashlib
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,8 +13,8 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
+from deepssim_jax.audit import tables
 from deepssim_jax.audit.score_figure import draw_scores
-from deepssim_jax.audit.tables import cell
 from deepssim_jax.data import planted_pairs
 from deepssim_jax.data.planted_pairs import Pair, Setting
 from deepssim_jax.data.preprocess import fit_to_size
@@ -218,26 +216,25 @@ def write(result: StressResult, out: Path, *, image_ids: Sequence[str]) -> tuple
 
 
 def _pairs_csv(result: StressResult, image_ids: Sequence[str]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     keys = list(result.scores)
     names = ["number", "real_id", "source_id", "donor_id", "label", "kind", "part"]
-    writer.writerow([*names, *(f"{setting.value}_{method}" for setting, method in keys)])
+    rows: list[list[object]] = [
+        [*names, *(f"{setting.value}_{method}" for setting, method in keys)]
+    ]
     for row, pair in enumerate(result.pairs):
-        donor = "" if pair.donor < 0 else cell(image_ids[pair.donor])
-        writer.writerow(
+        rows.append(
             [
                 pair.number,
-                cell(image_ids[pair.real]),
-                cell(image_ids[pair.source]),
-                donor,
+                image_ids[pair.real],
+                image_ids[pair.source],
+                None if pair.donor < 0 else image_ids[pair.donor],
                 CLASSES[pair.label],
                 pair.kind,
                 "tuning" if pair.tune else "reported",
-                *(f"{result.scores[key][row]:.6f}" for key in keys),
+                *(float(result.scores[key][row]) for key in keys),
             ]
         )
-    return text.getvalue().encode()
+    return tables.table(rows)
 
 
 def _plain(result: StressResult) -> dict:

@@ -4,16 +4,14 @@ Contract: floats have six decimals, missing values are empty, quoting follows RF
 a spreadsheet would take for a formula is prefixed by an apostrophe.
 """
 
-import csv
 import dataclasses
-import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from deepssim_jax.audit.result import AuditResult, Match
-from deepssim_jax.files import write_bytes
+from deepssim_jax.files import csv_bytes, write_bytes
 from deepssim_jax.scoring.decide import Proportion
 
 COLUMNS = (
@@ -45,15 +43,18 @@ def cell(value: object) -> str:
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
+def table(rows: Iterable[Iterable[object]]) -> bytes:
+    """A CSV file of `cell`s."""
+    return csv_bytes([cell(value) for value in row] for row in rows)
+
+
 def write_csv(path: Path, matches: Sequence[Match], *, ranked: bool) -> None:
     """Writes matches in their order; `ranked` puts their rank, from 1, in front."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow((*(("rank",) if ranked else ()), *COLUMNS))
+    rows: list[list[object]] = [[*(("rank",) if ranked else ()), *COLUMNS]]
     for rank, match in enumerate(matches, start=1):
-        row = [cell(getattr(match, column)) for column in COLUMNS]
-        writer.writerow([str(rank), *row] if ranked else row)
-    write_bytes(path, text.getvalue().encode())
+        row = [getattr(match, column) for column in COLUMNS]
+        rows.append([rank, *row] if ranked else row)
+    write_bytes(path, table(rows))
 
 
 def proportion(value: Proportion | None) -> dict[str, object] | None:

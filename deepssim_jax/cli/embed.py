@@ -5,8 +5,6 @@
 `deepssim score` compares two stores. Run again after a stop, or after files were added, it goes on.
 """
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
         `ExitCode.DONE`.
     """
     del argv
-    from deepssim_jax.audit.tables import cell
+    from deepssim_jax.audit.tables import table
     from deepssim_jax.data.manifest import Role, read_manifest
     from deepssim_jax.data.store import InputSettings
     from deepssim_jax.files import write_bytes
@@ -67,12 +65,9 @@ def main(argv: Sequence[str]) -> int:
             what=f"embedding {_ROLE.value}",
         )
     # Names of files can be names of patients: they go into a table, never on the screen.
-    listing = io.StringIO()
-    writer = csv.writer(listing, lineterminator="\n")
-    writer.writerow(["image_id", "reason"])
-    writer.writerows([[cell(item.image_id), cell(item.reason)] for item in images.rejected])
+    listing = [("image_id", "reason"), *((x.image_id, x.reason) for x in images.rejected)]
     not_read = Path(_OUT.value) / "not_read.csv"
-    write_bytes(not_read, listing.getvalue().encode())
+    write_bytes(not_read, table(listing))
     console.finish(
         [
             ("images", len(side)),

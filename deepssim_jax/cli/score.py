@@ -5,9 +5,7 @@
 Writes candidates.csv: every verified pair, best first within each synthetic image.
 """
 
-import csv
 import hashlib
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
         `ExitCode.DONE`.
     """
     del argv
-    from deepssim_jax.audit.tables import cell
+    from deepssim_jax.audit.tables import table
     from deepssim_jax.files import write_bytes
     from deepssim_jax.nn.encoder import encoder_hash
     from deepssim_jax.ops.transform import FLIP_NAMES
@@ -62,10 +60,8 @@ def main(argv: Sequence[str]) -> int:
             on_progress=on_progress,
             what="synthetic with real",
         )
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     numbers = ("embedding", "verified", "rotation_deg", "scale", "shift_y", "shift_x")
-    writer.writerow(["synthetic_id", "real_id", "subject_id", "flip", *numbers])
+    rows: list[list[object]] = [["synthetic_id", "real_id", "subject_id", "flip", *numbers]]
     for row in pairs:
         reference = int(row["reference"])
         names = [
@@ -74,9 +70,9 @@ def main(argv: Sequence[str]) -> int:
             real_images.subject_ids[reference],
             FLIP_NAMES[int(row["flip"])],
         ]
-        writer.writerow([cell(x) for x in (*names, *(float(row[n]) for n in numbers))])
-    table = out / "candidates.csv"
-    write_bytes(table, text.getvalue().encode())
+        rows.append([*names, *(float(row[n]) for n in numbers)])
+    written = out / "candidates.csv"
+    write_bytes(written, table(rows))
     console.finish(
         [
             ("synthetic", len(synthetic)),
@@ -84,6 +80,6 @@ def main(argv: Sequence[str]) -> int:
             ("retrieval", retrieval.value),
             ("pairs verified", len(pairs)),
         ],
-        written=[table],
+        written=[written],
     )
     return ExitCode.DONE

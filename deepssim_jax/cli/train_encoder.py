@@ -161,16 +161,12 @@ def _optimizer(config: "EncoderConfig", steps: int) -> "OptimizerConfig":
 
 
 def _options(config: "EncoderConfig") -> dict:
-    import jax
-
+    from deepssim_jax.training.precision import computes_in_half
     from deepssim_jax.training.step import Objective
 
-    if config.half not in ("auto", "yes", "no"):
-        raise ValueError(f"half {config.half!r} must be auto, yes or no")
-    half = config.half == "yes" or (config.half == "auto" and jax.default_backend() != "cpu")
     return {
         "objective": Objective(config.objective),
         "average_decay": config.average or None,
         "seed": config.seed,
-        "half": half,
+        "half": computes_in_half(config.half),
     }

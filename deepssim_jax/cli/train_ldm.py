@@ -4,14 +4,11 @@ deepssim train_ldm --config=configs/ldm.py --config.autoencoder=runs/vae --workd
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags
 from ml_collections import config_flags
 
-from deepssim_jax.cli import console
-from deepssim_jax.cli.exit_codes import ExitCode
-from deepssim_jax.cli.progress import progress
+from deepssim_jax.cli.generator_training import run
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "FILE[:ARG] with get_config(); --config.NAME=VALUE changes a field"
@@ -34,13 +31,4 @@ def main(argv: Sequence[str]) -> int:
     del argv
     from deepssim_jax.training.generator import train_denoiser
 
-    with progress(unit="steps") as on_progress:
-        trained = train_denoiser(
-            _CONFIG.value,
-            Path(_WORKDIR.value),
-            on_progress=on_progress,
-            on_notice=console.error,
-        )
-    shown = [(name, f"{value:.4f}") for name, value in trained.figures.items()]
-    console.finish([("images learned from", trained.images), *shown], written=[trained.path])
-    return ExitCode.DONE
+    return run(train_denoiser, _CONFIG.value, _WORKDIR.value)

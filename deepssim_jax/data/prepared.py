@@ -6,7 +6,6 @@ Contract: each scan becomes `<out>/<uid>/training.png` (a slice, 16 bits) or `<u
 other programs' work: those that are installed and asked for are called, and recorded.
 """
 
-import csv
 import dataclasses
 import gzip
 import io
@@ -26,7 +25,7 @@ from deepssim_jax.data.preprocess import fit_to_size
 from deepssim_jax.data.readers import read_image, read_volume
 from deepssim_jax.data.studies import Person, Scan
 from deepssim_jax.data.volume import SliceSpec, Unreadable
-from deepssim_jax.files import write_bytes
+from deepssim_jax.files import csv_bytes, write_bytes
 
 _COLUMNS = ("path", "image_id", "subject_id", "session_id", "site", "sequence", "age", "sex")
 # Programs by step: each takes an input and an output file.
@@ -90,10 +89,7 @@ def prepare(
             age = "" if person.age is None else person.age
             rows.append([name, *identity, scan.sequence, age, person.sex or ""])
         on_progress(number, len(scans), "preparing")
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([_COLUMNS, *rows])
-    write_bytes(out / "manifest.csv", text.getvalue().encode())
+    write_bytes(out / "manifest.csv", csv_bytes([_COLUMNS, *rows]))
     done = {
         "size": size,
         "slice": slice_spec if size else None,

@@ -22,7 +22,7 @@ from deepssim_jax.data.preprocess import fit_to_size, quantize
 from deepssim_jax.data.readers import Limits, read_image
 from deepssim_jax.data.volume import SliceSpec, Unreadable
 from deepssim_jax.data.whole_volume import VolumeSettings
-from deepssim_jax.files import write_array, write_bytes
+from deepssim_jax.files import sha256, write_array, write_bytes
 
 CHUNK = 256
 _INDEX = "store.json"
@@ -82,11 +82,19 @@ def load_one(record: Record, settings: InputSettings, limits: Limits = Limits())
     Raises:
       Unreadable: with the reason.
     """
-    image = read_image(record, spec=SliceSpec.parse(settings.slice), limits=limits)
-    fitted = quantize(fit_to_size(image, size=settings.size))
-    if fitted.max() == 0:
+    return fitted(read_image(record, spec=SliceSpec.parse(settings.slice), limits=limits), settings)
+
+
+def fitted(image: np.ndarray, settings: InputSettings) -> np.ndarray:
+    """A float32 image [h, w] that is in memory, as `load_one` gives one that is in a file.
+
+    Raises:
+      Unreadable: it is constant.
+    """
+    out = quantize(fit_to_size(image, size=settings.size))
+    if out.max() == 0:
         raise Unreadable("is constant at the declared size")
-    return fitted
+    return out
 
 
 def decode(
@@ -184,12 +192,7 @@ def _load(record: Record, settings: Settings) -> tuple[np.ndarray | None, str, s
 
 def file_hash(record: Record) -> str:
     """SHA-256 of the record's file, or of its files one after the other."""
-    digest = hashlib.sha256()
-    for path in files_of(record):
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+    return sha256(*files_of(record))
 
 
 def _json(path: Path) -> dict:

@@ -78,8 +78,13 @@ class VolumeSettings:
         return fitted
 
     def values(self, stored: np.ndarray) -> np.ndarray:
-        """float32 absolute values of what `load` gave, where there is a window."""
-        assert self.window is not None
+        """float32 absolute values of what `load` gave.
+
+        Raises:
+          ValueError: there is no window, and each volume was scaled by itself.
+        """
+        if self.window is None:
+            raise ValueError("window None keeps no absolute values; set the window they lie in")
         low, high = self.window
         return stored.astype(np.float32) * ((high - low) / _LEVELS) + low
 

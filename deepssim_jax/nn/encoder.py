@@ -6,7 +6,6 @@ before every name, shape and type has been compared with the specification.
 
 import dataclasses
 import functools
-import hashlib
 import importlib.resources
 import json
 from collections.abc import Mapping
@@ -20,9 +19,10 @@ import safetensors
 import safetensors.numpy
 from flax import nnx
 
-from deepssim_jax.files import write_bytes
+from deepssim_jax.files import sha256, write_bytes
 from deepssim_jax.nn.convnext import ConvNeXtSpec
 from deepssim_jax.nn.embedder import Embedder, EmbedderSpec, Head
+from deepssim_jax.ops.batches import in_batches
 from deepssim_jax.ops.intensity import zscore
 from deepssim_jax.ops.resample import resize
 from deepssim_jax.typing import Array, Images
@@ -111,19 +111,12 @@ def embed(encoder: Encoder, images: Images, *, batch_size: int = 64) -> np.ndarr
     """
     if images.ndim != 3:
         raise ValueError(f"images must be [n, h, w], got {images.shape}; add a leading axis")
-    out = []
-    for start in range(0, len(images), batch_size):
-        batch = np.asarray(images[start : start + batch_size])
-        count = len(batch)
-        if count < batch_size:
-            batch = np.concatenate([batch, np.repeat(batch[-1:], batch_size - count, axis=0)])
-        out.append(np.asarray(apply(encoder, jnp.asarray(batch)))[:count])
-    return np.concatenate(out) if out else np.zeros((0, encoder.dim), np.float32)
+    return np.asarray(in_batches(functools.partial(apply, encoder), images, size=batch_size))
 
 
 def to_tensors(encoder: Encoder) -> dict[str, np.ndarray]:
     """The weights under the names that files hold them by."""
-    return {name: np.asarray(leaf) for name, leaf in _flat(encoder.state).items()}
+    return {name: np.asarray(leaf) for name, leaf in named(encoder.state).items()}
 
 
 def from_tensors(spec: EmbedderSpec, tensors: Mapping[str, np.ndarray]) -> Encoder:
@@ -138,7 +131,7 @@ def from_tensors(spec: EmbedderSpec, tensors: Mapping[str, np.ndarray]) -> Encod
 
 def tensor_shapes(spec: EmbedderSpec) -> dict[str, tuple[int, ...]]:
     """Name and shape of every weight of a specification; nothing is allocated."""
-    return {name: tuple(leaf.shape) for name, leaf in _flat(_abstract(spec)[1]).items()}
+    return {name: tuple(leaf.shape) for name, leaf in named(_abstract(spec)[1]).items()}
 
 
 def misfits(
@@ -155,7 +148,8 @@ def misfits(
     return wrong
 
 
-def _flat(state: nnx.State) -> dict[str, Array]:
+def named(state: nnx.State) -> dict[str, Array]:
+    """The arrays of a state by the names that files hold them by: their paths joined by dots."""
     return {".".join(map(str, path)): leaf for path, leaf in nnx.to_flat_state(state)}
 
 
@@ -189,7 +183,7 @@ def encoder_hash(source: str | Path = "default") -> str:
             f"there is no encoder {path.name!r}; give 'default' or a .safetensors file made by "
             "train_encoder or convert"
         )
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return sha256(path)
 
 
 def is_encoder(path: Path) -> bool:

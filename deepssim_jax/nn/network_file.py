@@ -8,7 +8,6 @@ specification, and nothing is executed that a file holds.
 import dataclasses
 import enum
 import functools
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +22,7 @@ from flax import nnx
 
 from deepssim_jax.files import write_bytes
 from deepssim_jax.nn.autoencoder import Autoencoder, AutoencoderSpec
-from deepssim_jax.nn.encoder import misfits
+from deepssim_jax.nn.encoder import misfits, named
 from deepssim_jax.nn.unet import UNet, UNetSpec
 
 Spec = AutoencoderSpec | UNetSpec
@@ -60,12 +59,12 @@ def drawing(seed: int) -> nnx.Rngs:
 
 def shapes(spec: Spec) -> dict[str, tuple[int, ...]]:
     """Name and shape of every weight of a specification."""
-    return {name: tuple(leaf.shape) for name, leaf in _flat(blueprint(spec)[1]).items()}
+    return {name: tuple(leaf.shape) for name, leaf in named(blueprint(spec)[1]).items()}
 
 
 def to_tensors(state: nnx.State) -> dict[str, np.ndarray]:
     """The weights under the names that files hold them by."""
-    return {name: np.asarray(leaf) for name, leaf in _flat(state).items()}
+    return {name: np.asarray(leaf) for name, leaf in named(state).items()}
 
 
 def from_tensors(spec: Spec, tensors: Mapping[str, np.ndarray], *, what: str) -> nnx.State:
@@ -87,10 +86,6 @@ def from_tensors(spec: Spec, tensors: Mapping[str, np.ndarray], *, what: str) ->
     return nnx.from_flat_state(
         [(path, jnp.asarray(tensors[".".join(map(str, path))])) for path, _ in paths]
     )
-
-
-def _flat(state: nnx.State) -> dict[str, Any]:
-    return {".".join(map(str, path)): leaf for path, leaf in nnx.to_flat_state(state)}
 
 
 def save(path: Path, spec: Spec, state: nnx.State, *, card: Mapping[str, str]) -> None:
@@ -130,8 +125,3 @@ def load(path: Path, kind: type[S]) -> tuple[S, nnx.State, dict[str, str]]:
     except (safetensors.SafetensorError, KeyError, TypeError, OSError) as error:
         raise ValueError(f"{path.name} is no network of this package: {error}") from error
     return spec, from_tensors(spec, tensors, what=path.name), card
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()

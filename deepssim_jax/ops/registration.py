@@ -11,13 +11,12 @@ evaluated at low resolution for every transformation of a grid (`ops.search_grid
 
 import dataclasses
 import functools
-from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from deepssim_jax.ops import refine, resample, search_grid
+from deepssim_jax.ops.batches import in_batches
 from deepssim_jax.ops.intensity import local_zscore, zscore
 from deepssim_jax.ops.local_likelihood import local_likelihood
 from deepssim_jax.ops.search_grid import SearchGrid, device_operator
@@ -200,25 +199,21 @@ def register(
         raise ValueError(f"{type(grid).__name__} is not the search of {dims}D images")
     batch_size = batch_size or _BATCH[dims]
     model = model or (MotionModel.SIMILARITY if dims == 2 else MotionModel.RIGID)
-    parts = []
     if dims == 3:
         volume_grid = grid if isinstance(grid, RigidGrid) else RigidGrid()
-        for a, b in _batches(batch_size, moving, fixed):
+
+        def run(a: Array, b: Array) -> Registration:
             normal = (zscore(x, spatial_dims=3) for x in (a, b))
-            parts.append(_align(a, b, coarse_rigid(*normal, grid=volume_grid), model=model))
+            return _align(a, b, coarse_rigid(*normal, grid=volume_grid), model=model)
+
     else:
         # Refinement without scale keeps the scale of its start.
         unscaled = {"min_scale": 1.0, "max_scale": 1.0, "scales": 1}
         usual = SearchGrid(**unscaled) if model is MotionModel.RIGID else SearchGrid()
         image_grid = grid if isinstance(grid, SearchGrid) else usual
         operator = device_operator(image_grid)
-        for a, b in _batches(batch_size, moving, fixed):
-            parts.append(_locate(a, b, operator, grid=image_grid, model=model))
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[: len(moving)], *parts)
 
+        def run(a: Array, b: Array) -> Registration:
+            return _locate(a, b, operator, grid=image_grid, model=model)
 
-def _batches(batch_size: int, *columns: Images | np.ndarray) -> Iterator[list[jax.Array]]:
-    """Batches of one shape: the last one begins again at the first row."""
-    for first in range(0, len(columns[0]), batch_size):
-        rows = np.arange(first, first + batch_size) % len(columns[0])
-        yield [jnp.asarray(np.asarray(column)[rows]) for column in columns]
+    return in_batches(run, moving, fixed, size=batch_size)

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from deepssim_jax.data import store
@@ -18,6 +17,7 @@ from deepssim_jax.data.manifest import Manifest
 from deepssim_jax.files import write_array
 from deepssim_jax.nn import encoder as encoders
 from deepssim_jax.ops import search_grid
+from deepssim_jax.ops.batches import in_batches
 from deepssim_jax.ops.intensity import zscore
 from deepssim_jax.ops.search_grid import SearchGrid
 from deepssim_jax.scoring.match import Progress, Side
@@ -39,17 +39,12 @@ def features(
     Returns:
       float32 [n, d] of unit norm and float32 [n, g, g], g the grid's size.
     """
-    images = np.asarray(images)
-    embeddings, low = [], []
-    for start in range(0, len(images), _BATCH):
-        batch = images[start : start + _BATCH]
-        count = len(batch)
-        if count < _BATCH:  # one shape, one compilation
-            batch = np.concatenate([batch, np.repeat(batch[-1:], _BATCH - count, axis=0)])
-        device = jnp.asarray(batch)
-        embeddings.append(np.asarray(encoders.apply(encoder, device))[:count])
-        low.append(np.asarray(_low(device, grid=grid))[:count])
-    return np.concatenate(embeddings), np.concatenate(low)
+
+    def both(batch: Array) -> tuple[Array, Array]:
+        return encoders.apply(encoder, batch), _low(batch, grid=grid)
+
+    embeddings, low = in_batches(both, images, size=_BATCH)
+    return np.asarray(embeddings), np.asarray(low)
 
 
 def build_side(
@@ -86,9 +81,7 @@ def build_side(
         paths = _feature_paths(directory, number, encoder_id, grid)
         if not all(path.exists() for path in paths):
             model = model or encoder()
-            for path, array in zip(
-                paths, _features_or_none(chunk.images, model, grid), strict=True
-            ):
+            for path, array in zip(paths, features(chunk.images, model, grid=grid), strict=True):
                 write_array(path, array)
         done = min(done + store.CHUNK, total)
         on_progress(done, total, what)
@@ -129,12 +122,3 @@ def _feature_paths(
 ) -> tuple[Path, Path]:
     names = (f"embedding-{encoder_id[:12]}", f"low-{grid.key}")
     return tuple(directory / f"{name}-{number:05d}.npy" for name in names)  # type: ignore[return-value]
-
-
-def _features_or_none(
-    images: np.ndarray, encoder: encoders.Encoder, grid: SearchGrid
-) -> tuple[np.ndarray, np.ndarray]:
-    if len(images):
-        return features(images, encoder, grid=grid)
-    width = encoder.dim
-    return np.zeros((0, width), np.float32), np.zeros((0, grid.size, grid.size), np.float32)

@@ -56,6 +56,13 @@ class Side:
     def __len__(self) -> int:
         return len(self.low)
 
+    def grouped(self) -> tuple["Side", np.ndarray]:
+        """The side with groups, and these; without any every image is a group of its own."""
+        groups = self.groups
+        if groups is None:
+            groups = np.arange(len(self), dtype=np.int32)
+        return dataclasses.replace(self, groups=groups), groups
+
     def rows(self, chosen: np.ndarray) -> "Side":
         """The side made of some of its rows."""
         chosen = np.asarray(chosen)
@@ -143,7 +150,9 @@ def match(
                     references.low, grid=grid, groups=references.groups if apart else None
                 )
             part = queries.rows(np.arange(start, min(start + BLOCK, len(queries))))
-            found = _match_block(part, references, index, proposals, grid, apart)
+            found = verified(
+                part, references, index=index, proposals=proposals, grid=grid, apart=apart
+            )
             found["query"] += start
             write_array(path, found)
         blocks.append(np.load(path, allow_pickle=False))
@@ -160,14 +169,25 @@ def best_matches(pairs: np.ndarray, count: int) -> np.ndarray:
     return best
 
 
-def _match_block(
+def verified(
     part: Side,
     references: Side,
+    *,
     index: AlignedIndex | None,
     proposals: Proposals,
-    grid: SearchGrid,
-    apart: bool,
+    grid: SearchGrid = SearchGrid(),
+    apart: bool = False,
 ) -> np.ndarray:
+    """`match` for few queries, without a journal.
+
+    Args:
+      part: the queries, all of whose images are held at once.
+      references: images they may come from.
+      index: of the references, or None where `proposals` has no aligned ones.
+      proposals: candidates of each way of searching.
+      grid: transformations of the global search.
+      apart: leave out references of the query's own group.
+    """
     keys = sorted(_candidates(part, references, index, proposals, apart))
     out = np.zeros(len(keys), PAIR)
     if not keys:
@@ -176,10 +196,10 @@ def _match_block(
     # A verified pair's images are fetched once a block: memory stays O(block).
     moving = part.take(np.arange(len(part)))[out["query"]]
     fixed = references.take(out["reference"])
-    verified = verify_pairs(moving, fixed, grid=grid)
-    out["verified"], out["flip"] = verified.score, verified.flip
-    out["rotation_deg"], out["scale"] = verified.rotation_deg, verified.scale
-    out["shift_y"], out["shift_x"] = verified.shift[:, 0], verified.shift[:, 1]
+    found = verify_pairs(moving, fixed, grid=grid)
+    out["verified"], out["flip"] = found.score, found.flip
+    out["rotation_deg"], out["scale"] = found.rotation_deg, found.scale
+    out["shift_y"], out["shift_x"] = found.shift[:, 0], found.shift[:, 1]
     cosine = (part.embeddings[out["query"]] * references.embeddings[out["reference"]]).sum(1)
     out["embedding"] = np.clip(cosine, -1.0, 1.0)
     return out[np.lexsort((out["reference"], -out["verified"], out["query"]))]

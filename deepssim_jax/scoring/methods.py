@@ -14,6 +14,7 @@ import numpy as np
 
 from deepssim_jax.nn.encoder import Encoder, embed
 from deepssim_jax.ops import search_grid
+from deepssim_jax.ops.batches import in_batches
 from deepssim_jax.ops.fsim import fsim
 from deepssim_jax.ops.intensity import rescale01, zscore
 from deepssim_jax.ops.search_grid import SearchGrid
@@ -26,19 +27,8 @@ _BATCH = 128
 
 
 def _batched(score: Callable[[Array, Array], Array]) -> Method:
-    """One shape, one compilation: the last batch repeats its last row."""
-    jitted = jax.jit(score)
-
-    def method(real: np.ndarray, synthetic: np.ndarray) -> np.ndarray:
-        out = []
-        for start in range(0, len(real), _BATCH):
-            pair = [np.asarray(x[start : start + _BATCH], np.float32) for x in (real, synthetic)]
-            missing = _BATCH - len(pair[0])
-            pair = [np.concatenate([x, np.repeat(x[-1:], missing, 0)]) for x in pair]
-            out.append(np.asarray(jitted(*pair))[: _BATCH - missing])
-        return np.concatenate(out) if out else np.zeros(0, np.float32)
-
-    return method
+    jitted = jax.jit(lambda *pair: score(*(x.astype(jnp.float32) for x in pair)))
+    return functools.partial(in_batches, jitted, size=_BATCH)
 
 
 def _ssim(real: Images, synthetic: Images) -> Array:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepssim_jax.ops import agreement, registration, resample
+from deepssim_jax.ops.batches import in_batches
 from deepssim_jax.ops.intensity import zscore
 from deepssim_jax.ops.search_grid import SearchGrid, device_operator
 from deepssim_jax.ops.transform import FLIP_NAMES, Transform, ellipsoid
@@ -48,12 +49,6 @@ class VerifiedPairs:
     def flip_name(self, row: int) -> str:
         """The mirroring of one pair in words."""
         return FLIP_NAMES[int(self.flip[row])]
-
-    @classmethod
-    def concatenate(cls, parts: "list[VerifiedPairs]") -> "VerifiedPairs":
-        """Joins the results of several calls."""
-        names = [field.name for field in dataclasses.fields(cls)]
-        return cls(**{name: np.concatenate([getattr(p, name) for p in parts]) for name in names})
 
 
 @functools.partial(jax.jit, static_argnames=("grid",))
@@ -99,24 +94,18 @@ def verify_pairs(
             f"{fixed.shape}; bring them to one size with data.preprocess.fit_to_size"
         )
     operator = device_operator(grid)
-    parts = []
-    for first in range(0, len(moving), _BATCH):
-        rows = slice(first, first + _BATCH)
-        batch = [_padded(part[rows]) for part in (moving, fixed)]
-        found, transform, _, _ = _verify(*batch, operator, grid=grid)
-        count = len(moving[rows])
-        parts.append(
-            VerifiedPairs(
-                score=np.asarray(found.score)[:count],
-                likeness=np.asarray(found.likeness)[:count],
-                sameness=np.asarray(found.sameness)[:count],
-                flip=np.asarray(transform.flip)[:count],
-                rotation_deg=np.asarray(transform.rotation_deg)[:count],
-                scale=np.asarray(transform.scale)[:count],
-                shift=np.asarray(transform.shift)[:count],
-            )
-        )
-    return VerifiedPairs.concatenate(parts) if parts else _no_pairs()
+    found, transform = in_batches(
+        lambda *pair: _verify(*pair, operator, grid=grid)[:2], moving, fixed, size=_BATCH
+    )
+    return VerifiedPairs(
+        score=found.score,
+        likeness=found.likeness,
+        sameness=found.sameness,
+        flip=transform.flip,
+        rotation_deg=transform.rotation_deg,
+        scale=transform.scale,
+        shift=transform.shift,
+    )
 
 
 def align_for_display(
@@ -136,29 +125,20 @@ def align_for_display(
       Aligned and fixed images, both z-scored float32 [n, s, s]; `aligned` has the gain and the
       offset that bring it closest to `fixed` where both have data.
     """
-    moving, fixed = np.asarray(moving), np.asarray(fixed)
     operator = device_operator(grid)
-    out = []
-    for first in range(0, len(moving), _BATCH):
-        rows = slice(first, first + _BATCH)
-        batch = [_padded(part[rows]) for part in (moving, fixed)]
-        _, _, aligned, inside = _verify(*batch, operator, grid=grid)
-        a, b, mask = np.asarray(aligned), np.asarray(zscore(batch[1])), np.asarray(inside)
-        for row in range(len(moving[rows])):
-            x, y = a[row][mask[row]], b[row][mask[row]]
-            gain = ((x - x.mean()) * (y - y.mean())).mean() / max(float(x.var()), 1e-9)
-            out.append((gain * (a[row] - x.mean()) + y.mean(), b[row]))
-    aligned, reference = (np.stack(column) for column in zip(*out, strict=True))
-    return aligned, reference
+
+    def shown(a: Array, b: Array) -> tuple[Array, Array]:
+        _, _, aligned, inside = _verify(a, b, operator, grid=grid)
+        return _fitted(aligned, zscore(b), inside)
+
+    aligned, reference = in_batches(shown, moving, fixed, size=_BATCH)
+    return np.asarray(aligned), np.asarray(reference)
 
 
-def _padded(part: np.ndarray) -> jax.Array:
-    """The last batch repeats its last row: one shape, one compilation."""
-    missing = _BATCH - len(part)
-    return jnp.asarray(np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]))
-
-
-def _no_pairs() -> VerifiedPairs:
-    empty = np.zeros(0, np.float32)
-    whole = empty.astype(np.int32)
-    return VerifiedPairs(empty, empty, empty, whole, empty, empty, np.zeros((0, 2), np.float32))
+@jax.jit
+def _fitted(aligned: Array, fixed: Array, inside: Array) -> tuple[Array, Array]:
+    """Least squares over the region that both see, image by image."""
+    means = [jnp.mean(x, (1, 2), where=inside, keepdims=True) for x in (aligned, fixed)]
+    x, y = aligned - means[0], fixed - means[1]
+    cross, own = (jnp.mean(x * z, (1, 2), where=inside, keepdims=True) for z in (y, x))
+    return cross / jnp.maximum(own, 1e-9) * x + means[1], fixed

@@ -217,7 +217,10 @@ def _measure(
 
 
 def _cosine(rows: np.ndarray, references: VolumeSide, chosen: np.ndarray) -> np.ndarray:
-    assert references.features is not None
+    if references.features is None:
+        raise ValueError(
+            "the queries have features and the references have none; give both or neither"
+        )
     return np.einsum("nd,nd->n", rows, references.features[chosen]).clip(-1, 1)
 
 

@@ -62,8 +62,12 @@ class Modality(enum.StrEnum):
             return head_labels.ct_labels(settings.values(stored))
         if self is Modality.MR:
             return tissue.tissue_labels(stored)
-        assert self is Modality.ANGIOGRAPHY
-        return head_labels.vessel_labels(stored)
+        if self is Modality.ANGIOGRAPHY:
+            return head_labels.vessel_labels(stored)
+        raise ValueError(
+            f"there is no segmentation of modality {self.value!r}; give label maps, or one of "
+            f"{', '.join(m.value for m in Modality if m.label_names)}"
+        )
 
 
 Embed = Callable[[np.ndarray], np.ndarray]

@@ -25,6 +25,7 @@ from deepssim_jax.nn.autoencoder import Autoencoder, AutoencoderSpec
 from deepssim_jax.nn.discriminator import Discriminator, DiscriminatorSpec
 from deepssim_jax.nn.encoder import Encoder
 from deepssim_jax.ops import ssim
+from deepssim_jax.training.precision import halved
 from deepssim_jax.typing import Array
 
 
@@ -151,7 +152,7 @@ class AutoencoderJob:
 
     def _judged(self, critic: nnx.State, images: Array) -> Array:
         if self.half:
-            critic, images = _halved((critic, images))
+            critic, images = halved((critic, images))
         return nnx.merge(self._critic_graph, critic, copy=True)(images)
 
     def loss(
@@ -164,11 +165,11 @@ class AutoencoderJob:
     ) -> tuple[Array, tuple[Array, dict[str, Array]]]:
         """The autoencoder's loss, its reconstructions and the parts of the loss."""
         weights = self.weights
-        model = self.network(_halved(params) if self.half else params)
-        mean, deviation = model.encode(_halved(images) if self.half else images)
+        model = self.network(halved(params) if self.half else params)
+        mean, deviation = model.encode(halved(images) if self.half else images)
         key = jax.random.fold_in(jax.random.key(self.seed), step)
         latents = autoencoders.sampled(mean, deviation, key)
-        latents = _halved(latents) if self.half else latents
+        latents = halved(latents) if self.half else latents
         made = model.decode(latents, size=(images.shape[1], images.shape[2]))
         parts = {
             "l1": jnp.abs(made - images).mean(),
@@ -257,7 +258,3 @@ def perceptual(features: Encoder, a: Array, b: Array) -> Array:
 
 def _unit(x: Array) -> Array:
     return x * jax.lax.rsqrt((x**2).sum(-1, keepdims=True) + 1e-10)
-
-
-def _halved(tree: Any) -> Any:
-    return jax.tree.map(lambda x: x.astype(jnp.bfloat16), tree)

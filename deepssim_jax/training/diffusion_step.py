@@ -21,6 +21,7 @@ from deepssim_jax.diffusion import objective
 from deepssim_jax.diffusion.schedule import Schedule
 from deepssim_jax.nn import network_file
 from deepssim_jax.nn.unet import UNet, UNetSpec
+from deepssim_jax.training.precision import halved
 from deepssim_jax.typing import Array
 
 
@@ -226,15 +227,11 @@ def predictor(
     """A network with weights as the samplers and the objective call it."""
     graph, _ = network_file.blueprint(spec)
     if half:
-        params = _halved(params)
+        params = halved(params)
 
     def predict(x: Array, times: Array, condition: Array | None) -> Array:
         if half:
-            x, condition = _halved((x, condition))
+            x, condition = halved((x, condition))
         return nnx.merge(graph, params, copy=True)(x, times, condition, remat=remat)
 
     return predict
-
-
-def _halved(tree: Any) -> Any:
-    return jax.tree.map(lambda x: x.astype(jnp.bfloat16), tree)

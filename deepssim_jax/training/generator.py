@@ -6,9 +6,7 @@ schedule, image size and condition in its metadata), `records.csv` (who was trai
 who was held out) and, where there is one, `conditions.npy`: all that generating and auditing need.
 """
 
-import csv
 import dataclasses
-import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +19,7 @@ from deepssim_jax.data import conditions
 from deepssim_jax.data.conditions import Column, Conditioning
 from deepssim_jax.data.store import ImageStore
 from deepssim_jax.diffusion.schedule import Prediction, Schedule
-from deepssim_jax.files import write_array, write_bytes
+from deepssim_jax.files import csv_bytes, write_array, write_bytes
 from deepssim_jax.nn import encoder as encoders
 from deepssim_jax.nn import network_file
 from deepssim_jax.nn.autoencoder import AutoencoderSpec
@@ -39,6 +37,7 @@ from deepssim_jax.training.latents import (
     copies,
 )
 from deepssim_jax.training.loop import LoopConfig, train
+from deepssim_jax.training.precision import computes_in_half
 from deepssim_jax.training.step import Schedule as Falling
 
 AUTOENCODER, DENOISER = "autoencoder.safetensors", "denoiser.safetensors"
@@ -53,12 +52,6 @@ class Trained:
     path: Path
     images: int
     figures: dict[str, float]
-
-
-def _half(choice: str) -> bool:
-    if choice not in ("auto", "yes", "no"):
-        raise ValueError(f"half {choice!r} must be auto, yes or no")
-    return choice == "yes" or (choice == "auto" and jax.default_backend() != "cpu")
 
 
 def _loop(config: AutoencoderConfig | LdmConfig, *, fsdp: int = 1) -> LoopConfig:
@@ -98,7 +91,7 @@ def train_autoencoder(
         learning_rate=config.learning_rate,
         fall_over=config.steps if Falling(config.schedule) is Falling.COSINE else None,
         seed=config.seed,
-        half=_half(config.half),
+        half=computes_in_half(config.half),
     )
     maker = ImageMaker.of(images, rows, batch=config.batch, seed=config.seed)
     state, figures = train(
@@ -179,7 +172,7 @@ def train_denoiser(
             remat=config.remat,
         ),
         seed=config.seed,
-        half=_half(config.half),
+        half=computes_in_half(config.half),
     )
     maker = LatentMaker.of(
         latents, rows, condition=condition, copies=often, batch=config.batch, seed=config.seed
@@ -238,9 +231,6 @@ def _records(images: ImageStore, training: np.ndarray, often: np.ndarray) -> byt
     """One row an image: id, patient, how often it was trained on (0 for held-out ones), hash."""
     count = np.zeros(len(images), np.int64)
     count[training] = often
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image_id", "subject_id", "copies", "sha256"])
-    rows = zip(images.image_ids, images.subject_ids, count, images.sha256, strict=True)
-    writer.writerows([name, subject or "", int(n), digest] for name, subject, n, digest in rows)
-    return text.getvalue().encode()
+    rows = zip(images.image_ids, images.subject_ids, count.tolist(), images.sha256, strict=True)
+    # The writer makes an empty cell of None: no patient is known.
+    return csv_bytes([("image_id", "subject_id", "copies", "sha256"), *rows])

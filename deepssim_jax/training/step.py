@@ -23,6 +23,7 @@ from deepssim_jax import parallel
 from deepssim_jax.nn import encoder as encoders
 from deepssim_jax.nn.embedder import Embedder, EmbedderSpec
 from deepssim_jax.training.pairs import PairBatch
+from deepssim_jax.training.precision import halved
 from deepssim_jax.typing import Array
 
 
@@ -215,8 +216,8 @@ class Trainer:
           The loss, and BatchNorm's figures after the batch.
         """
         if self.half:
-            params = nnx.State({**params, "backbone": _halved(params["backbone"])})
-            batch = dataclasses.replace(batch, a=_halved(batch.a), b=_halved(batch.b))
+            params = nnx.State({**params, "backbone": halved(params["backbone"])})
+            batch = dataclasses.replace(batch, a=halved(batch.a), b=halved(batch.b))
         model = nnx.merge(self.graph, params, stats, copy=True)
         key = jax.random.fold_in(jax.random.key(self.seed), step)
         a, b = _both(model, batch, rngs=nnx.Rngs(dropout=key) if self.spec.dropout else None)
@@ -281,10 +282,6 @@ def _both(
     both = jnp.stack([batch.a, batch.b], 1).reshape(2 * n, *batch.a.shape[1:])
     embeddings = model(both, rngs=rngs).reshape(n, 2, -1)
     return embeddings[:, 0], embeddings[:, 1]
-
-
-def _halved(tree: Any) -> Any:
-    return jax.tree.map(lambda x: x.astype(jnp.bfloat16), tree)
 
 
 def _as_torch_keeps(before: nnx.State, after: nnx.State, count: int) -> nnx.State:

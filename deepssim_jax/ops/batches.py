@@ -1,0 +1,46 @@
+"""Work on many rows in batches of one shape: one compilation, bounded memory."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from deepssim_jax.typing import Array
+
+T = TypeVar("T")
+
+
+def in_batches(run: Callable[..., T], *columns: np.ndarray | Array, size: int) -> T:
+    """`run` over rows, so many at a time; the last batch repeats its last row.
+
+    A batch is fetched while the device works on the next one.
+
+    Args:
+      run: maps arrays [size, ...] to a pytree of arrays [size, ...], row by row.
+      *columns: arrays [n, ...] of equal length.
+      size: rows of a batch.
+
+    Returns:
+      The pytree of NumPy arrays [n, ...] that one call for all rows would give.
+    """
+    count = len(columns[0])
+    if not count:
+        like = [jax.ShapeDtypeStruct((size, *c.shape[1:]), c.dtype) for c in columns]
+        return jax.tree.map(
+            lambda leaf: np.zeros((0, *leaf.shape[1:]), leaf.dtype), jax.eval_shape(run, *like)
+        )
+    done: list[T] = []
+    waiting: list[T] = []
+    for start in range(0, count, size):
+        rows = np.minimum(np.arange(start, start + size), count - 1)
+        batch = [
+            jnp.asarray(np.asarray(column[start : start + size])[rows - start])
+            for column in columns
+        ]
+        waiting.append(run(*batch))
+        if len(waiting) > 1:
+            done.append(jax.tree.map(np.asarray, waiting.pop(0)))
+    done.append(jax.tree.map(np.asarray, waiting.pop()))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *done)

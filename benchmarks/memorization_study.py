@@ -22,7 +22,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import jax
 import numpy as np
 from absl import app, flags
-from scipy import linalg
 
 from configs import ldm_laptop
 from deepssim_jax.audit.audit import AuditSettings, audit
@@ -31,6 +30,7 @@ from deepssim_jax.audit.membership import attack_model
 from deepssim_jax.audit.result import Label
 from deepssim_jax.data import pipelines
 from deepssim_jax.nn import encoder as encoders
+from deepssim_jax.scoring.diversity import diversity, frechet
 from deepssim_jax.training.generator import train_denoiser
 from deepssim_jax.training.generator_config import LdmConfig
 from deepssim_jax.training.images import unit
@@ -63,30 +63,6 @@ class Cell:
     def name(self) -> str:
         """Of its folder."""
         return f"{self.duplication}-{self.steps}-{self.patients}"
-
-
-def frechet(a: np.ndarray, b: np.ndarray) -> float:
-    """Distance of two normal distributions fitted to rows of features (Heusel et al., NeurIPS 2017,
-    eq. 6).
-    """
-    mean = ((a.mean(0) - b.mean(0)) ** 2).sum()
-    one, other = np.cov(a.T), np.cov(b.T)
-    root = linalg.sqrtm(one @ other)
-    return float(mean + np.trace(one + other - 2 * np.real(root)))
-
-
-def precision_recall(real: np.ndarray, made: np.ndarray, *, k: int = 3) -> tuple[float, float]:
-    """Shares of made images among the real ones, and of real among the made ones: within the
-    distance to the k-th neighbour of one of them (Kynkaanniemi et al., NeurIPS 2019, eq. 1 and 2).
-    """
-
-    def covered(points: np.ndarray, among: np.ndarray) -> float:
-        own = np.sort(np.linalg.norm(among[:, None] - among[None], axis=-1), axis=1)
-        radius = own[:, min(k, len(among) - 1)]
-        away = np.linalg.norm(points[:, None] - among[None], axis=-1)
-        return float((away <= radius[None]).any(1).mean())
-
-    return covered(made, real), covered(real, made)
 
 
 def manifest(folder: Path, name: str, records: Sequence[TrainingRecord]) -> Path:
@@ -141,7 +117,7 @@ def run(cell: Cell, base: LdmConfig, work: Path) -> dict[str, object]:
         features(side, folder / f"store_{name}", size=config.size)
         for name, side in (("real", real), ("made", made))
     ]
-    precision, recall = precision_recall(*sides)
+    variety = diversity(*sides)
     attacks = {}
     for attack, figures in attack_model(folder / "ldm").items():
         attacks[attack.value] = {
@@ -164,8 +140,9 @@ def run(cell: Cell, base: LdmConfig, work: Path) -> dict[str, object]:
         "holdout_called": found.holdout_rate.value if found.holdout_rate else None,
         "extraction": [list(pair) for pair in found.exposure],
         "frechet": round(frechet(*sides), 4),
-        "precision": round(precision, 4),
-        "recall": round(recall, 4),
+        "precision": round(variety.precision, 4),
+        "recall": round(variety.recall, 4),
+        "coverage": round(variety.coverage, 4),
         "membership": attacks,
         "train_s": round(trained),
         "whole_s": round(time.time() - started),

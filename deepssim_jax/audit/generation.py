@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -30,6 +30,8 @@ from deepssim_jax.nn.unet import UNetSpec
 from deepssim_jax.training.diffusion_step import predictor
 from deepssim_jax.training.generator import AUTOENCODER, CONDITIONS, DENOISER, RECORDS
 from deepssim_jax.typing import Array
+
+MANIFEST = "manifest.csv"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,28 +235,6 @@ def plan(generator: Generator, *, n: int, per_record: int, seed: int) -> tuple[P
     return tuple(out)
 
 
-def batches(
-    generator: Generator, planned: Sequence[Planned], *, seed: int, settings: SamplingSettings
-) -> Iterator[tuple[Sequence[Planned], Callable[[], np.ndarray]]]:
-    """Runs of the plan, each with what makes its images; a run that is not needed costs nothing.
-
-    A filter of what may leave stands between this and the files.
-    """
-    size = settings.batch * jax.device_count()
-    for start in range(0, len(planned), size):
-        run = planned[start : start + size]
-        yield (
-            run,
-            functools.partial(
-                generator.images,
-                [p.index for p in run],
-                seed=seed,
-                settings=settings,
-                records=[p.record for p in run],
-            ),
-        )
-
-
 def generate(
     generator: Generator,
     out: Path,
@@ -297,20 +277,34 @@ def generate(
             f"{out.name!r} holds images made with other {', '.join(other)}; take another --out"
         )
     write_bytes(path, json.dumps(mark).encode())
-    done = 0
-    for run, make in batches(generator, planned, seed=seed, settings=settings):
+    size = settings.batch * jax.device_count()
+    for start in range(0, len(planned), size):
+        run = planned[start : start + size]
         if not all((out / p.name).exists() for p in run):
-            for one, image in zip(run, make(), strict=True):
+            made = generator.images(
+                [p.index for p in run],
+                seed=seed,
+                settings=settings,
+                records=[p.record for p in run],
+            )
+            for one, image in zip(run, made, strict=True):
                 if jax.process_index() == 0:
                     write_png(out / one.name, image)
-        done += len(run)
-        on_progress(done, len(planned), "generating")
-    # Numbers of training images, not their names: this file goes where the images go.
+        on_progress(start + len(run), len(planned), "generating")
     told = generator.conditions is not None
+    rows = manifest_csv(planned, seed, generator.weights_hash, told=told)
+    write_bytes(out / MANIFEST, rows)
+    return len(planned)
+
+
+def manifest_csv(planned: Sequence[Planned], seed: int, weights: str, *, told: bool) -> bytes:
+    """One row an image; `told` if the model was given the condition of a training image.
+
+    It has the numbers of training images, not their names: this file goes where the images go.
+    """
     rows: list[list[object]] = [["path", "image_id", "seed", "index", "condition", "weights"]]
     for one in planned:
         condition = f"record {one.record}" if told else ""
         name = one.name.removesuffix(".png").replace("/", "___")
-        rows.append([one.name, name, seed, one.index, condition, generator.weights_hash])
-    write_bytes(out / "manifest.csv", csv_bytes(rows))
-    return len(planned)
+        rows.append([one.name, name, seed, one.index, condition, weights])
+    return csv_bytes(rows)

@@ -3,8 +3,8 @@
 A command is a module `cli/<name>.py`. It defines its absl flags as it is imported and has
 `main(argv) -> int`: argv[0] is its name, the rest are its positional arguments, whose names stand
 in the module's `POSITIONALS` (none when it has no such tuple); the result is the exit status.
-Flags that several commands share are defined in a module of this room that is no command, which
-each of them makes its own by `flags.adopt_module_key_flags`.
+Flags that several commands share are defined for each of them by a function of a module of this room
+that is no command and disclaims them.
 """
 
 import importlib
@@ -23,12 +23,13 @@ COMMANDS: dict[str, str] = {
     "score": "search and verify between two stores (a stage of audit, for large sets)",
     "evaluate": "score a matrix of similarities against labelled pairs",
     "stress": "plant copies of real images and measure how well every method finds them",
-    "verify": "check every hash and every flagged score of a finished audit from its files",
+    "verify": "check a finished audit, or a certificate, from its files",
     "prepare": "bring IXI or CoRR, as downloaded, into training images of one size",
     "train_encoder": "train the network that embeds images",
     "train_vae": "train the autoencoder of a generator",
     "train_ldm": "train a latent diffusion model on the autoencoder's latents",
     "generate": "draw images from a trained latent diffusion model",
+    "filter": "copy only those images of a folder that are no copy of a training image",
     "convert": "other projects' encoder weights to ours, and back",
     "doctor": "show devices, processes, versions, weights and what is missing",
 }

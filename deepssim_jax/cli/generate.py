@@ -3,6 +3,12 @@
     deepssim generate --workdir=runs/ldm --out=generated --n=1000
 
 Image number i of a seed is the same whatever else is made, and on any number of devices.
+
+    deepssim generate --safeguard --real=training/ --workdir=runs/ldm --out=to_share --n=1000
+
+With --safeguard no image leaves that is too close to a training image: it is refused, never written,
+and another one drawn, until --n stand or --budget is used (then the status is 4). certificate.json
+says what was looked for, and `deepssim verify to_share/ --real=training/` checks it.
 """
 
 from collections.abc import Sequence
@@ -10,7 +16,7 @@ from pathlib import Path
 
 from absl import flags
 
-from deepssim_jax.cli import console
+from deepssim_jax.cli import console, guard_flags
 from deepssim_jax.cli.exit_codes import ExitCode
 from deepssim_jax.cli.progress import progress
 
@@ -25,6 +31,11 @@ _SAMPLER = flags.DEFINE_enum("sampler", "ddim", ["ddim", "ancestral", "dpm"], "h
 _STEPS = flags.DEFINE_integer("steps", 50, "calls of the network for an image", lower_bound=1)
 _GUIDANCE = flags.DEFINE_float("guidance", 1.0, "weight of the condition; 1 for no guidance")
 _BATCH = flags.DEFINE_integer("batch", 16, "images a device makes at a time", lower_bound=1)
+_SAFEGUARD = flags.DEFINE_bool("safeguard", False, "let no copy of a training image out")
+_BUDGET = flags.DEFINE_integer(
+    "budget", None, "candidates to judge at most; ten for an image wanted if not given", 1
+)
+_GUARD = guard_flags.GuardFlags.define(required=False)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -34,10 +45,21 @@ def main(argv: Sequence[str]) -> int:
         argv: The command's name.
 
     Returns:
-        `ExitCode.DONE`.
+        `ExitCode.DONE`; `ExitCode.INCONCLUSIVE` if the safeguard let fewer images out than wanted.
+
+    Raises:
+        ValueError: flags that do not go together.
     """
     del argv
+    if not _SAFEGUARD.value and (_GUARD.real.value or _BUDGET.value):
+        raise ValueError("--real and --budget belong to --safeguard; add it")
+    if _SAFEGUARD.value and (not _GUARD.real.value or not _N.value):
+        raise ValueError(
+            "--safeguard needs --real, the images that the model was trained on, and --n, how many "
+            "images are to stand"
+        )
     from deepssim_jax.audit.generation import Generator, SamplingSettings, generate
+    from deepssim_jax.audit.safeguard import generate_guarded
     from deepssim_jax.diffusion.samplers import Sampler
 
     out = Path(_OUT.value)
@@ -45,6 +67,25 @@ def main(argv: Sequence[str]) -> int:
         Sampler(_SAMPLER.value), _STEPS.value, guidance=_GUIDANCE.value, batch=_BATCH.value
     )
     generator = Generator.load(_WORKDIR.value)
+    if _SAFEGUARD.value:
+        with progress() as on_progress:
+            release = _GUARD.release(
+                out,
+                lambda guard, work, pairs, on_progress: generate_guarded(
+                    generator,
+                    guard,
+                    out,
+                    n=_N.value,
+                    work=work,
+                    budget=_BUDGET.value,
+                    seed=_SEED.value,
+                    settings=settings,
+                    residual_pairs=pairs,
+                    on_progress=on_progress,
+                ),
+                on_progress,
+            )
+        return guard_flags.finish(release, out)
     with progress() as on_progress:
         count = generate(
             generator,

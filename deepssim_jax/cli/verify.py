@@ -1,10 +1,16 @@
-"""Checks every hash and every flagged score of a finished audit from its files.
+"""Checks a finished audit, or a certificate, from its files: every hash and every score.
 
-deepssim verify audit/
+    deepssim verify audit/
+    deepssim verify to_share/ --real=training/
+
+A certificate is of `generate --safeguard` or of `filter`: its limits are calibrated again, and every
+image is judged again against every training image.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
+
+from absl import flags
 
 from deepssim_jax.cli import console
 from deepssim_jax.cli.exit_codes import ExitCode
@@ -12,21 +18,32 @@ from deepssim_jax.cli.progress import progress
 
 POSITIONALS = ("DIR",)
 _SHOWN = 50
+_REAL = flags.DEFINE_string("real", None, "of a certificate: the training images that it speaks of")
+_ENCODER = flags.DEFINE_string(
+    "encoder", "default", "of a certificate: what its images were judged by"
+)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Re-checks the audit in argv[1].
+    """Re-checks what is in argv[1].
 
     Args:
-        argv: The command's name and the audit's folder.
+        argv: The command's name and the folder of an audit or of guarded images.
 
     Returns:
         `ExitCode.DONE` if everything holds, else `ExitCode.FAILED`.
     """
     from deepssim_jax.audit.recheck import recheck
+    from deepssim_jax.audit.recheck_certificate import has_certificate, recheck_certificate
 
+    folder = Path(argv[1])
     with progress() as on_progress:
-        found = recheck(Path(argv[1]), on_progress=on_progress)
+        if has_certificate(folder):
+            found = recheck_certificate(
+                folder, _REAL.value, encoder=_ENCODER.value, on_progress=on_progress
+            )
+        else:
+            found = recheck(folder, on_progress=on_progress)
     for line in found.problems[:_SHOWN]:
         console.error(line)
     if len(found.problems) > _SHOWN:

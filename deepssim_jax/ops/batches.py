@@ -27,7 +27,7 @@ def in_batches(run: Callable[..., T], *columns: np.ndarray | Array, size: int) -
     """
     count = len(columns[0])
     if not count:
-        like = [jax.ShapeDtypeStruct((size, *c.shape[1:]), c.dtype) for c in columns]
+        like = [jnp.zeros((size, *c.shape[1:]), c.dtype) for c in map(jnp.asarray, columns)]
         return jax.tree.map(
             lambda leaf: np.zeros((0, *leaf.shape[1:]), leaf.dtype), jax.eval_shape(run, *like)
         )

@@ -18,7 +18,7 @@ from deepssim_jax.files import write_array
 from deepssim_jax.nn import encoder as encoders
 from deepssim_jax.ops import search_grid
 from deepssim_jax.ops.batches import in_batches
-from deepssim_jax.ops.intensity import zscore
+from deepssim_jax.ops.intensity import local_zscore, zscore
 from deepssim_jax.ops.search_grid import SearchGrid
 from deepssim_jax.scoring.match import Progress, Side
 from deepssim_jax.typing import Array, Images
@@ -26,9 +26,17 @@ from deepssim_jax.typing import Array, Images
 _BATCH = 64
 
 
+# The side is this many times the width of what a pixel is seen against before the global search:
+# a patch of another contrast, which rules a correlation of plain intensities, is then one among many.
+# Of 880 changed films 874 have their original among the first four (plain intensities: 848), of
+# 880 changed phantoms 873 (860).
+_NEIGHBOURHOOD = 32
+
+
 @functools.partial(jax.jit, static_argnames="grid")
 def _low(images: Array, *, grid: SearchGrid) -> Array:
-    return search_grid.low_resolution(zscore(images), grid=grid)
+    local = local_zscore(zscore(images), sigma=images.shape[-1] / _NEIGHBOURHOOD)
+    return search_grid.low_resolution(local, grid=grid)
 
 
 def features(
@@ -120,5 +128,5 @@ def open_side(
 def _feature_paths(
     directory: Path, number: int, encoder_id: str, grid: SearchGrid
 ) -> tuple[Path, Path]:
-    names = (f"embedding-{encoder_id[:12]}", f"low-{grid.key}")
+    names = (f"embedding-{encoder_id[:12]}", f"low-{grid.key}-{_NEIGHBOURHOOD}")
     return tuple(directory / f"{name}-{number:05d}.npy" for name in names)  # type: ignore[return-value]

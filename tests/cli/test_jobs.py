@@ -229,3 +229,24 @@ def test_the_demo_without_the_atlas(tmp_path: Path) -> None:
     )
     assert run.returncode == 0, run.stdout + run.stderr
     assert "procedural" in run.stdout and "30 of 30" in run.stdout and "0 of 90" in run.stdout
+
+
+def test_a_filtered_folder_is_certified_and_checked(tmp_path: Path) -> None:
+    from deepssim_jax.training.images import write_phantoms
+
+    write_phantoms(tmp_path / "training", 6, size=(64, 64), seed=5)
+    shutil.copytree(tmp_path / "training", tmp_path / "made")
+    share, options = tmp_path / "share", ("--size=64", "--subject_regex=^(p[0-9]+)_")
+    filtered = deepssim(
+        "filter",
+        f"--real={tmp_path / 'training'}",
+        f"--synthetic={tmp_path / 'made'}",
+        f"--out={share}",
+        *options,
+    )
+    assert filtered.returncode == 0, filtered.stderr
+    assert "images that stand" in filtered.stdout and not list(share.glob("*.png"))
+    assert not (share / "work").exists() and (tmp_path / "share.work").is_dir()
+    shutil.copy(tmp_path / "made" / "p0000_t1.png", share / "p0000_t1.png")
+    slipped = deepssim("verify", share, f"--real={tmp_path / 'training'}")
+    assert slipped.returncode == 1 and "no one has judged it" in slipped.stderr

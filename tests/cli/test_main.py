@@ -263,3 +263,9 @@ def test_exit_codes_are_those_of_the_design():
         "INCONCLUSIVE": 4,
         "STOPPED": 75,
     }
+
+
+@pytest.mark.parametrize("flag", ["--budget=3", "--safeguard", "--real=training"])
+def test_the_safeguard_and_its_flags_go_together(flag, capsys, tmp_path):
+    assert main(["generate", f"--workdir={tmp_path}", f"--out={tmp_path}/x", flag]) == 2
+    assert "--safeguard" in capsys.readouterr().err

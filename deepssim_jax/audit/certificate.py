@@ -1,0 +1,178 @@
+"""What is said of guarded images: `certificate.json`, made to go where the images go.
+
+It names no patient and no path. Its digest catches a slip or a careless hand; who fears more signs the
+file. The guard's search is not its own witness: some of what it accepts, drawn by another seed, is
+verified against every training image without any search; what this finds is withheld, and its share is
+the residual rate of what was not drawn.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from deepssim_jax.audit import outputs
+from deepssim_jax.audit.guard import Guard, Reason
+from deepssim_jax.audit.tables import proportion
+from deepssim_jax.data.manifest import InputError
+from deepssim_jax.files import write_bytes
+from deepssim_jax.scoring.decide import Proportion
+from deepssim_jax.scoring.diversity import diversity
+
+NAME = "certificate.json"
+_STATEMENT = (
+    "Every image listed here was compared with every training image and lies below both limits. This "
+    "does not say that the images are anonymous: it says that none is a copy that this search finds."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """One candidate: `sha256` of its file if it was accepted, else empty.
+
+    `cosine` is None if it could not be judged, `verified` also where the cosine had decided; `reason`
+    is None if it was accepted.
+    """
+
+    name: str
+    index: int
+    cosine: float | None
+    verified: float | None
+    reason: Reason | None
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Residual:
+    """Copies that the search misses: `rate` among images that it accepted, drawn by `seed`."""
+
+    seed: int
+    rate: Proportion
+
+    def to_json(self) -> dict[str, object]:
+        """As the certificate has it."""
+        return {"seed": self.seed, "rate": proportion(self.rate)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where the candidates came from: a model, or a folder if `model` is None.
+
+    `drawn` says how, for example the seed; `wanted` images were asked for, or all if None.
+    """
+
+    model: str | None
+    drawn: Mapping[str, object]
+    wanted: int | None
+
+
+def certify(
+    guard: Guard,
+    candidates: Sequence[Candidate],
+    embeddings: np.ndarray,
+    *,
+    folder: Path,
+    source: Source,
+    residual: Residual,
+    tested: Collection[str],
+    files: Mapping[str, str] = {},
+) -> dict[str, object]:
+    """Writes the certificate.
+
+    Args:
+      guard: that judged them.
+      candidates: all that were judged, in their order.
+      embeddings: [n, d] of those that could be judged.
+      folder: where the accepted images lie, and the certificate will.
+      source: of the candidates.
+      residual: what the search misses.
+      tested: names of accepted images that were verified against every training image.
+      files: hashes of other files of the folder.
+
+    Returns:
+      Its content.
+    """
+    accepted = np.array([c.reason is None for c in candidates if c.cosine is not None], bool)
+    kept = [c for c in candidates if c.reason is None]
+    refused = {reason.value: sum(c.reason is reason for c in candidates) for reason in Reason}
+    settings, limits = guard.settings, guard.limits
+    content: dict[str, object] = {
+        "statement": _STATEMENT,
+        "limits": {
+            "max_cosine": limits.max_cosine,
+            "max_ssim": limits.max_ssim,
+            "cosine_origin": limits.cosine_origin,
+            "ssim_origin": limits.ssim_origin,
+            "calibrated": list(limits.calibrated),
+            "recall_of_planted_copies": proportion(limits.thresholds.planted_recall),
+            "recall_of_planted_local_changes": proportion(limits.thresholds.planted_near_recall),
+        },
+        "training": training_mark(guard),
+        "source": {"model": source.model, "wanted": source.wanted, **source.drawn},
+        "candidates": {"judged": len(candidates), "accepted": len(kept), "rejected": refused},
+        "residual": residual.to_json(),
+        "diversity": _cost(guard.side.embeddings, embeddings, accepted),
+        "images": [
+            {
+                "name": c.name,
+                "sha256": c.sha256,
+                "candidate": c.index,
+                "cosine": c.cosine,
+                "verified": c.verified,
+                "tested": c.name in tested,
+            }
+            for c in kept
+        ],
+        "files": dict(files),
+        "settings": {
+            "size": settings.size,
+            "slice": settings.slice_spec,
+            "subject_regex": settings.subject_regex,
+            "encoder": "default" if settings.encoder == "default" else "custom",
+            "seed": settings.seed,
+            "level": settings.level,
+        },
+        "versions": outputs.versions(settings.encoder),
+    }
+    content["digest"] = digest(content)
+    write_bytes(folder / NAME, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
+    return content
+
+
+def read(folder: Path) -> dict:
+    """The content of a folder's certificate.
+
+    Raises:
+      InputError: it is no JSON object.
+    """
+    try:
+        content = json.loads((folder / NAME).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{NAME} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{NAME} holds no certificate")
+    return content
+
+
+def digest(content: Mapping[str, object]) -> str:
+    """SHA-256 of all that a certificate says, but for this digest."""
+    rest = {name: value for name, value in content.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def training_mark(guard: Guard) -> dict[str, object]:
+    """What identifies a training set without naming anyone: a hash of all its files' hashes."""
+    whole = hashlib.sha256("\n".join(sorted(guard.images.sha256)).encode()).hexdigest()
+    return {"images": len(guard.images), "sha256": whole}
+
+
+def _cost(real: np.ndarray, embeddings: np.ndarray, accepted: np.ndarray) -> dict[str, object]:
+    """Recall and coverage of as many first candidates as were accepted, and of the accepted ones."""
+    kept = embeddings[accepted]
+    if len(kept) < 2 or len(real) < 2:
+        return {"before": None, "after": None}
+    sides = {"before": embeddings[: len(kept)], "after": kept}
+    return {name: dataclasses.asdict(diversity(real, made)) for name, made in sides.items()}

@@ -1,0 +1,283 @@
+"""The guard: may this image leave, judged against every training image?
+
+Contract: images are uint16 [n, s, s] as `data.store` holds them. An image is refused if its cosine
+with any training image, itself or mirrored, is `max_cosine` or more, or if its verified score with
+any proposed one is `max_ssim` or more. Proposed are those that the search over mirrorings, rotations,
+zooms and shifts and the encoder find nearest among all; `Guard.exhaustive` leaves none out, at the
+cost of a verification for every training image.
+"""
+
+import dataclasses
+import enum
+import functools
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from deepssim_jax.audit import calibration
+from deepssim_jax.audit.result import Thresholds
+from deepssim_jax.data.manifest import InputError, Role, read_manifest
+from deepssim_jax.data.store import ImageStore, InputSettings
+from deepssim_jax.files import write_array
+from deepssim_jax.nn.encoder import Encoder, embed, encoder_hash, load_encoder
+from deepssim_jax.ops.transform import FLIP_SIGNS
+from deepssim_jax.scoring.aligned import AlignedIndex
+from deepssim_jax.scoring.decide import MIN_NULL
+from deepssim_jax.scoring.embed import build_side, features
+from deepssim_jax.scoring.match import Progress, Retrieval, Side, best_matches, verified
+from deepssim_jax.scoring.pairs import nearest
+from deepssim_jax.scoring.verify import verify_pairs
+
+# This share of real images stays below a calibrated limit with every other patient's: a refused
+# stranger costs one more candidate, a copy that leaves costs a patient.
+_QUANTILE = 0.99
+DEFAULT_COSINE = 0.99
+_BLOCK = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class GuardSettings:
+    """How images are judged: limits of None are calibrated on the training images.
+
+    `size`, `slice_spec`, `subject_regex`, `encoder`, `level` and `seed` are those of an audit.
+    """
+
+    max_cosine: float | None = None
+    max_ssim: float | None = None
+    size: int = 128
+    slice_spec: str = "axial:0.5"
+    subject_regex: str | None = None
+    encoder: str = "default"
+    level: float = 0.95
+    seed: int = 0
+
+    def validate(self) -> None:
+        """Raises ValueError for values that cannot work."""
+        for name in ("max_cosine", "max_ssim"):
+            value = getattr(self, name)
+            if value is not None and not 0.0 < value <= 1.0:
+                raise ValueError(f"{name} {value} must lie in (0, 1], for example 0.9")
+        if self.size < 64 or self.size % 32:
+            raise ValueError(f"size {self.size} must be a multiple of 32 and at least 64, e.g. 128")
+
+    @property
+    def form(self) -> InputSettings:
+        """How files become images."""
+        return InputSettings(size=(self.size, self.size), slice=self.slice_spec)
+
+
+class Reason(enum.StrEnum):
+    """Why an image stays.
+
+    By its cosine or its verified score; by the latter without any search, where it was drawn for that;
+    or because it is blank, broken or a volume.
+    """
+
+    COSINE = "cosine"
+    VERIFIED = "verified"
+    EXHAUSTIVE = "exhaustive"
+    UNREADABLE = "unreadable"
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """n judgements: NumPy arrays [n], and embeddings [n, d] of the images as they are.
+
+    `cosine` is the largest with a training image over the four mirrorings, `verified` the largest
+    verified score; it is NaN where the cosine had decided. `reason` is None for an image that may
+    leave.
+    """
+
+    cosine: np.ndarray
+    verified: np.ndarray
+    reason: tuple[Reason | None, ...]
+    embeddings: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """From which similarity on an image is refused, and where the two numbers come from."""
+
+    max_cosine: float
+    max_ssim: float
+    cosine_origin: str
+    ssim_origin: str
+    calibrated: tuple[str, ...]  # those of the two that come from the training images
+    thresholds: Thresholds
+
+
+@dataclasses.dataclass(frozen=True)
+class Guard:
+    """A training set, ready to judge images. See the module."""
+
+    side: Side
+    images: ImageStore
+    encoder: Callable[[], Encoder]
+    limits: Limits
+    settings: GuardSettings
+
+    @classmethod
+    def build(
+        cls,
+        training: str | Path,
+        work: Path,
+        *,
+        settings: GuardSettings = GuardSettings(),
+        on_progress: Progress = lambda done, total, what: None,
+    ) -> "Guard":
+        """Reads and embeds every training image and settles the limits; restartable.
+
+        Args:
+          training: folder, manifest, BIDS root or reference layout of the training images.
+          work: directory for what is kept between runs.
+          settings: see `GuardSettings`.
+          on_progress: called with (done, total, what).
+
+        Raises:
+          InputError: a training image cannot be read: nothing could be said of its copies.
+          ValueError: a setting cannot work.
+        """
+        settings.validate()
+        manifest = read_manifest(training, role=Role.REAL, subject_regex=settings.subject_regex)
+        encoder = functools.cache(lambda: load_encoder(settings.encoder))
+        encoder_id = encoder_hash(settings.encoder)
+        side, images = build_side(
+            manifest,
+            work / "training",
+            settings=settings.form,
+            encoder=encoder,
+            encoder_id=encoder_id,
+            groups=any(record.subject_id is not None for record in manifest.records),
+            on_progress=on_progress,
+            what="reading training images",
+        )
+        if images.rejected or not len(images):
+            first = images.rejected[0].reason if images.rejected else "there is none"
+            raise InputError(
+                f"--real: {len(images.rejected)} training images cannot be read, so no one can say "
+                f"that none of them is copied (the first: {first}); mend them, or train without them"
+            )
+        key = [images.fingerprint, encoder_id, repr(calibration.SAMPLES), settings.seed]
+        digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
+        limits = _limits(side, encoder, work / f"limits-{digest}", settings, on_progress)
+        return cls(side, images, encoder, limits, settings)
+
+    @functools.cached_property
+    def index(self) -> AlignedIndex:
+        """The training images, ready for the search over transformations."""
+        return AlignedIndex.build(self.side.low)
+
+    def judge(self, images: np.ndarray) -> Judged:
+        """Judges images, uint16 [n, s, s]."""
+        embeddings, low = features(images, self.encoder())
+        cosine = closest_cosine(images, embeddings, self.side.embeddings, self.encoder())
+        score = np.full(len(images), np.nan, np.float32)
+        open_rows = np.flatnonzero(cosine < self.limits.max_cosine)
+        if len(open_rows):
+            part = Side(take=lambda rows: images[rows], low=low, embeddings=embeddings)
+            pairs = verified(
+                part.rows(open_rows),
+                self.side,
+                index=self.index,
+                proposals=Retrieval.BOTH.proposals,
+            )
+            score[open_rows] = best_matches(pairs, len(open_rows))["verified"]
+        reason = tuple(
+            Reason.COSINE if np.isnan(s) else Reason.VERIFIED if s >= self.limits.max_ssim else None
+            for s in score
+        )
+        return Judged(cosine, score, reason, embeddings)
+
+    def exhaustive(self, image: np.ndarray) -> float:
+        """The largest verified score of one image, uint16 [s, s], with all training images."""
+        best = -1.0
+        for start in range(0, len(self.side), _BLOCK):
+            fixed = self.side.take(np.arange(start, min(start + _BLOCK, len(self.side))))
+            best = max(
+                best, float(verify_pairs(np.broadcast_to(image, fixed.shape), fixed).score.max())
+            )
+        return best
+
+
+def closest_cosine(
+    images: np.ndarray, embeddings: np.ndarray, training: np.ndarray, encoder: Encoder
+) -> np.ndarray:
+    """Largest cosine [n] of images [n, s, s], in four mirrorings, with any of training [m, d]."""
+    best = np.full(len(images), -1.0, np.float32)
+    for y, x in FLIP_SIGNS.astype(int):
+        there = embeddings if y == x == 1 else embed(encoder, images[:, ::y, ::x])
+        best = np.maximum(best, nearest(there, training, k=1).scores[:, 0])
+    return best
+
+
+def _limits(
+    side: Side,
+    encoder: Callable[[], Encoder],
+    work: Path,
+    settings: GuardSettings,
+    on_progress: Progress,
+) -> Limits:
+    evidence = calibration.calibrate_on_real(
+        side,
+        encoder,
+        journal=work,
+        seed=settings.seed,
+        level=settings.level,
+        proposals=Retrieval.BOTH.proposals,
+        on_progress=on_progress,
+    )
+    cosine, cosine_origin, known = _cosine_limit(side, encoder, work, settings.seed)
+    ssim, ssim_origin = evidence.thresholds.near, evidence.thresholds.origin
+    if evidence.calibrated:
+        strict = float(np.quantile(evidence.null_scores, _QUANTILE))
+        if strict < ssim:
+            ssim, ssim_origin = (
+                strict,
+                (
+                    f"the {_QUANTILE:.0%} quantile of {len(evidence.null_scores)} best matches between "
+                    "different patients' real images"
+                ),
+            )
+    given = "given by the user"
+    calibrated = [
+        *(["max_cosine"] if settings.max_cosine is None and known else []),
+        *(["max_ssim"] if settings.max_ssim is None and evidence.calibrated else []),
+    ]
+    return Limits(
+        max_cosine=cosine if settings.max_cosine is None else settings.max_cosine,
+        max_ssim=ssim if settings.max_ssim is None else settings.max_ssim,
+        cosine_origin=cosine_origin if settings.max_cosine is None else given,
+        ssim_origin=ssim_origin if settings.max_ssim is None else given,
+        calibrated=tuple(calibrated),
+        thresholds=evidence.thresholds,
+    )
+
+
+def _cosine_limit(
+    side: Side, encoder: Callable[[], Encoder], work: Path, seed: int
+) -> tuple[float, str, bool]:
+    """What real images stay below with other patients' images, mirrored ones included."""
+    side, groups = side.grouped()
+    rows = calibration.balanced_rows(groups, calibration.MAX_NULL, seed=seed)
+    if len(np.unique(groups)) < MIN_NULL:
+        origin = f"the package's default, because there are fewer than {MIN_NULL} patients"
+        return DEFAULT_COSINE, origin, False
+    path = work / "cosine.npy"
+    if not path.exists():
+        images, best = side.take(rows), np.full(len(rows), -1.0, np.float32)
+        for y, x in FLIP_SIGNS.astype(int):
+            turned = embed(encoder(), images[:, ::y, ::x])
+            apart = np.where(
+                groups[rows][:, None] == groups[None], -1.0, turned @ side.embeddings.T
+            )
+            best = np.maximum(best, apart.max(1))
+        write_array(path, best)
+    best = np.load(path, allow_pickle=False)
+    origin = (
+        f"the {_QUANTILE:.0%} quantile of the closest cosine between different patients' real "
+        f"images, {len(best)} of them"
+    )
+    return float(np.quantile(best, _QUANTILE)), origin, True

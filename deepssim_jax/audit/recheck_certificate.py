@@ -1,0 +1,172 @@
+"""Checking a certificate from the files: nothing that it says is taken on trust but its own seeds.
+
+The training images are read, embedded and searched again; limits that were calibrated are calibrated
+again, every image is judged again, and those that were tested without a search are so again.
+"""
+
+import dataclasses
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from deepssim_jax.audit import certificate
+from deepssim_jax.audit.guard import Guard, GuardSettings
+from deepssim_jax.audit.recheck import TOLERANCE, Recheck
+from deepssim_jax.data import store
+from deepssim_jax.data.manifest import InputError, Record
+from deepssim_jax.data.volume import Unreadable
+from deepssim_jax.files import sha256
+from deepssim_jax.nn.encoder import encoder_hash
+from deepssim_jax.scoring.match import Progress
+
+_BATCH = 64
+
+
+def has_certificate(folder: Path) -> bool:
+    """Whether a folder holds guarded images, and not an audit."""
+    return (folder / certificate.NAME).is_file()
+
+
+def recheck_certificate(
+    folder: Path,
+    training: str | Path | None,
+    *,
+    encoder: str = "default",
+    work: Path | None = None,
+    on_progress: Progress = lambda done, total, what: None,
+) -> Recheck:
+    """Re-checks a folder of guarded images.
+
+    Args:
+      folder: the `--out` of `generate --safeguard` or of `filter`.
+      training: the images that the certificate speaks of.
+      encoder: that the images were judged by.
+      work: keeps what a second check of the same training images need not do again; a folder that
+        is removed at the end if None.
+      on_progress: called with (done, total, what).
+
+    Raises:
+      InputError: there are no training images, or the certificate lacks a part.
+    """
+    if training is None:
+        raise InputError("a certificate speaks of training images: give them as --real")
+    if work is None:
+        with tempfile.TemporaryDirectory() as own:
+            return recheck_certificate(
+                folder, training, encoder=encoder, work=Path(own), on_progress=on_progress
+            )
+    content = certificate.read(folder)
+    try:
+        return _recheck(content, folder, training, encoder, work, on_progress)
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{certificate.NAME} lacks what it should say: {error}") from error
+
+
+def _recheck(
+    content: Mapping,
+    folder: Path,
+    training: str | Path,
+    encoder: str,
+    work: Path,
+    on_progress: Progress,
+) -> Recheck:
+    problems = []
+    if certificate.digest(content) != content["digest"]:
+        problems.append(f"{certificate.NAME} was changed after it was written")
+    problems += _files(content, folder)
+    settings, limits = content["settings"], content["limits"]
+    # A name that is not in the folder may lead out of it.
+    said = [row for row in content["images"] if row["name"] in _names(folder)]
+    if encoder_hash(encoder) != content["versions"]["encoder"]:
+        raise InputError("the images were judged by another encoder; give it as --encoder")
+    given = {
+        name: None if name in limits["calibrated"] else limits[name]
+        for name in ("max_cosine", "max_ssim")
+    }
+    guard = Guard.build(
+        training,
+        work,
+        settings=GuardSettings(
+            **given,
+            size=settings["size"],
+            slice_spec=settings["slice"],
+            subject_regex=settings["subject_regex"],
+            encoder=encoder,
+            level=settings["level"],
+            seed=settings["seed"],
+        ),
+        on_progress=on_progress,
+    )
+    if certificate.training_mark(guard) != content["training"]:
+        problems.append("--real is not the training set that the certificate speaks of")
+    for name in given:
+        found = getattr(guard.limits, name)
+        if abs(found - limits[name]) > TOLERANCE:
+            problems.append(
+                f"{name}: {limits[name]:.4f} is said, the training images give {found:.4f}"
+            )
+    # The limits that are said are what every image has to keep, and so have those found now.
+    guard = dataclasses.replace(
+        guard,
+        limits=dataclasses.replace(
+            guard.limits, **{n: min(limits[n], getattr(guard.limits, n)) for n in given}
+        ),
+    )
+    problems += _judge_again(guard, said, folder, on_progress)
+    if content["candidates"]["accepted"] != len(content["images"]):
+        problems.append(
+            f"{content['candidates']['accepted']} images are said to stand, and "
+            f"{len(content['images'])} are listed"
+        )
+    return Recheck(len(content["files"]) + 1, len(said), len(said), tuple(problems))
+
+
+def _files(content: Mapping, folder: Path) -> list[str]:
+    """What is missing, changed, or not listed."""
+    listed = {row["name"]: row["sha256"] for row in content["images"]} | content["files"]
+    there = _names(folder)
+    problems = [
+        f"{name}: {'was changed' if name in there else 'missing'}"
+        for name, known in sorted(listed.items())
+        if name not in there or sha256(folder / name) != known
+    ]
+    problems += [
+        f"{name}: is not listed, no one has judged it"
+        for name in sorted(there - listed.keys() - {certificate.NAME})
+    ]
+    return problems
+
+
+def _names(folder: Path) -> set[str]:
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+
+
+def _judge_again(
+    guard: Guard, said: Sequence[Mapping], folder: Path, on_progress: Progress
+) -> list[str]:
+    problems = []
+    for start in range(0, len(said), _BATCH):
+        images, rows = [], []
+        for row in said[start : start + _BATCH]:
+            try:
+                record = Record(row["name"], folder / row["name"])
+                images.append(store.load_one(record, guard.settings.form))
+                rows.append(row)
+            except (Unreadable, OSError) as error:
+                problems.append(f"{row['name']}: cannot be read ({error})")
+        if rows:
+            judged = guard.judge(np.stack(images))
+            for number, row in enumerate(rows):
+                now = (float(judged.cosine[number]), float(judged.verified[number]))
+                missed = row["tested"] and guard.exhaustive(images[number]) >= guard.limits.max_ssim
+                if judged.reason[number] is not None or missed:
+                    problems.append(f"{row['name']}: is too close to a training image")
+                elif not np.allclose(now, (row["cosine"], row["verified"]), atol=TOLERANCE):
+                    problems.append(
+                        f"{row['name']}: cosine {row['cosine']:.4f} and verified score "
+                        f"{row['verified']:.4f} are said, now {now[0]:.4f} and {now[1]:.4f}"
+                    )
+        on_progress(min(start + _BATCH, len(said)), len(said), "judging again")
+    return problems

@@ -1,0 +1,50 @@
+"""Copies what may leave of a folder of synthetic images, with a certificate.
+
+    deepssim filter --real=training/ --synthetic=generated/ --out=to_share/
+
+An image stays behind if its embedding or its verified score, after alignment, is too close to any
+training image. `deepssim verify to_share/ --real=training/` checks the certificate.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from deepssim_jax.cli import guard_flags
+from deepssim_jax.cli.progress import progress
+
+_GUARD = guard_flags.GuardFlags.define(required=True)
+_SYNTHETIC = flags.DEFINE_string("synthetic", None, "the images to judge", required=True)
+_OUT = flags.DEFINE_string(
+    "out", None, "folder for what may leave, and certificate.json", required=True
+)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Filters the folder.
+
+    Args:
+        argv: The command's name.
+
+    Returns:
+        `ExitCode.DONE`.
+    """
+    del argv
+    from deepssim_jax.audit.safeguard import filter_folder
+
+    out = Path(_OUT.value)
+    with progress() as on_progress:
+        release = _GUARD.release(
+            out,
+            lambda guard, work, pairs, on_progress: filter_folder(
+                _SYNTHETIC.value,
+                guard,
+                out,
+                work=work,
+                residual_pairs=pairs,
+                on_progress=on_progress,
+            ),
+            on_progress,
+        )
+    return guard_flags.finish(release, out)

@@ -1,0 +1,118 @@
+"""The flags of the safeguard, for the commands that let images out."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+from deepssim_jax.cli import console
+from deepssim_jax.cli.exit_codes import ExitCode
+
+if TYPE_CHECKING:  # at run time they would load JAX before --help is answered
+    from deepssim_jax.audit.guard import Guard
+    from deepssim_jax.audit.safeguard import Release
+
+flags.disclaim_key_flags()  # they belong to the command that has them defined
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class GuardFlags:
+    """The flags of one command."""
+
+    real: flags.FlagHolder
+    max_cosine: flags.FlagHolder
+    max_ssim: flags.FlagHolder
+    size: flags.FlagHolder
+    slice_spec: flags.FlagHolder
+    subject_regex: flags.FlagHolder
+    encoder: flags.FlagHolder
+    residual_pairs: flags.FlagHolder
+    work: flags.FlagHolder
+
+    @classmethod
+    def define(cls, *, required: bool) -> "GuardFlags":
+        """Defines them for the calling module; `required` says whether --real is."""
+        return cls(
+            flags.DEFINE_string(
+                "real", None, "the training images, all of them; only read", required=required
+            ),
+            flags.DEFINE_float(
+                "max_cosine",
+                None,
+                "refuse an image whose embedding has this cosine with a training image; calibrated "
+                "on the training images where it is not given",
+            ),
+            flags.DEFINE_float(
+                "max_ssim",
+                None,
+                "refuse an image whose verified score with a training image, after alignment, is "
+                "this; calibrated likewise",
+            ),
+            flags.DEFINE_integer("size", 128, "side in pixels at which images are compared"),
+            flags.DEFINE_string("slice", "axial:0.5", "plane and place of training volumes' slice"),
+            flags.DEFINE_string(
+                "subject_regex", None, "finds the patient in a training file's name"
+            ),
+            flags.DEFINE_string("encoder", "default", "the shipped encoder, or a file of weights"),
+            flags.DEFINE_integer(
+                "residual_pairs",
+                2000,
+                "pairs of accepted and training images that are verified without any search, to "
+                "say how often the search misses; 0 measures nothing",
+                lower_bound=0,
+            ),
+            flags.DEFINE_string(
+                "work",
+                None,
+                "folder for what a later run goes on from; it holds training images and is not to "
+                "be given away; beside --out, with .work at its end, if not given",
+            ),
+        )
+
+    def release(
+        self,
+        out: Path,
+        make: "Callable[[Guard, Path, int, Progress], Release]",
+        on_progress: Progress,
+    ) -> "Release":
+        """Builds the guard and lets `make` (guard, work folder, residual pairs, progress) use it."""
+        from deepssim_jax.audit.guard import Guard, GuardSettings
+
+        settings = GuardSettings(
+            max_cosine=self.max_cosine.value,
+            max_ssim=self.max_ssim.value,
+            size=self.size.value,
+            slice_spec=self.slice_spec.value,
+            subject_regex=self.subject_regex.value,
+            encoder=self.encoder.value,
+        )
+        work = Path(self.work.value) if self.work.value else out.with_name(f"{out.name}.work")
+        guard = Guard.build(Path(self.real.value), work, settings=settings, on_progress=on_progress)
+        return make(guard, work, self.residual_pairs.value, on_progress)
+
+
+def finish(release: "Release", out: Path) -> ExitCode:
+    """Says what came of it; `ExitCode.INCONCLUSIVE` if fewer images stand than were wanted."""
+    rate = release.residual.rate
+    tested = f"{rate.count} of {rate.total}, rate at most {rate.high:.4f}"
+    console.finish(
+        [
+            ("images that stand", release.accepted),
+            ("candidates judged", release.judged),
+            *((f"  refused: {reason}", count) for reason, count in release.rejected.items()),
+            ("missed by the search, of images tested", tested if rate.total else "not measured"),
+        ],
+        written=[out / "certificate.json"],
+    )
+    if release.complete:
+        return ExitCode.DONE
+    console.error(
+        f"only {release.accepted} of {release.wanted} images stand after {release.judged} candidates: "
+        "the model repeats its training images; raise --budget, or train on more images or for less "
+        "time"
+    )
+    return ExitCode.INCONCLUSIVE

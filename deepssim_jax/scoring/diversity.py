@@ -1,0 +1,73 @@
+"""How much of the real variety a set of images shows, and how near it is as a whole.
+
+Contract: features are float rows [n, d], for example embeddings; distances are Euclidean. Memory is
+bounded whatever the number of rows.
+"""
+
+import dataclasses
+
+import numpy as np
+from scipy import linalg
+
+_ROWS = 512
+
+
+def frechet(a: np.ndarray, b: np.ndarray) -> float:
+    """Distance of two normal distributions fitted to rows of features (Heusel et al., NeurIPS 2017,
+    eq. 6).
+    """
+    mean = ((a.mean(0) - b.mean(0)) ** 2).sum()
+    one, other = np.cov(a.T), np.cov(b.T)
+    root = linalg.sqrtm(one @ other)
+    return float(mean + np.trace(one + other - 2 * np.real(root)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Diversity:
+    """Shares in [0, 1].
+
+    `precision` of the images lie among the real ones and `recall` of the real ones among the images:
+    within the distance to the k-th neighbour of one of them (Kynkaanniemi et al., NeurIPS 2019, eq. 1
+    and 2). `coverage` of the real ones have an image within the distance to their own k-th real
+    neighbour (Naeem et al., ICML 2020, eq. 5).
+    """
+
+    precision: float
+    recall: float
+    coverage: float
+
+
+def diversity(real: np.ndarray, made: np.ndarray, *, k: int = 3) -> Diversity:
+    """Compares the variety of two sets.
+
+    Args:
+      real: [n, d].
+      made: [m, d].
+      k: neighbours; as many as there are where there are fewer.
+    """
+    radius_real, radius_made = _radius(real, k), _radius(made, k)
+    among_real, among_made = np.zeros(len(made), bool), np.zeros(len(real), bool)
+    covered = np.zeros(len(real), bool)
+    for start in range(0, len(made), _ROWS):
+        rows = slice(start, start + _ROWS)
+        away = _distances(made[rows], real)
+        among_real[rows] = (away <= radius_real).any(1)
+        covered |= (away <= radius_real).any(0)
+        among_made |= (away <= radius_made[rows, None]).any(0)
+    return Diversity(*(float(x.mean()) for x in (among_real, among_made, covered)))
+
+
+def _radius(points: np.ndarray, k: int) -> np.ndarray:
+    """Distance [n] of each point to its k-th neighbour."""
+    place = min(k, len(points) - 1)
+    blocks = [
+        np.partition(_distances(points[i : i + _ROWS], points), place, axis=1)[:, place]
+        for i in range(0, len(points), _ROWS)
+    ]
+    return np.concatenate(blocks)
+
+
+def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    square = (a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2 * a @ b.T
+    return np.sqrt(np.maximum(square, 0.0))

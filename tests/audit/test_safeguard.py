@@ -1,0 +1,328 @@
+"""No copy leaves: judged, drawn again, certified, and found out when anything was altered."""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import ndimage
+
+from deepssim_jax.audit import certificate
+from deepssim_jax.audit.audit import AuditSettings, audit
+from deepssim_jax.audit.generation import SamplingSettings, TrainingRecord
+from deepssim_jax.audit.guard import Guard, GuardSettings, Reason
+from deepssim_jax.audit.recheck_certificate import recheck_certificate
+from deepssim_jax.audit.safeguard import filter_folder, generate_guarded
+from deepssim_jax.data.manifest import InputError
+from deepssim_jax.training.images import write_phantoms
+
+PEOPLE = 48
+SETTINGS = GuardSettings(size=64, subject_regex=r"^(p\d+)_")
+
+
+def change(image: np.ndarray, kind: str) -> np.ndarray:
+    """By SciPy alone, so that nothing which detects a copy also made it."""
+    rng = np.random.default_rng(len(kind))
+    y, x = np.mgrid[: len(image), : len(image)] / len(image)
+    match kind:
+        case "exact":
+            return image
+        case "shifted":
+            return np.roll(image, 1, axis=1)
+        case "mirrored":
+            return image[:, ::-1]
+        case "rotated":
+            return ndimage.rotate(image, 10, reshape=False, order=1, mode="nearest")
+        case "gamma":
+            return image**0.7
+        case "noise":
+            return image + 0.05 * rng.standard_normal(image.shape)
+        case "local":
+            spot = np.exp(-((y - 0.4) ** 2 + (x - 0.6) ** 2) / (2 * 0.08**2))
+            return image + 0.5 * spot * image.max()
+    raise ValueError(kind)
+
+
+KINDS = ("exact", "shifted", "mirrored", "rotated", "gamma", "noise", "local")
+
+
+def write(path: Path, image: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray((np.clip(image, 0, 1) * 255).round().astype(np.uint8)).save(path)
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory) -> Path:
+    """`training/` of some people, `others/` of other people."""
+    folder = tmp_path_factory.mktemp("cohort")
+    write_phantoms(folder / "all", PEOPLE + 24, size=(64, 64), seed=3)
+    for number, path in enumerate(sorted((folder / "all").glob("*.png"))):
+        side = "training" if number < PEOPLE else "others"
+        (folder / side).mkdir(exist_ok=True)
+        shutil.copy(path, folder / side / path.name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def guard(cohort: Path, tmp_path_factory) -> Guard:
+    return Guard.build(cohort / "training", tmp_path_factory.mktemp("work"), settings=SETTINGS)
+
+
+@dataclasses.dataclass
+class Memorizer:
+    """Stands for a generator: every second image is a training image, changed."""
+
+    training: np.ndarray
+    novel: np.ndarray
+    records: tuple[TrainingRecord, ...]
+    drawn: list[int] = dataclasses.field(default_factory=list)
+    conditions: None = None
+    weights_hash: str = "0" * 64
+
+    @property
+    def trained(self) -> np.ndarray:
+        return np.arange(len(self.records))
+
+    def records_of(self, indices: Sequence[int], *, seed: int) -> np.ndarray:
+        return np.asarray(indices) % len(self.records)
+
+    def images(
+        self,
+        indices: Sequence[int],
+        *,
+        seed: int,
+        settings: SamplingSettings,
+        records: Sequence[int] | None = None,
+    ) -> np.ndarray:
+        self.drawn += [int(i) for i in indices]
+        out = [
+            change(self.training[i // 2], KINDS[i // 2 % len(KINDS)])
+            if i % 2 == 0
+            else self.novel[i // 2 % len(self.novel)]
+            for i in indices
+        ]
+        return np.clip(np.stack(out), 0, 1).astype(np.float32)
+
+
+def pixels(folder: Path) -> np.ndarray:
+    return np.stack([np.asarray(Image.open(p), float) / 255 for p in sorted(folder.glob("*.png"))])
+
+
+@pytest.fixture
+def generator(cohort: Path) -> Memorizer:
+    files = sorted((cohort / "training").glob("*.png"))
+    records = tuple(
+        TrainingRecord(p.name, p.name[:5], 1, hashlib.sha256(p.read_bytes()).hexdigest())
+        for p in files
+    )
+    return Memorizer(pixels(cohort / "training"), pixels(cohort / "others"), records)
+
+
+def release(generator, guard: Guard, folder: Path, *, n: int = 8, budget: int = 40):
+    return generate_guarded(
+        generator,
+        guard,
+        folder / "share",
+        n=n,
+        work=folder / "work",
+        budget=budget,
+        settings=SamplingSettings(batch=6),
+        residual_pairs=200,
+    )
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in sorted(folder.iterdir())}
+
+
+@pytest.fixture(scope="module")
+def released(cohort: Path, guard: Guard, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("released")
+    files = sorted((cohort / "training").glob("*.png"))
+    records = tuple(
+        TrainingRecord(p.name, p.name[:5], 1, hashlib.sha256(p.read_bytes()).hexdigest())
+        for p in files
+    )
+    model = Memorizer(pixels(cohort / "training"), pixels(cohort / "others"), records)
+    assert release(model, guard, folder).complete
+    return folder
+
+
+def test_every_planted_candidate_stays(cohort: Path, guard: Guard, tmp_path: Path) -> None:
+    training = pixels(cohort / "training")
+    for kind in KINDS:
+        for row in range(12):
+            write(tmp_path / "offered" / f"{kind}-{row}.png", change(training[row], kind))
+    found = filter_folder(tmp_path / "offered", guard, tmp_path / "share", work=tmp_path / "work")
+    assert found.accepted == 0 and found.judged == 12 * len(KINDS)
+    assert found.rejected[Reason.COSINE] and found.rejected[Reason.VERIFIED]
+    assert [p.name for p in (tmp_path / "share").iterdir()] == [certificate.NAME]
+
+
+def test_strangers_leave_with_their_names_and_bytes(
+    cohort: Path, guard: Guard, tmp_path: Path
+) -> None:
+    shutil.copytree(cohort / "others", tmp_path / "offered" / "deep")
+    (tmp_path / "offered" / "broken.png").write_bytes(b"no picture")
+    volume = nibabel.nifti1.Nifti1Image(np.random.default_rng(0).random((8, 8, 8)), np.eye(4))
+    nibabel.loadsave.save(volume, tmp_path / "offered" / "volume.nii")
+    found = filter_folder(tmp_path / "offered", guard, tmp_path / "share", work=tmp_path / "work")
+    assert found.rejected[Reason.UNREADABLE] == 2
+    # Limits at the 99 % quantile of few people are coarse, and phantoms are much alike.
+    assert 16 <= found.accepted <= 24
+    kept = {path.name for path in (tmp_path / "share" / "deep").iterdir()}
+    assert len(kept) == found.accepted
+    for path in (tmp_path / "share" / "deep").iterdir():
+        assert path.read_bytes() == (cohort / "others" / path.name).read_bytes()
+    with pytest.raises(InputError, match="files of another run"):
+        filter_folder(cohort / "others", guard, tmp_path / "share", work=tmp_path / "work")
+    with pytest.raises(InputError, match="folder to filter"):
+        filter_folder(cohort / "others", guard, cohort / "others", work=tmp_path / "w")
+
+
+def test_what_a_memorizing_model_lets_out_holds_no_copy(
+    cohort: Path, released: Path, tmp_path: Path
+) -> None:
+    share = released / "share"
+    said = json.loads((share / certificate.NAME).read_text())
+    names = [row["name"] for row in said["images"]]
+    assert len(names) == 8 and all(int(name[4:10]) % 2 for name in names)
+    assert {p.name for p in share.iterdir()} == {*names, certificate.NAME, "manifest.csv"}
+    assert said["candidates"]["accepted"] == 8
+    refused = said["candidates"]["rejected"]
+    assert said["candidates"]["judged"] == 8 + sum(refused.values())
+    assert all(row["cosine"] < said["limits"]["max_cosine"] for row in said["images"])
+    assert all(row["verified"] < said["limits"]["max_ssim"] for row in said["images"])
+    assert said["residual"]["rate"]["total"] == 4
+    assert said["residual"]["rate"]["count"] <= refused["exhaustive"]
+    assert sum(row["tested"] for row in said["images"]) >= 4
+    assert said["diversity"]["before"]["coverage"] >= said["diversity"]["after"]["coverage"] >= 0
+    assert not any(path.name[:5] in json.dumps(said) for path in (cohort / "training").iterdir())
+    found = audit(
+        cohort / "training",
+        share,
+        settings=AuditSettings(size=64, subject_regex=r"^(p\d+)_", seed=9),
+    )
+    assert found.copy_rate.count == 0
+
+
+def test_stopped_anywhere_it_comes_to_the_same_bytes(
+    generator: Memorizer, guard: Guard, released: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(released, tmp_path / "again")
+    judgements = sorted((tmp_path / "again" / "work").glob("release-*/judged-*.json"))
+    assert len(judgements) >= 2
+    judgements[-1].unlink()
+    (tmp_path / "again" / "share" / certificate.NAME).unlink()
+    release(generator, guard, tmp_path / "again")
+    assert bytes_of(tmp_path / "again" / "share") == bytes_of(released / "share")
+    assert min(generator.drawn) == 6 * (len(judgements) - 1)  # finished batches are not drawn again
+
+
+def test_too_few_images_are_said_to_be_too_few(
+    generator: Memorizer, guard: Guard, tmp_path: Path
+) -> None:
+    found = release(generator, guard, tmp_path, n=8, budget=8)
+    assert not found.complete and found.judged == 8 and 0 < found.accepted <= 4
+    with pytest.raises(InputError, match="files of another run"):
+        release(generator, guard, tmp_path, n=9, budget=8)
+
+
+def test_a_training_image_that_is_not_looked_at_stops_all(
+    generator: Memorizer, guard: Guard, tmp_path: Path
+) -> None:
+    strange = TrainingRecord("p9999_t1.png", "p9999", 1, "f" * 64)
+    generator.records = (*generator.records, strange)
+    with pytest.raises(InputError, match="lacks 1 of the 49 images"):
+        release(generator, guard, tmp_path)
+    generator.records = (*generator.records[:-1], dataclasses.replace(strange, copies=0))
+    assert release(generator, guard, tmp_path, n=1).complete  # it was held out
+
+
+def test_a_broken_training_image_stops_all(cohort: Path, tmp_path: Path) -> None:
+    shutil.copytree(cohort / "training", tmp_path / "training")
+    (tmp_path / "training" / "p0003_t1.png").write_bytes(b"")
+    with pytest.raises(InputError, match="1 training images cannot be read"):
+        Guard.build(tmp_path / "training", tmp_path / "work", settings=SETTINGS)
+    with pytest.raises(ValueError, match="max_ssim 1.2"):
+        Guard.build(tmp_path, tmp_path / "w", settings=dataclasses.replace(SETTINGS, max_ssim=1.2))
+
+
+def rewrite(share: Path, change) -> None:
+    """Edits a certificate as someone who can hash would."""
+    path = share / certificate.NAME
+    said = json.loads(path.read_text())
+    change(said)
+    said["digest"] = certificate.digest(said)
+    path.write_text(json.dumps(said))
+
+
+def test_a_certificate_holds_until_something_is_altered(
+    cohort: Path, released: Path, tmp_path: Path
+) -> None:
+    training = cohort / "training"
+
+    def problems(alter, real: Path = training) -> str:
+        shutil.rmtree(tmp_path / "share", ignore_errors=True)
+        shutil.copytree(released / "share", tmp_path / "share")
+        alter(tmp_path / "share")
+        found = recheck_certificate(tmp_path / "share", real, work=tmp_path / "work")
+        return "\n".join(found.problems)
+
+    assert problems(lambda share: None) == ""
+
+    def one_byte(share: Path) -> None:
+        path = sorted(share.glob("gen-*.png"))[0]
+        content = bytearray(path.read_bytes())
+        content[-20] ^= 1
+        path.write_bytes(content)
+
+    assert "was changed" in problems(one_byte)
+
+    def threshold(share: Path) -> None:
+        path = share / certificate.NAME
+        said = json.loads(path.read_text())
+        said["limits"]["max_ssim"] += 0.05
+        path.write_text(json.dumps(said))
+
+    assert "was changed after it was written" in problems(threshold)
+
+    def raise_limit(said: dict) -> None:
+        said["limits"]["max_ssim"] += 0.05
+
+    assert "max_ssim" in problems(lambda share: rewrite(share, raise_limit))
+
+    def slip_in(share: Path) -> None:
+        shutil.copy(sorted(training.glob("*.png"))[0], share / "gen-000099.png")
+
+    assert "no one has judged it" in problems(slip_in)
+    assert "not the training set" in problems(lambda share: None, cohort / "others")
+
+    def claim_it(share: Path) -> None:
+        slip_in(share)
+        digest = hashlib.sha256((share / "gen-000099.png").read_bytes()).hexdigest()
+        row = {"name": "gen-000099.png", "sha256": digest, "candidate": 99, "tested": False}
+
+        def add(said: dict) -> None:
+            said["images"].append({**row, "cosine": 0.1, "verified": 0.1})
+            said["candidates"]["accepted"] += 1
+
+        rewrite(share, add)
+
+    assert "too close to a training image" in problems(claim_it)
+
+    def lead_out(share: Path) -> None:
+        rewrite(share, lambda said: said["images"][0].update(name="../training.png"))
+
+    assert "../training.png: missing" in problems(lead_out)
+    with pytest.raises(InputError, match="give them as --real"):
+        recheck_certificate(tmp_path / "share", None)
+    (tmp_path / "share" / certificate.NAME).write_text("{}")
+    with pytest.raises(InputError, match="lacks what it should say"):
+        recheck_certificate(tmp_path / "share", training)

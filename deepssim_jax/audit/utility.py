@@ -1,0 +1,258 @@
+"""Do synthetic images still serve? Networks trained on them, tested on real patients they never saw.
+
+Contract: `Arm`s hold float32 images [n, s, s] in [0, 1]; every network gets the same number of images,
+the same steps and the same seeds, and every test image the same degradation. Figures are those of
+test images; statements are about patients (`scoring.equivalence`).
+"""
+
+import dataclasses
+import enum
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from deepssim_jax.data import pipelines
+from deepssim_jax.data.manifest import InputError
+from deepssim_jax.data.store import ImageStore
+from deepssim_jax.ops.batches import in_batches
+from deepssim_jax.ops.degradation import Task, degrade
+from deepssim_jax.ops.ssim import ssim
+from deepssim_jax.scoring.equivalence import Equivalence, by_patient, equivalence
+from deepssim_jax.training.restoration import RestorationSettings, restore, train_restorer
+from deepssim_jax.typing import Array
+
+Progress = Callable[[int, int, str], None]
+REFERENCE, UNTREATED = "real", "untreated"
+_BATCH = 16
+_TEST_SEED = 2**31 - 1  # of the test images' noise: the same for every network
+
+
+class Figure(enum.StrEnum):
+    """How good a restored image is: dB for a range of 1, in [-1, 1], and on [0, 1]."""
+
+    PSNR = "psnr"
+    SSIM = "ssim"
+    RMSE = "rmse"
+
+
+MARGINS: Mapping[Figure, float] = {Figure.PSNR: 0.5, Figure.SSIM: 0.01, Figure.RMSE: 0.002}
+
+
+@dataclasses.dataclass(frozen=True)
+class UtilitySettings:
+    """The budget of every network, how many of each kind, and what difference does not matter."""
+
+    tasks: tuple[Task, ...] = tuple(Task)
+    training: RestorationSettings = RestorationSettings()
+    seeds: int = 3
+    margins: Mapping[Figure, float] = dataclasses.field(default_factory=lambda: dict(MARGINS))
+    level: float = 0.95
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """Networks of one arm at one task: figures [seeds, test images] each.
+
+    `compared` is with the arm of real images, by figure; empty for that arm itself and for the images
+    as they were given.
+    """
+
+    task: Task
+    arm: str
+    figures: Mapping[Figure, np.ndarray]
+    patients: np.ndarray
+    compared: Mapping[Figure, Equivalence]
+
+    def of_patients(self, figure: Figure) -> np.ndarray:
+        """Mean over seeds and images of each test patient."""
+        return by_patient(self.figures[figure].mean(0), self.patients)
+
+
+@dataclasses.dataclass(frozen=True)
+class UtilityResult:
+    """All results, and what they rest on."""
+
+    results: tuple[Result, ...]
+    images: int  # that every network learned from
+    test_images: int
+    test_patients: int
+    settings: UtilitySettings
+
+
+def utility(
+    arms: Mapping[str, np.ndarray],
+    test: np.ndarray,
+    patients: np.ndarray,
+    *,
+    settings: UtilitySettings = UtilitySettings(),
+    on_progress: Progress = lambda done, total, what: None,
+) -> UtilityResult:
+    """Trains on every arm and tests on held-out patients.
+
+    Args:
+      arms: images [n, s, s] to learn from by name; `real` among them is what others are compared with.
+      test: [m, s, s] of patients that are in no arm.
+      patients: int [m], whose each is.
+      settings: see `UtilitySettings`.
+      on_progress: called with (steps done, steps in all, what).
+
+    Raises:
+      ValueError: there is no arm `real`, or fewer than three test patients.
+    """
+    if REFERENCE not in arms:
+        raise ValueError(f"arms {sorted(arms)} must hold {REFERENCE!r}, to be compared with")
+    count = min(len(images) for images in arms.values())
+    chosen = {name: _drawn(images, count) for name, images in arms.items()}
+    budget, done = settings.training, 0
+    total = len(settings.tasks) * len(arms) * settings.seeds * budget.steps
+    results: list[Result] = []
+    for task in settings.tasks:
+        given = _degraded(test, task)
+        figures: dict[str, list[dict[Figure, np.ndarray]]] = {UNTREATED: [measure(test, given)]}
+        for name, images in chosen.items():
+            said = f"{task.value.replace('_', '-')}, {name}"
+            for seed in range(settings.seeds):
+                weights = train_restorer(
+                    images,
+                    task=task,
+                    settings=budget,
+                    seed=seed,
+                    on_step=functools.partial(_say, on_progress, done, total, said),
+                )
+                restored = restore(weights, given, channels=budget.channels)
+                figures.setdefault(name, []).append(measure(test, restored))
+                done += budget.steps
+        stacked = {
+            name: {f: np.stack([run[f] for run in runs]) for f in Figure}
+            for name, runs in figures.items()
+        }
+        results += [
+            Result(task, name, values, patients, _compared(stacked, name, patients, settings))
+            for name, values in stacked.items()
+        ]
+    people = len(np.unique(patients))
+    return UtilityResult(tuple(results), count, len(test), people, settings)
+
+
+def _say(on_progress: Progress, before: int, total: int, what: str, step: int) -> None:
+    on_progress(before + step, total, what)
+
+
+def measure(clean: np.ndarray, restored: np.ndarray) -> dict[Figure, np.ndarray]:
+    """Figures [n] of restored images [n, s, s], clipped to [0, 1]."""
+    restored = np.clip(restored, 0, 1)
+    error = ((restored - clean) ** 2).mean((1, 2))
+
+    def similarity(a: Array, b: Array) -> Array:
+        return ssim(a, b, data_range=1.0, reduction="none")
+
+    return {
+        Figure.PSNR: -10 * np.log10(np.maximum(error, 1e-12)),
+        Figure.SSIM: np.asarray(in_batches(similarity, clean, restored, size=_BATCH)),
+        Figure.RMSE: np.sqrt(error),
+    }
+
+
+def _drawn(images: np.ndarray, count: int) -> np.ndarray:
+    rows = np.sort(np.random.default_rng(0).permutation(len(images))[:count])
+    return images[rows]
+
+
+def _degraded(test: np.ndarray, task: Task) -> np.ndarray:
+    key = jax.random.key(_TEST_SEED)
+    blocks = [
+        np.asarray(degrade(jax.random.fold_in(key, start), test[start : start + 1], task=task))
+        for start in range(len(test))
+    ]
+    return np.concatenate(blocks)
+
+
+def _compared(
+    stacked: Mapping[str, Mapping[Figure, np.ndarray]],
+    name: str,
+    patients: np.ndarray,
+    settings: UtilitySettings,
+) -> dict[Figure, Equivalence]:
+    if name in (REFERENCE, UNTREATED):
+        return {}
+    return {
+        figure: equivalence(
+            stacked[REFERENCE][figure].mean(0),
+            values.mean(0),
+            patients=patients,
+            margin=settings.margins[figure],
+            level=settings.level,
+        )
+        for figure, values in stacked[name].items()
+    }
+
+
+def read_arms(
+    folders: Mapping[str, str | Path],
+    test: str | Path,
+    work: Path,
+    *,
+    size: int,
+    subject_regex: str | None = None,
+    on_progress: Progress = lambda done, total, what: None,
+) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """Images to learn from, by arm, and test images with their patients.
+
+    Args:
+      folders: folder or manifest of each arm.
+      test: real images of patients that are in none of them.
+      work: directory for decoded images.
+      size: side that all are brought to.
+      subject_regex: finds the patient in the name of a real file.
+      on_progress: called with (images read, images in all, what).
+
+    Raises:
+      InputError: a test image, or its patient, is among the real images to learn from.
+    """
+    if size < 32 or size % 4:
+        raise ValueError(f"size {size} must be a multiple of 4 and at least 32, for example 64")
+
+    def read(name: str, source: str | Path) -> ImageStore:
+        return pipelines.open_images(
+            source,
+            work / name,
+            size=(size, size),
+            subject_regex=subject_regex if name in (REFERENCE, "test") else None,
+            on_progress=on_progress,
+        )
+
+    stores = {name: read(name, source) for name, source in folders.items()}
+    held_out = read("test", test)
+    for name, images in stores.items():
+        if set(images.sha256) & set(held_out.sha256):
+            raise InputError(
+                f"--test shares images with --{name}: a test must be new to the network"
+            )
+    known = set(stores[REFERENCE].subject_ids) - {None}
+    both = known & set(held_out.subject_ids)
+    if both:
+        raise InputError(
+            f"{len(both)} patients of --test are in --{REFERENCE}, too: choose others, or the test says "
+            "how well the network remembers"
+        )
+    arms = {name: _unit(images) for name, images in stores.items()}
+    return arms, _unit(held_out), held_out.patients()
+
+
+def _unit(images: ImageStore) -> np.ndarray:
+    return images.take(np.arange(len(images))).astype(np.float32) / 65535
+
+
+def summary(result: UtilityResult) -> Sequence[tuple[str, str]]:
+    """A line a network kind and task, for the end of a command."""
+    rows = []
+    for one in result.results:
+        shown = ", ".join(
+            f"{figure.value.upper()} {one.of_patients(figure).mean():.{2 if figure is Figure.PSNR else 4}f}"
+            for figure in Figure
+        )
+        rows.append((f"{one.task.value.replace('_', '-')}, {one.arm}", shown))
+    return rows

@@ -1,0 +1,147 @@
+"""What `utility` writes: a page to read, a table a test image, and the numbers.
+
+Contract: nothing here names a patient or a file: test images have numbers. The page is one HTML file
+without scripts, as in `audit.report`.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+
+from deepssim_jax.audit import tables
+from deepssim_jax.audit.box_plot import box_plot
+from deepssim_jax.audit.report import environment
+from deepssim_jax.audit.utility import REFERENCE, UNTREATED, Figure, Result, UtilityResult
+from deepssim_jax.files import write_bytes
+from deepssim_jax.scoring.equivalence import Equivalence
+
+WORDS = {Figure.PSNR: "PSNR in dB", Figure.SSIM: "SSIM", Figure.RMSE: "RMSE on [0, 1]"}
+_DIGITS = {Figure.PSNR: 2, Figure.SSIM: 4, Figure.RMSE: 4}
+
+
+def write(result: UtilityResult, out: Path) -> tuple[Path, ...]:
+    """Writes utility.html, utility.json and utility.csv."""
+    files = {
+        "utility.html": _page(result).encode(),
+        "utility.json": (json.dumps(_plain(result), indent=2) + "\n").encode(),
+        "utility.csv": _table(result),
+    }
+    for name, content in files.items():
+        write_bytes(out / name, content)
+    return tuple(out / name for name in files)
+
+
+def headline(result: UtilityResult) -> str:
+    """One sentence: where equivalence was shown."""
+    shown = [
+        (one.arm, found.equivalent) for one in result.results for found in one.compared.values()
+    ]
+    arms = list(dict.fromkeys(arm for arm, _ in shown))
+    parts = []
+    for arm in arms:
+        hits = [equivalent for name, equivalent in shown if name == arm]
+        parts.append(f"{arm} images: in {sum(hits)} of {len(hits)} comparisons")
+    return (
+        "Equivalence with networks that learned from real images, within the margins, was shown for "
+        + "; ".join(parts)
+        + "."
+    )
+
+
+def _page(result: UtilityResult) -> str:
+    tasks = []
+    for task in result.settings.tasks:
+        rows = [one for one in result.results if one.task is task]
+        tasks.append(
+            {
+                "name": task.value.replace("_", "-"),
+                "rows": [_row(one) for one in rows],
+                "comparisons": [
+                    (one.arm, WORDS[figure], _compared(found, _DIGITS[figure]))
+                    for one in rows
+                    for figure, found in one.compared.items()
+                ],
+                "plots": [
+                    box_plot(
+                        {one.arm: one.of_patients(figure) for one in rows},
+                        words=WORDS[figure],
+                        digits=_DIGITS[figure],
+                    )
+                    for figure in Figure
+                ],
+            }
+        )
+    return (
+        environment()
+        .get_template("utility.html.jinja")
+        .render(
+            result=result,
+            headline=headline(result),
+            tasks=tasks,
+            words=list(WORDS.values()),
+            untreated=UNTREATED,
+            reference=REFERENCE,
+            margins=[f"{WORDS[f]}: {margin:g}" for f, margin in result.settings.margins.items()],
+        )
+    )
+
+
+def _row(one: Result) -> tuple[str, list[str]]:
+    cells = []
+    for figure in Figure:
+        found, digits = one.of_patients(figure), _DIGITS[figure]
+        seeds = one.figures[figure].mean(1)
+        spread = f", seeds {seeds.min():.{digits}f} to {seeds.max():.{digits}f}"
+        cells.append(f"{found.mean():.{digits}f}{spread if len(seeds) > 1 else ''}")
+    return one.arm, cells
+
+
+def _compared(found: Equivalence, digits: int) -> dict[str, object]:
+    return {
+        "difference": f"{found.difference:+.{digits}f} ({found.low:+.{digits}f} to {found.high:+.{digits}f})",
+        "margin": f"±{found.margin:g}",
+        "p_equivalence": _p(found.p_equivalence),
+        "p_difference": _p(found.p_difference),
+        "equivalent": found.equivalent,
+    }
+
+
+def _p(value: float) -> str:
+    return "< 0.0001" if value < 1e-4 else f"{value:.4f}"
+
+
+def _plain(result: UtilityResult) -> dict[str, object]:
+    return {
+        "images_learned_from": result.images,
+        "test_images": result.test_images,
+        "test_patients": result.test_patients,
+        "training": dataclasses.asdict(result.settings.training),
+        "seeds": result.settings.seeds,
+        "level": result.settings.level,
+        "results": [
+            {
+                "task": one.task.value,
+                "arm": one.arm,
+                **{figure.value: float(one.of_patients(figure).mean()) for figure in Figure},
+                "compared": {
+                    figure.value: {**dataclasses.asdict(found), "equivalent": found.equivalent}
+                    for figure, found in one.compared.items()
+                },
+            }
+            for one in result.results
+        ],
+    }
+
+
+def _table(result: UtilityResult) -> bytes:
+    rows: list[list[object]] = [
+        ["task", "arm", "seed", "test_image", "patient", *(figure.value for figure in Figure)]
+    ]
+    for one in result.results:
+        whole = np.stack([one.figures[figure] for figure in Figure], -1)
+        for seed, row in np.ndindex(*whole.shape[:2]):
+            figures = [float(value) for value in whole[seed, row]]
+            rows.append([one.task.value, one.arm, seed, row, int(one.patients[row]), *figures])
+    return tables.table(rows)

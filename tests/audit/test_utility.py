@@ -1,0 +1,153 @@
+"""Utility: the same budget for everyone, tested on strangers, and said soberly."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deepssim_jax.audit import utility_report
+from deepssim_jax.audit.utility import (
+    REFERENCE,
+    UNTREATED,
+    Figure,
+    UtilitySettings,
+    measure,
+    read_arms,
+    utility,
+)
+from deepssim_jax.data.manifest import InputError
+from deepssim_jax.ops.degradation import Task
+from deepssim_jax.training.images import write_phantoms
+from deepssim_jax.training.restoration import RestorationSettings, restore, train_restorer
+
+SMALL = RestorationSettings(channels=4, steps=60, batch=4, patch=24)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("utility")
+    write_phantoms(folder / "all", 40, size=(32, 32), seed=2)
+    for number, path in enumerate(sorted((folder / "all").glob("*.png"))):
+        side = ("real", "synthetic", "test")[min(number // 16, 2)]
+        (folder / side).mkdir(exist_ok=True)
+        shutil.copy(path, folder / side / path.name)
+    return folder
+
+
+def arms_of(folders: Path, work: Path):
+    return read_arms(
+        {name: folders / name for name in ("real", "synthetic")},
+        folders / "test",
+        work,
+        size=32,
+        subject_regex=r"^(p\d+)_",
+    )
+
+
+@pytest.fixture(scope="module")
+def result(folders: Path, tmp_path_factory):
+    arms, test, patients = arms_of(folders, tmp_path_factory.mktemp("work"))
+    arms["broken"] = np.random.default_rng(0).random((16, 32, 32)).astype(np.float32)
+    steps: list[int] = []
+    settings = UtilitySettings(training=SMALL, seeds=2)
+    found = utility(
+        arms,
+        test,
+        patients,
+        settings=settings,
+        on_progress=lambda done, total, what: steps.append(done) if total == 720 else None,
+    )
+    assert steps[-1] == 720 and steps == sorted(steps)
+    return found
+
+
+def test_figures_are_those_of_skimage() -> None:
+    skimage = pytest.importorskip("skimage.metrics", reason="skimage is not installed")
+    rng = np.random.default_rng(0)
+    clean = rng.random((3, 24, 24)).astype(np.float32)
+    noisy = np.clip(clean + 0.1 * rng.standard_normal(clean.shape), 0, 1).astype(np.float32)
+    found = measure(clean, noisy)
+    for row in range(3):
+        pair = clean[row], noisy[row]
+        assert found[Figure.PSNR][row] == pytest.approx(
+            skimage.peak_signal_noise_ratio(*pair, data_range=1), abs=1e-3
+        )
+        assert found[Figure.SSIM][row] == pytest.approx(
+            skimage.structural_similarity(*pair, data_range=1), abs=1e-5
+        )
+    assert found[Figure.RMSE] == pytest.approx(np.sqrt(((clean - noisy) ** 2).mean((1, 2))))
+
+
+def test_training_is_repeatable_and_learns() -> None:
+    rows = np.linspace(0, 1, 32, dtype=np.float32)
+    images = np.stack([np.outer(rows, rows**k) for k in range(1, 9)])
+    runs = [
+        train_restorer(images, task=Task.DENOISING, settings=SMALL, seed=seed) for seed in (0, 0, 1)
+    ]
+    noisy = images + 0.1 * np.random.default_rng(0).standard_normal(images.shape)
+    restored = [restore(run, noisy.astype(np.float32), channels=4) for run in runs]
+    np.testing.assert_array_equal(restored[0], restored[1])
+    assert np.abs(restored[2] - restored[0]).max() > 1e-4
+    assert measure(images, restored[0])[Figure.RMSE].mean() < 0.8 * np.sqrt(
+        ((noisy - images) ** 2).mean()
+    )
+    with pytest.raises(ValueError, match="patch 64"):
+        train_restorer(images, task=Task.DENOISING, settings=RestorationSettings(patch=64))
+
+
+def test_every_arm_has_the_same_budget_and_is_compared_with_the_real_one(result) -> None:
+    assert (result.images, result.test_images, result.test_patients) == (16, 8, 8)
+    arms = [(one.task, one.arm) for one in result.results]
+    assert arms == [
+        (task, arm) for task in Task for arm in (UNTREATED, REFERENCE, "synthetic", "broken")
+    ]
+    for one in result.results:
+        assert one.figures[Figure.PSNR].shape == (1 if one.arm == UNTREATED else 2, 8)
+        assert bool(one.compared) == (one.arm in ("synthetic", "broken"))
+    found = {(one.task, one.arm): one for one in result.results}
+    for task in Task:
+        noise, phantoms = found[task, "broken"], found[task, "synthetic"]
+        assert noise.of_patients(Figure.PSNR).mean() < phantoms.of_patients(Figure.PSNR).mean()
+        # The same people's phantoms: nothing sets the two apart but chance.
+        assert abs(phantoms.compared[Figure.SSIM].difference) < 0.05
+
+
+def test_the_report_says_what_was_shown_and_what_not(result, tmp_path: Path) -> None:
+    written = utility_report.write(result, tmp_path)
+    assert [path.name for path in written] == ["utility.html", "utility.json", "utility.csv"]
+    page = written[0].read_text()
+    assert "large p-value" in page and page.count("<svg") == 6 and "<script" not in page
+    assert "not shown" in page  # noise teaches nothing
+    said = json.loads(written[1].read_text())
+    assert said["test_patients"] == 8 and len(said["results"]) == 8
+    rows = written[2].read_text().splitlines()
+    assert len(rows) == 1 + 2 * (1 + 2 + 2 + 2) * 8
+    assert "p00" not in page + written[2].read_text()
+    for path in written:
+        before = path.read_bytes()
+        utility_report.write(result, tmp_path)
+        assert path.read_bytes() == before
+
+
+def test_what_would_make_the_test_worthless_is_refused(folders: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="shares images"):
+        read_arms({"real": folders / "real"}, folders / "real", tmp_path / "a", size=32)
+    again = tmp_path / "again"
+    shutil.copytree(folders / "test", again)
+    content = sorted((folders / "test").glob("*.png"))[0].read_bytes()
+    (again / "p0001_other.png").write_bytes(content)  # another image of someone learned from
+    shutil.rmtree(tmp_path / "test", ignore_errors=True)
+    with pytest.raises(InputError, match="1 patients of --test"):
+        read_arms(
+            {"real": folders / "real"},
+            again,
+            tmp_path / "b",
+            size=32,
+            subject_regex=r"^(p\d+)_",
+        )
+    with pytest.raises(ValueError, match="size 30"):
+        read_arms({"real": folders / "real"}, folders / "test", tmp_path / "c", size=30)
+    with pytest.raises(ValueError, match="must hold 'real'"):
+        utility({}, np.zeros((3, 32, 32), np.float32), np.arange(3))

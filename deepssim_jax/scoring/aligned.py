@@ -91,7 +91,9 @@ class AlignedIndex:
         vectors = np.asarray(search_grid.disc_vectors(jnp.asarray(references), grid=grid))
         # The scatter matrix is at most p x p whatever n is; float64 makes its basis repeatable.
         scatter = vectors.T.astype(np.float64) @ vectors.astype(np.float64)
-        basis = np.linalg.eigh(scatter)[1][:, ::-1][:, :components].astype(np.float32)
+        # n references span n dimensions at most; whole lanes keep products fast.
+        rank = min(components, -(-len(vectors) // 16) * 16)
+        basis = np.linalg.eigh(scatter)[1][:, ::-1][:, :rank].astype(np.float32)
         features = vectors @ basis
         groups = (
             np.zeros(len(features), np.int32) if groups is None else np.asarray(groups, np.int32)

@@ -35,7 +35,7 @@ PAIR = np.dtype(
 BLOCK = 128
 # So many of the aligned search are compared tile by tile, and of these the likeliest are verified: a
 # comparison costs a three-hundredth of a verification.
-_COMPARED = 64
+COMPARED = 64
 # The aligned search of so many takes an hour and a half on two cores, half a minute on a large GPU.
 _MAX_ALIGNED_PAIRS = 200_000_000
 
@@ -220,7 +220,7 @@ def _candidates(
     near = _encoder_proposals(part, references, proposals.encoder, apart)
     pairs = {(int(q), int(near[q, i])) for q, i in np.argwhere(near >= 0)}
     if index is not None:
-        near = index.search(part.low, k=_COMPARED, groups=part.groups if apart else None)
+        near = index.search(part.low, k=COMPARED, groups=part.groups if apart else None)
         found = likeliest(near, part.low, references.low, keep=proposals.aligned, grid=grid)
         pairs |= {(int(q), int(found.indices[q, i])) for q, i in np.argwhere(found.scores > -2.0)}
     return pairs

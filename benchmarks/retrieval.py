@@ -5,7 +5,7 @@
 References are all films, or all axial slices of brains; queries are copies of some of them under
 the stress list (`cases/stress.py`), none of which an encoder was trained on. Recall at 1 and at 10
 of the original with Clopper-Pearson's 95 % interval, for the encoder's cosine, for the aligned
-search, and for the three that an audit verifies when it uses both; and pairs a second of each. Nothing
+search, and for the four at most that an audit verifies when it uses both; and pairs a second of each. Nothing
 is verified here. Then Spearman's correlation of the cosine with the SSIM after alignment, over random
 pairs of different images. One record goes into OUT/retrieval.jsonl. About ten minutes on two cores.
 """
@@ -92,7 +92,12 @@ def measure(images: np.ndarray, encoder: Encoder) -> dict[str, object]:
             seconds["aligned"] += time.perf_counter() - begin
             both = Retrieval.BOTH.proposals
             found["both"] = np.concatenate(
-                [found["aligned"][:, : both.aligned], found["encoder"][:, : both.encoder]], 1
+                [
+                    near.indices[:, :1],
+                    found["aligned"][:, : both.aligned],
+                    found["encoder"][:, : both.encoder],
+                ],
+                1,
             )
         recall[condition] = {
             way: {

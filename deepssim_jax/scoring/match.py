@@ -79,7 +79,10 @@ class Side:
 
 @dataclasses.dataclass(frozen=True)
 class Proposals:
-    """How many references each way of searching proposes for verification."""
+    """How many references each way of searching proposes for verification.
+
+    To the `aligned` likeliest ones comes the one of the best correlation.
+    """
 
     aligned: int
     encoder: int
@@ -223,6 +226,9 @@ def _candidates(
         near = index.search(part.low, k=COMPARED, groups=part.groups if apart else None)
         found = likeliest(near, part.low, references.low, keep=proposals.aligned, grid=grid)
         pairs |= {(int(q), int(found.indices[q, i])) for q, i in np.argwhere(found.scores > -2.0)}
+        # Where images are smooth, tiles say little: the best correlation is always tried as well.
+        first = np.flatnonzero(near.scores[:, 0] > -2.0)
+        pairs |= {(int(q), int(near.indices[q, 0])) for q in first}
     return pairs
 
 

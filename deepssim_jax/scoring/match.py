@@ -15,7 +15,7 @@ import numpy as np
 
 from deepssim_jax.files import write_array
 from deepssim_jax.ops.search_grid import SearchGrid
-from deepssim_jax.scoring.aligned import AlignedIndex, likeliest
+from deepssim_jax.scoring.aligned import AlignedIndex
 from deepssim_jax.scoring.pairs import nearest
 from deepssim_jax.scoring.verify import verify_pairs
 
@@ -33,9 +33,6 @@ PAIR = np.dtype(
     ]
 )
 BLOCK = 128
-# So many of the aligned search are compared tile by tile, and of these the likeliest are verified: a
-# comparison costs a three-hundredth of a verification.
-COMPARED = 64
 # The aligned search of so many takes an hour and a half on two cores, half a minute on a large GPU.
 _MAX_ALIGNED_PAIRS = 200_000_000
 
@@ -79,10 +76,7 @@ class Side:
 
 @dataclasses.dataclass(frozen=True)
 class Proposals:
-    """How many references each way of searching proposes for verification.
-
-    To the `aligned` likeliest ones comes the one of the best correlation.
-    """
+    """How many references each way of searching proposes for verification."""
 
     aligned: int
     encoder: int
@@ -112,8 +106,8 @@ class Retrieval(enum.StrEnum):
         """Candidates of each way; AUTO has none until it is resolved."""
         return {
             Retrieval.ENCODER: Proposals(aligned=0, encoder=16),
-            Retrieval.ALIGNED: Proposals(aligned=3, encoder=0),
-            Retrieval.BOTH: Proposals(aligned=2, encoder=1),
+            Retrieval.ALIGNED: Proposals(aligned=4, encoder=0),
+            Retrieval.BOTH: Proposals(aligned=4, encoder=2),
         }[self]
 
 
@@ -194,7 +188,7 @@ def verified(
       grid: transformations of the global search.
       apart: leave out references of the query's own group.
     """
-    keys = sorted(_candidates(part, references, index, proposals, grid, apart))
+    keys = sorted(_candidates(part, references, index, proposals, apart))
     out = np.zeros(len(keys), PAIR)
     if not keys:
         return out
@@ -216,19 +210,14 @@ def _candidates(
     references: Side,
     index: AlignedIndex | None,
     proposals: Proposals,
-    grid: SearchGrid,
     apart: bool,
 ) -> set[tuple[int, int]]:
     """(query, reference) of every candidate."""
     near = _encoder_proposals(part, references, proposals.encoder, apart)
     pairs = {(int(q), int(near[q, i])) for q, i in np.argwhere(near >= 0)}
     if index is not None:
-        near = index.search(part.low, k=COMPARED, groups=part.groups if apart else None)
-        found = likeliest(near, part.low, references.low, keep=proposals.aligned, grid=grid)
+        found = index.search(part.low, k=proposals.aligned, groups=part.groups if apart else None)
         pairs |= {(int(q), int(found.indices[q, i])) for q, i in np.argwhere(found.scores > -2.0)}
-        # Where images are smooth, tiles say little: the best correlation is always tried as well.
-        first = np.flatnonzero(near.scores[:, 0] > -2.0)
-        pairs |= {(int(q), int(near.indices[q, 0])) for q in first}
     return pairs
 
 

@@ -6,6 +6,7 @@ audit goes on where it was and a changed input is never mixed with old work. The
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import tempfile
@@ -31,7 +32,7 @@ from deepssim_jax.nn import encoder as encoders
 from deepssim_jax.ops.search_grid import SearchGrid
 from deepssim_jax.ops.transform import FLIP_NAMES
 from deepssim_jax.scoring import decide
-from deepssim_jax.scoring.embed import build_side
+from deepssim_jax.scoring.embed import build_side, check_size
 from deepssim_jax.scoring.match import Progress, Retrieval, Side, best_matches, match
 
 
@@ -58,8 +59,7 @@ class AuditSettings:
 
     def validate(self) -> None:
         """Raises ValueError for values that cannot work."""
-        if self.size < 64 or self.size % 32:
-            raise ValueError(f"size {self.size} must be a multiple of 32 and at least 64, e.g. 128")
+        check_size(self.size)
         if not 0.5 <= self.level < 1.0:
             raise ValueError(f"level {self.level} must lie in [0.5, 1), for example 0.95")
         if self.plant < 0:
@@ -124,7 +124,7 @@ def audit(
         for role, root in roots.items()
     }
     encoder_id = encoders.encoder_hash(settings.encoder)
-    encoder = _once(lambda: encoders.load_encoder(settings.encoder))
+    encoder = functools.cache(lambda: encoders.load_encoder(settings.encoder))
     sets = {
         role: _read(manifest, work / role.value, settings, encoder, encoder_id, on_progress)
         for role, manifest in manifests.items()
@@ -212,17 +212,6 @@ _SAME = (
 )
 
 
-def _once(make: Callable[[], encoders.Encoder]) -> Callable[[], encoders.Encoder]:
-    made: list[encoders.Encoder] = []
-
-    def get() -> encoders.Encoder:
-        if not made:
-            made.append(make())
-        return made[0]
-
-    return get
-
-
 def _read(
     manifest: Manifest,
     directory: Path,
@@ -240,7 +229,6 @@ def _read(
         ),
         encoder=encoder,
         encoder_id=encoder_id,
-        groups=any(record.subject_id is not None for record in manifest.records),
         on_progress=on_progress,
         what=f"reading {role}",
     )

@@ -79,7 +79,7 @@ def certify(
     residual: Residual,
     tested: Collection[str],
     files: Mapping[str, str] = {},
-) -> dict[str, object]:
+) -> None:
     """Writes the certificate.
 
     Args:
@@ -91,13 +91,9 @@ def certify(
       residual: what the search misses.
       tested: names of accepted images that were verified against every training image.
       files: hashes of other files of the folder.
-
-    Returns:
-      Its content.
     """
     accepted = np.array([c.reason is None for c in candidates if c.cosine is not None], bool)
     kept = [c for c in candidates if c.reason is None]
-    refused = {reason.value: sum(c.reason is reason for c in candidates) for reason in Reason}
     settings, limits = guard.settings, guard.limits
     content: dict[str, object] = {
         "statement": _STATEMENT,
@@ -112,7 +108,11 @@ def certify(
         },
         "training": training_mark(guard),
         "source": {"model": source.model, "wanted": source.wanted, **source.drawn},
-        "candidates": {"judged": len(candidates), "accepted": len(kept), "rejected": refused},
+        "candidates": {
+            "judged": len(candidates),
+            "accepted": len(kept),
+            "rejected": rejected(candidates),
+        },
         "residual": residual.to_json(),
         "diversity": _cost(guard.side.embeddings, embeddings, accepted),
         "images": [
@@ -139,7 +139,11 @@ def certify(
     }
     content["digest"] = digest(content)
     write_bytes(folder / NAME, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
-    return content
+
+
+def rejected(candidates: Sequence[Candidate]) -> dict[str, int]:
+    """How many candidates stay, by reason."""
+    return {reason.value: sum(c.reason is reason for c in candidates) for reason in Reason}
 
 
 def read(folder: Path) -> dict:

@@ -12,7 +12,7 @@ import enum
 import functools
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ from deepssim_jax.nn.encoder import Encoder, embed, encoder_hash, load_encoder
 from deepssim_jax.ops.transform import FLIP_SIGNS
 from deepssim_jax.scoring.aligned import AlignedIndex
 from deepssim_jax.scoring.decide import MIN_NULL
-from deepssim_jax.scoring.embed import build_side, features
+from deepssim_jax.scoring.embed import build_side, check_size, features
 from deepssim_jax.scoring.match import Progress, Retrieval, Side, best_matches, verified
 from deepssim_jax.scoring.pairs import nearest
 from deepssim_jax.scoring.verify import verify_pairs
@@ -60,8 +60,7 @@ class GuardSettings:
             value = getattr(self, name)
             if value is not None and not 0.0 < value <= 1.0:
                 raise ValueError(f"{name} {value} must lie in (0, 1], for example 0.9")
-        if self.size < 64 or self.size % 32:
-            raise ValueError(f"size {self.size} must be a multiple of 32 and at least 64, e.g. 128")
+        check_size(self.size)
 
     @property
     def form(self) -> InputSettings:
@@ -150,7 +149,6 @@ class Guard:
             settings=settings.form,
             encoder=encoder,
             encoder_id=encoder_id,
-            groups=any(record.subject_id is not None for record in manifest.records),
             on_progress=on_progress,
             what="reading training images",
         )
@@ -206,11 +204,17 @@ def closest_cosine(
     images: np.ndarray, embeddings: np.ndarray, training: np.ndarray, encoder: Encoder
 ) -> np.ndarray:
     """Largest cosine [n] of images [n, s, s], in four mirrorings, with any of training [m, d]."""
-    best = np.full(len(images), -1.0, np.float32)
+    found = [
+        nearest(there, training, k=1).scores[:, 0]
+        for there in _mirrored(images, embeddings, encoder)
+    ]
+    return np.max(found, axis=0)
+
+
+def _mirrored(images: np.ndarray, embeddings: np.ndarray, encoder: Encoder) -> Iterator[np.ndarray]:
+    """Embeddings of images in four mirrorings; those of the images as they are, are known."""
     for y, x in FLIP_SIGNS.astype(int):
-        there = embeddings if y == x == 1 else embed(encoder, images[:, ::y, ::x])
-        best = np.maximum(best, nearest(there, training, k=1).scores[:, 0])
-    return best
+        yield embeddings if y == x == 1 else embed(encoder, images[:, ::y, ::x])
 
 
 def _limits(
@@ -234,12 +238,10 @@ def _limits(
     if evidence.calibrated:
         strict = float(np.quantile(evidence.null_scores, _QUANTILE))
         if strict < ssim:
-            ssim, ssim_origin = (
-                strict,
-                (
-                    f"the {_QUANTILE:.0%} quantile of {len(evidence.null_scores)} best matches between "
-                    "different patients' real images"
-                ),
+            ssim = strict
+            ssim_origin = (
+                f"the {_QUANTILE:.0%} quantile of {len(evidence.null_scores)} best matches between "
+                "different patients' real images"
             )
     given = "given by the user"
     calibrated = [
@@ -267,14 +269,12 @@ def _cosine_limit(
         return DEFAULT_COSINE, origin, False
     path = work / "cosine.npy"
     if not path.exists():
-        images, best = side.take(rows), np.full(len(rows), -1.0, np.float32)
-        for y, x in FLIP_SIGNS.astype(int):
-            turned = embed(encoder(), images[:, ::y, ::x])
-            apart = np.where(
-                groups[rows][:, None] == groups[None], -1.0, turned @ side.embeddings.T
-            )
-            best = np.maximum(best, apart.max(1))
-        write_array(path, best)
+        own = groups[rows][:, None] == groups[None]
+        found = [
+            np.where(own, -1.0, there @ side.embeddings.T).max(1)
+            for there in _mirrored(side.take(rows), side.embeddings[rows], encoder())
+        ]
+        write_array(path, np.max(found, axis=0))
     best = np.load(path, allow_pickle=False)
     origin = (
         f"the {_QUANTILE:.0%} quantile of the closest cosine between different patients' real "

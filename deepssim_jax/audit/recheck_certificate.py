@@ -75,10 +75,11 @@ def _recheck(
     problems = []
     if certificate.digest(content) != content["digest"]:
         problems.append(f"{certificate.NAME} was changed after it was written")
-    problems += _files(content, folder)
+    there = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    problems += _files(content, folder, there)
     settings, limits = content["settings"], content["limits"]
     # A name that is not in the folder may lead out of it.
-    said = [row for row in content["images"] if row["name"] in _names(folder)]
+    said = [row for row in content["images"] if row["name"] in there]
     if encoder_hash(encoder) != content["versions"]["encoder"]:
         raise InputError("the images were judged by another encoder; give it as --encoder")
     given = {
@@ -123,10 +124,9 @@ def _recheck(
     return Recheck(len(content["files"]) + 1, len(said), len(said), tuple(problems))
 
 
-def _files(content: Mapping, folder: Path) -> list[str]:
+def _files(content: Mapping, folder: Path, there: set[str]) -> list[str]:
     """What is missing, changed, or not listed."""
     listed = {row["name"]: row["sha256"] for row in content["images"]} | content["files"]
-    there = _names(folder)
     problems = [
         f"{name}: {'was changed' if name in there else 'missing'}"
         for name, known in sorted(listed.items())
@@ -137,10 +137,6 @@ def _files(content: Mapping, folder: Path) -> list[str]:
         for name in sorted(there - listed.keys() - {certificate.NAME})
     ]
     return problems
-
-
-def _names(folder: Path) -> set[str]:
-    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
 
 
 def _judge_again(

@@ -124,12 +124,12 @@ def generate_guarded(
     drawn = {"seed": seed, **{k: str(v) for k, v in dataclasses.asdict(settings).items()}}
     source = Source(generator.weights_hash, {**drawn, "budget": budget}, n)
     run = _Run(guard, out, work, source, residual_pairs)
-    run.judge(range(0, budget, settings.batch), draw, on_progress)
+    residual = run.judge(range(0, budget, settings.batch), draw, on_progress)
     told = generator.conditions is not None
     planned = [Planned(c.index, int(records[c.index]), c.name) for c in run.standing]
     rows = manifest_csv(planned, seed, generator.weights_hash, told=told)
     write_bytes(out / MANIFEST, rows)
-    return run.certified({MANIFEST: hashlib.sha256(rows).hexdigest()})
+    return run.certified(residual, {MANIFEST: hashlib.sha256(rows).hexdigest()})
 
 
 def filter_folder(
@@ -168,8 +168,7 @@ def filter_folder(
 
     origin = Source(None, {"listing": store.fingerprint(manifest, guard.settings.form)}, None)
     run = _Run(guard, out, work, origin, residual_pairs)
-    run.judge(range(0, len(records), _BATCH), load, on_progress)
-    return run.certified({})
+    return run.certified(run.judge(range(0, len(records), _BATCH), load, on_progress), {})
 
 
 def _pixels(image: np.ndarray, guard: Guard) -> np.ndarray | None:
@@ -201,13 +200,9 @@ class _Run:
         self._journal = _journal(guard, out, work, source, pairs)
         self._candidates: list[Candidate] = []
         self._embeddings: list[np.ndarray] = []
-        self._no_rows = np.zeros((0, guard.side.embeddings.shape[1]), np.float32)
         path = self._journal / _EXHAUSTIVE
         self._exhaustive: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
-        self._seed = guard.settings.seed + 1
-        self._known: set[str] = set()  # stood when a sample was drawn
         self._tested: set[str] = set()
-        self._residual: Residual | None = None
 
     @property
     def standing(self) -> list[Candidate]:
@@ -219,9 +214,15 @@ class _Run:
         starts: Sequence[int],
         offers: Callable[[int], Sequence[Offer]],
         on_progress: Progress,
-    ) -> None:
-        """Judges batches until as many stand as are wanted, those included that are withheld later."""
-        wanted, done = self._source.wanted, 0
+    ) -> Residual:
+        """Judges batches until as many stand as are wanted, those included that are withheld later.
+
+        Of what the search accepted a sample is verified against every training image, from which the
+        residual rate comes; what was drawn to fill the gaps is tested whole.
+        """
+        wanted, done, seed = self._source.wanted, 0, self._guard.settings.seed + 1
+        known: set[str] = set()
+        residual: Residual | None = None
         while True:
             while done < len(starts) and (wanted is None or len(self.standing) < wanted):
                 self._batch(done, starts[done], offers)
@@ -230,8 +231,21 @@ class _Run:
                     on_progress(done, len(starts), "judging")
                 else:
                     on_progress(len(self.standing), wanted, "drawing and judging")
-            if not self._withhold(on_progress) or wanted is None or done == len(starts):
-                return
+            drawn = [c.name for c in self.standing if c.name not in known]
+            known.update(drawn)
+            if residual is None:
+                drawn = self._sample(drawn, seed)
+            missed = self._withhold(drawn, on_progress)
+            if residual is None:
+                level = self._guard.settings.level
+                residual = Residual(seed, clopper_pearson(missed, len(drawn), level=level))
+            if not missed or wanted is None or done == len(starts):
+                return residual
+
+    def _sample(self, names: Sequence[str], seed: int) -> list[str]:
+        count = min(len(names), self._pairs // len(self._guard.side))
+        rows = np.random.default_rng([seed, 7]).permutation(len(names))[:count]
+        return [names[row] for row in np.sort(rows)]
 
     def _batch(self, number: int, start: int, offers: Callable[[int], Sequence[Offer]]) -> None:
         path = self._journal / f"judged-{number:06d}.json"
@@ -245,36 +259,21 @@ class _Run:
         self._candidates += [_candidate(row) for row in json.loads(path.read_text())]
         self._embeddings.append(np.load(path.with_suffix(".npy"), allow_pickle=False))
 
-    def _withhold(self, on_progress: Progress) -> bool:
-        """Verifies some of what stands against every training image; True if one was withheld.
-
-        The first time a sample is drawn, of which the residual rate comes; what was drawn to fill gaps
-        after that is tested whole.
-        """
-        fresh = [c.name for c in self.standing if c.name not in self._known]
-        self._known.update(fresh)
-        drawn = fresh
-        if self._residual is None:
-            count = min(len(fresh), self._pairs // len(self._guard.side))
-            rows = np.random.default_rng([self._seed, 7]).permutation(len(fresh))[:count]
-            drawn = [fresh[row] for row in np.sort(rows)]
-        for number, name in enumerate(drawn, start=1):
+    def _withhold(self, names: Sequence[str], on_progress: Progress) -> int:
+        """Verifies images against every training image; deletes the copies and says how many."""
+        for number, name in enumerate(names, start=1):
             self._verify(name)
-            on_progress(number, len(drawn), "verifying against every training image")
-        self._tested.update(drawn)
+            on_progress(number, len(names), "verifying against every training image")
+        self._tested.update(names)
         limit = self._guard.limits.max_ssim
-        missed = {name for name in drawn if self._exhaustive[name] >= limit}
-        if self._residual is None:
-            level = self._guard.settings.level
-            rate = clopper_pearson(len(missed), len(drawn), level=level)
-            self._residual = Residual(self._seed, rate)
+        missed = {name for name in names if self._exhaustive[name] >= limit}
         for name in missed:
             (self._out / name).unlink(missing_ok=True)
         self._candidates = [
             dataclasses.replace(c, reason=Reason.EXHAUSTIVE, sha256="") if c.name in missed else c
             for c in self._candidates
         ]
-        return bool(missed)
+        return len(missed)
 
     def _verify(self, name: str) -> None:
         if name not in self._exhaustive:
@@ -283,22 +282,25 @@ class _Run:
             # Kept before anything is deleted: a run that goes on must not look for the file.
             write_bytes(self._journal / _EXHAUSTIVE, json.dumps(self._exhaustive).encode())
 
-    def certified(self, files: Mapping[str, str]) -> Release:
-        """Writes the certificate."""
-        assert self._residual is not None
+    def certified(self, residual: Residual, files: Mapping[str, str]) -> Release:
+        """Writes the certificate; `files` are hashes of other files of the folder."""
         certificate.certify(
             self._guard,
             self._candidates,
-            np.concatenate([self._no_rows, *self._embeddings]),
+            np.concatenate([self._guard.side.embeddings[:0], *self._embeddings]),
             folder=self._out,
             source=self._source,
-            residual=self._residual,
+            residual=residual,
             tested=self._tested,
             files=files,
         )
-        rejected = {r.value: sum(c.reason is r for c in self._candidates) for r in Reason}
-        wanted = self._source.wanted
-        return Release(len(self.standing), len(self._candidates), rejected, wanted, self._residual)
+        return Release(
+            len(self.standing),
+            len(self._candidates),
+            certificate.rejected(self._candidates),
+            self._source.wanted,
+            residual,
+        )
 
 
 def _judge(
@@ -319,8 +321,7 @@ def _judge(
         used += [] if place is None else [place]
         if rows[-1].reason is None:
             write_bytes(out / offer.name, offer.content)
-    width = guard.side.embeddings.shape[1]
-    return rows, judged.embeddings[used] if judged else np.zeros((0, width), np.float32)
+    return rows, judged.embeddings[used] if judged else guard.side.embeddings[:0]
 
 
 def _row(offer: Offer, judged: Judged | None, place: int | None) -> Candidate:

@@ -8,7 +8,7 @@ test images; statements are about patients (`scoring.equivalence`).
 import dataclasses
 import enum
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -21,10 +21,10 @@ from deepssim_jax.ops.batches import in_batches
 from deepssim_jax.ops.degradation import Task, degrade
 from deepssim_jax.ops.ssim import ssim
 from deepssim_jax.scoring.equivalence import Equivalence, by_patient, equivalence
+from deepssim_jax.scoring.match import Progress
 from deepssim_jax.training.restoration import RestorationSettings, restore, train_restorer
 from deepssim_jax.typing import Array
 
-Progress = Callable[[int, int, str], None]
 REFERENCE, UNTREATED = "real", "untreated"
 _BATCH = 16
 _TEST_SEED = 2**31 - 1  # of the test images' noise: the same for every network
@@ -162,12 +162,15 @@ def _drawn(images: np.ndarray, count: int) -> np.ndarray:
 
 
 def _degraded(test: np.ndarray, task: Task) -> np.ndarray:
+    """Each test image [m, s, s] by its own key, whatever others there are."""
     key = jax.random.key(_TEST_SEED)
-    blocks = [
-        np.asarray(degrade(jax.random.fold_in(key, start), test[start : start + 1], task=task))
-        for start in range(len(test))
-    ]
-    return np.concatenate(blocks)
+
+    @jax.jit
+    @jax.vmap
+    def one(row: Array, image: Array) -> Array:
+        return degrade(jax.random.fold_in(key, row), image[None], task=task)[0]
+
+    return np.asarray(in_batches(one, np.arange(len(test)), test, size=_BATCH))
 
 
 def _compared(
@@ -244,15 +247,3 @@ def read_arms(
 
 def _unit(images: ImageStore) -> np.ndarray:
     return images.take(np.arange(len(images))).astype(np.float32) / 65535
-
-
-def summary(result: UtilityResult) -> Sequence[tuple[str, str]]:
-    """A line a network kind and task, for the end of a command."""
-    rows = []
-    for one in result.results:
-        shown = ", ".join(
-            f"{figure.value.upper()} {one.of_patients(figure).mean():.{2 if figure is Figure.PSNR else 4}f}"
-            for figure in Figure
-        )
-        rows.append((f"{one.task.value.replace('_', '-')}, {one.arm}", shown))
-    return rows

@@ -33,6 +33,20 @@ def write(result: UtilityResult, out: Path) -> tuple[Path, ...]:
     return tuple(out / name for name in files)
 
 
+def summary(result: UtilityResult) -> list[tuple[str, str]]:
+    """A line a kind of network and task, for the end of a command."""
+    return [
+        (
+            f"{one.task.value.replace('_', '-')}, {one.arm}",
+            ", ".join(
+                f"{figure.value.upper()} {one.of_patients(figure).mean():.{digits}f}"
+                for figure, digits in _DIGITS.items()
+            ),
+        )
+        for one in result.results
+    ]
+
+
 def headline(result: UtilityResult) -> str:
     """One sentence: where equivalence was shown."""
     shown = [

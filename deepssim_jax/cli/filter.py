@@ -35,16 +35,12 @@ def main(argv: Sequence[str]) -> int:
 
     out = Path(_OUT.value)
     with progress() as on_progress:
-        release = _GUARD.release(
+        release = filter_folder(
+            _SYNTHETIC.value,
+            _GUARD.build(out, on_progress),
             out,
-            lambda guard, work, pairs, on_progress: filter_folder(
-                _SYNTHETIC.value,
-                guard,
-                out,
-                work=work,
-                residual_pairs=pairs,
-                on_progress=on_progress,
-            ),
-            on_progress,
+            work=_GUARD.work_folder(out),
+            residual_pairs=_GUARD.residual_pairs.value,
+            on_progress=on_progress,
         )
     return guard_flags.finish(release, out)

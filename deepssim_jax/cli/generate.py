@@ -69,21 +69,17 @@ def main(argv: Sequence[str]) -> int:
     generator = Generator.load(_WORKDIR.value)
     if _SAFEGUARD.value:
         with progress() as on_progress:
-            release = _GUARD.release(
+            release = generate_guarded(
+                generator,
+                _GUARD.build(out, on_progress),
                 out,
-                lambda guard, work, pairs, on_progress: generate_guarded(
-                    generator,
-                    guard,
-                    out,
-                    n=_N.value,
-                    work=work,
-                    budget=_BUDGET.value,
-                    seed=_SEED.value,
-                    settings=settings,
-                    residual_pairs=pairs,
-                    on_progress=on_progress,
-                ),
-                on_progress,
+                n=_N.value,
+                work=_GUARD.work_folder(out),
+                budget=_BUDGET.value,
+                seed=_SEED.value,
+                settings=settings,
+                residual_pairs=_GUARD.residual_pairs.value,
+                on_progress=on_progress,
             )
         return guard_flags.finish(release, out)
     with progress() as on_progress:

@@ -1,7 +1,6 @@
 """The flags of the safeguard, for the commands that let images out."""
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,10 +12,9 @@ from deepssim_jax.cli.exit_codes import ExitCode
 if TYPE_CHECKING:  # at run time they would load JAX before --help is answered
     from deepssim_jax.audit.guard import Guard
     from deepssim_jax.audit.safeguard import Release
+    from deepssim_jax.scoring.match import Progress
 
 flags.disclaim_key_flags()  # they belong to the command that has them defined
-
-Progress = Callable[[int, int, str], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,13 +71,12 @@ class GuardFlags:
             ),
         )
 
-    def release(
-        self,
-        out: Path,
-        make: "Callable[[Guard, Path, int, Progress], Release]",
-        on_progress: Progress,
-    ) -> "Release":
-        """Builds the guard and lets `make` (guard, work folder, residual pairs, progress) use it."""
+    def work_folder(self, out: Path) -> Path:
+        """Where a run keeps what is not to be given away."""
+        return Path(self.work.value) if self.work.value else out.with_name(f"{out.name}.work")
+
+    def build(self, out: Path, on_progress: "Progress") -> "Guard":
+        """The guard that these flags describe."""
         from deepssim_jax.audit.guard import Guard, GuardSettings
 
         settings = GuardSettings(
@@ -90,9 +87,8 @@ class GuardFlags:
             subject_regex=self.subject_regex.value,
             encoder=self.encoder.value,
         )
-        work = Path(self.work.value) if self.work.value else out.with_name(f"{out.name}.work")
-        guard = Guard.build(Path(self.real.value), work, settings=settings, on_progress=on_progress)
-        return make(guard, work, self.residual_pairs.value, on_progress)
+        work = self.work_folder(out)
+        return Guard.build(Path(self.real.value), work, settings=settings, on_progress=on_progress)
 
 
 def finish(release: "Release", out: Path) -> ExitCode:

@@ -87,6 +87,6 @@ def main(argv: Sequence[str]) -> int:
         result = utility.utility(arms, test, patients, settings=settings, on_progress=on_progress)
     written = utility_report.write(result, out)
     console.finish(
-        [("images learned from", result.images), *utility.summary(result)], written=written
+        [("images learned from", result.images), *utility_report.summary(result)], written=written
     )
     return ExitCode.DONE

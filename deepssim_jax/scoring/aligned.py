@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepssim_jax.ops import search_grid, topk
+from deepssim_jax.ops.batches import in_batches
 from deepssim_jax.ops.intensity import zscore
 from deepssim_jax.ops.search_grid import SearchGrid
 from deepssim_jax.ops.transform import FLIP_SIGNS
@@ -262,12 +263,7 @@ def nearest_aligned(
       Correlations, indices and grid transformations, best first.
     """
     low = [
-        np.concatenate(
-            [
-                np.asarray(search_grid.low_resolution(zscore(x[i : i + 256]), grid=grid))
-                for i in range(0, len(x), 256)
-            ]
-        )
-        for x in (synthetic, real)
+        in_batches(lambda x: search_grid.low_resolution(zscore(x), grid=grid), images, size=256)
+        for images in (synthetic, real)
     ]
     return AlignedIndex.build(low[1], grid=grid, components=components).search(low[0], k=k)

@@ -39,6 +39,12 @@ def _low(images: Array, *, grid: SearchGrid) -> Array:
     return search_grid.low_resolution(local, grid=grid)
 
 
+def check_size(size: int) -> None:
+    """Raises ValueError for a side in pixels at which images cannot be embedded and verified."""
+    if size < 64 or size % 32:
+        raise ValueError(f"size {size} must be a multiple of 32 and at least 64, e.g. 128")
+
+
 def features(
     images: Images, encoder: encoders.Encoder, *, grid: SearchGrid = SearchGrid()
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -63,7 +69,6 @@ def build_side(
     encoder: Callable[[], encoders.Encoder],
     encoder_id: str,
     grid: SearchGrid = SearchGrid(),
-    groups: bool = False,
     on_progress: Progress = lambda done, total, what: None,
     what: str = "reading",
 ) -> tuple[Side, store.ImageStore]:
@@ -77,12 +82,11 @@ def build_side(
       encoder_id: its hash, part of the features' names, so that features of another encoder are
         never taken for this one's.
       grid: the global search, for the size of the low-resolution versions.
-      groups: number the patients.
       on_progress: called with (images done, images in all, what).
       what: the name of this work for the progress line.
 
     Returns:
-      The side and the store behind it.
+      The side, its patients numbered where any is known, and the store behind it.
     """
     total, done, model = len(manifest.records), 0, None
     for number, chunk in enumerate(store.decode(manifest, directory, settings=settings)):
@@ -93,7 +97,8 @@ def build_side(
                 write_array(path, array)
         done = min(done + store.CHUNK, total)
         on_progress(done, total, what)
-    return open_side(directory, encoder_id=encoder_id, grid=grid, groups=groups)
+    known = any(record.subject_id is not None for record in manifest.records)
+    return open_side(directory, encoder_id=encoder_id, grid=grid, groups=known)
 
 
 def open_side(

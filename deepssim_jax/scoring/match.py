@@ -137,8 +137,7 @@ def match(
     Returns:
       Structured array of `PAIR`, sorted by query, then verified score (falling), then reference.
     """
-    if apart and (queries.groups is None or references.groups is None):
-        raise ValueError("apart=True needs the groups (patients) of both sides")
+    _check_groups(queries, references, apart)
     journal.mkdir(parents=True, exist_ok=True)
     index: AlignedIndex | None = None
     blocks = []
@@ -188,7 +187,9 @@ def verified(
       grid: transformations of the global search.
       apart: leave out references of the query's own group.
     """
-    keys = sorted(_candidates(part, references, index, proposals, apart))
+    _check_groups(part, references, apart)
+    proposed = candidates(part, references, index=index, proposals=proposals, apart=apart)
+    keys = sorted(proposed)
     out = np.zeros(len(keys), PAIR)
     if not keys:
         return out
@@ -205,14 +206,20 @@ def verified(
     return out[np.lexsort((out["reference"], -out["verified"], out["query"]))]
 
 
-def _candidates(
+def _check_groups(queries: Side, references: Side, apart: bool) -> None:
+    if apart and (queries.groups is None or references.groups is None):
+        raise ValueError("apart=True needs the groups (patients) of both sides")
+
+
+def candidates(
     part: Side,
     references: Side,
+    *,
     index: AlignedIndex | None,
     proposals: Proposals,
-    apart: bool,
+    apart: bool = False,
 ) -> set[tuple[int, int]]:
-    """(query, reference) of every candidate."""
+    """(query, reference) of every pair that `verified`, with these arguments, looks at."""
     near = _encoder_proposals(part, references, proposals.encoder, apart)
     pairs = {(int(q), int(near[q, i])) for q, i in np.argwhere(near >= 0)}
     if index is not None:

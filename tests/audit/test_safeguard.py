@@ -114,14 +114,18 @@ def pixels(folder: Path) -> np.ndarray:
     return np.stack([np.asarray(Image.open(p), float) / 255 for p in sorted(folder.glob("*.png"))])
 
 
-@pytest.fixture
-def generator(cohort: Path) -> Memorizer:
+def memorizer(cohort: Path) -> Memorizer:
     files = sorted((cohort / "training").glob("*.png"))
     records = tuple(
         TrainingRecord(p.name, p.name[:5], 1, hashlib.sha256(p.read_bytes()).hexdigest())
         for p in files
     )
     return Memorizer(pixels(cohort / "training"), pixels(cohort / "others"), records)
+
+
+@pytest.fixture
+def generator(cohort: Path) -> Memorizer:
+    return memorizer(cohort)
 
 
 def release(generator, guard: Guard, folder: Path, *, n: int = 8, budget: int = 40):
@@ -144,13 +148,7 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def released(cohort: Path, guard: Guard, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("released")
-    files = sorted((cohort / "training").glob("*.png"))
-    records = tuple(
-        TrainingRecord(p.name, p.name[:5], 1, hashlib.sha256(p.read_bytes()).hexdigest())
-        for p in files
-    )
-    model = Memorizer(pixels(cohort / "training"), pixels(cohort / "others"), records)
-    assert release(model, guard, folder).complete
+    assert release(memorizer(cohort), guard, folder).complete
     return folder
 
 

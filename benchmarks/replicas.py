@@ -32,7 +32,12 @@ from deepssim_jax.data.whole_volume import VolumeSettings
 from deepssim_jax.nn.encoder import load_encoder
 from deepssim_jax.nn.volume_embedding import embed_volumes
 from deepssim_jax.scoring.ratings import BalancedAccuracy, rate_measures
-from deepssim_jax.scoring.volume_match import MEASURES, MatchSettings, best_by_level, match_volumes
+from deepssim_jax.scoring.volume_match import (
+    MatchSettings,
+    best_by_level,
+    best_by_measure,
+    match_volumes,
+)
 from deepssim_jax.scoring.volume_search import VolumeSide
 from deepssim_jax.scoring.volume_sides import Modality, occupancies
 
@@ -117,11 +122,7 @@ def measure(modality: Modality, references: int, replicas: int) -> dict[str, obj
     lap("searching and measuring")
     best = best_by_level(pairs, _SYNTHETIC)
     truth = np.arange(_SYNTHETIC) < replicas
-    scores = {
-        (level.value, name): rows[name] * (1.0 if alike else -1.0)
-        for level, rows in best.items()
-        for name, alike in MEASURES[level].items()
-    }
+    scores = {(at.value, name): x for (at, name), x in best_by_measure(pairs, _SYNTHETIC).items()}
     rated = rate_measures(scores, truth, seed=SEED.value)
     return {
         "case": modality.value,

@@ -32,7 +32,7 @@ SAMPLES = (MAX_NULL, MAX_PLANTED, MAX_REPEATS)
 # What stands in for a null that is too small to show its tail. Voxels: of nine raw scans of three
 # people, at 3.5 mm, two people's agree by at most 0.91, see benchmarks/README.md.
 _DEFAULT_PERSON = {Level.VOXEL: 0.92, Level.FEATURE: 0.95, Level.SEGMENTATION: 0.75}
-_NULL_TAIL, _STEP, _LIMIT = 3.5, 0.5, 1 - 1e-6
+_STEP, _LIMIT = 0.5, 1 - 1e-6
 _SAME_FILE = float(np.arctanh(0.9999))
 _ABOVE = 1e-4  # of Fisher's z: what equals the highest of a null is none of the replicas
 
@@ -147,9 +147,7 @@ def _choose(
     usual = float(np.median(z_copies)) if len(z_copies) else np.inf
     genuine = z[0][z[0] < usual]
     if calibrated and len(genuine):
-        middle = float(np.median(genuine))
-        spread = 1.4826 * float(np.median(np.abs(genuine - middle)))
-        person = max(middle + _NULL_TAIL * spread, float(genuine.max()))
+        person = decide.upper_tail(genuine)
         words = f"{len(null)} best matches between different patients"
     else:
         person = max([float(np.arctanh(_DEFAULT_PERSON[at])), *genuine])

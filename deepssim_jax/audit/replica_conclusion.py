@@ -19,7 +19,7 @@ from deepssim_jax.audit.result import Exclusion
 from deepssim_jax.data.manifest import Role
 from deepssim_jax.data.store import ImageStore
 from deepssim_jax.scoring import decide, ratings
-from deepssim_jax.scoring.volume_match import DECIDING, MEASURES, best_by_level
+from deepssim_jax.scoring.volume_match import DECIDING, MEASURES, best_by_level, best_by_measure
 from deepssim_jax.scoring.volume_search import Level, VolumeSide
 
 
@@ -113,7 +113,7 @@ def conclude(
         thresholds=thresholds,
         label_names=names,
         overlap_by_label=overlap,
-        ratings=None if votes is None else _rated(votes, best, synthetic, settings),
+        ratings=None if votes is None else _rated(votes, pairs, synthetic, settings),
         repeats=tuple(repeats),
         exclusions=tuple(
             Exclusion(role.value, item.image_id, item.reason)
@@ -172,7 +172,7 @@ def together(
 
 def _rated(
     votes: ratings.Ratings,
-    best: Mapping[Level, np.ndarray],
+    pairs: np.ndarray,
     synthetic: ImageStore,
     settings: ReplicaSettings,
 ) -> RatingSummary:
@@ -184,12 +184,8 @@ def _rated(
             f"ones, the first of them {unknown[0]!r}; ids are the files' paths inside the folder"
         )
     rows = np.array([place[name] for name in votes.synthetic_ids])
-    scores = {}
-    for level, found in best.items():
-        for measure, more_is_alike in MEASURES[level].items():
-            values = found[measure][rows].astype(np.float64)
-            if np.isfinite(values).all():
-                scores[level.value, measure] = values if more_is_alike else -values
+    found = best_by_measure(pairs, len(synthetic))
+    scores = {(level.value, name): values[rows] for (level, name), values in found.items()}
     labels = votes.majority
     same = (votes.votes == votes.votes[:, :1]).all(1)
     return RatingSummary(

@@ -202,6 +202,17 @@ class Calibration:
     calibrated: bool  # False: the package's defaults
 
 
+def upper_tail(z: np.ndarray) -> float:
+    """How far a null of Fisher's z [n] reaches: 3.5 deviations above its median, or its largest value.
+
+    Measured in the upper quarter, as a normal distribution has it, it is not misled by a second, lower
+    mode: another contrast, say.
+    """
+    quarter, high = np.quantile(z, [0.75, 0.95])
+    tail = quarter + (_NULL_TAIL - _Z75) / (_Z95 - _Z75) * (high - quarter)
+    return max(float(tail), float(z.max()))
+
+
 def calibrate(null: np.ndarray, exact: np.ndarray, near: np.ndarray) -> Calibration:
     """Chooses thresholds from the real side.
 
@@ -234,11 +245,7 @@ def calibrate(null: np.ndarray, exact: np.ndarray, near: np.ndarray) -> Calibrat
     # than a few sit there, it is the null itself that reaches so far.
     genuine = z_null[z_null < np.quantile(z_exact, 0.02)]
     genuine = genuine if len(genuine) > 0.9 * len(z_null) else z_null
-    # Of a normal distribution this is the median plus so many deviations. Measured in the upper
-    # quarter, it is not misled by a second, lower mode: another contrast, say.
-    quarter, high = np.quantile(genuine, [0.75, 0.95])
-    tail = quarter + (_NULL_TAIL - _Z75) / (_Z95 - _Z75) * (high - quarter)
-    null_high = max(float(tail), float(genuine.max()))
+    null_high = upper_tail(genuine)
     # As low as the null allows: at near copies where they stand apart, else at exact ones.
     lows = [float(np.quantile(z, 0.02)) for z in (z_near, z_exact)]
     copies_low = next((low for low in lows if low > null_high), lows[1])

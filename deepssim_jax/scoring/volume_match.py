@@ -154,6 +154,23 @@ def best_by_level(pairs: np.ndarray, count: int) -> dict[Level, np.ndarray]:
     return out
 
 
+def best_by_measure(pairs: np.ndarray, count: int) -> dict[tuple[Level, str], np.ndarray]:
+    """How alike each of `count` queries is to the real volume that is closest by each measure.
+
+    float64 [count] by level and measure, larger is more alike (distances are negated). A measure that
+    is missing for every pair of a query is left out.
+    """
+    out = {}
+    for level, measures in MEASURES.items():
+        for name, more_is_alike in measures.items():
+            values = pairs[name].astype(np.float64) * (1 if more_is_alike else -1)
+            best = np.full(count, -np.inf)
+            np.maximum.at(best, pairs["query"], np.where(np.isnan(values), -np.inf, values))
+            if np.isfinite(best).all():
+                out[level, name] = best
+    return out
+
+
 def _candidates(
     queries: VolumeSide,
     references: VolumeSide,

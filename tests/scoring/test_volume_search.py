@@ -8,7 +8,14 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from deepssim_jax.ops.head_labels import vessel_labels
-from deepssim_jax.scoring.volume_match import Alignment, MatchSettings, best_by_level, match_volumes
+from deepssim_jax.scoring.volume_match import (
+    Alignment,
+    MatchSettings,
+    best_by_level,
+    best_by_measure,
+    match_volumes,
+    pair_dtype,
+)
 from deepssim_jax.scoring.volume_search import Level, VolumeSide, search, search_posed
 from deepssim_jax.scoring.volume_sides import occupancies
 
@@ -111,3 +118,15 @@ def test_every_level_measures_the_pair_and_a_journal_resumes(tmp_path: Path) -> 
         whole(queries), whole(references), settings=still, journal=tmp_path / "still"
     )
     assert best_by_level(unmoved, 2)[Level.VOXEL]["ncc"][0] < 0.9
+
+
+def test_every_measure_has_its_own_closest_volume() -> None:
+    """By correlation the first reference is closer, by mean error the second one."""
+    pairs = np.zeros(3, pair_dtype(()))
+    pairs["query"], pairs["reference"] = [0, 0, 1], [4, 7, 4]
+    pairs["body_ncc"], pairs["mae"] = [0.9, 0.8, 0.5], [0.3, 0.1, 0.7]
+    pairs["cosine"] = [0.2, np.nan, np.nan]
+    found = best_by_measure(pairs, 2)
+    np.testing.assert_allclose(found[Level.VOXEL, "body_ncc"], [0.9, 0.5], atol=1e-6)
+    np.testing.assert_allclose(found[Level.VOXEL, "mae"], [-0.1, -0.7], atol=1e-6)
+    assert (Level.FEATURE, "cosine") not in found

@@ -2,9 +2,19 @@
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from deepssim_jax.ops import search_grid
 from deepssim_jax.ops.search_grid import SearchGrid
+
+
+def _places(grid: SearchGrid, first: int, frame: int) -> torch.Tensor:
+    """[poses, f, f, 2]: where every pose reads an image, x and y on [-1, 1]."""
+    axis = torch.arange(first, first + frame) - (grid.size - 1) / 2
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    angle, scale = torch.tensor(grid.poses).T[..., None, None]
+    c, s = scale * angle.cos(), scale * angle.sin()
+    return torch.stack([s * y + c * x, c * y - s * x], -1) / ((grid.size - 1) / 2)
 
 
 def best_correlations(queries: np.ndarray, references: np.ndarray, grid: SearchGrid) -> np.ndarray:
@@ -15,15 +25,16 @@ def best_correlations(queries: np.ndarray, references: np.ndarray, grid: SearchG
       references: [m, s, s] likewise.
       grid: the transformations.
     """
-    operator = torch.from_numpy(search_grid.pose_operator(grid))
     mask = torch.from_numpy(search_grid.disc(grid))
     inside = torch.tensor(references)[:, mask]
     inside = inside - inside.mean(1, keepdim=True)
     inside = inside / inside.norm(dim=1, keepdim=True)
-    reach, frame = grid.shift_pixels, int(round(np.sqrt(operator.shape[1] / len(grid.poses))))
+    reach = grid.shift_pixels
     # The disc in the frame of the turned images; products with all shifts are then correlations.
     rows, columns = torch.nonzero(mask, as_tuple=True)
-    rows, columns = rows - rows.min() + reach, columns - columns.min() + reach
+    first, frame = int(rows.min()) - reach, int(rows.max() - rows.min()) + 1 + 2 * reach
+    rows, columns = rows - first, columns - first
+    places = _places(grid, first, frame)
     placed = torch.zeros(len(references), frame, frame)
     placed[:, rows, columns] = inside
     window = torch.zeros(frame, frame)
@@ -37,7 +48,12 @@ def best_correlations(queries: np.ndarray, references: np.ndarray, grid: SearchG
     out = np.zeros((len(queries), len(references)), np.float32)
     for q, query in enumerate(queries):
         flips = np.stack([query, query[:, ::-1], query[::-1], query[::-1, ::-1]])
-        versions = (torch.from_numpy(flips).reshape(4, -1) @ operator).reshape(-1, frame, frame)
+        versions = functional.grid_sample(
+            torch.from_numpy(flips).repeat_interleave(len(places), 0)[:, None],
+            places.repeat(4, 1, 1, 1),
+            padding_mode="border",
+            align_corners=True,
+        )[:, 0]
         spectrum = torch.fft.rfft2(versions)
         size = (frame, frame)
         total = torch.fft.irfft2(spectrum * window_spectrum, s=size)

@@ -86,7 +86,8 @@ class Judged:
     """n judgements: NumPy arrays [n], and embeddings [n, d] of the images as they are.
 
     `cosine` is the largest with a training image over the four mirrorings, `verified` the largest
-    verified score; it is NaN where the cosine had decided. `reason` is None for an image that may
+    verified score; it is NaN where the cosine had decided, and of a refused image the largest of the
+    first proposals if these had decided. `reason` is None for an image that may
     leave.
     """
 
@@ -181,6 +182,7 @@ class Guard:
                 self.side,
                 index=self.index,
                 proposals=Retrieval.BOTH.proposals,
+                enough=self.limits.max_ssim,
             )
             score[open_rows] = best_matches(pairs, len(open_rows))["verified"]
         reason = tuple(

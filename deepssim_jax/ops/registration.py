@@ -19,7 +19,7 @@ from deepssim_jax.ops import refine, resample, search_grid
 from deepssim_jax.ops.batches import in_batches
 from deepssim_jax.ops.intensity import local_zscore, zscore
 from deepssim_jax.ops.local_likelihood import local_likelihood
-from deepssim_jax.ops.search_grid import SearchGrid, device_operator
+from deepssim_jax.ops.search_grid import SearchGrid
 from deepssim_jax.ops.search_rigid import RigidGrid, coarse_rigid
 from deepssim_jax.ops.transform import MotionModel, Transform, ellipsoid
 from deepssim_jax.typing import Array, Images, Scores, Volumes
@@ -51,7 +51,6 @@ class Registration:
 def locate(
     moving: Array,
     fixed: Array,
-    operator: Array,
     *,
     grid: SearchGrid,
     model: MotionModel = MotionModel.SIMILARITY,
@@ -65,7 +64,7 @@ def locate(
     """
     size = fixed.shape[-1]
     a, b = (local_zscore(zscore(x), sigma=size / _NEIGHBOURHOOD) for x in (moving, fixed))
-    index = search_grid.candidates(a, b, operator, grid=grid)[0]
+    index = search_grid.candidates(a, b, grid=grid)[0]
     starts = jax.vmap(lambda i: search_grid.grid_transform(i, grid=grid, size=size))(index)
     starts = _most_likely(a, b, starts, keep=_KEPT, side=max(size // 4, 32), tiles=4)
     several = (jnp.repeat(x, _KEPT, axis=0) for x in (a, b))
@@ -92,19 +91,14 @@ def _most_likely(
     moving: Array, fixed: Array, starts: Transform, *, keep: int, side: int, tiles: int
 ) -> Transform:
     """Of [n, c] transformations the `keep` likeliest of each pair, [n, keep], at a smaller size."""
-    size, shape = fixed.shape[1:], (side, side)
-    small = [resample.resize(x, shape) for x in (moving, fixed)]
+    size, shape, count = fixed.shape[1:], (side, side), starts.flip.shape[1]
     disc = jnp.asarray(ellipsoid(shape, radius=0.9))[None]
-
-    def likelihood(pair: tuple[Array, Array, Transform]) -> Scores:
-        a, b, transforms = pair
-        count = len(transforms.flip)
-        positions = transforms.positions(shape, size=size)
-        moved = resample.sample_at(jnp.broadcast_to(a, (count, *shape)), positions)
-        mask = resample.inside(positions, shape) & disc
-        return local_likelihood(moved, jnp.broadcast_to(b, (count, *shape)), mask, tiles=tiles)
-
-    place = jax.lax.top_k(jax.lax.map(likelihood, (*small, starts)), keep)[1]
+    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), starts)
+    a, b = (jnp.repeat(resample.resize(x, shape), count, axis=0) for x in (moving, fixed))
+    positions = flat.positions(shape, size=size)
+    mask = resample.inside(positions, shape) & disc
+    likely = local_likelihood(resample.sample_at(a, positions), b, mask, tiles=tiles)
+    place = jax.lax.top_k(likely.reshape(-1, count), keep)[1]
     return jax.tree.map(lambda x: jax.vmap(lambda row, p: row[p])(x, place), starts)
 
 
@@ -211,9 +205,8 @@ def register(
         unscaled = {"min_scale": 1.0, "max_scale": 1.0, "scales": 1}
         usual = SearchGrid(**unscaled) if model is MotionModel.RIGID else SearchGrid()
         image_grid = grid if isinstance(grid, SearchGrid) else usual
-        operator = device_operator(image_grid)
 
         def run(a: Array, b: Array) -> Registration:
-            return _locate(a, b, operator, grid=image_grid, model=model)
+            return _locate(a, b, grid=image_grid, model=model)
 
     return in_batches(run, moving, fixed, size=batch_size)

@@ -86,40 +86,25 @@ def disc(grid: SearchGrid) -> np.ndarray:
 
 
 @functools.cache
-def pose_operator(grid: SearchGrid) -> np.ndarray:
-    """Float32 [size * size, poses * f * f]: bilinear sampling of every pose as one matrix.
+def _sampling(grid: SearchGrid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where the frame of every pose is read, each [poses * f * f].
 
-    Multiplying flattened images by it turns and zooms each of them in all poses; the frame of
-    side f is the disc's bounding box grown by the largest shift, so that a shift is a slice.
-    Rotating by a matrix product costs more arithmetic than gathering, and is faster on every
-    platform that has fast products.
+    First pixel of four (int32, flat) and the fractions along y and x (float32), clamped at the edge.
     """
     size, reach = grid.size, _box(grid)[1]
     axis = np.arange(reach[0], reach[1]) - (size - 1) / 2
     y, x = np.meshgrid(axis, axis, indexing="ij")
-    operator = np.zeros((size * size, len(grid.poses), y.size), np.float32)
-    for pose, (angle, scale) in enumerate(grid.poses):
-        c, s = scale * np.cos(angle), scale * np.sin(angle)
-        rows = np.clip(c * y - s * x + (size - 1) / 2, 0, size - 1).ravel()
-        cols = np.clip(s * y + c * x + (size - 1) / 2, 0, size - 1).ravel()
-        r0 = np.minimum(rows.astype(int), size - 2)
-        c0 = np.minimum(cols.astype(int), size - 2)
-        fr, fc = rows - r0, cols - c0
-        out = np.arange(y.size)
-        for dr, dc, weight in (
-            (0, 0, (1 - fr) * (1 - fc)),
-            (0, 1, (1 - fr) * fc),
-            (1, 0, fr * (1 - fc)),
-            (1, 1, fr * fc),
-        ):
-            operator[(r0 + dr) * size + c0 + dc, pose, out] = weight
-    return operator.reshape(size * size, -1)
-
-
-@functools.lru_cache(maxsize=2)
-def device_operator(grid: SearchGrid) -> jax.Array:
-    """`pose_operator` on the device, kept: it is larger than most batches of images."""
-    return jnp.asarray(pose_operator(grid))
+    c, s = grid.poses[:, 1] * [np.cos(grid.poses[:, 0]), np.sin(grid.poses[:, 0])]
+    c, s = c[:, None, None], s[:, None, None]
+    rows, columns = (
+        np.clip(place + (size - 1) / 2, 0, size - 1).ravel()
+        for place in (c * y - s * x, s * y + c * x)
+    )
+    first = [np.minimum(place.astype(np.int32), size - 2) for place in (rows, columns)]
+    fractions = [
+        (place - low).astype(np.float32) for place, low in zip((rows, columns), first, strict=True)
+    ]
+    return first[0] * size + first[1], fractions[0], fractions[1]
 
 
 def _box(grid: SearchGrid) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -140,28 +125,46 @@ def window_indices(grid: SearchGrid) -> np.ndarray:
     return (y * frame + x).astype(np.int32)
 
 
-def flipped(images: Images) -> jax.Array:
-    """[n, s, s] -> [n, 4, s, s]: the four mirrorings, in the order of `FLIP_NAMES`."""
-    images = jnp.asarray(images)
-    return jnp.stack(
-        [images, images[:, :, ::-1], images[:, ::-1, :], images[:, ::-1, ::-1]], axis=1
+@functools.cache
+def mirrored_disc(grid: SearchGrid) -> np.ndarray:
+    """Int32 [4, p]: which of the disc's pixels each mirroring puts at a pixel's place."""
+    inside = disc(grid)
+    number = np.full(inside.shape, -1, np.int32)
+    number[inside] = np.arange(inside.sum())
+    return np.stack([number[::y, ::x][inside] for y, x in FLIP_SIGNS.astype(int)])
+
+
+@functools.cache
+def mirrored_order(grid: SearchGrid) -> np.ndarray:
+    """Int32 [4, poses * shifts]: flat grid indices in the order of unmirrored poses and shifts.
+
+    A mirrored image that is turned by an angle is the image turned by the opposite angle, mirrored,
+    and shifts turn with it. So entry [f, i] is the transformation that mirrors by f and then shows
+    what transformation i, without mirroring, shows mirrored.
+    """
+    side = 2 * grid.shift_pixels + 1
+    index = np.arange(grid.transformations, dtype=np.int32)
+    index = index.reshape(4, grid.rotations, grid.scales, side, side)
+    return np.stack(
+        [part[:: y * x, :, ::y, ::x].ravel() for part, (y, x) in zip(index, FLIP_SIGNS.astype(int))]
     )
 
 
-def posed(low: Images, operator: Array, *, grid: SearchGrid) -> jax.Array:
-    """Every mirroring and pose of low-resolution images.
+def posed(low: Images, *, grid: SearchGrid) -> jax.Array:
+    """Every pose of low-resolution images [n, size, size], bilinear: [n, poses, f * f].
 
-    Args:
-      low: [n, size, size].
-      operator: `pose_operator(grid)`; an argument so that it is no constant of each program.
-      grid: the search grid.
-
-    Returns:
-      [n, 4 * poses, f * f], not normalised.
+    The frame of side f is the disc's bounding box grown by the largest shift, so that a shift is a
+    slice. What is read is known beforehand, which makes reading it cheap.
     """
-    n = low.shape[0]
-    images = flipped(low).reshape(n * 4, grid.size * grid.size)
-    return (images @ operator).reshape(n, 4 * len(grid.poses), -1)
+    first, *fractions = _sampling(grid)
+    down, right = (part[None] for part in fractions)
+    flat = jnp.asarray(low).reshape(len(low), -1)
+
+    def read(offset: int) -> Array:
+        return jnp.take(flat, first + offset, axis=1, mode="clip")
+
+    upper, lower = ((1 - right) * read(row) + right * read(row + 1) for row in (0, grid.size))
+    return jnp.asarray((1 - down) * upper + down * lower).reshape(len(low), len(grid.poses), -1)
 
 
 def grid_transform(index: Array, *, grid: SearchGrid, size: int) -> Transform:
@@ -178,60 +181,42 @@ def grid_transform(index: Array, *, grid: SearchGrid, size: int) -> Transform:
 
 
 @functools.partial(jax.jit, static_argnames="grid")
-def candidates(
-    moving: Images, fixed: Images, operator: Array, *, grid: SearchGrid
-) -> tuple[Array, Array]:
+def candidates(moving: Images, fixed: Images, *, grid: SearchGrid) -> tuple[Array, Array]:
     """For each pair and every mirroring and scale the best rotation and shift, by correlation.
 
     Args:
       moving: [n, s, s].
       fixed: [n, s, s].
-      operator: `pose_operator(grid)`.
       grid: the search grid.
 
     Returns:
       Flat grid indices int32 [n, 4 * scales] and their correlations inside the disc.
     """
-    reach = grid.shift_pixels
-    (low, high), (first, last) = _box(grid)
-    frame, angles, scales, moves = last - first, grid.rotations, grid.scales, 2 * reach + 1
+    reach, (low, high) = grid.shift_pixels, _box(grid)[0]
     mask = disc(grid)[low:high, low:high].astype(np.float32)
     everywhere = jnp.asarray(_shifted(mask, reach).T)  # [f * f, moves * moves]
+    # Every scale to the front, and the rest in one axis.
+    split = (4, grid.rotations, grid.scales, len(grid.shifts))
+    order = np.moveaxis(mirrored_order(grid).reshape(split), 2, 1).reshape(4 * grid.scales, -1)
 
     def one(pair: tuple[Array, Array]) -> tuple[Array, Array]:
         versions, reference = pair  # [poses, f * f], [d, d]
-        # Mirroring the fixed image instead of the moving one leaves a quarter of the versions:
-        # (F moving) turned by a is moving turned by a or -a, mirrored, and shifts turn with it.
-        mirrored = jnp.stack(
-            [reference, reference[:, ::-1], reference[::-1], reference[::-1, ::-1]]
-        )
+        # Mirroring the fixed image instead of the moving one leaves a quarter of the versions.
+        mirrored = jnp.stack([reference[::y, ::x] for y, x in FLIP_SIGNS.astype(int)])
         products = jnp.einsum("pq,fmq->fpm", versions, _shifted(mirrored, reach))
         mean = versions @ everywhere / mask.sum()
         energy = (versions**2) @ everywhere - mask.sum() * mean**2
         # The reference has no mean, so that of a version drops out of the product.
         scores = products / jnp.sqrt(jnp.maximum(energy, 1e-12))[None]
-        scores = scores.reshape(4, angles, scales, moves, moves)
-        scores = jnp.stack(
-            [
-                scores[0],
-                scores[1, ::-1, :, :, ::-1],
-                scores[2, ::-1, :, ::-1, :],
-                scores[3, :, :, ::-1, ::-1],
-            ]
-        )
-        index = np.arange(scores.size, dtype=np.int32).reshape(scores.shape)
-        # Scale to the front, and the rest in one axis.
-        scores = jnp.moveaxis(scores, 2, 1).reshape(4 * scales, -1)
-        index = jnp.asarray(np.moveaxis(index, 2, 1).reshape(4 * scales, -1))
+        scores = jnp.moveaxis(scores.reshape(split), 2, 1).reshape(4 * grid.scales, -1)
         best = jnp.argmax(scores, axis=1)[:, None]
-        found = [jnp.take_along_axis(x, best, axis=1)[:, 0] for x in (index, scores)]
+        found = [jnp.take_along_axis(x, best, axis=1)[:, 0] for x in (jnp.asarray(order), scores)]
         return found[0], found[1]
 
     n = moving.shape[0]
     inside = disc_vectors(low_resolution(fixed, grid=grid), grid=grid)
     reference = jnp.zeros((n, *mask.shape)).at[:, *np.nonzero(mask)].set(inside)
-    flat = low_resolution(moving, grid=grid).reshape(n, -1)
-    versions = (flat @ operator).reshape(n, len(grid.poses), frame * frame)
+    versions = posed(low_resolution(moving, grid=grid), grid=grid)
     return jax.lax.map(one, (versions, reference))
 
 

@@ -50,7 +50,6 @@ class AlignedIndex:
     """References ready to be searched; build with `build`."""
 
     grid: SearchGrid
-    operator: jax.Array  # [s * s, poses * f * f]
     basis: jax.Array  # [p, c] orthonormal columns
     features: np.ndarray  # [n, c] the projected references
     tiles: tuple[jax.Array, ...]  # each [c, tile]
@@ -85,7 +84,7 @@ class AlignedIndex:
         ):
             raise ValueError(
                 f"references must be [n, {grid.size}, {grid.size}] with n >= 1, got "
-                f"{references.shape}; make them with search_grid.shrink"
+                f"{references.shape}; make them with search_grid.low_resolution"
             )
         vectors = np.asarray(search_grid.disc_vectors(jnp.asarray(references), grid=grid))
         # The scatter matrix is at most p x p whatever n is; float64 makes its basis repeatable.
@@ -107,7 +106,6 @@ class AlignedIndex:
             labels.append(jnp.asarray(np.pad(label, (0, missing), constant_values=-1)))
         return cls(
             grid=grid,
-            operator=search_grid.device_operator(grid),
             basis=jnp.asarray(basis),
             features=features,
             tiles=tuple(tiles),
@@ -143,7 +141,7 @@ class AlignedIndex:
         return AlignedMatches(*columns)
 
     def _block(self, queries: np.ndarray, labels: np.ndarray, *, k: int) -> tuple[np.ndarray, ...]:
-        features = _features(queries, self.operator, self.basis, grid=self.grid)
+        features = _features(queries, self.basis, grid=self.grid)
         best: tuple[Array, ...] | None = None
         chunk, half = _chunk(self.grid), jax.default_backend() != "cpu"
         for number, (tile, groups) in enumerate(zip(self.tiles, self.groups)):
@@ -155,7 +153,7 @@ class AlignedIndex:
         assert best is not None
         scores, indices = (np.asarray(part) for part in best)
         transforms = _best_transforms(features, self.features[indices])
-        return scores, indices, np.asarray(transforms)
+        return scores, indices, search_grid.mirrored_order(self.grid).ravel()[transforms]
 
 
 def _chunk(grid: SearchGrid) -> int:
@@ -175,21 +173,25 @@ def _blocks(*columns: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
 
 
 @functools.partial(jax.jit, static_argnames="grid")
-def _features(low: Array, operator: Array, basis: Array, *, grid: SearchGrid) -> Array:
-    """[b, s, s] -> [b, t, c]: every version of every query, normalised and projected."""
-    window = jnp.asarray(search_grid.window_indices(grid))
-    versions = search_grid.posed(low, operator, grid=grid)
+def _features(low: Array, basis: Array, *, grid: SearchGrid) -> Array:
+    """[b, s, s] -> [b, t, c]: every version of every query, normalised and projected.
+
+    In the order of `search_grid.mirrored_order`: the basis is mirrored, and not the images, so that a
+    quarter of the versions has to be made.
+    """
+    window = search_grid.window_indices(grid)
+    mirrored = [basis[pixels] for pixels in search_grid.mirrored_disc(grid)]
 
     def project(image: Array) -> Array:
-        pixels = image[:, window].reshape(-1, window.shape[1])  # [4 poses * shifts, p]
+        pixels = jnp.take(image, window, axis=1, mode="clip").reshape(-1, window.shape[1])
         mean = pixels.mean(1, keepdims=True)
         norm = jnp.sqrt(
             jnp.maximum((pixels**2).mean(1, keepdims=True) - mean**2, 1e-12) * pixels.shape[1]
         )
         # The basis spans vectors of zero mean, so the query's mean drops out by itself.
-        return (pixels @ basis) / norm
+        return jnp.concatenate([pixels @ columns / norm for columns in mirrored])
 
-    return jax.lax.map(project, versions)
+    return jax.lax.map(project, search_grid.posed(low, grid=grid))
 
 
 @functools.partial(jax.jit, static_argnames=("k", "chunk", "half"))

@@ -8,7 +8,7 @@ blocks of queries are journalled, so a killed run goes on where it was.
 
 import dataclasses
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -176,6 +176,7 @@ def verified(
     proposals: Proposals,
     grid: SearchGrid = SearchGrid(),
     apart: bool = False,
+    enough: float | None = None,
 ) -> np.ndarray:
     """`match` for few queries, without a journal.
 
@@ -186,10 +187,23 @@ def verified(
       proposals: candidates of each way of searching.
       grid: transformations of the global search.
       apart: leave out references of the query's own group.
+      enough: where the first proposal of a way reaches this score, the query's others are left out.
     """
     _check_groups(part, references, apart)
     proposed = candidates(part, references, index=index, proposals=proposals, apart=apart)
-    keys = sorted(proposed)
+    firsts = {key for key, place in proposed.items() if enough is None or not place}
+    out = _verified(sorted(firsts), part, references, grid=grid)
+    if enough is not None:
+        decided = set(out["query"][out["verified"] >= enough].tolist())
+        rest = [key for key in proposed.keys() - firsts if key[0] not in decided]
+        out = np.concatenate([out, _verified(sorted(rest), part, references, grid=grid)])
+    return out[np.lexsort((out["reference"], -out["verified"], out["query"]))]
+
+
+def _verified(
+    keys: Sequence[tuple[int, int]], part: Side, references: Side, *, grid: SearchGrid
+) -> np.ndarray:
+    """Rows of `PAIR`, one for each (query, reference)."""
     out = np.zeros(len(keys), PAIR)
     if not keys:
         return out
@@ -203,7 +217,7 @@ def verified(
     out["shift_y"], out["shift_x"] = found.shift[:, 0], found.shift[:, 1]
     cosine = (part.embeddings[out["query"]] * references.embeddings[out["reference"]]).sum(1)
     out["embedding"] = np.clip(cosine, -1.0, 1.0)
-    return out[np.lexsort((out["reference"], -out["verified"], out["query"]))]
+    return out
 
 
 def _check_groups(queries: Side, references: Side, apart: bool) -> None:
@@ -218,13 +232,21 @@ def candidates(
     index: AlignedIndex | None,
     proposals: Proposals,
     apart: bool = False,
-) -> set[tuple[int, int]]:
-    """(query, reference) of every pair that `verified`, with these arguments, looks at."""
+) -> dict[tuple[int, int], int]:
+    """(query, reference) of every pair that `verified`, with these arguments, looks at.
+
+    The value is its place among the proposals of a way of searching, 0 for the first of one.
+    """
     near = _encoder_proposals(part, references, proposals.encoder, apart)
-    pairs = {(int(q), int(near[q, i])) for q, i in np.argwhere(near >= 0)}
+    ways = [(near, near >= 0)]
     if index is not None:
         found = index.search(part.low, k=proposals.aligned, groups=part.groups if apart else None)
-        pairs |= {(int(q), int(found.indices[q, i])) for q, i in np.argwhere(found.scores > -2.0)}
+        ways.append((found.indices, found.scores > -2.0))
+    pairs: dict[tuple[int, int], int] = {}
+    for rows, present in ways:
+        for query, place in np.argwhere(present).tolist():
+            key = (query, int(rows[query, place]))
+            pairs[key] = min(place, pairs.get(key, place))
     return pairs
 
 

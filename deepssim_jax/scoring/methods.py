@@ -58,9 +58,8 @@ def _fsim(real: Images, synthetic: Images) -> Array:
 def _aligned(real: np.ndarray, synthetic: np.ndarray) -> np.ndarray:
     """Best correlation over the grid of the aligned search, at low resolution."""
     grid = SearchGrid()
-    operator = search_grid.device_operator(grid)
     best = functools.partial(search_grid.candidates, grid=grid)
-    return _batched(lambda a, b: best(zscore(b), zscore(a), operator)[1].max(1))(real, synthetic)
+    return _batched(lambda a, b: best(zscore(b), zscore(a))[1].max(1))(real, synthetic)
 
 
 def _cascade(real: np.ndarray, synthetic: np.ndarray) -> np.ndarray:

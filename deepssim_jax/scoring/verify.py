@@ -15,11 +15,12 @@ import numpy as np
 from deepssim_jax.ops import agreement, registration, resample
 from deepssim_jax.ops.batches import in_batches
 from deepssim_jax.ops.intensity import zscore
-from deepssim_jax.ops.search_grid import SearchGrid, device_operator
+from deepssim_jax.ops.search_grid import SearchGrid
 from deepssim_jax.ops.transform import FLIP_NAMES, Transform, ellipsoid
 from deepssim_jax.typing import Array, Images
 
-_BATCH = 32
+# Pairs at a time. A CPU wants what fits its caches, and little padding of the last batch.
+_CPU_BATCH, _ACCELERATOR_BATCH = 16, 256
 # A region seen by both that is smaller than this share of the frame proves nothing.
 _MIN_OVERLAP = 0.25
 # Agreement is judged inside a disc: the corners of a zoomed or turned copy hold whatever its
@@ -51,13 +52,17 @@ class VerifiedPairs:
         return FLIP_NAMES[int(self.flip[row])]
 
 
+def _batch() -> int:
+    return _CPU_BATCH if jax.default_backend() == "cpu" else _ACCELERATOR_BATCH
+
+
 @functools.partial(jax.jit, static_argnames=("grid",))
 def _verify(
-    moving: Array, fixed: Array, operator: Array, *, grid: SearchGrid
+    moving: Array, fixed: Array, *, grid: SearchGrid
 ) -> tuple[agreement.Agreement, Transform, Array, Array]:
     size = fixed.shape[-1]
     moving, fixed = zscore(moving), zscore(fixed)
-    found = registration.locate(moving, fixed, operator, grid=grid)
+    found = registration.locate(moving, fixed, grid=grid)
     inside = found.inside & jnp.asarray(ellipsoid((size, size), radius=_DISC))[None]
     positions = found.transform.positions((size, size))
     core = inside & resample.inside(positions, (size, size), margin=_RIM * size)
@@ -93,18 +98,22 @@ def verify_pairs(
             f"moving and fixed must be square and alike, [n, s, s]; got {moving.shape} and "
             f"{fixed.shape}; bring them to one size with data.preprocess.fit_to_size"
         )
-    operator = device_operator(grid)
-    found, transform = in_batches(
-        lambda *pair: _verify(*pair, operator, grid=grid)[:2], moving, fixed, size=_BATCH
-    )
-    return VerifiedPairs(
-        score=found.score,
-        likeness=found.likeness,
-        sameness=found.sameness,
-        flip=transform.flip,
-        rotation_deg=transform.rotation_deg,
-        scale=transform.scale,
-        shift=transform.shift,
+    figures = functools.partial(_figures, grid=grid)
+    return VerifiedPairs(*in_batches(figures, moving, fixed, size=_batch()))
+
+
+@functools.partial(jax.jit, static_argnames="grid")
+def _figures(moving: Array, fixed: Array, *, grid: SearchGrid) -> tuple[Array, ...]:
+    """The columns of `VerifiedPairs`, made on the device: outside, each number of pairs compiles."""
+    found, moved, _, _ = _verify(moving, fixed, grid=grid)
+    return (
+        found.score,
+        found.likeness,
+        found.sameness,
+        moved.flip,
+        moved.rotation_deg,
+        moved.scale,
+        moved.shift,
     )
 
 
@@ -125,13 +134,12 @@ def align_for_display(
       Aligned and fixed images, both z-scored float32 [n, s, s]; `aligned` has the gain and the
       offset that bring it closest to `fixed` where both have data.
     """
-    operator = device_operator(grid)
 
     def shown(a: Array, b: Array) -> tuple[Array, Array]:
-        _, _, aligned, inside = _verify(a, b, operator, grid=grid)
+        _, _, aligned, inside = _verify(a, b, grid=grid)
         return _fitted(aligned, zscore(b), inside)
 
-    aligned, reference = in_batches(shown, moving, fixed, size=_BATCH)
+    aligned, reference = in_batches(shown, moving, fixed, size=_batch())
     return np.asarray(aligned), np.asarray(reference)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from deepssim_jax.data import pipelines
 from deepssim_jax.data.pipelines import Batches, PairTable
 from deepssim_jax.data.store import ImageStore
-from deepssim_jax.ops import registration, search_grid, ssim
+from deepssim_jax.ops import registration, ssim
 from deepssim_jax.ops.augment import AugmentConfig
 from deepssim_jax.ops.intensity import zscore
 from deepssim_jax.ops.search_grid import SearchGrid
@@ -52,8 +52,7 @@ class ImagePairs:
         """The batch of one step."""
         images = self.training[step] if step >= 0 else self.validation[-1 - step]
         key = jax.random.fold_in(jax.random.key(self.seed), step + 2**31)
-        operator = search_grid.device_operator(SearchGrid())
-        return _from_images(key, jnp.asarray(images), operator, config=self.augment)
+        return _from_images(key, jnp.asarray(images), config=self.augment)
 
     def names(self, step: int) -> str:
         """What this batch was made from."""
@@ -61,13 +60,13 @@ class ImagePairs:
 
 
 @functools.partial(jax.jit, static_argnames="config")
-def _from_images(key: Array, images: Array, operator: Array, *, config: AugmentConfig) -> PairBatch:
+def _from_images(key: Array, images: Array, *, config: AugmentConfig) -> PairBatch:
     n = len(images)
     keys = jax.random.split(key, 4)
     a = zscore(images)
     neighbour = jnp.roll(a, 1, axis=0)
     # What two people's images have in common counts after alignment (DeepSSIM++, section 3).
-    found = registration.locate(neighbour, a, operator, grid=SearchGrid())
+    found = registration.locate(neighbour, a, grid=SearchGrid())
     aligned = zscore(found.aligned)
 
     def candidate(key: Array) -> tuple[Array, Array]:

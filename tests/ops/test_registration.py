@@ -90,24 +90,23 @@ def test_sampling_equals_scipy() -> None:
     np.testing.assert_allclose(ours[0], theirs, atol=1e-5)
 
 
-def test_pose_operator_samples_like_the_transform_it_stands_for() -> None:
+def test_poses_sample_like_the_transforms_they_stand_for() -> None:
     grid = SearchGrid(rotations=3, scales=3)
     low = pictures(2)[:, :32, :32]
     window = search_grid.window_indices(grid)
-    versions = search_grid.posed(
-        jnp.asarray(low), jnp.asarray(search_grid.pose_operator(grid)), grid=grid
-    )
+    mirrored = np.stack([low[0, ::y, ::x] for y, x in FLIP_SIGNS.astype(int)])
+    versions = search_grid.posed(mirrored, grid=grid).reshape(4 * len(grid.poses), -1)
     rng = np.random.default_rng(0)
     index = jnp.asarray(rng.integers(0, grid.transformations, 12))
     transform = search_grid.grid_transform(index, grid=grid, size=grid.size)
     images = jnp.repeat(jnp.asarray(low[:1]), 12, axis=0)
-    # Clamped at the edge, as the operator is, hence no mask.
+    # Clamped at the edge, as the poses are, hence no mask.
     positions = transform.positions((grid.size, grid.size))
     expected = resample.sample_at(images, positions)[:, search_grid.disc(grid)]
     per_flip = len(grid.poses) * len(grid.shifts)
     version, shift = index // len(grid.shifts), index % len(grid.shifts)
-    assert versions.shape[1] * len(grid.shifts) == 4 * per_flip
-    ours = np.stack([versions[0, v][window[s]] for v, s in zip(version, shift, strict=True)])
+    assert len(versions) * len(grid.shifts) == 4 * per_flip
+    ours = np.stack([versions[v][window[s]] for v, s in zip(version, shift, strict=True)])
     np.testing.assert_allclose(ours, expected, atol=1e-4)
 
 

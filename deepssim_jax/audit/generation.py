@@ -94,6 +94,13 @@ class Generator:
             )
         fields = json.loads(card["schedule"])
         fields["prediction"] = Prediction(fields["prediction"])
+        needed = (RECORDS,) if denoiser.context is None else (RECORDS, CONDITIONS)
+        for name in needed:
+            if not (workdir / name).is_file():
+                raise ValueError(
+                    f"{workdir.name!r} holds no {name}, which train_ldm writes; beside converted "
+                    "weights it is for you to write (see deepssim convert --help)"
+                )
         with (workdir / RECORDS).open(newline="", encoding="utf-8") as file:
             records = tuple(
                 TrainingRecord(

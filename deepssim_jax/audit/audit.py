@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deepssim_jax.audit import calibration, conclusion, outputs, planting
+from deepssim_jax.audit import calibration, conclusion, membership, outputs, planting
 from deepssim_jax.audit.control import Control, search_holdout
 from deepssim_jax.audit.gallery import build_gallery
 from deepssim_jax.audit.result import (
@@ -23,6 +23,7 @@ from deepssim_jax.audit.result import (
     Exclusion,
     Label,
     Match,
+    Membership,
     PlantedRecall,
     Thresholds,
 )
@@ -80,6 +81,7 @@ def audit(
     synthetic: str | Path,
     *,
     holdout: str | Path | None = None,
+    model: str | Path | None = None,
     out: str | Path | None = None,
     settings: AuditSettings = AuditSettings(),
     on_progress: Progress = lambda done, total, what: None,
@@ -90,6 +92,8 @@ def audit(
       real: folder, manifest, BIDS root or reference layout of the training images.
       synthetic: the images to judge, likewise.
       holdout: real images that the model never saw; the same search against them is the control.
+      model: workdir of the finished `train_ldm` that made the synthetic images; attacks on its
+        weights then say what they give away of who was trained on.
       out: directory for the report and tables; None writes nothing that stays.
       settings: see `AuditSettings`.
       on_progress: called with (done, total, what) as the work goes on.
@@ -99,7 +103,7 @@ def audit(
 
     Raises:
       InputError: a folder is missing or holds no readable image, or both are the same.
-      ValueError: a setting cannot work.
+      ValueError: a setting cannot work, or `model` is no finished training.
     """
     settings.validate()
     if out is None:
@@ -108,6 +112,7 @@ def audit(
                 real,
                 synthetic,
                 holdout=holdout,
+                model=model,
                 out=folder,
                 settings=settings,
                 on_progress=on_progress,
@@ -123,6 +128,7 @@ def audit(
         role: read_manifest(root, role=role, subject_regex=settings.subject_regex)
         for role, root in roots.items()
     }
+    target = None if model is None else membership.Target.load(model)
     encoder_id = encoders.encoder_hash(settings.encoder)
     encoder = functools.cache(lambda: encoders.load_encoder(settings.encoder))
     sets = {
@@ -190,7 +196,18 @@ def audit(
             proposals=retrieval.proposals,
             on_progress=on_progress,
         )
-    result = _conclude(sets, pairs, evidence, control, settings, retrieval)
+    inferred = None
+    if target is not None:
+        journals.append(journal(f"membership-{target.fingerprint[:16]}"))
+        inferred = membership.infer_membership(
+            target,
+            audited=real_set.images.sha256,
+            journal=journals[-1],
+            seed=settings.seed,
+            level=settings.level,
+            on_progress=on_progress,
+        )
+    result = _conclude(sets, pairs, evidence, control, settings, retrieval, inferred)
     result = dataclasses.replace(result, planted=planted)
     gallery = build_gallery(
         result,
@@ -258,6 +275,7 @@ def _conclude(
     control: Control | None,
     settings: AuditSettings,
     retrieval: Retrieval,
+    inferred: Membership | None,
 ) -> AuditResult:
     real, synthetic = sets[Role.REAL].images, sets[Role.SYNTHETIC].images
     thresholds, level = evidence.thresholds, settings.level
@@ -349,6 +367,7 @@ def _conclude(
             settings.slice_spec,
             retrieval,
             left_out=0 if control is None else control.left_out,
+            attacked=inferred is not None and bool(inferred.figures),
         ),
         settings={
             "size": settings.size,
@@ -359,10 +378,12 @@ def _conclude(
             "level": settings.level,
             "explain": settings.explain,
             "plant": settings.plant,
+            "model": "" if inferred is None else inferred.weights,
             "seed": settings.seed,
         },
         versions=outputs.versions(settings.encoder),
         discoveries=discoveries,
         exposure=decide.exposure(times, len(synthetic)),
         copy_rate_by_patient=by_patient if copies else None,
+        membership=inferred,
     )

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from scipy import stats
 
 from deepssim_jax.audit.calibration import Evidence
-from deepssim_jax.audit.result import Label, Verdict
+from deepssim_jax.audit.result import Coverage, Label, Membership, Verdict
 from deepssim_jax.scoring import decide
 from deepssim_jax.scoring.match import Retrieval
+from deepssim_jax.scoring.membership import RATES, Attack
 
 # An audit in which more real images than this share could not be read proves little.
 MAX_UNREADABLE = 0.01
@@ -107,9 +108,70 @@ def _images(count: int) -> str:
     return "image" if count == 1 else "images"
 
 
-def notes(size: int, slice_spec: str, retrieval: Retrieval, *, left_out: int) -> tuple[str, ...]:
+ATTACKS = {
+    Attack.LOSS: "loss threshold",
+    Attack.SECMI: "SecMI",
+    Attack.PIA: "PIA",
+}
+
+
+def membership(
+    found: Membership, *, count: Callable[[int], str] = "{:,}".format
+) -> tuple[str, ...]:
+    """What membership inference means, in full sentences.
+
+    Args:
+      found: the figures.
+      count: how counts are written; `suppressed` for what is given away.
+    """
+    lines = []
+    if found.coverage is not Coverage.ALL:
+        lines.append(
+            f"{'Not all' if found.coverage is Coverage.SOME else 'None'} of the images that this model "
+            "was trained on are among the real images of this audit: make sure that it is the model "
+            "whose images were audited."
+        )
+    if not found.figures:
+        lines.append(
+            "When this model was trained nobody was held out, so there is nothing to tell its training "
+            "images from, and nothing can be inferred about membership, neither that it leaks nor that "
+            "it does not. A training with --config.held_out=0.1 can be asked."
+        )
+        return tuple(lines)
+    # Three attacks have three chances to look good.
+    level = 1 - (1 - found.level) / len(found.figures)
+    better = [
+        ATTACKS[attack]
+        for attack, f in found.figures.items()
+        if decide.area_interval(f.area, f.members, f.held_out, level=level)[0] > 0.5
+    ]
+    if better:
+        lines.append(
+            f"Better than chance at telling {count(found.members)} training images from "
+            f"{count(found.held_out)} held-out ones: {', '.join(better)}. Whoever has these weights and "
+            "an image of a person can learn from them something about whether it was trained on, so the "
+            "weights must be kept as the training images are."
+        )
+    else:
+        lines.append(
+            f"None of these attacks was shown to tell {count(found.members)} training images from "
+            f"{count(found.held_out)} held-out ones better than chance. That is no proof that nobody "
+            "can: the intervals say how much may have been missed, and there are stronger attacks."
+        )
+    rates = [r for r in RATES if not all(f.measurable(r) for f in found.figures.values())]
+    lines += [
+        f"A false positive rate of {rate:.1%} cannot be measured with {count(found.held_out)} "
+        f"held-out {_images(found.held_out)}; it takes {round(1 / rate):,} of them at least."
+        for rate in rates
+    ]
+    return tuple(lines)
+
+
+def notes(
+    size: int, slice_spec: str, retrieval: Retrieval, *, left_out: int, attacked: bool = False
+) -> tuple[str, ...]:
     """What was done to the images, and what was not tested; `left_out` held-out images share a
-    patient with the real side.
+    patient with the real side; `attacked` says that membership was inferred.
     """
     lines = [
         f"Every image was brought to {size} x {size} pixels with its aspect kept and "
@@ -118,7 +180,8 @@ def notes(size: int, slice_spec: str, retrieval: Retrieval, *, left_out: int) ->
         "Copies are looked for under mirroring, rotation up to 15 degrees, shift up to 9 % of the "
         "side, zoom from 0.85 to 1.15, and changes of intensity, noise and blur.",
         "Not tested: rotations beyond that, crops of a small part, inverted contrast, copies of "
-        "structures without their surroundings, membership inference, and attributes.",
+        f"structures without their surroundings, {'' if attacked else 'membership inference, '}"
+        "and attributes.",
         "Each synthetic image was verified against its best few candidates, not against every "
         f"image: {_CANDIDATES[retrieval]}.",
     ]

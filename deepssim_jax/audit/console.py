@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from deepssim_jax.audit import conclusion
 from deepssim_jax.audit.result import AuditResult, Verdict
 
 WORDS = {
@@ -47,8 +48,20 @@ def print_result(result: AuditResult, out: Path) -> None:
         rows.append(("planted copies found", f"{recall.count} of {recall.total}"))
     if len(result.exclusions):
         rows.append(("not tested", f"{len(result.exclusions):,} files, listed in inputs.csv"))
+    inferred = result.membership
+    for attack, found in inferred.figures.items() if inferred else ():
+        shares = [
+            f"{share.value:.1%} ({share.low:.1%} to {share.high:.1%}) found at {at:.1%} false positives"
+            if found.measurable(at)
+            else f"{at:.1%} false positives not measurable"
+            for at, share in found.detected
+        ]
+        bounds = f"{found.area:.3f} ({found.area_low:.3f} to {found.area_high:.3f})"
+        rows.append((f"membership, {attack}", "; ".join([f"area {bounds}", *shares])))
     for row in rows:
         table.add_row(*row)
     console.print(table)
+    for sentence in conclusion.membership(inferred) if inferred else ():
+        console.print(Text(f"  {sentence}"))
     for name in ("report.html", "report_share.html", "summary.json", "nearest.csv", "pairs.csv"):
         console.print(Text(f"  {out / name}"), soft_wrap=True)

@@ -19,7 +19,7 @@ import numpy as np
 from flax import nnx
 
 from deepssim_jax import parallel
-from deepssim_jax.data.pictures import write_png
+from deepssim_jax.data.pictures import ImageFormat
 from deepssim_jax.diffusion import samplers
 from deepssim_jax.diffusion.samplers import Sampler
 from deepssim_jax.diffusion.schedule import Prediction, Schedule
@@ -94,6 +94,13 @@ class Generator:
             )
         fields = json.loads(card["schedule"])
         fields["prediction"] = Prediction(fields["prediction"])
+        needed = (RECORDS,) if denoiser.context is None else (RECORDS, CONDITIONS)
+        for name in needed:
+            if not (workdir / name).is_file():
+                raise ValueError(
+                    f"{workdir.name!r} holds no {name}, which train_ldm writes; beside converted "
+                    "weights it is for you to write (see deepssim convert --help)"
+                )
         with (workdir / RECORDS).open(newline="", encoding="utf-8") as file:
             records = tuple(
                 TrainingRecord(
@@ -214,7 +221,14 @@ class Planned:
     name: str
 
 
-def plan(generator: Generator, *, n: int, per_record: int, seed: int) -> tuple[Planned, ...]:
+def plan(
+    generator: Generator,
+    *,
+    n: int,
+    per_record: int,
+    seed: int,
+    image_format: ImageFormat = ImageFormat.PNG,
+) -> tuple[Planned, ...]:
     """What to make: `n` images, or `per_record` for every training image, in its own folder.
 
     Raises:
@@ -222,16 +236,17 @@ def plan(generator: Generator, *, n: int, per_record: int, seed: int) -> tuple[P
     """
     if (n > 0) == (per_record > 0):
         raise ValueError(f"give one of --n and --per_record; got {n} and {per_record}")
+    end = image_format.suffix
     if n:
         rows = generator.records_of(np.arange(n), seed=seed)
-        return tuple(Planned(i, int(row), f"gen-{i:06d}.png") for i, row in enumerate(rows))
+        return tuple(Planned(i, int(row), f"gen-{i:06d}{end}") for i, row in enumerate(rows))
     out = []
     for row in generator.trained:
         uid = generator.records[row].image_id.split("___")[0]
         folder = re.sub(r"[^\w.-]", "_", Path(uid).stem if "___" not in uid else uid)
         for number in range(per_record):
             index = int(row) * per_record + number
-            out.append(Planned(index, int(row), f"{folder}/gen-{number}.png"))
+            out.append(Planned(index, int(row), f"{folder}/gen-{number}{end}"))
     return tuple(out)
 
 
@@ -243,9 +258,10 @@ def generate(
     per_record: int = 0,
     seed: int = 0,
     settings: SamplingSettings = SamplingSettings(),
+    image_format: ImageFormat = ImageFormat.PNG,
     on_progress: Callable[[int, int, str], None] = lambda done, total, what: None,
 ) -> int:
-    """Writes PNG files and `manifest.csv`; what is there already is not made again.
+    """Writes files of images and `manifest.csv`; what is there already is not made again.
 
     Args:
       generator: the model.
@@ -254,19 +270,21 @@ def generate(
       per_record: or so many for every training image, in the reference layout.
       seed: of all images.
       settings: how they are drawn.
+      image_format: of the files.
       on_progress: called with (images done, images in all, what).
 
     Returns:
       The number of images in the folder.
 
     Raises:
-      ValueError: the folder holds images of other weights or settings.
+      ValueError: the folder holds images of other weights, settings or format.
     """
-    planned = plan(generator, n=n, per_record=per_record, seed=seed)
+    planned = plan(generator, n=n, per_record=per_record, seed=seed, image_format=image_format)
     mark = {
         "weights": generator.weights_hash,
         "seed": seed,
         "per_record": per_record,
+        "format": image_format.value,
         **{k: str(v) for k, v in dataclasses.asdict(settings).items()},
     }
     path = out / "generation.json"
@@ -289,7 +307,7 @@ def generate(
             )
             for one, image in zip(run, made, strict=True):
                 if jax.process_index() == 0:
-                    write_png(out / one.name, image)
+                    write_bytes(out / one.name, image_format.encoded(image))
         on_progress(start + len(run), len(planned), "generating")
     told = generator.conditions is not None
     rows = manifest_csv(planned, seed, generator.weights_hash, told=told)
@@ -305,6 +323,8 @@ def manifest_csv(planned: Sequence[Planned], seed: int, weights: str, *, told: b
     rows: list[list[object]] = [["path", "image_id", "seed", "index", "condition", "weights"]]
     for one in planned:
         condition = f"record {one.record}" if told else ""
-        name = one.name.removesuffix(".png").replace("/", "___")
-        rows.append([one.name, name, seed, one.index, condition, weights])
+        name = one.name
+        for image_format in ImageFormat:
+            name = name.removesuffix(image_format.suffix)
+        rows.append([one.name, name.replace("/", "___"), seed, one.index, condition, weights])
     return csv_bytes(rows)

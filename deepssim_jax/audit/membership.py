@@ -1,10 +1,14 @@
 """How well one's own model gives its training images away.
 
-Contract: a workdir of `train_ldm` with held-out patients; members are the images that it was trained
-on, the others are those that it held out. Latents are the cached ones.
+Contract: a workdir of `train_ldm`; members are the images that it was trained on, the others those
+that it held out. Latents are the cached ones. Scores are kept batch by batch where a folder is
+given for them, so that work that was stopped goes on to the same figures.
 """
 
-from collections.abc import Sequence
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -12,53 +16,155 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepssim_jax.audit.generation import Generator
+from deepssim_jax.audit.result import Coverage, Membership
 from deepssim_jax.diffusion import samplers
+from deepssim_jax.files import write_array
 from deepssim_jax.scoring import membership
 from deepssim_jax.scoring.membership import Attack, AttackSettings, MembershipFigures
 from deepssim_jax.training import latents as latent_files
 from deepssim_jax.training.diffusion_step import predictor
 from deepssim_jax.typing import Array
 
+Progress = Callable[[int, int, str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """A model under attack, and float32 latents [n, h, w, c] of its n records, as it sees them."""
+
+    model: Generator
+    latents: np.ndarray
+
+    @classmethod
+    def load(cls, workdir: str | Path) -> "Target":
+        """The model of a finished `train_ldm`.
+
+        Raises:
+          ValueError: the training is not finished, or its files do not fit each other.
+        """
+        workdir = Path(workdir)
+        model = Generator.load(workdir)
+        found = latent_files.load_latents(workdir / "latents")
+        if len(found.mean) != len(model.records):
+            raise ValueError(
+                f"{workdir.name!r} holds {len(found.mean)} latents and {len(model.records)} records; "
+                "run train_ldm again with this --workdir"
+            )
+        return cls(model, np.float32(found.scale) * found.mean)
+
+    @functools.cached_property
+    def members(self) -> np.ndarray:
+        """bool [n]: which records were trained on."""
+        return np.array([record.copies > 0 for record in self.model.records])
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Of all that a score depends on."""
+        digest = hashlib.sha256(self.model.weights_hash.encode())
+        told = self.model.conditions
+        for array in (self.latents, self.members, *([] if told is None else [told])):
+            digest.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
 
 def attack_model(
-    workdir: str | Path,
+    target: Target,
     *,
     attacks: Sequence[Attack] = tuple(Attack),
     seed: int = 0,
     batch: int = 32,
     settings: AttackSettings = AttackSettings(),
+    level: float = 0.95,
+    journal: Path | None = None,
+    on_progress: Progress = lambda done, total, what: None,
 ) -> dict[Attack, MembershipFigures]:
-    """Figures of each attack on a finished `train_ldm`.
+    """Figures of each attack.
 
     Args:
-      workdir: of the training.
+      target: the model.
       attacks: which.
       seed: of the noise.
       batch: latents at a time.
       settings: times of the attacks.
+      level: of the intervals.
+      journal: directory for finished batches, which belongs to exactly this target, these attacks
+        and their settings; None keeps nothing.
+      on_progress: called with (images done, images in all, what).
 
     Raises:
-      ValueError: the training is not finished, or held nobody out.
+      ValueError: the training held nobody out.
     """
-    workdir = Path(workdir)
-    model = Generator.load(workdir)
-    found = latent_files.load_latents(workdir / "latents")
-    scores = {attack: np.zeros(len(found.mean)) for attack in attacks}
-    programs = {attack: _program(model, attack, settings) for attack in attacks}
-    for start in range(0, len(found.mean), batch):
-        count = len(found.mean[start : start + batch])
-        # The last batch is filled up, so that every one is the same program.
-        rows = np.minimum(np.arange(start, start + batch), start + count - 1)
-        x = jnp.asarray(np.float32(found.scale) * found.mean[rows])
-        told = None if model.conditions is None else jnp.asarray(model.conditions[rows])
-        keys = samplers.image_keys(seed, jnp.asarray(rows, jnp.uint32))
-        for attack, program in programs.items():
-            values = program(model.denoiser_params, x, keys, told)
-            scores[attack][start : start + count] = np.asarray(values)[:count]
-    members = np.array([record.copies > 0 for record in model.records])
+    programs = {attack: _program(target.model, attack, settings) for attack in attacks}
+    parts, total = [], len(target.latents)
+    for start in range(0, total, batch):
+        path = None if journal is None else journal / f"scores-{start // batch:06d}.npy"
+        if path is not None and path.exists():
+            found = np.load(path, allow_pickle=False)
+        else:
+            found = _scores(target, programs, start, seed=seed, batch=batch)
+            if path is not None:
+                write_array(path, found)
+        parts.append(found)
+        on_progress(min(start + batch, total), total, "membership inference")
+    of_attack = dict(zip(attacks, np.concatenate(parts, axis=1), strict=True))
     return {
-        a: membership.figures(values[members], values[~members]) for a, values in scores.items()
+        attack: membership.figures(values[target.members], values[~target.members], level=level)
+        for attack, values in of_attack.items()
     }
+
+
+def infer_membership(
+    target: Target,
+    *,
+    audited: Collection[str],
+    journal: Path,
+    seed: int,
+    level: float,
+    on_progress: Progress,
+) -> Membership:
+    """What an audit says of a model.
+
+    Args:
+      target: the model.
+      audited: SHA-256 of the files on the audit's real side.
+      journal: directory that belongs to exactly this target and seed.
+      seed: of the noise.
+      level: coverage of the intervals.
+      on_progress: as for `attack_model`.
+    """
+    learned = {record.sha256 for record in target.model.records if record.copies}
+    known = learned & set(audited)
+    members = int(target.members.sum())
+    held_out = len(target.members) - members
+    figures: Mapping[Attack, MembershipFigures] = {}
+    if held_out:
+        figures = attack_model(
+            target, seed=seed, level=level, journal=journal, on_progress=on_progress
+        )
+    coverage = Coverage.ALL if known == learned else Coverage.SOME if known else Coverage.NONE
+    return Membership(figures, members, held_out, level, coverage, target.model.weights_hash)
+
+
+def _scores(
+    target: Target,
+    programs: Mapping[Attack, jax.stages.Wrapped],
+    start: int,
+    *,
+    seed: int,
+    batch: int,
+) -> np.ndarray:
+    """Of one batch, float32 [attacks, images]."""
+    count = len(target.latents[start : start + batch])
+    # The last batch is filled up, so that every one is the same program.
+    rows = np.minimum(np.arange(start, start + batch), start + count - 1)
+    told = target.model.conditions
+    given = (
+        jnp.asarray(target.latents[rows]),
+        samplers.image_keys(seed, jnp.asarray(rows, jnp.uint32)),
+        None if told is None else jnp.asarray(told[rows]),
+    )
+    found = [program(target.model.denoiser_params, *given) for program in programs.values()]
+    return np.stack([np.asarray(values, np.float32)[:count] for values in found])
 
 
 def _program(model: Generator, attack: Attack, settings: AttackSettings) -> jax.stages.Wrapped:

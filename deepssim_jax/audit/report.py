@@ -17,12 +17,13 @@ import jinja2
 import numpy as np
 from PIL import Image
 
-from deepssim_jax.audit import figures
+from deepssim_jax.audit import conclusion, figures
 from deepssim_jax.audit.conclusion import SMALL, suppressed
 from deepssim_jax.audit.console import WORDS
 from deepssim_jax.audit.result import AuditResult, GalleryItem, Match
 from deepssim_jax.files import write_bytes
 from deepssim_jax.scoring.decide import Proportion
+from deepssim_jax.scoring.membership import RATES, MembershipFigures
 
 _FLIPS = {
     "horizontal": "mirrored left-right",
@@ -116,10 +117,20 @@ def _render(
             copied=rows[:_MOST_COPIED],
             copied_more=max(0, len(rows) - _MOST_COPIED),
             excluded=sorted((role, reason, count) for (role, reason), count in excluded.items()),
+            attacks=_attacks(result),
+            rates=RATES,
+            inferred=conclusion.membership(result.membership, count=_count_text(share))
+            if result.membership
+            else (),
             proportion=proportion_text(share),
             count=_count_text(share),
         )
     )
+
+
+def _attacks(result: AuditResult) -> list[tuple[str, MembershipFigures]]:
+    figures_of = result.membership.figures if result.membership else {}
+    return [(conclusion.ATTACKS[attack], found) for attack, found in figures_of.items()]
 
 
 def _most_first(row: tuple[str, int]) -> tuple[int, str]:

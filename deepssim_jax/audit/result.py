@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from deepssim_jax.scoring.decide import ClusteredShare, Discoveries, Proportion
+from deepssim_jax.scoring.membership import Attack, MembershipFigures
 
 
 class Verdict(enum.StrEnum):
@@ -80,6 +81,30 @@ class PlantedRecall:
     local: bool
 
 
+class Coverage(enum.StrEnum):
+    """How many of a model's training images are among the real images of the audit."""
+
+    ALL = "all"
+    SOME = "some"
+    NONE = "none"
+
+
+@dataclasses.dataclass(frozen=True)
+class Membership:
+    """How well attacks on a model's weights tell its training images from those it held out.
+
+    `figures` is empty where nobody was held out: there is nothing then to tell them from.
+    `weights` is the SHA-256 of the denoiser's file.
+    """
+
+    figures: Mapping[Attack, MembershipFigures]
+    members: int
+    held_out: int
+    level: float  # of the intervals
+    coverage: Coverage
+    weights: str
+
+
 @dataclasses.dataclass(frozen=True)
 class Exclusion:
     """A file that was not tested, and why."""
@@ -142,3 +167,4 @@ class AuditResult:
     exposure: tuple[tuple[int, float], ...] = ()
     planted: tuple[PlantedRecall, ...] = ()  # where copies were planted by transformation
     copy_rate_by_patient: ClusteredShare | None = None  # where copies were found
+    membership: Membership | None = None  # where a model was given

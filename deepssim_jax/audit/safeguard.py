@@ -26,7 +26,7 @@ from deepssim_jax.audit.generation import (
 from deepssim_jax.audit.guard import Guard, Judged, Reason
 from deepssim_jax.data import store
 from deepssim_jax.data.manifest import InputError, Record, Role, read_manifest
-from deepssim_jax.data.pictures import as_uint8, png
+from deepssim_jax.data.pictures import ImageFormat
 from deepssim_jax.data.readers import read_image
 from deepssim_jax.data.volume import Unreadable
 from deepssim_jax.files import write_array, write_bytes
@@ -81,6 +81,7 @@ def generate_guarded(
     budget: int | None = None,
     seed: int = 0,
     settings: SamplingSettings = SamplingSettings(),
+    image_format: ImageFormat = ImageFormat.PNG,
     residual_pairs: int = RESIDUAL_PAIRS,
     on_progress: Progress = lambda done, total, what: None,
 ) -> Release:
@@ -95,6 +96,7 @@ def generate_guarded(
       budget: candidates at most, ten for an image wanted if None.
       seed: of all candidates.
       settings: how they are drawn.
+      image_format: of the files.
       residual_pairs: at most so many are verified to measure what the search misses.
       on_progress: called with (images that stand, images wanted, what).
 
@@ -117,11 +119,17 @@ def generate_guarded(
         numbers = np.arange(start, min(start + settings.batch, budget))
         made = generator.images(numbers, seed=seed, settings=settings, records=records[numbers])
         return [
-            Offer(int(i), f"gen-{i:06d}.png", png(image), _pixels(image, guard))
+            Offer(
+                int(i),
+                f"gen-{i:06d}{image_format.suffix}",
+                image_format.encoded(image),
+                _pixels(image_format.as_read(image), guard),
+            )
             for i, image in zip(numbers, made, strict=True)
         ]
 
-    drawn = {"seed": seed, **{k: str(v) for k, v in dataclasses.asdict(settings).items()}}
+    how = {"seed": seed, "format": image_format.value}
+    drawn = {**how, **{k: str(v) for k, v in dataclasses.asdict(settings).items()}}
     source = Source(generator.weights_hash, {**drawn, "budget": budget}, n)
     run = _Run(guard, out, work, source, residual_pairs)
     residual = run.judge(range(0, budget, settings.batch), draw, on_progress)
@@ -172,9 +180,9 @@ def filter_folder(
 
 
 def _pixels(image: np.ndarray, guard: Guard) -> np.ndarray | None:
-    """A drawn image as its PNG file will be read, or None if it is blank."""
+    """What a drawn image's file will be read as, fitted, or None if it is blank."""
     try:
-        return store.fitted(as_uint8(image).astype(np.float32), guard.settings.form)
+        return store.fitted(image, guard.settings.form)
     except Unreadable:
         return None
 

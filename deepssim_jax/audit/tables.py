@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from deepssim_jax.audit.result import AuditResult, Match
+from deepssim_jax.audit.result import AuditResult, Match, Membership
 from deepssim_jax.files import csv_bytes, write_bytes
 from deepssim_jax.scoring.decide import Proportion
 
@@ -71,6 +71,34 @@ def proportion(value: Proportion | None) -> dict[str, object] | None:
     }
 
 
+def membership(found: Membership | None) -> dict[str, object] | None:
+    """Figures of membership inference as JSON; null where a rate cannot be measured."""
+    if found is None:
+        return None
+    return {
+        "weights": found.weights,
+        "members": found.members,
+        "held_out": found.held_out,
+        "members_audited": found.coverage.value,
+        "attacks": {
+            attack.value: {
+                "area": round(figures.area, 6),
+                "area_low": round(figures.area_low, 6),
+                "area_high": round(figures.area_high, 6),
+                "detected": [
+                    {
+                        "false_positive_rate": rate,
+                        "held_out_needed": round(1 / rate),
+                        "share": proportion(share) if figures.measurable(rate) else None,
+                    }
+                    for rate, share in figures.detected
+                ],
+            }
+            for attack, figures in found.figures.items()
+        },
+    }
+
+
 def write_summary(path: Path, result: AuditResult, files: dict[str, str]) -> None:
     """Writes `summary.json`; `files` maps the names of the other files to their SHA-256."""
     thresholds = result.thresholds
@@ -108,6 +136,7 @@ def write_summary(path: Path, result: AuditResult, files: dict[str, str]) -> Non
             {"change": row.change, "local": row.local, **(proportion(row.share) or {})}
             for row in result.planted
         ],
+        "membership": membership(result.membership),
         "settings": dict(result.settings),
         "versions": dict(result.versions),
         "files": files,

@@ -23,6 +23,12 @@ _SYNTHETIC = flags.DEFINE_string("synthetic", None, "the images to judge, likewi
 _HOLDOUT = flags.DEFINE_string(
     "holdout", None, "real images of patients that the model never saw: a control, and p-values"
 )
+_MODEL = flags.DEFINE_string(
+    "model",
+    None,
+    "workdir of the finished train_ldm that made the synthetic images: says by membership inference "
+    "what its weights give away",
+)
 _OUT = flags.DEFINE_string(
     "out", None, "folder for the report, the tables and work to resume from", required=True
 )
@@ -94,6 +100,7 @@ def main(argv: Sequence[str]) -> int:
             _REAL.value,
             _SYNTHETIC.value,
             holdout=_HOLDOUT.value,
+            model=_MODEL.value,
             out=_OUT.value,
             settings=settings,
             on_progress=on_progress,

@@ -31,7 +31,7 @@ COMMANDS: dict[str, str] = {
     "generate": "draw images from a trained latent diffusion model",
     "filter": "copy only those images of a folder that are no copy of a training image",
     "utility": "train on synthetic and on real images, and compare on patients held out",
-    "convert": "other projects' encoder weights to ours, and back",
+    "convert": "other projects' weights to ours, and back",
     "doctor": "show devices, processes, versions, weights and what is missing",
 }
 

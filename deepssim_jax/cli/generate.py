@@ -31,6 +31,9 @@ _SAMPLER = flags.DEFINE_enum("sampler", "ddim", ["ddim", "ancestral", "dpm"], "h
 _STEPS = flags.DEFINE_integer("steps", 50, "calls of the network for an image", lower_bound=1)
 _GUIDANCE = flags.DEFINE_float("guidance", 1.0, "weight of the condition; 1 for no guidance")
 _BATCH = flags.DEFINE_integer("batch", 16, "images a device makes at a time", lower_bound=1)
+_FORMAT = flags.DEFINE_enum(
+    "format", "png", ["png", "nifti"], "8-bit .png, or .nii.gz with every value in float32"
+)
 _SAFEGUARD = flags.DEFINE_bool("safeguard", False, "let no copy of a training image out")
 _BUDGET = flags.DEFINE_integer(
     "budget", None, "candidates to judge at most; ten for an image wanted if not given", 1
@@ -60,13 +63,14 @@ def main(argv: Sequence[str]) -> int:
         )
     from deepssim_jax.audit.generation import Generator, SamplingSettings, generate
     from deepssim_jax.audit.safeguard import generate_guarded
+    from deepssim_jax.data.pictures import ImageFormat
     from deepssim_jax.diffusion.samplers import Sampler
 
     out = Path(_OUT.value)
     settings = SamplingSettings(
         Sampler(_SAMPLER.value), _STEPS.value, guidance=_GUIDANCE.value, batch=_BATCH.value
     )
-    generator = Generator.load(_WORKDIR.value)
+    generator, image_format = Generator.load(_WORKDIR.value), ImageFormat(_FORMAT.value)
     if _SAFEGUARD.value:
         with progress() as on_progress:
             release = generate_guarded(
@@ -78,6 +82,7 @@ def main(argv: Sequence[str]) -> int:
                 budget=_BUDGET.value,
                 seed=_SEED.value,
                 settings=settings,
+                image_format=image_format,
                 residual_pairs=_GUARD.residual_pairs.value,
                 on_progress=on_progress,
             )
@@ -90,6 +95,7 @@ def main(argv: Sequence[str]) -> int:
             per_record=_PER_RECORD.value,
             seed=_SEED.value,
             settings=settings,
+            image_format=image_format,
             on_progress=on_progress,
         )
     console.finish(

@@ -1,7 +1,7 @@
 """Which files make up a set of images, and whose they are.
 
 A source is a folder (walked recursively), a manifest (`.csv` or `.tsv`), a BIDS root, or the
-layout of the reference implementation (`<uid>/training.png`, `<uid>/gen-<i>.png`). Whatever it
+layout of the reference implementation (`<uid>/training.png`, `<uid>/gen-<i>.png`, or in NIfTI). Whatever it
 is, the answer is a `Manifest`: records in the order of their ids, and what was refused with the
 reason. A bad file is listed, never fatal; a source that cannot be meant raises `InputError`.
 Identifiers are carried verbatim, whatever they hold; escaping them is the writer's duty.
@@ -20,7 +20,7 @@ SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".nii", ".nii.gz", ".dcm", ".npy", ".npz",
 )  # fmt: skip
 _BIDS_NAME = re.compile(r"^sub-([^_]+)(?:_ses-([^_]+))?_(?:.*_)?(T1w|T2w|PDw|FLAIR)\.nii(?:\.gz)?$")
-_REFERENCE_NAME = re.compile(r"^(?:training|gen-\d+)\.(?:png|jpg|jpeg|npy)$")
+_REFERENCE_NAME = re.compile(r"^(?:training|gen-\d+)\.(?:png|jpg|jpeg|npy|nii|nii\.gz)$")
 _MISSING = {"", "n/a", "na", "nan"}
 
 
@@ -175,14 +175,16 @@ def _from_folder(
         p for p in files if len(relative[p].parts) == 2 and _REFERENCE_NAME.match(p.name.lower())
     ]
     if reference and len(reference) == len(files):
+        # Not `stem`, which leaves `.nii` of `.nii.gz`.
+        stems = {p: p.name.partition(".")[0] for p in files}
         wanted = [
-            p for p in files if (p.stem.lower() == "training") == (role is not Role.SYNTHETIC)
+            p for p in files if (stems[p].lower() == "training") == (role is not Role.SYNTHETIC)
         ]
         if not wanted:
             raise InputError(f"--{role.value}: the reference layout holds no image of this role")
         return (
             "reference",
-            [Record(f"{p.parent.name}___{p.stem}", p, subject_id=p.parent.name) for p in wanted],
+            [Record(f"{p.parent.name}___{stems[p]}", p, subject_id=p.parent.name) for p in wanted],
             [],
         )
     if (root / "dataset_description.json").exists() or any(

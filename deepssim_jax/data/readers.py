@@ -1,7 +1,8 @@
 """From a file to a float32 image or volume, or the reason why not.
 
 Contract: `read_image` gives [h, w] with square pixels when a slice is asked for, else [d, h, w]
-for volumes (`data.volume` says how they lie). What a file declares is checked before anything is
+for volumes (`data.volume` says how they lie); a volume of one slice is that slice, whatever is asked
+for. What a file declares is checked before anything is
 decompressed, so a small file cannot ask for the machine's memory.
 """
 
@@ -45,12 +46,14 @@ def read_image(record: Record, *, spec: SliceSpec | None, limits: Limits = Limit
       limits: what is refused.
 
     Returns:
-      float32 [h, w], or [d, h, w] for a volume if `spec` is None.
+      float32 [h, w], or [d, h, w] for a volume of several slices if `spec` is None.
 
     Raises:
       Unreadable: with the reason.
     """
     array, spacing = _read(record, limits)
+    if array.ndim == 3 and 1 in array.shape:
+        spec = SliceSpec(axis=array.shape.index(1), fraction=None, index=0)
     if array.ndim == 3 and spec is not None:
         array, spacing = _sliced(array, spacing, spec)
     if array.ndim not in (2, 3):

@@ -29,7 +29,8 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
     """
     if path.suffix == ".safetensors":
         try:
-            return safetensors.numpy.load_file(path)
+            found = safetensors.numpy.load_file(path)
+            return {name: value.astype(np.float32) for name, value in found.items()}
         except safetensors.SafetensorError as error:
             raise ValueError(f"{path.name} is no safetensors file: {error}") from error
     torch = _torch(path)

@@ -95,6 +95,23 @@ def save(path: Path, spec: Spec, state: nnx.State, *, card: Mapping[str, str]) -
     write_bytes(path, safetensors.numpy.save(to_tensors(state), metadata=metadata))
 
 
+def spec_class(path: Path) -> Any:
+    """The class of the specification that a file says it holds, for `load`.
+
+    Raises:
+      ValueError: the file is missing, or holds none of this module's networks.
+    """
+    if not path.is_file():
+        raise ValueError(f"there is no file {path.name!r} in {path.parent.name!r}")
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            return _SPECS[Kind((file.metadata() or {}).get("kind", ""))]
+    except (safetensors.SafetensorError, ValueError, OSError) as error:
+        raise ValueError(
+            f"{path.name} holds neither an autoencoder nor a U-Net of this package"
+        ) from error
+
+
 def load(path: Path, kind: type[S]) -> tuple[S, nnx.State, dict[str, str]]:
     """A network of a file.
 

@@ -42,7 +42,9 @@ class UNetSpec:
             )
         if any(c % self.groups for c in self.channels):
             raise ValueError(f"channels {self.channels} must be multiples of groups {self.groups}")
-        for channels, head, has in zip(self.channels, self.heads, self.attention, strict=True):
+        # Between the way down and the way up there is attention always, with the last level's heads.
+        attention = (*self.attention[:-1], True)
+        for channels, head, has in zip(self.channels, self.heads, attention, strict=True):
             if has and (head < 1 or channels % head):
                 raise ValueError(f"{channels} channels do not part into heads of {head}")
 

@@ -8,7 +8,7 @@ planted in memory (the positives); the synthetic images never take part.
 import dataclasses
 
 import numpy as np
-from scipy import special, stats
+from scipy import optimize, special, stats
 
 # What is used when a set is too small to say: those that phantoms and films came to, see
 # benchmarks/README.md. Fewer null images than this cannot show a 5 % tail.
@@ -54,6 +54,34 @@ def clopper_pearson(count: int, total: int, *, level: float = 0.95) -> Proportio
     low = 0.0 if count == 0 else float(stats.beta.ppf(tail, count, total - count + 1))
     high = 1.0 if count == total else float(stats.beta.ppf(1 - tail, count + 1, total - count))
     return Proportion(count / total if total else 0.0, low, high, level, count, total)
+
+
+def area_interval(
+    area: float, positives: int, negatives: int, *, level: float = 0.95
+) -> tuple[float, float]:
+    """Interval of an area under a ROC curve (Newcombe, Stat. Med. 25, 2006, p. 559, method 5).
+
+    It does not shrink to a point where the area is 0 or 1. All scores count as independent.
+
+    Args:
+      area: in [0, 1].
+      positives: scores that should be high, at least 1.
+      negatives: scores that should be low, at least 1.
+      level: coverage in (0, 1), two-sided.
+    """
+    z, others = float(stats.norm.ppf((1 + level) / 2)), (positives + negatives) / 2 - 1
+
+    def outside(truth: float) -> float:
+        """Negative where `area` is no surprise."""
+        spread = 1 + others * ((1 - truth) / (2 - truth) + truth / (1 + truth))
+        variance = truth * (1 - truth) * spread / (positives * negatives)
+        return (area - truth) ** 2 - z**2 * variance
+
+    # At 0 and 1 the variance vanishes; what is looked for lies inside.
+    inner = float(np.clip(area, 1e-9, 1 - 1e-9))
+    low = 0.0 if area == 0 else optimize.root_scalar(outside, bracket=(0.0, inner)).root
+    high = 1.0 if area == 1 else optimize.root_scalar(outside, bracket=(inner, 1.0)).root
+    return float(low), float(high)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,7 @@ from scipy import stats
 
 from deepssim_jax.diffusion.objective import Predict
 from deepssim_jax.diffusion.schedule import Schedule
-from deepssim_jax.scoring.decide import Proportion, clopper_pearson
+from deepssim_jax.scoring.decide import Proportion, area_interval, clopper_pearson
 from deepssim_jax.typing import Array
 
 RATES = (0.01, 0.001)
@@ -125,15 +125,22 @@ def _secmi(noise_in, x: Array, schedule: Schedule, settings: AttackSettings) -> 
 class MembershipFigures:
     """How well members are told from held-out images.
 
-    `detected` has, for each false positive rate of `RATES`, the share of members found with its
-    interval; `floor` is the smallest such rate that so many held-out images can show.
+    `area` lies under the ROC curve, between `area_low` and `area_high`. `detected` has, for each
+    false positive rate of `RATES`, the share of members found with its interval; `floor` is the
+    smallest such rate that so many held-out images can show.
     """
 
     area: float
+    area_low: float
+    area_high: float
     detected: tuple[tuple[float, Proportion], ...]
     members: int
     held_out: int
     floor: float
+
+    def measurable(self, rate: float) -> bool:
+        """Whether there are held-out images enough for this false positive rate."""
+        return rate >= self.floor - 1e-12
 
 
 def figures(members: np.ndarray, held_out: np.ndarray, *, level: float = 0.95) -> MembershipFigures:
@@ -145,7 +152,7 @@ def figures(members: np.ndarray, held_out: np.ndarray, *, level: float = 0.95) -
     Args:
       members: scores [m] of images trained on.
       held_out: scores [k] of images that were not.
-      level: of the intervals (Clopper and Pearson).
+      level: of the intervals (Clopper and Pearson; of the area, Newcombe).
 
     Raises:
       ValueError: one of the two is empty.
@@ -162,6 +169,7 @@ def figures(members: np.ndarray, held_out: np.ndarray, *, level: float = 0.95) -
         allowed = int(np.floor(rate * len(held_out) + 1e-9))
         found = int((members > falling[allowed]).sum()) if allowed < len(falling) else len(members)
         detected.append((rate, clopper_pearson(found, len(members), level=level)))
+    bounds = area_interval(float(area), len(members), len(held_out), level=level)
     return MembershipFigures(
-        float(area), tuple(detected), len(members), len(held_out), 1 / len(held_out)
+        float(area), *bounds, tuple(detected), len(members), len(held_out), 1 / len(held_out)
     )

@@ -12,7 +12,12 @@ from PIL import Image
 from deepssim_jax import parallel
 from deepssim_jax.audit import generation
 from deepssim_jax.audit.generation import Generator, SamplingSettings, generate
+from deepssim_jax.cli.main import main
 from deepssim_jax.data import conditions
+from deepssim_jax.data.manifest import Role, read_manifest
+from deepssim_jax.data.pictures import ImageFormat
+from deepssim_jax.data.readers import read_image
+from deepssim_jax.data.volume import SliceSpec
 from deepssim_jax.diffusion.samplers import Sampler
 from deepssim_jax.diffusion.schedule import Schedule
 from deepssim_jax.nn import network_file
@@ -108,6 +113,43 @@ def test_a_stopped_run_goes_on_to_the_same_files(generator: Generator, tmp_path:
         assert picture.size == (7, 9)
     with pytest.raises(ValueError, match="made with other seed; take another --out"):
         generate(generator, tmp_path / "a", n=n, seed=1, settings=SETTINGS)
+
+
+def test_nifti_holds_what_png_holds_and_folders_do_not_mix(
+    generator: Generator, tmp_path: Path
+) -> None:
+    nifti = ImageFormat.NIFTI
+    for folder, image_format in (("png", ImageFormat.PNG), ("nifti", nifti), ("again", nifti)):
+        generate(
+            generator,
+            tmp_path / folder,
+            per_record=1,
+            settings=SETTINGS,
+            image_format=image_format,
+        )
+    assert files(tmp_path / "nifti") == files(tmp_path / "again")
+    sides = [read_manifest(tmp_path / f, role=Role.SYNTHETIC) for f in ("png", "nifti")]
+    one, other = (
+        [read_image(record, spec=SliceSpec.parse("axial:0.5")) for record in side.records]
+        for side in sides
+    )
+    np.testing.assert_array_equal(one, np.round(np.stack(other) * 255))
+    with (tmp_path / "nifti" / "manifest.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["path"] for row in rows] == ["p1/gen-0.nii.gz", "p_3/gen-0.nii.gz"]
+    assert [row["image_id"] for row in rows] == ["p1___gen-0", "p_3___gen-0"]
+    (tmp_path / "again" / rows[1]["path"]).unlink()
+    generate(generator, tmp_path / "again", per_record=1, settings=SETTINGS, image_format=nifti)
+    assert files(tmp_path / "nifti") == files(tmp_path / "again")
+    with pytest.raises(ValueError, match="made with other format; take another --out"):
+        generate(generator, tmp_path / "nifti", per_record=1, settings=SETTINGS)
+
+
+def test_the_command_writes_the_format_that_it_is_told(workdir: Path, tmp_path: Path) -> None:
+    flags = [f"--workdir={workdir}", f"--out={tmp_path}", "--n=1", "--steps=2", "--batch=1"]
+    assert main(["generate", *flags, "--format=nifti"]) == 0
+    assert (tmp_path / "gen-000000.nii.gz").is_file()
+    assert main(["generate", *flags]) == 2
 
 
 def test_images_of_each_record_lie_in_its_folder(generator: Generator) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from deepssim_jax.audit.guard import Guard, GuardSettings, Reason
 from deepssim_jax.audit.recheck_certificate import recheck_certificate
 from deepssim_jax.audit.safeguard import filter_folder, generate_guarded
 from deepssim_jax.data.manifest import InputError
+from deepssim_jax.data.pictures import ImageFormat
 from deepssim_jax.training.images import write_phantoms
 
 PEOPLE = 48
@@ -128,7 +130,15 @@ def generator(cohort: Path) -> Memorizer:
     return memorizer(cohort)
 
 
-def release(generator, guard: Guard, folder: Path, *, n: int = 8, budget: int = 40):
+def release(
+    generator,
+    guard: Guard,
+    folder: Path,
+    *,
+    n: int = 8,
+    budget: int = 40,
+    image_format: ImageFormat = ImageFormat.PNG,
+):
     return generate_guarded(
         generator,
         guard,
@@ -137,6 +147,7 @@ def release(generator, guard: Guard, folder: Path, *, n: int = 8, budget: int = 
         work=folder / "work",
         budget=budget,
         settings=SamplingSettings(batch=6),
+        image_format=image_format,
         residual_pairs=200,
     )
 
@@ -324,3 +335,27 @@ def test_a_certificate_holds_until_something_is_altered(
     (tmp_path / "share" / certificate.NAME).write_text("{}")
     with pytest.raises(InputError, match="lacks what it should say"):
         recheck_certificate(tmp_path / "share", training)
+
+
+def test_nifti_files_are_judged_certified_and_judged_again(
+    cohort: Path, guard: Guard, tmp_path: Path
+) -> None:
+    """And by a guard whose slice of volumes is another plane: a file of one slice has only that."""
+    assert release(memorizer(cohort), guard, tmp_path, image_format=ImageFormat.NIFTI).complete
+    share = tmp_path / "share"
+    said = json.loads((share / certificate.NAME).read_text())
+    names = [row["name"] for row in said["images"]]
+    assert len(names) == 8 and all(re.fullmatch(r"gen-\d{5}[13579]\.nii\.gz", n) for n in names)
+    assert recheck_certificate(share, cohort / "training").problems == ()
+    with pytest.raises(InputError, match="holds files of another run"):
+        release(memorizer(cohort), guard, tmp_path)
+    sagittal = dataclasses.replace(
+        guard, settings=dataclasses.replace(SETTINGS, slice_spec="sagittal:0.5")
+    )
+    # What the search accepts is the same; without a sample to verify beyond it, nothing else differs.
+    found = filter_folder(
+        share, sagittal, tmp_path / "again", work=tmp_path / "w", residual_pairs=0
+    )
+    assert (found.accepted, found.judged) == (8, 8)
+    (name,) = names[:1]
+    assert (tmp_path / "again" / name).read_bytes() == (share / name).read_bytes()

@@ -77,6 +77,10 @@ def test_the_reference_layout_by_role(tmp_path: Path) -> None:
     assert ids(read_manifest(tmp_path, role=Role.REAL)) == ["u1___training", "u2___training"]
     found = read_manifest(tmp_path, role=Role.SYNTHETIC)
     assert ids(found) == ["u1___gen-0", "u2___gen-12"]
+    touch(tmp_path / "nifti", "u1/training.nii.gz", "u1/gen-0.nii.gz", "u2/gen-1.nii")
+    assert ids(read_manifest(tmp_path / "nifti", role=Role.REAL)) == ["u1___training"]
+    found = read_manifest(tmp_path / "nifti", role=Role.SYNTHETIC)
+    assert ids(found) == ["u1___gen-0", "u2___gen-1"]
     assert [r.subject_id for r in found.records] == ["u1", "u2"]
 
 

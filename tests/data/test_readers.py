@@ -151,6 +151,20 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
     return found
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("spec", [None, MIDDLE, SliceSpec.parse("coronal:0.5")])
+def test_a_volume_of_one_slice_is_that_slice(
+    tmp_path: Path, axis: int, spec: SliceSpec | None
+) -> None:
+    shape = [12, 16]
+    shape.insert(axis, 1)
+    volume = nibabel.Nifti1Image(ramp().reshape(shape), np.diag([-1.0, -1.0, 1.0, 1.0]))
+    nibabel.save(volume, tmp_path / "a.nii.gz")
+    # Sagittal and coronal slices are shown with the head up: rows are z, downwards.
+    wanted = ramp().T if axis == 2 else ramp().T[::-1]
+    np.testing.assert_array_equal(read(tmp_path / "a.nii.gz", spec), wanted)
+
+
 @pytest.mark.parametrize(
     "name",
     [

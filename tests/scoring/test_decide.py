@@ -139,3 +139,18 @@ def test_exposure_is_the_expectation_over_draws() -> None:
     drawn = [len(set(rng.permutation(owner)[:20]) - {-1}) for _ in range(4000)]
     assert found[20] == pytest.approx(np.mean(drawn), abs=4 * np.std(drawn) / np.sqrt(4000))
     assert decide.exposure(np.array([], int), 10) == ()
+
+
+def test_an_areas_interval_covers_and_does_not_vanish_at_the_ends() -> None:
+    low, high = decide.area_interval(1.0, 10, 5)
+    assert 0.5 < low < 0.9 and high == 1.0
+    assert decide.area_interval(0.0, 5, 10) == pytest.approx((0.0, 1 - low))
+    wide, narrow = (np.diff(decide.area_interval(0.7, n, n))[0] for n in (20, 2000))
+    assert narrow < 0.04 < 0.25 < wide
+    rng, shift, covered = np.random.default_rng(0), 0.8, []
+    truth = stats.norm.cdf(shift / np.sqrt(2))
+    for _ in range(600):
+        area = (rng.standard_normal((40, 1)) + shift > rng.standard_normal((1, 25))).mean()
+        low, high = decide.area_interval(float(area), 40, 25)
+        covered.append(low <= truth <= high)
+    assert 0.93 <= np.mean(covered) <= 0.99

@@ -23,12 +23,14 @@ from deepssim_jax.data.pictures import ImageFormat
 from deepssim_jax.diffusion import samplers
 from deepssim_jax.diffusion.samplers import Sampler
 from deepssim_jax.diffusion.schedule import Prediction, Schedule
+from deepssim_jax.diffusion.steering import Steering, steer
 from deepssim_jax.files import csv_bytes, sha256, write_bytes
 from deepssim_jax.nn import network_file
 from deepssim_jax.nn.autoencoder import AutoencoderSpec
 from deepssim_jax.nn.unet import UNetSpec
 from deepssim_jax.training.diffusion_step import predictor
 from deepssim_jax.training.generator import AUTOENCODER, CONDITIONS, DENOISER, RECORDS
+from deepssim_jax.training.latents import load_latents
 from deepssim_jax.typing import Array
 
 MANIFEST = "manifest.csv"
@@ -36,12 +38,16 @@ MANIFEST = "manifest.csv"
 
 @dataclasses.dataclass(frozen=True)
 class SamplingSettings:
-    """How images are drawn; `batch` on all devices at a time, `guidance` 1 for none."""
+    """How images are drawn; `batch` on all devices at a time, `guidance` 1 for none.
+
+    `away` steers away from the training images (`diffusion.steering`).
+    """
 
     sampler: Sampler = Sampler.DDIM
     steps: int = 50
     guidance: float = 1.0
     batch: int = 16
+    away: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,12 +62,13 @@ class TrainingRecord:
 
 @dataclasses.dataclass(frozen=True)
 class Generator:
-    """A trained model, ready to draw.
+    """A trained model of a folder, ready to draw.
 
     `records` are the images it was made with; `conditions` [records, tokens, d] what it was told of
     them, or None; `weights_hash` is the SHA-256 of the denoiser's file.
     """
 
+    workdir: Path
     autoencoder: AutoencoderSpec
     autoencoder_params: nnx.State
     denoiser: UNetSpec
@@ -113,6 +120,7 @@ class Generator:
             told = np.load(workdir / CONDITIONS, allow_pickle=False)
         height, width = json.loads(card["size"])
         return cls(
+            workdir,
             autoencoder,
             params,
             denoiser,
@@ -129,6 +137,32 @@ class Generator:
     def trained(self) -> np.ndarray:
         """Rows of `records` that were trained on."""
         return np.flatnonzero([record.copies > 0 for record in self.records])
+
+    @functools.cached_property
+    def latents(self) -> np.ndarray:
+        """float32 [records, h, w, c]: the images of the records as the denoiser sees them.
+
+        Raises:
+          ValueError: the folder does not hold them.
+        """
+        found = load_latents(self.workdir / "latents")
+        if len(found.mean) != len(self.records):
+            raise ValueError(
+                f"{self.workdir.name!r} holds {len(found.mean)} latents and {len(self.records)} "
+                "records; run train_ldm again with this --workdir"
+            )
+        return np.float32(found.scale) * found.mean
+
+    @functools.cached_property
+    def steering(self) -> Steering:
+        """Away from the images that were trained on.
+
+        Raises:
+          ValueError: the folder does not hold their latents, or they are of one person.
+        """
+        people = [self.records[row].subject_id or f" {row}" for row in self.trained]
+        groups = np.unique(people, return_inverse=True)[1]
+        return Steering.of(self.latents[self.trained], groups)
 
     def records_of(self, indices: Sequence[int] | np.ndarray, *, seed: int) -> np.ndarray:
         """Whose condition each image gets, where nothing else is asked for: drawn by (seed, i)."""
@@ -162,8 +196,11 @@ class Generator:
         spread = parallel.batch_sharding(mesh)
         out = []
         with parallel.using(mesh):
+            away = None
+            if settings.away:
+                away = self.steering.directions, np.float32(self.steering.limit)
             weights = parallel.spread(
-                (self.denoiser_params, self.autoencoder_params), parallel.replicated(mesh)
+                (self.denoiser_params, self.autoencoder_params, away), parallel.replicated(mesh)
             )
             for start in range(0, len(indices), batch):
                 count = len(indices[start : start + batch])
@@ -194,8 +231,12 @@ def _compiled(
 
     @functools.partial(jax.jit, static_argnums=1)
     def run(
-        weights: tuple[nnx.State, nnx.State], seed: int, indices: Array, told: Array | None
+        weights: tuple[nnx.State, nnx.State, tuple[Array, Array] | None],
+        seed: int,
+        indices: Array,
+        told: Array | None,
     ) -> Array:
+        away = weights[2]
         latents = samplers.sample(
             predictor(denoiser, weights[0]),
             samplers.image_keys(seed, indices),
@@ -205,6 +246,7 @@ def _compiled(
             steps=settings.steps,
             condition=told,
             guidance=settings.guidance,
+            correct=lambda clean: clean if away is None else steer(clean, *away),
         )
         model = nnx.merge(graph, weights[1], copy=True)
         return jnp.clip(model.decode(latents / scale, size=size), 0.0, 1.0)

@@ -21,7 +21,6 @@ from deepssim_jax.diffusion import samplers
 from deepssim_jax.files import write_array
 from deepssim_jax.scoring import membership
 from deepssim_jax.scoring.membership import Attack, AttackSettings, MembershipFigures
-from deepssim_jax.training import latents as latent_files
 from deepssim_jax.training.diffusion_step import predictor
 from deepssim_jax.typing import Array
 
@@ -42,15 +41,8 @@ class Target:
         Raises:
           ValueError: the training is not finished, or its files do not fit each other.
         """
-        workdir = Path(workdir)
         model = Generator.load(workdir)
-        found = latent_files.load_latents(workdir / "latents")
-        if len(found.mean) != len(model.records):
-            raise ValueError(
-                f"{workdir.name!r} holds {len(found.mean)} latents and {len(model.records)} records; "
-                "run train_ldm again with this --workdir"
-            )
-        return cls(model, np.float32(found.scale) * found.mean)
+        return cls(model, model.latents)
 
     @functools.cached_property
     def members(self) -> np.ndarray:

@@ -30,6 +30,12 @@ _SEED = flags.DEFINE_integer("seed", 0, "of all images", lower_bound=0)
 _SAMPLER = flags.DEFINE_enum("sampler", "ddim", ["ddim", "ancestral", "dpm"], "how to draw")
 _STEPS = flags.DEFINE_integer("steps", 50, "calls of the network for an image", lower_bound=1)
 _GUIDANCE = flags.DEFINE_float("guidance", 1.0, "weight of the condition; 1 for no guidance")
+_AWAY = flags.DEFINE_bool(
+    "away",
+    False,
+    "while drawing, keep every image as far from each training image as two people's are from each "
+    "other; needs the latents that train_ldm left in --workdir",
+)
 _BATCH = flags.DEFINE_integer("batch", 16, "images a device makes at a time", lower_bound=1)
 _FORMAT = flags.DEFINE_enum(
     "format", "png", ["png", "nifti"], "8-bit .png, or .nii.gz with every value in float32"
@@ -68,7 +74,11 @@ def main(argv: Sequence[str]) -> int:
 
     out = Path(_OUT.value)
     settings = SamplingSettings(
-        Sampler(_SAMPLER.value), _STEPS.value, guidance=_GUIDANCE.value, batch=_BATCH.value
+        Sampler(_SAMPLER.value),
+        _STEPS.value,
+        guidance=_GUIDANCE.value,
+        batch=_BATCH.value,
+        away=_AWAY.value,
     )
     generator, image_format = Generator.load(_WORKDIR.value), ImageFormat(_FORMAT.value)
     if _SAFEGUARD.value:

@@ -8,6 +8,7 @@ image and the step, not to the batch: `keys` holds one key an image.
 
 import dataclasses
 import enum
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -93,6 +94,7 @@ def sample(
     steps: int = 50,
     condition: Array | None = None,
     guidance: float = 1.0,
+    correct: Callable[[Array], Array] = lambda clean: clean,
 ) -> Array:
     """Draws one image a key.
 
@@ -106,6 +108,7 @@ def sample(
       condition: [n, ...] what the network is told, or None; zeros are "nothing is known".
       guidance: how far to go beyond the answer without the condition (Ho and Salimans, arXiv
         2207.12598, eq. 6, with w + 1 as `guidance`); 1 is the condition alone.
+      correct: what is made of every estimate of the clean images [n, *shape] before it is used.
 
     Returns:
       float32 [n, *shape].
@@ -128,7 +131,7 @@ def sample(
         x, before = carry
         number, time, row = now
         times = jnp.broadcast_to(time, keys.shape)
-        clean, _ = schedule.split(x, answer(x, times), times)
+        clean = correct(schedule.split(x, answer(x, times), times)[0])
         x = row[0] * x + row[1] * clean + row[2] * before
         if sampler is Sampler.ANCESTRAL:
             x = x + row[3] * normal(number)

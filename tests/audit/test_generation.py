@@ -1,7 +1,9 @@
 """Generating: image i is image i, whatever else is made, where, and after which stop."""
 
 import csv
+import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -20,6 +22,7 @@ from deepssim_jax.data.readers import read_image
 from deepssim_jax.data.volume import SliceSpec
 from deepssim_jax.diffusion.samplers import Sampler
 from deepssim_jax.diffusion.schedule import Schedule
+from deepssim_jax.files import write_array
 from deepssim_jax.nn import network_file
 from deepssim_jax.nn.autoencoder import AutoencoderSpec
 from deepssim_jax.nn.network_file import Spec
@@ -172,3 +175,23 @@ def test_a_folder_that_is_not_finished_is_said(tmp_path: Path, workdir: Path) ->
     (tmp_path / generators.DENOISER).write_bytes(b"no file of weights")
     with pytest.raises(ValueError, match="is no network of this package"):
         Generator.load(tmp_path)
+
+
+def test_steering_needs_the_latents_and_changes_what_is_drawn(
+    workdir: Path, tmp_path: Path
+) -> None:
+    away = dataclasses.replace(SETTINGS, away=True)
+    with pytest.raises(ValueError, match="latents"):
+        Generator.load(workdir).images([0], seed=4, settings=away)
+    shutil.copytree(workdir, tmp_path / "with")
+    rng = np.random.default_rng(0)
+    files = tmp_path / "with" / "latents"
+    write_array(files / "mark-00000.npy", rng.normal(size=(3, 5, 4, 6)).astype(np.float32))
+    (files / "latents.json").write_text('{"images": 3, "scale": 0.7, "weights": "mark"}')
+    generator = Generator.load(tmp_path / "with")
+    limit = generator.steering.limit
+    assert generator.steering.directions.shape == (2, 60)  # the second record was held out
+    trained = generator.latents[[0, 2]].reshape(2, -1)
+    assert limit == pytest.approx(np.corrcoef(trained)[0, 1], abs=1e-5)
+    plain, steered = (generator.images([0, 1], seed=4, settings=s) for s in (SETTINGS, away))
+    assert np.abs(plain - steered).max() > 1e-3

@@ -17,10 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors
-import safetensors.numpy
 from flax import nnx
 
-from deepssim_jax.files import write_bytes
+from deepssim_jax.files import write_tensors
 from deepssim_jax.nn.autoencoder import Autoencoder, AutoencoderSpec
 from deepssim_jax.nn.encoder import misfits, named
 from deepssim_jax.nn.unet import UNet, UNetSpec
@@ -92,7 +91,7 @@ def save(path: Path, spec: Spec, state: nnx.State, *, card: Mapping[str, str]) -
     """Writes weights, specification and whatever else belongs to them as text."""
     kind = Kind.AUTOENCODER if isinstance(spec, AutoencoderSpec) else Kind.UNET
     metadata = {"kind": kind.value, "spec": json.dumps(dataclasses.asdict(spec)), **card}
-    write_bytes(path, safetensors.numpy.save(to_tensors(state), metadata=metadata))
+    write_tensors(path, to_tensors(state), metadata=metadata)
 
 
 def load(path: Path, kind: type[S]) -> tuple[S, nnx.State, dict[str, str]]:

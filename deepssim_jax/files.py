@@ -8,13 +8,15 @@ import contextlib
 import csv
 import hashlib
 import io
+import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import safetensors.numpy
 
 
 @contextlib.contextmanager
@@ -63,3 +65,24 @@ def write_array(path: Path, array: np.ndarray) -> None:
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     write_bytes(path, buffer.getvalue())
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, np.ndarray], *, metadata: Mapping[str, str]
+) -> None:
+    """Writes a `.safetensors` file; the same tensors and metadata give the same bytes.
+
+    The library's own order of the metadata differs from process to process, and with it the hash of
+    a network that is the same to the last bit. The header is therefore written again with its names
+    in order: its length in 8 bytes, JSON padded to a multiple of 8 bytes, then the tensors, whose
+    offsets count from there (https://github.com/huggingface/safetensors, "Format").
+    """
+    content = safetensors.numpy.save(dict(tensors), metadata=dict(metadata))
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(
+        json.loads(content[8:start]), sort_keys=True, separators=(",", ":")
+    ).encode()
+    header += b" " * (-len(header) % 8)
+    with replacing(path) as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.write(memoryview(content)[start:])

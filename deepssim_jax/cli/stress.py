@@ -33,6 +33,12 @@ _SETTINGS = flags.DEFINE_multi_enum(
 )
 _METHODS = flags.DEFINE_list("methods", [], "names of methods, separated by commas; all if empty")
 _ENCODER = flags.DEFINE_string("encoder", "default", "the shipped encoder, or a .safetensors file")
+_EFFICIENTNET = flags.DEFINE_string(
+    "efficientnet",
+    None,
+    "EfficientNet-Lite0 written by deepssim convert; adds the method of this name, the cosine of a "
+    "generic ImageNet embedding",
+)
 _ROUNDS = flags.DEFINE_integer("rounds", 2, "pairs of each class and image", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "of the pairs and of the halves of the patients")
 
@@ -53,11 +59,13 @@ def main(argv: Sequence[str]) -> int:
     from deepssim_jax.data import pipelines
     from deepssim_jax.data.planted_pairs import Setting
     from deepssim_jax.nn.encoder import load_encoder
-    from deepssim_jax.scoring.methods import methods
+    from deepssim_jax.scoring.methods import cosine, imagenet, methods
 
     if _SIZE.value < 64 or _SIZE.value % 32:
         raise ValueError(f"--size={_SIZE.value} must be a multiple of 32 and at least 64")
     every = methods(load_encoder(_ENCODER.value))
+    if _EFFICIENTNET.value is not None:
+        every["efficientnet"] = cosine(imagenet(Path(_EFFICIENTNET.value)))
     unknown = sorted(set(_METHODS.value) - set(every))
     if unknown:
         raise ValueError(f"--methods: {', '.join(unknown)} must be among {', '.join(every)}")

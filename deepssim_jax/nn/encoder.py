@@ -16,10 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors
-import safetensors.numpy
 from flax import nnx
 
-from deepssim_jax.files import sha256, write_bytes
+from deepssim_jax.files import sha256, write_tensors
 from deepssim_jax.nn.convnext import ConvNeXtSpec
 from deepssim_jax.nn.embedder import Embedder, EmbedderSpec, Head
 from deepssim_jax.ops.batches import in_batches
@@ -162,7 +161,7 @@ def save_encoder(path: str | Path, encoder: Encoder, *, card: Mapping[str, str])
       card: what a user should know: data, command, numbers.
     """
     metadata = {"spec": json.dumps(dataclasses.asdict(encoder.spec)), **card}
-    write_bytes(Path(path), safetensors.numpy.save(to_tensors(encoder), metadata=metadata))
+    write_tensors(Path(path), to_tensors(encoder), metadata=metadata)
 
 
 def _file(source: str | Path) -> Path:

@@ -1,4 +1,4 @@
-"""Networks of the generator in files: safetensors with the specification in the metadata.
+"""Networks beside the encoders in files: safetensors with the specification in the metadata.
 
 Contract: a network is its frozen specification and a pure state of arrays; names are the paths of
 the state joined by dots. Nothing is loaded before every name and shape has been compared with the
@@ -17,16 +17,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors
-import safetensors.numpy
 from flax import nnx
 
-from deepssim_jax.files import write_bytes
+from deepssim_jax.files import write_tensors
 from deepssim_jax.nn.autoencoder import Autoencoder, AutoencoderSpec
+from deepssim_jax.nn.efficientnet import EfficientNet, EfficientNetSpec
 from deepssim_jax.nn.encoder import misfits, named
 from deepssim_jax.nn.unet import UNet, UNetSpec
 
-Spec = AutoencoderSpec | UNetSpec
-S = TypeVar("S", AutoencoderSpec, UNetSpec)
+Spec = AutoencoderSpec | UNetSpec | EfficientNetSpec
+S = TypeVar("S", AutoencoderSpec, UNetSpec, EfficientNetSpec)
 
 
 class Kind(enum.StrEnum):
@@ -34,16 +34,26 @@ class Kind(enum.StrEnum):
 
     AUTOENCODER = "autoencoder"
     UNET = "unet"
+    EFFICIENTNET = "efficientnet"
 
 
-_SPECS: dict[Kind, Any] = {Kind.AUTOENCODER: AutoencoderSpec, Kind.UNET: UNetSpec}
+# Of each kind the class of its specification, and the network built from it.
+_NETWORKS: dict[Kind, tuple[Any, Any]] = {
+    Kind.AUTOENCODER: (AutoencoderSpec, Autoencoder),
+    Kind.UNET: (UNetSpec, UNet),
+    Kind.EFFICIENTNET: (EfficientNetSpec, EfficientNet),
+}
+
+
+def _kind(spec: Spec) -> Kind:
+    return next(kind for kind, (cls, _) in _NETWORKS.items() if isinstance(spec, cls))
 
 
 @functools.cache
 def blueprint(spec: Spec) -> tuple[nnx.GraphDef, nnx.State]:
     """Static graph, and shapes of the weights, of a specification; nothing is allocated."""
-    network = Autoencoder if isinstance(spec, AutoencoderSpec) else UNet
-    model = nnx.eval_shape(lambda: network(spec, rngs=nnx.Rngs(0)))  # type: ignore[arg-type]
+    network = _NETWORKS[_kind(spec)][1]
+    model = nnx.eval_shape(lambda: network(spec, rngs=nnx.Rngs(0)))
     graph, params = nnx.split(model, nnx.Param)
     return graph, nnx.as_pure(params)
 
@@ -90,9 +100,8 @@ def from_tensors(spec: Spec, tensors: Mapping[str, np.ndarray], *, what: str) ->
 
 def save(path: Path, spec: Spec, state: nnx.State, *, card: Mapping[str, str]) -> None:
     """Writes weights, specification and whatever else belongs to them as text."""
-    kind = Kind.AUTOENCODER if isinstance(spec, AutoencoderSpec) else Kind.UNET
-    metadata = {"kind": kind.value, "spec": json.dumps(dataclasses.asdict(spec)), **card}
-    write_bytes(path, safetensors.numpy.save(to_tensors(state), metadata=metadata))
+    metadata = {"kind": _kind(spec).value, "spec": json.dumps(dataclasses.asdict(spec)), **card}
+    write_tensors(path, to_tensors(state), metadata=metadata)
 
 
 def spec_class(path: Path) -> Any:
@@ -105,10 +114,10 @@ def spec_class(path: Path) -> Any:
         raise ValueError(f"there is no file {path.name!r} in {path.parent.name!r}")
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            return _SPECS[Kind((file.metadata() or {}).get("kind", ""))]
+            return _NETWORKS[Kind((file.metadata() or {}).get("kind", ""))][0]
     except (safetensors.SafetensorError, ValueError, OSError) as error:
         raise ValueError(
-            f"{path.name} holds neither an autoencoder nor a U-Net of this package"
+            f"{path.name} holds no autoencoder, U-Net or EfficientNet of this package"
         ) from error
 
 
@@ -130,9 +139,12 @@ def load(path: Path, kind: type[S]) -> tuple[S, nnx.State, dict[str, str]]:
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             card = dict(file.metadata() or {})
-            found = Kind(card.pop("kind", ""))
-            if _SPECS[found] is not kind:
-                raise ValueError(f"{path.name} holds a network of kind {found.value!r}")
+            wanted = next(name for name, (cls, _) in _NETWORKS.items() if cls is kind)
+            found = card.pop("kind", "unknown")
+            if found != wanted:
+                raise ValueError(
+                    f"{path.name} holds a network of kind {found!r}, not {wanted.value!r}"
+                )
             fields = {
                 name: tuple(value) if isinstance(value, list) else value
                 for name, value in json.loads(card.pop("spec")).items()

@@ -7,11 +7,15 @@ method on other patients than those it is judged by (`scoring.evaluation`).
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
+from deepssim_jax.nn import efficientnet, network_file
+from deepssim_jax.nn.efficientnet import EfficientNetSpec
 from deepssim_jax.nn.encoder import Encoder, embed
 from deepssim_jax.ops import search_grid
 from deepssim_jax.ops.batches import in_batches
@@ -24,6 +28,7 @@ from deepssim_jax.typing import Array, Images
 
 Method = Callable[[np.ndarray, np.ndarray], np.ndarray]
 _BATCH = 128
+_IMAGENET_BATCH = 32  # these are looked at in a higher resolution
 
 
 def _batched(score: Callable[[Array, Array], Array]) -> Method:
@@ -81,6 +86,28 @@ def cosine(embedding: Callable[[np.ndarray], np.ndarray]) -> Method:
         return (a * b).sum(1) / np.maximum(norms, 1e-12)
 
     return method
+
+
+def imagenet(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """The embedding [n, s, s] -> [n, 1280] of a converted EfficientNet-Lite0, for `cosine`.
+
+    What a network that has seen photographs alone makes of the images: the generic embedding of
+    SemDeDup (Abbas et al., arXiv 2303.09540), who take a CLIP for it.
+
+    Args:
+      path: written by `deepssim convert`.
+
+    Raises:
+      ValueError: the file is missing, holds another network, or does not fit its specification.
+    """
+    spec, params, _ = network_file.load(path, EfficientNetSpec)
+    graph = network_file.blueprint(spec)[0]
+
+    @jax.jit
+    def run(params: nnx.State, images: Array) -> Array:
+        return nnx.merge(graph, params, copy=True)(efficientnet.prepared(spec, images))
+
+    return lambda images: in_batches(functools.partial(run, params), images, size=_IMAGENET_BATCH)
 
 
 def methods(encoder: Encoder) -> dict[str, Method]:

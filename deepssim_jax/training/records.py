@@ -10,6 +10,8 @@ from typing import Any
 
 import jax
 
+from deepssim_jax.files import write_bytes
+
 # Dense bfloat16 flops a second of one device, by the start of its name (the makers' data sheets).
 _PEAK = {
     "TPU v4": 275e12,
@@ -41,7 +43,8 @@ class Records:
         self._board: Any = None
         if not self._first:
             return
-        self._path.write_text("".join(line + "\n" for line, _ in kept))
+        # Whole or as it was: the best state so far is known from these lines alone.
+        write_bytes(self._path, "".join(line + "\n" for line, _ in kept).encode())
         if importlib.util.find_spec("tensorboardX") is not None:
             board = importlib.import_module("tensorboardX")
             self._board = board.SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)

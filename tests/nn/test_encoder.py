@@ -54,6 +54,20 @@ def test_wrong_shapes_say_the_remedy(shipped: ds.Encoder) -> None:
         ds.embed(shipped, images()[0])
 
 
+def test_the_same_encoder_makes_the_same_file(shipped: ds.Encoder, tmp_path: Path) -> None:
+    """Whatever the order of its card, which the library shuffles; so its hash names the network."""
+    card = {name: f"{name} \u00e9" for name in "qwertzuiopasdfghjkl"}
+    paths = [tmp_path / name for name in ("a.safetensors", "b.safetensors")]
+    encoders.save_encoder(paths[0], shipped, card=card)
+    encoders.save_encoder(paths[1], shipped, card=dict(reversed(card.items())))
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    with safetensors.safe_open(paths[0], framework="numpy") as file:
+        assert card.items() <= file.metadata().items()
+    found = safetensors.numpy.load_file(paths[0])
+    for name, value in encoders.to_tensors(shipped).items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
 def test_a_file_that_does_not_fit_is_refused_with_everything_wrong(
     shipped: ds.Encoder, tmp_path: Path
 ) -> None:

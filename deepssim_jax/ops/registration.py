@@ -21,7 +21,7 @@ from deepssim_jax.ops.intensity import local_zscore, zscore
 from deepssim_jax.ops.local_likelihood import local_likelihood
 from deepssim_jax.ops.search_grid import SearchGrid
 from deepssim_jax.ops.search_rigid import RigidGrid, coarse_rigid
-from deepssim_jax.ops.transform import MotionModel, Transform, ellipsoid
+from deepssim_jax.ops.transform import MotionModel, Transform, ellipsoid, mirrorings
 from deepssim_jax.typing import Array, Images, Scores, Volumes
 
 _KEPT = 4  # starts that are refined roughly
@@ -66,6 +66,8 @@ def locate(
     a, b = (local_zscore(zscore(x), sigma=size / _NEIGHBOURHOOD) for x in (moving, fixed))
     index = search_grid.candidates(a, b, grid=grid)[0]
     starts = jax.vmap(lambda i: search_grid.grid_transform(i, grid=grid, size=size))(index)
+    # A copy was often not moved at all; where much of it was changed, correlation may not say so.
+    starts = jax.tree.map(lambda *x: jnp.concatenate(x, 1), starts, mirrorings(len(index)))
     starts = _most_likely(a, b, starts, keep=_KEPT, side=max(size // 4, 32), tiles=4)
     several = (jnp.repeat(x, _KEPT, axis=0) for x in (a, b))
     first = MotionModel.SIMILARITY if model is MotionModel.AFFINE else model

@@ -136,3 +136,13 @@ def _exponential(matrices: Array) -> Array:
         term = jnp.einsum("nij,njk->nik", term, matrices) / order
         total = total + term
     return total
+
+
+def mirrorings(count: int) -> Transform:
+    """The four mirrorings without any motion, [count, 4] of each field, in 2D."""
+    flip = jnp.broadcast_to(jnp.arange(len(FLIP_SIGNS)), (count, len(FLIP_SIGNS)))
+    return Transform(
+        flip=flip,
+        matrix=jnp.broadcast_to(jnp.eye(2), (*flip.shape, 2, 2)),
+        shift=jnp.zeros((*flip.shape, 2)),
+    )

@@ -19,11 +19,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepssim_jax.ops import search_grid, topk
+from deepssim_jax.ops import resample, search_grid, topk
 from deepssim_jax.ops.batches import in_batches
 from deepssim_jax.ops.intensity import zscore
+from deepssim_jax.ops.local_likelihood import local_likelihood
 from deepssim_jax.ops.search_grid import SearchGrid
-from deepssim_jax.ops.transform import FLIP_SIGNS
+from deepssim_jax.ops.transform import FLIP_SIGNS, ellipsoid, mirrorings
 from deepssim_jax.scoring.tiles import HALF_ERROR
 from deepssim_jax.typing import Array, Images
 
@@ -236,6 +237,62 @@ def _search_tile(
     # Both sides are of norm 1 at most, so what was left out cannot truly exceed this.
     proven = (values[:, -1] > fast[:, -1] + HALF_ERROR) | (fast[:, -1] <= -2.0)
     return jax.lax.cond(proven.all() | (wide == tile.shape[1]), lambda: found, surely)
+
+
+def likeliest(
+    matches: AlignedMatches,
+    queries: Images,
+    references: Images,
+    *,
+    keep: int,
+    grid: SearchGrid = SearchGrid(),
+) -> AlignedMatches:
+    """The matches whose images agree best tile by tile, as they were found or without any motion.
+
+    A correlation is ruled by its strongest region; `ops.local_likelihood` is not, so a copy with a
+    changed region comes before a stranger of the same outline.
+
+    Args:
+      matches: more than are wanted, of `AlignedIndex.search`.
+      queries: [n, s, s] low-resolution images that were searched for.
+      references: [m, s, s] that were searched.
+      keep: matches of each query to keep.
+      grid: of the search.
+
+    Returns:
+      Matches with likelihoods as scores, best first; absent ones stay at -2.
+    """
+    compare = functools.partial(_likelihoods, grid=grid)
+    near = np.asarray(references, np.float32)[matches.indices]
+    score = in_batches(compare, queries, near, matches.transforms, size=_QUERY_BLOCK)
+    score = np.where(matches.scores > -2.0, score, -2.0)
+    order = np.lexsort((matches.indices, -score))[:, :keep]
+    return AlignedMatches(
+        *(np.take_along_axis(x, order, 1) for x in (score, matches.indices, matches.transforms))
+    )
+
+
+@functools.partial(jax.jit, static_argnames="grid")
+def _likelihoods(queries: Array, references: Array, index: Array, *, grid: SearchGrid) -> Array:
+    """[b, s, s] queries, [b, k, s, s] references and [b, k] transformations to [b, k]."""
+    shape, tries = (grid.size, grid.size), 1 + len(FLIP_SIGNS)
+    disc = jnp.asarray(ellipsoid(shape, radius=0.9))[None]
+
+    def one(row: tuple[Array, Array, Array]) -> Array:
+        query, others, chosen = row
+        found = search_grid.grid_transform(chosen, grid=grid, size=grid.size)
+        both = jax.tree.map(
+            lambda one, more: jnp.concatenate([one[:, None], more], 1).reshape(-1, *one.shape[1:]),
+            found,
+            mirrorings(len(chosen)),
+        )
+        positions = both.positions(shape)
+        moved = resample.sample_at(jnp.broadcast_to(query, (len(both.flip), *shape)), positions)
+        mask = resample.inside(positions, shape) & disc
+        likely = local_likelihood(moved, jnp.repeat(others, tries, axis=0), mask)
+        return likely.reshape(-1, tries).max(1)
+
+    return jax.lax.map(one, (queries, references, index))
 
 
 @jax.jit

@@ -15,7 +15,7 @@ import numpy as np
 
 from deepssim_jax.files import write_array
 from deepssim_jax.ops.search_grid import SearchGrid
-from deepssim_jax.scoring.aligned import AlignedIndex
+from deepssim_jax.scoring.aligned import AlignedIndex, likeliest
 from deepssim_jax.scoring.pairs import nearest
 from deepssim_jax.scoring.verify import verify_pairs
 
@@ -33,6 +33,9 @@ PAIR = np.dtype(
     ]
 )
 BLOCK = 128
+# So many of the aligned search are compared tile by tile, which for one of them costs a
+# three-hundredth of a verification.
+_COMPARED = 64
 # The aligned search of so many takes an hour and a half on two cores, half a minute on a large GPU.
 _MAX_ALIGNED_PAIRS = 200_000_000
 
@@ -76,9 +79,14 @@ class Side:
 
 @dataclasses.dataclass(frozen=True)
 class Proposals:
-    """How many references each way of searching proposes for verification."""
+    """How many references each way of searching proposes for verification.
+
+    Of many that the aligned search finds, `aligned` are those of the best correlation and `likely`
+    those that agree best tile by tile.
+    """
 
     aligned: int
+    likely: int
     encoder: int
 
 
@@ -105,9 +113,9 @@ class Retrieval(enum.StrEnum):
     def proposals(self) -> Proposals:
         """Candidates of each way; AUTO has none until it is resolved."""
         return {
-            Retrieval.ENCODER: Proposals(aligned=0, encoder=16),
-            Retrieval.ALIGNED: Proposals(aligned=4, encoder=0),
-            Retrieval.BOTH: Proposals(aligned=4, encoder=2),
+            Retrieval.ENCODER: Proposals(aligned=0, likely=0, encoder=16),
+            Retrieval.ALIGNED: Proposals(aligned=4, likely=2, encoder=0),
+            Retrieval.BOTH: Proposals(aligned=4, likely=2, encoder=2),
         }[self]
 
 
@@ -240,8 +248,10 @@ def candidates(
     near = _encoder_proposals(part, references, proposals.encoder, apart)
     ways = [(near, near >= 0)]
     if index is not None:
-        found = index.search(part.low, k=proposals.aligned, groups=part.groups if apart else None)
-        ways.append((found.indices, found.scores > -2.0))
+        found = index.search(part.low, k=_COMPARED, groups=part.groups if apart else None)
+        likely = likeliest(found, part.low, references.low, keep=proposals.likely, grid=index.grid)
+        for some, count in ((found, proposals.aligned), (likely, proposals.likely)):
+            ways.append((some.indices[:, :count], some.scores[:, :count] > -2.0))
     pairs: dict[tuple[int, int], int] = {}
     for rows, present in ways:
         for query, place in np.argwhere(present).tolist():

@@ -139,6 +139,32 @@ def test_groups_are_left_out() -> None:
     assert (short.scores[0] == -2).sum() == 3
 
 
+def test_a_changed_region_does_not_hide_the_original() -> None:
+    real = blobs(200)
+    y, x = np.mgrid[:SIZE, :SIZE]
+    region = (y - 30) ** 2 + (x - 38) ** 2 < 14**2
+    # The region comes from someone else, twice as strong: it rules every correlation.
+    synthetic = np.where(region, 2 * np.roll(real[:20], 1, axis=0), real[:20])
+    index = AlignedIndex.build(low(real), grid=GRID)
+    found = index.search(low(synthetic), k=64)
+    likely = aligned.likeliest(found, low(synthetic), low(real), keep=2, grid=GRID)
+    own = np.arange(20)[:, None]
+    assert (found.indices == own).any(1).all()
+    before, after = ((x[:, :2] == own).any(1).sum() for x in (found.indices, likely.indices))
+    assert after >= before + 4
+    assert (np.diff(likely.scores) <= 0).all() and likely.indices.shape == (20, 2)
+    for row in range(20):  # index and transformation stay together
+        place = list(found.indices[row]).index(likely.indices[row, 0])
+        assert likely.transforms[row, 0] == found.transforms[row, place]
+    few = aligned.likeliest(
+        dataclasses.replace(found, scores=np.full_like(found.scores, -2.0)),
+        low(synthetic),
+        low(real),
+        keep=3,
+    )
+    assert (few.scores == -2.0).all()  # absent ones stay absent
+
+
 def test_a_wrong_size_says_how_to_make_it() -> None:
     with pytest.raises(ValueError, match="low_resolution"):
         AlignedIndex.build(blobs(2))
@@ -208,7 +234,7 @@ def test_apart_leaves_the_own_patient_out(tmp_path) -> None:
     real = blobs(12)
     groups = (np.arange(12) // 2).astype(np.int32)
     one = side(real, groups)
-    pairs = match(one, one, journal=tmp_path / "a", apart=True, proposals=Proposals(3, 2))
+    pairs = match(one, one, journal=tmp_path / "a", apart=True, proposals=Proposals(3, 1, 2))
     assert len(pairs) and not np.any(groups[pairs["query"]] == groups[pairs["reference"]])
     with pytest.raises(ValueError, match="groups"):
         match(dataclasses.replace(one, groups=None), one, journal=tmp_path / "b", apart=True)
@@ -227,7 +253,7 @@ def test_every_way_of_retrieval_ends_in_the_same_scores(tmp_path, retrieval) -> 
     np.testing.assert_array_equal(best["reference"], np.arange(len(real)))
     assert best["verified"].min() > 0.9
     asked = retrieval.proposals
-    assert len(pairs) <= len(real) * (asked.aligned + asked.encoder)
+    assert len(pairs) <= len(real) * (asked.aligned + asked.likely + asked.encoder)
     again = ds.verify_pairs(copies_of(real, 3), real).score
     np.testing.assert_allclose(best["verified"], again, atol=0.02)
 

@@ -96,12 +96,19 @@ def verdict(
     return Verdict.NONE_FOUND_WITHIN_LIMITS, tuple(reasons)
 
 
-_CANDIDATES = {
-    Retrieval.BOTH: "four from a search over all transformations, two from the encoder",
-    Retrieval.ALIGNED: "four from a search over all transformations",
-    Retrieval.ENCODER: "sixteen from the encoder; the search over all transformations, which finds "
-    "more, was left out",
-}
+def _candidates(retrieval: Retrieval) -> str:
+    """Which pairs were verified, in words."""
+    asked = retrieval.proposals
+    if not asked.aligned:
+        return (
+            f"{asked.encoder} from the encoder; the search over all transformations, which finds more, "
+            "was left out"
+        )
+    words = (
+        f"from a search over all transformations {asked.aligned} of the best correlation and "
+        f"{asked.likely} that agree best tile by tile"
+    )
+    return f"{words}, and {asked.encoder} from the encoder" if asked.encoder else words
 
 
 def _images(count: int) -> str:
@@ -183,7 +190,7 @@ def notes(
         f"structures without their surroundings, {'' if attacked else 'membership inference, '}"
         "and attributes.",
         "Each synthetic image was verified against its best few candidates, not against every "
-        f"image: {_CANDIDATES[retrieval]}.",
+        f"image: {_candidates(retrieval)}.",
     ]
     if left_out:
         lines.append(

@@ -107,7 +107,7 @@ def test_the_encoder_alone_finds_most_and_the_report_says_so(audited) -> None:
     assert called <= truth.keys() and len(called) >= 0.9 * len(truth)
     assert result.settings["retrieval"] == "both" and alone.settings["retrieval"] == "encoder"
     report = (root / "encoder" / "report.html").read_text()
-    assert "sixteen from the encoder" in report
+    assert "16 from the encoder" in report
     shown = report.count('alt="real image"')
     assert report.count("what stage 4 of the encoder saw") == shown >= 20
     assert "of the encoder saw" not in (root / "out" / "report.html").read_text()

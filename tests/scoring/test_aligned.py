@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -270,3 +271,14 @@ def test_best_matches_of_queries_without_a_pair() -> None:
     best = best_matches(pairs, 3)
     assert best["reference"].tolist() == [-1, 4, -1]
     assert best["verified"].tolist() == [-1.0, pytest.approx(0.9), -1.0]
+
+
+def test_another_number_of_pairs_compiles_nothing(caplog) -> None:
+    real = blobs(11, 4)
+    ds.verify_pairs(real[:9], real[:9])
+    with jax.log_compiles():
+        ds.verify_pairs(real, real)
+    assert not [record.getMessage() for record in caplog.records if "Compiling" in record.msg]
+    with jax.log_compiles():  # and this would be seen
+        jax.jit(lambda x: x + 3)(np.float32(1))
+    assert [record for record in caplog.records if "Compiling" in record.msg]

@@ -19,9 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 from absl import app, flags
-from PIL import Image
 
 from benchmarks import retrieval
+from benchmarks.cases.films import image_of, patient_of
 from deepssim_jax.nn.encoder import load_encoder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,12 +30,12 @@ _KEEP = flags.DEFINE_string("keep", None, "folder for the training's files; temp
 
 def halves(films: list[Path], seed: int) -> tuple[list[Path], list[Path]]:
     """Films of one half of the patients, and of the other."""
-    patients = sorted({path.name.split("_")[0] for path in films})
+    patients = sorted({patient_of(path) for path in films})
     order = np.random.default_rng(seed).permutation(patients)
     first = set(order[: len(order) // 2])
     sides: tuple[list[Path], list[Path]] = ([], [])
     for path in films:
-        sides[path.name.split("_")[0] not in first].append(path)
+        sides[patient_of(path) not in first].append(path)
     return sides
 
 
@@ -54,7 +54,7 @@ def main(_: list[str]) -> None:
         begin = time.perf_counter()
         subprocess.run(command, check=True)
         seconds = time.perf_counter() - begin
-        images = np.stack([np.asarray(Image.open(p).convert("L"), np.float64) / 255 for p in test])
+        images = np.stack([image_of(path) for path in test])
         results = {}
         for name in ("default", str(root / "run" / "encoder.safetensors")):
             key = "shipped" if name == "default" else "tuned"

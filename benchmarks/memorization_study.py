@@ -26,7 +26,7 @@ from absl import app, flags
 from configs import ldm_laptop
 from deepssim_jax.audit.audit import AuditSettings, audit
 from deepssim_jax.audit.generation import Generator, SamplingSettings, TrainingRecord, generate
-from deepssim_jax.audit.membership import Target, attack_model
+from deepssim_jax.audit.membership import attack_model
 from deepssim_jax.audit.result import Label
 from deepssim_jax.data import pipelines
 from deepssim_jax.nn import encoder as encoders
@@ -119,7 +119,7 @@ def run(cell: Cell, base: LdmConfig, work: Path) -> dict[str, object]:
     ]
     variety = diversity(*sides)
     attacks = {}
-    for attack, figures in attack_model(Target.load(folder / "ldm")).items():
+    for attack, figures in attack_model(Generator.load(folder / "ldm")).items():
         attacks[attack.value] = {
             "area": round(figures.area, 4),
             "members": figures.members,

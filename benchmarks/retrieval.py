@@ -23,9 +23,9 @@ import jax
 import nibabel
 import numpy as np
 from absl import app, flags
-from PIL import Image
 from scipy import stats
 
+from benchmarks.cases.films import image_of
 from benchmarks.cases.stress import CONDITIONS, stressed
 from deepssim_jax.data.preprocess import fit_to_size
 from deepssim_jax.nn.encoder import Encoder, load_encoder
@@ -51,7 +51,7 @@ _DEPTH = 10
 def films(data: Path) -> np.ndarray:
     """All chest films, float64 [n, 256, 256] on [0, 1]."""
     paths = sorted((data / "cxr").glob("*.png"))
-    return np.stack([np.asarray(Image.open(p).convert("L"), np.float64) / 255 for p in paths])
+    return np.stack([image_of(path) for path in paths])
 
 
 def brain_slices(data: Path) -> np.ndarray:

@@ -20,13 +20,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import jax
 import numpy as np
 from absl import app, flags
-from PIL import Image
 from scipy import ndimage
 
+from benchmarks.cases.films import image_of, patient_of
 from deepssim_jax.audit.guard import Guard, GuardSettings
 from deepssim_jax.audit.safeguard import filter_folder
 from deepssim_jax.data import changes
 from deepssim_jax.data.changes import Change
+from deepssim_jax.data.pictures import write_png
 from deepssim_jax.scoring.decide import clopper_pearson
 
 DATA = flags.DEFINE_string("data", "../shared/data", "folder with cxr/")
@@ -47,34 +48,23 @@ EXACT: dict[str, Change] = {
 }
 
 
-def image_of(path: Path) -> np.ndarray:
-    """float64 [h, w] on [0, 1]."""
-    return np.asarray(Image.open(path).convert("L"), np.float64) / 255
-
-
-def write(path: Path, image: np.ndarray) -> None:
-    Image.fromarray((np.clip(image, 0, 1) * 255).round().astype(np.uint8)).save(path)
-
-
 def measure(root: Path) -> dict[str, object]:
     """The record; `root` gets the films of both sides."""
     films = sorted((Path(DATA.value) / "cxr").glob("*.png"))
-    patients = sorted({path.name.split("_")[0] for path in films})
+    patients = sorted({patient_of(path) for path in films})
     rng = np.random.default_rng(SEED.value)
     known = set(rng.permutation(patients)[: round(_SHARE * len(patients))])
     training, offered = root / "training", root / "offered"
-    training.mkdir()
-    offered.mkdir()
-    inside = [path for path in films if path.name.split("_")[0] in known]
+    inside = [path for path in films if patient_of(path) in known]
     for path in inside:
-        write(training / path.name, image_of(path))
+        write_png(training / path.name, image_of(path))
     strangers = [path for path in films if path not in inside]
     for path in strangers:
-        write(offered / f"stranger--{path.name}", image_of(path))
+        write_png(offered / f"stranger--{path.name}", image_of(path))
     for name, change in {**EXACT, **changes.NEAR}.items():
         for row in rng.choice(len(inside), COPIES.value, replace=False):
             copy = change(image_of(inside[row]), rng)
-            write(offered / f"{name}--{inside[row].name}", copy)
+            write_png(offered / f"{name}--{inside[row].name}", copy)
     begin = time.perf_counter()
     settings = GuardSettings(subject_regex=r"^([0-9]+)_", seed=SEED.value)
     guard = Guard.build(training, root / "work", settings=settings)

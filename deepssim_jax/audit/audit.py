@@ -18,6 +18,7 @@ import numpy as np
 from deepssim_jax.audit import calibration, conclusion, membership, outputs, planting
 from deepssim_jax.audit.control import Control, search_holdout
 from deepssim_jax.audit.gallery import build_gallery
+from deepssim_jax.audit.generation import Generator
 from deepssim_jax.audit.result import (
     AuditResult,
     Exclusion,
@@ -128,7 +129,8 @@ def audit(
         role: read_manifest(root, role=role, subject_regex=settings.subject_regex)
         for role, root in roots.items()
     }
-    target = None if model is None else membership.Target.load(model)
+    attacked = None if model is None else Generator.load(model)
+    attack_id = None if attacked is None else membership.fingerprint(attacked)
     encoder_id = encoders.encoder_hash(settings.encoder)
     encoder = functools.cache(lambda: encoders.load_encoder(settings.encoder))
     sets = {
@@ -197,10 +199,10 @@ def audit(
             on_progress=on_progress,
         )
     inferred = None
-    if target is not None:
-        journals.append(journal(f"membership-{target.fingerprint[:16]}"))
+    if attacked and attack_id:
+        journals.append(journal(f"membership-{attack_id[:16]}"))
         inferred = membership.infer_membership(
-            target,
+            attacked,
             audited=real_set.images.sha256,
             journal=journals[-1],
             seed=settings.seed,

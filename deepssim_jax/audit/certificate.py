@@ -78,7 +78,7 @@ def certify(
     source: Source,
     residual: Residual,
     tested: Collection[str],
-    files: Mapping[str, str] = {},
+    files: Mapping[str, str],
 ) -> None:
     """Writes the certificate.
 

@@ -87,8 +87,7 @@ class Judged:
 
     `cosine` is the largest with a training image over the four mirrorings, `verified` the largest
     verified score; it is NaN where the cosine had decided, and of a refused image the largest of the
-    first proposals if these had decided. `reason` is None for an image that may
-    leave.
+    first proposals if these had decided. `reason` is None for an image that may leave.
     """
 
     cosine: np.ndarray

@@ -5,10 +5,8 @@ that it held out. Latents are the cached ones. Scores are kept batch by batch wh
 given for them, so that work that was stopped goes on to the same figures.
 """
 
-import dataclasses
-import functools
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -20,47 +18,32 @@ from deepssim_jax.audit.result import Coverage, Membership
 from deepssim_jax.diffusion import samplers
 from deepssim_jax.files import write_array
 from deepssim_jax.scoring import membership
+from deepssim_jax.scoring.match import Progress
 from deepssim_jax.scoring.membership import Attack, AttackSettings, MembershipFigures
 from deepssim_jax.training.diffusion_step import predictor
 from deepssim_jax.typing import Array
 
-Progress = Callable[[int, int, str], None]
+
+def fingerprint(model: Generator) -> str:
+    """Of all that a score depends on.
+
+    Raises:
+      ValueError: the model's folder does not hold the latents of its records.
+    """
+    digest = hashlib.sha256(model.weights_hash.encode())
+    told = model.conditions
+    for array in (model.latents, _members(model), *([] if told is None else [told])):
+        digest.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
-@dataclasses.dataclass(frozen=True)
-class Target:
-    """A model under attack, and float32 latents [n, h, w, c] of its n records, as it sees them."""
-
-    model: Generator
-    latents: np.ndarray
-
-    @classmethod
-    def load(cls, workdir: str | Path) -> "Target":
-        """The model of a finished `train_ldm`.
-
-        Raises:
-          ValueError: the training is not finished, or its files do not fit each other.
-        """
-        model = Generator.load(workdir)
-        return cls(model, model.latents)
-
-    @functools.cached_property
-    def members(self) -> np.ndarray:
-        """bool [n]: which records were trained on."""
-        return np.array([record.copies > 0 for record in self.model.records])
-
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        """Of all that a score depends on."""
-        digest = hashlib.sha256(self.model.weights_hash.encode())
-        told = self.model.conditions
-        for array in (self.latents, self.members, *([] if told is None else [told])):
-            digest.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
-        return digest.hexdigest()
+def _members(model: Generator) -> np.ndarray:
+    """bool [n]: which records were trained on."""
+    return np.array([record.copies > 0 for record in model.records])
 
 
 def attack_model(
-    target: Target,
+    model: Generator,
     *,
     attacks: Sequence[Attack] = tuple(Attack),
     seed: int = 0,
@@ -73,40 +56,41 @@ def attack_model(
     """Figures of each attack.
 
     Args:
-      target: the model.
+      model: the model.
       attacks: which.
       seed: of the noise.
       batch: latents at a time.
       settings: times of the attacks.
       level: of the intervals.
-      journal: directory for finished batches, which belongs to exactly this target, these attacks
+      journal: directory for finished batches, which belongs to exactly this model, these attacks
         and their settings; None keeps nothing.
       on_progress: called with (images done, images in all, what).
 
     Raises:
-      ValueError: the training held nobody out.
+      ValueError: the training held nobody out, or the folder does not hold its latents.
     """
-    programs = {attack: _program(target.model, attack, settings) for attack in attacks}
-    parts, total = [], len(target.latents)
+    programs = {attack: _program(model, attack, settings) for attack in attacks}
+    parts, total = [], len(model.latents)
     for start in range(0, total, batch):
         path = None if journal is None else journal / f"scores-{start // batch:06d}.npy"
         if path is not None and path.exists():
             found = np.load(path, allow_pickle=False)
         else:
-            found = _scores(target, programs, start, seed=seed, batch=batch)
+            found = _scores(model, programs, start, seed=seed, batch=batch)
             if path is not None:
                 write_array(path, found)
         parts.append(found)
         on_progress(min(start + batch, total), total, "membership inference")
     of_attack = dict(zip(attacks, np.concatenate(parts, axis=1), strict=True))
+    members = _members(model)
     return {
-        attack: membership.figures(values[target.members], values[~target.members], level=level)
+        attack: membership.figures(values[members], values[~members], level=level)
         for attack, values in of_attack.items()
     }
 
 
 def infer_membership(
-    target: Target,
+    model: Generator,
     *,
     audited: Collection[str],
     journal: Path,
@@ -117,28 +101,28 @@ def infer_membership(
     """What an audit says of a model.
 
     Args:
-      target: the model.
+      model: the model.
       audited: SHA-256 of the files on the audit's real side.
-      journal: directory that belongs to exactly this target and seed.
+      journal: directory that belongs to exactly this model and seed.
       seed: of the noise.
       level: coverage of the intervals.
       on_progress: as for `attack_model`.
     """
-    learned = {record.sha256 for record in target.model.records if record.copies}
+    learned = {record.sha256 for record in model.records if record.copies}
     known = learned & set(audited)
-    members = int(target.members.sum())
-    held_out = len(target.members) - members
+    members = len(model.trained)
+    held_out = len(model.records) - members
     figures: Mapping[Attack, MembershipFigures] = {}
     if held_out:
         figures = attack_model(
-            target, seed=seed, level=level, journal=journal, on_progress=on_progress
+            model, seed=seed, level=level, journal=journal, on_progress=on_progress
         )
     coverage = Coverage.ALL if known == learned else Coverage.SOME if known else Coverage.NONE
-    return Membership(figures, members, held_out, level, coverage, target.model.weights_hash)
+    return Membership(figures, members, held_out, level, coverage, model.weights_hash)
 
 
 def _scores(
-    target: Target,
+    model: Generator,
     programs: Mapping[Attack, jax.stages.Wrapped],
     start: int,
     *,
@@ -146,16 +130,16 @@ def _scores(
     batch: int,
 ) -> np.ndarray:
     """Of one batch, float32 [attacks, images]."""
-    count = len(target.latents[start : start + batch])
+    count = len(model.latents[start : start + batch])
     # The last batch is filled up, so that every one is the same program.
     rows = np.minimum(np.arange(start, start + batch), start + count - 1)
-    told = target.model.conditions
+    told = model.conditions
     given = (
-        jnp.asarray(target.latents[rows]),
+        jnp.asarray(model.latents[rows]),
         samplers.image_keys(seed, jnp.asarray(rows, jnp.uint32)),
         None if told is None else jnp.asarray(told[rows]),
     )
-    found = [program(target.model.denoiser_params, *given) for program in programs.values()]
+    found = [program(model.denoiser_params, *given) for program in programs.values()]
     return np.stack([np.asarray(values, np.float32)[:count] for values in found])
 
 

@@ -59,10 +59,10 @@ def main(argv: Sequence[str]) -> int:
     from deepssim_jax.data import pipelines
     from deepssim_jax.data.planted_pairs import Setting
     from deepssim_jax.nn.encoder import load_encoder
+    from deepssim_jax.scoring.embed import check_size
     from deepssim_jax.scoring.methods import cosine, imagenet, methods
 
-    if _SIZE.value < 64 or _SIZE.value % 32:
-        raise ValueError(f"--size={_SIZE.value} must be a multiple of 32 and at least 64")
+    check_size(_SIZE.value)
     every = methods(load_encoder(_ENCODER.value))
     if _EFFICIENTNET.value is not None:
         every["efficientnet"] = cosine(imagenet(Path(_EFFICIENTNET.value)))

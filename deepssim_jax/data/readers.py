@@ -2,8 +2,8 @@
 
 Contract: `read_image` gives [h, w] with square pixels when a slice is asked for, else [d, h, w]
 for volumes (`data.volume` says how they lie); a volume of one slice is that slice, whatever is asked
-for. What a file declares is checked before anything is
-decompressed, so a small file cannot ask for the machine's memory.
+for. What a file declares is checked before anything is decompressed, so a small file cannot ask for
+the machine's memory.
 """
 
 import dataclasses

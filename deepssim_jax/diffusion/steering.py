@@ -53,7 +53,7 @@ class Steering:
 
 
 def steer(latents: Array, directions: Array, limit: Array) -> Array:
-    """Latents [n, ...] whose correlation with every direction's nearest is at most the limit.
+    """Latents [n, ...], moved where they correlate with the nearest direction by more than the limit.
 
     Args:
       latents: estimates of clean latents.

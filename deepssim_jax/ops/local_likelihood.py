@@ -9,8 +9,11 @@ information (Cover and Thomas, Elements of Information Theory, example 8.5.1); s
 of all tiles, many tiles that agree nearly perfectly outweigh a few that do not agree at all.
 """
 
+import jax
 import jax.numpy as jnp
 
+from deepssim_jax.ops import resample
+from deepssim_jax.ops.transform import Transform, ellipsoid
 from deepssim_jax.typing import Array, Images, Scores
 
 _STABILISER = 0.01  # variances are relative to a z-scored image
@@ -44,3 +47,24 @@ def local_likelihood(a: Images, b: Images, mask: Array, *, tiles: int = 8) -> Sc
     covariance = jnp.maximum(sums(a * b * mask) / total - mean_a * mean_b, 0.0)
     shared = jnp.minimum(covariance**2 / (var_a * var_b), _MOST)
     return -0.5 * (count * jnp.log1p(-shared)).sum((1, 2)) / (a.shape[1] * a.shape[2])
+
+
+def likelihoods(
+    moving: Images, fixed: Images, transforms: Transform, *, size: int, tiles: int = 8
+) -> Scores:
+    """How likely each of several transformations of each pair is, [n, c].
+
+    Args:
+      moving: [n, s, s].
+      fixed: [n, s, s].
+      transforms: [n, c], of images of side `size`, for which these stand.
+      size: see there.
+      tiles: as for `local_likelihood`.
+    """
+    shape, count = fixed.shape[1:], transforms.flip.shape[1]
+    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), transforms)
+    a, b = (jnp.repeat(jnp.asarray(x), count, axis=0) for x in (moving, fixed))
+    positions = flat.positions(shape, size=(size, size))
+    mask = resample.inside(positions, shape) & jnp.asarray(ellipsoid(shape, radius=0.9))[None]
+    found = local_likelihood(resample.sample_at(a, positions), b, mask, tiles=tiles)
+    return found.reshape(-1, count)

@@ -18,10 +18,10 @@ import jax.numpy as jnp
 from deepssim_jax.ops import refine, resample, search_grid
 from deepssim_jax.ops.batches import in_batches
 from deepssim_jax.ops.intensity import local_zscore, zscore
-from deepssim_jax.ops.local_likelihood import local_likelihood
+from deepssim_jax.ops.local_likelihood import likelihoods
 from deepssim_jax.ops.search_grid import SearchGrid
 from deepssim_jax.ops.search_rigid import RigidGrid, coarse_rigid
-from deepssim_jax.ops.transform import MotionModel, Transform, ellipsoid, mirrorings
+from deepssim_jax.ops.transform import MotionModel, Transform, mirrorings
 from deepssim_jax.typing import Array, Images, Scores, Volumes
 
 _KEPT = 4  # starts that are refined roughly
@@ -93,14 +93,9 @@ def _most_likely(
     moving: Array, fixed: Array, starts: Transform, *, keep: int, side: int, tiles: int
 ) -> Transform:
     """Of [n, c] transformations the `keep` likeliest of each pair, [n, keep], at a smaller size."""
-    size, shape, count = fixed.shape[1:], (side, side), starts.flip.shape[1]
-    disc = jnp.asarray(ellipsoid(shape, radius=0.9))[None]
-    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), starts)
-    a, b = (jnp.repeat(resample.resize(x, shape), count, axis=0) for x in (moving, fixed))
-    positions = flat.positions(shape, size=size)
-    mask = resample.inside(positions, shape) & disc
-    likely = local_likelihood(resample.sample_at(a, positions), b, mask, tiles=tiles)
-    place = jax.lax.top_k(likely.reshape(-1, count), keep)[1]
+    a, b = (resample.resize(x, (side, side)) for x in (moving, fixed))
+    likely = likelihoods(a, b, starts, size=fixed.shape[-1], tiles=tiles)
+    place = jax.lax.top_k(likely, keep)[1]
     return jax.tree.map(lambda x: jax.vmap(lambda row, p: row[p])(x, place), starts)
 
 

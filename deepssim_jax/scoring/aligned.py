@@ -19,12 +19,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepssim_jax.ops import resample, search_grid, topk
+from deepssim_jax.ops import search_grid, topk
 from deepssim_jax.ops.batches import in_batches
 from deepssim_jax.ops.intensity import zscore
-from deepssim_jax.ops.local_likelihood import local_likelihood
+from deepssim_jax.ops.local_likelihood import likelihoods
 from deepssim_jax.ops.search_grid import SearchGrid
-from deepssim_jax.ops.transform import FLIP_SIGNS, ellipsoid, mirrorings
+from deepssim_jax.ops.transform import FLIP_SIGNS, mirrorings
 from deepssim_jax.scoring.tiles import HALF_ERROR
 from deepssim_jax.typing import Array, Images
 
@@ -275,22 +275,17 @@ def likeliest(
 @functools.partial(jax.jit, static_argnames="grid")
 def _likelihoods(queries: Array, references: Array, index: Array, *, grid: SearchGrid) -> Array:
     """[b, s, s] queries, [b, k, s, s] references and [b, k] transformations to [b, k]."""
-    shape, tries = (grid.size, grid.size), 1 + len(FLIP_SIGNS)
-    disc = jnp.asarray(ellipsoid(shape, radius=0.9))[None]
 
     def one(row: tuple[Array, Array, Array]) -> Array:
         query, others, chosen = row
         found = search_grid.grid_transform(chosen, grid=grid, size=grid.size)
-        both = jax.tree.map(
-            lambda one, more: jnp.concatenate([one[:, None], more], 1).reshape(-1, *one.shape[1:]),
+        tried = jax.tree.map(
+            lambda one, more: jnp.concatenate([one[:, None], more], 1),
             found,
             mirrorings(len(chosen)),
         )
-        positions = both.positions(shape)
-        moved = resample.sample_at(jnp.broadcast_to(query, (len(both.flip), *shape)), positions)
-        mask = resample.inside(positions, shape) & disc
-        likely = local_likelihood(moved, jnp.repeat(others, tries, axis=0), mask)
-        return likely.reshape(-1, tries).max(1)
+        copies = jnp.broadcast_to(query, others.shape)
+        return likelihoods(copies, others, tried, size=grid.size).max(1)
 
     return jax.lax.map(one, (queries, references, index))
 

@@ -44,6 +44,14 @@ def weights(spec: Spec):
     return network_file.from_tensors(spec, tensors, what="drawn")
 
 
+def write_latents(workdir: Path, both: np.ndarray, scale: float) -> None:
+    """Means and deviations [n, h, w, 2 c], as train_ldm leaves them."""
+    folder = workdir / "latents"
+    write_array(folder / "mark-00000.npy", both)
+    card = {"images": len(both), "scale": scale, "weights": "mark"}
+    (folder / "latents.json").write_text(json.dumps(card))
+
+
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory) -> Path:
     """What train_ldm leaves behind."""
@@ -185,9 +193,7 @@ def test_steering_needs_the_latents_and_changes_what_is_drawn(
         Generator.load(workdir).images([0], seed=4, settings=away)
     shutil.copytree(workdir, tmp_path / "with")
     rng = np.random.default_rng(0)
-    files = tmp_path / "with" / "latents"
-    write_array(files / "mark-00000.npy", rng.normal(size=(3, 5, 4, 6)).astype(np.float32))
-    (files / "latents.json").write_text('{"images": 3, "scale": 0.7, "weights": "mark"}')
+    write_latents(tmp_path / "with", rng.normal(size=(3, 5, 4, 6)).astype(np.float32), 0.7)
     generator = Generator.load(tmp_path / "with")
     limit = generator.steering.limit
     assert generator.steering.directions.shape == (2, 60)  # the second record was held out

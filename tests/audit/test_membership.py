@@ -5,13 +5,13 @@ import json
 import shutil
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from deepssim_jax.audit import conclusion, console, membership
 from deepssim_jax.audit.audit import AuditSettings, audit
-from deepssim_jax.audit.membership import Target, attack_model
+from deepssim_jax.audit.generation import Generator
+from deepssim_jax.audit.membership import attack_model, fingerprint
 from deepssim_jax.audit.result import AuditResult, Coverage, Membership
 from deepssim_jax.cli.main import main
 from deepssim_jax.data.pictures import write_png
@@ -22,7 +22,7 @@ from deepssim_jax.nn.unet import UNetSpec
 from deepssim_jax.scoring.match import Retrieval
 from deepssim_jax.scoring.membership import Attack, figures
 from deepssim_jax.training import generator as generators
-from tests.audit.test_generation import AUTOENCODER, weights
+from tests.audit.test_generation import AUTOENCODER, weights, write_latents
 
 UNET = UNetSpec(channels=(8,), attention=(False,), heads=(8,), blocks=1, groups=4)
 QUICK = AuditSettings(size=64, retrieval=Retrieval.ENCODER)
@@ -63,10 +63,7 @@ def folders(tmp_path_factory) -> Path:
     write_records(workdir, rows)
     shape = (MEMBERS + HELD_OUT, 4, 4, 2 * AUTOENCODER.latent)
     latents = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-    (workdir / "latents").mkdir()
-    np.save(workdir / "latents" / "mark-00000.npy", latents)
-    listing = {"images": len(latents), "scale": 0.5, "weights": "mark"}
-    (workdir / "latents" / "latents.json").write_text(json.dumps(listing))
+    write_latents(workdir, latents, 0.5)
     return root
 
 
@@ -84,16 +81,16 @@ def stop_at(what: str, done_at_least: int):
 
 
 def test_stopped_attacks_go_on_to_the_same_figures(folders: Path, tmp_path: Path) -> None:
-    target = Target.load(folders / "ldm")
-    whole = attack_model(target, batch=10)
+    model = Generator.load(folders / "ldm")
+    whole = attack_model(model, batch=10)
     with pytest.raises(KeyboardInterrupt):
         attack_model(
-            target, batch=10, journal=tmp_path, on_progress=stop_at("membership inference", 20)
+            model, batch=10, journal=tmp_path, on_progress=stop_at("membership inference", 20)
         )
     first = tmp_path / "scores-000000.npy"
     assert len(list(tmp_path.iterdir())) == 2 and np.load(first).shape == (3, 10)
     before = first.stat().st_mtime_ns
-    assert attack_model(target, batch=10, journal=tmp_path) == whole
+    assert attack_model(model, batch=10, journal=tmp_path) == whole
     assert first.stat().st_mtime_ns == before
     found = whole[Attack.PIA]
     assert (found.members, found.held_out) == (MEMBERS, HELD_OUT)
@@ -189,7 +186,7 @@ def test_a_workdir_that_is_not_finished_is_refused_at_once(
     with (workdir / generators.RECORDS).open("a") as file:
         file.write("more.png,more,1,x\n")
     with pytest.raises(ValueError, match="holds 45 latents and 46 records"):
-        Target.load(workdir)
+        fingerprint(Generator.load(workdir))
     (workdir / generators.DENOISER).unlink()
     arguments = [f"--real={folders}/real", f"--synthetic={folders}/synthetic"]
     assert main(["audit", *arguments, f"--out={tmp_path}/out", f"--model={workdir}"]) == 2
@@ -216,7 +213,7 @@ def test_the_sentences_say_what_was_shown_and_no_more() -> None:
 
 def test_the_model_of_other_images_is_noticed(folders: Path, tmp_path: Path) -> None:
     found = membership.infer_membership(
-        Target.load(folders / "ldm"),
+        Generator.load(folders / "ldm"),
         audited={"of", "others"},
         journal=tmp_path,
         seed=0,
@@ -227,9 +224,9 @@ def test_the_model_of_other_images_is_noticed(folders: Path, tmp_path: Path) -> 
     assert conclusion.membership(found)[0].startswith("None of the images that this model")
 
 
-def test_scores_depend_on_the_target_alone(folders: Path) -> None:
-    target = Target.load(folders / "ldm")
-    again = Target.load(folders / "ldm")
-    assert target.fingerprint == again.fingerprint
-    moved = Target(target.model, np.asarray(jnp.flip(target.latents, 0)))
-    assert moved.fingerprint != target.fingerprint
+def test_scores_depend_on_the_model_and_its_latents_alone(folders: Path, tmp_path: Path) -> None:
+    model, again = (Generator.load(folders / "ldm") for _ in range(2))
+    assert fingerprint(model) == fingerprint(again)
+    shutil.copytree(folders / "ldm", tmp_path / "moved")
+    write_latents(tmp_path / "moved", np.load(folders / "ldm/latents/mark-00000.npy")[::-1], 0.5)
+    assert fingerprint(Generator.load(tmp_path / "moved")) != fingerprint(model)

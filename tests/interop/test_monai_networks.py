@@ -58,6 +58,35 @@ def close(ours, theirs) -> None:
     np.testing.assert_allclose(np.asarray(ours), theirs, atol=1e-4 * np.abs(theirs).max())
 
 
+def twin_of(spec: Spec):
+    """MONAI's network of a specification, freshly made."""
+    from monai.networks.nets import AutoencoderKL, DiffusionModelUNet
+
+    if isinstance(spec, AutoencoderSpec):
+        return AutoencoderKL(
+            spatial_dims=2,
+            channels=spec.channels,
+            num_res_blocks=spec.blocks,
+            attention_levels=(False,) * len(spec.channels),
+            latent_channels=spec.latent,
+            norm_num_groups=spec.groups,
+            with_encoder_nonlocal_attn=False,
+            with_decoder_nonlocal_attn=False,
+        ).eval()
+    return DiffusionModelUNet(
+        spatial_dims=2,
+        in_channels=spec.latent,
+        out_channels=spec.latent,
+        channels=spec.channels,
+        attention_levels=spec.attention,
+        num_head_channels=spec.heads,
+        num_res_blocks=spec.blocks,
+        norm_num_groups=spec.groups,
+        with_conditioning=spec.context is not None,
+        cross_attention_dim=spec.context,
+    ).eval()
+
+
 needs_monai = pytest.mark.skipif(
     importlib.util.find_spec("monai") is None or importlib.util.find_spec("torch") is None,
     reason="MONAI and PyTorch are not installed (the bench extra)",
@@ -68,18 +97,8 @@ needs_monai = pytest.mark.skipif(
 @pytest.mark.filterwarnings("ignore")
 def test_the_autoencoder_is_monais_layer_by_layer() -> None:
     import torch
-    from monai.networks.nets import AutoencoderKL
 
-    twin = AutoencoderKL(
-        spatial_dims=2,
-        channels=AUTOENCODER.channels,
-        num_res_blocks=AUTOENCODER.blocks,
-        attention_levels=(False,) * 3,
-        latent_channels=3,
-        norm_num_groups=AUTOENCODER.groups,
-        with_encoder_nonlocal_attn=False,
-        with_decoder_nonlocal_attn=False,
-    ).eval()
+    twin = twin_of(AUTOENCODER)
     state = weights(AUTOENCODER)
     theirs = monai_networks.to_monai(AUTOENCODER, state)
     twin.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in theirs.items()}, strict=True)
@@ -114,20 +133,8 @@ def test_the_autoencoder_is_monais_layer_by_layer() -> None:
 @pytest.mark.parametrize("spec", [PLAIN, CONDITIONED], ids=["plain", "conditioned"])
 def test_the_unet_is_monais_layer_by_layer(spec: UNetSpec) -> None:
     import torch
-    from monai.networks.nets import DiffusionModelUNet
 
-    twin = DiffusionModelUNet(
-        spatial_dims=2,
-        in_channels=3,
-        out_channels=3,
-        channels=spec.channels,
-        attention_levels=spec.attention,
-        num_head_channels=spec.heads,
-        num_res_blocks=spec.blocks,
-        norm_num_groups=spec.groups,
-        with_conditioning=spec.context is not None,
-        cross_attention_dim=spec.context,
-    ).eval()
+    twin = twin_of(spec)
     state = weights(spec)
     theirs = monai_networks.to_monai(spec, state)
     twin.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in theirs.items()}, strict=True)

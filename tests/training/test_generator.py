@@ -11,7 +11,7 @@ import pytest
 from configs import ldm, ldm_laptop, vae
 from deepssim_jax import parallel
 from deepssim_jax.audit.generation import Generator, SamplingSettings
-from deepssim_jax.audit.membership import Target, attack_model
+from deepssim_jax.audit.membership import attack_model
 from deepssim_jax.nn import encoder as encoders
 from deepssim_jax.nn import network_file
 from deepssim_jax.nn.autoencoder import AutoencoderSpec
@@ -119,5 +119,5 @@ def test_from_images_to_images(tmp_path: Path) -> None:
     model = Generator.load(tmp_path / "ldm")
     found = model.images([0, 1, 2], seed=0, settings=SamplingSettings(steps=2, batch=1))
     assert found.shape == (3, 24, 20) and np.isfinite(found).all()
-    figures = attack_model(Target.load(tmp_path / "ldm"))
+    figures = attack_model(model)
     assert all(f.members == 10 and f.held_out == 2 for f in figures.values())

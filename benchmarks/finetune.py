@@ -6,8 +6,6 @@ Half of the patients' films train (`configs/finetune.py`); on the other half the
 tuned one are measured as in `retrieval.py`. One record goes into OUT/finetune.jsonl.
 """
 
-import datetime
-import json
 import shutil
 import subprocess
 import sys
@@ -22,6 +20,7 @@ from absl import app, flags
 
 from benchmarks import retrieval
 from benchmarks.cases.films import image_of, patient_of
+from benchmarks.cases.records import dated, keep
 from deepssim_jax.nn.encoder import load_encoder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,16 +61,13 @@ def main(_: list[str]) -> None:
             print(f"\n{key}, {len(test)} films of other patients, training took {seconds:.0f} s")
             print("Spearman {:.3f} ({:.3f} to {:.3f})".format(*results[key]["spearman"]))
             print(retrieval.table(results[key]), flush=True)
-    record = {
+    record: dict[str, object] = {
         "training_films": len(train),
         "training_s": round(seconds),
         "seed": retrieval.SEED.value,
         **results,
-        "day": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
-    if retrieval.OUT.value:
-        with (Path(retrieval.OUT.value) / "finetune.jsonl").open("a") as file:
-            file.write(json.dumps(record) + "\n")
+    keep(dated(record), retrieval.OUT.value, "finetune")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import jax
 import numpy as np
 from absl import app, flags
 
+from benchmarks.cases.records import keep
 from configs import ldm_laptop
 from deepssim_jax.audit.audit import AuditSettings, audit
 from deepssim_jax.audit.generation import Generator, SamplingSettings, TrainingRecord, generate
@@ -170,9 +171,7 @@ def main(_: list[str]) -> None:
         if not path.exists():
             record = run(cell, config, work)
             path.write_text(json.dumps(record) + "\n")
-            if _OUT.value:
-                with (Path(_OUT.value) / "memorization.jsonl").open("a") as file:
-                    file.write(json.dumps(record) + "\n")
+            keep(record, _OUT.value, "memorization")
         print(path.read_text(), end="", flush=True)
 
 

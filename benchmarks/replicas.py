@@ -11,8 +11,6 @@ in the last row the measure is chosen on the others, too. One record a case goes
 OUT/replicas.jsonl. Ten minutes on two cores.
 """
 
-import datetime
-import json
 import resource
 import sys
 import tempfile
@@ -26,6 +24,7 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks.cases.planted_volumes import make_replica
+from benchmarks.cases.records import dated, keep
 from deepssim_jax.data import phantom_heads
 from deepssim_jax.data.preprocess import quantize
 from deepssim_jax.data.whole_volume import VolumeSettings
@@ -172,16 +171,12 @@ def table(record: dict) -> str:
 def main(_: list[str]) -> None:
     for case in CASE.value:
         references, replicas = _PUBLISHED[case]
-        record = measure(Modality(case), REFERENCES.value or references, replicas)
-        record["jax"] = jax.__version__
-        record["day"] = datetime.datetime.now(datetime.UTC).date().isoformat()
+        record = dated(measure(Modality(case), REFERENCES.value or references, replicas))
         print(
             f"\n{case}: original closest in {record['original_is_closest']}\n{table(record)}",
             flush=True,
         )
-        if OUT.value:
-            with (Path(OUT.value) / "replicas.jsonl").open("a") as file:
-                file.write(json.dumps(record) + "\n")
+        keep(record, OUT.value, "replicas")
 
 
 if __name__ == "__main__":

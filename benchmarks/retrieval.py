@@ -11,21 +11,19 @@ alignment, over random pairs of different images. One record goes into OUT/retri
 ten minutes on two cores.
 """
 
-import datetime
-import json
 import sys
 import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import jax
 import nibabel
 import numpy as np
 from absl import app, flags
 from scipy import stats
 
 from benchmarks.cases.films import image_of
+from benchmarks.cases.records import dated, keep
 from benchmarks.cases.stress import CONDITIONS, stressed
 from deepssim_jax.data.preprocess import fit_to_size
 from deepssim_jax.nn.encoder import Encoder, load_encoder
@@ -163,12 +161,8 @@ def main(_: list[str]) -> None:
             "seed": SEED.value,
             "copies": COPIES.value,
             **result,
-            "jax": jax.__version__,
-            "day": datetime.datetime.now(datetime.UTC).date().isoformat(),
         }
-        if OUT.value:
-            with (Path(OUT.value) / "retrieval.jsonl").open("a") as file:
-                file.write(json.dumps(record) + "\n")
+        keep(dated(record), OUT.value, "retrieval")
 
 
 if __name__ == "__main__":

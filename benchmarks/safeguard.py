@@ -8,7 +8,6 @@ calibrated on the training films. One record goes into OUT/safeguard.jsonl. Thre
 """
 
 import collections
-import datetime
 import json
 import sys
 import tempfile
@@ -17,12 +16,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import jax
 import numpy as np
 from absl import app, flags
 from scipy import ndimage
 
 from benchmarks.cases.films import image_of, patient_of
+from benchmarks.cases.records import dated, keep
 from deepssim_jax.audit.guard import Guard, GuardSettings
 from deepssim_jax.audit.safeguard import filter_folder
 from deepssim_jax.data import changes
@@ -101,13 +100,9 @@ def summary(record: dict) -> str:
 
 def main(_: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        record = measure(Path(folder))
-    record["jax"] = jax.__version__
-    record["day"] = datetime.datetime.now(datetime.UTC).date().isoformat()
+        record = dated(measure(Path(folder)))
     print(summary(record), json.dumps(record), sep="\n", flush=True)
-    if OUT.value:
-        with (Path(OUT.value) / "safeguard.jsonl").open("a") as file:
-            file.write(json.dumps(record) + "\n")
+    keep(record, OUT.value, "safeguard")
 
 
 if __name__ == "__main__":

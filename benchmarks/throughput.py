@@ -29,6 +29,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from absl import app, flags
 
+from benchmarks.cases.records import keep
+
 CASES = {
     "ssim_2d": "similarity",
     "ssim_3d": "similarity",
@@ -222,11 +224,7 @@ def main(_: list[str]) -> None:
         inside = all(os.environ.get(k) == v for k, v in _ALLOCATOR.items())
         records.append(measure(name) if inside and len(names) == 1 else alone(name))
         print(json.dumps(records[-1]), flush=True)
-        if _OUT.value:
-            folder = Path(_OUT.value)
-            folder.mkdir(parents=True, exist_ok=True)
-            with (folder / "throughput.jsonl").open("a") as file:
-                file.write(json.dumps(records[-1]) + "\n")
+        keep(records[-1], _OUT.value, "throughput")
     print("\n" + table(records))
 
 

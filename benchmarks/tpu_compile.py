@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from absl import app, flags
 from jax.experimental import topologies
 
+from benchmarks.cases.records import keep
 from deepssim_jax import parallel
 from deepssim_jax.audit import generation
 from deepssim_jax.audit.generation import SamplingSettings
@@ -179,11 +180,9 @@ def compile_for(program: str, topology: str) -> dict[str, object]:
 def main(_: list[str]) -> None:
     for topology in _TOPOLOGY.value or TOPOLOGIES:
         for program in _PROGRAM.value or PROGRAMS:
-            record = json.dumps(compile_for(program, topology))
-            print(record, flush=True)
-            if _OUT.value:
-                with (Path(_OUT.value) / "tpu_compile.jsonl").open("a") as file:
-                    file.write(record + "\n")
+            record = compile_for(program, topology)
+            print(json.dumps(record), flush=True)
+            keep(record, _OUT.value, "tpu_compile")
 
 
 if __name__ == "__main__":

@@ -106,7 +106,7 @@ def _candidates(retrieval: Retrieval) -> str:
         )
     words = (
         f"from a search over all transformations {asked.aligned} of the best correlation and "
-        f"{asked.likely} that agree best tile by tile"
+        f"{asked.likely} that agree best tile by tile, {asked.unmoved} that agrees best where it lies"
     )
     return f"{words}, and {asked.encoder} from the encoder" if asked.encoder else words
 

@@ -85,9 +85,9 @@ class Reason(enum.StrEnum):
 class Judged:
     """n judgements: NumPy arrays [n], and embeddings [n, d] of the images as they are.
 
-    `cosine` is the largest with a training image over the four mirrorings, `verified` the largest
-    verified score; it is NaN where the cosine had decided, and of a refused image the largest of the
-    first proposals if these had decided. `reason` is None for an image that may leave.
+    `cosine` is the largest with a training image over the four mirrorings, and `verified` the largest
+    verified score; of an image that its score refused, the largest of those that were looked at before.
+    `reason` is None for an image that may leave.
     """
 
     cosine: np.ndarray
@@ -171,22 +171,25 @@ class Guard:
     def judge(self, images: np.ndarray) -> Judged:
         """Judges images, uint16 [n, s, s]."""
         embeddings, low = features(images, self.encoder())
-        cosine = closest_cosine(images, embeddings, self.side.embeddings, self.encoder())
-        score = np.full(len(images), np.nan, np.float32)
-        open_rows = np.flatnonzero(cosine < self.limits.max_cosine)
-        if len(open_rows):
-            part = Side(take=lambda rows: images[rows], low=low, embeddings=embeddings)
-            pairs = verified(
-                part.rows(open_rows),
-                self.side,
-                index=self.index,
-                proposals=Retrieval.BOTH.proposals,
-                enough=self.limits.max_ssim,
+        pairs = verified(
+            Side(take=lambda rows: images[rows], low=low, embeddings=embeddings),
+            self.side,
+            index=self.index,
+            proposals=Retrieval.BOTH.proposals,
+            enough=self.limits.max_ssim,
+        )
+        score = best_matches(pairs, len(images))["verified"]
+        refused = score >= self.limits.max_ssim
+        cosine = nearest(embeddings, self.side.embeddings, k=1).scores[:, 0].copy()
+        rest = np.flatnonzero(~refused)
+        if len(rest):
+            cosine[rest] = closest_cosine(
+                images[rest], embeddings[rest], self.side.embeddings, self.encoder()
             )
-            score[open_rows] = best_matches(pairs, len(open_rows))["verified"]
+        close = cosine >= self.limits.max_cosine
         reason = tuple(
-            Reason.COSINE if np.isnan(s) else Reason.VERIFIED if s >= self.limits.max_ssim else None
-            for s in score
+            Reason.VERIFIED if one else Reason.COSINE if other else None
+            for one, other in zip(refused, close, strict=True)
         )
         return Judged(cosine, score, reason, embeddings)
 

@@ -335,12 +335,12 @@ def _judge(
 def _row(offer: Offer, judged: Judged | None, place: int | None) -> Candidate:
     if judged is None or place is None:
         return Candidate(offer.name, offer.index, None, None, Reason.UNREADABLE, "")
-    reason, score = judged.reason[place], float(judged.verified[place])
+    reason = judged.reason[place]
     return Candidate(
         name=offer.name,
         index=offer.index,
         cosine=round(float(judged.cosine[place]), 6),
-        verified=None if np.isnan(score) else round(score, 6),
+        verified=round(float(judged.verified[place]), 6),
         reason=reason,
         sha256="" if reason else hashlib.sha256(offer.content).hexdigest(),
     )

@@ -73,20 +73,25 @@ def locate(
     first = MotionModel.SIMILARITY if model is MotionModel.AFFINE else model
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), starts)
     rough = refine.refine(*several, flat, model=first, levels=refine.PYRAMID[:1])
-    rough = jax.tree.map(lambda x: x.reshape(-1, _KEPT, *x.shape[1:]), rough)
-    best = _most_likely(a, b, rough, keep=1, side=max(size // 2, 32), tiles=8)
+    # A large changed region can pull a refinement away from a start that was right: where it became
+    # less likely, it is not believed.
+    both = jax.tree.map(lambda x, y: jnp.concatenate([x, y.reshape(x.shape)], 1), starts, rough)
+    best = _most_likely(a, b, both, keep=1, side=max(size // 2, 32), tiles=8)
     start = jax.tree.map(lambda x: x[:, 0], best)
     # Plain intensities place a copy most exactly, where no bias field stands against it: both kinds
     # are tried at half of the size, and the likelier one goes on.
     plain = zscore(moving), zscore(fixed)
     middle, last = refine.PYRAMID[1:2], refine.PYRAMID[2:]
     ends = [_refined(*pair, start, model=first, levels=middle) for pair in ((a, b), plain)]
-    both = jax.tree.map(lambda *x: jnp.stack(x, 1), *ends)
-    chosen = _most_likely(*plain, both, keep=1, side=size, tiles=8)
-    local = (chosen.shift[:, 0] == ends[0].shift).all(1)[:, None, None]
-    a, b = (jnp.where(local, near, far) for near, far in zip((a, b), plain, strict=True))
+    ends = jax.tree.map(lambda *x: jnp.stack(x, 1), start, *ends)
+    chosen = _most_likely(*plain, ends, keep=1, side=max(size // 2, 32), tiles=8)
+    bare = (chosen.shift[:, 0] == ends.shift[:, 2]).all(1)[:, None, None]
+    a, b = (jnp.where(bare, far, near) for near, far in zip((a, b), plain, strict=True))
     chosen = jax.tree.map(lambda x: x[:, 0], chosen)
-    return _registered(moving, fixed, _refined(a, b, chosen, model=model, levels=last))
+    final = _refined(a, b, chosen, model=model, levels=last)
+    two = jax.tree.map(lambda x, y: jnp.stack([x, y], 1), chosen, final)
+    final = jax.tree.map(lambda x: x[:, 0], _most_likely(*plain, two, keep=1, side=size, tiles=8))
+    return _registered(moving, fixed, final)
 
 
 def _most_likely(

@@ -8,7 +8,7 @@ blocks of queries are journalled, so a killed run goes on where it was.
 
 import dataclasses
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,8 @@ import numpy as np
 from deepssim_jax.files import write_array
 from deepssim_jax.ops.search_grid import SearchGrid
 from deepssim_jax.scoring.aligned import AlignedIndex, likeliest
-from deepssim_jax.scoring.pairs import nearest
+from deepssim_jax.scoring.pairs import Neighbours, nearest
+from deepssim_jax.scoring.unmoved import nearest_unmoved
 from deepssim_jax.scoring.verify import verify_pairs
 
 PAIR = np.dtype(
@@ -82,11 +83,12 @@ class Proposals:
     """How many references each way of searching proposes for verification.
 
     Of many that the aligned search finds, `aligned` are those of the best correlation and `likely`
-    those that agree best tile by tile.
+    those that agree best tile by tile; `unmoved` come from the search that moves nothing.
     """
 
     aligned: int
     likely: int
+    unmoved: int
     encoder: int
 
 
@@ -113,9 +115,9 @@ class Retrieval(enum.StrEnum):
     def proposals(self) -> Proposals:
         """Candidates of each way; AUTO has none until it is resolved."""
         return {
-            Retrieval.ENCODER: Proposals(aligned=0, likely=0, encoder=16),
-            Retrieval.ALIGNED: Proposals(aligned=4, likely=2, encoder=0),
-            Retrieval.BOTH: Proposals(aligned=4, likely=2, encoder=2),
+            Retrieval.ENCODER: Proposals(aligned=0, likely=0, unmoved=0, encoder=16),
+            Retrieval.ALIGNED: Proposals(aligned=3, likely=2, unmoved=1, encoder=0),
+            Retrieval.BOTH: Proposals(aligned=3, likely=2, unmoved=1, encoder=2),
         }[self]
 
 
@@ -195,16 +197,34 @@ def verified(
       proposals: candidates of each way of searching.
       grid: transformations of the global search.
       apart: leave out references of the query's own group.
-      enough: where the first proposal of a way reaches this score, the query's others are left out.
+      enough: a query that reaches this score is asked no further. What lies unmoved comes first, then
+        the first proposal of every way, then the others.
     """
     _check_groups(part, references, apart)
-    proposed = candidates(part, references, index=index, proposals=proposals, apart=apart)
-    firsts = {key for key, place in proposed.items() if enough is None or not place}
-    out = _verified(sorted(firsts), part, references, grid=grid)
+    out = np.zeros(0, PAIR)
+
+    def look(keys: Iterable[tuple[int, int]]) -> np.ndarray:
+        """Verifies pairs of queries that have not reached `enough`; their rows afterwards."""
+        nonlocal out
+        found = _verified(sorted(keys), part, references, grid=grid)
+        out = np.concatenate([out, found])
+        reached = out["query"][out["verified"] >= enough] if enough is not None else []
+        return np.setdiff1d(np.arange(len(part)), reached)
+
+    rows = np.arange(len(part))
     if enough is not None:
-        decided = set(out["query"][out["verified"] >= enough].tolist())
-        rest = [key for key in proposed.keys() - firsts if key[0] not in decided]
-        out = np.concatenate([out, _verified(sorted(rest), part, references, grid=grid)])
+        there = Proposals(aligned=0, likely=0, unmoved=proposals.unmoved, encoder=0)
+        rows = look(candidates(part, references, index=None, proposals=there, apart=apart))
+    if len(rows):
+        some = candidates(
+            part.rows(rows), references, index=index, proposals=proposals, apart=apart
+        )
+        known = set(zip(out["query"].tolist(), out["reference"].tolist()))
+        places = {(int(rows[q]), r): place for (q, r), place in some.items()}
+        more = {key: place for key, place in places.items() if key not in known}
+        firsts = {key for key, place in more.items() if enough is None or not place}
+        rest = set(look(firsts).tolist())
+        look(key for key in more.keys() - firsts if key[0] in rest)
     return out[np.lexsort((out["reference"], -out["verified"], out["query"]))]
 
 
@@ -252,12 +272,23 @@ def candidates(
         likely = likeliest(found, part.low, references.low, keep=proposals.likely, grid=index.grid)
         for some, count in ((found, proposals.aligned), (likely, proposals.likely)):
             ways.append((some.indices[:, :count], some.scores[:, :count] > -2.0))
+    if proposals.unmoved:
+        there = _unmoved_proposals(part, references, proposals.unmoved, apart)
+        ways.append((there.indices, there.scores > -2.0))
     pairs: dict[tuple[int, int], int] = {}
     for rows, present in ways:
         for query, place in np.argwhere(present).tolist():
             key = (query, int(rows[query, place]))
             pairs[key] = min(place, pairs.get(key, place))
     return pairs
+
+
+def _unmoved_proposals(part: Side, references: Side, count: int, apart: bool) -> Neighbours:
+    groups = None
+    if apart:
+        assert part.groups is not None and references.groups is not None
+        groups = part.groups, references.groups
+    return nearest_unmoved(part.low, references.low, k=count, groups=groups)
 
 
 def _encoder_proposals(part: Side, references: Side, count: int, apart: bool) -> np.ndarray:

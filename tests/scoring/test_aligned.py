@@ -235,7 +235,7 @@ def test_apart_leaves_the_own_patient_out(tmp_path) -> None:
     real = blobs(12)
     groups = (np.arange(12) // 2).astype(np.int32)
     one = side(real, groups)
-    pairs = match(one, one, journal=tmp_path / "a", apart=True, proposals=Proposals(3, 1, 2))
+    pairs = match(one, one, journal=tmp_path / "a", apart=True, proposals=Proposals(3, 1, 1, 2))
     assert len(pairs) and not np.any(groups[pairs["query"]] == groups[pairs["reference"]])
     with pytest.raises(ValueError, match="groups"):
         match(dataclasses.replace(one, groups=None), one, journal=tmp_path / "b", apart=True)
@@ -254,7 +254,7 @@ def test_every_way_of_retrieval_ends_in_the_same_scores(tmp_path, retrieval) -> 
     np.testing.assert_array_equal(best["reference"], np.arange(len(real)))
     assert best["verified"].min() > 0.9
     asked = retrieval.proposals
-    assert len(pairs) <= len(real) * (asked.aligned + asked.likely + asked.encoder)
+    assert len(pairs) <= len(real) * (asked.aligned + asked.likely + asked.unmoved + asked.encoder)
     again = ds.verify_pairs(copies_of(real, 3), real).score
     np.testing.assert_allclose(best["verified"], again, atol=0.02)
 

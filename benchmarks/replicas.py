@@ -45,6 +45,7 @@ CASE = flags.DEFINE_multi_enum("case", ["ct", "angiography"], ["ct", "angiograph
 SEED = flags.DEFINE_integer("seed", 0, "of the people and of the replicas")
 REFERENCES = flags.DEFINE_integer("references", None, "as published if not given", lower_bound=60)
 SIZE = flags.DEFINE_integer("size", 64, "voxels along each axis", lower_bound=32)
+ENCODER = flags.DEFINE_string("encoder", "default", "or a .safetensors file, also of volumes")
 _PUBLISHED = {"ct": (774, 45), "angiography": (1782, 5)}
 _SYNTHETIC, _BATCH = 50, 16
 
@@ -95,7 +96,7 @@ def measure(modality: Modality, references: int, replicas: int) -> dict[str, obj
     synthetic = np.concatenate([np.stack(copies).astype(np.float32), others[replicas:]])
     real, synthetic = stored(real, grid), stored(synthetic, grid)
     lap("making")
-    encoder = load_encoder()
+    encoder = load_encoder(ENCODER.value)
 
     def embed(volumes: np.ndarray) -> np.ndarray:
         return embed_volumes(encoder, modality.contrast(volumes, grid))
@@ -130,6 +131,7 @@ def measure(modality: Modality, references: int, replicas: int) -> dict[str, obj
         "replicas": replicas,
         "size": SIZE.value,
         "seed": SEED.value,
+        "encoder": Path(ENCODER.value).name,
         "original_is_closest": {
             level.value: int((rows["reference"][:replicas] == originals).sum())
             for level, rows in best.items()

@@ -13,7 +13,8 @@ class ReplicaSettings:
 
     `size` is the side in voxels of the cube that every volume is brought to, `spacing` their size in mm
     (None: each file's whole field of view); `modality` decides how label maps are made where none are
-    given; `encoder` embeds slices unless embeddings are given; `candidates` of each search are measured.
+    given; `encoder`, of images by slices or of whole volumes, embeds unless embeddings are given;
+    `candidates` of each search are measured.
     """
 
     size: int = 64

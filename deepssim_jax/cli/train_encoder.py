@@ -87,7 +87,14 @@ def _maker(
         raise ValueError(
             f"batch {config.batch} must be a multiple of 16, and size {size} of 4 in both directions"
         )
+    volumes = config.network == "volume"
+    if volumes and (config.images or config.initial):
+        raise ValueError(
+            "network 'volume' is trained on phantoms from random weights; leave --config.images and "
+            "--config.initial out"
+        )
     makers = {"v1": AugmentConfig.v1, "v2": AugmentConfig.v2, "stress": AugmentConfig.stress}
+    makers = {"volumes": AugmentConfig.volumes} if volumes else makers
     if config.augment not in makers:
         raise ValueError(f"augment {config.augment!r} must be one of {', '.join(makers)}")
     augment = makers[config.augment]()
@@ -98,9 +105,15 @@ def _maker(
             raise ValueError("--config.table needs --config.images, the folder of its images")
         anatomy = load_anatomy()
         phantoms = PairMaker(
-            anatomy=anatomy, seed=config.seed, batch=config.batch, size=size[0], augment=augment
+            anatomy=anatomy,
+            seed=config.seed,
+            batch=config.batch,
+            size=size[0],
+            augment=augment,
+            volumes=volumes,
         )
-        return phantoms, f"phantoms ({anatomy.source})", None
+        kind = "phantom volumes" if volumes else "phantoms"
+        return phantoms, f"{kind} ({anatomy.source})", None
     images = parallel.first_alone(
         lambda: pipelines.open_images(
             config.images,
@@ -126,7 +139,12 @@ def _initial(config: "EncoderConfig") -> "Embedder":
     from deepssim_jax.nn import encoder as encoders
     from deepssim_jax.nn.embedder import Embedder, EmbedderSpec
 
-    specs = {"nano": EmbedderSpec.nano, "tiny": EmbedderSpec.tiny, "base": EmbedderSpec.base}
+    specs = {
+        "nano": EmbedderSpec.nano,
+        "tiny": EmbedderSpec.tiny,
+        "base": EmbedderSpec.base,
+        "volume": EmbedderSpec.volume,
+    }
     if config.network not in specs:
         raise ValueError(f"network {config.network!r} must be one of {', '.join(specs)}")
     path = Path(config.initial)

@@ -1,7 +1,8 @@
 """ConvNeXt (Liu et al., CVPR 2022), the four stages that the embedders read.
 
 Contract: images float [n, h, w, c]; stage i gives [n, h / 2^(i+2), w / 2^(i+2), dims[i]], odd sizes
-rounded down as a strided convolution without padding does.
+rounded down as a strided convolution without padding does. Volumes [n, d, h, w, c] likewise, where
+the specification has three axes.
 """
 
 import dataclasses
@@ -19,12 +20,17 @@ _EPSILON = 1e-6
 
 @dataclasses.dataclass(frozen=True)
 class ConvNeXtSpec:
-    """Sizes of a ConvNeXt: channels of the input, blocks and channels of the stages."""
+    """Sizes of a ConvNeXt: channels of the input, blocks and channels of the stages.
+
+    `space` is 2 for images and 3 for volumes, `kernel` the width of the depthwise convolutions.
+    """
 
     channels: int
     depths: tuple[int, ...]
     dims: tuple[int, ...]
     layer_scale: float = 1e-6
+    space: int = 2
+    kernel: int = 7
 
 
 class LayerNorm(nnx.LayerNorm):
@@ -37,22 +43,24 @@ class LayerNorm(nnx.LayerNorm):
 
 
 class Block(nnx.Module):
-    """x + scale * MLP(LayerNorm(depthwise 7 x 7 (x)))."""
+    """x + scale * MLP(LayerNorm(depthwise convolution(x)))."""
 
-    def __init__(self, dim: int, scale: float, *, rngs: nnx.Rngs):
-        kernel = jax.random.truncated_normal(rngs.params(), -2, 2, (7, 7, dim)) * 0.02
+    def __init__(self, spec: ConvNeXtSpec, dim: int, *, rngs: nnx.Rngs):
+        shape = (spec.kernel,) * spec.space + (dim,)
+        kernel = jax.random.truncated_normal(rngs.params(), -2, 2, shape) * 0.02
         self.depthwise = nnx.Param(kernel)
         self.depthwise_bias = nnx.Param(jnp.zeros(dim))
         self.norm = LayerNorm(dim, epsilon=_EPSILON, rngs=rngs)
         self.expand = nnx.Linear(dim, 4 * dim, rngs=rngs)
         self.project = nnx.Linear(4 * dim, dim, rngs=rngs)
-        self.scale = nnx.Param(jnp.full(dim, scale, jnp.float32))
+        self.scale = nnx.Param(jnp.full(dim, spec.layer_scale, jnp.float32))
 
     def __call__(self, x: Array) -> Array:
         y = depthwise_conv(x, self.depthwise[...])
-        y = self.norm(y + self.depthwise_bias[...][None, None, None])
+        lead = (None,) * (x.ndim - 1)
+        y = self.norm(y + self.depthwise_bias[...][lead])
         y = self.project(gelu(self.expand(y)))
-        return x + y * self.scale[...][None, None, None]
+        return x + y * self.scale[...][lead]
 
 
 class Patchify(nnx.Module):
@@ -61,30 +69,32 @@ class Patchify(nnx.Module):
     As a product it runs at full speed on every platform, unlike a strided convolution on a CPU.
     """
 
-    def __init__(self, patch: int, into: int, out: int, *, rngs: nnx.Rngs):
+    def __init__(self, space: int, patch: int, into: int, out: int, *, rngs: nnx.Rngs):
         self.patch = patch
-        self.linear = nnx.Linear(patch * patch * into, out, rngs=rngs)
+        self.linear = nnx.Linear(patch**space * into, out, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
-        p = self.patch
-        n, height, width, channels = x.shape
-        rows, columns = height // p, width // p
+        p, dims = self.patch, x.ndim - 2
+        counts = [size // p for size in x.shape[1:-1]]
         # One axis at a time, so that a sharded batch keeps its sharding.
-        x = x[:, : rows * p, : columns * p].reshape(n, rows, p, columns * p, channels)
-        x = x.reshape(n, rows, p, columns, p, channels).transpose(0, 1, 3, 2, 4, 5)
-        return self.linear(x.reshape(n, rows, columns, p * p * channels))
+        for axis, count in enumerate(counts):
+            place = 1 + 2 * axis
+            x = jax.lax.slice_in_dim(x, 0, count * p, axis=place)
+            x = x.reshape(*x.shape[:place], count, p, *x.shape[place + 1 :])
+        whole, inner = range(1, 2 * dims, 2), range(2, 2 * dims + 1, 2)
+        x = x.transpose(0, *whole, *inner, 2 * dims + 1)
+        return self.linear(x.reshape(x.shape[0], *counts, -1))
 
 
 class Stage(nnx.Module):
     """Downsampling and blocks. The stem normalises after its patches, the others before."""
 
-    def __init__(
-        self, patch: int, into: int, out: int, depth: int, scale: float, *, rngs: nnx.Rngs
-    ):
-        self.stem = patch == 4
+    def __init__(self, spec: ConvNeXtSpec, number: int, *, rngs: nnx.Rngs):
+        self.stem = number == 0
+        into, out = (spec.channels, *spec.dims)[number : number + 2]
         self.norm = LayerNorm(out if self.stem else into, epsilon=_EPSILON, rngs=rngs)
-        self.patches = Patchify(patch, into, out, rngs=rngs)
-        self.blocks = nnx.List([Block(out, scale, rngs=rngs) for _ in range(depth)])
+        self.patches = Patchify(spec.space, 4 if self.stem else 2, into, out, rngs=rngs)
+        self.blocks = nnx.List([Block(spec, out, rngs=rngs) for _ in range(spec.depths[number])])
 
     def __call__(self, x: Array) -> Array:
         x = self.norm(self.patches(x)) if self.stem else self.patches(self.norm(x))
@@ -97,13 +107,8 @@ class ConvNeXt(nnx.Module):
     """The stages; calling it gives the output of each."""
 
     def __init__(self, spec: ConvNeXtSpec, *, rngs: nnx.Rngs):
-        into = (spec.channels, *spec.dims[:-1])
-        self.stages = nnx.List(
-            [
-                Stage(4 if i == 0 else 2, a, b, depth, spec.layer_scale, rngs=rngs)
-                for i, (a, b, depth) in enumerate(zip(into, spec.dims, spec.depths, strict=True))
-            ]
-        )
+        numbers = range(len(spec.dims))
+        self.stages = nnx.List([Stage(spec, number, rngs=rngs) for number in numbers])
 
     def __call__(self, images: Array) -> list[Array]:
         outputs = []

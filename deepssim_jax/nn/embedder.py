@@ -1,6 +1,7 @@
 """Embedders: images to vectors of unit norm whose cosine approximates SSIM after alignment.
 
-Contract: z-scored images float [n, h, w] to float32 [n, dim] of unit Euclidean norm. Two heads:
+Contract: z-scored images float [n, h, w] to float32 [n, dim] of unit Euclidean norm, or volumes
+[n, d, h, w], where the backbone is of three axes. Two heads:
 `MULTISCALE` pools every stage by its own generalised mean (DeepSSIM++, arXiv 2609.03615);
 `POOLED` averages the last stage (DeepSSIM, arXiv 2509.16582).
 """
@@ -63,6 +64,19 @@ class EmbedderSpec:
             backbone, Head.MULTISCALE, hidden=352, dropout=0.0, resolution=64, local_contrast=4.0
         )
 
+    @classmethod
+    def volume(cls) -> "EmbedderSpec":
+        """Whole volumes, trained on their SSIM in 3D: 2.1 million parameters."""
+        backbone = ConvNeXtSpec(
+            channels=1,
+            depths=(2, 2, 3, 1),
+            dims=(48, 96, 160, 256),
+            layer_scale=0.1,
+            space=3,
+            kernel=3,
+        )
+        return cls(backbone, Head.MULTISCALE, hidden=352, dropout=0.0, resolution=32)
+
 
 class GeM(nnx.Module):
     """Generalised mean over space, (mean x^p)^(1/p) (Radenovic et al., TPAMI 2019, eq. 3)."""
@@ -74,7 +88,7 @@ class GeM(nnx.Module):
         p = self.p[...][0]
         # exp(p log x): the power of a base bounded away from 0, with a finite gradient.
         powers = jnp.exp(p * jnp.log(jnp.maximum(x, 1e-6)))
-        return jnp.exp(jnp.log(powers.mean((1, 2))) / p)
+        return jnp.exp(jnp.log(powers.mean(tuple(range(1, x.ndim - 1)))) / p)
 
 
 class Embedder(nnx.Module):
@@ -99,7 +113,7 @@ class Embedder(nnx.Module):
         return self.head(self.backbone(self.channels(images)), rngs=rngs)
 
     def channels(self, images: Array) -> Array:
-        """[n, h, w] to what the backbone sees, [n, h, w, c]."""
+        """[n, *space] to what the backbone sees, [n, *space, c]."""
         if self.spec.local_contrast is None:
             return jnp.repeat(images[..., None], self.spec.backbone.channels, axis=-1)
         return jnp.stack([images, local_zscore(images, sigma=self.spec.local_contrast)], -1)
@@ -111,7 +125,7 @@ class Embedder(nnx.Module):
             pooled = [pool(stage) for pool, stage in zip(self.pools, stages, strict=True)]
             features = self.norm(jnp.concatenate(pooled, -1))
         else:
-            features = self.norm(stages[-1].mean((1, 2)))
+            features = self.norm(stages[-1].mean(tuple(range(1, stages[-1].ndim - 1))))
         hidden = jax.nn.gelu(self.first(features), approximate=False)
         out = self.second(self.dropout(hidden, rngs=rngs)).astype(jnp.float32)
         return out / jnp.maximum(jnp.linalg.norm(out, axis=-1, keepdims=True), 1e-12)

@@ -81,17 +81,28 @@ def _frozen(model: Embedder) -> tuple[nnx.GraphDef, nnx.State]:
 
 @jax.jit
 def apply(encoder: Encoder, images: Images) -> Array:
-    """Embeds one batch [n, h, w] of any real type and scale; z-scores each image."""
+    """Embeds one batch [n, *space] of any real type and scale; z-scores each image."""
     model = nnx.merge(encoder.graph, encoder.state, copy=True)
     return model(prepared(encoder.spec, images))
 
 
 def prepared(spec: EmbedderSpec, images: Images) -> Array:
-    """Images [n, h, w] z-scored and brought to the network's resolution."""
-    images = zscore(images)
-    if spec.resolution is None or images.shape[1:] == (spec.resolution,) * 2:
+    """Images [n, *space] z-scored and brought to the network's resolution.
+
+    Raises:
+      ValueError: the network is for images and these are volumes, or the other way round.
+    """
+    space = spec.backbone.space
+    if images.ndim != space + 1:
+        wanted = "images [n, h, w]" if space == 2 else "volumes [n, d, h, w]"
+        raise ValueError(
+            f"this encoder embeds {wanted} and got {images.shape}: add a leading axis, or give an "
+            f"encoder of {'volumes' if space == 2 else 'images'}"
+        )
+    images = zscore(images, spatial_dims=space)
+    if spec.resolution is None or images.shape[1:] == (spec.resolution,) * space:
         return images
-    return zscore(resize(images, (spec.resolution, spec.resolution)))
+    return zscore(resize(images, (spec.resolution,) * space), spatial_dims=space)
 
 
 def embed(encoder: Encoder, images: Images, *, batch_size: int = 64) -> np.ndarray:
@@ -99,17 +110,16 @@ def embed(encoder: Encoder, images: Images, *, batch_size: int = 64) -> np.ndarr
 
     Args:
       encoder: from `load_encoder`.
-      images: [n, h, w], any real type and intensity scale; each is z-scored.
+      images: [n, h, w], or volumes [n, d, h, w] if that is what it embeds; any real type and
+        intensity scale; each is z-scored.
       batch_size: images on the device at a time.
 
     Returns:
       float32 [n, d], rows of unit norm.
 
     Raises:
-      ValueError: the images are not [n, h, w].
+      ValueError: that is not what the images are.
     """
-    if images.ndim != 3:
-        raise ValueError(f"images must be [n, h, w], got {images.shape}; add a leading axis")
     return np.asarray(in_batches(functools.partial(apply, encoder), images, size=batch_size))
 
 

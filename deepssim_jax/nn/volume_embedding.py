@@ -1,8 +1,9 @@
-"""Volumes embedded as slices: what a network for images says of a volume.
+"""Volumes embedded whole, by a network for volumes, or as slices by one for images.
 
-Contract: volumes are real [n, d, h, w]. Four slices in each of three planes, from the middle half
-of the volume, go through the encoder; a volume's row is their embeddings side by side, so that the
-cosine of two volumes is the mean of the cosines of slices in the same places. float32, unit norm.
+Contract: volumes are real [n, d, h, w]. For a network for images four slices in each of three
+planes, from the middle half of the volume, go through it; a volume's row is their embeddings side by
+side, so that the cosine of two volumes is the mean of the cosines of slices in the same places.
+float32, unit norm.
 """
 
 import jax
@@ -40,8 +41,10 @@ def embed_volumes(encoder: encoders.Encoder, volumes: Volumes) -> np.ndarray:
       volumes: [n, d, h, w], any real type and intensity scale.
 
     Returns:
-      float32 [n, 12 d], rows of unit norm.
+      float32, rows of unit norm: [n, d] by a network for volumes, [n, 12 d] by one for images.
     """
+    if encoder.spec.backbone.space == 3:
+        return encoders.embed(encoder, volumes, batch_size=_BATCH)
     out = []
     for first in range(0, len(volumes), _BATCH):
         rows = np.resize(np.arange(first, min(first + _BATCH, len(volumes))), _BATCH)

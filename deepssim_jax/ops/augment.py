@@ -103,6 +103,11 @@ class AugmentConfig:
         )
 
     @classmethod
+    def volumes(cls) -> "AugmentConfig":
+        """The same for heads in 3D, which are mirrored left to right and lie much alike."""
+        return dataclasses.replace(cls.stress(), flip_axes=(2,), rotation_deg=8.0, shift=0.06)
+
+    @classmethod
     def copies(cls) -> "AugmentConfig":
         """What the copies go through that an audit plants: two or three of these, mildly."""
         return cls(

@@ -12,9 +12,11 @@ class EncoderConfig:
 
     Data: `table` is a CSV file in the reference format whose images lie under `images`; `images`
     alone is a folder (or manifest, or BIDS root) from which pairs are made; with neither, phantoms
-    are made. `size` is (height, width) in pixels. `augment` is "v1", "v2" or "stress".
+    are made. `size` is (height, width) in pixels. `augment` is "v1", "v2" or "stress", of volumes
+    "volumes".
 
-    Network: "nano", "tiny" (DeepSSIM++) or "base" (DeepSSIM). `initial` are the weights to begin
+    Network: "nano", "tiny" (DeepSSIM++) or "base" (DeepSSIM), or "volume", which is trained on phantom
+    volumes of the same size along each axis. `initial` are the weights to begin
     with: "default" or an encoder's .safetensors file, which also decides the network; or a .pth or
     .safetensors file with torchvision's ConvNeXt, for the backbone; "" for random ones.
 
@@ -56,7 +58,7 @@ class EncoderConfig:
             table="",
             images="",
             initial="",
-            size=(64, 64),
+            size=(32, 32) if self.network == "volume" else (64, 64),
             batch=16,
             epochs=0,
             steps=4,

@@ -1,4 +1,4 @@
-"""Pairs of phantom images with the similarity that the encoder must learn.
+"""Pairs of phantom images, or volumes, with the similarity that the encoder must learn.
 
 Contract: a batch is a pure function of (seed, step). Each pair (a, b) is made in one frame, where
 SSIM is computed; afterwards each image goes its own way through flips, rotations, noise and so
@@ -12,7 +12,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from deepssim_jax.data import phantom, phantom_bodies
+from deepssim_jax.data import phantom, phantom_bodies, phantom_heads
 from deepssim_jax.data.anatomy import Anatomy
 from deepssim_jax.ops import augment as augmenting
 from deepssim_jax.ops import resample, ssim
@@ -20,13 +20,15 @@ from deepssim_jax.ops.augment import AugmentConfig
 from deepssim_jax.ops.intensity import zscore
 from deepssim_jax.typing import Array
 
+_CT_WINDOW = (0.0, 80.0)  # Hounsfield units of brain and blood, which an encoder is shown
+
 
 @functools.partial(
     jax.tree_util.register_dataclass, data_fields=("a", "b", "target", "all"), meta_fields=()
 )
 @dataclasses.dataclass(frozen=True)
 class PairBatch:
-    """z-scored images [n, s, s] twice, and the SSIM [n] of what they were made from.
+    """z-scored images [n, *space] twice, and the SSIM [n] of what they were made from.
 
     `all` [n, n], where it is known, is the SSIM of what every a and every b were made from.
     """
@@ -41,8 +43,9 @@ class PairBatch:
 class PairMaker:
     """Makes batches of phantoms: half brains, the rest chests and textures, 3 to 1.
 
-    `batch` is a multiple of 16; `size` the side in pixels. Brains take longest to render, so
-    `echo` steps in a row pair and augment the same ones, each in its own way.
+    With `volumes` half brains, the rest CT heads and angiograms, 1 to 1. `batch` is a multiple of
+    16; `size` the side in pixels. Brains take longest to render, so `echo` steps in a row pair and
+    augment the same ones, each in its own way.
     """
 
     anatomy: Anatomy
@@ -50,6 +53,7 @@ class PairMaker:
     batch: int
     size: int
     augment: AugmentConfig = AugmentConfig.stress()
+    volumes: bool = False
     echo: int = 4
     _brains: dict[int, Array] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
@@ -65,13 +69,7 @@ class PairMaker:
             brains = self._brains[group]
         else:
             brains = self._rendered(people)
-        chest, texture = jax.random.split(others)
-        size = (self.size, self.size)
-        parts = [
-            brains,
-            phantom_bodies.chests(chest, 3 * self.batch // 8, size=size),
-            phantom_bodies.textures(texture, self.batch // 8, size=size),
-        ]
+        parts = [brains, *(self._heads(others) if self.volumes else self._bodies(others))]
         return _pairs(mix, jnp.concatenate(parts), config=self.augment)
 
     def names(self, step: int) -> str:
@@ -88,16 +86,37 @@ class PairMaker:
         parts = []
         for scan, noise in ((keys[1], keys[2]), (keys[3], keys[4])):
             scans = phantom.sample_scans(scan, count, pose=0.3, scalp=0.3)
-            size = (self.size, self.size)
-            parts.append(phantom.slices(noise, subjects, scans, size=size, anatomy=self.anatomy))
+            common = {"subjects": subjects, "scans": scans, "anatomy": self.anatomy}
+            if self.volumes:
+                parts.append(phantom.volumes(noise, size=(self.size,) * 3, **common))
+            else:
+                parts.append(phantom.slices(noise, size=(self.size,) * 2, **common))
         return jnp.concatenate(parts)
+
+    def _bodies(self, key: Array) -> list[Array]:
+        chest, texture = jax.random.split(key)
+        size = (self.size, self.size)
+        return [
+            phantom_bodies.chests(chest, 3 * self.batch // 8, size=size),
+            phantom_bodies.textures(texture, self.batch // 8, size=size),
+        ]
+
+    def _heads(self, key: Array) -> list[Array]:
+        """Made at twice the size, so that vessels are as thin as in what is later embedded."""
+        ct, vessels = jax.random.split(key)
+        size, count = (2 * self.size,) * 3, self.batch // 4
+        parts = [
+            jnp.clip(phantom_heads.ct_heads(ct, count, size=size).volumes, *_CT_WINDOW),
+            phantom_heads.angiograms(vessels, count, size=size).volumes,
+        ]
+        return [resample.resize(part, (self.size,) * 3) for part in parts]
 
 
 @functools.partial(jax.jit, static_argnames="config")
 def _pairs(key: Array, images: Array, *, config: AugmentConfig) -> PairBatch:
-    n = images.shape[0]
+    n, dims = images.shape[0], images.ndim - 1
     keys = jax.random.split(key, 4)
-    a = zscore(images)
+    a = zscore(images, spatial_dims=dims)
     # Neighbours in the list are mostly of one kind: other people, hard to tell apart.
     other = jnp.roll(a, 1 + n // 8, axis=0)
     near = jnp.roll(a, 1, axis=0)
@@ -108,17 +127,17 @@ def _pairs(key: Array, images: Array, *, config: AugmentConfig) -> PairBatch:
             a,
             mixed(keys[1], a, near),
             bent(keys[2], a),
-            jnp.where(mode[:, None, None] % 2 == 0, other, near),
+            jnp.where(mode[(slice(None),) + (None,) * dims] % 2 == 0, other, near),
             scanned,
         ]
     )
-    b = zscore(candidates[mode, jnp.arange(n)])
+    b = zscore(candidates[mode, jnp.arange(n)], spatial_dims=dims)
     every = similarity_of_all(a, b)
     return moved_apart(keys[3], a, b, jnp.diagonal(every), every, config=config)
 
 
 def similarity_of_all(a: Array, b: Array) -> Array:
-    """SSIM [n, n] of every a with every b, z-scored images [n, h, w]; the range is each a's."""
+    """SSIM [n, n] of every a with every b, z-scored images [n, *space]; the range is each a's."""
     sides = [ssim.moments(jnp.moveaxis(x, 0, -1), "uniform") for x in (a, b)]
     return ssim.ssim_tile(sides[0], sides[1], sides[0].extent, window="uniform")
 
@@ -138,26 +157,27 @@ def moved_apart(
     for image, part in zip((a, b), jax.random.split(key), strict=True):
         draw, noise = jax.random.split(part)
         params = augmenting.sample_params(draw, image.shape, config)
-        moved.append(zscore(augmenting.augment(image, params, noise)))
+        moved.append(zscore(augmenting.augment(image, params, noise), spatial_dims=a.ndim - 1))
     return PairBatch(moved[0], moved[1], target, every)
 
 
 def mixed(key: Array, a: Array, donor: Array) -> Array:
     """Soft regions of very different extent from the donor: SSIM anywhere between the two."""
-    n, size = a.shape[0], a.shape[-1]
+    n, *space = a.shape
     field, level = jax.random.split(key)
-    coarse = jax.random.normal(field, (n, 5, 5))
-    smooth = jax.image.resize(coarse, (n, size, size), "cubic")
-    threshold = jax.random.uniform(level, (n, 1, 1), minval=-1.5, maxval=2.0)
+    coarse = jax.random.normal(field, (n, *(5 for _ in space)))
+    smooth = jax.image.resize(coarse, a.shape, "cubic")
+    threshold = jax.random.uniform(level, (n, *(1 for _ in space)), minval=-1.5, maxval=2.0)
     share = jax.nn.sigmoid(8 * (smooth - threshold))
     return a * (1 - share) + donor * share
 
 
 def bent(key: Array, a: Array) -> Array:
     """Local deformations from invisible to gross."""
-    n, size = a.shape[0], a.shape[-1]
+    n, *space = a.shape
     field, strength = jax.random.split(key)
-    coarse = jax.random.normal(field, (n, 6, 6, 2))
-    smooth = jax.image.resize(coarse, (n, size, size, 2), "cubic")
-    amount = 0.06 * size * jax.random.uniform(strength, (n, 1, 1, 1)) ** 2
+    coarse = jax.random.normal(field, (n, *(6 for _ in space), len(space)))
+    smooth = jax.image.resize(coarse, (*a.shape, len(space)), "cubic")
+    draw = jax.random.uniform(strength, (n, *(1 for _ in space), 1))
+    amount = 0.06 * space[-1] * draw**2
     return resample.warp_displacement(a, amount * smooth)

@@ -28,8 +28,24 @@ def test_equals_scipy(implementation: str | None, size: int) -> None:
             np.testing.assert_allclose(found[n, ..., c], expected, atol=1e-4)
 
 
-def test_gradients_agree() -> None:
-    x, kernel = inputs()
+@pytest.mark.parametrize("implementation", ["taps", "xla"])
+def test_volumes_equal_scipy(implementation: str) -> None:
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.standard_normal((2, 6, 7, 5, 3)), jnp.float32)
+    kernel = jnp.asarray(rng.standard_normal((3, 3, 3, 3)), jnp.float32)
+    found = depthwise_conv(x, kernel, implementation=implementation)
+    for n in range(2):
+        for c in range(3):
+            planes = (np.asarray(part) for part in (x[n, ..., c], kernel[..., c]))
+            expected = ndimage.correlate(*planes, mode="constant")
+            np.testing.assert_allclose(found[n, ..., c], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("space", [(9, 11), (6, 7, 5)])
+def test_gradients_agree(space: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.standard_normal((2, *space, 3)), jnp.float32)
+    kernel = jnp.asarray(rng.standard_normal((3,) * len(space) + (3,)), jnp.float32)
     slopes = [
         jax.grad(lambda x, k, i=i: jnp.sin(depthwise_conv(x, k, implementation=i)).sum(), (0, 1))(
             x, kernel

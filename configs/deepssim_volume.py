@@ -1,0 +1,27 @@
+"""An encoder of whole volumes, for the feature level of `deepssim replicas --encoder=FILE`.
+
+    deepssim train_encoder --config=configs/deepssim_volume.py --workdir=runs/volume
+    deepssim train_encoder --config=configs/deepssim_volume.py:smoke --workdir=/tmp/smoke
+
+Its cosine is trained to tell the SSIM in 3D of phantom heads after alignment: brains of random
+contrast, CT with a haemorrhage, and angiograms.
+"""
+
+from deepssim_jax.training.config import EncoderConfig
+
+
+def get_config(arg: str = "") -> EncoderConfig:
+    """`smoke` runs through every part in a minute."""
+    config = EncoderConfig(
+        size=(32, 32),
+        augment="volumes",
+        network="volume",
+        batch=16,
+        steps=1500,
+        checkpoint_every=50,
+    )
+    if arg == "smoke":
+        return config.smoke()
+    if arg:
+        raise ValueError(f"deepssim_volume knows ':smoke', not {arg!r}")
+    return config

@@ -67,7 +67,11 @@ _ALIGN = flags.DEFINE_enum(
     "align", "rigid", ["rigid", "none"], "alignment before volumes are compared"
 )
 _CANDIDATES = flags.DEFINE_integer("candidates", 2, "real volumes of each search that are measured")
-_ENCODER = flags.DEFINE_string("encoder", "default", "the shipped one, by slices, or a .safetensors file, also of volumes")
+_ENCODER = flags.DEFINE_string(
+    "encoder",
+    "default",
+    "the shipped one, for slices, or a .safetensors file, for slices or volumes",
+)
 _LEVEL = flags.DEFINE_float("level", 0.95, "coverage of the intervals, between 0.5 and 1")
 _SEED = flags.DEFINE_integer("seed", 0, "seed of the replicas planted for calibration")
 _ALLOW_SAME = flags.DEFINE_bool(

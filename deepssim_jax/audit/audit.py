@@ -31,11 +31,10 @@ from deepssim_jax.audit.result import (
 from deepssim_jax.data import store
 from deepssim_jax.data.manifest import InputError, Manifest, Role, read_manifest
 from deepssim_jax.nn import encoder as encoders
-from deepssim_jax.ops.search_grid import SearchGrid
 from deepssim_jax.ops.transform import FLIP_NAMES
 from deepssim_jax.scoring import decide
 from deepssim_jax.scoring.embed import build_side, check_size
-from deepssim_jax.scoring.match import Progress, Retrieval, Side, best_matches, match
+from deepssim_jax.scoring.match import Progress, Retrieval, Side, best_matches, match, search_key
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +144,7 @@ def audit(
     retrieval = settings.retrieval.resolved(pairs=len(real_set.side) * len(synthetic_set.side))
 
     def journal(what: str, *others: _Set) -> Path:
-        how = [versions, SearchGrid().key, repr(retrieval.proposals), calibration.SAMPLES]
+        how = [versions, *search_key(retrieval.proposals), calibration.SAMPLES]
         key = [what, settings.seed, *how, *(s.images.fingerprint for s in others)]
         digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()
         return work / f"{what}-{digest[:16]}"

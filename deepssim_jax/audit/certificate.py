@@ -33,8 +33,7 @@ _STATEMENT = (
 class Candidate:
     """One candidate: `sha256` of its file if it was accepted, else empty.
 
-    `cosine` is None if it could not be judged, `verified` also where the cosine had decided; `reason`
-    is None if it was accepted.
+    `cosine` and `verified` are None if it could not be judged; `reason` is None if it was accepted.
     """
 
     name: str

@@ -2,9 +2,9 @@
 
 Contract: images are uint16 [n, s, s] as `data.store` holds them. An image is refused if its cosine
 with any training image, itself or mirrored, is `max_cosine` or more, or if its verified score with
-any proposed one is `max_ssim` or more. Proposed are those that the search over mirrorings, rotations,
-zooms and shifts and the encoder find nearest among all; `Guard.exhaustive` leaves none out, at the
-cost of a verification for every training image.
+any proposed one is `max_ssim` or more. Proposed are those that the searches over mirrorings,
+rotations, zooms and shifts, and without any motion, and the encoder find nearest among all;
+`Guard.exhaustive` leaves none out, at the cost of a verification for every training image.
 """
 
 import dataclasses
@@ -27,7 +27,14 @@ from deepssim_jax.ops.transform import FLIP_SIGNS
 from deepssim_jax.scoring.aligned import AlignedIndex
 from deepssim_jax.scoring.decide import MIN_NULL
 from deepssim_jax.scoring.embed import build_side, check_size, features
-from deepssim_jax.scoring.match import Progress, Retrieval, Side, best_matches, verified
+from deepssim_jax.scoring.match import (
+    Progress,
+    Retrieval,
+    Side,
+    best_matches,
+    search_key,
+    verified,
+)
 from deepssim_jax.scoring.pairs import nearest
 from deepssim_jax.scoring.verify import verify_pairs
 
@@ -86,8 +93,8 @@ class Judged:
     """n judgements: NumPy arrays [n], and embeddings [n, d] of the images as they are.
 
     `cosine` is the largest with a training image over the four mirrorings, and `verified` the largest
-    verified score; of an image that its score refused, the largest of those that were looked at before.
-    `reason` is None for an image that may leave.
+    verified score. Where the score refused the image, `verified` is the largest of those looked at until
+    then, and `cosine` that of the image as it is. `reason` is None for an image that may leave.
     """
 
     cosine: np.ndarray
@@ -158,7 +165,8 @@ class Guard:
                 f"--real: {len(images.rejected)} training images cannot be read, so no one can say "
                 f"that none of them is copied (the first: {first}); mend them, or train without them"
             )
-        key = [images.fingerprint, encoder_id, repr(calibration.SAMPLES), settings.seed]
+        how = [*search_key(Retrieval.BOTH.proposals), repr(calibration.SAMPLES), settings.seed]
+        key = [images.fingerprint, encoder_id, *how]
         digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
         limits = _limits(side, encoder, work / f"limits-{digest}", settings, on_progress)
         return cls(side, images, encoder, limits, settings)
@@ -180,12 +188,13 @@ class Guard:
         )
         score = best_matches(pairs, len(images))["verified"]
         refused = score >= self.limits.max_ssim
-        cosine = nearest(embeddings, self.side.embeddings, k=1).scores[:, 0].copy()
+        cosine = np.full(len(images), -1.0, np.float32)
         rest = np.flatnonzero(~refused)
-        if len(rest):
-            cosine[rest] = closest_cosine(
-                images[rest], embeddings[rest], self.side.embeddings, self.encoder()
-            )
+        for there in _mirrored(images[rest], embeddings[rest], self.encoder()):
+            # All rows are asked for, so that their number compiles nothing anew.
+            rows = embeddings.copy()
+            rows[rest] = there
+            cosine = np.maximum(cosine, nearest(rows, self.side.embeddings, k=1).scores[:, 0])
         close = cosine >= self.limits.max_cosine
         reason = tuple(
             Reason.VERIFIED if one else Reason.COSINE if other else None
@@ -202,17 +211,6 @@ class Guard:
                 best, float(verify_pairs(np.broadcast_to(image, fixed.shape), fixed).score.max())
             )
         return best
-
-
-def closest_cosine(
-    images: np.ndarray, embeddings: np.ndarray, training: np.ndarray, encoder: Encoder
-) -> np.ndarray:
-    """Largest cosine [n] of images [n, s, s], in four mirrorings, with any of training [m, d]."""
-    found = [
-        nearest(there, training, k=1).scores[:, 0]
-        for there in _mirrored(images, embeddings, encoder)
-    ]
-    return np.max(found, axis=0)
 
 
 def _mirrored(images: np.ndarray, embeddings: np.ndarray, encoder: Encoder) -> Iterator[np.ndarray]:

@@ -6,6 +6,7 @@ Writes candidates.csv: every verified pair, best first within each synthetic ima
 """
 
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,15 +43,16 @@ def main(argv: Sequence[str]) -> int:
     from deepssim_jax.nn.encoder import encoder_hash
     from deepssim_jax.ops.transform import FLIP_NAMES
     from deepssim_jax.scoring.embed import open_side
-    from deepssim_jax.scoring.match import Retrieval, match
+    from deepssim_jax.scoring.match import Retrieval, match, search_key
 
     encoder_id, out = encoder_hash(_ENCODER.value), Path(_OUT.value)
     real, real_images = open_side(Path(_REAL.value), encoder_id=encoder_id)
     synthetic, synthetic_images = open_side(Path(_SYNTHETIC.value), encoder_id=encoder_id)
     retrieval = Retrieval(_RETRIEVAL.value).resolved(pairs=len(real) * len(synthetic))
     proposals = retrieval.proposals
-    key = [encoder_id, real_images.fingerprint, synthetic_images.fingerprint, str(proposals)]
-    digest = hashlib.sha256("\n".join(key).encode()).hexdigest()[:16]
+    images = [real_images.fingerprint, synthetic_images.fingerprint]
+    key = json.dumps([encoder_id, *images, *search_key(proposals)])
+    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
     with progress() as on_progress:
         pairs = match(
             synthetic,

@@ -83,9 +83,10 @@ def _maker(
     from deepssim_jax.training.pairs import PairMaker
 
     size = tuple(config.size)
-    if config.batch % 16 or size[0] % 4 or size[1] % 4:
+    if config.batch % 16 or size[0] % 4 or size[1] % 4 or min(size) < 32:
         raise ValueError(
-            f"batch {config.batch} must be a multiple of 16, and size {size} of 4 in both directions"
+            f"batch {config.batch} must be a multiple of 16, and size {size} of 4 in both directions "
+            "and at least 32"
         )
     volumes = config.network == "volume"
     if volumes and (config.images or config.initial):
@@ -155,7 +156,12 @@ def _initial(config: "EncoderConfig") -> "Embedder":
         if path.suffix != ".safetensors" or not encoders.is_encoder(path):
             tensors = torch_files.read_state_dict(path)
     if config.initial and tensors is None:
-        return encoders.to_module(encoders.load_encoder(config.initial))
+        encoder = encoders.load_encoder(config.initial)
+        if encoder.spec.backbone.space != 2:
+            raise ValueError(
+                f"--config.initial: {path.name!r} embeds volumes, and these are images"
+            )
+        return encoders.to_module(encoder)
     spec = dataclasses.replace(specs[config.network](), dropout=config.dropout)
     model = Embedder(spec, rngs=nnx.Rngs(config.seed))
     if tensors is not None:

@@ -83,7 +83,7 @@ class Patchify(nnx.Module):
             x = x.reshape(*x.shape[:place], count, p, *x.shape[place + 1 :])
         whole, inner = range(1, 2 * dims, 2), range(2, 2 * dims + 1, 2)
         x = x.transpose(0, *whole, *inner, 2 * dims + 1)
-        return self.linear(x.reshape(x.shape[0], *counts, -1))
+        return self.linear(x.reshape(x.shape[0], *counts, p**dims * x.shape[-1]))
 
 
 class Stage(nnx.Module):

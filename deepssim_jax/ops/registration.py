@@ -25,6 +25,7 @@ from deepssim_jax.ops.transform import MotionModel, Transform, mirrorings
 from deepssim_jax.typing import Array, Images, Scores, Volumes
 
 _KEPT = 4  # starts that are refined roughly
+_MARGIN = 0.02  # of the likelihood: by less, a refinement that made it smaller is believed
 _NEIGHBOURHOOD = 16  # the side is this many times the width of what a pixel is compared with
 _BATCH = {2: 32, 3: 1}  # by dimension: what fits caches; a volume fills them alone
 
@@ -59,8 +60,8 @@ def locate(
 
     The best of every mirroring and scale are compared by `local_likelihood`, which a changed region
     does not mislead; the most likely ones are refined roughly, compared again, and the winner is
-    refined to the end. Pixels are seen against their neighbourhood, so that neither a bias field nor
-    a bright patch decides.
+    refined further, as far as that makes it likelier. Pixels are seen against their neighbourhood, so
+    that neither a bias field nor a bright patch decides.
     """
     size = fixed.shape[-1]
     a, b = (local_zscore(zscore(x), sigma=size / _NEIGHBOURHOOD) for x in (moving, fixed))
@@ -76,7 +77,7 @@ def locate(
     # A large changed region can pull a refinement away from a start that was right: where it became
     # less likely, it is not believed.
     both = jax.tree.map(lambda x, y: jnp.concatenate([x, y.reshape(x.shape)], 1), starts, rough)
-    best = _most_likely(a, b, both, keep=1, side=max(size // 2, 32), tiles=8)
+    best = _most_likely(a, b, both, keep=1, side=max(size // 2, 32), tiles=8, rougher=_KEPT)
     start = jax.tree.map(lambda x: x[:, 0], best)
     # Plain intensities place a copy most exactly, where no bias field stands against it: both kinds
     # are tried at half of the size, and the likelier one goes on.
@@ -84,22 +85,33 @@ def locate(
     middle, last = refine.PYRAMID[1:2], refine.PYRAMID[2:]
     ends = [_refined(*pair, start, model=first, levels=middle) for pair in ((a, b), plain)]
     ends = jax.tree.map(lambda *x: jnp.stack(x, 1), start, *ends)
-    chosen = _most_likely(*plain, ends, keep=1, side=max(size // 2, 32), tiles=8)
+    chosen = _most_likely(*plain, ends, keep=1, side=max(size // 2, 32), tiles=8, rougher=1)
     bare = (chosen.shift[:, 0] == ends.shift[:, 2]).all(1)[:, None, None]
     a, b = (jnp.where(bare, far, near) for near, far in zip((a, b), plain, strict=True))
     chosen = jax.tree.map(lambda x: x[:, 0], chosen)
     final = _refined(a, b, chosen, model=model, levels=last)
     two = jax.tree.map(lambda x, y: jnp.stack([x, y], 1), chosen, final)
-    final = jax.tree.map(lambda x: x[:, 0], _most_likely(*plain, two, keep=1, side=size, tiles=8))
-    return _registered(moving, fixed, final)
+    final = _most_likely(*plain, two, keep=1, side=size, tiles=8, rougher=1)
+    return _registered(moving, fixed, jax.tree.map(lambda x: x[:, 0], final))
 
 
 def _most_likely(
-    moving: Array, fixed: Array, starts: Transform, *, keep: int, side: int, tiles: int
+    moving: Array,
+    fixed: Array,
+    starts: Transform,
+    *,
+    keep: int,
+    side: int,
+    tiles: int,
+    rougher: int = 0,
 ) -> Transform:
-    """Of [n, c] transformations the `keep` likeliest of each pair, [n, keep], at a smaller size."""
+    """Of [n, c] transformations the `keep` likeliest of each pair, [n, keep], seen at this side.
+
+    The first `rougher` ones are refined less; a hair's breadth decides nothing for them.
+    """
     a, b = (resample.resize(x, (side, side)) for x in (moving, fixed))
     likely = likelihoods(a, b, starts, size=fixed.shape[-1], tiles=tiles)
+    likely = likely * jnp.where(jnp.arange(likely.shape[1]) < rougher, 1 - _MARGIN, 1.0)[None]
     place = jax.lax.top_k(likely, keep)[1]
     return jax.tree.map(lambda x: jax.vmap(lambda row, p: row[p])(x, place), starts)
 

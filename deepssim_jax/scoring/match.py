@@ -1,7 +1,7 @@
 """From two sets of images to verified candidate pairs.
 
 Contract: a `Side` is a set with what searching needs. `match` proposes, for every query, the
-references that look most like it after alignment and those nearest in the encoder's space, then
+references that look most like it after alignment, where they lie, and in the encoder's space, then
 verifies each proposal from the pixels. The answer is one row a verified pair, of `PAIR`; finished
 blocks of queries are journalled, so a killed run goes on where it was.
 """
@@ -34,6 +34,8 @@ PAIR = np.dtype(
     ]
 )
 BLOCK = 128
+# Raised with every change of the search, the registration or the score.
+_REVISION = 2
 # So many of the aligned search are compared tile by tile, which for one of them costs a
 # three-hundredth of a verification.
 _COMPARED = 64
@@ -95,9 +97,9 @@ class Proposals:
 class Retrieval(enum.StrEnum):
     """How candidates are found among all pairs; every candidate is verified from its pixels.
 
-    The aligned search looks through every transformation of a grid and misses least; its cost a
-    pair is that of millions of operations. The encoder's cosine costs hundreds, and because it
-    ranks less well it proposes more. `benchmarks/README.md` has the recall of each.
+    The aligned search looks through every transformation of a grid, and without any, and misses
+    least; its cost a pair is that of millions of operations. The encoder's cosine costs hundreds, and
+    because it ranks less well it proposes more. `benchmarks/README.md` has the recall of each.
     """
 
     AUTO = "auto"
@@ -119,6 +121,14 @@ class Retrieval(enum.StrEnum):
             Retrieval.ALIGNED: Proposals(aligned=3, likely=2, unmoved=1, encoder=0),
             Retrieval.BOTH: Proposals(aligned=3, likely=2, unmoved=1, encoder=2),
         }[self]
+
+
+def search_key(proposals: Proposals) -> list[object]:
+    """What decides, with the images and the encoder, which pairs are found and how they score.
+
+    Whatever is kept between runs has it in its name.
+    """
+    return [_REVISION, SearchGrid().key, repr(proposals)]
 
 
 def match(
@@ -216,9 +226,8 @@ def verified(
         there = Proposals(aligned=0, likely=0, unmoved=proposals.unmoved, encoder=0)
         rows = look(candidates(part, references, index=None, proposals=there, apart=apart))
     if len(rows):
-        some = candidates(
-            part.rows(rows), references, index=index, proposals=proposals, apart=apart
-        )
+        left = proposals if enough is None else dataclasses.replace(proposals, unmoved=0)
+        some = candidates(part.rows(rows), references, index=index, proposals=left, apart=apart)
         known = set(zip(out["query"].tolist(), out["reference"].tolist()))
         places = {(int(rows[q]), r): place for (q, r), place in some.items()}
         more = {key: place for key, place in places.items() if key not in known}

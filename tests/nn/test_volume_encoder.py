@@ -122,7 +122,10 @@ def test_pairs_of_volumes_are_a_function_of_their_step(maker: PairMaker) -> None
     assert np.abs(np.asarray(first.a) - np.asarray(other.a)).max() > 0.1
     targets = np.concatenate([np.asarray(maker(step).target) for step in range(4)])
     assert targets.max() == pytest.approx(1.0, abs=1e-4) and targets.min() < 0.5
-    np.testing.assert_allclose(first.target, np.diagonal(first.all))
+    still = dataclasses.replace(maker, augment=AugmentConfig())(5)  # nothing is moved apart
+    expected = ds.ssim(still.a, still.b, data_range="first", reduction="none", spatial_dims=3)
+    np.testing.assert_allclose(still.target, expected, atol=1e-4)
+    np.testing.assert_array_equal(first.target, still.target)
 
 
 def test_volumes_are_embedded_whole_at_any_size(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import enum
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -213,10 +213,14 @@ class Guard:
         return best
 
 
-def _mirrored(images: np.ndarray, embeddings: np.ndarray, encoder: Encoder) -> Iterator[np.ndarray]:
+def _mirrored(
+    images: np.ndarray, embeddings: np.ndarray, encoder: Encoder
+) -> tuple[np.ndarray, ...]:
     """Embeddings of images in four mirrorings; those of the images as they are, are known."""
-    for y, x in FLIP_SIGNS.astype(int):
-        yield embeddings if y == x == 1 else embed(encoder, images[:, ::y, ::x])
+    signs = [(y, x) for y, x in FLIP_SIGNS.astype(int) if (y, x) != (1, 1)]
+    # One call for all, because few images fill a batch together.
+    turned = np.concatenate([images[:, ::y, ::x] for y, x in signs])
+    return (embeddings, *np.split(embed(encoder, turned), len(signs)))
 
 
 def _limits(

@@ -59,7 +59,8 @@ def _atlas() -> Anatomy | None:
         return volume.transpose(2, 1, 0)[:, ::-1, ::-1]
 
     grey, white, t1 = read("gm"), read("wm"), read("t1")
-    brain = ndimage.binary_fill_holes(ndimage.binary_closing(t1 > 0.05, iterations=3))
+    closed = ndimage.binary_closing(t1 > 0.05, iterations=3)
+    brain = np.asarray(ndimage.binary_fill_holes(closed))
     csf = np.clip(brain - grey - white, 0, 1)
     maps = np.stack([csf, grey, white, *_shells(brain, 1.0)])
     factor = 1 / _SPACING

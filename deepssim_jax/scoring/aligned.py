@@ -202,7 +202,7 @@ def _search_tile(
     """Scores [b, k] and columns [b, k] of the best references of a tile [c, m]."""
     allowed = (groups[None, :] != labels[:, None]) & (groups[None, :] >= 0)
 
-    def scores(kind: jnp.dtype) -> Array:
+    def scores(kind: jax.typing.DTypeLike) -> Array:
         exact = jax.lax.Precision.HIGHEST if kind == jnp.float32 else None
         columns = tile.astype(kind)
 

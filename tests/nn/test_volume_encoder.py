@@ -10,8 +10,10 @@ import pytest
 from flax import nnx
 
 import deepssim_jax as ds
+from deepssim_jax.cli.exit_codes import ExitCode
 from deepssim_jax.cli.main import main
 from deepssim_jax.data import anatomy
+from deepssim_jax.data.phantom_heads import angiograms
 from deepssim_jax.nn import encoder as encoders
 from deepssim_jax.nn.convnext import ConvNeXtSpec
 from deepssim_jax.nn.embedder import Embedder, EmbedderSpec, Head
@@ -167,6 +169,25 @@ def test_settings_that_belong_to_images_are_refused(change: str, tmp_path: Path,
     argv = ["train_encoder", f"--config={config}:smoke", f"--workdir={tmp_path}"]
     assert main([*argv, f"--config.{change}"]) == 2
     assert change.split("=")[0] in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_command_trains_it_and_replicas_takes_it(tmp_path: Path, capsys) -> None:
+    config = Path(__file__).resolve().parents[2] / "configs" / "deepssim_volume.py"
+    train = ["train_encoder", f"--config={config}:smoke", f"--workdir={tmp_path / 'run'}"]
+    assert main(train) == 0 and "phantom volumes" in capsys.readouterr().out
+    for side, seed in (("real", 0), ("synthetic", 1)):
+        (tmp_path / side).mkdir()
+        volumes = angiograms(jax.random.key(seed), 4, size=(32, 32, 32)).volumes
+        for number, volume in enumerate(np.asarray(volumes)):
+            np.save(tmp_path / side / f"{number}.npy", volume)
+    search = [
+        *("replicas", f"--real={tmp_path / 'real'}", f"--synthetic={tmp_path / 'synthetic'}"),
+        *(f"--out={tmp_path / 'out'}", "--size=32", "--modality=angiography"),
+        f"--encoder={tmp_path / 'run' / 'encoder.safetensors'}",
+    ]
+    assert main(search) == ExitCode.INCONCLUSIVE  # four volumes carry no verdict
+    assert (tmp_path / "out" / "report.html").exists()
 
 
 def test_published_specifications_are_for_images() -> None:

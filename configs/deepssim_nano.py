@@ -6,14 +6,10 @@
 Hardware and time: see deepssim_jax/weights/README.md, which also has the figures to expect.
 """
 
-from deepssim_jax.training.config import EncoderConfig
+from deepssim_jax.training.config import EncoderConfig, variant
 
 
 def get_config(arg: str = "") -> EncoderConfig:
     """`smoke` runs through every part in a minute."""
     config = EncoderConfig()
-    if arg == "smoke":
-        return config.smoke()
-    if arg:
-        raise ValueError(f"deepssim_nano knows ':smoke', not {arg!r}")
-    return config
+    return variant(config, arg, name="deepssim_nano")

@@ -7,7 +7,7 @@
 The authors used one RTX 4070 Ti SUPER (16 GB) and report 0.0269 MAE and 0.0410 RMSE in validation.
 """
 
-from deepssim_jax.training.config import EncoderConfig
+from deepssim_jax.training.config import EncoderConfig, variant
 
 
 def get_config(arg: str = "") -> EncoderConfig:
@@ -30,8 +30,4 @@ def get_config(arg: str = "") -> EncoderConfig:
         checkpoint_every=500,
         seed=42,
     )
-    if arg == "smoke":
-        return config.smoke()
-    if arg:
-        raise ValueError(f"deepssim_v2 knows ':smoke', not {arg!r}")
-    return config
+    return variant(config, arg, name="deepssim_v2")

@@ -10,7 +10,7 @@ Two CPU cores, 19 minutes; on validation phantoms MAE 0.103, RMSE 0.137, Spearma
 still fell: more steps give more.
 """
 
-from deepssim_jax.training.config import EncoderConfig
+from deepssim_jax.training.config import EncoderConfig, variant
 
 
 def get_config(arg: str = "") -> EncoderConfig:
@@ -23,8 +23,4 @@ def get_config(arg: str = "") -> EncoderConfig:
         steps=2000,
         checkpoint_every=50,
     )
-    if arg == "smoke":
-        return config.smoke()
-    if arg:
-        raise ValueError(f"deepssim_volume knows ':smoke', not {arg!r}")
-    return config
+    return variant(config, arg, name="deepssim_volume")

@@ -9,14 +9,11 @@ For accelerators: batches of 8 slices of 136 x 112 in the publication. `--config
 multiple of the devices; with `--config.fsdp=4` four of them share one copy of the weights.
 """
 
+from deepssim_jax.training.config import variant
 from deepssim_jax.training.generator_config import LdmConfig
 
 
 def get_config(arg: str = "") -> LdmConfig:
     """`smoke` runs through every part in a minute."""
     config = LdmConfig(size=(136, 112))
-    if arg == "smoke":
-        return config.smoke()
-    if arg:
-        raise ValueError(f"ldm knows ':smoke', not {arg!r}")
-    return config
+    return variant(config, arg, name="ldm")

@@ -7,14 +7,11 @@
 For one accelerator of 16 GB or more: batches of 16 slices of 136 x 112.
 """
 
+from deepssim_jax.training.config import variant
 from deepssim_jax.training.generator_config import AutoencoderConfig
 
 
 def get_config(arg: str = "") -> AutoencoderConfig:
     """`smoke` runs through every part in a minute."""
     config = AutoencoderConfig(size=(136, 112))
-    if arg == "smoke":
-        return config.smoke()
-    if arg:
-        raise ValueError(f"vae knows ':smoke', not {arg!r}")
-    return config
+    return variant(config, arg, name="vae")

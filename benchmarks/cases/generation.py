@@ -29,31 +29,10 @@ def _torch_networks() -> bool:
 def _twin(spec: Spec, state):
     """MONAI's network with the same weights."""
     import torch
-    from monai.networks.nets import AutoencoderKL, DiffusionModelUNet
 
-    if isinstance(spec, AutoencoderSpec):
-        twin = AutoencoderKL(
-            spatial_dims=2,
-            channels=spec.channels,
-            num_res_blocks=spec.blocks,
-            attention_levels=(False,) * len(spec.channels),
-            latent_channels=spec.latent,
-            norm_num_groups=spec.groups,
-            with_encoder_nonlocal_attn=False,
-            with_decoder_nonlocal_attn=False,
-        )
-    else:
-        twin = DiffusionModelUNet(
-            spatial_dims=2,
-            in_channels=spec.latent,
-            out_channels=spec.latent,
-            channels=spec.channels,
-            attention_levels=spec.attention,
-            num_head_channels=spec.heads,
-            num_res_blocks=spec.blocks,
-            norm_num_groups=spec.groups,
-            use_flash_attention=True,
-        )
+    from benchmarks.cases.monai_twin import twin_of
+
+    twin = twin_of(spec, flash=True)
     tensors = monai_networks.to_monai(spec, state)
     twin.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in tensors.items()})
     return twin

@@ -43,6 +43,7 @@ from deepssim_jax.scoring.verify import verify_pairs
 _QUANTILE = 0.99
 DEFAULT_COSINE = 0.99
 _BLOCK = 256
+PROPOSALS = Retrieval.BOTH.proposals
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,7 +166,7 @@ class Guard:
                 f"--real: {len(images.rejected)} training images cannot be read, so no one can say "
                 f"that none of them is copied (the first: {first}); mend them, or train without them"
             )
-        how = [*search_key(Retrieval.BOTH.proposals), repr(calibration.SAMPLES), settings.seed]
+        how = [*search_key(PROPOSALS), repr(calibration.SAMPLES), settings.seed]
         key = [images.fingerprint, encoder_id, *how]
         digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
         limits = _limits(side, encoder, work / f"limits-{digest}", settings, on_progress)
@@ -183,7 +184,7 @@ class Guard:
             Side(take=lambda rows: images[rows], low=low, embeddings=embeddings),
             self.side,
             index=self.index,
-            proposals=Retrieval.BOTH.proposals,
+            proposals=PROPOSALS,
             enough=self.limits.max_ssim,
         )
         score = best_matches(pairs, len(images))["verified"]
@@ -236,7 +237,7 @@ def _limits(
         journal=work,
         seed=settings.seed,
         level=settings.level,
-        proposals=Retrieval.BOTH.proposals,
+        proposals=PROPOSALS,
         on_progress=on_progress,
     )
     cosine, cosine_origin, known = _cosine_limit(side, encoder, work, settings.seed)

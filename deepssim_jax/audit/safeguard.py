@@ -23,7 +23,7 @@ from deepssim_jax.audit.generation import (
     SamplingSettings,
     manifest_csv,
 )
-from deepssim_jax.audit.guard import Guard, Judged, Reason
+from deepssim_jax.audit.guard import PROPOSALS, Guard, Judged, Reason
 from deepssim_jax.data import store
 from deepssim_jax.data.manifest import InputError, Record, Role, read_manifest
 from deepssim_jax.data.pictures import ImageFormat
@@ -31,7 +31,7 @@ from deepssim_jax.data.readers import read_image
 from deepssim_jax.data.volume import Unreadable
 from deepssim_jax.files import write_array, write_bytes
 from deepssim_jax.scoring.decide import clopper_pearson
-from deepssim_jax.scoring.match import Progress, Retrieval, search_key
+from deepssim_jax.scoring.match import Progress, search_key
 
 _BATCH = 64
 _MARK, _EXHAUSTIVE = "release.json", "exhaustive.json"
@@ -362,7 +362,7 @@ def _journal(guard: Guard, out: Path, work: Path, source: Source, pairs: int) ->
         certificate.training_mark(guard),
         [limits.max_cosine, limits.max_ssim, settings.size, settings.slice_spec],
         [source.model, dict(source.drawn), source.wanted, pairs],
-        [outputs.versions(settings.encoder), *search_key(Retrieval.BOTH.proposals)],
+        [outputs.versions(settings.encoder), *search_key(PROPOSALS)],
     ]
     mark = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     path = work / _MARK

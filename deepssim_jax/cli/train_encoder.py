@@ -95,7 +95,8 @@ def _maker(
             "--config.initial out"
         )
     makers = {"v1": AugmentConfig.v1, "v2": AugmentConfig.v2, "stress": AugmentConfig.stress}
-    makers = {"volumes": AugmentConfig.volumes} if volumes else makers
+    if volumes:
+        makers = {"volumes": AugmentConfig.volumes}
     if config.augment not in makers:
         raise ValueError(f"augment {config.augment!r} must be one of {', '.join(makers)}")
     augment = makers[config.augment]()
@@ -111,7 +112,7 @@ def _maker(
             batch=config.batch,
             size=size[0],
             augment=augment,
-            volumes=volumes,
+            space=3 if volumes else 2,
         )
         kind = "phantom volumes" if volumes else "phantoms"
         return phantoms, f"{kind} ({anatomy.source})", None

@@ -10,6 +10,12 @@ import numpy as np
 from deepssim_jax.typing import Array
 
 T = TypeVar("T")
+_LANES = 32
+
+
+def part_length(count: int, *, most: int) -> int:
+    """The length of equal parts of `count` rows, whole lanes and at most about `most` of them."""
+    return -(-count // (_LANES * -(-count // most))) * _LANES
 
 
 def in_batches(run: Callable[..., T], *columns: np.ndarray | Array, size: int) -> T:

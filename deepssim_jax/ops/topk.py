@@ -5,6 +5,7 @@ what came first, so streaming references in the order of their ids gives them to
 """
 
 import functools
+from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
@@ -68,3 +69,8 @@ def merge(earlier: tuple[Array, ...], later: tuple[Array, ...], *, k: int) -> tu
         for pair in zip(earlier[1:], later[1:], strict=True)
     )
     return (scores, *companions)
+
+
+def merge_all(parts: Iterable[tuple[Array, ...]], *, k: int) -> tuple[Array, ...]:
+    """The k best of one or more sorted lists a row, as `merge` has them; between equals the earlier."""
+    return functools.reduce(functools.partial(merge, k=k), parts)

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepssim_jax.ops import search_grid, topk
-from deepssim_jax.ops.batches import in_batches
+from deepssim_jax.ops.batches import in_batches, part_length
 from deepssim_jax.ops.intensity import zscore
 from deepssim_jax.ops.local_likelihood import likelihoods
 from deepssim_jax.ops.search_grid import SearchGrid
@@ -97,8 +97,7 @@ class AlignedIndex:
         groups = (
             np.zeros(len(features), np.int32) if groups is None else np.asarray(groups, np.int32)
         )
-        parts = -(-len(features) // _REFERENCE_TILE)
-        tile = -(-len(features) // (32 * parts)) * 32
+        tile = part_length(len(features), most=_REFERENCE_TILE)
         tiles, labels = [], []
         for start in range(0, len(features), tile):
             part, label = features[start : start + tile], groups[start : start + tile]
@@ -143,15 +142,16 @@ class AlignedIndex:
 
     def _block(self, queries: np.ndarray, labels: np.ndarray, *, k: int) -> tuple[np.ndarray, ...]:
         features = _features(queries, self.basis, grid=self.grid)
-        best: tuple[Array, ...] | None = None
         chunk, half = _chunk(self.grid), jax.default_backend() != "cpu"
-        for number, (tile, groups) in enumerate(zip(self.tiles, self.groups)):
+
+        def found(number: int) -> tuple[Array, Array]:
+            tile, groups = self.tiles[number], self.groups[number]
             scores, index = _search_tile(
                 features, tile, groups, labels, k=min(k, tile.shape[1]), chunk=chunk, half=half
             )
-            found = (scores, index + number * tile.shape[1])
-            best = found if best is None else topk.merge(best, found, k=k)
-        assert best is not None
+            return scores, index + number * tile.shape[1]
+
+        best = topk.merge_all(map(found, range(len(self.tiles))), k=k)
         scores, indices = (np.asarray(part) for part in best)
         transforms = _best_transforms(features, self.features[indices])
         return scores, indices, search_grid.mirrored_order(self.grid).ravel()[transforms]

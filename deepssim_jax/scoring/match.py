@@ -8,7 +8,8 @@ blocks of queries are journalled, so a killed run goes on where it was.
 
 import dataclasses
 import enum
-from collections.abc import Callable, Iterable, Sequence
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy as np
 from deepssim_jax.files import write_array
 from deepssim_jax.ops.search_grid import SearchGrid
 from deepssim_jax.scoring.aligned import AlignedIndex, likeliest
-from deepssim_jax.scoring.pairs import Neighbours, nearest
+from deepssim_jax.scoring.pairs import nearest
 from deepssim_jax.scoring.unmoved import nearest_unmoved
 from deepssim_jax.scoring.verify import verify_pairs
 
@@ -157,7 +158,7 @@ def match(
     Returns:
       Structured array of `PAIR`, sorted by query, then verified score (falling), then reference.
     """
-    _check_groups(queries, references, apart)
+    _groups(queries, references, apart)
     journal.mkdir(parents=True, exist_ok=True)
     index: AlignedIndex | None = None
     blocks = []
@@ -210,35 +211,36 @@ def verified(
       enough: a query that reaches this score is asked no further. What lies unmoved comes first, then
         the first proposal of every way, then the others.
     """
-    _check_groups(part, references, apart)
-    out = np.zeros(0, PAIR)
-
-    def look(keys: Iterable[tuple[int, int]]) -> np.ndarray:
-        """Verifies pairs of queries that have not reached `enough`; their rows afterwards."""
-        nonlocal out
-        found = _verified(sorted(keys), part, references, grid=grid)
-        out = np.concatenate([out, found])
-        reached = out["query"][out["verified"] >= enough] if enough is not None else []
-        return np.setdiff1d(np.arange(len(part)), reached)
-
-    rows = np.arange(len(part))
-    if enough is not None:
+    _groups(part, references, apart)
+    search = functools.partial(candidates, references=references, apart=apart)
+    verify = functools.partial(_verified, part=part, references=references, grid=grid)
+    if not len(part):
+        out = verify([])
+    elif enough is None:
+        out = verify(sorted(search(part, index=index, proposals=proposals)))
+    else:
         there = Proposals(aligned=0, likely=0, unmoved=proposals.unmoved, encoder=0)
-        rows = look(candidates(part, references, index=None, proposals=there, apart=apart))
-    if len(rows):
-        left = proposals if enough is None else dataclasses.replace(proposals, unmoved=0)
-        some = candidates(part.rows(rows), references, index=index, proposals=left, apart=apart)
-        known = set(zip(out["query"].tolist(), out["reference"].tolist()))
-        places = {(int(rows[q]), r): place for (q, r), place in some.items()}
-        more = {key: place for key, place in places.items() if key not in known}
-        firsts = {key for key, place in more.items() if enough is None or not place}
-        rest = set(look(firsts).tolist())
-        look(key for key in more.keys() - firsts if key[0] in rest)
+        others = dataclasses.replace(proposals, unmoved=0)
+        out = verify(sorted(search(part, index=None, proposals=there)))
+        rows = _below(enough, out, len(part))
+        found = search(part.rows(rows), index=index, proposals=others) if len(rows) else {}
+        places = {(int(rows[query]), row): place for (query, row), place in found.items()}
+        for known in zip(out["query"].tolist(), out["reference"].tolist()):
+            places.pop(known, None)
+        for first in (True, False):
+            rest = set(_below(enough, out, len(part)).tolist())
+            keys = [k for k, place in places.items() if k[0] in rest and (place == 0) == first]
+            out = np.concatenate([out, verify(sorted(keys))])
     return out[np.lexsort((out["reference"], -out["verified"], out["query"]))]
 
 
+def _below(enough: float, pairs: np.ndarray, count: int) -> np.ndarray:
+    """Which of `count` queries have no pair of this score."""
+    return np.setdiff1d(np.arange(count), pairs["query"][pairs["verified"] >= enough])
+
+
 def _verified(
-    keys: Sequence[tuple[int, int]], part: Side, references: Side, *, grid: SearchGrid
+    keys: Sequence[tuple[int, int]], *, part: Side, references: Side, grid: SearchGrid
 ) -> np.ndarray:
     """Rows of `PAIR`, one for each (query, reference)."""
     out = np.zeros(len(keys), PAIR)
@@ -257,9 +259,13 @@ def _verified(
     return out
 
 
-def _check_groups(queries: Side, references: Side, apart: bool) -> None:
-    if apart and (queries.groups is None or references.groups is None):
+def _groups(queries: Side, references: Side, apart: bool) -> tuple[np.ndarray, np.ndarray] | None:
+    """Those of both sides where they shall be kept apart."""
+    if not apart:
+        return None
+    if queries.groups is None or references.groups is None:
         raise ValueError("apart=True needs the groups (patients) of both sides")
+    return queries.groups, references.groups
 
 
 def candidates(
@@ -274,15 +280,16 @@ def candidates(
 
     The value is its place among the proposals of a way of searching, 0 for the first of one.
     """
-    near = _encoder_proposals(part, references, proposals.encoder, apart)
+    groups = _groups(part, references, apart)
+    near = _encoder_proposals(part, references, proposals.encoder, groups)
     ways = [(near, near >= 0)]
     if index is not None:
-        found = index.search(part.low, k=_COMPARED, groups=part.groups if apart else None)
+        found = index.search(part.low, k=_COMPARED, groups=groups and groups[0])
         likely = likeliest(found, part.low, references.low, keep=proposals.likely, grid=index.grid)
         for some, count in ((found, proposals.aligned), (likely, proposals.likely)):
             ways.append((some.indices[:, :count], some.scores[:, :count] > -2.0))
     if proposals.unmoved:
-        there = _unmoved_proposals(part, references, proposals.unmoved, apart)
+        there = nearest_unmoved(part.low, references.low, k=proposals.unmoved, groups=groups)
         ways.append((there.indices, there.scores > -2.0))
     pairs: dict[tuple[int, int], int] = {}
     for rows, present in ways:
@@ -292,32 +299,26 @@ def candidates(
     return pairs
 
 
-def _unmoved_proposals(part: Side, references: Side, count: int, apart: bool) -> Neighbours:
-    groups = None
-    if apart:
-        assert part.groups is not None and references.groups is not None
-        groups = part.groups, references.groups
-    return nearest_unmoved(part.low, references.low, k=count, groups=groups)
-
-
-def _encoder_proposals(part: Side, references: Side, count: int, apart: bool) -> np.ndarray:
-    """int [n, count]: references with the nearest embeddings, own group left out if asked.
+def _encoder_proposals(
+    part: Side, references: Side, count: int, groups: tuple[np.ndarray, np.ndarray] | None
+) -> np.ndarray:
+    """int [n, count]: references with the nearest embeddings, own group left out where there are any.
 
     -1 stands where there are fewer.
     """
     out = np.full((len(part), count), -1, np.int64)
     if not count:
         return out
-    if not apart:
+    if groups is None:
         near = nearest(part.embeddings, references.embeddings, k=min(count, len(references)))
         out[:, : near.indices.shape[1]] = near.indices
         return out
     # Own-group references can fill the first places; look past as many as there can be.
-    assert part.groups is not None and references.groups is not None
-    largest = int(np.bincount(references.groups).max())
+    own, theirs = groups
+    largest = int(np.bincount(theirs).max())
     k = min(count + largest, len(references))
     near = nearest(part.embeddings, references.embeddings, k=k)
     for q in range(len(part)):
-        others = near.indices[q][references.groups[near.indices[q]] != part.groups[q]][:count]
+        others = near.indices[q][theirs[near.indices[q]] != own[q]][:count]
         out[q, : len(others)] = others
     return out

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepssim_jax.ops import topk
-from deepssim_jax.ops.batches import in_batches
+from deepssim_jax.ops.batches import in_batches, part_length
 from deepssim_jax.ops.transform import FLIP_SIGNS
 from deepssim_jax.scoring.pairs import Neighbours
 from deepssim_jax.typing import Array, Images
@@ -47,22 +47,22 @@ def nearest_unmoved(
     count = len(references)
     own, theirs = groups or (np.full(len(queries), -2), np.zeros(count))
     # Tiles of one length, in whole lanes; -1 marks padding, which belongs to no query's group either.
-    length = -(-count // (32 * -(-count // _REFERENCES))) * 32
+    length = part_length(count, most=_REFERENCES)
     missing = -count % length
     labels = np.pad(np.asarray(theirs, np.int32), (0, missing), constant_values=-1)
     k = min(k, count)
 
-    def block(low: Array, label: Array) -> tuple[Array, Array]:
+    def block(low: Array, label: Array) -> tuple[Array, ...]:
         versions = _mirrored_vectors(low)
-        best: tuple[Array, ...] | None = None
-        for start in range(0, count, length):
+
+        def found(start: int) -> tuple[Array, Array]:
             part = np.asarray(references[start : start + length], np.float32)
             part = np.pad(part, ((0, length - len(part)), (0, 0), (0, 0)))
-            found = _tile(versions, part, label, labels[start : start + length], k=min(k, length))
-            found = found[0], found[1] + start
-            best = found if best is None else topk.merge(best, found, k=k)
-        assert best is not None
-        return best[0], best[1]
+            theirs = labels[start : start + length]
+            scores, index = _tile(versions, part, label, theirs, k=min(k, length))
+            return scores, index + start
+
+        return topk.merge_all(map(found, range(0, count, length)), k=k)
 
     scores, indices = in_batches(
         block, np.asarray(queries, np.float32), np.asarray(own, np.int32), size=_QUERIES

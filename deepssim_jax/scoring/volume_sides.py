@@ -41,9 +41,9 @@ class Modality(enum.StrEnum):
         return (-100.0, 200.0) if self is Modality.CT else None
 
     def contrast(self, stored: np.ndarray, settings: VolumeSettings) -> np.ndarray:
-        """What an encoder and people look at: of CT the range of brain and blood, 0 to 80 HU."""
+        """What an encoder and people look at: of CT the range of brain and blood."""
         if self is Modality.CT:
-            return np.clip(settings.values(stored), 0, 80)
+            return np.clip(settings.values(stored), *head_labels.BRAIN_WINDOW)
         return stored
 
     @property

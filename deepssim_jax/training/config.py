@@ -4,6 +4,31 @@ Contract: plain values, so that `--config.NAME=VALUE` can change any of them.
 """
 
 import dataclasses
+from typing import Protocol, Self, TypeVar
+
+
+class Experiment(Protocol):
+    """A configuration with a variant that runs through every part in a minute."""
+
+    def smoke(self) -> Self:
+        """The variant."""
+        ...
+
+
+_Experiment = TypeVar("_Experiment", bound=Experiment)
+
+
+def variant(config: _Experiment, arg: str, *, name: str) -> _Experiment:
+    """The configuration of `--config=FILE:ARG`: as it is, or `smoke`.
+
+    Raises:
+      ValueError: `arg` is anything else.
+    """
+    if arg == "smoke":
+        return config.smoke()
+    if arg:
+        raise ValueError(f"{name} knows ':smoke', not {arg!r}")
+    return config
 
 
 @dataclasses.dataclass
@@ -58,7 +83,7 @@ class EncoderConfig:
             table="",
             images="",
             initial="",
-            size=(32, 32) if self.network == "volume" else (64, 64),
+            size=(min(64, *self.size),) * 2,
             batch=16,
             epochs=0,
             steps=4,

@@ -17,10 +17,9 @@ from deepssim_jax.data.anatomy import Anatomy
 from deepssim_jax.ops import augment as augmenting
 from deepssim_jax.ops import resample, ssim
 from deepssim_jax.ops.augment import AugmentConfig
+from deepssim_jax.ops.head_labels import BRAIN_WINDOW
 from deepssim_jax.ops.intensity import zscore
 from deepssim_jax.typing import Array
-
-_CT_WINDOW = (0.0, 80.0)  # Hounsfield units of brain and blood, which an encoder is shown
 
 
 @functools.partial(
@@ -43,7 +42,7 @@ class PairBatch:
 class PairMaker:
     """Makes batches of phantoms: half brains, the rest chests and textures, 3 to 1.
 
-    With `volumes` half brains, the rest CT heads and angiograms, 1 to 1. `batch` is a multiple of
+    In a `space` of 3 axes half brains, the rest CT heads and angiograms, 1 to 1. `batch` is a multiple of
     16; `size` the side in pixels. Brains take longest to render, so `echo` steps in a row pair and
     augment the same ones, each in its own way.
     """
@@ -53,7 +52,7 @@ class PairMaker:
     batch: int
     size: int
     augment: AugmentConfig = AugmentConfig.stress()
-    volumes: bool = False
+    space: int = 2
     echo: int = 4
     _brains: dict[int, Array] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
@@ -69,7 +68,7 @@ class PairMaker:
             brains = self._brains[group]
         else:
             brains = self._rendered(people)
-        parts = [brains, *(self._heads(others) if self.volumes else self._bodies(others))]
+        parts = [brains, *(self._heads(others) if self.space == 3 else self._bodies(others))]
         return _pairs(mix, jnp.concatenate(parts), config=self.augment)
 
     def names(self, step: int) -> str:
@@ -83,14 +82,13 @@ class PairMaker:
         """A quarter of the batch is subjects, each scanned twice."""
         keys, count = jax.random.split(key, 5), self.batch // 4
         subjects = phantom.sample_subjects(keys[0], count)
+        render = functools.partial(phantom.slices, size=(self.size,) * 2)
+        if self.space == 3:
+            render = functools.partial(phantom.volumes, size=(self.size,) * 3)
         parts = []
         for scan, noise in ((keys[1], keys[2]), (keys[3], keys[4])):
             scans = phantom.sample_scans(scan, count, pose=0.3, scalp=0.3)
-            common = {"subjects": subjects, "scans": scans, "anatomy": self.anatomy}
-            if self.volumes:
-                parts.append(phantom.volumes(noise, size=(self.size,) * 3, **common))
-            else:
-                parts.append(phantom.slices(noise, size=(self.size,) * 2, **common))
+            parts.append(render(noise, subjects, scans, anatomy=self.anatomy))
         return jnp.concatenate(parts)
 
     def _bodies(self, key: Array) -> list[Array]:
@@ -106,7 +104,7 @@ class PairMaker:
         ct, vessels = jax.random.split(key)
         size, count = (2 * self.size,) * 3, self.batch // 4
         parts = [
-            jnp.clip(phantom_heads.ct_heads(ct, count, size=size).volumes, *_CT_WINDOW),
+            jnp.clip(phantom_heads.ct_heads(ct, count, size=size).volumes, *BRAIN_WINDOW),
             phantom_heads.angiograms(vessels, count, size=size).volumes,
         ]
         return [resample.resize(part, (self.size,) * 3) for part in parts]

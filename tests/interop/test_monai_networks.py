@@ -59,32 +59,10 @@ def close(ours, theirs) -> None:
 
 
 def twin_of(spec: Spec):
-    """MONAI's network of a specification, freshly made."""
-    from monai.networks.nets import AutoencoderKL, DiffusionModelUNet
+    """MONAI's network of a specification, at rest."""
+    from benchmarks.cases.monai_twin import twin_of as made
 
-    if isinstance(spec, AutoencoderSpec):
-        return AutoencoderKL(
-            spatial_dims=2,
-            channels=spec.channels,
-            num_res_blocks=spec.blocks,
-            attention_levels=(False,) * len(spec.channels),
-            latent_channels=spec.latent,
-            norm_num_groups=spec.groups,
-            with_encoder_nonlocal_attn=False,
-            with_decoder_nonlocal_attn=False,
-        ).eval()
-    return DiffusionModelUNet(
-        spatial_dims=2,
-        in_channels=spec.latent,
-        out_channels=spec.latent,
-        channels=spec.channels,
-        attention_levels=spec.attention,
-        num_head_channels=spec.heads,
-        num_res_blocks=spec.blocks,
-        norm_num_groups=spec.groups,
-        with_conditioning=spec.context is not None,
-        cross_attention_dim=spec.context,
-    ).eval()
+    return made(spec).eval()
 
 
 needs_monai = pytest.mark.skipif(

@@ -38,7 +38,7 @@ def maker() -> PairMaker:
         batch=16,
         size=32,
         augment=AugmentConfig.volumes(),
-        volumes=True,
+        space=3,
     )
 
 

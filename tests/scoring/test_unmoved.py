@@ -4,29 +4,12 @@ import dataclasses
 
 import numpy as np
 import pytest
-from scipy import ndimage
 
-import deepssim_jax as ds
-from deepssim_jax.ops import search_grid
-from deepssim_jax.ops.intensity import zscore
-from deepssim_jax.ops.search_grid import SearchGrid
 from deepssim_jax.scoring import unmoved
 from deepssim_jax.scoring.aligned import AlignedIndex
-from deepssim_jax.scoring.embed import features
 from deepssim_jax.scoring.match import Proposals, Retrieval, Side, best_matches, verified
 from deepssim_jax.scoring.unmoved import nearest_unmoved
-
-SIZE, GRID = 64, SearchGrid()
-
-
-def blobs(n: int, seed: int = 0) -> np.ndarray:
-    """Smooth random images, all different."""
-    rng = np.random.default_rng(seed)
-    return ndimage.gaussian_filter(rng.normal(size=(n, SIZE, SIZE)), (0, 3, 3)).astype(np.float32)
-
-
-def low(images: np.ndarray) -> np.ndarray:
-    return np.asarray(search_grid.low_resolution(zscore(images), grid=GRID))
+from tests.scoring.test_aligned import SIZE, blobs, low, side
 
 
 def inverted(images: np.ndarray) -> np.ndarray:
@@ -83,10 +66,7 @@ def test_tiles_of_references_and_groups_do_not_show(monkeypatch: pytest.MonkeyPa
 def test_enough_is_asked_no_further_and_changes_no_decision() -> None:
     real = blobs(30)
     queries = np.concatenate([real[:6], np.roll(real[6:9], 5, axis=1), blobs(4, 9)])
-    embeddings, small = features(real, ds.load_encoder("default"))
-    references = Side(real.__getitem__, small, embeddings)
-    embeddings, small = features(queries, ds.load_encoder("default"))
-    part = Side(queries.__getitem__, small, embeddings)
+    references, part = side(real), side(queries)
     common = {"index": AlignedIndex.build(references.low), "proposals": Retrieval.BOTH.proposals}
     pairs = verified(part, references, **common)
     short = verified(part, references, **common, enough=0.9)

@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from absl import app, flags
 
 from benchmarks.cases.records import keep
+from deepssim_jax.cli import memory
 
 CASES = {
     "ssim_2d": "similarity",
@@ -56,13 +57,8 @@ CASES = {
     "audit": "whole",
     "audit_again": "whole",
 }
-# glibc gives large blocks back to the system and fetches them again, page by page: by chance of the
-# sizes, a program here is up to three times slower, and so is scikit-image. Kept, all are steady.
-_ALLOCATOR = {
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
-    "MALLOC_TRIM_THRESHOLD_": str(4 << 30),
-}
+# As the command does: without it programs are by chance up to three times slower, and so are peers.
+_ALLOCATION = {memory.VARIABLE: memory.KEPT}
 _PHASES = {
     "/jax/core/compile/jaxpr_trace_duration": "lower_s",
     "/jax/core/compile/jaxpr_to_mlir_module_duration": "lower_s",
@@ -139,9 +135,10 @@ def measure(name: str) -> dict[str, object]:
     }
     most, widest = ceilings()
     shares = []
-    if case.flops is not None:
-        record["gflops_per_s"] = round(case.flops / middle / 1e9, 1)
-        shares.append(case.flops / middle / most)
+    flops = case.flops() if callable(case.flops) else case.flops
+    if flops is not None:
+        record["gflops_per_s"] = round(flops / middle / 1e9, 1)
+        shares.append(flops / middle / most)
     if case.bytes is not None:
         record["gbytes_per_s"] = round(case.bytes / middle / 1e9, 2)
         shares.append(case.bytes / middle / widest)
@@ -207,7 +204,7 @@ def alone(name: str) -> dict:
         check=True,
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | _ALLOCATOR,
+        env=os.environ | _ALLOCATION,
     ).stdout
     return json.loads(next(line for line in out.splitlines() if line.startswith("{")))
 
@@ -221,7 +218,7 @@ def main(_: list[str]) -> None:
     names = _CASE.value or list(CASES)
     records = []
     for name in names:
-        inside = all(os.environ.get(k) == v for k, v in _ALLOCATOR.items())
+        inside = all(os.environ.get(k) == v for k, v in _ALLOCATION.items())
         records.append(measure(name) if inside and len(names) == 1 else alone(name))
         print(json.dumps(records[-1]), flush=True)
         keep(records[-1], _OUT.value, "throughput")

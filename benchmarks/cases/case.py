@@ -18,8 +18,8 @@ class Case:
 
     `run` does `items` of `unit` and returns when they are done; `check` compares with an
     independent computation and raises AssertionError where they differ; `flops` and `bytes` are
-    what the algorithm needs at least, by hand, for the share of the machine's ceiling; None where
-    that is not what bounds it.
+    what the algorithm needs at least, by hand, or for whole networks XLA's count, which is asked for
+    last; None where that is not what bounds it.
     """
 
     name: str
@@ -28,5 +28,5 @@ class Case:
     run: Callable[[], object]
     check: Callable[[], None]
     peers: Mapping[str, Peer] = dataclasses.field(default_factory=dict)
-    flops: float | None = None
+    flops: float | Callable[[], float] | None = None
     bytes: float | None = None

@@ -1,4 +1,7 @@
-"""The latent diffusion model: a step of each training, and sampling, beside MONAI's in PyTorch."""
+"""The latent diffusion model: a step of each training, and sampling, beside MONAI's in PyTorch.
+
+As in the commands, every core of a machine without accelerators is a device.
+"""
 
 import importlib.util
 
@@ -7,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.cases.case import Case, Peer
+from deepssim_jax import parallel
 from deepssim_jax.diffusion import samplers
 from deepssim_jax.diffusion.schedule import Schedule
 from deepssim_jax.interop import monai_networks
@@ -19,7 +23,24 @@ from deepssim_jax.training.diffusion_step import DenoiserJob, LatentBatch, predi
 # A quarter of the published widths: what two CPU cores do in seconds.
 _AUTOENCODER = AutoencoderSpec(channels=(32, 64, 64), groups=32)
 _UNET = UNetSpec(channels=(64, 128, 192), heads=(0, 128, 192))
-_SIZE, _LATENTS = (136, 112), (36, 28)
+_SIZE, _LATENTS, _BATCH = (136, 112), (36, 28), 8
+
+
+def _spread() -> tuple[jax.sharding.Mesh, jax.NamedSharding, jax.NamedSharding]:
+    """A mesh of all devices, and where a batch and weights belong on it."""
+    parallel.use_cores(_BATCH)
+    mesh = parallel.data_mesh()
+    return mesh, parallel.batch_sharding(mesh), parallel.replicated(mesh)
+
+
+def _flops(program: jax.stages.Wrapped, *given: object, mesh: jax.sharding.Mesh) -> float:
+    """XLA's count of a program, of all devices; it compiles it once more."""
+    with parallel.using(mesh):
+        return program.lower(*given).compile().cost_analysis()["flops"] * mesh.size
+
+
+def _count(scale: float) -> int:
+    return max(1, int(_BATCH * scale) // jax.device_count()) * jax.device_count()
 
 
 def _torch_networks() -> bool:
@@ -40,16 +61,20 @@ def _twin(spec: Spec, state):
 
 def autoencoder_step(scale: float) -> Case:
     """L1 and KL, backward, and Adam; without critic and features, which MONAI leaves to the user."""
-    count = max(1, int(8 * scale))
+    mesh, spread, every = _spread()
+    count = _count(scale)
     weights = AutoencoderLoss(adversarial=0.0, perceptual=0.0)
     job = AutoencoderJob.create(_AUTOENCODER, weights=weights)
-    state = [jax.jit(job.init, static_argnums=0)(0)]
     images = np.random.default_rng(0).uniform(size=(count, *_SIZE)).astype(np.float32)
-    given, first = jnp.asarray(images), jax.device_get(state[0].params)
+    with parallel.using(mesh):
+        state = [jax.jit(job.init, static_argnums=0, out_shardings=every)(0)]
+        given = parallel.spread(images, spread)
+    first = jax.device_get(state[0].params)
 
     def ours() -> dict[str, jax.Array]:
-        state[0], metrics = job.compiled_step(state[0], given)
-        return jax.block_until_ready(metrics)
+        with parallel.using(mesh):
+            state[0], metrics = job.compiled_step(state[0], given)
+            return jax.block_until_ready(metrics)
 
     peers = {}
     if _torch_networks():
@@ -73,28 +98,34 @@ def autoencoder_step(scale: float) -> Case:
 
     def check() -> None:
         model = job.network(first)
-        mean, _ = jax.jit(lambda x: model.encode(x))(given)
+        mean, _ = jax.jit(lambda x: model.encode(x))(images)
         assert np.isfinite(float(ours()["loss"]))
         if peers:
             with torch.no_grad():
                 wanted = _twin(_AUTOENCODER, first).encode(x)[0].numpy().transpose(0, 2, 3, 1)
             np.testing.assert_allclose(mean, wanted, atol=1e-4 * np.abs(wanted).max())
 
-    return Case("autoencoder_step", "images", count, ours, check, peers)
+    def flops() -> float:
+        return _flops(job.compiled_step, state[0], given, mesh=mesh)
+
+    return Case("autoencoder_step", "images", count, ours, check, peers, flops)
 
 
 def denoiser_step(scale: float) -> Case:
     """The squared error of the noise, backward, and AdamW."""
-    count = max(1, int(8 * scale))
+    mesh, spread, every = _spread()
+    count = _count(scale)
     job = DenoiserJob.create(_UNET)
-    state = [jax.jit(job.init, static_argnums=0)(0)]
-    first = jax.device_get(state[0].params)
     latents = np.random.default_rng(0).standard_normal((count, *_LATENTS, 3)).astype(np.float32)
-    batch = LatentBatch(jnp.asarray(latents), jnp.zeros_like(latents))
+    with parallel.using(mesh):
+        state = [jax.jit(job.init, static_argnums=0, out_shardings=every)(0)]
+        batch = parallel.spread(LatentBatch(latents, np.zeros_like(latents)), spread)
+    first = jax.device_get(state[0].params)
 
     def ours() -> dict[str, jax.Array]:
-        state[0], metrics = job.compiled_step(state[0], batch)
-        return jax.block_until_ready(metrics)
+        with parallel.using(mesh):
+            state[0], metrics = job.compiled_step(state[0], batch)
+            return jax.block_until_ready(metrics)
 
     peers = {}
     if _torch_networks():
@@ -119,23 +150,30 @@ def denoiser_step(scale: float) -> Case:
 
     def check() -> None:
         # The last layer starts at zero: what is said is 0, and the error that of the noise.
-        fresh = job.init(0)
-        loss = float(jax.jit(job.step)(fresh, batch)[1]["loss"])
+        with parallel.using(mesh):
+            fresh = jax.jit(job.init, static_argnums=0, out_shardings=every)(0)
+            loss = float(jax.jit(job.step)(fresh, batch)[1]["loss"])
         np.testing.assert_allclose(loss, 1.0, atol=0.2)
 
-    return Case("denoiser_step", "images", count, ours, check, peers)
+    def flops() -> float:
+        return _flops(job.compiled_step, state[0], batch, mesh=mesh)
+
+    return Case("denoiser_step", "images", count, ours, check, peers, flops)
 
 
 def sampling(scale: float) -> Case:
     """Ten steps of DDIM in latents of 36 x 28."""
-    count, steps = max(1, int(8 * scale)), 10
+    mesh, spread, every = _spread()
+    count, steps = _count(scale), 10
     job = DenoiserJob.create(_UNET)
-    params = jax.jit(job.init, static_argnums=0)(0).params
     rng = np.random.default_rng(0)
     params = jax.tree.map(
-        lambda x: x + 0.02 * jnp.asarray(rng.standard_normal(x.shape), jnp.float32), params
+        lambda x: x + 0.02 * jnp.asarray(rng.standard_normal(x.shape), jnp.float32),
+        jax.jit(job.init, static_argnums=0)(0).params,
     )
     keys = samplers.image_keys(0, jnp.arange(count))
+    with parallel.using(mesh):
+        given = parallel.spread(params, every), parallel.spread(keys, spread)
     shape = (*_LATENTS, 3)
 
     @jax.jit
@@ -144,7 +182,8 @@ def sampling(scale: float) -> Case:
         return samplers.sample(predict, keys, shape=shape, schedule=Schedule(), steps=steps)
 
     def ours() -> np.ndarray:
-        return np.asarray(run(params, keys))
+        with parallel.using(mesh):
+            return np.asarray(run(*given))
 
     peers = {}
     if _torch_networks():
@@ -175,4 +214,7 @@ def sampling(scale: float) -> Case:
             wanted = theirs()
             np.testing.assert_allclose(found, wanted, atol=1e-3 * np.abs(wanted).max())
 
-    return Case("sampling", "images", count, ours, check, peers)
+    def flops() -> float:  # XLA counts a loop once
+        return steps * _flops(run, *given, mesh=mesh)
+
+    return Case("sampling", "images", count, ours, check, peers, flops)

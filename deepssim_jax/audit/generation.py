@@ -40,7 +40,8 @@ MANIFEST = "manifest.csv"
 class SamplingSettings:
     """How images are drawn; `batch` on all devices at a time, `guidance` 1 for none.
 
-    `away` steers away from the training images (`diffusion.steering`).
+    `away` steers away from the training images (`diffusion.steering`); `half` calls the denoiser in
+    bfloat16, the sums of the sampler and the decoder stay float32.
     """
 
     sampler: Sampler = Sampler.DDIM
@@ -48,6 +49,7 @@ class SamplingSettings:
     guidance: float = 1.0
     batch: int = 16
     away: bool = False
+    half: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,7 +240,7 @@ def _compiled(
     ) -> Array:
         away = weights[2]
         latents = samplers.sample(
-            predictor(denoiser, weights[0]),
+            predictor(denoiser, weights[0], half=settings.half),
             samplers.image_keys(seed, indices),
             shape=(*autoencoder.latent_size(size), autoencoder.latent),
             schedule=schedule,

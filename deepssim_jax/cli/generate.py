@@ -37,6 +37,9 @@ _AWAY = flags.DEFINE_bool(
     "other; needs the latents that train_ldm left in --workdir",
 )
 _BATCH = flags.DEFINE_integer("batch", 16, "images a device makes at a time", lower_bound=1)
+_HALF = flags.DEFINE_enum(
+    "half", "auto", ["auto", "yes", "no"], "call the denoiser in bfloat16; auto: on accelerators"
+)
 _FORMAT = flags.DEFINE_enum(
     "format", "png", ["png", "nifti"], "8-bit .png, or .nii.gz with every value in float32"
 )
@@ -67,11 +70,15 @@ def main(argv: Sequence[str]) -> int:
             "--safeguard needs --real, the images that the model was trained on, and --n, how many "
             "images are to stand"
         )
+    from deepssim_jax import parallel
     from deepssim_jax.audit.generation import Generator, SamplingSettings, generate
     from deepssim_jax.audit.safeguard import generate_guarded
     from deepssim_jax.data.pictures import ImageFormat
     from deepssim_jax.diffusion.samplers import Sampler
+    from deepssim_jax.training.precision import computes_in_half
 
+    if not _SAFEGUARD.value:  # the guard's work is not spread over devices
+        parallel.use_cores(_BATCH.value)
     out = Path(_OUT.value)
     settings = SamplingSettings(
         Sampler(_SAMPLER.value),
@@ -79,6 +86,7 @@ def main(argv: Sequence[str]) -> int:
         guidance=_GUIDANCE.value,
         batch=_BATCH.value,
         away=_AWAY.value,
+        half=computes_in_half(_HALF.value),
     )
     generator, image_format = Generator.load(_WORKDIR.value), ImageFormat(_FORMAT.value)
     if _SAFEGUARD.value:

@@ -93,6 +93,13 @@ def test_an_image_depends_on_its_number_and_the_seed_alone(generator, monkeypatc
     np.testing.assert_allclose(single, together, atol=1e-4)
 
 
+def test_half_precision_gives_nearly_the_same_image(generator: Generator) -> None:
+    whole = generator.images(range(8), seed=4, settings=SETTINGS)
+    half = dataclasses.replace(SETTINGS, half=True)
+    difference = np.abs(generator.images(range(8), seed=4, settings=half) - whole)
+    assert 1e-5 < difference.max() < 0.1 * whole.std()
+
+
 def test_conditions_are_those_of_training_images(generator: Generator) -> None:
     chosen = generator.records_of(range(40), seed=0)
     assert set(chosen.tolist()) == {0, 2}

@@ -57,8 +57,6 @@ CASES = {
     "audit": "whole",
     "audit_again": "whole",
 }
-# As the command does: without it programs are by chance up to three times slower, and so are peers.
-_ALLOCATION = {memory.VARIABLE: memory.KEPT}
 _PHASES = {
     "/jax/core/compile/jaxpr_trace_duration": "lower_s",
     "/jax/core/compile/jaxpr_to_mlir_module_duration": "lower_s",
@@ -204,7 +202,8 @@ def alone(name: str) -> dict:
         check=True,
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | _ALLOCATION,
+        # As the command does: else programs are by chance up to three times slower, and so are peers.
+        env=os.environ | {memory.VARIABLE: memory.KEPT},
     ).stdout
     return json.loads(next(line for line in out.splitlines() if line.startswith("{")))
 
@@ -218,7 +217,7 @@ def main(_: list[str]) -> None:
     names = _CASE.value or list(CASES)
     records = []
     for name in names:
-        inside = all(os.environ.get(k) == v for k, v in _ALLOCATION.items())
+        inside = os.environ.get(memory.VARIABLE) == memory.KEPT
         records.append(measure(name) if inside and len(names) == 1 else alone(name))
         print(json.dumps(records[-1]), flush=True)
         keep(records[-1], _OUT.value, "throughput")

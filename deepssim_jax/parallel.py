@@ -24,15 +24,12 @@ def use_cores(batch: int) -> None:
 
     XLA computes a convolution of up to about a hundred channels in one thread, whatever the cores:
     two devices take a batch of images through such networks in little more than half of the time.
-    There are as many devices as divide `batch` and get at least four images of it each; one where
-    the user has set their number, or where several processes work together.
+    There are as many devices as divide `batch` and get at least four images of it each. Where the
+    user has set their number, or several processes work together, it stays as it is.
     """
-    by_flag = "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if (
-        by_flag
-        or jax.config.values["jax_num_cpu_devices"] != -1
-        or jax.distributed.is_initialized()
-    ):
+    chosen = jax.config.values["jax_num_cpu_devices"] != -1
+    chosen |= "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if chosen or jax.distributed.is_initialized():
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     fitting = (n for n in range(1, (cores or 1) + 1) if batch % n == 0 and batch // n >= 4)

@@ -10,16 +10,13 @@ from deepssim_jax.cli.progress import progress
 
 if TYPE_CHECKING:  # at run time it would load JAX before --help is answered
     from deepssim_jax.training.generator import Trained
-    from deepssim_jax.training.generator_config import AutoencoderConfig, LdmConfig
 
 
-def run(
-    train: "Callable[..., Trained]", config: "AutoencoderConfig | LdmConfig", workdir: str
-) -> ExitCode:
-    """Trains to the end and says what came of it."""
+def run(train: "Callable[..., Trained]", config: object, workdir: str, *, at_once: int) -> ExitCode:
+    """Trains to the end, with `at_once` images in the devices at a time, and says what came of it."""
     from deepssim_jax import parallel
 
-    parallel.use_cores(config.batch // getattr(config, "accumulate", 1))
+    parallel.use_cores(at_once)
     with progress(unit="steps") as on_progress:
         trained = train(config, Path(workdir), on_progress=on_progress, on_notice=console.error)
     shown = [(name, f"{value:.4f}") for name, value in trained.figures.items()]

@@ -31,4 +31,6 @@ def main(argv: Sequence[str]) -> int:
     del argv
     from deepssim_jax.training.generator import train_denoiser
 
-    return run(train_denoiser, _CONFIG.value, _WORKDIR.value)
+    config = _CONFIG.value
+    at_once = config.batch // config.accumulate
+    return run(train_denoiser, config, _WORKDIR.value, at_once=at_once)

@@ -31,4 +31,5 @@ def main(argv: Sequence[str]) -> int:
     del argv
     from deepssim_jax.training.generator import train_autoencoder
 
-    return run(train_autoencoder, _CONFIG.value, _WORKDIR.value)
+    config = _CONFIG.value
+    return run(train_autoencoder, config, _WORKDIR.value, at_once=config.batch)

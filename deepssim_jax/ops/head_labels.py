@@ -12,10 +12,8 @@ from deepssim_jax.typing import Volumes
 
 CT_NAMES = ("brain", "haemorrhage", "bone")
 VESSEL_NAMES = ("vessels",)
-BRAIN_WINDOW = (
-    0.0,
-    80.0,
-)  # Hounsfield units of brain and blood: what an encoder and people look at
+# Hounsfield units of brain and blood: what an encoder and people look at.
+BRAIN_WINDOW = (0.0, 80.0)
 # Hounsfield units: Hounsfield, Br. J. Radiol. 46, 1973; clotted blood 50 to 90.
 _BONE, _BLOOD, _WATER = 150.0, (50.0, 100.0), 0.0
 _SMALLEST = 12  # voxels; smaller specks of "blood" are noise

@@ -3,11 +3,12 @@
     python benchmarks/memorization_study.py --vae=runs/laptop_vae --work=/tmp/study --small \
         --out=benchmarks/results
 
-Each cell trains a denoiser on phantoms of its own number of people, draws images, audits them
-against the images that it was trained on, with other phantoms held out, and attacks the model by
-membership inference. Who was copied is known by construction. A cell whose record is there is not
-made again, and one that was stopped goes on. One JSON line a cell goes into OUT/memorization.jsonl;
-`--small` runs two tiny cells in minutes, for the machinery and not for its numbers.
+Each cell trains a denoiser on one image each of its own number of people, phantoms or those of the
+folder `--real`, draws images, audits them against the images that it was trained on, with other
+people held out, and attacks the model by membership inference. Who was copied is known by
+construction. A cell whose record is there is not made again, and one that was stopped goes on. One
+JSON line a cell goes into OUT/memorization.jsonl; `--small` runs two tiny cells in minutes, for the
+machinery and not for its numbers.
 """
 
 import dataclasses
@@ -23,6 +24,7 @@ import jax
 import numpy as np
 from absl import app, flags
 
+from benchmarks.cases.patients import copy_one_image_each
 from benchmarks.cases.records import keep
 from configs import ldm_laptop
 from deepssim_jax.audit.audit import AuditSettings, audit
@@ -39,6 +41,8 @@ from deepssim_jax.training.images import unit
 _VAE = flags.DEFINE_string("vae", None, "workdir of a finished train_vae", required=True)
 _WORK = flags.DEFINE_string("work", None, "folder of trainings, images and audits", required=True)
 _OUT = flags.DEFINE_string("out", None, "folder for memorization.jsonl; none is written without")
+_REAL = flags.DEFINE_string("real", None, "folder of real images; phantoms if not given")
+_SUBJECT_REGEX = flags.DEFINE_string("subject_regex", None, "the patient in a name in that folder")
 _PATIENTS = flags.DEFINE_list("patients", ["16", "512"], "people learned from")
 _STEPS = flags.DEFINE_list("steps", ["3000"], "steps of training")
 _DUPLICATION = flags.DEFINE_list("duplication", ["none"], "none, low, high")
@@ -66,6 +70,24 @@ class Cell:
         return f"{self.duplication}-{self.steps}-{self.patients}"
 
 
+def setting(cell: Cell, base: LdmConfig, folder: Path) -> tuple[LdmConfig, Path]:
+    """What is trained, and the folder of its images; of real ones it holds copies."""
+    people = cell.patients + _CONTROLS.value
+    config = dataclasses.replace(
+        base,
+        autoencoder=_VAE.value,
+        held_out=_CONTROLS.value / people,
+        duplication=cell.duplication,
+        steps=cell.steps,
+    )
+    if _REAL.value is None:
+        return dataclasses.replace(config, phantoms=people), folder / "ldm" / "phantoms"
+    regex = _SUBJECT_REGEX.value
+    copy_one_image_each(Path(_REAL.value), folder / "real", people=people, subject_regex=regex)
+    chosen = folder / "real"
+    return dataclasses.replace(config, images=str(chosen), subject_regex=regex or ""), chosen
+
+
 def manifest(folder: Path, name: str, records: Sequence[TrainingRecord]) -> Path:
     """A list of some of the images of a folder."""
     path = folder / f"{name}.csv"
@@ -85,22 +107,14 @@ def run(cell: Cell, base: LdmConfig, work: Path) -> dict[str, object]:
     """Trains, draws, audits and attacks; see the module."""
     started = time.time()
     folder = work / cell.name
-    people = cell.patients + _CONTROLS.value
-    config = dataclasses.replace(
-        base,
-        autoencoder=_VAE.value,
-        phantoms=people,
-        held_out=_CONTROLS.value / people,
-        duplication=cell.duplication,
-        steps=cell.steps,
-    )
+    config, images = setting(cell, base, folder)
     train_denoiser(config, folder / "ldm", on_notice=print)
     trained = time.time() - started
     model = Generator.load(folder / "ldm")
     made = folder / "generated"
     generate(model, made, n=_IMAGES.value, settings=SamplingSettings())
     real, control = (
-        manifest(folder / "ldm" / "phantoms", name, [r for r in model.records if chosen(r)])
+        manifest(images, name, [r for r in model.records if chosen(r)])
         for name, chosen in (
             ("learned", lambda r: r.copies > 0),
             ("control", lambda r: r.copies == 0),
@@ -132,6 +146,7 @@ def run(cell: Cell, base: LdmConfig, work: Path) -> dict[str, object]:
         }
     return {
         **dataclasses.asdict(cell),
+        "real": Path(_REAL.value).name if _REAL.value else "phantoms",
         "images": _IMAGES.value,
         "verdict": found.verdict.value,
         "classes": dict(found.classes),

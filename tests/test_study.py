@@ -5,7 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pytest
+
+from benchmarks.cases.patients import copy_one_image_each
 from configs import ldm_laptop
+from deepssim_jax.data.pictures import write_png
 from deepssim_jax.training.generator import train_autoencoder
 from deepssim_jax.training.generator_config import AutoencoderConfig
 
@@ -34,3 +39,17 @@ def test_the_small_version_and_its_records(tmp_path: Path) -> None:
     again = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     assert path.read_bytes() == before
     assert [json.loads(line) for line in again.splitlines()] == [none, high]
+
+
+def test_one_image_a_patient_of_a_folder(tmp_path: Path) -> None:
+    for patient, films in enumerate((2, 1, 3, 1, 1)):
+        for film in range(films):
+            name = f"{patient:03d}_{film}.png"
+            write_png(tmp_path / "films" / name, np.full((8, 8), patient / 5, np.float32))
+    regex, chosen = "^([0-9]+)_", tmp_path / "chosen"
+    copy_one_image_each(tmp_path / "films", chosen, people=4, subject_regex=regex)
+    names = sorted(path.name for path in chosen.iterdir())
+    assert len({name[:3] for name in names}) == len(names) == 4
+    assert all(name.endswith("_0.png") for name in names)
+    with pytest.raises(ValueError, match="holds 5 patients, and 6 are needed"):
+        copy_one_image_each(tmp_path / "films", chosen, people=6, subject_regex=regex)

@@ -112,7 +112,7 @@ def autoencoder_step(scale: float) -> Case:
 
 
 def denoiser_step(scale: float) -> Case:
-    """The squared error of the noise, backward, and AdamW."""
+    """The squared error of the noise, backward, AdamW, and the moving average of the weights."""
     mesh, spread, every = _spread()
     count = _count(scale)
     job = DenoiserJob.create(_UNET)
@@ -133,6 +133,7 @@ def denoiser_step(scale: float) -> Case:
 
         twin = _twin(_UNET, first)
         optimizer = torch.optim.AdamW(twin.parameters(), 2.5e-5, weight_decay=1e-2)
+        average = [p.detach().clone() for p in twin.parameters()]
         kept = torch.from_numpy(Schedule().kept).float()
         x = torch.from_numpy(latents.transpose(0, 3, 1, 2).copy())
 
@@ -144,6 +145,7 @@ def denoiser_step(scale: float) -> Case:
             loss.backward()
             torch.nn.utils.clip_grad_norm_(twin.parameters(), 1.0)
             optimizer.step()
+            torch._foreach_lerp_(average, [p.detach() for p in twin.parameters()], 1e-3)
             return float(loss.detach())
 
         peers["torch"] = Peer(theirs, count)

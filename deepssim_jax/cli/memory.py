@@ -17,7 +17,6 @@ KEPT = ":".join(
     f"glibc.malloc.{name}={value}"
     for name, value in {
         "hugetlb": 1,
-        "arena_max": 1,
         "mmap_threshold": 32 << 20,
         "trim_threshold": 4 << 30,
     }.items()

@@ -2,13 +2,17 @@
 
     python benchmarks/memorization_study.py --vae=runs/laptop_vae --work=/tmp/study --small \
         --out=benchmarks/results
+    python benchmarks/memorization_study.py --config=configs/ldm.py --vae=runs/vae --work=runs/study \
+        --patients=16,64,256,1024 --steps=20000,100000 --duplication=none,low,high \
+        --images=4096 --controls=1000 --out=benchmarks/results
 
-Each cell trains a denoiser on one image each of its own number of people, phantoms or those of the
-folder `--real`, draws images, audits them against the images that it was trained on, with other
-people held out, and attacks the model by membership inference. Who was copied is known by
-construction. A cell whose record is there is not made again, and one that was stopped goes on. One
-JSON line a cell goes into OUT/memorization.jsonl; `--small` runs two tiny cells in minutes, for the
-machinery and not for its numbers.
+The second is the whole study, for accelerators; without `--config` networks are a laptop's. Each
+cell trains a denoiser on one image each of its own number of people, phantoms or those of the folder
+`--real`, draws images, audits them against the images that it was trained on, with other people held
+out, and attacks the model by membership inference. Who was copied is known by construction. A cell
+whose record is there is not made again, and one that was stopped goes on. One JSON line a cell goes
+into OUT/memorization.jsonl; `--small` runs two tiny cells in minutes, for the machinery and not for
+its numbers.
 """
 
 import dataclasses
@@ -23,10 +27,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import jax
 import numpy as np
 from absl import app, flags
+from ml_collections import config_flags
 
 from benchmarks.cases.patients import copy_one_image_each
 from benchmarks.cases.records import keep
-from configs import ldm_laptop
 from deepssim_jax.audit.audit import AuditSettings, audit
 from deepssim_jax.audit.generation import Generator, SamplingSettings, TrainingRecord, generate
 from deepssim_jax.audit.membership import attack_model
@@ -41,6 +45,8 @@ from deepssim_jax.training.images import unit
 _VAE = flags.DEFINE_string("vae", None, "workdir of a finished train_vae", required=True)
 _WORK = flags.DEFINE_string("work", None, "folder of trainings, images and audits", required=True)
 _OUT = flags.DEFINE_string("out", None, "folder for memorization.jsonl; none is written without")
+_LAPTOP = Path(__file__).resolve().parent.parent / "configs" / "ldm_laptop.py:ldm"
+_CONFIG = config_flags.DEFINE_config_file("config", str(_LAPTOP), "FILE[:ARG] of the denoiser")
 _REAL = flags.DEFINE_string("real", None, "folder of real images; phantoms if not given")
 _SUBJECT_REGEX = flags.DEFINE_string("subject_regex", None, "the patient in a name in that folder")
 _PATIENTS = flags.DEFINE_list("patients", ["16", "512"], "people learned from")
@@ -125,7 +131,7 @@ def run(cell: Cell, base: LdmConfig, work: Path) -> dict[str, object]:
         made,
         holdout=control,
         out=folder / "audit",
-        settings=AuditSettings(size=64),
+        settings=AuditSettings(size=min(AuditSettings().size, max(config.size))),
     )
     exact = {m.subject_id for m in found.nearest if m.label is Label.EXACT}
     sides = [
@@ -169,8 +175,7 @@ def run(cell: Cell, base: LdmConfig, work: Path) -> dict[str, object]:
 
 def main(_: list[str]) -> None:
     work = Path(_WORK.value)
-    config = ldm_laptop.get_config("ldm")
-    assert isinstance(config, LdmConfig)
+    config: LdmConfig = _CONFIG.value
     cells = [
         Cell(duplication, int(steps), int(patients))
         for duplication in _DUPLICATION.value

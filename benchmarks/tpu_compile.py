@@ -3,7 +3,8 @@
     TPU_SKIP_MDS_QUERY=1 JAX_PLATFORMS=cpu python benchmarks/tpu_compile.py --out=benchmarks/results
 
 Needs the `tpu` extra. For each program and topology: bytes a chip needs, collectives in the compiled
-program, and the compiler's own estimate of flops and seconds. Nothing is run.
+program, the compiler's own estimate of flops and seconds, and what follows from them a second: as XLA
+estimates it, where it does, and at most, were every product at the chip's peak. Nothing is run.
 """
 
 import collections
@@ -21,6 +22,7 @@ os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
 import jax
 import jax.numpy as jnp
 from absl import app, flags
+from flax import nnx
 from jax.experimental import topologies
 
 from benchmarks.cases.records import keep
@@ -34,18 +36,27 @@ from deepssim_jax.nn.embedder import EmbedderSpec
 from deepssim_jax.nn.unet import UNetSpec
 from deepssim_jax.ops import ssim
 from deepssim_jax.scoring import pairs, tiles
-from deepssim_jax.training.diffusion_step import DenoiserJob, LatentBatch
+from deepssim_jax.training.diffusion_step import DenoiserJob, LatentBatch, predictor
 from deepssim_jax.training.pairs import PairBatch
 from deepssim_jax.training.step import OptimizerConfig, Trainer
 
-# Name and bytes of memory of one chip.
-TOPOLOGIES = {"v5e:4x4": 16 << 30, "v5p:2x2x4": 95 << 30}
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """Bytes of its memory, and bfloat16 operations a second at its peak."""
+
+    memory: int
+    peak: float
+
+
+# https://cloud.google.com/tpu/docs/v5e and /v5p
+TOPOLOGIES = {"v5e:4x4": Chip(16 << 30, 197e12), "v5p:2x2x4": Chip(95 << 30, 459e12)}
 _COLLECTIVE = re.compile(
     r" (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute|"
     r"collective-broadcast)(?:-start)?\("
 )
-# Images a chip works on at a time in the programs of the generator.
-LATENTS = 8
+# Images a chip works on at a time in the programs of the generator, and steps of sampling.
+LATENTS, STEPS = 8, 50
 _PROGRAM = flags.DEFINE_multi_string("program", None, "programs to compile; all if not given")
 _TOPOLOGY = flags.DEFINE_multi_string("topology", None, "topologies; all if not given")
 _OUT = flags.DEFINE_string("out", None, "folder for tpu_compile.jsonl; nothing is written without")
@@ -136,7 +147,7 @@ def _denoise(mesh: jax.sharding.Mesh, *, fsdp: int) -> jax.stages.Lowered:
 def _sample(mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
     """50 steps of DDIM of 8 images of 136 x 112 a chip, and their decoding."""
     spread, every = parallel.batch_sharding(mesh), parallel.replicated(mesh)
-    settings = SamplingSettings(batch=LATENTS)
+    settings = SamplingSettings(batch=LATENTS, steps=STEPS, half=True)
     specs = (UNetSpec(), AutoencoderSpec())
     weights = [
         jax.tree.map(lambda x: _like(x.shape, every, x.dtype), network_file.blueprint(spec)[1])
@@ -145,34 +156,73 @@ def _sample(mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
     program = generation._compiled(specs[1], specs[0], Schedule(), 1.0, (136, 112), settings)
     with parallel.using(mesh):
         indices = _like((LATENTS * mesh.size,), spread, jnp.uint32)
-        return program.lower(tuple(weights), 0, indices, None)
+        return program.lower((*weights, None), 0, indices, None)
 
 
-PROGRAMS: dict[str, Callable[[jax.sharding.Mesh], jax.stages.Lowered]] = {
-    "search": lambda mesh: _search(mesh, ring=False),
-    "search_ring": lambda mesh: _search(mesh, ring=True),
-    "ssim_tile": _ssim,
-    "train_step": _train,
-    "denoiser_step": lambda mesh: _denoise(mesh, fsdp=1),
-    "denoiser_step_fsdp": lambda mesh: _denoise(mesh, fsdp=4),
-    "sample": _sample,
+def _turns() -> float:
+    """Operations of all steps of sampling but the first: XLA counts what is in a loop once."""
+    spec = UNetSpec()
+    given = jnp.zeros((LATENTS, 36, 28, 3)), jnp.zeros(LATENTS, jnp.int32)
+
+    def run(params: nnx.State, x: jax.Array, times: jax.Array) -> jax.Array:
+        return predictor(spec, params)(x, times, None)
+
+    cost = jax.jit(run).lower(network_file.blueprint(spec)[1], *given).cost_analysis()
+    return (STEPS - 1) * cost["flops"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """What is compiled, images or pairs that a chip does in one run of it, and operations in loops
+    that XLA leaves out; of the search, most of them, so that no rate can be told from its count.
+    """
+
+    lower: Callable[[jax.sharding.Mesh], jax.stages.Lowered]
+    items: int | None = None
+    left_out: Callable[[], float] = lambda: 0.0
+
+
+PROGRAMS = {
+    "search": Program(lambda mesh: _search(mesh, ring=False)),
+    "search_ring": Program(lambda mesh: _search(mesh, ring=True)),
+    "ssim_tile": Program(_ssim, 16 * 128),
+    "train_step": Program(_train, 64),
+    "denoiser_step": Program(lambda mesh: _denoise(mesh, fsdp=1), LATENTS),
+    "denoiser_step_fsdp": Program(lambda mesh: _denoise(mesh, fsdp=4), LATENTS),
+    "sample": Program(_sample, LATENTS, _turns),
 }
+
+
+def rates(program: Program, flops: float, seconds: float | None, peak: float) -> dict[str, object]:
+    """Items a second and chip: as XLA estimates the seconds, and at most, at the chip's peak."""
+    if program.items is None:
+        return {}
+    whole = flops + program.left_out()
+    return {
+        "items_a_chip": program.items,
+        "flops_with_loops": whole,
+        "items_per_s_estimated": seconds and round(program.items / seconds * flops / whole, 1),
+        "items_per_s_at_most": round(program.items / (whole / peak), 1),
+    }
 
 
 def compile_for(program: str, topology: str) -> dict[str, object]:
     """What the compiler says of one program on one topology."""
-    compiled = PROGRAMS[program](mesh_of(topology)).compile()
+    work, chip = PROGRAMS[program], TOPOLOGIES[topology]
+    compiled = work.lower(mesh_of(topology)).compile()
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
     needed = memory.argument_size_in_bytes + memory.output_size_in_bytes
     needed += memory.temp_size_in_bytes - memory.alias_size_in_bytes
+    # Loops count once, and for some chips the estimate is a negative number: no estimate.
+    seconds = found if (found := cost.get("optimal_seconds", -1)) > 0 else None
     return {
         "program": program,
         "topology": topology,
         "bytes_a_chip": needed,
         "collectives": dict(collections.Counter(_COLLECTIVE.findall(compiled.as_text()))),
-        "flops_a_chip": cost.get("flops"),
-        # Loops count once, and for some chips the estimate is a negative number: no estimate.
-        "optimal_seconds": seconds if (seconds := cost.get("optimal_seconds", -1)) > 0 else None,
+        "flops_a_chip": cost["flops"],
+        "optimal_seconds": seconds,
+        **rates(work, cost["flops"], seconds, chip.peak),
         "jax": jax.__version__,
     }
 

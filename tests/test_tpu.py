@@ -25,4 +25,4 @@ INTENDED = {
 def test_compiles(program: str, topology: str) -> None:
     found = tpu_compile.compile_for(program, topology)
     assert set(found["collectives"]) == INTENDED[program], found
-    assert 0 < found["bytes_a_chip"] < 0.9 * tpu_compile.TOPOLOGIES[topology]
+    assert 0 < found["bytes_a_chip"] < 0.9 * tpu_compile.TOPOLOGIES[topology].memory

@@ -38,6 +38,7 @@ from deepssim_jax.audit.result import Label
 from deepssim_jax.data import pipelines
 from deepssim_jax.nn import encoder as encoders
 from deepssim_jax.scoring.diversity import diversity, frechet
+from deepssim_jax.scoring.set_level import set_figures
 from deepssim_jax.training.generator import train_denoiser
 from deepssim_jax.training.generator_config import LdmConfig
 from deepssim_jax.training.images import unit
@@ -134,11 +135,11 @@ def run(cell: Cell, base: LdmConfig, work: Path) -> dict[str, object]:
         settings=AuditSettings(size=min(AuditSettings().size, max(config.size))),
     )
     exact = {m.subject_id for m in found.nearest if m.label is Label.EXACT}
-    sides = [
+    learned, held, drawn = (
         features(side, folder / f"store_{name}", size=config.size)
-        for name, side in (("real", real), ("made", made))
-    ]
-    variety = diversity(*sides)
+        for name, side in (("real", real), ("control", control), ("made", made))
+    )
+    variety, judged = diversity(learned, drawn), set_figures(learned, held, drawn)
     attacks = {}
     for attack, figures in attack_model(Generator.load(folder / "ldm")).items():
         attacks[attack.value] = {
@@ -161,10 +162,11 @@ def run(cell: Cell, base: LdmConfig, work: Path) -> dict[str, object]:
         "patients_copied_exactly": len(exact),
         "holdout_called": found.holdout_rate.value if found.holdout_rate else None,
         "extraction": [list(pair) for pair in found.exposure],
-        "frechet": round(frechet(*sides), 4),
+        "frechet": round(frechet(learned, drawn), 4),
         "precision": round(variety.precision, 4),
         "recall": round(variety.recall, 4),
         "coverage": round(variety.coverage, 4),
+        "set_level": dataclasses.asdict(judged),
         "membership": attacks,
         "train_s": round(trained),
         "whole_s": round(time.time() - started),

@@ -11,6 +11,11 @@ import numpy as np
 from scipy import stats
 
 from deepssim_jax.scoring.decide import Proportion, clopper_pearson
+from deepssim_jax.scoring.feature_likelihood import generalization_gap
+from deepssim_jax.scoring.pairs import nearest
+
+# Training images that an image's nearest one is compared with (Carlini et al.), and kept for UMS.
+_NEIGHBOURS = 50
 
 
 def average_memorization(similarity: np.ndarray, *, low: float, high: float) -> float:
@@ -138,3 +143,72 @@ def training_share(
     share = clopper_pearson(int(nearer.sum()), known, level=level)
     value = float((nearer + 0.5 * ties).mean())
     return TrainingShare(dataclasses.replace(share, value=value), int(ties.sum()))
+
+
+@dataclasses.dataclass(frozen=True)
+class SetFigures:
+    """Every figure of this module for one set, of one kind of features.
+
+    AMS and UMS count from `threshold` on: 95 % of held-out images have a lower best similarity. For
+    C_T all images are one cell. The lowest extraction ratio is that of the likeliest extracted image.
+    """
+
+    threshold: float
+    average_memorization: float
+    unique_memorization: float
+    lowest_extraction_ratio: float
+    authenticity: float
+    data_copying: float | None
+    training_share: Proportion
+    generalization_gap: float
+
+
+def set_figures(training: np.ndarray, holdout: np.ndarray, made: np.ndarray) -> SetFigures:
+    """What the field says of a set of generated images.
+
+    Args:
+      training: unit rows [n, d], for example embeddings; n >= 2.
+      holdout: unit rows [m, d] of images that were not trained on, m >= 2.
+      made: unit rows [g, d]. With fewer than 20 of these or of held-out ones `data_copying` is None.
+    """
+    kept = min(_NEIGHBOURS, len(training))
+    found, spacing, control = (
+        nearest(rows, training, k=k) for rows, k in ((made, kept), (training, 2), (holdout, 1))
+    )
+    threshold = float(np.quantile(control.scores[:, 0], 0.95))
+    # Sets of equal size, or the larger one would be the nearer one.
+    count = min(len(training), len(holdout))
+    rng = np.random.default_rng(0)
+    equal = [rows[rng.permutation(len(rows))[:count]] for rows in (training, holdout)]
+    near = [_distance(nearest(made, rows, k=1).scores[:, 0]) for rows in equal]
+    away = _distance(found.scores)
+    one_cell = [np.zeros(len(rows), int) for rows in (made, holdout)]
+    enough = min(len(made), len(holdout)) >= 20
+    return SetFigures(
+        threshold=threshold,
+        average_memorization=average_memorization(found.scores[:, 0], low=threshold, high=np.inf),
+        unique_memorization=unique_memorization(
+            found.indices.ravel(),
+            found.scores.ravel(),
+            low=threshold,
+            high=np.inf,
+            generated=len(made),
+        ),
+        lowest_extraction_ratio=float(extraction_ratio(away).min()),
+        authenticity=authenticity(away[:, 0], _distance(spacing.scores[:, 1]), found.indices[:, 0]),
+        data_copying=data_copying(
+            away[:, 0],
+            _distance(control.scores[:, 0]),
+            synthetic_cells=one_cell[0],
+            holdout_cells=one_cell[1],
+        )
+        if enough
+        else None,
+        training_share=training_share(near[0], near[1]).share,
+        generalization_gap=generalization_gap(training, holdout, made),
+    )
+
+
+def _distance(cosine: np.ndarray) -> np.ndarray:
+    """Euclidean distance of unit vectors."""
+    return np.sqrt(np.maximum(2 - 2 * cosine.astype(np.float64), 0.0))

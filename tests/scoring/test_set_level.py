@@ -51,3 +51,36 @@ def test_training_share_counts_ties_half() -> None:
     found = set_level.training_share(np.array([1.0, 2.0, 3.0, 4.0]), np.array([2.0, 2.0, 2.0, 5.0]))
     assert found.ties == 1 and found.share.value == pytest.approx((1 + 0.5 + 0 + 1) / 4)
     assert (found.share.count, found.share.total) == (2, 3)
+
+
+def test_all_figures_of_a_set_that_copies_and_of_one_that_does_not() -> None:
+    """Features of a set of copies, slightly moved, and of new ones, beside distances by hand."""
+    rng = np.random.default_rng(3)
+    training, holdout, new = (
+        x / np.linalg.norm(x, axis=1, keepdims=True)
+        for x in rng.normal(size=(3, 120, 16)).astype(np.float32)
+    )
+    moved = training[:60] + np.float32(0.01) * rng.normal(size=(60, 16)).astype(np.float32)
+    copied = moved / np.linalg.norm(moved, axis=1, keepdims=True)
+    clean, copying = (set_level.set_figures(training, holdout, x) for x in (new, copied))
+    away = np.linalg.norm(copied[:, None] - training[None], axis=2)
+    between = np.linalg.norm(training[:, None] - training[None], axis=2) + 9 * np.eye(120)
+    control = np.linalg.norm(holdout[:, None] - training[None], axis=2).min(1)
+    ordered = np.sort(away, axis=1)[:, :50]
+    assert copying.threshold == pytest.approx(np.quantile(1 - control**2 / 2, 0.95), abs=1e-5)
+    assert copying.average_memorization == 1.0
+    inside = 1 - away**2 / 2 >= copying.threshold
+    assert copying.unique_memorization == inside.any(0).sum() / 60
+    assert copying.lowest_extraction_ratio == pytest.approx(
+        (ordered[:, 0] / (0.5 * ordered.mean(1))).min(), rel=1e-2
+    )
+    nearest_row = away.argmin(1)
+    assert copying.authenticity == (between.min(1)[nearest_row] < away.min(1)).mean() == 0.0
+    peer = stats.mannwhitneyu(away.min(1), control, use_continuity=False, method="asymptotic")
+    assert copying.data_copying == pytest.approx(-stats.norm.isf(peer.pvalue / 2))
+    assert copying.training_share.value == 1.0 and copying.generalization_gap < -50
+    assert clean.average_memorization < 0.15 and abs(clean.generalization_gap) < 10
+    assert clean.data_copying is not None and abs(clean.data_copying) < 3
+    assert clean.training_share.low < 0.5 < clean.training_share.high
+    assert clean.authenticity == pytest.approx(0.5, abs=0.15)
+    assert set_level.set_figures(training, holdout, copied[:19]).data_copying is None

@@ -194,7 +194,7 @@ class Generator:
         indices = np.asarray(indices)
         chosen = self.records_of(indices, seed=seed) if records is None else np.asarray(records)
         mesh = parallel.data_mesh()
-        batch = -(-settings.batch // mesh.size) * mesh.size
+        batch = _at_once(settings)
         spread = parallel.batch_sharding(mesh)
         out = []
         with parallel.using(mesh):
@@ -218,6 +218,11 @@ class Generator:
         return _compiled(
             self.autoencoder, self.denoiser, self.schedule, self.scale, self.size, settings
         )
+
+
+def _at_once(settings: SamplingSettings) -> int:
+    """The batch, rounded up to what all devices share evenly."""
+    return -(-settings.batch // jax.device_count()) * jax.device_count()
 
 
 @functools.cache
@@ -339,7 +344,7 @@ def generate(
             f"{out.name!r} holds images made with other {', '.join(other)}; take another --out"
         )
     write_bytes(path, json.dumps(mark).encode())
-    size = settings.batch * jax.device_count()
+    size = _at_once(settings)
     for start in range(0, len(planned), size):
         run = planned[start : start + size]
         if not all((out / p.name).exists() for p in run):

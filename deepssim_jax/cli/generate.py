@@ -36,7 +36,7 @@ _AWAY = flags.DEFINE_bool(
     "while drawing, keep every image as far from each training image as two people's are from each "
     "other; needs the latents that train_ldm left in --workdir",
 )
-_BATCH = flags.DEFINE_integer("batch", 16, "images a device makes at a time", lower_bound=1)
+_BATCH = flags.DEFINE_integer("batch", 16, "images made at a time, on all devices", lower_bound=1)
 _HALF = flags.DEFINE_enum(
     "half", "auto", ["auto", "yes", "no"], "call the denoiser in bfloat16; auto: on accelerators"
 )

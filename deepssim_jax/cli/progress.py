@@ -49,6 +49,11 @@ def _pace(stage: _Stage, now: float, unit: str) -> str:
     return f", {shown} {unit}/s, {_seconds((stage.total - stage.done) / rate)} left"
 
 
+def _counted(what: str, unit: str) -> str:
+    """Training counts steps, and "reading images" before it counts images."""
+    return "images" if what.endswith("images") else unit
+
+
 class _Lines:
     """One plain line a stage every `every_s` seconds, and one when it is done."""
 
@@ -61,8 +66,9 @@ class _Lines:
             return
         stage.printed = now
         after = f" in {_seconds(now - stage.started)}" if finished else ""
-        pace = _pace(stage, now, self._unit)
-        count = f"{stage.done:,}/{stage.total:,} {self._unit}"
+        unit = _counted(what, self._unit)
+        pace = _pace(stage, now, unit)
+        count = f"{stage.done:,}/{stage.total:,} {unit}"
         print(f"{what}: {count}{after}{pace}", file=self._stream, flush=True)
 
     def close(self) -> None:
@@ -84,7 +90,8 @@ class _Bars:
         self._bars.start()
 
     def update(self, what: str, stage: _Stage, now: float) -> None:
-        pace = self._unit + _pace(stage, now, self._unit)
+        unit = _counted(what, self._unit)
+        pace = unit + _pace(stage, now, unit)
         if what not in self._tasks:
             self._tasks[what] = self._bars.add_task(what, total=stage.total, pace=pace)
         task = self._tasks[what]
@@ -109,7 +116,7 @@ def progress(
     Args:
         total: How much there is to do in the first stage; None when its callback will say.
         what: The first stage's name, shown at once when `total` is given.
-        unit: What is counted, in the plural.
+        unit: What is counted, in the plural, but for stages whose names end in "images".
         stream: Where to write; stderr when None. A bar when it is a terminal, lines otherwise.
         every_s: The least seconds between two lines of one stage.
         clock: Seconds that only grow.

@@ -215,7 +215,8 @@ def exposure(copies: np.ndarray, total: int) -> tuple[tuple[int, float], ...]:
         missing = special.gammaln(total - copies + 1) - special.gammaln(rest + 1)
         missing -= special.gammaln(total + 1) - special.gammaln(total - g + 1)
         seen = np.where(total - copies < g, 1.0, -np.expm1(missing))
-        out.append((int(g), float(seen.sum())))
+        # Rounding must not show more patients than images.
+        out.append((int(g), min(float(seen.sum()), float(g))))
     return tuple(out)
 
 

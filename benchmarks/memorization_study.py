@@ -132,7 +132,9 @@ def run(cell: Cell, base: LdmConfig, work: Path) -> dict[str, object]:
         made,
         holdout=control,
         out=folder / "audit",
-        settings=AuditSettings(size=min(128, max(64, max(config.size) // 32 * 32))),
+        settings=AuditSettings(
+            size=min(AuditSettings().size, max(64, max(config.size) // 32 * 32))
+        ),
     )
     exact = {m.subject_id for m in found.nearest if m.label is Label.EXACT}
     learned, held, drawn = (
@@ -141,7 +143,7 @@ def run(cell: Cell, base: LdmConfig, work: Path) -> dict[str, object]:
     )
     variety, judged = diversity(learned, drawn), set_figures(learned, held, drawn)
     attacks = {}
-    for attack, figures in attack_model(Generator.load(folder / "ldm")).items():
+    for attack, figures in attack_model(model).items():
         attacks[attack.value] = {
             "area": round(figures.area, 4),
             "members": figures.members,

@@ -31,18 +31,29 @@ _HELP = ("--help", "-h", "-help", "--helpfull", "help")
 
 @contextlib.contextmanager
 def _stopped_by_signals() -> Iterator[None]:
-    """Makes SIGTERM arrive as Ctrl-C does; the second signal of a kind ends the process at once."""
+    """Makes SIGTERM arrive as Ctrl-C does; the second signal of a kind ends the process at once.
+
+    Compiled code that calls Python back turns the interrupt into an error of its own: it leaves here
+    as the interrupt that it is.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
+    asked = threading.Event()
+
     def stop(number: int, frame: object) -> None:
         signal.signal(number, signal.SIG_DFL)
+        asked.set()
         raise KeyboardInterrupt
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
+    except Exception as error:
+        if asked.is_set():
+            raise KeyboardInterrupt from error
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -9,6 +9,8 @@ import dataclasses
 import numpy as np
 from scipy import linalg
 
+from deepssim_jax.scoring.distances import squared_distances
+
 _ROWS = 512
 
 
@@ -50,7 +52,7 @@ def diversity(real: np.ndarray, made: np.ndarray, *, k: int = 3) -> Diversity:
     covered = np.zeros(len(real), bool)
     for start in range(0, len(made), _ROWS):
         rows = slice(start, start + _ROWS)
-        away = _distances(made[rows], real)
+        away = np.sqrt(squared_distances(made[rows], real))
         among_real[rows] = (away <= radius_real).any(1)
         covered |= (away <= radius_real).any(0)
         among_made |= (away <= radius_made[rows, None]).any(0)
@@ -61,13 +63,7 @@ def _radius(points: np.ndarray, k: int) -> np.ndarray:
     """Distance [n] of each point to its k-th neighbour."""
     place = min(k, len(points) - 1)
     blocks = [
-        np.partition(_distances(points[i : i + _ROWS], points), place, axis=1)[:, place]
+        np.partition(squared_distances(points[i : i + _ROWS], points), place, axis=1)[:, place]
         for i in range(0, len(points), _ROWS)
     ]
-    return np.concatenate(blocks)
-
-
-def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    a, b = a.astype(np.float64), b.astype(np.float64)
-    square = (a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2 * a @ b.T
-    return np.sqrt(np.maximum(square, 0.0))
+    return np.sqrt(np.concatenate(blocks))

@@ -7,6 +7,8 @@ Jiralerspong et al., NeurIPS 2023 (Feature Likelihood Divergence), section 3.
 
 import numpy as np
 
+from deepssim_jax.scoring.distances import squared_distances
+
 # Of the distance to the mean of the training images, for the background, as published.
 _BACKGROUND = 0.9
 _SMALLEST, _LARGEST = np.exp(-40.0), np.exp(20.0)
@@ -43,7 +45,7 @@ def log_density(x: np.ndarray, centres: np.ndarray, variances: np.ndarray) -> np
       variances: [g], the same along every axis.
     """
     parts = [
-        np.logaddexp.reduce(_logs(_squares(block, centres), variances, x.shape[1]), axis=1)
+        np.logaddexp.reduce(_logs(squared_distances(block, centres), variances, x.shape[1]), axis=1)
         for block in _blocks(x)
     ]
     return np.concatenate(parts) - np.log(len(centres))
@@ -61,19 +63,18 @@ def widths(x: np.ndarray, centres: np.ndarray, *, steps: int = 50) -> np.ndarray
       centres: [g, d].
       steps: of the fit.
     """
-    n, d = x.shape
+    d = x.shape[1]
     nearest = np.full(len(centres), np.inf)
     for block in _blocks(x):
-        nearest = np.minimum(nearest, _squares(block, centres).min(0))
+        nearest = np.minimum(nearest, squared_distances(block, centres).min(0))
     # One more distribution, the background, is the last; only it has the full weight.
     variances = np.append(np.clip((nearest + 1e-3) / d, _SMALLEST, _LARGEST), 1.0)
     weights = np.append(np.full(len(centres), -np.log(len(centres))), 0.0)
-    middle = x.mean(0, keepdims=True)
+    far = _BACKGROUND**2 * squared_distances(x, x.mean(0, keepdims=True))
     for _ in range(steps):
         mass, spread = np.zeros(len(variances)), np.zeros(len(variances))
-        for block in _blocks(x):
-            far = _BACKGROUND**2 * _squares(block, middle)
-            squares = np.concatenate([_squares(block, centres), far], axis=1)
+        for block, background in zip(_blocks(x), _blocks(far), strict=True):
+            squares = np.concatenate([squared_distances(block, centres), background], axis=1)
             logs = _logs(squares, variances, d) + weights
             share = np.exp(logs - np.logaddexp.reduce(logs, axis=1, keepdims=True))
             mass += share.sum(0)
@@ -85,12 +86,6 @@ def widths(x: np.ndarray, centres: np.ndarray, *, steps: int = 50) -> np.ndarray
 
 def _blocks(x: np.ndarray) -> list[np.ndarray]:
     return [x[start : start + _ROWS] for start in range(0, len(x), _ROWS)]
-
-
-def _squares(x: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """Squared distances [n, g]."""
-    sums = (x**2).sum(1)[:, None] + (centres**2).sum(1)[None] - 2 * x @ centres.T
-    return np.maximum(sums, 0.0)
 
 
 def _logs(squares: np.ndarray, variances: np.ndarray, d: int) -> np.ndarray:

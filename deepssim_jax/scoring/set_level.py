@@ -16,6 +16,8 @@ from deepssim_jax.scoring.pairs import nearest
 
 # Training images that an image's nearest one is compared with (Carlini et al.), and kept for UMS.
 _NEIGHBOURS = 50
+# Generated and held-out images that a cell of C_T needs of each.
+_FEWEST = 20
 
 
 def average_memorization(similarity: np.ndarray, *, low: float, high: float) -> float:
@@ -84,7 +86,7 @@ def data_copying(
     *,
     synthetic_cells: np.ndarray,
     holdout_cells: np.ndarray,
-    fewest: int = 20,
+    fewest: int = _FEWEST,
 ) -> float:
     """C_T: z-scored Mann-Whitney statistic of distances to training, cell by cell (Meehan et al.,
     AISTATS 2020, section 3). Far below 0: generated images lie nearer than held-out ones.
@@ -183,7 +185,7 @@ def set_figures(training: np.ndarray, holdout: np.ndarray, made: np.ndarray) -> 
     near = [_distance(nearest(made, rows, k=1).scores[:, 0]) for rows in equal]
     away = _distance(found.scores)
     one_cell = [np.zeros(len(rows), int) for rows in (made, holdout)]
-    enough = min(len(made), len(holdout)) >= 20
+    enough = min(len(made), len(holdout)) >= _FEWEST
     return SetFigures(
         threshold=threshold,
         average_memorization=average_memorization(found.scores[:, 0], low=threshold, high=np.inf),

@@ -63,7 +63,8 @@ def interrupt(films: Path, out: Path, once: str, how: signal.Signals) -> int:
         assert process.poll() is None, f"ended before {once} was written"
         time.sleep(0.005)
     process.send_signal(how)
-    process.communicate()
+    _, errors = process.communicate()
+    print(errors.decode())  # pytest shows it where the status is a wrong one
     return process.returncode
 
 

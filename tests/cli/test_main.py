@@ -225,6 +225,25 @@ def test_a_signal_ends_with_75(tmp_path, number):
     assert time.monotonic() - start < 10
 
 
+def test_a_signal_that_compiled_code_turned_into_an_error_is_a_stop(plant, capsys):
+    plant(
+        "crash",
+        """
+        import os, signal
+
+
+        def main(argv):
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                return 0
+            except KeyboardInterrupt as stop:
+                raise RuntimeError("INTERNAL: a callback failed") from stop
+        """,
+    )
+    assert main(["crash"]) == ExitCode.STOPPED
+    assert capsys.readouterr().err.endswith("run the same command again to resume\n")
+
+
 def test_signal_handlers_are_put_back(plant):
     plant("echo", ECHO)
     before = signal.getsignal(signal.SIGTERM)

@@ -52,6 +52,25 @@ class Pair:
     tune: bool
 
 
+def tuning(patients: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Whether each image [n] is of a patient who chooses thresholds; what learns may see these alone.
+
+    Args:
+      patients: int [n], whose image each row is.
+      rng: fresh, of the seed of `plan`.
+
+    Raises:
+      ValueError: fewer than four patients, because each half needs two.
+    """
+    people = np.unique(patients)
+    if len(people) < 4:
+        raise ValueError(
+            f"{len(people)} patients are too few: each half of them needs two; give --subject_regex "
+            "if every file seems to be of the same one"
+        )
+    return np.isin(patients, rng.permutation(people)[: (len(people) + 1) // 2])
+
+
 def plan(
     patients: np.ndarray,
     *,
@@ -74,15 +93,8 @@ def plan(
     Raises:
       ValueError: fewer than four patients, because each half needs two.
     """
-    people = np.unique(patients)
-    if len(people) < 4:
-        raise ValueError(
-            f"{len(people)} patients are too few: each half of them needs two; give --subject_regex "
-            "if every file seems to be of the same one"
-        )
     rng = np.random.default_rng(seed)
-    half = rng.permutation(people)[: (len(people) + 1) // 2]
-    tune = np.isin(patients, half)
+    tune = tuning(patients, rng)
     pairs: list[Pair] = []
     near_kinds = [*changes.NEAR, REPLACED]
     for chosen in (True, False):

@@ -17,11 +17,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import nibabel
 import numpy as np
 from absl import app, flags
 from scipy import stats
 
+from benchmarks.cases.brains import brain_slices
 from benchmarks.cases.films import image_of
 from benchmarks.cases.records import dated, keep
 from benchmarks.cases.stress import CONDITIONS, stressed
@@ -52,17 +52,9 @@ def films(data: Path) -> np.ndarray:
     return np.stack([image_of(path) for path in paths])
 
 
-def brain_slices(data: Path) -> np.ndarray:
+def brains(data: Path) -> np.ndarray:
     """Sixteen axial slices of every volume, float64 [n, 256, 256] on [0, 1]."""
-    out = []
-    for path in sorted((data / "brain3d").glob("[mr]*/*.nii.gz")):
-        image = nibabel.as_closest_canonical(nibabel.load(path))
-        volume = np.asarray(image.dataobj, np.float32)
-        for z in np.linspace(0.3 * volume.shape[2], 0.75 * volume.shape[2], 16).astype(int):
-            flat = fit_to_size(np.rot90(volume[:, :, z]), size=(256, 256)).astype(np.float64)
-            low, high = np.percentile(flat, (0, 99.9))
-            out.append(np.clip((flat - low) / (high - low), 0, 1))
-    return np.stack(out)
+    return np.stack([image for _, image in brain_slices(data)])
 
 
 def small(images: np.ndarray) -> np.ndarray:
@@ -146,7 +138,7 @@ def table(result: dict) -> str:
 
 def main(_: list[str]) -> None:
     encoder = load_encoder(ENCODER.value)
-    for name, load in (("films", films), ("brain_slices", brain_slices)):
+    for name, load in (("films", films), ("brain_slices", brains)):
         result = measure(load(Path(DATA.value)), encoder)
         print(f"\n{name}: {result['references']} references, {result['pairs_per_s']} pairs/s")
         print(

@@ -6,6 +6,7 @@ method on other patients than those it is judged by (`scoring.evaluation`).
 """
 
 import functools
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -124,11 +125,11 @@ def sscd(path: Path) -> Callable[[np.ndarray], np.ndarray]:
       ValueError: `onnxruntime` is not installed, or the file is no such network.
     """
     try:
-        import onnxruntime
+        runtime = importlib.import_module("onnxruntime")
     except ImportError as error:
         raise ValueError("--sscd needs ONNX Runtime: pip install onnxruntime") from error
     try:
-        network = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        network = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:  # its own kinds, one for each way in which a file can be wrong
         raise ValueError(f"{path.name} cannot be read as an ONNX network: {error}") from error
     given = network.get_inputs()

@@ -15,6 +15,11 @@ because neither answer follows from the other:
              that is measured, as a logarithm; once on plain intensities and once against the
              neighbourhood, which a bias field hardly reaches.
 
+A copy that was made brighter or darker may have been cut off at the ends of its range, and what lay
+beyond tells nothing of it. So where the copy is at its end, the original is cut off at the level that
+it has where the copy is about to get there; what lies before that level, such as a spot that was not in
+the original, stays and counts.
+
 The score joins them: likeness decides up to 0.8, and only a copy gains the rest by being unchanged.
 """
 
@@ -40,6 +45,8 @@ _SURELY_LIKE = 0.95
 # Logarithms of (noise / worst excess): at the first a change is plain, at the second none is seen.
 _CHANGED, _UNCHANGED = -5.0, 3.0
 _FOR_LIKENESS = 0.8
+# Shares of the copy's range: pixels so near to its end are at it, and those so near are about to be.
+_AT_END, _NEAR_END = 0.007, 0.04
 
 
 @functools.partial(
@@ -80,6 +87,23 @@ def _both_ways(images: Array, band: np.ndarray) -> Array:
     matrix = jnp.asarray(band)
     rows = jnp.einsum("oh,...hw->...ow", matrix, images)
     return jnp.einsum("...ow,pw->...op", rows, matrix)
+
+
+def _cut_off(a: Array, b: Array, core: Array) -> Array:
+    """b [n, s, s] without what lies beyond the ends of a's range; see the module."""
+    inside = core > 0
+    for sign in (1, -1):
+        x, y = sign * a, sign * b
+        end, start = (
+            jnp.where(inside, values, -jnp.inf).max((1, 2), keepdims=True) for values in (x, -x)
+        )
+        from_end = (end - x) / jnp.maximum(end + start, 1e-9)
+        at_end, soon = (inside & (from_end <= share) for share in (_AT_END, _NEAR_END))
+        soon &= ~at_end
+        count = soon.sum((1, 2), keepdims=True)
+        level = jnp.where(soon, y, 0.0).sum((1, 2), keepdims=True) / jnp.maximum(count, 1)
+        b = sign * jnp.where(at_end & (count > 0), jnp.minimum(y, level), y)
+    return b
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,8 +149,9 @@ def agreement(a: Images, b: Images, mask: Array, *, core: Array) -> Agreement:
     """
     size = a.shape[-1]
     mask, core = mask.astype(jnp.float32), core.astype(jnp.float32)
+    a, b = jnp.asarray(a, jnp.float32), jnp.asarray(b, jnp.float32)
     blur = _blur_band(size)
-    plain = [_both_ways(jnp.asarray(x, jnp.float32), blur) for x in (a, b)]
+    plain = [_both_ways(x, blur) for x in (a, _cut_off(a, b, core))]
     local = [local_zscore(x, sigma=size / _NEIGHBOURHOOD) for x in plain]
     scale = size / 128
     radius = max(1, round(_LIKE_RADIUS * scale))

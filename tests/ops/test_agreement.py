@@ -69,3 +69,12 @@ def test_only_the_mask_counts() -> None:
 def test_flat_images_are_finite() -> None:
     flat = np.zeros((1, 128, 128), np.float32)
     assert np.isfinite(score(flat, flat)).all() and np.isfinite(score(flat, pictures(1, 0))).all()
+
+
+def test_what_a_range_cut_off_is_no_change_and_what_was_put_there_is() -> None:
+    a = pictures(4, 0)
+    cut = np.clip(a, -1.0, 1.2)  # a quarter of the pixels lie beyond
+    spotted = a.copy()
+    spotted[:, 56:66, 56:66] = 4.0  # six thousandths of the area
+    assert compare(cut, a).sameness.min() > 0.8
+    assert compare(np.clip(spotted, -1.0, 1.2), a).sameness.max() < 0.5

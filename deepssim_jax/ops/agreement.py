@@ -90,7 +90,10 @@ def _both_ways(images: Array, band: np.ndarray) -> Array:
 
 
 def _cut_off(a: Array, b: Array, core: Array) -> Array:
-    """b [n, s, s] without what lies beyond the ends of a's range; see the module."""
+    """b [n, s, s] without what lies beyond the ends of a's range; see the module.
+
+    Levels are those of the core, and are cut off everywhere: a blur carries over its border.
+    """
     inside = core > 0
     for sign in (1, -1):
         x, y = sign * a, sign * b
@@ -98,8 +101,8 @@ def _cut_off(a: Array, b: Array, core: Array) -> Array:
             jnp.where(inside, values, -jnp.inf).max((1, 2), keepdims=True) for values in (x, -x)
         )
         from_end = (end - x) / jnp.maximum(end + start, 1e-9)
-        at_end, soon = (inside & (from_end <= share) for share in (_AT_END, _NEAR_END))
-        soon &= ~at_end
+        at_end = from_end <= _AT_END
+        soon = inside & ~at_end & (from_end <= _NEAR_END)
         count = soon.sum((1, 2), keepdims=True)
         level = jnp.where(soon, y, 0.0).sum((1, 2), keepdims=True) / jnp.maximum(count, 1)
         b = sign * jnp.where(at_end & (count > 0), jnp.minimum(y, level), y)

@@ -1,4 +1,4 @@
-"""Published detectors that have to be trained, on one half of the patients and judged on the other.
+"""Detectors that have to be trained, on one half of the patients and judged on the other.
 
     python benchmarks/trained_methods.py --real=../shared/data/cxr --subject_regex='^([0-9]+)_' \
         --work=/tmp/trained --out=benchmarks/results
@@ -6,9 +6,10 @@
 The pairs are those of `deepssim stress` with the same seed. Each method learns from images of the
 patients that choose its thresholds, from random weights, at a size that fits two cores: DeepSSIM
 (`v1`) and DeepSSIM++ (`v2`) by their configurations at 64 pixels, Dar et al. (`contrastive`) by a
-ResNet-50 of a quarter of the channels at 96. The last is judged as published, too: a copy correlates more
-than 95 % of its patients for training do with the nearest one for validation. Trainings that were
-stopped go on. One line goes into OUT/trained_methods.jsonl.
+ResNet-50 of a quarter of the channels at 96. `tuned` is the shipped encoder after `configs/finetune.py`. The
+network of Dar et al. is judged as published, too: a copy correlates more than 95 % of its images for
+training do with the nearest one for validation. Trainings that were stopped go on. One line goes into
+OUT/trained_methods.jsonl.
 """
 
 import dataclasses
@@ -40,7 +41,7 @@ _REAL = flags.DEFINE_string("real", None, "folder of real images", required=True
 _SUBJECT_REGEX = flags.DEFINE_string("subject_regex", None, "the patient in a file's name")
 _WORK = flags.DEFINE_string("work", None, "folder of trainings", required=True)
 _OUT = flags.DEFINE_string("out", None, "folder for the record; none is written without")
-_METHODS = flags.DEFINE_list("methods", ["contrastive", "v1", "v2"], "which")
+_METHODS = flags.DEFINE_list("methods", ["contrastive", "v1", "v2", "tuned"], "which")
 _EPOCHS = flags.DEFINE_integer("epochs", 200, "of the contrastive network")
 _STEPS = flags.DEFINE_integer("steps", 500, "of DeepSSIM and DeepSSIM++")
 _SEED = flags.DEFINE_integer("seed", 0, "of pairs, halves and trainings")
@@ -82,17 +83,18 @@ def contrastive(images: Path, work: Path) -> tuple[Method, float]:
     return cosine(at_its_size), float(np.quantile(nearest, 0.95))
 
 
-def deepssim(version: str, images: Path, work: Path) -> Method:
-    """DeepSSIM or DeepSSIM++, its published way of training but for what random weights forbid."""
+def deepssim(name: str, images: Path, work: Path) -> Method:
+    """What `train_encoder` makes of the images by one of its configurations."""
     command = [sys.executable, "-m", "deepssim_jax", "train_encoder", f"--workdir={work}"]
-    command += [f"--config={ROOT}/configs/deepssim_{version}.py", f"--config.images={images}"]
-    command += ["--config.size=(64, 64)", "--config.freeze=nothing", "--config.stage_decay=1.0"]
-    command += [
-        "--config.epochs=0",
-        f"--config.steps={_STEPS.value}",
-        "--config.validate_every=100",
-    ]
-    subprocess.run([*command, f"--config.seed={_SEED.value}"], check=True)
+    command += [f"--config.images={images}", f"--config.seed={_SEED.value}"]
+    if name == "tuned":
+        command += [f"--config={ROOT}/configs/finetune.py"]
+    else:
+        # As published, but for what weights that begin as random ones forbid.
+        command += [f"--config={ROOT}/configs/deepssim_{name}.py", "--config.size=(64, 64)"]
+        command += ["--config.freeze=nothing", "--config.stage_decay=1.0", "--config.epochs=0"]
+        command += [f"--config.steps={_STEPS.value}", "--config.validate_every=100"]
+    subprocess.run(command, check=True)
     encoder = load_encoder(work / "encoder.safetensors")
 
     def at_its_size(images: np.ndarray) -> np.ndarray:

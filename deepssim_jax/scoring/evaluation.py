@@ -72,8 +72,16 @@ PUBLISHED_GRID = np.round(np.arange(0, 1.0001, 0.01), 2)
 
 
 def fitted_grid(scores: np.ndarray) -> np.ndarray:
-    """Two hundred thresholds that part the scores evenly, for methods of any scale."""
-    return np.unique(np.quantile(scores, np.linspace(0, 1, 201)))
+    """Up to a thousand thresholds for methods of any scale: middles between neighbouring scores.
+
+    Where no score lies a threshold stands in the middle of the gap, and none is itself a score, which
+    the last digit of a file could bring to its other side.
+    """
+    known = np.unique(np.asarray(scores, np.float64))
+    if len(known) < 2:
+        return known
+    middles = (known[1:] + known[:-1]) / 2
+    return middles[np.unique(np.linspace(0, len(middles) - 1, 1000).astype(int))]
 
 
 def choose_thresholds(

@@ -189,3 +189,14 @@ def test_files_that_do_not_fit_are_said(files, spoil, words: str) -> None:
         reference_scores.read_labelled(
             files["matrix"], files["real_indices"], files["synthetic_indices"], files["table"]
         )
+
+
+def test_fitted_thresholds_stand_in_the_middle_of_the_gaps() -> None:
+    scores = np.array([0.1, 0.2, 0.8, 0.8, 0.8, 0.9, 0.94])
+    labels = np.array([0, 0, 1, 1, 1, 2, 2])
+    grid = evaluation.fitted_grid(scores)
+    near, exact = evaluation.choose_thresholds(scores, labels, grid=grid)
+    assert (near, exact) == pytest.approx((0.5, 0.85))
+    many = np.random.default_rng(0).random(5000)
+    grid = evaluation.fitted_grid(many)
+    assert 900 <= len(grid) <= 1000 and not np.isin(grid, many).any()

@@ -72,6 +72,7 @@ def _run(command: str, args: Sequence[str]) -> int:
         return ExitCode.DONE
     # The doctor has to say what is wrong with a job, not to wait for it.
     process = 0 if command == "doctor" else processes.join()
+    args = usage.config_first(args)
     # ml_collections reads the overrides of a config file (--config.a.b=v) from sys.argv.
     sys_argv, sys.argv = sys.argv, [f"deepssim {command}", *args]
     try:

@@ -1,6 +1,7 @@
 """Help texts, and the answers to a command line that cannot be run."""
 
 import difflib
+import itertools
 import shutil
 import textwrap
 import types
@@ -148,6 +149,19 @@ def check_flag_names(command: str, module: types.ModuleType, args: Sequence[str]
             raise UsageError(f"there is no flag --{name}: {hint}")
         if not has_value and not flag.boolean:
             next(rest, None)
+
+
+def config_first(args: Sequence[str]) -> list[str]:
+    """The arguments with --config ahead of what changes its fields, as ml_collections wants them."""
+    ahead: list[str] = []
+    others: list[str] = []
+    left = iter(args)
+    for arg in left:
+        if arg == "--config":
+            ahead += [arg, *itertools.islice(left, 1)]
+        else:
+            (ahead if arg.startswith("--config=") else others).append(arg)
+    return ahead + others
 
 
 def parse(command: str, module: types.ModuleType, args: Sequence[str]) -> list[str]:

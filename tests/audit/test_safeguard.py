@@ -170,8 +170,17 @@ def test_every_planted_candidate_stays(cohort: Path, guard: Guard, tmp_path: Pat
             write(tmp_path / "offered" / f"{kind}-{row}.png", change(training[row], kind))
     found = filter_folder(tmp_path / "offered", guard, tmp_path / "share", work=tmp_path / "work")
     assert found.accepted == 0 and found.judged == 12 * len(KINDS)
-    assert found.rejected[Reason.COSINE] and found.rejected[Reason.VERIFIED]
+    assert found.rejected[Reason.VERIFIED] == found.judged
     assert [p.name for p in (tmp_path / "share").iterdir()] == [certificate.NAME]
+
+
+def test_the_cosine_alone_keeps_copies_back(cohort: Path, guard: Guard, tmp_path: Path) -> None:
+    for row, image in enumerate(pixels(cohort / "training")[:6]):
+        write(tmp_path / "offered" / f"{row}.png", change(image, "mirrored"))
+    no_score = dataclasses.replace(guard.limits, max_ssim=2.0)
+    blind = dataclasses.replace(guard, limits=no_score)
+    found = filter_folder(tmp_path / "offered", blind, tmp_path / "share", work=tmp_path / "work")
+    assert found.rejected[Reason.COSINE] == found.judged == 6
 
 
 def test_strangers_leave_with_their_names_and_bytes(

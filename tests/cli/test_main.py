@@ -10,7 +10,7 @@ import time
 import pytest
 
 import deepssim_jax
-from deepssim_jax.cli import commands
+from deepssim_jax.cli import commands, usage
 from deepssim_jax.cli.exit_codes import ExitCode
 from deepssim_jax.cli.main import main
 
@@ -144,6 +144,13 @@ def test_positional_arguments_are_passed_on_when_the_command_names_them(plant, c
     assert main(["check", "a", "b"]) == ExitCode.USAGE
 
 
+def test_overrides_may_come_before_the_config() -> None:
+    given = ["--config.steps=7", "--workdir=a", "--config=f.py", "b"]
+    assert usage.config_first(given) == ["--config=f.py", "--config.steps=7", "--workdir=a", "b"]
+    given = ["--config.steps=7", "--config", "f.py"]
+    assert usage.config_first(given) == ["--config", "f.py", "--config.steps=7"]
+
+
 def test_config_overrides_reach_the_command(plant, tmp_path, capsys):
     (tmp_path / "settings.py").write_text(
         "import dataclasses\n\n\n@dataclasses.dataclass\nclass Settings:\n    steps: int = 5\n\n\n"
@@ -161,7 +168,7 @@ def test_config_overrides_reach_the_command(plant, tmp_path, capsys):
             return 0
         """,
     )
-    assert main(["fit", f"--config={tmp_path}/settings.py", "--config.steps=7"]) == 0
+    assert main(["fit", "--config.steps=7", f"--config={tmp_path}/settings.py"]) == 0
     assert capsys.readouterr().out == "7\n"
     assert main(["fit", f"--config={tmp_path}/settings.py", "--config.stebs=7"]) == ExitCode.USAGE
     assert "stebs" in capsys.readouterr().err

@@ -6,8 +6,8 @@
     deepssim generate --workdir=runs/laptop_ldm --out=generated --n=64
 
 Without `--config.images` it learns from 64 phantoms, which are written into the workdir. The three
-commands took 9:26 minutes on two cores of an AMD EPYC, compilation included (4:00, 5:12, 0:14; on one
-device, as it was then); held-out reconstructions have an SSIM of 0.876.
+commands took 10:22 minutes on two cores of an AMD EPYC, compilation included and beside another job
+(3:55, 6:06, 0:21); held-out reconstructions have an SSIM of 0.872.
 """
 
 from deepssim_jax.training.generator_config import AutoencoderConfig, LdmConfig

@@ -29,7 +29,7 @@ import numpy as np
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from benchmarks.cases.patients import copy_one_image_each
+from benchmarks.cases.patients import copy_one_image_each, write_manifest
 from benchmarks.cases.records import keep
 from deepssim_jax.audit.audit import AuditSettings, audit
 from deepssim_jax.audit.generation import Generator, SamplingSettings, TrainingRecord, generate
@@ -97,10 +97,9 @@ def setting(cell: Cell, base: LdmConfig, folder: Path) -> tuple[LdmConfig, Path]
 
 def manifest(folder: Path, name: str, records: Sequence[TrainingRecord]) -> Path:
     """A list of some of the images of a folder."""
-    path = folder / f"{name}.csv"
-    rows = [f"{r.image_id},{r.image_id},{r.subject_id}" for r in records]
-    path.write_text("\n".join(["path,image_id,subject_id", *rows]) + "\n")
-    return path
+    return write_manifest(
+        folder / f"{name}.csv", [(r.image_id, r.image_id, r.subject_id) for r in records]
+    )
 
 
 def features(folder: Path, store: Path, *, size: tuple[int, int]) -> np.ndarray:

@@ -13,9 +13,11 @@ OUT/trained_methods.jsonl.
 """
 
 import dataclasses
+import functools
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -24,10 +26,11 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags, logging
 
+from benchmarks.cases.patients import write_manifest
 from benchmarks.cases.records import dated, keep
 from deepssim_jax.audit import stress
 from deepssim_jax.data import pipelines, planted_pairs
-from deepssim_jax.data.planted_pairs import Setting
+from deepssim_jax.data.planted_pairs import EXACT, NEAR, UNRELATED, Setting
 from deepssim_jax.data.store import ImageStore
 from deepssim_jax.nn.encoder import embed, load_encoder
 from deepssim_jax.nn.resnet import ResNetSpec
@@ -51,14 +54,21 @@ _SIDE = 96
 def learned_from(images: ImageStore, tune: np.ndarray, folder: Path) -> Path:
     """Copies of the images that may be learned from, and a list of them with their patients."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows = ["path,image_id,subject_id"]
+    listed = []
     for row in np.flatnonzero(tune):
         source = Path(_REAL.value) / images.image_ids[row]
         shutil.copy(source, folder / f"{row}{source.suffix}")
-        rows.append(f"{row}{source.suffix},{row},{images.subject_ids[row]}")
-    path = folder / "images.csv"
-    path.write_text("\n".join(rows) + "\n")
-    return path
+        listed.append((f"{row}{source.suffix}", str(row), images.subject_ids[row]))
+    return write_manifest(folder / "images.csv", listed)
+
+
+def at_side(embedding: Callable[[np.ndarray], np.ndarray], side: int) -> Method:
+    """The cosine of images brought to the side in pixels that the network learned at."""
+
+    def embed_small(images: np.ndarray) -> np.ndarray:
+        return embedding(np.asarray(resize(jnp.asarray(images, jnp.float32), (side, side))))
+
+    return cosine(embed_small)
 
 
 def contrastive(images: Path, work: Path) -> tuple[Method, float]:
@@ -73,14 +83,11 @@ def contrastive(images: Path, work: Path) -> tuple[Method, float]:
         on_progress=lambda done, total, what: print(f"{what} {done} of {total}", flush=True),
     )
 
-    def at_its_size(images: np.ndarray) -> np.ndarray:
-        return embedding(np.asarray(resize(jnp.asarray(images, jnp.float32), (_SIDE, _SIDE))))
-
     sides = pipelines.split_by_patient(store, seed=_SEED.value)
     rows = [embedding(store.take(side)) for side in sides]
     training, validation = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in rows)
     nearest = (training @ validation.T).max(1)
-    return cosine(at_its_size), float(np.quantile(nearest, 0.95))
+    return at_side(embedding, _SIDE), float(np.quantile(nearest, 0.95))
 
 
 def deepssim(name: str, images: Path, work: Path) -> Method:
@@ -96,11 +103,7 @@ def deepssim(name: str, images: Path, work: Path) -> Method:
         command += [f"--config.steps={_STEPS.value}", "--config.validate_every=100"]
     subprocess.run(command, check=True)
     encoder = load_encoder(work / "encoder.safetensors")
-
-    def at_its_size(images: np.ndarray) -> np.ndarray:
-        return embed(encoder, resize(jnp.asarray(images, jnp.float32), (64, 64)))
-
-    return cosine(at_its_size)
+    return at_side(functools.partial(embed, encoder), 64)
 
 
 def published_rule(
@@ -109,7 +112,7 @@ def published_rule(
     """Shares of exact, near and unrelated pairs that a threshold calls copies, by the other half."""
     scores = found.scores[setting, "contrastive"]
     shares: dict[str, object] = {"threshold": threshold}
-    for name, label in (("exact", 2), ("near", 1), ("unrelated", 0)):
+    for name, label in (("exact", EXACT), ("near", NEAR), ("unrelated", UNRELATED)):
         rows = np.array([not p.tune and p.label == label for p in found.pairs])
         called = clopper_pearson(int((scores[rows] > threshold).sum()), int(rows.sum()))
         shares[name] = [called.value, called.low, called.high]

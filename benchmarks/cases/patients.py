@@ -1,6 +1,7 @@
 """Patients drawn from a folder of real images, for studies that need so many and no more."""
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -25,3 +26,10 @@ def copy_one_image_each(
     folder.mkdir(parents=True, exist_ok=True)
     for index in np.random.default_rng(0).permutation(len(paths))[:people]:
         shutil.copyfile(paths[index], folder / paths[index].name)
+
+
+def write_manifest(path: Path, rows: Iterable[tuple[str, str, str]]) -> Path:
+    """A list of images: path beside the list, name and patient of each."""
+    lines = ["path,image_id,subject_id", *(",".join(row) for row in rows)]
+    path.write_text("\n".join(lines) + "\n")
+    return path

@@ -108,6 +108,17 @@ def image_batches(
     return cast(Batches, data.repeat(reseed_each_epoch=True).batch(batch))
 
 
+def batches_by_patient(
+    images: ImageStore, *, batch: int, seed: int
+) -> tuple[Batches[np.ndarray], Batches[np.ndarray]]:
+    """Batches for training and for validation; see `split_by_patient` and `image_batches`."""
+    training, validation = (
+        image_batches(images, rows, batch=batch, seed=seed)
+        for rows in split_by_patient(images, seed=seed)
+    )
+    return training, validation
+
+
 def row_batches(rows: np.ndarray, *, batch: int, seed: int) -> Batches[np.ndarray]:
     """Shuffled batches of row numbers int64 [batch] without end; every entry comes once an epoch."""
     data = grain.MapDataset.source(rows.tolist()).seed(seed).shuffle()

@@ -95,12 +95,12 @@ def _cut_off(a: Array, b: Array, core: Array) -> Array:
     Levels are those of the core, and are cut off everywhere: a blur carries over its border.
     """
     inside = core > 0
-    for sign in (1, -1):
-        x, y = sign * a, sign * b
-        end, start = (
-            jnp.where(inside, values, -jnp.inf).max((1, 2), keepdims=True) for values in (x, -x)
-        )
-        from_end = (end - x) / jnp.maximum(end + start, 1e-9)
+    top = jnp.where(inside, a, -jnp.inf).max((1, 2), keepdims=True)
+    bottom = jnp.where(inside, a, jnp.inf).min((1, 2), keepdims=True)
+    extent = jnp.maximum(top - bottom, 1e-9)
+    for sign, end in ((1, top), (-1, bottom)):
+        y = sign * b
+        from_end = sign * (end - a) / extent
         at_end = from_end <= _AT_END
         soon = inside & ~at_end & (from_end <= _NEAR_END)
         count = soon.sum((1, 2), keepdims=True)

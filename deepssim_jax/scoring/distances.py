@@ -17,5 +17,5 @@ def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     Returns:
       float64 [n, m].
     """
-    a, b = a.astype(np.float64), b.astype(np.float64)
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     return np.maximum((a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2 * a @ b.T, 0.0)

@@ -50,13 +50,8 @@ def nt_xent(views: Array, *, temperature: float = _TEMPERATURE) -> Array:
       Mean over all 2 n views.
     """
     n, _, d = views.shape
-    rows = views.reshape(2 * n, d)
-    rows = rows / jnp.maximum(jnp.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-    logits = jnp.einsum("nd,md->nm", rows, rows) / temperature
-    logits = jnp.where(jnp.eye(2 * n, dtype=bool), -jnp.inf, logits)
-    other = jnp.arange(2 * n) ^ 1
-    found = jnp.take_along_axis(jax.nn.log_softmax(logits), other[:, None], axis=1)
-    return -found.mean()
+    owner = jnp.arange(n).repeat(2)
+    return optax.losses.ntxent(views.reshape(2 * n, d), owner, temperature)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,9 +66,7 @@ class Views:
     @classmethod
     def of(cls, images: ImageStore, *, batch: int, seed: int) -> "Views":
         """Splits by patient; see `pipelines.split_by_patient` for the error."""
-        parts = pipelines.split_by_patient(images, seed=seed)
-        data = (pipelines.image_batches(images, p, batch=batch, seed=seed) for p in parts)
-        return cls(batch, seed, *data)
+        return cls(batch, seed, *pipelines.batches_by_patient(images, batch=batch, seed=seed))
 
     def __call__(self, step: int) -> Array:
         """The views of one step."""

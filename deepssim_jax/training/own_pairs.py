@@ -44,9 +44,8 @@ class ImagePairs:
         cls, images: ImageStore, *, batch: int, seed: int, augment: AugmentConfig
     ) -> "ImagePairs":
         """Splits by patient; see `pipelines.split_by_patient` for the error."""
-        parts = pipelines.split_by_patient(images, seed=seed)
-        data = (pipelines.image_batches(images, p, batch=batch, seed=seed) for p in parts)
-        return cls(batch, seed, augment, *data)
+        parts = pipelines.batches_by_patient(images, batch=batch, seed=seed)
+        return cls(batch, seed, augment, *parts)
 
     def __call__(self, step: int) -> PairBatch:
         """The batch of one step."""

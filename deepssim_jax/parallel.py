@@ -132,6 +132,14 @@ def like_batch(x: jax.Array, *, axis: int = 0) -> jax.Array:
     return jax.sharding.reshard(x, jax.P(*(None,) * axis, names))
 
 
+def reshape(x: jax.Array, shape: Sequence[int]) -> jax.Array:
+    """Inside a program: `x.reshape(shape)`; the leading axis stays spread as it was."""
+    spec = jax.typeof(x).sharding.spec
+    mesh = jax.sharding.get_abstract_mesh()
+    where = None if mesh.empty else jax.P(spec[0] if spec else None)
+    return jax.lax.reshape(x, shape, out_sharding=where)
+
+
 def everywhere(x: jax.Array) -> jax.Array:
     """Inside a program: gathers an array that is spread over the current mesh on every device."""
     return x if jax.sharding.get_abstract_mesh().empty else jax.sharding.reshard(x, jax.P())

@@ -6,11 +6,13 @@ the specification has three axes.
 """
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from deepssim_jax import parallel
 from deepssim_jax.ops.depthwise import depthwise_conv
 from deepssim_jax.ops.layers import gelu, layer_norm
 from deepssim_jax.typing import Array
@@ -42,6 +44,14 @@ class LayerNorm(nnx.LayerNorm):
         return layer_norm(*wide, self.epsilon).astype(x.dtype)
 
 
+def _rows(x: Array) -> Array:
+    """[n, *space, c] to [places, c].
+
+    For the gradient of a product of more axes XLA on a CPU turns a whole activation round first.
+    """
+    return parallel.reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
+
+
 class Block(nnx.Module):
     """x + scale * MLP(LayerNorm(depthwise convolution(x)))."""
 
@@ -57,10 +67,10 @@ class Block(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         y = depthwise_conv(x, self.depthwise[...])
-        lead = (None,) * (x.ndim - 1)
-        y = self.norm(y + self.depthwise_bias[...][lead])
+        y = _rows(y)
+        y = self.norm(y + self.depthwise_bias[...][None])
         y = self.project(gelu(self.expand(y)))
-        return x + y * self.scale[...][lead]
+        return x + parallel.reshape(y * self.scale[...][None], x.shape)
 
 
 class Patchify(nnx.Module):
@@ -83,7 +93,8 @@ class Patchify(nnx.Module):
             x = x.reshape(*x.shape[:place], count, p, *x.shape[place + 1 :])
         whole, inner = range(1, 2 * dims, 2), range(2, 2 * dims + 1, 2)
         x = x.transpose(0, *whole, *inner, 2 * dims + 1)
-        return self.linear(x.reshape(x.shape[0], *counts, p**dims * x.shape[-1]))
+        rows = self.linear(_rows(x.reshape(x.shape[0], *counts, p**dims * x.shape[-1])))
+        return parallel.reshape(rows, (x.shape[0], *counts, rows.shape[-1]))
 
 
 class Stage(nnx.Module):

@@ -13,6 +13,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from deepssim_jax.ops.fusion import made_once
 from deepssim_jax.typing import Array
 
 Implementation = Literal["xla", "taps"]
@@ -64,12 +65,6 @@ def _padded(x: Array, size: int) -> Array:
 
 
 def _correlate(x: Array, kernel: Array) -> Array:
-    """The sum over the taps, in a branch, which no fusion reaches into.
-
-    XLA on a CPU makes it again in every fusion that reads it, four times in a layer norm, and drops
-    optimization barriers before it fuses. Where the first tap is not a number nothing of the sum is
-    one either, so the other branch, if it is ever taken, tells the truth.
-    """
     size, space = kernel.shape[0], x.shape[1:-1]
 
     def taps(padded: Array, kernel: Array) -> Array:
@@ -79,12 +74,8 @@ def _correlate(x: Array, kernel: Array) -> Array:
             out = out + padded[window] * kernel[tap][(None,) * (x.ndim - 1)]
         return out
 
-    def nothing(padded: Array, kernel: Array) -> Array:
-        del padded, kernel
-        return jnp.full_like(x, jnp.nan)
-
-    first = kernel[(0,) * kernel.ndim]
-    return jax.lax.cond(first == first, taps, nothing, _padded(x, size), kernel)
+    # A layer norm would make the sum four times.
+    return made_once(taps, kernel[(0,) * kernel.ndim], _padded(x, size), kernel)
 
 
 @functools.partial(jax.custom_vjp)

@@ -16,7 +16,7 @@ def get_config(arg: str = "") -> EncoderConfig:
         initial="default",
         learning_rate=5e-4,
         warmup=30,
-        steps=700,
+        steps=1400,
         validate_every=100,
         checkpoint_every=50,
     )

@@ -140,6 +140,13 @@ def reshape(x: jax.Array, shape: Sequence[int]) -> jax.Array:
     return jax.lax.reshape(x, shape, out_sharding=where)
 
 
+def over_batch(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Inside a program: products [c, d] of channels, summed over all other axes and all devices."""
+    axes = tuple(range(a.ndim - 1))
+    where = None if jax.sharding.get_abstract_mesh().empty else jax.P()
+    return jax.lax.dot_general(a, b, ((axes, axes), ((), ())), out_sharding=where)
+
+
 def everywhere(x: jax.Array) -> jax.Array:
     """Inside a program: gathers an array that is spread over the current mesh on every device."""
     return x if jax.sharding.get_abstract_mesh().empty else jax.sharding.reshard(x, jax.P())

@@ -143,7 +143,7 @@ def embedding_tiny(scale: float) -> Case:
 
 def embedding_base(scale: float) -> Case:
     """DeepSSIM at 136 x 112."""
-    return _embedding("embedding_base", EmbedderSpec.base(), _SHAPE, int(32 * scale))
+    return _embedding("embedding_base", EmbedderSpec.base(), _SHAPE, int(64 * scale))
 
 
 def train_step(scale: float) -> Case:

@@ -6,15 +6,13 @@ the specification has three axes.
 """
 
 import dataclasses
-import math
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from deepssim_jax import parallel
 from deepssim_jax.ops.depthwise import depthwise_conv
-from deepssim_jax.ops.layers import gelu, layer_norm
+from deepssim_jax.ops.layers import gelu, layer_norm, pointwise
 from deepssim_jax.typing import Array
 
 _EPSILON = 1e-6
@@ -44,14 +42,6 @@ class LayerNorm(nnx.LayerNorm):
         return layer_norm(*wide, self.epsilon).astype(x.dtype)
 
 
-def _rows(x: Array) -> Array:
-    """[n, *space, c] to [places, c].
-
-    For the gradient of a product of more axes XLA on a CPU turns a whole activation round first.
-    """
-    return parallel.reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
-
-
 class Block(nnx.Module):
     """x + scale * MLP(LayerNorm(depthwise convolution(x)))."""
 
@@ -61,16 +51,16 @@ class Block(nnx.Module):
         self.depthwise = nnx.Param(kernel)
         self.depthwise_bias = nnx.Param(jnp.zeros(dim))
         self.norm = LayerNorm(dim, epsilon=_EPSILON, rngs=rngs)
-        self.expand = nnx.Linear(dim, 4 * dim, rngs=rngs)
-        self.project = nnx.Linear(4 * dim, dim, rngs=rngs)
+        self.expand = nnx.Linear(dim, 4 * dim, dot_general=pointwise, rngs=rngs)
+        self.project = nnx.Linear(4 * dim, dim, dot_general=pointwise, rngs=rngs)
         self.scale = nnx.Param(jnp.full(dim, spec.layer_scale, jnp.float32))
 
     def __call__(self, x: Array) -> Array:
         y = depthwise_conv(x, self.depthwise[...])
-        y = _rows(y)
-        y = self.norm(y + self.depthwise_bias[...][None])
+        lead = (None,) * (x.ndim - 1)
+        y = self.norm(y + self.depthwise_bias[...][lead])
         y = self.project(gelu(self.expand(y)))
-        return x + parallel.reshape(y * self.scale[...][None], x.shape)
+        return x + y * self.scale[...][lead]
 
 
 class Patchify(nnx.Module):
@@ -81,7 +71,7 @@ class Patchify(nnx.Module):
 
     def __init__(self, space: int, patch: int, into: int, out: int, *, rngs: nnx.Rngs):
         self.patch = patch
-        self.linear = nnx.Linear(patch**space * into, out, rngs=rngs)
+        self.linear = nnx.Linear(patch**space * into, out, dot_general=pointwise, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
         p, dims = self.patch, x.ndim - 2
@@ -93,8 +83,7 @@ class Patchify(nnx.Module):
             x = x.reshape(*x.shape[:place], count, p, *x.shape[place + 1 :])
         whole, inner = range(1, 2 * dims, 2), range(2, 2 * dims + 1, 2)
         x = x.transpose(0, *whole, *inner, 2 * dims + 1)
-        rows = self.linear(_rows(x.reshape(x.shape[0], *counts, p**dims * x.shape[-1])))
-        return parallel.reshape(rows, (x.shape[0], *counts, rows.shape[-1]))
+        return self.linear(x.reshape(x.shape[0], *counts, p**dims * x.shape[-1]))
 
 
 class Stage(nnx.Module):

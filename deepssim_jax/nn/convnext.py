@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from deepssim_jax.nn.pointwise import pointwise
 from deepssim_jax.ops.depthwise import depthwise_conv
-from deepssim_jax.ops.layers import gelu, layer_norm, pointwise
+from deepssim_jax.ops.layers import gelu, layer_norm
 from deepssim_jax.typing import Array
 
 _EPSILON = 1e-6

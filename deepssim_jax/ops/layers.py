@@ -1,4 +1,4 @@
-"""Normalisations, GELU and pointwise products, written so that XLA on a CPU runs them at full speed.
+"""Layer normalisation and GELU, written so that XLA on a CPU runs them at full speed.
 
 Contract: x is float [..., c]. On a CPU XLA fuses a reduction with whatever made its operand, and
 makes it again for each reduction: after a depthwise convolution, the three of a layer norm cost
@@ -7,13 +7,11 @@ the work of the complementary one that `jax.nn.gelu` takes for the sake of very 
 """
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepssim_jax import parallel
 from deepssim_jax.typing import Array
 
 
@@ -72,45 +70,6 @@ def _backward(
 
 
 layer_norm.defvjp(_forward, _backward)
-
-
-def pointwise(x: Array, kernel: Array, dimensions: object = None, **_: object) -> Array:
-    """The product of every place's channels with a kernel, as `nnx.Linear(dot_general=...)` wants it.
-
-    For the gradient of a kernel, a product over several axes, XLA on a CPU turns a whole activation
-    round first, and not for one over a single axis; to join the axes costs accelerators as much.
-
-    Args:
-      x: [n, *space, c].
-      kernel: [c, d].
-      dimensions: the last axis of x and the first of the kernel, whatever it says.
-
-    Returns:
-      [n, *space, d].
-    """
-    del dimensions
-    return _pointwise(x, kernel)
-
-
-@jax.custom_vjp
-def _pointwise(x: Array, kernel: Array) -> Array:
-    return x @ kernel
-
-
-def _pointwise_backward(saved: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
-    x, kernel = saved
-    by_kernel = jax.lax.platform_dependent(
-        x, gradient, cpu=_over_places, default=parallel.over_batch
-    )
-    return gradient @ kernel.T, by_kernel
-
-
-def _over_places(x: Array, gradient: Array) -> Array:
-    rows = (parallel.reshape(y, (math.prod(y.shape[:-1]), y.shape[-1])) for y in (x, gradient))
-    return parallel.over_batch(*rows)
-
-
-_pointwise.defvjp(lambda x, kernel: (x @ kernel, (x, kernel)), _pointwise_backward)
 
 
 @jax.custom_vjp

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from deepssim_jax.data.manifest import Role, read_manifest
+from deepssim_jax.files import csv_bytes, write_bytes
 
 
 def copy_one_image_each(
@@ -30,6 +31,5 @@ def copy_one_image_each(
 
 def write_manifest(path: Path, rows: Iterable[tuple[str, str, str]]) -> Path:
     """A list of images: path beside the list, name and patient of each."""
-    lines = ["path,image_id,subject_id", *(",".join(row) for row in rows)]
-    path.write_text("\n".join(lines) + "\n")
+    write_bytes(path, csv_bytes([("path", "image_id", "subject_id"), *rows]))
     return path

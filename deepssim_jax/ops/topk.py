@@ -12,14 +12,14 @@ import jax.numpy as jnp
 
 from deepssim_jax.typing import Array
 
-_FEW = 16
+_FEW = 16  # winners that one after the other are found quicker than by sorting
 
 
 def top_k(scores: Array, k: int, *, count: Array | int | None = None) -> tuple[Array, Array]:
     """The k largest of each row, best first, and where they stand; ties: smaller index first.
 
-    Two stages where k is small beside the row: the k groups of neighbours with the largest maxima
-    hold all winners, so only they are sorted. That is exact, ties included, because groups are
+    In stages where k is small beside the row: the k groups of neighbours with the largest maxima
+    hold all winners, so only they are looked through. That is exact, ties included, because groups are
     runs of indices: whatever a group left out holds, k elements of the others come before it.
 
     Args:
@@ -31,37 +31,38 @@ def top_k(scores: Array, k: int, *, count: Array | int | None = None) -> tuple[A
       Values [n, k] and indices int32 [n, k].
     """
     m = scores.shape[1]
+    operands = (scores,) if count is None else (scores, jnp.int32(count))
     # Sorting m / group maxima and then k * group candidates is least work at the square root.
     group = 1 << max(0, (m // k).bit_length() // 2)
     if m % group or 4 * k * group > m:
-        if count is not None:
-            scores = jnp.where(jnp.arange(m)[None, :] < count, scores, -jnp.inf)
-        return jax.lax.top_k(scores, k)
+        return jax.lax.top_k(_real(jnp.arange(m)[None, :], *operands), k)
     by_sorting = functools.partial(_by_sorting, k=k, group=group)
     by_lanes = functools.partial(_by_lanes, k=k) if k <= _FEW else by_sorting
-    real = jnp.int32(m if count is None else count)
-    return jax.lax.platform_dependent(scores, real, cpu=by_lanes, default=by_sorting)
+    return jax.lax.platform_dependent(*operands, cpu=by_lanes, default=by_sorting)
 
 
-def _by_sorting(scores: Array, count: Array, *, k: int, group: int) -> tuple[Array, Array]:
+def _real(index: Array, scores: Array, count: Array | None = None) -> Array:
+    """Scores of these indices, -inf from `count` on."""
+    return scores if count is None else jnp.where(index < count, scores, -jnp.inf)
+
+
+def _by_sorting(scores: Array, *count: Array, k: int, group: int) -> tuple[Array, Array]:
+    """One stage of groups, for any k."""
     n, m = scores.shape
     groups = scores.reshape(n, -1, group)
-    real = jnp.arange(m).reshape(1, -1, group) < count
-    maxima = jnp.where(real, groups, -jnp.inf).max(-1)
+    maxima = _real(jnp.arange(m).reshape(1, -1, group), groups, *count).max(-1)
     winners = jnp.sort(jax.lax.top_k(maxima, k)[1], axis=-1)
     candidates = jnp.take_along_axis(groups, winners[:, :, None], axis=1)
     index = winners[:, :, None] * group + jnp.arange(group)[None, None, :]
-    candidates = jnp.where(index < count, candidates, -jnp.inf)
-    values, position = jax.lax.top_k(candidates.reshape(n, -1), k)
+    values, position = jax.lax.top_k(_real(index, candidates, *count).reshape(n, -1), k)
     winner = jnp.take_along_axis(winners, position // group, axis=1)
     return values, winner * group + position % group
 
 
-def _by_lanes(scores: Array, count: Array, *, k: int) -> tuple[Array, Array]:
+def _by_lanes(scores: Array, *count: Array, k: int) -> tuple[Array, Array]:
     """Rows side by side in vector units. Nothing is turned: the compiler makes a product so at once."""
-    columns = scores.T
-    real = jnp.arange(len(columns), dtype=jnp.int32)[:, None] < count
-    values, index = _best_of_columns(jnp.where(real, columns, -jnp.inf), k)
+    number = jnp.arange(scores.shape[1], dtype=jnp.int32)
+    values, index = _best_of_columns(_real(number[:, None], scores.T, *count), k)
     return values.T, index.T
 
 

@@ -53,7 +53,7 @@ def read_image(record: Record, *, spec: SliceSpec | None, limits: Limits = Limit
     """
     array, spacing = _read(record, limits)
     if array.ndim == 3 and 1 in array.shape:
-        spec = SliceSpec(axis=array.shape.index(1), fraction=None, index=0)
+        spec = SliceSpec(axis=array.shape.index(1), place=0)
     if array.ndim == 3 and spec is not None:
         array, spacing = _sliced(array, spacing, spec)
     if array.ndim not in (2, 3):

@@ -18,11 +18,10 @@ class Unreadable(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class SliceSpec:
-    """Which slice of an oriented volume: `axis`, and a fraction of it or an index."""
+    """Which slice of an oriented volume: `axis`, and a fraction of it (float) or an index (int)."""
 
     axis: int
-    fraction: float | None
-    index: int | None
+    place: float | int
 
     @classmethod
     def parse(cls, text: str) -> "SliceSpec":
@@ -43,13 +42,13 @@ class SliceSpec:
                 fraction = float(place)
                 if not 0 <= fraction <= 1:
                     raise ValueError(wrong)
-                return cls(_PLANES[plane], fraction, None)
+                return cls(_PLANES[plane], fraction)
             index = int(place)
         except ValueError:
             raise ValueError(wrong) from None
         if index < 0:
             raise ValueError(wrong)
-        return cls(_PLANES[plane], None, index)
+        return cls(_PLANES[plane], index)
 
     def take(self, volume: np.ndarray) -> np.ndarray:
         """The slice [a, b] of an oriented volume [d, h, w].
@@ -58,11 +57,8 @@ class SliceSpec:
           Unreadable: the index lies outside.
         """
         size = volume.shape[self.axis]
-        if self.fraction is not None:
-            index = min(int(round(self.fraction * (size - 1))), size - 1)
-        else:
-            assert self.index is not None
-            index = self.index
+        fractional = isinstance(self.place, float)
+        index = int(round(self.place * (size - 1))) if fractional else int(self.place)
         if index >= size:
             raise Unreadable(f"has {size} slices in this plane, and slice {index} was asked for")
         # Coronal and sagittal slices are shown with the head up.

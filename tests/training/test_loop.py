@@ -147,6 +147,10 @@ def test_a_finished_run_does_nothing_and_exports(
     found = encoders.embed(loaded, images, batch_size=5)
     np.testing.assert_allclose(found, encoders.embed(encoder, images), atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1.0, atol=1e-5)
+    # What validation measures is what an encoder's users get.
+    batch = maker(-1)
+    cosines = (encoders.embed(encoder, batch.a) * encoders.embed(encoder, batch.b)).sum(1)
+    np.testing.assert_allclose(trainer.predict(state, batch), cosines, atol=1e-5)
 
 
 def test_a_run_killed_as_it_resumes_keeps_its_records(tmp_path: Path, monkeypatch) -> None:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from benchmarks.cases.case import Case
-from deepssim_jax.data import phantom_bodies, pipelines
+from deepssim_jax.data import phantom_chests, pipelines
 from deepssim_jax.data.anatomy import load_anatomy
 from deepssim_jax.data.pictures import write_png
 from deepssim_jax.nn.embedder import EmbedderSpec
@@ -52,7 +52,7 @@ def input_images(scale: float) -> Case:
     """Batches from a folder of 256 images: reading, alignment, pairs, SSIM, augmentation."""
     count = max(64, int(256 * scale))
     with tempfile.TemporaryDirectory() as folder:
-        chests = np.asarray(phantom_bodies.chests(jax.random.key(0), count, size=(_SIZE, _SIZE)))
+        chests = np.asarray(phantom_chests.chests(jax.random.key(0), count, size=(_SIZE, _SIZE)))
         for row, image in enumerate(chests):
             write_png(Path(folder) / "images" / f"{row:03d}.png", image)
         store = Path(tempfile.mkdtemp())

@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks.cases.case import Case
 from deepssim_jax.audit.audit import audit as run_audit
 from deepssim_jax.audit.result import AuditResult, Label
-from deepssim_jax.data import phantom_bodies
+from deepssim_jax.data import phantom_chests
 from deepssim_jax.data.pictures import write_png
 from deepssim_jax.scoring import plant
 
@@ -24,11 +24,11 @@ def _write_images(folder: Path, n: int) -> None:
     for name, seed in (("real", 0), ("synthetic", 1)):
         for start in range(0, n, _BATCH):
             key = jax.random.fold_in(jax.random.key(seed), start)
-            images = np.array(phantom_bodies.chests(key, _BATCH, size=(_SIDE, _SIDE)))
+            images = np.array(phantom_chests.chests(key, _BATCH, size=(_SIDE, _SIDE)))
             names = [f"{name}_{start + row:04d}" for row in range(_BATCH)]
             if name == "synthetic":
                 key = jax.random.fold_in(jax.random.key(0), start)
-                real = np.asarray(phantom_bodies.chests(key, _BATCH, size=(_SIDE, _SIDE)))
+                real = np.asarray(phantom_chests.chests(key, _BATCH, size=(_SIDE, _SIDE)))
                 images[::10] = plant.exact_copies(real[::10], seed=start)
                 names[::10] = [f"copy_{start + row:04d}" for row in range(0, _BATCH, 10)]
             for stem, image in zip(names, images, strict=True):

@@ -91,8 +91,8 @@ class AugmentConfig:
             shift=0.1,
             p_zoom=0.5,
             zoom=(0.87, 1.15),
-            p_bias=0.4,
-            bias=0.3,
+            p_bias=0.5,
+            bias=0.45,
             p_gamma=0.5,
             gamma=(0.5, 1.5),
             p_blur=0.3,
@@ -105,7 +105,8 @@ class AugmentConfig:
     @classmethod
     def volumes(cls) -> "AugmentConfig":
         """The same for heads in 3D, which are mirrored left to right and lie much alike."""
-        return dataclasses.replace(cls.stress(), flip_axes=(2,), rotation_deg=8.0, shift=0.06)
+        head = {"flip_axes": (2,), "rotation_deg": 8.0, "shift": 0.06, "p_bias": 0.4, "bias": 0.3}
+        return dataclasses.replace(cls.stress(), **head)
 
     @classmethod
     def copies(cls) -> "AugmentConfig":

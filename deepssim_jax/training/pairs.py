@@ -12,7 +12,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from deepssim_jax.data import phantom, phantom_bodies, phantom_heads
+from deepssim_jax.data import phantom, phantom_chests, phantom_heads, phantom_textures
 from deepssim_jax.data.anatomy import Anatomy
 from deepssim_jax.ops import augment as augmenting
 from deepssim_jax.ops import resample, ssim
@@ -95,8 +95,8 @@ class PairMaker:
         chest, texture = jax.random.split(key)
         size = (self.size, self.size)
         return [
-            phantom_bodies.chests(chest, 3 * self.batch // 8, size=size),
-            phantom_bodies.textures(texture, self.batch // 8, size=size),
+            phantom_chests.chests(chest, 3 * self.batch // 8, size=size),
+            phantom_textures.textures(texture, self.batch // 8, size=size),
         ]
 
     def _heads(self, key: Array) -> list[Array]:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from deepssim_jax.data import anatomy, phantom, phantom_bodies
+from deepssim_jax.data import anatomy, phantom, phantom_chests, phantom_textures
 from deepssim_jax.ops.intensity import zscore
 from deepssim_jax.ops.ssim import ssim
 
@@ -123,9 +123,17 @@ def test_without_the_extra_the_procedural_head_serves(subjects, monkeypatch) -> 
     assert similarity(images, np.roll(images, 1, axis=0)).max() < 0.9
 
 
-@pytest.mark.parametrize("make", [phantom_bodies.chests, phantom_bodies.textures])
+@pytest.mark.parametrize("make", [phantom_chests.chests, phantom_textures.textures])
 def test_bodies_differ_and_repeat(make) -> None:
     images = np.asarray(make(jax.random.key(2), 4, size=SIZE))
     np.testing.assert_array_equal(images, make(jax.random.key(2), 4, size=SIZE))
     assert images.shape == (4, *SIZE) and np.isfinite(images).all()
     assert similarity(images, np.roll(images, 1, axis=0)).max() < 0.8
+
+
+def test_chests_are_bright_in_the_middle_and_dark_over_the_lungs() -> None:
+    films = np.asarray(phantom_chests.chests(jax.random.key(4), 64, size=(64, 64)))
+    middle = films[:, 24:36, 29:35].mean((1, 2))
+    lungs = films[:, 24:36, [16, 17, 18, 45, 46, 47]].mean((1, 2))
+    assert np.mean(middle > lungs + 0.05) >= 0.9
+    assert films.min() >= 0 and films.max() <= 1

@@ -5,7 +5,6 @@ for validation, of other patients.
 """
 
 import dataclasses
-import functools
 from pathlib import Path
 
 import jax
@@ -19,7 +18,8 @@ from deepssim_jax.ops import registration, ssim
 from deepssim_jax.ops.augment import AugmentConfig
 from deepssim_jax.ops.intensity import zscore
 from deepssim_jax.ops.search_grid import SearchGrid
-from deepssim_jax.training.pairs import PairBatch, bent, mixed, moved_apart, similarity_of_all
+from deepssim_jax.training.pairs import Echoes, PairBatch, bent, mixed, moved_apart, step_key
+from deepssim_jax.training.similarity import similarity_aligned
 from deepssim_jax.typing import Array
 
 _CANDIDATES = 3
@@ -38,6 +38,9 @@ class ImagePairs:
     augment: AugmentConfig
     training: Batches[np.ndarray]
     validation: Batches[np.ndarray]
+    _echoes: Echoes = dataclasses.field(
+        default_factory=Echoes, init=False, compare=False, repr=False
+    )
 
     @classmethod
     def of(
@@ -49,19 +52,22 @@ class ImagePairs:
 
     def __call__(self, step: int) -> PairBatch:
         """The batch of one step."""
-        images = self.training[step] if step >= 0 else self.validation[-1 - step]
-        key = jax.random.fold_in(jax.random.key(self.seed), step + 2**31)
-        return _from_images(key, jnp.asarray(images), config=self.augment)
+        made = self._echoes.of(step, self._made)
+        return moved_apart(step_key(self.seed, step), made, config=self.augment)
+
+    def _made(self, number: int) -> PairBatch:
+        images = self.training[number] if number >= 0 else self.validation[-1 - number]
+        return _from_images(step_key(self.seed, number, made=True), jnp.asarray(images))
 
     def names(self, step: int) -> str:
         """What this batch was made from."""
         return f"the images of seed {self.seed}, step {step}"
 
 
-@functools.partial(jax.jit, static_argnames="config")
-def _from_images(key: Array, images: Array, *, config: AugmentConfig) -> PairBatch:
+@jax.jit
+def _from_images(key: Array, images: Array) -> PairBatch:
     n = len(images)
-    keys = jax.random.split(key, 4)
+    keys = jax.random.split(key)
     a = zscore(images)
     neighbour = jnp.roll(a, 1, axis=0)
     # What two people's images have in common counts after alignment (DeepSSIM++, section 3).
@@ -80,8 +86,8 @@ def _from_images(key: Array, images: Array, *, config: AugmentConfig) -> PairBat
     count = jax.nn.one_hot(place, 10).sum((0, 1))
     chosen = jax.random.categorical(keys[1], -jnp.log(count[place]), axis=0)
     b = candidates[chosen, jnp.arange(n)]
-    every = similarity_of_all(a, b)
-    return moved_apart(keys[2], a, b, jnp.diagonal(every), every, config=config)
+    every = similarity_aligned(a, b)
+    return PairBatch(a, b, jnp.diagonal(every), every)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,8 +121,8 @@ class TablePairs:
         a, b, target = (jnp.asarray(part[name]) for name in ("a", "b", "ssim"))
         if step < 0:  # validation is on the images as they are, as published
             return PairBatch(zscore(a), zscore(b), target)
-        key = jax.random.fold_in(jax.random.key(self.seed), step + 2**31)
-        return moved_apart(key, zscore(a), zscore(b), target, None, config=self.augment)
+        pairs = PairBatch(zscore(a), zscore(b), target)
+        return moved_apart(step_key(self.seed, step), pairs, config=self.augment)
 
     def names(self, step: int) -> str:
         """The keys of this batch."""

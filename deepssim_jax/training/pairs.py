@@ -1,13 +1,14 @@
 """Pairs of phantom images, or volumes, with the similarity that the encoder must learn.
 
-Contract: a batch is a pure function of (seed, step). Each pair (a, b) is made in one frame, where
-SSIM is computed; afterwards each image goes its own way through flips, rotations, noise and so
-on. The encoder sees only the latter, so its cosine must tell the SSIM of the former: what it would
-be after alignment (Scardace et al., arXiv 2509.16582, section 3).
+Contract: a batch is a pure function of (seed, step). SSIM is computed of what the images are made
+from, after alignment (`training.similarity`); afterwards each image goes its own way through flips,
+rotations, noise and so on. The encoder sees only the latter, so its cosine must tell the SSIM of the
+former (Scardace et al., arXiv 2509.16582, section 3).
 """
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -15,11 +16,14 @@ import jax.numpy as jnp
 from deepssim_jax.data import phantom, phantom_chests, phantom_heads, phantom_textures
 from deepssim_jax.data.anatomy import Anatomy
 from deepssim_jax.ops import augment as augmenting
-from deepssim_jax.ops import resample, ssim
+from deepssim_jax.ops import resample
 from deepssim_jax.ops.augment import AugmentConfig
 from deepssim_jax.ops.head_labels import BRAIN_WINDOW
 from deepssim_jax.ops.intensity import zscore
+from deepssim_jax.training.similarity import similarity_aligned, similarity_in_place
 from deepssim_jax.typing import Array
+
+ECHO = 4  # steps in a row that augment the same pairs
 
 
 @functools.partial(
@@ -38,13 +42,34 @@ class PairBatch:
     all: Array | None = None
 
 
+def step_key(seed: int, step: int, *, made: bool = False) -> Array:
+    """The key of how one step's images are augmented, or of how pairs of this number are `made`."""
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), made), step + 2**31)
+
+
+class Echoes:
+    """Keeps the pairs that several steps in a row are made of; one thread asks for them."""
+
+    def __init__(self) -> None:
+        self._kept: tuple[int, PairBatch] | None = None
+
+    def of(self, step: int, make: Callable[[int], PairBatch]) -> PairBatch:
+        """What `make` gives for the steps around this one; for validation each has its own."""
+        if step < 0:
+            return make(step)
+        number = step // ECHO
+        if self._kept is None or self._kept[0] != number:
+            self._kept = number, make(number)
+        return self._kept[1]
+
+
 @dataclasses.dataclass(frozen=True)
 class PairMaker:
     """Makes batches of phantoms: half brains, the rest chests and textures, 3 to 1.
 
-    In a `space` of 3 axes half brains, the rest CT heads and angiograms, 1 to 1. `batch` is a multiple of
-    16; `size` the side in pixels. Brains take longest to render, so `echo` steps in a row pair and
-    augment the same ones, each in its own way.
+    In a `space` of 3 axes half brains, the rest CT heads and angiograms, 1 to 1; heads lie much alike,
+    and are compared as they lie. `batch` is a multiple of 16; `size` the side in pixels. To make and
+    compare them takes longest, so `ECHO` steps in a row augment the same pairs, each in its own way.
     """
 
     anatomy: Anatomy
@@ -53,30 +78,23 @@ class PairMaker:
     size: int
     augment: AugmentConfig = AugmentConfig.stress()
     space: int = 2
-    echo: int = 4
-    _brains: dict[int, Array] = dataclasses.field(default_factory=dict, compare=False, repr=False)
+    _echoes: Echoes = dataclasses.field(
+        default_factory=Echoes, init=False, compare=False, repr=False
+    )
 
     def __call__(self, step: int) -> PairBatch:
         """The batch of one step; negative steps are for validation, of other people."""
-        people, others, mix = jax.random.split(self._key(step), 3)
-        if step >= 0:
-            group = step // self.echo
-            if group not in self._brains:
-                self._brains.clear()
-                people = jax.random.split(self._key(group * self.echo), 3)[0]
-                self._brains[group] = self._rendered(people)
-            brains = self._brains[group]
-        else:
-            brains = self._rendered(people)
-        parts = [brains, *(self._heads(others) if self.space == 3 else self._bodies(others))]
-        return _pairs(mix, jnp.concatenate(parts), config=self.augment)
+        made = self._echoes.of(step, self._made)
+        return moved_apart(step_key(self.seed, step), made, config=self.augment)
+
+    def _made(self, number: int) -> PairBatch:
+        people, others, mix = jax.random.split(step_key(self.seed, number, made=True), 3)
+        more = self._heads(others) if self.space == 3 else self._bodies(others)
+        return _pairs(mix, jnp.concatenate([self._rendered(people), *more]))
 
     def names(self, step: int) -> str:
         """What this batch was made from."""
         return f"the phantoms of seed {self.seed}, step {step}"
-
-    def _key(self, step: int) -> Array:
-        return jax.random.fold_in(jax.random.key(self.seed), step + 2**31)
 
     def _rendered(self, key: Array) -> Array:
         """A quarter of the batch is subjects, each scanned twice."""
@@ -110,10 +128,10 @@ class PairMaker:
         return [resample.resize(part, (self.size,) * 3) for part in parts]
 
 
-@functools.partial(jax.jit, static_argnames="config")
-def _pairs(key: Array, images: Array, *, config: AugmentConfig) -> PairBatch:
+@jax.jit
+def _pairs(key: Array, images: Array) -> PairBatch:
     n, dims = images.shape[0], images.ndim - 1
-    keys = jax.random.split(key, 4)
+    keys = jax.random.split(key, 3)
     a = zscore(images, spatial_dims=dims)
     # Neighbours in the list are mostly of one kind: other people, hard to tell apart.
     other = jnp.roll(a, 1 + n // 8, axis=0)
@@ -130,33 +148,19 @@ def _pairs(key: Array, images: Array, *, config: AugmentConfig) -> PairBatch:
         ]
     )
     b = zscore(candidates[mode, jnp.arange(n)], spatial_dims=dims)
-    every = similarity_of_all(a, b)
-    return moved_apart(keys[3], a, b, jnp.diagonal(every), every, config=config)
-
-
-def similarity_of_all(a: Array, b: Array) -> Array:
-    """SSIM [n, n] of every a with every b, z-scored images [n, *space]; the range is each a's."""
-    sides = [ssim.moments(jnp.moveaxis(x, 0, -1), "uniform") for x in (a, b)]
-    return ssim.ssim_tile(sides[0], sides[1], sides[0].extent, window="uniform")
+    every = (similarity_in_place if dims == 3 else similarity_aligned)(a, b)
+    return PairBatch(a, b, jnp.diagonal(every), every)
 
 
 @functools.partial(jax.jit, static_argnames="config")
-def moved_apart(
-    key: Array,
-    a: Array,
-    b: Array,
-    target: Array,
-    every: Array | None,
-    *,
-    config: AugmentConfig,
-) -> PairBatch:
+def moved_apart(key: Array, made: PairBatch, *, config: AugmentConfig) -> PairBatch:
     """The batch in which every image has gone its own way through the augmentations."""
-    moved = []
-    for image, part in zip((a, b), jax.random.split(key), strict=True):
+    moved, dims = [], made.a.ndim - 1
+    for image, part in zip((made.a, made.b), jax.random.split(key), strict=True):
         draw, noise = jax.random.split(part)
         params = augmenting.sample_params(draw, image.shape, config)
-        moved.append(zscore(augmenting.augment(image, params, noise), spatial_dims=a.ndim - 1))
-    return PairBatch(moved[0], moved[1], target, every)
+        moved.append(zscore(augmenting.augment(image, params, noise), spatial_dims=dims))
+    return dataclasses.replace(made, a=moved[0], b=moved[1])
 
 
 def mixed(key: Array, a: Array, donor: Array) -> Array:

@@ -16,7 +16,7 @@ from deepssim_jax.nn import encoder as encoders
 from deepssim_jax.nn.convnext import ConvNeXtSpec
 from deepssim_jax.nn.embedder import EmbedderSpec, Head
 from deepssim_jax.training.loop import Diverged, LoopConfig, train
-from deepssim_jax.training.pairs import PairBatch, PairMaker
+from deepssim_jax.training.pairs import ECHO, PairBatch, PairMaker
 from deepssim_jax.training.records import Records
 from deepssim_jax.training.step import (
     Objective,
@@ -68,14 +68,18 @@ def leaves(state: TrainState) -> list[np.ndarray]:
 
 
 def test_a_batch_depends_on_its_step_alone(maker: PairMaker) -> None:
-    first, again, other = maker(5), maker(5), maker(6)
+    first, other, apart = maker(5), maker(6), maker(5 + ECHO)
+    again = dataclasses.replace(maker)(5)  # which remembers nothing
     np.testing.assert_array_equal(first.a, again.a)
     np.testing.assert_array_equal(first.target, again.target)
-    assert np.abs(np.asarray(first.a) - np.asarray(other.a)).max() > 0.1
+    for batch in (other, apart):
+        assert np.abs(np.asarray(first.a) - np.asarray(batch.a)).max() > 0.1
+    np.testing.assert_array_equal(first.target, other.target)  # the same pairs, moved otherwise
+    assert np.abs(np.asarray(first.target) - np.asarray(apart.target)).max() > 0.1
 
 
 def test_targets_reach_from_strangers_to_copies(maker: PairMaker) -> None:
-    targets = np.concatenate([np.asarray(maker(step).target) for step in range(6)])
+    targets = np.concatenate([np.asarray(maker(step).target) for step in range(0, 6 * ECHO, ECHO)])
     assert targets.max() == pytest.approx(1.0, abs=1e-4)
     assert targets.min() < 0.4
     assert len(np.unique(np.floor(targets.clip(0, 0.99) * 5))) >= 4

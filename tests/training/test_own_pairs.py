@@ -15,6 +15,7 @@ from deepssim_jax.data.manifest import InputError, Role
 from deepssim_jax.nn.encoder import load_encoder
 from deepssim_jax.ops.augment import AugmentConfig
 from deepssim_jax.training.own_pairs import ImagePairs, TablePairs
+from deepssim_jax.training.pairs import ECHO
 
 PATIENTS, EACH = 12, 3
 
@@ -73,20 +74,21 @@ def test_a_batch_is_a_function_of_seed_and_number(images) -> None:
 
 def test_similarities_are_spread_and_true(images) -> None:
     maker = ImagePairs.of(images, batch=16, seed=0, augment=AugmentConfig())
-    batches = [maker(step) for step in range(6)]
-    np.testing.assert_array_equal(batches[2].a, maker(2).a)
+    batches = [maker(step) for step in range(0, 6 * ECHO, ECHO)]
+    np.testing.assert_array_equal(batches[2].a, maker(2 * ECHO).a)
     targets = np.concatenate([np.asarray(b.target) for b in batches])
     filled = np.histogram(targets, bins=np.linspace(0, 1.001, 11))[0]
     assert (filled > 0).sum() >= 6 and filled.max() <= 0.5 * len(targets)
-    # Without augmentation the images are what the targets were computed from.
+    # Without augmentation the images are what the targets were computed from, as they lie; a stranger
+    # that was aligned may come to lie a little better.
     from skimage.metrics import structural_similarity
 
     batch = batches[0]
     for i in range(4):
         a, b = np.asarray(batch.a[i], np.float64), np.asarray(batch.b[i], np.float64)
         expected = structural_similarity(a, b, data_range=np.ptp(a))
-        assert float(batch.target[i]) == pytest.approx(expected, abs=1e-4)
-        assert float(batch.all[i, i]) == pytest.approx(expected, abs=1e-4)
+        assert expected - 1e-4 <= float(batch.target[i]) <= expected + 0.05
+        assert batch.all[i, i] == batch.target[i]
     held = {images.take([r])[0].tobytes() for r in pipelines.split_by_patient(images, seed=0)[1]}
     assert all(x.tobytes() in held for x in maker.validation[0])
 

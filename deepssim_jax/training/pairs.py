@@ -24,6 +24,9 @@ from deepssim_jax.training.similarity import similarity_aligned, similarity_in_p
 from deepssim_jax.typing import Array
 
 ECHO = 4  # steps in a row that augment the same pairs
+# Slice heights in mm above the atlas' origin, from the cerebellum to where small brains begin to end;
+# and how far apart two slices of one person lie (standard deviation, at most twice that).
+_LOWEST, _HIGHEST, _APART = -35.0, 36.0, 4.0
 
 
 @functools.partial(
@@ -97,17 +100,32 @@ class PairMaker:
         return f"the phantoms of seed {self.seed}, step {step}"
 
     def _rendered(self, key: Array) -> Array:
-        """A quarter of the batch is subjects, each scanned twice."""
-        keys, count = jax.random.split(key, 5), self.batch // 4
+        """A quarter of the batch is subjects, each scanned twice.
+
+        Slices lie anywhere in the brain. The second one is near the first, half of the time in its
+        contrast: as hard to tell apart as slices of one volume, or of a scan and its repetition.
+        """
+        keys, count = jax.random.split(key, 8), self.batch // 4
         subjects = phantom.sample_subjects(keys[0], count)
+        first, second = (
+            phantom.sample_scans(k, count, pose=0.3, scalp=0.4) for k in (keys[1], keys[2])
+        )
+        height = jax.random.uniform(keys[3], (count,), minval=_LOWEST, maxval=_HIGHEST)
+        near = height + _APART * jnp.clip(jax.random.normal(keys[4], (count,)), -2, 2)
+        same = jax.random.bernoulli(keys[5], 0.5, (count, 1))
+        first = dataclasses.replace(first, height=height)
+        second = dataclasses.replace(
+            second, height=near, means=jnp.where(same, first.means, second.means)
+        )
         render = functools.partial(phantom.slices, size=(self.size,) * 2)
         if self.space == 3:
             render = functools.partial(phantom.volumes, size=(self.size,) * 3)
-        parts = []
-        for scan, noise in ((keys[1], keys[2]), (keys[3], keys[4])):
-            scans = phantom.sample_scans(scan, count, pose=0.3, scalp=0.3)
-            parts.append(render(noise, subjects, scans, anatomy=self.anatomy))
-        return jnp.concatenate(parts)
+        return jnp.concatenate(
+            [
+                render(noise, subjects, scans, anatomy=self.anatomy)
+                for noise, scans in ((keys[6], first), (keys[7], second))
+            ]
+        )
 
     def _bodies(self, key: Array) -> list[Array]:
         chest, texture = jax.random.split(key)

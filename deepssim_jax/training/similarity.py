@@ -22,7 +22,8 @@ _LEVELS = ((2, 3),)
 def similarity_in_place(a: Array, b: Array) -> Array:
     """SSIM [n, n] of every a with every b as they lie; the range is each a's."""
     sides = [ssim.moments(jnp.moveaxis(x, 0, -1), "uniform") for x in (a, b)]
-    return ssim.ssim_tile(sides[0], sides[1], sides[0].extent, window="uniform")
+    # A flat image has no range to measure by; z-scored ones that are not have more than 1.
+    return ssim.ssim_tile(*sides, jnp.maximum(sides[0].extent, 1e-3), window="uniform")
 
 
 def similarity_aligned(a: Array, b: Array) -> Array:

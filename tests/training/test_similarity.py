@@ -63,3 +63,13 @@ def test_a_moved_copy_is_alike_again(films: np.ndarray) -> None:
     # What was zoomed or moved out of the frame is gone.
     assert np.median(np.diagonal(found)) > 0.75
     np.testing.assert_array_equal(found.argmax(1), np.arange(N))
+
+
+def test_a_flat_image_is_like_nothing_but_itself(films: np.ndarray) -> None:
+    some = films.copy()
+    some[3] = 0.0
+    found = np.asarray(similarity_aligned(some, some))
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(np.diagonal(found), 1.0, atol=1e-5)
+    apart = np.arange(N) != 3
+    assert found[3, apart].max() < 0.1 and found[apart, 3].max() < 0.2

@@ -22,6 +22,8 @@ from deepssim_jax.audit.recheck_certificate import recheck_certificate
 from deepssim_jax.audit.safeguard import filter_folder, generate_guarded
 from deepssim_jax.data.manifest import InputError
 from deepssim_jax.data.pictures import ImageFormat
+from deepssim_jax.scoring.diversity import diversity
+from deepssim_jax.scoring.embed import features
 from deepssim_jax.training.images import write_phantoms
 
 PEOPLE = 48
@@ -205,7 +207,7 @@ def test_strangers_leave_with_their_names_and_bytes(
 
 
 def test_what_a_memorizing_model_lets_out_holds_no_copy(
-    cohort: Path, released: Path, tmp_path: Path
+    cohort: Path, released: Path, guard: Guard, tmp_path: Path
 ) -> None:
     share = released / "share"
     said = json.loads((share / certificate.NAME).read_text())
@@ -220,7 +222,10 @@ def test_what_a_memorizing_model_lets_out_holds_no_copy(
     assert said["residual"]["rate"]["total"] == 4
     assert said["residual"]["rate"]["count"] <= refused["exhaustive"]
     assert sum(row["tested"] for row in said["images"]) >= 4
-    assert said["diversity"]["before"]["coverage"] >= said["diversity"]["after"]["coverage"] >= 0
+    images = np.stack([np.asarray(Image.open(share / name), np.float32) for name in names])
+    kept = diversity(guard.side.embeddings, features(images, guard.encoder())[0])
+    assert said["diversity"]["after"] == pytest.approx(dataclasses.asdict(kept))
+    assert said["diversity"]["before"].keys() == said["diversity"]["after"].keys()
     assert not any(path.name[:5] in json.dumps(said) for path in (cohort / "training").iterdir())
     found = audit(
         cohort / "training",

@@ -171,7 +171,7 @@ def _initial(config: "EncoderConfig") -> "Embedder":
 
 
 def _optimizer(config: "EncoderConfig", steps: int) -> "OptimizerConfig":
-    from deepssim_jax.training.step import Freeze, OptimizerConfig, Schedule
+    from deepssim_jax.training.step import Freeze, Method, OptimizerConfig, Schedule
 
     return OptimizerConfig(
         learning_rate=config.learning_rate,
@@ -182,6 +182,7 @@ def _optimizer(config: "EncoderConfig", steps: int) -> "OptimizerConfig":
         clip=config.clip,
         stage_decay=config.stage_decay,
         freeze=Freeze(config.freeze),
+        method=Method(config.method),
     )
 
 

@@ -45,7 +45,8 @@ class EncoderConfig:
     with: "default" or an encoder's .safetensors file, which also decides the network; or a .pth or
     .safetensors file with torchvision's ConvNeXt, for the backbone; "" for random ones.
 
-    `batch` pairs a step for `epochs` of a table, or for `steps`. `schedule` is "constant" or
+    `batch` pairs a step for `epochs` of a table, or for `steps`. `method` is "adamw" (as published) or
+    "muon", `schedule` is "constant" or
     "cosine", `freeze` "nothing", "first_stage" or "published_v1", `objective` "pairs" (as
     published) or "batch"; `half` computes in bfloat16, on accelerators only with "auto";
     `average` is the decay of an exponential moving average of the weights, 0 for none.
@@ -63,6 +64,7 @@ class EncoderConfig:
     epochs: int = 0
     steps: int = 4500
     objective: str = "batch"
+    method: str = "adamw"
     learning_rate: float = 1.5e-3
     weight_decay: float = 1e-3
     schedule: str = "cosine"

@@ -16,6 +16,7 @@ from deepssim_jax.ops.intensity import local_zscore
 from deepssim_jax.training.pairs import PairBatch
 from deepssim_jax.training.step import (
     Freeze,
+    Method,
     Objective,
     OptimizerConfig,
     Schedule,
@@ -131,6 +132,31 @@ def test_a_step_moves_each_part_by_its_rate_and_no_frozen_one() -> None:
         # Adam's first step is the learning rate in every weight; decay adds 1e-6 of its size.
         assert moved <= 1e-3 * rate * (1.01 + 1e-3 * np.abs(before[path]).max())
         assert (moved == 0) == (rate == 0), path
+
+
+def test_muon_moves_matrices_the_same_way_everywhere() -> None:
+    """A matrix's first step is near -0.2 sqrt(longer side) rate U V^T, by NumPy's decomposition."""
+    config = dataclasses.replace(CONSTANT, method=Method.MUON, weight_decay=0.0)
+    trainer, state = started(NANO, config)
+    _, gradients = jax.value_and_grad(trainer.loss, has_aux=True)(
+        state.params, state.stats, batch(), state.step
+    )
+    moved, before = flat(trainer.step(state, batch())[0].params), flat(state.params)
+    matrices = [path for path, value in before.items() if value.ndim == 2]
+    assert len(matrices) > 10
+    for path in matrices:
+        rows, columns = before[path].shape
+        step = (moved[path] - before[path]) / (-0.2 * np.sqrt(max(rows, columns)) * 1e-3)
+        # Nearly orthogonal: every direction that the gradient has is followed about equally far.
+        sizes = np.linalg.svd(step, compute_uv=False)
+        u, found, vt = np.linalg.svd(flat(gradients)[path], full_matrices=False)
+        clear = found > 0.05 * found[0]
+        along = np.einsum("ik,ij,kj->k", u, step, vt)[clear]
+        assert sizes[0] < 1.3 and along.min() > 0.6 and along.max() < 1.3, path
+    vector = next(path for path, value in before.items() if value.ndim == 1)
+    # Adam's first step with Nesterov's momentum (Dozat, 2016): 0.9 (0.1 g) / (1 - 0.9^2) + g.
+    far = np.abs(moved[vector] - before[vector]).max()
+    np.testing.assert_allclose(far, 1e-3 * (0.09 / 0.19 + 1), rtol=0.01)
 
 
 def test_dropout_is_a_function_of_the_step() -> None:

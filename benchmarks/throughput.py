@@ -13,6 +13,7 @@ OUT/throughput.jsonl; `--table=FILE` prints the table of such a file.
 """
 
 import datetime
+import functools
 import importlib
 import importlib.metadata
 import json
@@ -89,20 +90,29 @@ def settled(run: Callable[[], object], brief: float = 5.0) -> float:
     return first if first > brief else seconds(run)
 
 
-def ceilings() -> tuple[float, float]:
-    """Flops a second of a large float32 product, and bytes a second of a large copy."""
+def ceilings() -> tuple[float, float, float]:
+    """Flops a second of a large product in float32 and in bfloat16, bytes a second of a large copy."""
     import jax
     import jax.numpy as jnp
 
     side = 2048
-    a = jnp.ones((side, side), jnp.float32)
-    product = jax.jit(lambda a: jnp.dot(a, a, precision=jax.lax.Precision.HIGHEST))
+    whole = jnp.ones((side, side), jnp.float32)
+    product = functools.partial(
+        jnp.dot, precision=jax.lax.Precision.HIGHEST, preferred_element_type=jnp.float32
+    )
     block = jnp.ones(1 << 26, jnp.float32)
-    copy = jax.jit(lambda x: x + 1)
-    jax.block_until_ready((product(a), copy(block)))
-    flops = [seconds(lambda: jax.block_until_ready(product(a))) for _ in range(7)]
-    moved = [seconds(lambda: jax.block_until_ready(copy(block))) for _ in range(7)]
-    return 2 * side**3 / statistics.median(flops), 2 * block.nbytes / statistics.median(moved)
+    work = (
+        functools.partial(jax.jit(lambda a: product(a, a)), whole),
+        functools.partial(jax.jit(lambda a: product(a, a)), whole.astype(jnp.bfloat16)),
+        functools.partial(jax.jit(lambda x: x + 1), block),
+    )
+    jax.block_until_ready([run() for run in work])
+
+    def settles(run: Callable[[], object]) -> float:
+        return statistics.median(seconds(lambda: jax.block_until_ready(run())) for _ in range(7))
+
+    spent = [settles(run) for run in work]
+    return 2 * side**3 / spent[0], 2 * side**3 / spent[1], 2 * block.nbytes / spent[2]
 
 
 def measure(name: str) -> dict[str, object]:
@@ -141,18 +151,21 @@ def measure(name: str) -> dict[str, object]:
         **phases,
         "peak_MiB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
     }
-    most, widest = ceilings()
+    most, most_half, widest = ceilings()
     shares = []
     flops = case.flops() if callable(case.flops) else case.flops
     if flops is not None:
         record["gflops_per_s"] = round(flops / middle / 1e9, 1)
         shares.append(flops / middle / most)
+        if case.half:
+            record["share_of_half_ceiling"] = round(flops / middle / most_half, 3)
     if case.bytes is not None:
         record["gbytes_per_s"] = round(case.bytes / middle / 1e9, 2)
         shares.append(case.bytes / middle / widest)
     if shares:
         record["share_of_ceiling"] = round(max(shares), 3)
     record["ceiling_gflops_per_s"] = round(most / 1e9, 1)
+    record["ceiling_half_gflops_per_s"] = round(most_half / 1e9, 1)
     record["ceiling_gbytes_per_s"] = round(widest / 1e9, 1)
     record["peers"] = {
         peer: {
@@ -195,6 +208,8 @@ def table(records: list[dict]) -> str:
     lines = ["| case | rate | share of the ceiling | beside |", "|---|---|---|---|"]
     for r in newest.values():
         share = f"{r['share_of_ceiling']:.0%}" if "share_of_ceiling" in r else ""
+        if "share_of_half_ceiling" in r:
+            share += f", {r['share_of_half_ceiling']:.0%} of bfloat16's"
         beside = ", ".join(f"{p['ours_is_times']:g} x {name}" for name, p in r["peers"].items())
         rate = r["items_per_s"]
         shown = f"{rate:,.0f}" if rate < 1e6 else f"{rate:.2e}"

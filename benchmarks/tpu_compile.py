@@ -36,6 +36,7 @@ from deepssim_jax.nn.embedder import EmbedderSpec
 from deepssim_jax.nn.unet import UNetSpec
 from deepssim_jax.ops import ssim
 from deepssim_jax.scoring import pairs, tiles
+from deepssim_jax.scoring.tiles import References
 from deepssim_jax.training.diffusion_step import DenoiserJob, LatentBatch, predictor
 from deepssim_jax.training.pairs import PairBatch
 from deepssim_jax.training.step import OptimizerConfig, Trainer
@@ -76,14 +77,16 @@ def _like(
 
 def _search(mesh: jax.sharding.Mesh, *, ring: bool) -> jax.stages.Lowered:
     """Top 10 of a million references, replicated or in a ring, 32 strips of queries a chip."""
-    tiling = tiles.Tiling.best("tpu")
+    tiling = tiles.Tiling.best("tpu", references=1_000_000)
     spread, every = parallel.batch_sharding(mesh), parallel.replicated(mesh)
     rows = tiling.rows * tiling.strips * mesh.size
     count = tiling.tile * tiling.spans * (mesh.size if ring else 1)
+    where = spread if ring else every
+    norms = (_like((count,), where), _like((count,), where))
     return pairs._step.lower(
         (_like((rows, 10), spread), _like((rows, 10), spread, jnp.int32)),
         _like((rows, 256), spread),
-        _like((count, 256), spread if ring else every),
+        References(_like((count, 256), where), _like((count, 256), where, jnp.bfloat16), norms),
         _like((), every, jnp.int32),
         _like((), every, jnp.int32),
         visit=tiles.visit_best(tiling=tiling, in_order=not ring),

@@ -22,7 +22,7 @@ def test_a_small_case_and_its_record(tmp_path: Path) -> None:
     for record in records:
         assert record["items_per_s"] > 0
         assert record["compile_s"] > 0
-        assert 0 < record["share_of_ceiling"] < 1.5
+        assert 0 < record["share_of_ceiling"] < 2.5  # bfloat16 may be faster than float32
         assert {"jax", "numpy"} <= record["versions"].keys()
     assert records[2]["peers"]["skimage"]["ours_is_times"] > 0
     table = run(f"--table={tmp_path / 'throughput.jsonl'}")

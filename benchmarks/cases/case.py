@@ -19,7 +19,8 @@ class Case:
     `run` does `items` of `unit` and returns when they are done; `check` compares with an
     independent computation and raises AssertionError where they differ; `flops` and `bytes` are
     what the algorithm needs at least, by hand, or for whole networks XLA's count, which is asked for
-    last; None where that is not what bounds it.
+    last; None where that is not what bounds it. `half` says that most of them are of bfloat16 on this
+    machine.
     """
 
     name: str
@@ -30,3 +31,4 @@ class Case:
     peers: Mapping[str, Peer] = dataclasses.field(default_factory=dict)
     flops: float | Callable[[], float] | None = None
     bytes: float | None = None
+    half: bool = False

@@ -3,16 +3,19 @@
 import functools
 import importlib.util
 
+import jax
 import numpy as np
 from scipy import ndimage
 
 from benchmarks.cases.case import Case, Peer
+from deepssim_jax import parallel
 from deepssim_jax.ops import search_grid
 from deepssim_jax.ops.intensity import zscore
 from deepssim_jax.ops.registration import register
 from deepssim_jax.ops.search_grid import SearchGrid
 from deepssim_jax.scoring import pairs
 from deepssim_jax.scoring.aligned import AlignedIndex
+from deepssim_jax.scoring.tiles import Tiling
 
 _DIM = 256
 
@@ -57,7 +60,9 @@ def _nearest(name: str, n: int, m: int) -> Case:
 
         model = NearestNeighbors(n_neighbors=10, metric="cosine", algorithm="brute").fit(references)
         peers["sklearn"] = Peer(lambda: model.kneighbors(queries)[1], n * m)
-    return Case(name, "pairs", n * m, ours, check, peers, 2.0 * n * m * _DIM, 4.0 * (n + m) * _DIM)
+    half = Tiling.best(jax.default_backend(), references=m).half
+    flops, moved = 2.0 * n * m * _DIM, 4.0 * (n + m) * _DIM
+    return Case(name, "pairs", n * m, ours, check, peers, flops, moved, half)
 
 
 def nearest_study(scale: float) -> Case:
@@ -129,7 +134,8 @@ def aligned(scale: float) -> Case:
 
     components, pixels = index.basis.shape[1], index.basis.shape[0]
     flops = 2.0 * count * grid.transformations * components * (pixels + len(real))
-    return Case("aligned", "pairs", count * len(real), ours, check, peers, flops)
+    half = parallel.fast_halves(jax.default_backend())
+    return Case("aligned", "pairs", count * len(real), ours, check, peers, flops, half=half)
 
 
 def registration(scale: float) -> Case:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from deepssim_jax.typing import Array
 
-_FEW = 16  # winners that one after the other are found quicker than by sorting
+_FEW = 32  # winners that one after the other are found quicker than by sorting
 
 
 def top_k(scores: Array, k: int, *, count: Array | int | None = None) -> tuple[Array, Array]:
@@ -97,6 +97,30 @@ def _first_of(values: Array, index: Array, k: int) -> tuple[Array, Array]:
     n = values.shape[1]
     before = jnp.full(n, jnp.inf, values.dtype), jnp.full(n, -1, jnp.int32)
     return jax.lax.scan(step, before, None, length=k)[1]
+
+
+def best(scores: Array, numbers: Array, k: int) -> tuple[Array, Array]:
+    """The k largest of each row of some candidates, best first; ties: smaller number first.
+
+    Args:
+      scores: [n, m].
+      numbers: int32 [n, m]; where scores are not -inf, all of a row differ.
+      k: 1 <= k <= m.
+
+    Returns:
+      Values [n, k] and their numbers [n, k].
+    """
+
+    def by_sorting(scores: Array, numbers: Array) -> tuple[Array, Array]:
+        falling, index = jax.lax.sort((-scores, numbers), num_keys=2)
+        return -falling[:, :k], index[:, :k]
+
+    def one_by_one(scores: Array, numbers: Array) -> tuple[Array, Array]:
+        values, index = _first_of(scores.T, numbers.T, k)
+        return values.T, index.T
+
+    few = one_by_one if k <= _FEW else by_sorting
+    return jax.lax.platform_dependent(scores, numbers, cpu=few, default=by_sorting)
 
 
 @functools.partial(jax.jit, static_argnames="k")

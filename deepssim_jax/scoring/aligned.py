@@ -19,13 +19,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from deepssim_jax import parallel
 from deepssim_jax.ops import search_grid, topk
 from deepssim_jax.ops.batches import in_batches, part_length
 from deepssim_jax.ops.intensity import zscore
 from deepssim_jax.ops.local_likelihood import likelihoods
 from deepssim_jax.ops.search_grid import SearchGrid
 from deepssim_jax.ops.transform import FLIP_SIGNS, mirrorings
-from deepssim_jax.scoring.tiles import HALF_ERROR
+from deepssim_jax.scoring.tiles import half_error, halved
 from deepssim_jax.typing import Array, Images
 
 _QUERY_BLOCK = 8
@@ -142,7 +143,7 @@ class AlignedIndex:
 
     def _block(self, queries: np.ndarray, labels: np.ndarray, *, k: int) -> tuple[np.ndarray, ...]:
         features = _features(queries, self.basis, grid=self.grid)
-        chunk, half = _chunk(self.grid), jax.default_backend() != "cpu"
+        chunk, half = _chunk(self.grid), parallel.fast_halves(jax.default_backend())
 
         def found(number: int) -> tuple[Array, Array]:
             tile, groups = self.tiles[number], self.groups[number]
@@ -220,7 +221,8 @@ def _search_tile(
         return jnp.where(allowed, jax.lax.map(one, features), -2.0)
 
     def surely() -> tuple[Array, Array]:
-        return topk.top_k(scores(jnp.float32), k)
+        values, index = topk.top_k(scores(jnp.float32), k)
+        return values, index
 
     if not half:
         return surely()
@@ -234,8 +236,10 @@ def _search_tile(
     exact = jnp.where(jnp.take_along_axis(allowed, index, axis=1), exact, -2.0)
     values, place = jax.lax.top_k(exact, k)
     found = values, jnp.take_along_axis(index, place, axis=1)
-    # Both sides are of norm 1 at most, so what was left out cannot truly exceed this.
-    proven = (values[:, -1] > fast[:, -1] + HALF_ERROR) | (fast[:, -1] <= -2.0)
+    # What was left out cannot truly exceed this.
+    error = half_error(features.reshape(-1, features.shape[2]), *halved(tile.T).norms)
+    most = fast[:, -1] + error.reshape(features.shape[:2]).max(1)
+    proven = (values[:, -1] > most) | (fast[:, -1] <= -2.0)
     return jax.lax.cond(proven.all() | (wide == tile.shape[1]), lambda: found, surely)
 
 

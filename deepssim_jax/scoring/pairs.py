@@ -23,7 +23,7 @@ import numpy as np
 from deepssim_jax import parallel
 from deepssim_jax.files import write_array, write_bytes
 from deepssim_jax.scoring import tiles
-from deepssim_jax.scoring.tiles import State, Tiling, Visit
+from deepssim_jax.scoring.tiles import References, State, Tiling, Visit
 from deepssim_jax.typing import Array
 
 _FOUND = np.dtype([("score", "<f4"), ("index", "<i4")])
@@ -96,7 +96,7 @@ def nearest(
             f"k = {k} must lie in [1, {min(references.shape[0], 1024)}]: there are "
             f"{references.shape[0]} references, and at most 1024 are kept"
         )
-    work = _Work.plan(queries, references, mesh, tiling, ring)
+    work = _Work.plan(queries, references, mesh, tiling, ring, halves=True)
     visit = tiles.visit_best(tiling=work.tiling, in_order=not work.ring)
     start = (np.full((work.unit, k), -np.inf, np.float32), np.zeros((work.unit, k), np.int32))
 
@@ -173,7 +173,7 @@ def histogram(
 def _step(
     state: State,
     queries: Array,
-    references: Array,
+    references: References,
     first: Array,
     total: Array,
     *,
@@ -194,7 +194,7 @@ class _Work:
     tiling: Tiling
     ring: bool
     span: int
-    held: list[tuple[int, Array]] | None = None
+    held: list[tuple[int, References]] | None = None
 
     @classmethod
     def plan(
@@ -204,8 +204,10 @@ class _Work:
         mesh: jax.sharding.Mesh | None,
         tiling: Tiling | None,
         ring: bool | None,
+        *,
+        halves: bool = False,
     ) -> "_Work":
-        """Checks the shapes and fits the tiling to them."""
+        """Checks the shapes and fits the tiling to them; `halves` lets it compute in bfloat16."""
         q, r = tuple(queries.shape), tuple(references.shape)
         if len(q) != 2 or len(r) != 2 or q[1] != r[1] or not r[0]:
             raise ValueError(
@@ -214,7 +216,7 @@ class _Work:
             )
         mesh = mesh or parallel.data_mesh()
         devices = mesh.size
-        tiling = tiling or Tiling.best(mesh.devices.flat[0].platform)
+        tiling = tiling or Tiling.best(mesh.devices.flat[0].platform, references=r[0])
         if ring is None:
             ring = devices > 1 and 4 * r[0] * r[1] > _REPLICATED_BYTES
         # Even parts: 65,850 queries must not become two calls of 65,536.
@@ -223,7 +225,10 @@ class _Work:
         share = -(-r[0] // (devices if ring else 1))
         tile = _up(_even(share, tiling.tile), 32)
         spans = _even(-(-share // tile), tiling.spans)
-        tiling = dataclasses.replace(tiling, rows=rows, strips=strips, tile=tile, spans=spans)
+        half = tiling.half and halves
+        tiling = dataclasses.replace(
+            tiling, rows=rows, strips=strips, tile=tile, spans=spans, half=half
+        )
         span = tile * spans * (devices if ring else 1)
         return cls(queries, references, mesh, tiling, ring, span)
 
@@ -245,7 +250,7 @@ class _Work:
         total = np.int32(self.references.shape[0])
         call = functools.partial(_step, visit=visit, mesh=self.mesh, ring=self.ring)
 
-        def advance(pieces: list[tuple[int, Array]], i: int) -> None:
+        def advance(pieces: list[tuple[int, References]], i: int) -> None:
             rows = self._place(self.queries, first + i * self.unit, stop, self.unit, spread)
             for offset, references in pieces:
                 states[i] = call(states[i], rows, references, np.int32(offset), total)
@@ -264,20 +269,23 @@ class _Work:
         columns = zip(*(parallel.whole(state) for state in states), strict=True)
         return tuple(np.concatenate(column)[: stop - first] for column in columns)
 
-    def _resident(self) -> Iterator[list[tuple[int, Array]]]:
+    def _resident(self) -> Iterator[list[tuple[int, References]]]:
         """References on the devices, as many at a time as they can hold, each with its number."""
         if self.held is not None:
             yield self.held
             return
         sharding = (parallel.batch_sharding if self.ring else parallel.replicated)(self.mesh)
         count, dim = self.references.shape
-        bytes_each = 4 * dim * self.span // (self.mesh.size if self.ring else 1)
+        each = 6 if self.tiling.half else 4
+        bytes_each = each * dim * self.span // (self.mesh.size if self.ring else 1)
         at_once = max(1, self.tiling.resident_bytes // bytes_each) * self.span
         for low in range(0, count, at_once):
-            pieces = [
-                (offset, self._place(self.references, offset, count, self.span, sharding))
-                for offset in range(low, min(low + at_once, count), self.span)
-            ]
+            pieces = []
+            for offset in range(low, min(low + at_once, count), self.span):
+                rows = self._place(self.references, offset, count, self.span, sharding)
+                pieces.append(
+                    (offset, tiles.halved(rows) if self.tiling.half else References(rows))
+                )
             if at_once >= count:
                 self.held = pieces
             yield pieces

@@ -1,10 +1,10 @@
 """What happens to one tile of all pairs: the k best, counts above thresholds, or a histogram.
 
-Contract: queries [q, d] and references [r, d] are float32 rows of one device; r is a multiple of
-the tile. `first` is the global number of the first reference and `total` how many there are:
-rows from `total` on are padding and never count. Every visit takes what is known so far and gives
-back what is known after these references, so that a stream of them, in any portions, ends in the
-same answer. A tile of scores [rows, tile] is the largest array made.
+Contract: queries [q, d] are float32 rows of one device, and so are its `References` [r, d]; r is a
+multiple of the tile. `first` is the global number of the first reference and `total` how many there
+are: rows from `total` on are padding and never count. Every visit takes what is known so far and
+gives back what is known after these references, so that a stream of them, in any portions, ends in
+the same answer. A tile of scores [rows, tile] is the largest array made.
 """
 
 import dataclasses
@@ -15,17 +15,42 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from deepssim_jax import parallel
 from deepssim_jax.ops import topk
 from deepssim_jax.typing import Array
 
 _EXACT = jax.lax.Precision.HIGHEST
-# Rounding both unit rows to bfloat16 (8 bits, to nearest) moves a product of d terms by at most
-# (2 u + u^2) sum |q_i r_i| <= (2 u + u^2) |q| |r| with u = 2^-9 (Cauchy-Schwarz); float32 sums of up
-# to 4096 terms add at most 2 * 4096 * 2^-24. Half as much again is left for the rows' own norms.
-HALF_ERROR = 1.5 * (2.0**-8 + 2.0**-18 + 2.0**-11)
 
 State = tuple[Array, ...]
-Visit = Callable[[State, Array, Array, Array, Array], State]
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("rows", "low", "norms"),
+    meta_fields=(),
+)
+@dataclasses.dataclass(frozen=True)
+class References:
+    """Rows [r, d]; where halves choose candidates, also rounded ones with what that took away.
+
+    `low` are the rows in bfloat16, `norms` those of them [r] and of what rounding took away [r].
+    """
+
+    rows: Array
+    low: Array | None = None
+    norms: tuple[Array, ...] = ()
+
+
+Visit = Callable[[State, Array, References, Array, Array], State]
+
+
+@jax.jit
+def halved(rows: Array) -> References:
+    """The rows with their bfloat16 versions."""
+    low = rows.astype(jnp.bfloat16)
+    near = low.astype(jnp.float32)
+    norms = jnp.linalg.norm(near, axis=1), jnp.linalg.norm(rows - near, axis=1)
+    return References(rows, low, norms)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +59,9 @@ class Tiling:
 
     `rows` queries meet `tile` references at a time on one device; one call of the program does
     `strips` of such rows and `spans` of such tiles. With `half`, bfloat16 products choose
-    candidates with a proven margin and float32 decides; without, float32 does both. References of at
-    most `resident_bytes` are on one device at a time.
+    candidates with a proven margin and float32 decides; without, float32 does both. The candidates
+    of a call are `wide[0]` times as many as are wanted, and `wide[1]` more. References of at most
+    `resident_bytes` are on one device at a time.
     """
 
     rows: int
@@ -43,6 +69,7 @@ class Tiling:
     strips: int = 1
     spans: int = 1
     half: bool = False
+    wide: tuple[int, int] = (2, 48)
     resident_bytes: int = 4 << 30
 
     def __post_init__(self) -> None:
@@ -50,10 +77,13 @@ class Tiling:
             raise ValueError(f"{self}: rows, tile, strips and spans must be at least 1")
 
     @classmethod
-    def best(cls, platform: str) -> "Tiling":
+    def best(cls, platform: str, *, references: int) -> "Tiling":
         """What was measured to be fastest on "cpu"; on accelerators, few calls of large programs."""
-        if platform == "cpu":  # a loop inside the program would copy each tile
-            return cls(rows=256, tile=8192)
+        if platform == "cpu":
+            # A loop inside the program would copy each tile. One tile's candidates can be few,
+            # because from the second one on most of what is wanted is known.
+            half = references > 8192 and parallel.fast_halves(platform)
+            return cls(rows=256, tile=8192, half=half, wide=(1, 6))
         return cls(rows=1024, tile=8192, strips=32, spans=128, half=True)
 
 
@@ -62,9 +92,28 @@ def products(queries: Array, references: Array) -> Array:
     return jnp.einsum("qd,rd->qr", queries, references, precision=_EXACT)
 
 
-def _half_products(queries: Array, references: Array) -> Array:
-    low = (x.astype(jnp.bfloat16) for x in (queries, references))
-    return jnp.einsum("qd,rd->qr", *low, preferred_element_type=jnp.float32)
+def half_products(queries: Array, low: Array) -> Array:
+    """float32 [q, r] sums of the products of bfloat16 rows, which float32 holds without an error."""
+    low_queries = queries.astype(jnp.bfloat16)
+    return jnp.einsum("qd,rd->qr", low_queries, low, preferred_element_type=jnp.float32)
+
+
+def half_error(queries: Array, length: Array, lost: Array) -> Array:
+    """How far `half_products` may be from the true scores [q], for references of any number.
+
+    q r - q' r' = (q - q') r + q' (r - r'), each at most the product of its norms (Cauchy-Schwarz). To
+    it come the roundings of the sums: one in 2^24 a term for either way of summing, times two.
+
+    Args:
+      queries: float32 [q, d].
+      length: norms of the rounded references.
+      lost: norms of what rounding took from them.
+    """
+    low = queries.astype(jnp.bfloat16).astype(jnp.float32)
+    taken, left = jnp.linalg.norm(queries - low, axis=1), jnp.linalg.norm(low, axis=1)
+    longest, most = length.max(), lost.max()
+    sums = 4 * queries.shape[1] * 2.0**-24
+    return taken * (longest + most) + left * most + sums * (left + taken) * (longest + most)
 
 
 def _scan(
@@ -118,31 +167,43 @@ def _nothing(queries: Array, k: int) -> State:
 
 
 def _best_by_halves(
-    k: int, queries: Array, references: Array, first: Array, total: Array, tile: int
+    known: State, queries: Array, references: References, first: Array, total: Array, tiling: Tiling
 ) -> State:
-    """The k best, candidates by bfloat16; where that cannot be proven, all is done in float32."""
-    here = jnp.clip(total - first, 0, len(references))
-    wide = min(2 * k + 48, len(references))
-    search = (queries, references, jnp.int32(0), here, tile)
-    fast, index = _best_of(_half_products, _nothing(queries, wide), *search)
-    # By number first: the stable top_k then gives ties to the smaller one.
-    order = jnp.argsort(index, axis=1)
-    rows = references[jnp.take_along_axis(index, order, axis=1)]  # [q, wide, d]
-    # A sum of its own for each: in a product, equal rows at different places can round differently.
-    exact = (queries[:, None, :] * rows).sum(-1)
-    seen = jnp.take_along_axis(fast, order, axis=1) > -jnp.inf
-    scores, place = jax.lax.top_k(jnp.where(seen, exact, -jnp.inf), k)
-    found = scores, jnp.take_along_axis(index, jnp.take_along_axis(order, place, 1), axis=1)
-    # Whatever was left out scored at most fast[:, -1], so truly at most that plus the error.
-    longest = jnp.linalg.norm(references, axis=1).max()
-    error = HALF_ERROR * jnp.linalg.norm(queries, axis=1) * longest
-    proven = (here <= wide) | (scores[:, -1] > fast[:, -1] + error)
-    scores, index = jax.lax.cond(
-        proven.all(),
-        lambda: found,
-        lambda: _best_of(products, _nothing(queries, k), *search),
-    )
-    return scores, index + first
+    """The k best of these and the known, candidates by bfloat16; float32 where that proves nothing.
+
+    The scores are the same either way: those of the candidates are all computed anew.
+    """
+    rows, low = references.rows, references.low
+    assert low is not None
+    here = jnp.clip(total - first, 0, len(rows))
+    wide = min(tiling.wide[0] * min(known[0].shape[1], len(rows)) + tiling.wide[1], len(rows))
+
+    def best(score: Callable[[Array, Array], Array], source: Array) -> tuple[State, Array]:
+        """The k best, and what the others score at most."""
+        none = _nothing(queries, wide)
+        fast, index = _best_of(score, none, queries, source, jnp.int32(0), here, tiling.tile)
+        # A sum of its own for each: in a product, equal rows at different places can round differently.
+        exact = (queries[:, None, :] * rows[index]).sum(-1)  # [q, wide]
+        new = jnp.where(fast > -jnp.inf, exact, -jnp.inf), index + first
+        return _joined(known, new), fast[:, -1]
+
+    def surely() -> State:
+        return best(products, rows)[0]
+
+    def quickly() -> State:
+        found, rest = best(half_products, low)
+        proven = (here <= wide) | (found[0][:, -1] > rest + half_error(queries, *references.norms))
+        return jax.lax.cond(proven.all(), lambda: found, surely)
+
+    # Few candidates prove nothing where nothing is known.
+    hopeful = tiling.wide[0] > 1 or (known[0][:, -1] > -jnp.inf).all()
+    return jax.lax.cond(hopeful, quickly, surely)
+
+
+def _joined(known: State, new: State) -> State:
+    """The best of both [q, k], k as many as are known; ties go to the smaller number."""
+    scores, ids = (jnp.concatenate(pair, 1) for pair in zip(known, new, strict=True))
+    return topk.best(scores, ids, known[0].shape[1])
 
 
 @functools.cache
@@ -152,22 +213,17 @@ def visit_best(*, tiling: Tiling, in_order: bool) -> Visit:
     `in_order` says that references come in the order of their ids.
     """
 
-    def visit(state: State, queries: Array, references: Array, first: Array, total: Array) -> State:
+    def visit(
+        state: State, queries: Array, references: References, first: Array, total: Array
+    ) -> State:
         def strip(item: tuple[Array, ...]) -> State:
-            rows, known = item[0], item[1:]
-            if in_order and not tiling.half:
-                return _best_of(products, known, rows, references, first, total, tiling.tile)
-            k = known[0].shape[1]
-            few = min(k, len(references))
+            part, known, rows = item[0], item[1:], references.rows
             if tiling.half:
-                new = _best_by_halves(few, rows, references, first, total, tiling.tile)
-            else:
-                new = _best_of(
-                    products, _nothing(rows, few), rows, references, first, total, tiling.tile
-                )
-            scores, ids = (jnp.concatenate(p, 1) for p in zip(known, new, strict=True))
-            falling, ids = jax.lax.sort((-scores, ids), num_keys=2)
-            return -falling[:, :k], ids[:, :k]
+                return _best_by_halves(known, part, references, first, total, tiling)
+            if in_order:
+                return _best_of(products, known, part, rows, first, total, tiling.tile)
+            none = _nothing(part, min(known[0].shape[1], len(rows)))
+            return _joined(known, _best_of(products, none, part, rows, first, total, tiling.tile))
 
         return _by_strips(strip, (queries, *state), tiling.rows)
 
@@ -179,7 +235,9 @@ def visit_counts(*, thresholds: tuple[float, ...], tiling: Tiling) -> Visit:
     """Counts scores at or above each threshold: state (int32 [q, len(thresholds)],)."""
     levels = np.asarray(thresholds, np.float32)
 
-    def visit(state: State, queries: Array, references: Array, first: Array, total: Array) -> State:
+    def visit(
+        state: State, queries: Array, references: References, first: Array, total: Array
+    ) -> State:
         def update(counts: State, scores: Array, start: Array) -> State:
             real = first + start + jnp.arange(tiling.tile, dtype=jnp.int32) < total
             scores = jnp.where(real[None, :], scores, -jnp.inf)
@@ -187,7 +245,7 @@ def visit_counts(*, thresholds: tuple[float, ...], tiling: Tiling) -> Visit:
             return (counts[0] + jnp.stack(above, 1),)
 
         def strip(item: tuple[Array, ...]) -> State:
-            return _scan(products, update, item[1:], item[0], references, tiling.tile)
+            return _scan(products, update, item[1:], item[0], references.rows, tiling.tile)
 
         return _by_strips(strip, (queries, *state), tiling.rows)
 
@@ -198,14 +256,16 @@ def visit_counts(*, thresholds: tuple[float, ...], tiling: Tiling) -> Visit:
 def visit_histogram(*, bins: int, tiling: Tiling) -> Visit:
     """Counts scores in equal bins of [-1, 1], for every query: state (int32 [q, bins],)."""
 
-    def visit(state: State, queries: Array, references: Array, first: Array, total: Array) -> State:
+    def visit(
+        state: State, queries: Array, references: References, first: Array, total: Array
+    ) -> State:
         def update(counts: State, scores: Array, start: Array) -> State:
             real = first + start + jnp.arange(tiling.tile, dtype=jnp.int32) < total
             place = jnp.clip(jnp.floor((scores + 1) * (bins / 2)), 0, bins - 1).astype(jnp.int32)
             return (counts[0] + _occurrences(jnp.where(real[None, :], place, bins), bins),)
 
         def strip(item: tuple[Array, ...]) -> State:
-            return _scan(products, update, item[1:], item[0], references, tiling.tile)
+            return _scan(products, update, item[1:], item[0], references.rows, tiling.tile)
 
         return _by_strips(strip, (queries, *state), tiling.rows)
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tensorstore
@@ -19,6 +20,7 @@ from deepssim_jax.scoring.tiles import Tiling
 
 SMALL = Tiling(rows=16, tile=64, strips=2, spans=3)
 HALF = Tiling(rows=16, tile=64, strips=2, spans=3, half=True)
+ONE_TILE = Tiling(rows=16, tile=64, half=True, wide=(1, 6))  # as on CPUs with bfloat16
 
 
 def unit(n: int, seed: int, dim: int = 24) -> np.ndarray:
@@ -41,7 +43,7 @@ def agrees(found: pairs.Neighbours, queries: np.ndarray, references: np.ndarray,
     assert all(len(set(row)) == k for row in found.indices)
 
 
-@pytest.mark.parametrize("tiling", [None, SMALL, HALF])
+@pytest.mark.parametrize("tiling", [None, SMALL, HALF, ONE_TILE])
 @pytest.mark.parametrize(
     ("n", "m", "k"), [(1, 1, 1), (7, 13, 13), (131, 263, 10), (97, 509, 200), (300, 31, 5)]
 )
@@ -55,11 +57,11 @@ def test_equals_a_full_sort(n: int, m: int, k: int, tiling: Tiling | None) -> No
 
 def test_k_of_1024() -> None:
     queries, references = unit(5, 0), unit(3000, 1)
-    for tiling in (SMALL, HALF, None):
+    for tiling in (SMALL, HALF, ONE_TILE, None):
         agrees(pairs.nearest(queries, references, k=1024, tiling=tiling), queries, references, 1024)
 
 
-@pytest.mark.parametrize("tiling", [SMALL, HALF])
+@pytest.mark.parametrize("tiling", [SMALL, HALF, ONE_TILE])
 @pytest.mark.parametrize("ring", [False, True])
 def test_ties_go_to_the_smaller_index(tiling: Tiling, ring: bool) -> None:
     references = np.tile(unit(40, 2), (10, 1))  # every vector ten times, far from one another
@@ -72,7 +74,7 @@ def test_ties_go_to_the_smaller_index(tiling: Tiling, ring: bool) -> None:
     np.testing.assert_array_equal(found.indices[-1], np.arange(25))  # a zero vector: all tie
 
 
-@pytest.mark.parametrize("tiling", [SMALL, HALF])
+@pytest.mark.parametrize("tiling", [SMALL, HALF, ONE_TILE])
 def test_near_ties(tiling: Tiling) -> None:
     rng = np.random.default_rng(4)
     references = unit(1, 5) + 1e-7 * rng.normal(size=(400, 24)).astype(np.float32)
@@ -86,16 +88,29 @@ def test_halves_alone_would_be_wrong() -> None:
     references = unit(1, 5) + 1e-3 * rng.normal(size=(640, 24)).astype(np.float32)
     references /= np.linalg.norm(references, axis=1, keepdims=True)
     queries = unit(32, 8)
-    by_halves = np.asarray(tiles._half_products(queries, references))
+    by_halves = np.asarray(tiles.half_products(queries, references.astype(jnp.bfloat16)))
     exact = np.argsort(-scores(queries, references), axis=1)[:, :10]
     assert (np.argsort(-by_halves, axis=1)[:, :10] != exact).mean() > 0.5
     found = pairs.nearest(queries, references, k=10, tiling=HALF)
     np.testing.assert_array_equal(found.indices, exact)
 
 
+@pytest.mark.parametrize("length", [1.0, 30.0])
+@pytest.mark.parametrize("dim", [3, 24, 1024])
+def test_how_far_halves_may_be(length: float, dim: int) -> None:
+    """The bound holds for every pair, also where rounding errors add up, and is no wild guess."""
+    queries, references = length * unit(50, 1, dim), unit(400, 2, dim)
+    # Half a unit in the last place of bfloat16 above a number that it has: all errors of one sign.
+    queries[0], references[0] = 1 + 2.0**-8.5, 1 + 2.0**-8.5
+    made = tiles.halved(jnp.asarray(references))
+    far = np.abs(np.asarray(tiles.half_products(queries, made.low)) - scores(queries, references))
+    bound = np.asarray(tiles.half_error(queries, *made.norms))
+    assert (far.max(1) <= bound).all() and bound[0] < 1.5 * far[0].max()
+
+
 @pytest.mark.parametrize("devices", [1, 8])
 @pytest.mark.parametrize("ring", [False, True])
-@pytest.mark.parametrize("tiling", [None, SMALL, HALF, Tiling(rows=64, tile=32)])
+@pytest.mark.parametrize("tiling", [None, SMALL, HALF, ONE_TILE, Tiling(rows=64, tile=32)])
 def test_devices_and_tiles_do_not_show(devices: int, ring: bool, tiling: Tiling | None) -> None:
     queries, references = unit(211, 9), unit(487, 10)
     mesh = parallel.data_mesh(devices)
@@ -196,6 +211,7 @@ def test_a_journal_goes_on(tmp_path: Path, monkeypatch) -> None:
 PROCESS = """
 import json, sys
 import jax
+import jax.numpy as jnp
 import numpy as np
 jax.config.update("jax_num_cpu_devices", 2)
 jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from deepssim_jax.typing import Array
 
-_FEW = 32  # winners that one after the other are found quicker than by sorting
+FEW = 32  # winners that on a CPU are found quicker one after the other than by sorting
 
 
 def top_k(scores: Array, k: int, *, count: Array | int | None = None) -> tuple[Array, Array]:
@@ -35,10 +35,75 @@ def top_k(scores: Array, k: int, *, count: Array | int | None = None) -> tuple[A
     # Sorting m / group maxima and then k * group candidates is least work at the square root.
     group = 1 << max(0, (m // k).bit_length() // 2)
     if m % group or 4 * k * group > m:
-        return jax.lax.top_k(_real(jnp.arange(m)[None, :], *operands), k)
+        values, index = jax.lax.top_k(_real(jnp.arange(m)[None, :], *operands), k)
+        return values, index
     by_sorting = functools.partial(_by_sorting, k=k, group=group)
-    by_lanes = functools.partial(_by_lanes, k=k) if k <= _FEW else by_sorting
+    by_lanes = functools.partial(_by_lanes, k=k) if k <= FEW else by_sorting
     return jax.lax.platform_dependent(*operands, cpu=by_lanes, default=by_sorting)
+
+
+def top_k_nearly(scores: Array, k: int, *, count: Array | int | None = None) -> tuple[Array, Array]:
+    """`top_k` of scores that are rounded first, so that on a CPU each can hold its own number.
+
+    No two are equal then, and the next one after the last is found by one comparison.
+
+    Args:
+      scores: [n, m], finite.
+      k: 1 <= k <= m.
+      count: see `top_k`.
+
+    Returns:
+      Rounded values [n, k], best first, and indices int32 [n, k]. Whatever is not among them is at most
+      `rounding(m)` times the last one's size above it.
+    """
+    operands = (scores,) if count is None else (scores, jnp.int32(count))
+
+    def whole(scores: Array, *count: Array) -> tuple[Array, Array]:
+        return top_k(scores, k, count=count[0] if count else None)
+
+    marked = functools.partial(_by_marks, k=k) if k <= FEW else whole
+    return jax.lax.platform_dependent(*operands, cpu=marked, default=whole)
+
+
+def rounding(m: int) -> float:
+    """How much of itself a score in a row of m may lose in `top_k_nearly`."""
+    return 2.0 ** (_bits(m) - 22)
+
+
+def _bits(m: int) -> int:
+    """Binary digits of the numbers below m; float32 has 23 behind the point."""
+    return (m - 1).bit_length()
+
+
+def _by_marks(scores: Array, *count: Array, k: int) -> tuple[Array, Array]:
+    m = scores.shape[1]
+    mask = (1 << _bits(m)) - 1
+    number = jnp.arange(m, dtype=jnp.int32)[:, None]
+    # Infinity has no digits to spare.
+    columns = jnp.maximum(_real(number, scores.T, *count), jnp.finfo(jnp.float32).min)
+    marks = jax.lax.bitcast_convert_type(columns, jnp.int32) & ~mask | number
+    values = _first_marks(jax.lax.bitcast_convert_type(marks, jnp.float32), k, mask=mask, span=1)
+    index = jax.lax.bitcast_convert_type(values, jnp.int32) & mask
+    return _real(index, values, *count).T, index.T
+
+
+def _first_marks(columns: Array, k: int, *, mask: int, span: int) -> Array:
+    """The k largest of each column, best first; each row stands for `span` numbers."""
+    m, n = columns.shape
+    group = next((g for g in (8, 4, 2) if m % g == 0), 1)
+    if group > 1 and m > 2 * k * group:
+        best = _first_marks(columns.reshape(-1, group, n).max(1), k, mask=mask, span=span * group)
+        winners = (jax.lax.bitcast_convert_type(best, jnp.int32) & mask) // (span * group)
+        index = winners[:, None] * group + jnp.arange(group, dtype=jnp.int32)[None, :, None]
+        columns = jnp.take_along_axis(
+            columns, index.reshape(-1, n), axis=0, mode="promise_in_bounds"
+        )
+
+    def step(last: Array, _: None) -> tuple[Array, Array]:
+        value = jnp.where(columns < last[None], columns, -jnp.inf).max(0)
+        return value, value
+
+    return jax.lax.scan(step, jnp.full(n, jnp.inf, columns.dtype), None, length=k)[1]
 
 
 def _real(index: Array, scores: Array, count: Array | None = None) -> Array:
@@ -119,7 +184,7 @@ def best(scores: Array, numbers: Array, k: int) -> tuple[Array, Array]:
         values, index = _first_of(scores.T, numbers.T, k)
         return values.T, index.T
 
-    few = one_by_one if k <= _FEW else by_sorting
+    few = one_by_one if k <= FEW else by_sorting
     return jax.lax.platform_dependent(scores, numbers, cpu=few, default=by_sorting)
 
 

@@ -221,8 +221,7 @@ def _search_tile(
         return jnp.where(allowed, jax.lax.map(one, features), -2.0)
 
     def surely() -> tuple[Array, Array]:
-        values, index = topk.top_k(scores(jnp.float32), k)
-        return values, index
+        return topk.top_k(scores(jnp.float32), k)
 
     if not half:
         return surely()

@@ -96,7 +96,7 @@ def nearest(
             f"k = {k} must lie in [1, {min(references.shape[0], 1024)}]: there are "
             f"{references.shape[0]} references, and at most 1024 are kept"
         )
-    work = _Work.plan(queries, references, mesh, tiling, ring, halves=True)
+    work = _Work.plan(queries, references, mesh, tiling, ring, k=k)
     visit = tiles.visit_best(tiling=work.tiling, in_order=not work.ring)
     start = (np.full((work.unit, k), -np.inf, np.float32), np.zeros((work.unit, k), np.int32))
 
@@ -205,9 +205,9 @@ class _Work:
         tiling: Tiling | None,
         ring: bool | None,
         *,
-        halves: bool = False,
+        k: int = 0,
     ) -> "_Work":
-        """Checks the shapes and fits the tiling to them; `halves` lets it compute in bfloat16."""
+        """Checks the shapes and fits the tiling to them; `k` is 0 where all pairs are counted."""
         q, r = tuple(queries.shape), tuple(references.shape)
         if len(q) != 2 or len(r) != 2 or q[1] != r[1] or not r[0]:
             raise ValueError(
@@ -216,7 +216,9 @@ class _Work:
             )
         mesh = mesh or parallel.data_mesh()
         devices = mesh.size
-        tiling = tiling or Tiling.best(mesh.devices.flat[0].platform, references=r[0])
+        if tiling is None:
+            platform = mesh.devices.flat[0].platform
+            tiling = Tiling.best(platform, queries=q[0], references=r[0], k=k)
         if ring is None:
             ring = devices > 1 and 4 * r[0] * r[1] > _REPLICATED_BYTES
         # Even parts: 65,850 queries must not become two calls of 65,536.
@@ -225,10 +227,7 @@ class _Work:
         share = -(-r[0] // (devices if ring else 1))
         tile = _up(_even(share, tiling.tile), 32)
         spans = _even(-(-share // tile), tiling.spans)
-        half = tiling.half and halves
-        tiling = dataclasses.replace(
-            tiling, rows=rows, strips=strips, tile=tile, spans=spans, half=half
-        )
+        tiling = dataclasses.replace(tiling, rows=rows, strips=strips, tile=tile, spans=spans)
         span = tile * spans * (devices if ring else 1)
         return cls(queries, references, mesh, tiling, ring, span)
 

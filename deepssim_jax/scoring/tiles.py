@@ -77,14 +77,17 @@ class Tiling:
             raise ValueError(f"{self}: rows, tile, strips and spans must be at least 1")
 
     @classmethod
-    def best(cls, platform: str, *, references: int) -> "Tiling":
-        """What was measured to be fastest on "cpu"; on accelerators, few calls of large programs."""
-        if platform == "cpu":
-            # A loop inside the program would copy each tile. One tile's candidates can be few,
-            # because from the second one on most of what is wanted is known.
-            half = references > 8192 and parallel.fast_halves(platform)
-            return cls(rows=256, tile=8192, half=half, wide=(1, 6))
-        return cls(rows=1024, tile=8192, strips=32, spans=128, half=True)
+    def best(cls, platform: str, *, queries: int, references: int, k: int) -> "Tiling":
+        """What was measured to be fastest on "cpu"; on accelerators, few calls of large programs.
+
+        `k` are the best wanted of each query, 0 where all pairs are counted.
+        """
+        if platform == "cpu":  # a loop inside the program would copy each tile
+            rows, tile, wide = 256, 8192, (2, 4)
+            # One tile's candidates cost what halves save, and so does rounding for few queries.
+            worth = references > tile and queries > 4 * rows and 0 < 2 * k + 4 <= topk.FEW
+            return cls(rows, tile, half=worth and parallel.fast_halves(platform), wide=wide)
+        return cls(rows=1024, tile=8192, strips=32, spans=128, half=k > 0)
 
 
 def products(queries: Array, references: Array) -> Array:
@@ -144,12 +147,13 @@ def _best_of(
     first: Array,
     total: Array,
     tile: int,
+    top_k: Callable[..., tuple[Array, Array]] = topk.top_k,
 ) -> State:
     """Carries the best scores [q, k] and their numbers [q, k] over references in rising order."""
     k = state[0].shape[1]
 
     def update(known: State, scores: Array, start: Array) -> State:
-        values, index = topk.top_k(scores, min(k, tile), count=total - first - start)
+        values, index = top_k(scores, min(k, tile), count=total - first - start)
         new = (values, index + (first + start))
         # The first tile has nothing to be merged with: a tenth of the time where it is the only one.
         wide = k - values.shape[1]
@@ -176,28 +180,40 @@ def _best_by_halves(
     rows, low = references.rows, references.low
     assert low is not None
     here = jnp.clip(total - first, 0, len(rows))
-    wide = min(tiling.wide[0] * min(known[0].shape[1], len(rows)) + tiling.wide[1], len(rows))
+    k = min(known[0].shape[1], len(rows))
+    wide = min(tiling.wide[0] * k + tiling.wide[1], len(rows))
 
-    def best(score: Callable[[Array, Array], Array], source: Array) -> tuple[State, Array]:
-        """The k best, and what the others score at most."""
-        none = _nothing(queries, wide)
-        fast, index = _best_of(score, none, queries, source, jnp.int32(0), here, tiling.tile)
-        # A sum of its own for each: in a product, equal rows at different places can round differently.
-        exact = (queries[:, None, :] * rows[index]).sum(-1)  # [q, wide]
-        new = jnp.where(fast > -jnp.inf, exact, -jnp.inf), index + first
-        return _joined(known, new), fast[:, -1]
+    search = _nothing(queries, wide), queries
+    where = jnp.int32(0), here, tiling.tile
 
-    def surely() -> State:
-        return best(products, rows)[0]
+    def best(fast: Array, index: Array) -> State:
+        exact = _products_of(queries, rows, index)
+        return _joined(known, (jnp.where(fast > -jnp.inf, exact, -jnp.inf), index + first))
 
-    def quickly() -> State:
-        found, rest = best(half_products, low)
-        proven = (here <= wide) | (found[0][:, -1] > rest + half_error(queries, *references.norms))
-        return jax.lax.cond(proven.all(), lambda: found, surely)
+    fast, index = _best_of(half_products, *search, low, *where, topk.top_k_nearly)
+    found, rest = best(fast, index), fast[:, -1]
+    # Whatever was left out is truly at most that plus the errors, and no loss where as many better ones
+    # are here or were known before.
+    error = half_error(queries, *references.norms) + topk.rounding(tiling.tile) * jnp.abs(rest)
+    proven = (here <= wide) | (found[0][:, -1] > rest + error)
+    return jax.lax.cond(
+        proven.all(), lambda: found, lambda: best(*_best_of(products, *search, rows, *where))
+    )
 
-    # Few candidates prove nothing where nothing is known.
-    hopeful = tiling.wide[0] > 1 or (known[0][:, -1] > -jnp.inf).all()
-    return jax.lax.cond(hopeful, quickly, surely)
+
+def _products_of(queries: Array, rows: Array, index: Array) -> Array:
+    """float32 [q, w]: each query with its own rows; equal rows give equal products."""
+    # A product computes eight rows of a query at a time, and what is left over in another order.
+    left = -index.shape[1] % 8
+
+    def by_product(queries: Array, rows: Array, index: Array) -> Array:
+        whole = rows[jnp.pad(index, ((0, 0), (0, left)))]
+        return jnp.einsum("qd,qwd->qw", queries, whole, precision=_EXACT)[:, : index.shape[1]]
+
+    def by_sums(queries: Array, rows: Array, index: Array) -> Array:
+        return (queries[:, None, :] * rows[index]).sum(-1)
+
+    return jax.lax.platform_dependent(queries, rows, index, cpu=by_product, default=by_sums)
 
 
 def _joined(known: State, new: State) -> State:

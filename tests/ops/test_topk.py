@@ -41,3 +41,24 @@ def test_two_stages_give_what_a_full_sort_gives(m: int, k: int) -> None:
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     np.testing.assert_array_equal(indices, order)
     np.testing.assert_array_equal(values, np.take_along_axis(scores, order, 1))
+
+
+@pytest.mark.parametrize(("m", "k"), [(8192, 24), (2208, 16), (96, 32), (7, 5), (8192, 40)])
+def test_what_is_nearly_best_leaves_nothing_much_better_out(m: int, k: int) -> None:
+    rng = np.random.default_rng(m)
+    scores = rng.normal(size=(40, m)).astype(np.float32)
+    scores[0] = 0.25  # all alike
+    scores[1] = -np.abs(scores[1])
+    scores[2, m // 2 :] = 9.0  # beyond what counts
+    count = m // 2 + k // 2 + 1 if m > 2 * k else m
+    scores[2, :count] = np.minimum(scores[2, :count], 2.0)
+    values, index = (np.asarray(x) for x in topk.top_k_nearly(scores, k, count=count))
+    assert values.shape == index.shape == (40, k) and np.all(np.diff(values, axis=1) <= 0)
+    share = topk.rounding(m)
+    for row, found, value in zip(scores, index, values, strict=True):
+        assert len(set(found)) == k and found.max() < count
+        np.testing.assert_allclose(value, row[found], rtol=share)
+        rest = np.delete(row[:count], found)
+        assert rest.size == 0 or rest.max() <= value[-1] + share * abs(value[-1])
+    few = topk.top_k_nearly(scores[:, : k + 3], k + 3, count=2)[0]
+    assert np.isneginf(few[:, 2:]).all() and np.isfinite(few[:, :2]).all()

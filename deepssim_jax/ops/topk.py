@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from deepssim_jax.typing import Array
 
+_TINY = 2.0**-100
 FEW = 32  # winners that on a CPU are found quicker one after the other than by sorting
 
 
@@ -48,7 +49,7 @@ def top_k_nearly(scores: Array, k: int, *, count: Array | int | None = None) -> 
     No two are equal then, and the next one after the last is found by one comparison.
 
     Args:
-      scores: [n, m], finite.
+      scores: [n, m], finite; those below 1e-30 count as that.
       k: 1 <= k <= m.
       count: see `top_k`.
 
@@ -79,8 +80,9 @@ def _by_marks(scores: Array, *count: Array, k: int) -> tuple[Array, Array]:
     m = scores.shape[1]
     mask = (1 << _bits(m)) - 1
     number = jnp.arange(m, dtype=jnp.int32)[:, None]
-    # Infinity has no digits to spare.
+    # Infinity has no digits to spare, and numbers next to nothing count as nothing.
     columns = jnp.maximum(_real(number, scores.T, *count), jnp.finfo(jnp.float32).min)
+    columns = jnp.where(jnp.abs(columns) < _TINY, _TINY, columns)
     marks = jax.lax.bitcast_convert_type(columns, jnp.int32) & ~mask | number
     values = _first_marks(jax.lax.bitcast_convert_type(marks, jnp.float32), k, mask=mask, span=1)
     index = jax.lax.bitcast_convert_type(values, jnp.int32) & mask

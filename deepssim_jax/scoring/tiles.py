@@ -20,6 +20,7 @@ from deepssim_jax.ops import topk
 from deepssim_jax.typing import Array
 
 _EXACT = jax.lax.Precision.HIGHEST
+_FEW = 16  # queries of a strip whose candidates were too few, and are looked for once more
 
 State = tuple[Array, ...]
 
@@ -83,10 +84,10 @@ class Tiling:
         `k` are the best wanted of each query, 0 where all pairs are counted.
         """
         if platform == "cpu":  # a loop inside the program would copy each tile
-            rows, tile, wide = 256, 8192, (2, 4)
-            # One tile's candidates cost what halves save, and so does rounding for few queries.
-            worth = references > tile and queries > 4 * rows and 0 < 2 * k + 4 <= topk.FEW
-            return cls(rows, tile, half=worth and parallel.fast_halves(platform), wide=wide)
+            # Many candidates, or rounding for few queries, would cost what halves save.
+            worth = queries > 1024 and 0 < k + 6 <= topk.FEW
+            half = worth and parallel.fast_halves(platform)
+            return cls(rows=256, tile=8192, half=half, wide=(1, 6))
         return cls(rows=1024, tile=8192, strips=32, spans=128, half=k > 0)
 
 
@@ -147,13 +148,12 @@ def _best_of(
     first: Array,
     total: Array,
     tile: int,
-    top_k: Callable[..., tuple[Array, Array]] = topk.top_k,
 ) -> State:
     """Carries the best scores [q, k] and their numbers [q, k] over references in rising order."""
     k = state[0].shape[1]
 
     def update(known: State, scores: Array, start: Array) -> State:
-        values, index = top_k(scores, min(k, tile), count=total - first - start)
+        values, index = topk.top_k(scores, min(k, tile), count=total - first - start)
         new = (values, index + (first + start))
         # The first tile has nothing to be merged with: a tenth of the time where it is the only one.
         wide = k - values.shape[1]
@@ -182,23 +182,44 @@ def _best_by_halves(
     here = jnp.clip(total - first, 0, len(rows))
     k = min(known[0].shape[1], len(rows))
     wide = min(tiling.wide[0] * k + tiling.wide[1], len(rows))
-
-    search = _nothing(queries, wide), queries
     where = jnp.int32(0), here, tiling.tile
+    error = half_error(queries, *references.norms)
 
-    def best(fast: Array, index: Array) -> State:
-        exact = _products_of(queries, rows, index)
-        return _joined(known, (jnp.where(fast > -jnp.inf, exact, -jnp.inf), index + first))
+    def weighed(fast: Array, index: Array, some: Array | slice) -> tuple[State, Array]:
+        """The best after these candidates of some queries, and of which of them that is not sure."""
+        exact = _products_of(queries[some], rows, index)
+        new = jnp.where(fast > -jnp.inf, exact, -jnp.inf), index + first
+        found = _joined((known[0][some], known[1][some]), new)
+        # Whatever was left out is truly at most the last one plus the errors, and no loss where as
+        # many better ones are here or were known before.
+        rest = fast[:, -1]
+        most = rest + error[some] + topk.rounding(tiling.tile) * jnp.abs(rest)
+        return found, (here > fast.shape[1]) & ~(found[0][:, -1] > most)
 
-    fast, index = _best_of(half_products, *search, low, *where, topk.top_k_nearly)
-    found, rest = best(fast, index), fast[:, -1]
-    # Whatever was left out is truly at most that plus the errors, and no loss where as many better ones
-    # are here or were known before.
-    error = half_error(queries, *references.norms) + topk.rounding(tiling.tile) * jnp.abs(rest)
-    proven = (here <= wide) | (found[0][:, -1] > rest + error)
-    return jax.lax.cond(
-        proven.all(), lambda: found, lambda: best(*_best_of(products, *search, rows, *where))
+    def surely() -> State:
+        fast, index = _best_of(products, _nothing(queries, wide), queries, rows, *where)
+        return weighed(fast, index, slice(None))[0]
+
+    if len(rows) > tiling.tile:
+        fast, index = _best_of(half_products, _nothing(queries, wide), queries, low, *where)
+        found, doubtful = weighed(fast, index, slice(None))
+        return jax.lax.cond(doubtful.any(), surely, lambda: found)
+
+    scores = half_products(queries, low)
+    found, doubtful = weighed(*topk.top_k_nearly(scores, wide, count=here), slice(None))
+    few = min(_FEW, len(queries))
+
+    def looked_through_again() -> tuple[State, Array]:
+        some = jax.lax.top_k(doubtful.astype(jnp.int32), few)[1]
+        more = topk.top_k_nearly(scores[some], min(2 * wide, len(rows)), count=here)
+        part, left = weighed(*more, some)
+        better = tuple(x.at[some].set(y) for x, y in zip(found, part, strict=True))
+        return better, doubtful.at[some].set(left)
+
+    found, doubtful = jax.lax.cond(
+        doubtful.any() & (doubtful.sum() <= few), looked_through_again, lambda: (found, doubtful)
     )
+    return jax.lax.cond(doubtful.any(), surely, lambda: found)
 
 
 def _products_of(queries: Array, rows: Array, index: Array) -> Array:

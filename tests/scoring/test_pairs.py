@@ -20,7 +20,7 @@ from deepssim_jax.scoring.tiles import Tiling
 
 SMALL = Tiling(rows=16, tile=64, strips=2, spans=3)
 HALF = Tiling(rows=16, tile=64, strips=2, spans=3, half=True)
-ONE_TILE = Tiling(rows=16, tile=64, half=True, wide=(2, 4))  # as on CPUs with bfloat16
+ONE_TILE = Tiling(rows=16, tile=64, half=True, wide=(1, 6))  # as on CPUs with bfloat16
 
 
 def unit(n: int, seed: int, dim: int = 24) -> np.ndarray:

@@ -77,7 +77,7 @@ def _like(
 
 def _search(mesh: jax.sharding.Mesh, *, ring: bool) -> jax.stages.Lowered:
     """Top 10 of a million references, replicated or in a ring, 32 strips of queries a chip."""
-    tiling = tiles.Tiling.best("tpu", queries=1_000_000, references=1_000_000, k=10)
+    tiling = tiles.Tiling.best("tpu", queries=1_000_000, k=10)
     spread, every = parallel.batch_sharding(mesh), parallel.replicated(mesh)
     rows = tiling.rows * tiling.strips * mesh.size
     count = tiling.tile * tiling.spans * (mesh.size if ring else 1)

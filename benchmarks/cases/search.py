@@ -60,7 +60,7 @@ def _nearest(name: str, n: int, m: int) -> Case:
 
         model = NearestNeighbors(n_neighbors=10, metric="cosine", algorithm="brute").fit(references)
         peers["sklearn"] = Peer(lambda: model.kneighbors(queries)[1], n * m)
-    half = Tiling.best(jax.default_backend(), queries=n, references=m, k=10).half
+    half = Tiling.best(jax.default_backend(), queries=n, k=10).half
     flops, moved = 2.0 * n * m * _DIM, 4.0 * (n + m) * _DIM
     return Case(name, "pairs", n * m, ours, check, peers, flops, moved, half)
 

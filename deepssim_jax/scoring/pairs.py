@@ -218,7 +218,7 @@ class _Work:
         devices = mesh.size
         if tiling is None:
             platform = mesh.devices.flat[0].platform
-            tiling = Tiling.best(platform, queries=q[0], references=r[0], k=k)
+            tiling = Tiling.best(platform, queries=q[0], k=k)
         if ring is None:
             ring = devices > 1 and 4 * r[0] * r[1] > _REPLICATED_BYTES
         # Even parts: 65,850 queries must not become two calls of 65,536.

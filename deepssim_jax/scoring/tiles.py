@@ -78,7 +78,7 @@ class Tiling:
             raise ValueError(f"{self}: rows, tile, strips and spans must be at least 1")
 
     @classmethod
-    def best(cls, platform: str, *, queries: int, references: int, k: int) -> "Tiling":
+    def best(cls, platform: str, *, queries: int, k: int) -> "Tiling":
         """What was measured to be fastest on "cpu"; on accelerators, few calls of large programs.
 
         `k` are the best wanted of each query, 0 where all pairs are counted.

@@ -84,12 +84,12 @@ def _search(mesh: jax.sharding.Mesh, *, ring: bool) -> jax.stages.Lowered:
     where = spread if ring else every
     norms = (_like((count,), where), _like((count,), where))
     return pairs._step.lower(
-        (_like((rows, 10), spread), _like((rows, 10), spread, jnp.int32)),
+        (_like((rows, 10), spread), _like((rows, 10), spread, jnp.int32), _like((rows,), spread)),
         _like((rows, 256), spread),
         References(_like((count, 256), where), _like((count, 256), where, jnp.bfloat16), norms),
         _like((), every, jnp.int32),
         _like((), every, jnp.int32),
-        visit=tiles.visit_best(tiling=tiling, in_order=not ring),
+        visit=tiles.visit_best(tiling=tiling, in_order=not ring, surely=False),
         mesh=mesh,
         ring=ring,
     )

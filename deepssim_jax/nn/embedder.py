@@ -116,7 +116,8 @@ class Embedder(nnx.Module):
         """[n, *space] to what the backbone sees, [n, *space, c]."""
         if self.spec.local_contrast is None:
             return jnp.repeat(images[..., None], self.spec.backbone.channels, axis=-1)
-        return jnp.stack([images, local_zscore(images, sigma=self.spec.local_contrast)], -1)
+        local = local_zscore(images, sigma=self.spec.local_contrast).astype(images.dtype)
+        return jnp.stack([images, local], -1)
 
     def head(self, stages: list[Array], *, rngs: nnx.Rngs | None = None) -> Array:
         """The stages' outputs to unit rows [n, dim], in float32."""

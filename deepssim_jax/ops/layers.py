@@ -7,10 +7,10 @@ the work of the complementary one that `jax.nn.gelu` takes for the sake of very 
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from deepssim_jax.typing import Array
 
@@ -80,17 +80,17 @@ def gelu(x: Array) -> Array:
       x: any shape.
 
     Returns:
-      The same shape; within 5e-7 of the exact value.
+      The same shape and type; in float32 within 5e-7 of the exact value.
     """
     return x * _normal_cdf(x)
 
 
 def _normal_cdf(x: Array) -> Array:
-    return 0.5 + 0.5 * jax.lax.erf(x * np.float32(np.sqrt(0.5)))
+    return 0.5 + 0.5 * jax.lax.erf(x * math.sqrt(0.5))
 
 
 def _gelu_backward(x: Array, gradient: Array) -> tuple[Array]:
-    density = np.float32(1 / np.sqrt(2 * np.pi)) * jnp.exp(-0.5 * x * x)
+    density = math.sqrt(0.5 / math.pi) * jnp.exp(-0.5 * x * x)
     return (gradient * (_normal_cdf(x) + x * density),)
 
 

@@ -48,6 +48,25 @@ class Rows(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
+class _Chosen:
+    """Some rows of others, by their numbers in rising order."""
+
+    source: Rows
+    numbers: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.numbers), *self.source.shape[1:])
+
+    def __getitem__(self, rows: slice, /) -> np.ndarray:
+        numbers = self.numbers[rows]
+        if not len(numbers):
+            return np.empty((0, *self.shape[1:]), np.float32)
+        low, high = int(numbers[0]), int(numbers[-1]) + 1
+        return np.asarray(self.source[low:high], np.float32)[numbers - low]
+
+
+@dataclasses.dataclass(frozen=True)
 class Neighbours:
     """`scores` float32 [n, k] from best to worst, clipped to [-1, 1]; `indices` int32 [n, k]."""
 
@@ -97,12 +116,17 @@ def nearest(
             f"{references.shape[0]} references, and at most 1024 are kept"
         )
     work = _Work.plan(queries, references, mesh, tiling, ring, k=k)
-    visit = tiles.visit_best(tiling=work.tiling, in_order=not work.ring)
-    start = (np.full((work.unit, k), -np.inf, np.float32), np.zeros((work.unit, k), np.int32))
 
     def block(first: int, stop: int) -> np.ndarray:
         out = np.empty((stop - first, k), _FOUND)
-        out["score"], out["index"] = work.run(visit, start, first, stop)
+        out["score"], out["index"], *missed = work.best(first, stop, k=k, surely=False)
+        if missed:
+            # Not by much, but for these a reference that halves left out may be among the best.
+            doubtful = np.flatnonzero(~(out["score"][:, -1] > missed[0]))
+            if len(doubtful):
+                again = work.of(_Chosen(queries, first + doubtful))
+                score, index, _ = again.best(0, len(doubtful), k=k, surely=True)
+                out["score"][doubtful], out["index"][doubtful] = score, index
         return out
 
     found = _journalled(work, block, journal, k=k)
@@ -231,6 +255,11 @@ class _Work:
         span = tile * spans * (devices if ring else 1)
         return cls(queries, references, mesh, tiling, ring, span)
 
+    def of(self, queries: Rows) -> "_Work":
+        """The same search of fewer queries, a strip at a time; references that are held stay."""
+        tiling = dataclasses.replace(self.tiling, strips=1)
+        return dataclasses.replace(self, queries=queries, tiling=tiling)
+
     @property
     def unit(self) -> int:
         """Queries of one call."""
@@ -241,6 +270,17 @@ class _Work:
         count = self.queries.shape[0]
         size = max(1, _BLOCK // self.unit) * self.unit
         return [(first, min(first + size, count)) for first in range(0, count, size)]
+
+    def best(self, first: int, stop: int, *, k: int, surely: bool) -> _Columns:
+        """Scores and ids [n, k] of some queries; with halves also what may have been missed [n]."""
+        start: _Columns = (
+            np.full((self.unit, k), -np.inf, np.float32),
+            np.zeros((self.unit, k), np.int32),
+        )
+        if self.tiling.half:
+            start = (*start, np.full(self.unit, -np.inf, np.float32))
+        visit = tiles.visit_best(tiling=self.tiling, in_order=not self.ring, surely=surely)
+        return self.run(visit, start, first, stop)
 
     def run(self, visit: Visit, start: _Columns, first: int, stop: int) -> _Columns:
         """The state of queries `first` to `stop` after all references, as NumPy arrays."""

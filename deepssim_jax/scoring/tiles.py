@@ -20,7 +20,6 @@ from deepssim_jax.ops import topk
 from deepssim_jax.typing import Array
 
 _EXACT = jax.lax.Precision.HIGHEST
-_FEW = 16  # queries of a strip whose candidates were too few, and are looked for once more
 
 State = tuple[Array, ...]
 
@@ -170,56 +169,46 @@ def _nothing(queries: Array, k: int) -> State:
     return jnp.full((len(queries), k), -jnp.inf), jnp.zeros((len(queries), k), jnp.int32)
 
 
-def _best_by_halves(
-    known: State, queries: Array, references: References, first: Array, total: Array, tiling: Tiling
+def _best_decided(
+    known: State,
+    queries: Array,
+    references: References,
+    first: Array,
+    total: Array,
+    tiling: Tiling,
+    *,
+    surely: bool,
 ) -> State:
-    """The k best of these and the known, candidates by bfloat16; float32 where that proves nothing.
+    """The k best of these and the known, by float32 products of a few candidates.
 
-    The scores are the same either way: those of the candidates are all computed anew.
+    Candidates come from bfloat16 products, or from float32 where that is to be sure. The scores are the
+    same either way. The last of the state [q] says what may at most have been left out so far.
     """
-    rows, low = references.rows, references.low
-    assert low is not None
+    rows = references.rows
     here = jnp.clip(total - first, 0, len(rows))
     k = min(known[0].shape[1], len(rows))
     wide = min(tiling.wide[0] * k + tiling.wide[1], len(rows))
     where = jnp.int32(0), here, tiling.tile
-    error = half_error(queries, *references.norms)
-
-    def weighed(fast: Array, index: Array, some: Array | slice) -> tuple[State, Array]:
-        """The best after these candidates of some queries, and of which of them that is not sure."""
-        exact = _products_of(queries[some], rows, index)
-        new = jnp.where(fast > -jnp.inf, exact, -jnp.inf), index + first
-        found = _joined((known[0][some], known[1][some]), new)
-        # Whatever was left out is truly at most the last one plus the errors, and no loss where as
-        # many better ones are here or were known before.
-        rest = fast[:, -1]
-        most = rest + error[some] + topk.rounding(tiling.tile) * jnp.abs(rest)
-        return found, (here > fast.shape[1]) & ~(found[0][:, -1] > most)
-
-    def surely() -> State:
+    if surely:
         fast, index = _best_of(products, _nothing(queries, wide), queries, rows, *where)
-        return weighed(fast, index, slice(None))[0]
-
-    if len(rows) > tiling.tile:
-        fast, index = _best_of(half_products, _nothing(queries, wide), queries, low, *where)
-        found, doubtful = weighed(fast, index, slice(None))
-        return jax.lax.cond(doubtful.any(), surely, lambda: found)
-
-    scores = half_products(queries, low)
-    found, doubtful = weighed(*topk.top_k_nearly(scores, wide, count=here), slice(None))
-    few = min(_FEW, len(queries))
-
-    def looked_through_again() -> tuple[State, Array]:
-        some = jax.lax.top_k(doubtful.astype(jnp.int32), few)[1]
-        more = topk.top_k_nearly(scores[some], min(2 * wide, len(rows)), count=here)
-        part, left = weighed(*more, some)
-        better = tuple(x.at[some].set(y) for x, y in zip(found, part, strict=True))
-        return better, doubtful.at[some].set(left)
-
-    found, doubtful = jax.lax.cond(
-        doubtful.any() & (doubtful.sum() <= few), looked_through_again, lambda: (found, doubtful)
-    )
-    return jax.lax.cond(doubtful.any(), surely, lambda: found)
+        missed = known[2]
+    else:
+        assert references.low is not None
+        if len(rows) > tiling.tile:
+            none = _nothing(queries, wide)
+            fast, index = _best_of(half_products, none, queries, references.low, *where)
+        else:
+            fast, index = topk.top_k_nearly(
+                half_products(queries, references.low), wide, count=here
+            )
+        # Whatever was left out is truly at most the last one plus the errors.
+        last = fast[:, -1]
+        most = last + half_error(queries, *references.norms)
+        most = most + topk.rounding(tiling.tile) * jnp.abs(last)
+        missed = jnp.maximum(known[2], jnp.where(here > wide, most, -jnp.inf))
+    exact = _products_of(queries, rows, index)
+    new = jnp.where(fast > -jnp.inf, exact, -jnp.inf), index + first
+    return (*_joined(known[:2], new), missed)
 
 
 def _products_of(queries: Array, rows: Array, index: Array) -> Array:
@@ -244,10 +233,12 @@ def _joined(known: State, new: State) -> State:
 
 
 @functools.cache
-def visit_best(*, tiling: Tiling, in_order: bool) -> Visit:
+def visit_best(*, tiling: Tiling, in_order: bool, surely: bool = True) -> Visit:
     """Keeps the best: state (scores [q, k], ids int32 [q, k]); ties go to the smaller id.
 
-    `in_order` says that references come in the order of their ids.
+    `in_order` says that references come in the order of their ids. With halves the state has one more,
+    float32 [q]: unless the last score is above that, a reference that was left out may be better, and
+    only a visit of everything that is to be `surely` right can tell.
     """
 
     def visit(
@@ -256,7 +247,7 @@ def visit_best(*, tiling: Tiling, in_order: bool) -> Visit:
         def strip(item: tuple[Array, ...]) -> State:
             part, known, rows = item[0], item[1:], references.rows
             if tiling.half:
-                return _best_by_halves(known, part, references, first, total, tiling)
+                return _best_decided(known, part, references, first, total, tiling, surely=surely)
             if in_order:
                 return _best_of(products, known, part, rows, first, total, tiling.tile)
             none = _nothing(part, min(known[0].shape[1], len(rows)))

@@ -23,7 +23,7 @@ from deepssim_jax.ops.intensity import zscore
 from deepssim_jax.training.similarity import similarity_aligned, similarity_in_place
 from deepssim_jax.typing import Array
 
-ECHO = 4  # steps in a row that augment the same pairs
+ECHO = 8  # steps in a row that augment the same pairs
 # Slice heights in mm above the atlas' origin, from the cerebellum to where small brains begin to end;
 # and how far apart two slices of one person lie (standard deviation, at most twice that).
 _LOWEST, _HIGHEST, _APART = -35.0, 36.0, 4.0

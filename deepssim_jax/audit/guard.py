@@ -217,7 +217,12 @@ class Guard:
 def _mirrored(
     images: np.ndarray, embeddings: np.ndarray, encoder: Encoder
 ) -> tuple[np.ndarray, ...]:
-    """Embeddings of images in four mirrorings; those of the images as they are, are known."""
+    """Embeddings of images in four mirrorings; those of the images as they are, are known.
+
+    An encoder of mirrored images has one for all four.
+    """
+    if encoder.spec.mirrored:
+        return (embeddings,)
     signs = [(y, x) for y, x in FLIP_SIGNS.astype(int) if (y, x) != (1, 1)]
     # One call for all, because few images fill a batch together.
     turned = np.concatenate([images[:, ::y, ::x] for y, x in signs])

@@ -15,6 +15,7 @@ from flax import nnx
 
 from deepssim_jax.nn.convnext import ConvNeXt, ConvNeXtSpec
 from deepssim_jax.ops.intensity import local_zscore
+from deepssim_jax.ops.transform import FLIP_SIGNS
 from deepssim_jax.typing import Array
 
 
@@ -32,6 +33,11 @@ class EmbedderSpec:
     `resolution` is the side in pixels that images are brought to before they are embedded; None
     takes them as they are. With `local_contrast` (pixels at that resolution) a second channel
     holds each pixel against its neighbourhood of that width, which bias fields hardly change.
+    A network that is `mirrored` embeds an image as the mean over its four mirrorings, so that these have
+    one embedding; it is trained on one at a time.
+
+    Raises:
+      ValueError: volumes would be mirrored.
     """
 
     backbone: ConvNeXtSpec
@@ -41,6 +47,11 @@ class EmbedderSpec:
     dropout: float = 0.1
     resolution: int | None = None
     local_contrast: float | None = None
+    mirrored: bool = False
+
+    def __post_init__(self) -> None:
+        if self.mirrored and self.backbone.space != 2:
+            raise ValueError(f"only images have four mirrorings, and {self} embeds volumes")
 
     @classmethod
     def base(cls) -> "EmbedderSpec":
@@ -61,7 +72,13 @@ class EmbedderSpec:
             channels=2, depths=(2, 2, 6, 2), dims=(40, 80, 160, 320), layer_scale=0.1
         )
         return cls(
-            backbone, Head.MULTISCALE, hidden=352, dropout=0.0, resolution=64, local_contrast=4.0
+            backbone,
+            Head.MULTISCALE,
+            hidden=352,
+            dropout=0.0,
+            resolution=64,
+            local_contrast=4.0,
+            mirrored=True,
         )
 
     @classmethod
@@ -112,6 +129,24 @@ class Embedder(nnx.Module):
     def __call__(self, images: Array, *, rngs: nnx.Rngs | None = None) -> Array:
         return self.head(self.backbone(self.channels(images)), rngs=rngs)
 
+    def embed(self, images: Array) -> Array:
+        """Unit rows [n, dim] of z-scored images [n, *space], over their mirrorings where it is so."""
+        views = self.views(images)
+        return self.joined(self(views.reshape(-1, *images.shape[1:])), views.shape[1])
+
+    def views(self, images: Array) -> Array:
+        """What is embedded of each image: itself alone, or its mirrorings; [n, views, *space]."""
+        if not self.spec.mirrored:
+            return images[:, None]
+        signs = FLIP_SIGNS.astype(int)
+        return jnp.stack([images[:, ::y, ::x] for y, x in signs], 1)
+
+    def joined(self, embeddings: Array, views: int) -> Array:
+        """Unit rows [n, dim], the directions of the means of n times so many views' [n * views, dim]."""
+        if views == 1:
+            return embeddings
+        return _unit(embeddings.reshape(-1, views, embeddings.shape[1]).mean(1))
+
     def channels(self, images: Array) -> Array:
         """[n, *space] to what the backbone sees, [n, *space, c]."""
         if self.spec.local_contrast is None:
@@ -129,4 +164,8 @@ class Embedder(nnx.Module):
             features = self.norm(stages[-1].mean(tuple(range(1, stages[-1].ndim - 1))))
         hidden = jax.nn.gelu(self.first(features), approximate=False)
         out = self.second(self.dropout(hidden, rngs=rngs)).astype(jnp.float32)
-        return out / jnp.maximum(jnp.linalg.norm(out, axis=-1, keepdims=True), 1e-12)
+        return _unit(out)
+
+
+def _unit(rows: Array) -> Array:
+    return rows / jnp.maximum(jnp.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)

@@ -83,7 +83,7 @@ def _frozen(model: Embedder) -> tuple[nnx.GraphDef, nnx.State]:
 def apply(encoder: Encoder, images: Images) -> Array:
     """Embeds one batch [n, *space] of any real type and scale; z-scores each image."""
     model = nnx.merge(encoder.graph, encoder.state, copy=True)
-    return model(prepared(encoder.spec, images))
+    return model.embed(prepared(encoder.spec, images))
 
 
 def prepared(spec: EmbedderSpec, images: Images) -> Array:

@@ -72,15 +72,20 @@ def _explain(encoder: Encoder, a: Array, b: Array) -> tuple[Array, ...]:
 
 
 def _heat(encoder: Encoder, a: Array, b: Array) -> tuple[Array, list[Array], list[Array]]:
-    """Cosines [n], and of either side the four maps [n, h / 2^i, w / 2^i] as eq. 8 gives them."""
+    """Cosines [n], and of either side the four maps [n, h / 2^i, w / 2^i] as eq. 8 gives them.
+
+    Of a mirrored network the maps are those of the image as it lies, one of the views that count.
+    """
     model = nnx.merge(encoder.graph, encoder.state, copy=True)
-    inputs = [model.channels(prepared(encoder.spec, x)) for x in (a, b)]
+    views = [model.views(prepared(encoder.spec, x)) for x in (a, b)]
+    count = views[0].shape[1]
+    inputs = [model.channels(x.reshape(-1, *x.shape[2:])) for x in views]
     shapes = [x.shape for x in jax.eval_shape(lambda x: _stages(model, x, None), inputs[0])]
     nothing = [[jnp.zeros(shape) for shape in shapes]] * 2
 
     def score(added: list[list[Array]]) -> tuple[Array, tuple]:
         sides = [_stages(model, x, more) for x, more in zip(inputs, added, strict=True)]
-        first, second = (model.head(stages) for stages in sides)
+        first, second = (model.joined(model.head(stages), count) for stages in sides)
         cosines = (first * second).sum(-1)
         # The sum over pairs has each pair's own gradient: no image sees another.
         return cosines.sum(), (cosines, sides)
@@ -88,7 +93,7 @@ def _heat(encoder: Encoder, a: Array, b: Array) -> tuple[Array, list[Array], lis
     gradients, (cosines, sides) = jax.grad(score, has_aux=True)(nothing)
     first, second = (
         [
-            jax.nn.relu((jax.nn.relu(slope) * stage).sum(-1))
+            jax.nn.relu((jax.nn.relu(slope) * stage).sum(-1))[::count]
             for slope, stage in zip(slopes, stages, strict=True)
         ]
         for slopes, stages in zip(gradients, sides, strict=True)

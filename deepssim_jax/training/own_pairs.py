@@ -18,7 +18,15 @@ from deepssim_jax.ops import registration, ssim
 from deepssim_jax.ops.augment import AugmentConfig
 from deepssim_jax.ops.intensity import zscore
 from deepssim_jax.ops.search_grid import SearchGrid
-from deepssim_jax.training.pairs import Echoes, PairBatch, bent, mixed, moved_apart, step_key
+from deepssim_jax.training.pairs import (
+    Echoes,
+    PairBatch,
+    altered,
+    bent,
+    mixed,
+    moved_apart,
+    step_key,
+)
 from deepssim_jax.training.similarity import similarity_aligned
 from deepssim_jax.typing import Array
 
@@ -75,9 +83,10 @@ def _from_images(key: Array, images: Array) -> PairBatch:
     aligned = zscore(found.aligned)
 
     def candidate(key: Array) -> tuple[Array, Array]:
-        kind, mix, bend = jax.random.split(key, 3)
-        choice = jax.random.choice(kind, 4, (n,), p=jnp.array([0.15, 0.3, 0.3, 0.25]))
-        kinds = jnp.stack([a, mixed(mix, a, aligned), bent(bend, a), aligned])
+        kind, mix, bend, alter = jax.random.split(key, 4)
+        choice = jax.random.choice(kind, 5, (n,), p=jnp.array([0.15, 0.2, 0.2, 0.2, 0.25]))
+        changed = mixed(mix, a, aligned), bent(bend, a), altered(alter, a)
+        kinds = jnp.stack([a, *changed, aligned])
         b = zscore(kinds[choice, jnp.arange(n)])
         return b, ssim.ssim(a, b, data_range="first", reduction="none")
 

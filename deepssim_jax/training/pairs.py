@@ -20,6 +20,7 @@ from deepssim_jax.ops import resample
 from deepssim_jax.ops.augment import AugmentConfig
 from deepssim_jax.ops.head_labels import BRAIN_WINDOW
 from deepssim_jax.ops.intensity import zscore
+from deepssim_jax.ops.resample import gaussian_blur
 from deepssim_jax.training.similarity import similarity_aligned, similarity_in_place
 from deepssim_jax.typing import Array
 
@@ -149,19 +150,20 @@ class PairMaker:
 @jax.jit
 def _pairs(key: Array, images: Array) -> PairBatch:
     n, dims = images.shape[0], images.ndim - 1
-    keys = jax.random.split(key, 3)
+    keys = jax.random.split(key, 5)
     a = zscore(images, spatial_dims=dims)
     # Neighbours in the list are mostly of one kind: other people, hard to tell apart.
     other = jnp.roll(a, 1 + n // 8, axis=0)
     near = jnp.roll(a, 1, axis=0)
     scanned = jnp.concatenate([jnp.roll(a[: n // 2], n // 4, axis=0), near[n // 2 :]])
-    mode = jax.random.choice(keys[0], 5, (n,), p=jnp.array([0.2, 0.25, 0.25, 0.2, 0.1]))
+    mode = jax.random.choice(keys[0], 6, (n,), p=jnp.array([0.15, 0.2, 0.2, 0.2, 0.17, 0.08]))
     candidates = jnp.stack(
         [
             a,
             mixed(keys[1], a, near),
             bent(keys[2], a),
-            jnp.where(mode[(slice(None),) + (None,) * dims] % 2 == 0, other, near),
+            altered(keys[3], a),
+            jnp.where(jax.random.bernoulli(keys[4], 0.5, (n, *(1,) * dims)), other, near),
             scanned,
         ]
     )
@@ -183,13 +185,35 @@ def moved_apart(key: Array, made: PairBatch, *, config: AugmentConfig) -> PairBa
 
 def mixed(key: Array, a: Array, donor: Array) -> Array:
     """Soft regions of very different extent from the donor: SSIM anywhere between the two."""
+    share = _regions(key, a)
+    return a * (1 - share) + donor * share
+
+
+def altered(key: Array, a: Array) -> Array:
+    """Regions as of `mixed` whose contrast is lowered or turned round, that are smooth, or lighter or darker.
+
+    What an image loses by a lesion, by inpainting or by another uptake of contrast in a place.
+    """
     n, *space = a.shape
+    keys = jax.random.split(key, 4)
+    each = (n, *(1 for _ in space))
+    share = _regions(keys[0], a)
+    around = gaussian_blur(a, space[-1] / 12, radius=space[-1] // 8, spatial_dims=len(space))
+    contrast = jax.random.uniform(keys[1], each, minval=-1.0, maxval=1.0)
+    level = jax.random.uniform(keys[2], each, minval=-1.5, maxval=1.5)
+    kinds = jnp.stack([contrast * a, around, a + level])
+    kind = jax.random.randint(keys[3], (n,), 0, len(kinds))
+    return a * (1 - share) + kinds[kind, jnp.arange(n)] * share
+
+
+def _regions(key: Array, like: Array) -> Array:
+    """Shares in [0, 1] like images [n, *space]: smooth regions, from next to none to nearly all."""
+    n, *space = like.shape
     field, level = jax.random.split(key)
     coarse = jax.random.normal(field, (n, *(5 for _ in space)))
-    smooth = jax.image.resize(coarse, a.shape, "cubic")
+    smooth = jax.image.resize(coarse, like.shape, "cubic")
     threshold = jax.random.uniform(level, (n, *(1 for _ in space)), minval=-1.5, maxval=2.0)
-    share = jax.nn.sigmoid(8 * (smooth - threshold))
-    return a * (1 - share) + donor * share
+    return jax.nn.sigmoid(8 * (smooth - threshold))
 
 
 def bent(key: Array, a: Array) -> Array:

@@ -226,9 +226,9 @@ class Trainer:
         return TrainState(step, params, stats, self.optimizer.init(params), average)
 
     def predict(self, state: TrainState, batch: PairBatch) -> Array:
-        """Cosines [n] of the pairs, by the network at rest."""
+        """Cosines [n] of the pairs, by the network at rest as an encoder uses it."""
         model = nnx.merge(self.still, state.best_params, state.stats, copy=True)
-        a, b = _both(model, batch)
+        a, b = (model.embed(images) for images in (batch.a, batch.b))
         return (a * b).sum(-1)
 
     def loss(

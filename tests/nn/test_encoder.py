@@ -97,3 +97,22 @@ def test_files_give_back_what_was_saved(shipped: ds.Encoder, tmp_path: Path) -> 
     assert loaded.spec == shipped.spec
     assert dataclasses.asdict(loaded.spec) == dataclasses.asdict(EmbedderSpec.nano())
     np.testing.assert_array_equal(ds.embed(loaded, images()), ds.embed(shipped, images()))
+
+
+def test_mirrorings_have_one_embedding(shipped: ds.Encoder) -> None:
+    """The mean of four views, each by the network as it was trained."""
+    spec = dataclasses.replace(shipped.spec, mirrored=True)
+    mirrored = encoders.from_params(spec, shipped.state)
+    single = encoders.from_params(dataclasses.replace(spec, mirrored=False), shipped.state)
+    x = images()
+    found = ds.embed(mirrored, x)
+    turned = (x, x[:, :, ::-1], x[:, ::-1], x[:, ::-1, ::-1])
+    mean = np.mean([ds.embed(single, view) for view in turned], axis=0)
+    np.testing.assert_allclose(found, mean / np.linalg.norm(mean, axis=1)[:, None], atol=1e-5)
+    for view in turned:
+        np.testing.assert_allclose(ds.embed(mirrored, view), found, atol=1e-5)
+
+
+def test_volumes_are_not_mirrored() -> None:
+    with pytest.raises(ValueError, match="four mirrorings"):
+        dataclasses.replace(EmbedderSpec.volume(), mirrored=True)

@@ -1,5 +1,7 @@
 """LayerCAM against its definition by finite differences, and where it looks."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -25,11 +27,20 @@ def encoder() -> encoders.Encoder:
     return encoders.from_module(Embedder(SPEC, rngs=nnx.Rngs(1)))
 
 
+@pytest.fixture(scope="module")
+def mirrored() -> encoders.Encoder:
+    return encoders.from_module(
+        Embedder(dataclasses.replace(SPEC, mirrored=True), rngs=nnx.Rngs(1))
+    )
+
+
 def pictures(n: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(n, 32, 32)).astype(np.float32)
 
 
-def test_scores_are_the_cosines_and_pairs_do_not_meet(encoder) -> None:
+@pytest.mark.parametrize("kind", ["encoder", "mirrored"])
+def test_scores_are_the_cosines_and_pairs_do_not_meet(kind: str, request) -> None:
+    encoder = request.getfixturevalue(kind)
     a, b = pictures(19, 0), pictures(19, 1)
     found = ds.explain_pair(a, b, encoder=encoder)
     assert found.first.shape == found.second.shape == (19, 4, 32, 32)

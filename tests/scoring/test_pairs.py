@@ -95,6 +95,25 @@ def test_halves_alone_would_be_wrong() -> None:
         agrees(pairs.nearest(queries, references, k=10, tiling=tiling), queries, references, 10)
 
 
+def test_only_what_halves_cannot_prove_is_searched_again(monkeypatch) -> None:
+    """One query among well separated ones has references that bfloat16 cannot tell apart."""
+    rng = np.random.default_rng(13)
+    close = unit(1, 14) + 1e-4 * rng.normal(size=(60, 24)).astype(np.float32)
+    references = np.concatenate([np.tile(np.eye(24, dtype=np.float32), (4, 1)), close])
+    queries = np.eye(24, dtype=np.float32)[rng.integers(0, 24, 70)]
+    queries[41] = close[7]
+    asked, chosen = [], pairs._Chosen
+
+    def seen(source: np.ndarray, numbers: np.ndarray) -> pairs._Chosen:
+        asked.append(numbers.tolist())
+        return chosen(source, numbers)
+
+    monkeypatch.setattr(pairs, "_Chosen", seen)
+    found = pairs.nearest(queries, references, k=3, tiling=ONE_TILE)
+    agrees(found, queries, references, 3)
+    assert asked == [[41]]
+
+
 @pytest.mark.parametrize("length", [1.0, 30.0])
 @pytest.mark.parametrize("dim", [3, 24, 1024])
 def test_how_far_halves_may_be(length: float, dim: int) -> None:

@@ -117,7 +117,7 @@ def _twin(encoder: encoders.Encoder):
 
 
 def _network_flops(spec: EmbedderSpec, shape: tuple[int, int]) -> float:
-    """Of one image, forward: patches, 49 taps and two linear maps a block."""
+    """Of one image, forward: patches, 49 taps and two linear maps a block, in each of its views."""
     height, width = (shape[0], shape[1]) if spec.resolution is None else (spec.resolution,) * 2
     into, total = spec.backbone.channels, 0.0
     for stage, (depth, dim) in enumerate(
@@ -128,7 +128,7 @@ def _network_flops(spec: EmbedderSpec, shape: tuple[int, int]) -> float:
         pixels = height * width
         total += 2.0 * pixels * (patch**2 * into * dim + depth * (49 * dim + 8 * dim**2))
         into = dim
-    return total
+    return total * (4 if spec.mirrored else 1)
 
 
 def embedding_nano(scale: float) -> Case:

@@ -20,7 +20,6 @@ from deepssim_jax.ops import resample
 from deepssim_jax.ops.augment import AugmentConfig
 from deepssim_jax.ops.head_labels import BRAIN_WINDOW
 from deepssim_jax.ops.intensity import zscore
-from deepssim_jax.ops.resample import gaussian_blur
 from deepssim_jax.training.similarity import similarity_aligned, similarity_in_place
 from deepssim_jax.typing import Array
 
@@ -198,7 +197,8 @@ def altered(key: Array, a: Array) -> Array:
     keys = jax.random.split(key, 4)
     each = (n, *(1 for _ in space))
     share = _regions(keys[0], a)
-    around = gaussian_blur(a, space[-1] / 12, radius=space[-1] // 8, spatial_dims=len(space))
+    width, reach = space[-1] / 12, space[-1] // 8
+    around = resample.gaussian_blur(a, width, radius=reach, spatial_dims=len(space))
     contrast = jax.random.uniform(keys[1], each, minval=-1.0, maxval=1.0)
     level = jax.random.uniform(keys[2], each, minval=-1.5, maxval=1.5)
     kinds = jnp.stack([contrast * a, around, a + level])

@@ -179,8 +179,8 @@ def test_the_average_follows_the_parameters() -> None:
     assert after.best_params is after.average and state.params is not state.average
 
 
-@pytest.mark.parametrize("spec", [V1, V2, NANO])
-def test_half_precision_is_near_the_whole(spec: EmbedderSpec) -> None:
+@pytest.mark.parametrize(("spec", "near"), [(V1, 0.03), (V2, 0.03), (NANO, 0.05)])
+def test_half_precision_is_near_the_whole(spec: EmbedderSpec, near: float) -> None:
     """And half from end to end: under jit, a part in float32 would meet kernels in bfloat16."""
     (trainer, state), (halving, _) = started(spec), started(spec, half=True)
     whole, half = (
@@ -188,7 +188,7 @@ def test_half_precision_is_near_the_whole(spec: EmbedderSpec) -> None:
         for t in (trainer, halving)
     )
     assert whole != half
-    assert half == pytest.approx(whole, rel=0.05)
+    assert half == pytest.approx(whole, rel=near)
 
 
 def test_all_pairs_of_a_batch_are_learned() -> None:

@@ -8,7 +8,8 @@
 
 VENV ?= .venv
 OUT ?= demo_out
-PYTEST_FLAGS ?= -n 2 --dist loadfile
+# A worker that crashed is not replaced: by file, xdist then waits forever.
+PYTEST_FLAGS ?= -n 2 --dist loadfile --max-worker-restart=0
 BIN = $(VENV)/bin
 SOURCES = setup.cfg pyproject.toml
 

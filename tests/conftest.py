@@ -4,6 +4,7 @@ Children started by a test inherit the closed network and the compile cache, not
 devices: a command is tested as a user has it.
 """
 
+import gc
 import os
 import pathlib
 import stat
@@ -58,6 +59,17 @@ import close_network  # noqa: E402, F401  (after jax, so that only our own doing
 def _flags_can_be_read():
     """A test that ran a command leaves the flags unparsed when the command line was wrong."""
     flags.FLAGS.mark_as_parsed()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs_are_let_go():
+    """A compiled program holds mappings of memory until it is dropped, and Linux grants 65,530.
+
+    One process with the programs of all tests came to its end there: a segmentation fault in LLVM.
+    """
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 def _shared(name: str, variable: str) -> pathlib.Path | None:

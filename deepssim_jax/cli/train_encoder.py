@@ -137,7 +137,7 @@ def _initial(config: "EncoderConfig") -> "Embedder":
     """The network with the weights to begin with."""
     from flax import nnx
 
-    from deepssim_jax.interop import torch_files, torchvision
+    from deepssim_jax.interop import efficientnet, torch_files, torchvision
     from deepssim_jax.nn import encoder as encoders
     from deepssim_jax.nn.embedder import Embedder, EmbedderSpec
 
@@ -145,18 +145,17 @@ def _initial(config: "EncoderConfig") -> "Embedder":
         "nano": EmbedderSpec.nano,
         "tiny": EmbedderSpec.tiny,
         "base": EmbedderSpec.base,
+        "lite0": EmbedderSpec.lite0,
         "volume": EmbedderSpec.volume,
     }
     if config.network not in specs:
         raise ValueError(f"network {config.network!r} must be one of {', '.join(specs)}")
     path = Path(config.initial)
-    tensors = None
-    if config.initial and config.initial != "default":
-        if not path.is_file():
-            raise ValueError(f"--config.initial: there is no file {path.name!r}")
-        if path.suffix != ".safetensors" or not encoders.is_encoder(path):
-            tensors = torch_files.read_state_dict(path)
-    if config.initial and tensors is None:
+    given = config.initial not in ("", "default")
+    if given and not path.is_file():
+        raise ValueError(f"--config.initial: there is no file {path.name!r}")
+    whole = path.suffix == ".safetensors" and encoders.is_encoder(path) if given else config.initial
+    if whole:
         encoder = encoders.load_encoder(config.initial)
         if encoder.spec.backbone.space != 2:
             raise ValueError(
@@ -165,8 +164,10 @@ def _initial(config: "EncoderConfig") -> "Embedder":
         return encoders.to_module(encoder)
     spec = dataclasses.replace(specs[config.network](), dropout=config.dropout)
     model = Embedder(spec, rngs=nnx.Rngs(config.seed))
-    if tensors is not None:
-        torchvision.load_backbone(model, tensors)
+    if given and config.network == "lite0":
+        efficientnet.load_backbone(model, path)
+    elif given:
+        torchvision.load_backbone(model, torch_files.read_state_dict(path))
     return model
 
 

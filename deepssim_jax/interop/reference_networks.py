@@ -143,8 +143,8 @@ def to_reference(encoder: encoders.Encoder) -> dict[str, np.ndarray]:
     layout = _layout(encoder.spec)
     if encoder.spec.backbone != layout.spec.backbone:
         raise ValueError(
-            f"an encoder with stages of {encoder.spec.backbone.dims} channels is not one of the "
-            f"published networks, which have {layout.spec.backbone.dims}"
+            f"an encoder with stages of {encoder.spec.backbone.widths} channels is not one of the "
+            f"published networks, which have {layout.spec.backbone.widths}"
         )
     return renamed(encoder)
 

@@ -33,6 +33,15 @@ class ConvNeXtSpec:
     space: int = 2
     kernel: int = 7
 
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of what each stage gives."""
+        return self.dims
+
+    def build(self, *, rngs: nnx.Rngs) -> "ConvNeXt":
+        """The backbone."""
+        return ConvNeXt(self, rngs=rngs)
+
 
 class LayerNorm(nnx.LayerNorm):
     """`nnx.LayerNorm`'s parameters and values, by `ops.layers`; computed in float32."""

@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from deepssim_jax.nn.convnext import ConvNeXt, ConvNeXtSpec
+from deepssim_jax.nn.convnext import ConvNeXtSpec
+from deepssim_jax.nn.efficientnet import EfficientNetSpec
 from deepssim_jax.ops.intensity import local_zscore
 from deepssim_jax.ops.transform import FLIP_SIGNS
 from deepssim_jax.typing import Array
@@ -33,14 +34,16 @@ class EmbedderSpec:
     `resolution` is the side in pixels that images are brought to before they are embedded; None
     takes them as they are. With `local_contrast` (pixels at that resolution) a second channel
     holds each pixel against its neighbourhood of that width, which bias fields hardly change.
+    With `signed` a stage's values below zero are pooled by themselves beside those above, for backbones
+    whose stages end in a linear map.
     A network that is `mirrored` embeds an image as the mean over its four mirrorings, so that these have
     one embedding; it is trained on one at a time.
 
     Raises:
-      ValueError: volumes would be mirrored.
+      ValueError: volumes would be mirrored, or the head averages and signs cancel.
     """
 
-    backbone: ConvNeXtSpec
+    backbone: ConvNeXtSpec | EfficientNetSpec
     head: Head
     hidden: int
     dim: int = 256
@@ -48,10 +51,13 @@ class EmbedderSpec:
     resolution: int | None = None
     local_contrast: float | None = None
     mirrored: bool = False
+    signed: bool = False
 
     def __post_init__(self) -> None:
         if self.mirrored and self.backbone.space != 2:
             raise ValueError(f"only images have four mirrorings, and {self} embeds volumes")
+        if self.signed and self.head is Head.POOLED:
+            raise ValueError("a head that averages gains nothing by signs; leave `signed` out")
 
     @classmethod
     def base(cls) -> "EmbedderSpec":
@@ -79,6 +85,20 @@ class EmbedderSpec:
             resolution=64,
             local_contrast=4.0,
             mirrored=True,
+        )
+
+    @classmethod
+    def lite0(cls) -> "EmbedderSpec":
+        """EfficientNet-Lite0's trunk, which can begin with its ImageNet weights: 3.4 million parameters."""
+        return cls(
+            EfficientNetSpec(channels=2),
+            Head.MULTISCALE,
+            hidden=352,
+            dropout=0.0,
+            resolution=64,
+            local_contrast=4.0,
+            mirrored=True,
+            signed=True,
         )
 
     @classmethod
@@ -113,12 +133,12 @@ class Embedder(nnx.Module):
 
     def __init__(self, spec: EmbedderSpec, *, rngs: nnx.Rngs):
         self.spec = spec
-        self.backbone = ConvNeXt(spec.backbone, rngs=rngs)
-        dims = spec.backbone.dims
+        self.backbone = spec.backbone.build(rngs=rngs)
+        dims = spec.backbone.widths
         if spec.head is Head.MULTISCALE:
             self.pools = nnx.List([GeM() for _ in dims])
-            self.norm = nnx.LayerNorm(sum(dims), epsilon=1e-5, rngs=rngs)
-            width = sum(dims)
+            width = sum(dims) * (2 if spec.signed else 1)
+            self.norm = nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs)
         else:
             self.norm = nnx.BatchNorm(dims[-1], epsilon=1e-5, momentum=0.9, rngs=rngs)
             width = dims[-1]
@@ -157,6 +177,8 @@ class Embedder(nnx.Module):
     def head(self, stages: list[Array], *, rngs: nnx.Rngs | None = None) -> Array:
         """The stages' outputs to unit rows [n, dim], in float32."""
         stages = [stage.astype(jnp.float32) for stage in stages]
+        if self.spec.signed:
+            stages = [jnp.concatenate([stage, -stage], -1) for stage in stages]
         if self.spec.head is Head.MULTISCALE:
             pooled = [pool(stage) for pool, stage in zip(self.pools, stages, strict=True)]
             features = self.norm(jnp.concatenate(pooled, -1))

@@ -20,6 +20,7 @@ from flax import nnx
 
 from deepssim_jax.files import sha256, write_tensors
 from deepssim_jax.nn.convnext import ConvNeXtSpec
+from deepssim_jax.nn.efficientnet import EfficientNetSpec
 from deepssim_jax.nn.embedder import Embedder, EmbedderSpec, Head
 from deepssim_jax.ops.batches import in_batches
 from deepssim_jax.ops.intensity import zscore
@@ -27,7 +28,7 @@ from deepssim_jax.ops.resample import resize
 from deepssim_jax.typing import Array, Images
 
 _DEFAULT = "nano.safetensors"
-_MAX_HEADER = 10_000_000
+_FAMILIES = {"convnext": ConvNeXtSpec, "efficientnet": EfficientNetSpec}
 
 
 @functools.partial(
@@ -170,7 +171,7 @@ def save_encoder(path: str | Path, encoder: Encoder, *, card: Mapping[str, str])
       encoder: what to keep.
       card: what a user should know: data, command, numbers.
     """
-    metadata = {"spec": json.dumps(dataclasses.asdict(encoder.spec)), **card}
+    metadata = {"spec": json.dumps(_fields(encoder.spec)), **card}
     write_tensors(Path(path), to_tensors(encoder), metadata=metadata)
 
 
@@ -230,15 +231,17 @@ def load_encoder(source: str | Path = "default") -> Encoder:
     return from_tensors(spec, tensors)
 
 
-def _spec(fields: dict) -> EmbedderSpec:
-    plain: dict[str, Any] = fields["backbone"]
-    backbone: dict[str, Any] = {
-        **plain,
-        "depths": tuple(plain["depths"]),
-        "dims": tuple(plain["dims"]),
-    }
-    rest = {k: v for k, v in fields.items() if k not in ("backbone", "head")}
-    return EmbedderSpec(ConvNeXtSpec(**backbone), Head(fields["head"]), **rest)
+def _fields(spec: EmbedderSpec) -> dict[str, Any]:
+    family = next(name for name, kind in _FAMILIES.items() if isinstance(spec.backbone, kind))
+    return {"family": family, **dataclasses.asdict(spec)}
+
+
+def _spec(fields: dict[str, Any]) -> EmbedderSpec:
+    # Files from before there were two families do not say theirs.
+    kind = _FAMILIES[fields.pop("family", "convnext")]
+    plain: dict[str, Any] = fields.pop("backbone")
+    sizes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
+    return EmbedderSpec(kind(**sizes), Head(fields.pop("head")), **fields)
 
 
 @functools.cache

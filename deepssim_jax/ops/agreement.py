@@ -160,8 +160,8 @@ def agreement(a: Images, b: Images, mask: Array, *, core: Array) -> Agreement:
     radius = max(1, round(_LIKE_RADIUS * scale))
     like = _likeness(_Windows.of(local[0], local[1], mask, radius=radius))
     radius = max(1, round(_SAME_RADIUS * scale))
-    left = [_log_evenness(_Windows.of(p, q, core, radius=radius)) for p, q in (plain, local)]
-    same = ((left[0] + left[1]) / 2 - _CHANGED) / (_UNCHANGED - _CHANGED)
+    even = _evenness([_Windows.of(p, q, core, radius=radius) for p, q in (plain, local)])
+    same = (even - _CHANGED) / (_UNCHANGED - _CHANGED)
     return Agreement(likeness=like, sameness=jnp.clip(same, 0.0, 1.0))
 
 
@@ -173,6 +173,11 @@ def _likeness(windows: _Windows) -> Array:
     mean = twice.sum((1, 2)) / jnp.maximum(weight.sum((1, 2)), 1e-9)
     # The windows' limit is the whole's: an image with itself reaches 1.
     return jnp.sqrt((1 - jnp.exp(-mean)) / _MOST)
+
+
+def _evenness(views: list[_Windows]) -> Array:
+    """The mean over plain intensities and those against the neighbourhood, [n]."""
+    return jnp.stack([_log_evenness(windows) for windows in views]).mean(0)
 
 
 def _log_evenness(windows: _Windows) -> Array:

@@ -108,7 +108,7 @@ def imagenet(path: Path) -> Callable[[np.ndarray], np.ndarray]:
 
     @jax.jit
     def run(params: nnx.State, images: Array) -> Array:
-        return nnx.merge(graph, params, copy=True)(efficientnet.prepared(spec, images))
+        return nnx.merge(graph, params, copy=True)(efficientnet.prepared(images))
 
     return lambda images: in_batches(functools.partial(run, params), images, size=_PHOTOGRAPHS)
 

@@ -1,5 +1,8 @@
 """EfficientNet-Lite0 gives what PyTorch gives from the same weights, and says what does not fit."""
 
+import dataclasses
+import functools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,8 @@ from deepssim_jax.cli.main import main
 from deepssim_jax.interop import efficientnet as interop
 from deepssim_jax.interop.torch_files import read_state_dict
 from deepssim_jax.nn import network_file
-from deepssim_jax.nn.efficientnet import EfficientNetSpec, prepared
+from deepssim_jax.nn.efficientnet import WIDTH, EfficientNetSpec, prepared
+from deepssim_jax.nn.embedder import Embedder, EmbedderSpec
 from deepssim_jax.scoring.methods import cosine, imagenet
 
 LITE0 = EfficientNetSpec()
@@ -33,7 +37,7 @@ def layers(spec: EfficientNetSpec) -> Iterator[tuple[str, str, tuple[int, ...]]]
             yield f"{block}_depthwise_conv", f"{block}_bn1", (inner, 1, side, side)
             yield f"{block}_project_conv", f"{block}_bn2", (out, inner, 1, 1)
             number, into = number + 1, out
-    yield "_conv_head", "_bn1", (spec.width, into, 1, 1)
+    yield "_conv_head", "_bn1", (WIDTH, into, 1, 1)
 
 
 @pytest.fixture(scope="module")
@@ -108,15 +112,81 @@ def test_it_is_the_published_network_with_its_weights() -> None:
     close(ours(read_state_dict(Path(path)), images), theirs(published, images))
 
 
+def gradients(twin: Any, grey: np.ndarray) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
+    """What ends at each halving, and by weight the slope of the mean squares of these in PyTorch."""
+    import torch
+
+    x = 0.5 * torch.from_numpy(grey)[:, None].repeat(1, 3, 1, 1)
+    x = torch.nn.functional.relu6(twin._bn0(twin._conv_stem(x)))
+    stages = []
+    for number, block in enumerate(twin._blocks):
+        x = block(x)
+        if number in (2, 4, 10, 15):
+            stages.append(x)
+    sum((stage**2).mean() for stage in stages).backward()
+    slopes = {n: p.grad.numpy() for n, p in twin.named_parameters() if p.grad is not None}
+    return [stage.detach().numpy().transpose(0, 2, 3, 1) for stage in stages], slopes
+
+
+def test_as_a_backbone_it_is_the_network_in_torch(weights, converted: Path) -> None:
+    """Values, and slopes by every weight: a kernel's are theirs over what BatchNorm makes of it."""
+    torch = pytest.importorskip("torch", reason="the convert extra is not installed")
+    from tests.interop.torch_efficientnet import Twin
+
+    twin = Twin(LITE0)
+    twin.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
+    grey = np.random.default_rng(4).normal(size=(2, 64, 64)).astype(np.float32)
+    expected, theirs = gradients(twin.eval(), grey)
+
+    model = Embedder(EmbedderSpec.lite0(), rngs=nnx.Rngs(0))
+    head = np.asarray(model.first.kernel[...])
+    interop.load_backbone(model, converted)
+    np.testing.assert_array_equal(model.first.kernel[...], head)
+    graph, state = nnx.split(model.backbone)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    @functools.partial(jax.grad, argnums=1, has_aux=True)
+    def slopes(graph: nnx.GraphDef, state: nnx.State, images: np.ndarray) -> Any:
+        stages = nnx.merge(graph, state, copy=True)(images)
+        return sum((stage**2).mean() for stage in stages), stages
+
+    ours, found = slopes(graph, nnx.as_pure(state), np.stack([grey, grey], -1))
+    for one, other, width in zip(found, expected, (24, 40, 112, 320), strict=True):
+        assert one.shape[-1] == width
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-4 * np.abs(other).max())
+    assert len(nnx.to_flat_state(ours)) == 2 * (1 + 2 + 3 * 15)
+    for path, slope in nnx.to_flat_state(ours):
+        name = ".".join(map(str, ("trunk", *path)))
+        layer = re.sub(r"(\.kernel|[._]bias)$", "", name)
+        convolution, norm = interop.published_names(layer, LITE0)
+        wanted = theirs[f"{norm}.bias"]
+        if slope.ndim > 1:
+            factor = weights[f"{norm}.weight"] / np.sqrt(weights[f"{norm}.running_var"] + 1e-3)
+            kernel = theirs[f"{convolution}.weight"] / factor[:, None, None, None]
+            wanted = kernel.transpose(2, 3, 1, 0)
+            if name.endswith("stem.kernel"):  # two channels for three, each half as bright
+                wanted = np.repeat(2 * wanted.mean(2, keepdims=True), 2, axis=2)
+            wanted = wanted.reshape(slope.shape)
+        np.testing.assert_allclose(slope, wanted, rtol=0, atol=1e-4 * np.abs(wanted).max())
+
+
+def test_a_start_of_other_sizes_is_refused(converted: Path) -> None:
+    backbone = EfficientNetSpec(channels=2, depths=(1, 1, 1, 1, 1, 1, 1))
+    other = dataclasses.replace(EmbedderSpec.lite0(), backbone=backbone)
+    model = Embedder(other, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r"ours\.safetensors holds .* and the backbone is"):
+        interop.load_backbone(model, converted)
+
+
 def test_images_are_prepared_as_the_release_does() -> None:
     """Two grey levels fill the range: (0 - 127) / 128 and (255 - 127) / 128, in equal channels."""
     image = np.full((1, 224, 224), 500, np.int16)
     image[:, :100] = -20
-    found = np.asarray(prepared(LITE0, image))
+    found = np.asarray(prepared(image))
     assert found.shape == (1, 224, 224, 3)
     np.testing.assert_allclose(found[0, :100], -127 / 128, atol=1e-5)
     np.testing.assert_allclose(found[0, 100:], 1, atol=1e-5)
-    assert prepared(LITE0, image[:, :128, :96]).shape == (1, 224, 224, 3)
+    assert prepared(image[:, :128, :96]).shape == (1, 224, 224, 3)
 
 
 def test_all_that_does_not_fit_is_said_at_once(weights) -> None:

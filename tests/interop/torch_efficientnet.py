@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from deepssim_jax.nn.efficientnet import EfficientNetSpec
+from deepssim_jax.nn.efficientnet import WIDTH, EfficientNetSpec
 
 
 class Same(nn.Conv2d):
@@ -54,8 +54,8 @@ class Twin(nn.Module):
                 blocks.append(TorchBlock(into, out, kernel, 1 if number else stride, expansion))
                 into = out
         self._blocks = nn.ModuleList(blocks)
-        self._conv_head, self._bn1 = layer(into, spec.width)
-        self._fc = nn.Linear(spec.width, 1000)
+        self._conv_head, self._bn1 = layer(into, WIDTH)
+        self._fc = nn.Linear(WIDTH, 1000)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = functional.relu6(self._bn0(self._conv_stem(x)))

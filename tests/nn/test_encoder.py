@@ -3,13 +3,16 @@
 import dataclasses
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import safetensors.numpy
+from flax import nnx
 
 import deepssim_jax as ds
 from deepssim_jax.nn import encoder as encoders
-from deepssim_jax.nn.embedder import EmbedderSpec
+from deepssim_jax.nn.efficientnet import EfficientNetSpec
+from deepssim_jax.nn.embedder import Embedder, EmbedderSpec, Head
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +116,38 @@ def test_mirrorings_have_one_embedding(shipped: ds.Encoder) -> None:
         np.testing.assert_allclose(ds.embed(mirrored, view), found, atol=1e-5)
 
 
-def test_volumes_are_not_mirrored() -> None:
+def test_values_of_either_sign_are_pooled_by_themselves() -> None:
+    """As a ReLU of both signs and a mean of third powers give it."""
+    backbone = EfficientNetSpec(
+        channels=1, stem=4, depths=(1,) * 7, dims=(4, 6, 6, 6, 8, 8, 10), expansion=2
+    )
+    spec = EmbedderSpec(backbone, Head.MULTISCALE, hidden=12, dim=8, dropout=0, signed=True)
+    model = Embedder(spec, rngs=nnx.Rngs(1))
+    stages = [np.asarray(stage, np.float64) for stage in model.backbone(images(3, 64)[..., None])]
+    parts = [sign * stage for stage in stages for sign in (1, -1)]
+    pooled = np.concatenate(
+        [np.cbrt((np.maximum(p, 1e-6) ** 3).mean((1, 2))) for p in parts], axis=1
+    )
+    assert pooled.shape == (3, 2 * (6 + 6 + 8 + 10)) and (pooled > 1e-3).mean() > 0.8
+    x = model.norm(pooled.astype(np.float32))
+    expected = model.second(jax.nn.gelu(model.first(x), approximate=False))
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(model(images(3, 64)), expected, atol=1e-5)
+
+
+def test_either_family_comes_back_from_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "lite0.safetensors"
+    encoder = encoders.from_module(Embedder(EmbedderSpec.lite0(), rngs=nnx.Rngs(0)))
+    encoders.save_encoder(path, encoder, card={})
+    assert path.stat().st_size <= 16_000_000
+    loaded = ds.load_encoder(path)
+    assert loaded.spec == encoder.spec == EmbedderSpec.lite0()
+    for name, value in encoders.to_tensors(encoder).items():
+        np.testing.assert_array_equal(encoders.to_tensors(loaded)[name], value, err_msg=name)
+
+
+def test_specifications_that_cannot_work() -> None:
     with pytest.raises(ValueError, match="four mirrorings"):
         dataclasses.replace(EmbedderSpec.volume(), mirrored=True)
+    with pytest.raises(ValueError, match="gains nothing by signs"):
+        dataclasses.replace(EmbedderSpec.base(), signed=True)

@@ -200,7 +200,8 @@ def is_encoder(path: Path) -> bool:
     """Whether a `.safetensors` file says of itself that it is an encoder of this package."""
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            return "spec" in (file.metadata() or {})
+            said = file.metadata() or {}
+            return "spec" in said and "kind" not in said  # other networks say their kind
     except safetensors.SafetensorError:
         return False
 

@@ -158,7 +158,7 @@ def test_fine_tuning_from_a_folder_to_an_encoder(folder: Path, tmp_path: Path, c
         ("--config.batch=20", "multiple of 16"),
         ("--config.table=x.csv", "needs --config.images"),
         ("--config.initial=nothing.pth", "there is no file 'nothing.pth'"),
-        ("--config.network=huge", "must be one of nano, tiny, base, volume"),
+        ("--config.network=huge", "must be one of nano, tiny, base, lite0, volume"),
     ],
 )
 def test_a_wrong_setting_is_an_input_error(change: str, words: str, tmp_path, capsys) -> None:

@@ -31,7 +31,15 @@ def draw_scores(scores: np.ndarray, labels: np.ndarray, *, near: float, exact: f
         top = axes.get_ylim()[1]
         for value, word in ((near, "near"), (exact, "exact")):
             axes.axvline(value, color="black", linewidth=1, linestyle="--")
-            axes.text(value, top, f" {word} {value:.2f}", va="top", rotation=90, fontsize=9)
+            axes.annotate(
+                f"{word} {value:.2f}",
+                (value, top),
+                xytext=(3, -3),
+                textcoords="offset points",
+                va="top",
+                rotation=90,
+                fontsize=9,
+            )
         axes.set_xlabel("score")
         axes.set_ylabel("density within the class")
         axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)

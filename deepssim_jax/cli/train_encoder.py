@@ -3,7 +3,6 @@
 deepssim train_encoder --config=configs/deepssim_nano.py --workdir=runs/nano
 """
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +15,6 @@ from deepssim_jax.cli.exit_codes import ExitCode
 from deepssim_jax.cli.progress import progress
 
 if TYPE_CHECKING:  # at run time they would load JAX before --help is answered
-    from deepssim_jax.nn.embedder import Embedder
     from deepssim_jax.scoring.match import Progress
     from deepssim_jax.training.config import EncoderConfig
     from deepssim_jax.training.loop import Maker
@@ -43,6 +41,7 @@ def main(argv: Sequence[str]) -> int:
     del argv
     import json
 
+    from deepssim_jax.interop import start
     from deepssim_jax.training.loop import LoopConfig, train
     from deepssim_jax.training.step import Trainer, export
 
@@ -50,7 +49,9 @@ def main(argv: Sequence[str]) -> int:
     with progress(unit="images") as on_progress:
         maker, data, epoch = _maker(config, workdir, on_progress)
     steps = config.epochs * epoch if config.epochs and epoch else config.steps
-    initial = _initial(config)
+    initial = start.network(
+        config.network, config.initial, dropout=config.dropout, seed=config.seed
+    )
     trainer = Trainer.create(initial.spec, _optimizer(config, steps), **_options(config))
     loop = LoopConfig(
         steps=steps,
@@ -131,44 +132,6 @@ def _maker(
         table = TablePairs.of(Path(config.table), images, **common)
         return table, f"{len(table.table)} pairs of a table", table.batches_an_epoch
     return ImagePairs.of(images, **common), f"{len(images)} images", None
-
-
-def _initial(config: "EncoderConfig") -> "Embedder":
-    """The network with the weights to begin with."""
-    from flax import nnx
-
-    from deepssim_jax.interop import efficientnet, torch_files, torchvision
-    from deepssim_jax.nn import encoder as encoders
-    from deepssim_jax.nn.embedder import Embedder, EmbedderSpec
-
-    specs = {
-        "nano": EmbedderSpec.nano,
-        "tiny": EmbedderSpec.tiny,
-        "base": EmbedderSpec.base,
-        "lite0": EmbedderSpec.lite0,
-        "volume": EmbedderSpec.volume,
-    }
-    if config.network not in specs:
-        raise ValueError(f"network {config.network!r} must be one of {', '.join(specs)}")
-    path = Path(config.initial)
-    given = config.initial not in ("", "default")
-    if given and not path.is_file():
-        raise ValueError(f"--config.initial: there is no file {path.name!r}")
-    whole = path.suffix == ".safetensors" and encoders.is_encoder(path) if given else config.initial
-    if whole:
-        encoder = encoders.load_encoder(config.initial)
-        if encoder.spec.backbone.space != 2:
-            raise ValueError(
-                f"--config.initial: {path.name!r} embeds volumes, and these are images"
-            )
-        return encoders.to_module(encoder)
-    spec = dataclasses.replace(specs[config.network](), dropout=config.dropout)
-    model = Embedder(spec, rngs=nnx.Rngs(config.seed))
-    if given and config.network == "lite0":
-        efficientnet.load_backbone(model, path)
-    elif given:
-        torchvision.load_backbone(model, torch_files.read_state_dict(path))
-    return model
 
 
 def _optimizer(config: "EncoderConfig", steps: int) -> "OptimizerConfig":

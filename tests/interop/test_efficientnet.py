@@ -15,14 +15,13 @@ from flax import nnx
 from scipy import ndimage
 
 from deepssim_jax.cli.main import main
-from deepssim_jax.cli.train_encoder import _initial
 from deepssim_jax.interop import efficientnet as interop
+from deepssim_jax.interop import start
 from deepssim_jax.interop.torch_files import read_state_dict
 from deepssim_jax.nn import network_file
 from deepssim_jax.nn.efficientnet import WIDTH, EfficientNetSpec, prepared
 from deepssim_jax.nn.embedder import Embedder, EmbedderSpec
 from deepssim_jax.scoring.methods import cosine, imagenet
-from deepssim_jax.training.config import EncoderConfig
 
 LITE0 = EfficientNetSpec()
 
@@ -173,12 +172,12 @@ def test_as_a_backbone_it_is_the_network_in_torch(weights, converted: Path) -> N
 
 
 def test_a_training_begins_with_it(converted: Path) -> None:
-    model = _initial(EncoderConfig(network="lite0", initial=str(converted)))
+    model = start.network("lite0", str(converted), dropout=0.0, seed=0)
     params = network_file.load(converted, EfficientNetSpec)[1]
     expected: Any = params["trunk"]["stages"][3]["blocks"][4]["expand"]["kernel"]
     np.testing.assert_array_equal(model.backbone.stages[3].blocks[4].expand.kernel[...], expected)
     shipped = Path(network_file.__file__).parents[1] / "weights" / "nano.safetensors"
-    assert _initial(EncoderConfig(network="lite0", initial=str(shipped))).spec != model.spec
+    assert start.network("lite0", str(shipped), dropout=0.0, seed=0).spec != model.spec
 
 
 def test_a_start_of_other_sizes_is_refused(converted: Path) -> None:

@@ -55,6 +55,13 @@ flags.FLAGS.mark_as_parsed()
 import close_network  # noqa: E402, F401  (after jax, so that only our own doings are judged)
 
 
+def pytest_collection_finish() -> None:
+    """Flags that are defined while tests are gathered would meet those of every command tested."""
+    defined = flags.FLAGS.flags_by_module_dict()
+    if early := [name for name in defined if name.startswith(("benchmarks.", "deepssim_jax.cli."))]:
+        raise pytest.UsageError(f"import {', '.join(early)} inside of tests: it defines flags")
+
+
 @pytest.fixture(autouse=True)
 def _flags_can_be_read():
     """A test that ran a command leaves the flags unparsed when the command line was wrong."""

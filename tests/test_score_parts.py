@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import ndimage
 
-from benchmarks import score_parts
+from benchmarks.cases import score_parts
 from deepssim_jax.ops import agreement
 from deepssim_jax.scoring.verify import verify_pairs
 

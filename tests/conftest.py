@@ -56,9 +56,9 @@ import close_network  # noqa: E402, F401  (after jax, so that only our own doing
 
 
 def pytest_collection_finish() -> None:
-    """Flags that are defined while tests are gathered would meet those of every command tested."""
+    """Flags of a script that is imported while tests are gathered would meet those of the commands."""
     defined = flags.FLAGS.flags_by_module_dict()
-    if early := [name for name in defined if name.startswith(("benchmarks.", "deepssim_jax.cli."))]:
+    if early := [name for name in defined if name.startswith("benchmarks.")]:
         raise pytest.UsageError(f"import {', '.join(early)} inside of tests: it defines flags")
 
 

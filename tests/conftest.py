@@ -72,7 +72,7 @@ def _flags_can_be_read():
 def _programs_are_let_go():
     """A compiled program holds mappings of memory until it is dropped, and Linux grants 65,530.
 
-    One process with the programs of all tests came to its end there: a segmentation fault in LLVM.
+    A process with the programs of all tests came to 58,801, and once to a segmentation fault in LLVM.
     """
     yield
     jax.clear_caches()

@@ -17,8 +17,8 @@ from deepssim_jax.ops.batches import in_batches
 from deepssim_jax.ops.intensity import zscore
 from deepssim_jax.ops.registration import register
 from deepssim_jax.ops.search_grid import SearchGrid
-from deepssim_jax.ops.ssim import ssim
 from deepssim_jax.ops.transform import ellipsoid
+from deepssim_jax.scoring import methods as scoring
 from deepssim_jax.scoring import verify
 from deepssim_jax.scoring.methods import Method
 from deepssim_jax.typing import Array
@@ -60,11 +60,10 @@ def in_place() -> Method:
 
 
 def aligned(score: Callable[[Array, Array], Array]) -> Method:
-    """A field's similarity of the aligned images."""
+    """One of the field's similarities, of the aligned images."""
 
     def found(real: Array, synthetic: Array) -> Array:
-        moved = register(synthetic, real).aligned
-        return score(zscore(real.astype(jnp.float32)), zscore(moved))
+        return score(real, register(synthetic, real).aligned)
 
     return lambda real, synthetic: np.asarray(in_batches(found, real, synthetic, size=_BATCH))
 
@@ -88,8 +87,6 @@ def methods() -> dict[str, Method]:
             (agreement, "_cut_off", lambda a, b, core: b)
         ),
         "a change counts to the rim": variant((verify, "_RIM", 0.0)),
-        "SSIM after alignment": aligned(
-            lambda a, b: ssim(a, b, data_range="first", reduction="none")
-        ),
-        "correlation after alignment": aligned(lambda a, b: (a * b).mean((1, 2))),
+        "SSIM after alignment": aligned(scoring._ssim),
+        "correlation after alignment": aligned(scoring._ncc),
     }

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from deepssim_jax.nn.pointwise import pointwise
+from deepssim_jax.nn.stages import Stages
 from deepssim_jax.ops.depthwise import depthwise_conv
 from deepssim_jax.ops.layers import gelu, layer_norm
 from deepssim_jax.typing import Array
@@ -38,9 +39,9 @@ class ConvNeXtSpec:
         """Channels of what each stage gives."""
         return self.dims
 
-    def build(self, *, rngs: nnx.Rngs) -> "ConvNeXt":
+    def build(self, *, rngs: nnx.Rngs) -> Stages:
         """The backbone."""
-        return ConvNeXt(self, rngs=rngs)
+        return Stages(Stage(self, number, rngs=rngs) for number in range(len(self.dims)))
 
 
 class LayerNorm(nnx.LayerNorm):
@@ -111,18 +112,3 @@ class Stage(nnx.Module):
         for block in self.blocks:
             x = block(x)
         return x
-
-
-class ConvNeXt(nnx.Module):
-    """The stages; calling it gives the output of each."""
-
-    def __init__(self, spec: ConvNeXtSpec, *, rngs: nnx.Rngs):
-        numbers = range(len(spec.dims))
-        self.stages = nnx.List([Stage(spec, number, rngs=rngs) for number in numbers])
-
-    def __call__(self, images: Array) -> list[Array]:
-        outputs = []
-        for stage in self.stages:
-            images = stage(images)
-            outputs.append(images)
-        return outputs

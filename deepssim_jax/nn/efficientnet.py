@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from deepssim_jax.nn.pointwise import pointwise
+from deepssim_jax.nn.stages import Stages
 from deepssim_jax.ops.depthwise import depthwise_conv
 from deepssim_jax.ops.intensity import rescale01
 from deepssim_jax.ops.resample import resize
@@ -54,7 +55,7 @@ class EfficientNetSpec:
         """
         groups: list[list[int]] = [[]]
         for stage, stride in enumerate(self.strides):
-            if stride == 2 and any(self.strides[s] == 2 for s in range(stage)):
+            if stride == 2 and 2 in self.strides[:stage]:
                 groups.append([])
             groups[-1].append(stage)
         return groups
@@ -64,9 +65,9 @@ class EfficientNetSpec:
         """Channels of what each of the backbone's stages gives."""
         return tuple(self.dims[group[-1]] for group in self.groups)
 
-    def build(self, *, rngs: nnx.Rngs) -> "Trunk":
+    def build(self, *, rngs: nnx.Rngs) -> Stages:
         """The backbone."""
-        return Trunk(self, rngs=rngs)
+        return Stages(Stage(self, number, rngs=rngs) for number in range(len(self.groups)))
 
 
 def _relu6(x: Array) -> Array:
@@ -140,25 +141,11 @@ class Stage(nnx.Module):
         return x
 
 
-class Trunk(nnx.Module):
-    """The stages; calling it gives the output of each."""
-
-    def __init__(self, spec: EfficientNetSpec, *, rngs: nnx.Rngs):
-        self.stages = nnx.List([Stage(spec, n, rngs=rngs) for n in range(len(spec.groups))])
-
-    def __call__(self, images: Array) -> list[Array]:
-        outputs = []
-        for stage in self.stages:
-            images = stage(images)
-            outputs.append(images)
-        return outputs
-
-
 class EfficientNet(nnx.Module):
     """The network of an `EfficientNetSpec`, without its classifier."""
 
     def __init__(self, spec: EfficientNetSpec, *, rngs: nnx.Rngs):
-        self.trunk = Trunk(spec, rngs=rngs)
+        self.trunk = spec.build(rngs=rngs)
         self.head = nnx.Linear(spec.dims[-1], WIDTH, rngs=rngs)
 
     def __call__(self, images: Array) -> Array:

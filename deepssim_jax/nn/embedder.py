@@ -89,17 +89,10 @@ class EmbedderSpec:
 
     @classmethod
     def lite0(cls) -> "EmbedderSpec":
-        """EfficientNet-Lite0's trunk, which can begin with its ImageNet weights: 3.4 million parameters."""
-        return cls(
-            EfficientNetSpec(channels=2),
-            Head.MULTISCALE,
-            hidden=352,
-            dropout=0.0,
-            resolution=64,
-            local_contrast=4.0,
-            mirrored=True,
-            signed=True,
-        )
+        """`nano` with EfficientNet-Lite0's trunk, which can begin with its ImageNet weights: 3.4 million
+        parameters.
+        """
+        return dataclasses.replace(cls.nano(), backbone=EfficientNetSpec(channels=2), signed=True)
 
     @classmethod
     def volume(cls) -> "EmbedderSpec":

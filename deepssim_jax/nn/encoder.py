@@ -240,9 +240,13 @@ def _fields(spec: EmbedderSpec) -> dict[str, Any]:
 def _spec(fields: dict[str, Any]) -> EmbedderSpec:
     # Files from before there were two families do not say theirs.
     kind = _FAMILIES[fields.pop("family", "convnext")]
-    plain: dict[str, Any] = fields.pop("backbone")
-    sizes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
-    return EmbedderSpec(kind(**sizes), Head(fields.pop("head")), **fields)
+    backbone = kind(**from_json(fields.pop("backbone")))
+    return EmbedderSpec(backbone, Head(fields.pop("head")), **fields)
+
+
+def from_json(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a specification; JSON knows lists alone, and these are tuples."""
+    return {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
 
 
 @functools.cache

@@ -22,7 +22,7 @@ from flax import nnx
 from deepssim_jax.files import write_tensors
 from deepssim_jax.nn.autoencoder import Autoencoder, AutoencoderSpec
 from deepssim_jax.nn.efficientnet import EfficientNet, EfficientNetSpec
-from deepssim_jax.nn.encoder import misfits, named
+from deepssim_jax.nn.encoder import from_json, misfits, named
 from deepssim_jax.nn.unet import UNet, UNetSpec
 
 Spec = AutoencoderSpec | UNetSpec | EfficientNetSpec
@@ -145,11 +145,7 @@ def load(path: Path, kind: type[S]) -> tuple[S, nnx.State, dict[str, str]]:
                 raise ValueError(
                     f"{path.name} holds a network of kind {found!r}, not {wanted.value!r}"
                 )
-            fields = {
-                name: tuple(value) if isinstance(value, list) else value
-                for name, value in json.loads(card.pop("spec")).items()
-            }
-            spec = kind(**fields)
+            spec = kind(**from_json(json.loads(card.pop("spec"))))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, KeyError, TypeError, OSError) as error:
         raise ValueError(f"{path.name} is no network of this package: {error}") from error

@@ -31,13 +31,9 @@ V2 = EmbedderSpec(SMALL, Head.MULTISCALE, hidden=20, dim=16, dropout=0.0)
 NANO = dataclasses.replace(
     V2, backbone=dataclasses.replace(SMALL, channels=2), resolution=64, local_contrast=3.0
 )
-LITE = EmbedderSpec(
-    EfficientNetSpec(channels=2, stem=8, depths=(1,) * 7, dims=(8, 8, 12, 12, 16, 16, 24)),
-    Head.MULTISCALE,
-    hidden=20,
-    dim=16,
-    dropout=0.0,
-    local_contrast=3.0,
+LITE = dataclasses.replace(
+    NANO,
+    backbone=EfficientNetSpec(channels=2, stem=8, depths=(1,) * 7, dims=(8, 8, 12, 12, 16, 16, 24)),
     signed=True,
 )
 CONSTANT = OptimizerConfig(schedule=Schedule.CONSTANT)

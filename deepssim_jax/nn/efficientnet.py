@@ -94,21 +94,9 @@ class Block(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         y = x if self.expand is None else _relu6(self.expand(x))
-        y = _strided(depthwise_conv(y, self.depthwise[...]), self.stride)
+        y = depthwise_conv(y, self.depthwise[...], stride=self.stride)
         y = self.project(_relu6(y + self.depthwise_bias[...][None, None, None]))
         return x + y if self.residual else y
-
-
-def _strided(x: Array, stride: int) -> Array:
-    """What TensorFlow's "SAME" gives with a stride of 1 or 2, from what it gives without.
-
-    Along an even side it pads one pixel less in front than behind, so that its first window is
-    centred on the second pixel; along an odd one on the first.
-    """
-    if stride == 1:
-        return x
-    row, column = ((side + 1) % 2 for side in x.shape[1:3])
-    return x[:, row::stride, column::stride]
 
 
 class Stage(nnx.Module):

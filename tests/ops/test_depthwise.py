@@ -56,6 +56,29 @@ def test_gradients_agree(space: tuple[int, ...]) -> None:
         np.testing.assert_allclose(ours, theirs, atol=2e-4)
 
 
+@pytest.mark.parametrize("size", [3, 5])
+@pytest.mark.parametrize("space", [(9, 11), (8, 5), (1, 2), (6, 7, 5)])
+def test_strides_equal_xla(space: tuple[int, ...], size: int) -> None:
+    """Values and gradients; where windows lie is TensorFlow's, held against it through EfficientNet."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.standard_normal((2, *space, 3)), jnp.float32)
+    kernel = jnp.asarray(rng.standard_normal((size,) * len(space) + (3,)), jnp.float32)
+
+    def result(implementation: str) -> tuple[jnp.ndarray, tuple[jnp.ndarray, jnp.ndarray]]:
+        def run(x: jnp.ndarray, k: jnp.ndarray) -> jnp.ndarray:
+            return depthwise_conv(x, k, stride=2, implementation=implementation)
+
+        return run(x, kernel), jax.grad(lambda *given: jnp.sin(run(*given)).sum(), (0, 1))(
+            x, kernel
+        )
+
+    (ours, slopes), (theirs, expected) = result("taps"), result("xla")
+    assert ours.shape == (2, *(-(-side // 2) for side in space), 3)
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    for slope, wanted in zip(slopes, expected, strict=True):
+        np.testing.assert_allclose(slope, wanted, atol=2e-4)
+
+
 def test_refuses_other_channels() -> None:
     x, kernel = inputs()
     with pytest.raises(ValueError, match=r"\(7, 7, 2\)"):

@@ -27,11 +27,18 @@ def similarity_in_place(a: Array, b: Array) -> Array:
 
 
 def similarity_aligned(a: Array, b: Array) -> Array:
-    """SSIM [n, n] of every a with every b after b was brought onto a, or as they lie if that is more.
+    """SSIM [n, n] of every a with every b once aligned, the mean of b brought onto a and a onto b.
 
     Images [n, s, s] only: four mirrorings, rotation, scale and shift, found by correlation (the
-    teacher of DeepSSIM++, arXiv 2609.03615, section 3, aligns before it compares, too).
+    teacher of DeepSSIM++, arXiv 2609.03615, section 3, aligns before it compares, too); an alignment that
+    makes them less alike than they lie does not count. Of two strangers no alignment is right: the two
+    ways have a rank correlation of 0.6 only (chests; brains 0.7), and a cosine knows no direction.
     """
+    return (_onto(a, b) + _onto(b, a).T) / 2
+
+
+def _onto(a: Array, b: Array) -> Array:
+    """SSIM [n, n] of every a with every b after b was brought onto a."""
     size = a.shape[1:]
 
     def row(fixed: Array) -> Array:

@@ -207,7 +207,7 @@ def test_all_pairs_of_a_batch_are_learned() -> None:
     p, q = (np.exp(x / 0.05) / np.exp(x / 0.05).sum(1, keepdims=True) for x in (wanted, cosines))
     divergence = (p * np.log(p / q)).sum(1).mean()
     pairs = ((np.diagonal(cosines) - np.asarray(given.target)) ** 2).mean()
-    expected = pairs + ((cosines - wanted) ** 2).mean() + 0.05 * divergence
+    expected = pairs + 4.0 * ((cosines - wanted) ** 2).mean() + 0.05 * divergence
     assert value == pytest.approx(expected, rel=1e-4)
     alone = dataclasses.replace(given, all=None)
     with pytest.raises(ValueError, match="all pairs"):

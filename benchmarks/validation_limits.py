@@ -18,7 +18,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 from sklearn.ensemble import HistGradientBoostingRegressor

@@ -3,7 +3,9 @@
     python benchmarks/retrieval.py --data=../shared/data --out=benchmarks/results
 
 References are all films, or all axial slices of brains; queries are copies of some of them under
-the stress list (`cases/stress.py`), none of which an encoder was trained on. Recall at 1 and at 10
+the stress list (`cases/stress.py`), none of which an encoder was trained on. With --slices, a folder
+with the T1 slices of six people (`data/r*slice.jpg` in the source package of antspyx), these join the brains,
+and copies of them alone are asked for as well, about forty of each. Recall at 1 and at 10
 of the original with Clopper-Pearson's 95 % interval, for the encoder's cosine, for the aligned
 search, and for what an audit that uses both proposes for verification; and pairs a second of the
 first two. Nothing is verified here. Then Spearman's correlation of the cosine with the SSIM after
@@ -41,6 +43,7 @@ OUT = flags.DEFINE_string("out", None, "folder for retrieval.jsonl; nothing is w
 ENCODER = flags.DEFINE_string("encoder", "default", "the shipped encoder, or a .safetensors file")
 COPIES = flags.DEFINE_integer("copies", 250, "copies of each condition", lower_bound=10)
 SEED = flags.DEFINE_integer("seed", 0, "of the copies")
+SLICES = flags.DEFINE_string("slices", None, "folder with antspyx's r*slice.jpg; left out without")
 ALIGNED = flags.DEFINE_bool("aligned", True, "run the aligned search as well")
 _SIZE = 128
 _DEPTH = 10
@@ -57,12 +60,26 @@ def brains(data: Path) -> np.ndarray:
     return np.stack([image for _, image in brain_slices(data)])
 
 
+def slices(folder: Path) -> np.ndarray:
+    """The axial T1 slices of antspyx, float64 [6, 256, 256] on [0, 1]."""
+    paths = sorted(folder.glob("r*slice.jpg"))
+    if not paths:
+        raise ValueError(f"--slices: there is no r*slice.jpg in {folder}")
+    return np.stack([image_of(path) for path in paths])
+
+
 def small(images: np.ndarray) -> np.ndarray:
     return np.stack([fit_to_size(x.astype(np.float32), size=(_SIZE, _SIZE)) for x in images])
 
 
-def measure(images: np.ndarray, encoder: Encoder) -> dict[str, object]:
-    """Recall of every condition among these images, and the rates."""
+def measure(
+    images: np.ndarray, encoder: Encoder, *, asked: int = 0, repeats: int = 1
+) -> dict[str, object]:
+    """Recall of every condition among these images, and the rates.
+
+    Copies are made of the last `asked` images, 0 for all, of each at most `repeats`.
+    """
+    originals = np.arange(len(images))[-asked:]
     known_images = small(images)
     embeddings, low = features(known_images, encoder)
     known = Side(known_images.__getitem__, low, embeddings)
@@ -71,7 +88,8 @@ def measure(images: np.ndarray, encoder: Encoder) -> dict[str, object]:
     recall, pairs = {}, 0
     for number, condition in enumerate(CONDITIONS):
         rng = np.random.default_rng([SEED.value, number])
-        rows = rng.choice(len(images), min(COPIES.value, len(images)), replace=False)
+        pool = np.tile(originals, repeats)
+        rows = rng.choice(pool, min(COPIES.value, len(pool)), replace=False)
         copies = small(np.stack([stressed(images[r], condition, rng) for r in rows]))
         copy_embeddings, copy_low = features(copies, encoder)
         pairs += len(rows) * len(images)
@@ -90,11 +108,11 @@ def measure(images: np.ndarray, encoder: Encoder) -> dict[str, object]:
             for way, columns in found.items()
         }
         if index is not None:
-            asked = Side(copies.__getitem__, copy_low, copy_embeddings)
-            proposed = candidates(asked, known, index=index, proposals=Retrieval.BOTH.proposals)
+            queries = Side(copies.__getitem__, copy_low, copy_embeddings)
+            proposed = candidates(queries, known, index=index, proposals=Retrieval.BOTH.proposals)
             hits = np.array([(query, row) in proposed for query, row in enumerate(rows)])
             recall[condition]["both"] = {"proposed": _share(hits)}
-    agreement = _agreement(known_images, embeddings)
+    agreement = _agreement(known_images, embeddings, originals)
     rates = {way: round(pairs / spent) for way, spent in seconds.items() if spent}
     return {
         "references": len(images),
@@ -105,7 +123,7 @@ def measure(images: np.ndarray, encoder: Encoder) -> dict[str, object]:
 
 
 def _agreement(
-    images: np.ndarray, embeddings: np.ndarray, pairs: int = 600
+    images: np.ndarray, embeddings: np.ndarray, originals: np.ndarray, pairs: int = 600
 ) -> dict[str, list[float]]:
     """Spearman of cosine and aligned SSIM, and of that SSIM found from either side of a pair.
 
@@ -113,7 +131,7 @@ def _agreement(
     `register` finds depends on which of them is moved. With 95 % intervals of a bootstrap over pairs.
     """
     rng = np.random.default_rng(SEED.value)
-    first = rng.integers(0, len(images), pairs)
+    first = originals[rng.integers(0, len(originals), pairs)]
     second = (first + rng.integers(1, len(images), pairs)) % len(images)
     a, b = (np.asarray(zscore(images[rows])) for rows in (first, second))
     there, back = _aligned_ssim(a, b), _aligned_ssim(b, a)
@@ -154,8 +172,14 @@ def table(result: dict) -> str:
 
 def main(_: list[str]) -> None:
     encoder = load_encoder(ENCODER.value)
-    for name, load in (("films", films), ("brain_slices", brains)):
-        result = measure(load(Path(DATA.value)), encoder)
+    data = Path(DATA.value)
+    known = brains(data)
+    sets = {"films": (films(data), {}), "brain_slices": (known, {})}
+    if SLICES.value:
+        more = slices(Path(SLICES.value))
+        sets["t1_slices"] = np.concatenate([known, more]), {"asked": len(more), "repeats": 40}
+    for name, (images, of) in sets.items():
+        result = measure(images, encoder, **of)
         print(f"\n{name}: {result['references']} references, {result['pairs_per_s']} pairs/s")
         for what, key in (
             ("cosine and aligned SSIM", "spearman"),

@@ -23,6 +23,7 @@ import numpy as np
 from absl import app, flags
 from scipy import stats
 
+from benchmarks.cases.bootstrap import bootstrapped, draws
 from benchmarks.cases.brains import brain_slices
 from benchmarks.cases.films import image_of
 from benchmarks.cases.records import dated, keep
@@ -80,6 +81,7 @@ def measure(
     Copies are made of the last `asked` images, 0 for all, of each at most `repeats`.
     """
     originals = np.arange(len(images))[-asked:]
+    pool = np.tile(originals, repeats)
     known_images = small(images)
     embeddings, low = features(known_images, encoder)
     known = Side(known_images.__getitem__, low, embeddings)
@@ -88,7 +90,6 @@ def measure(
     recall, pairs = {}, 0
     for number, condition in enumerate(CONDITIONS):
         rng = np.random.default_rng([SEED.value, number])
-        pool = np.tile(originals, repeats)
         rows = rng.choice(pool, min(COPIES.value, len(pool)), replace=False)
         copies = small(np.stack([stressed(images[r], condition, rng) for r in rows]))
         copy_embeddings, copy_low = features(copies, encoder)
@@ -136,21 +137,23 @@ def _agreement(
     a, b = (np.asarray(zscore(images[rows])) for rows in (first, second))
     there, back = _aligned_ssim(a, b), _aligned_ssim(b, a)
     cosine = (embeddings[first] * embeddings[second]).sum(1)
-    draws = [np.arange(pairs), *rng.integers(0, pairs, (1000, pairs))]
-    both = {"spearman": (cosine, there), "spearman_of_mean": (cosine, (there + back) / 2)}
-    both["spearman_of_ways"] = (there, back)
-    return {name: _correlation(*of, draws) for name, of in both.items()}
+    sides = {
+        "spearman": (cosine, there),
+        "spearman_of_mean": (cosine, (there + back) / 2),
+        "spearman_of_ways": (there, back),
+    }
+    drawn = draws(rng, pairs)
+    return {
+        name: bootstrapped(
+            lambda rows, x=x, y=y: stats.spearmanr(x[rows], y[rows]).statistic, drawn
+        )
+        for name, (x, y) in sides.items()
+    }
 
 
 def _aligned_ssim(fixed: np.ndarray, moving: np.ndarray) -> np.ndarray:
     aligned = zscore(register(moving, fixed).aligned)
     return np.asarray(ssim(fixed, aligned, data_range="first", reduction="none"))
-
-
-def _correlation(x: np.ndarray, y: np.ndarray, draws: list[np.ndarray]) -> list[float]:
-    """Spearman's of the first draw, and the percentiles of the others."""
-    value, *spread = [stats.spearmanr(x[rows], y[rows]).statistic for rows in draws]
-    return [round(float(v), 4) for v in (value, *np.percentile(spread, (2.5, 97.5)))]
 
 
 def _share(hits: np.ndarray) -> list[float]:

@@ -108,14 +108,12 @@ def _forward(stride: int, x: Array, kernel: Array) -> tuple[Array, tuple[Array, 
 
 def _backward(stride: int, saved: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
     x, kernel = saved
-    size = kernel.shape[0]
+    size, space = kernel.shape[0], x.shape[1:-1]
     # The adjoint of a correlation is the correlation with the turned kernel, of what lies where the
     # windows are centred.
     spread = [
         (first, side - first - stride * (n - 1) - 1, stride - 1)
-        for side, (n, first) in zip(
-            x.shape[1:-1], _windows(x.shape[1:-1], size, stride), strict=True
-        )
+        for side, (n, first) in zip(space, _windows(space, size, stride), strict=True)
     ]
     whole = jax.lax.pad(gradient, jnp.zeros((), gradient.dtype), [(0, 0, 0), *spread, (0, 0, 0)])
     by_x = _correlate(whole, jnp.flip(kernel, tuple(range(kernel.ndim - 1))), 1)

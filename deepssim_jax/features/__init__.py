@@ -1,0 +1,1 @@
+"""Local features: keypoints, descriptors, matching of all pairs, and geometric verification."""

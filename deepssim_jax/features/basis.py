@@ -1,0 +1,61 @@
+"""Descriptors in fewer numbers, mirror parts kept apart.
+
+Contract: RootSIFT float32 [..., 128] becomes float32 [..., d] of unit norm: first the part that a
+mirror keeps, then the part that it negates, each by the principal axes of descriptors like the real
+side's. `signs` turns a descriptor into that of the mirror image.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from deepssim_jax.features.descriptors import LENGTH, mirrored
+
+EVEN, ODD = 40, 24
+DIMENSIONS = EVEN + ODD
+_SAMPLE = 40_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Basis:
+    """`mean` float32 [128]; `axes` float32 [128, d], of the kept part first, then of the negated one."""
+
+    mean: np.ndarray
+    axes: np.ndarray
+    even: int
+
+    @property
+    def signs(self) -> np.ndarray:
+        """float32 [d]: 1 for what a mirror keeps, -1 for what it negates."""
+        return np.where(np.arange(self.axes.shape[1]) < self.even, 1, -1).astype(np.float32)
+
+    def project(self, descriptors: np.ndarray, valid: np.ndarray) -> np.ndarray:
+        """float32 [..., d] of unit norm; zeros where there is no point."""
+        z = (np.asarray(descriptors, np.float32) - self.mean) @ self.axes
+        z /= np.linalg.norm(z, axis=-1, keepdims=True) + 1e-9
+        return z * valid[..., None]
+
+
+def learn(
+    descriptors: np.ndarray, valid: np.ndarray, *, even: int = EVEN, odd: int = ODD
+) -> Basis:
+    """Principal axes of each mirror part, of an even sample of points in their order.
+
+    Args:
+      descriptors: float32 [n, k, 128].
+      valid: bool [n, k].
+      even: axes of the part that a mirror keeps, at most 72.
+      odd: axes of the part that it negates, at most 56.
+    """
+    rows = np.flatnonzero(valid.ravel())
+    rows = rows[np.linspace(0, len(rows) - 1, min(_SAMPLE, len(rows))).astype(int)]
+    sample = descriptors.reshape(-1, LENGTH)[rows].astype(np.float64)
+    turned = sample[:, mirrored()]
+    mean = (sample + turned).mean(0) / 2
+    axes = []
+    for part, count in (((sample + turned) / 2 - mean, even), ((sample - turned) / 2, odd)):
+        vectors = np.linalg.eigh(part.T @ part)[1][:, ::-1][:, :count]
+        # The sign of an axis is free; a fixed one makes the same file on every machine.
+        largest = np.abs(vectors).argmax(0)
+        axes.append(vectors * np.sign(vectors[largest, np.arange(count)]))
+    return Basis(mean.astype(np.float32), np.concatenate(axes, 1).astype(np.float32), even)

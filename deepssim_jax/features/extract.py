@@ -1,0 +1,108 @@
+"""From images to local features.
+
+Contract: `extract` takes canvases [n, s, s] with the image in the middle and gives the same number of
+points for each. Rotating or mirroring a canvas by one of the eight symmetries of the square moves its
+points likewise and leaves their descriptors (a mirror permutes them).
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from deepssim_jax.features import descriptors, keypoints, scale_space
+from deepssim_jax.ops.batches import in_batches
+from deepssim_jax.typing import Array
+
+SIDE = 256
+POINTS = sum(keypoints.QUOTA)
+_CPU_BATCH, _ACCELERATOR_BATCH = 4, 128
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("positions", "sigmas", "angles", "polarities", "descriptors", "valid"),
+    meta_fields=(),
+)
+@dataclasses.dataclass(frozen=True)
+class LocalFeatures:
+    """Points of n images, k each, in the order of their worth.
+
+    `positions` float32 [n, k, 2] (y, x) in pixels of the canvas from its middle; `sigmas` float32
+    [n, k] in the same pixels; `angles` float32 [n, k] in radians from x towards y; `polarities`
+    float32 [n, k], 1 for bright and -1 for dark points; `descriptors` float32 [n, k, d]; `valid`
+    bool [n, k].
+    """
+
+    positions: Array
+    sigmas: Array
+    angles: Array
+    polarities: Array
+    descriptors: Array
+    valid: Array
+
+    def __len__(self) -> int:
+        return len(self.valid)
+
+    def __getitem__(self, rows: object) -> "LocalFeatures":
+        return jax.tree.map(lambda a: a[rows], self)
+
+
+def fit_to_canvas(image: np.ndarray, *, side: int = SIDE) -> tuple[np.ndarray, tuple[int, int]]:
+    """An image [h, w] with its longer side brought to `side`, in the middle of a square canvas.
+
+    Args:
+      image: float32, any range; it is brought to [0, 1].
+      side: of the canvas in pixels, a multiple of 16.
+
+    Returns:
+      float32 [side, side], the border pixels repeated outwards, and the (height, width) of the image in it,
+      both even.
+    """
+    low, high = float(image.min()), float(image.max())
+    image = (image - low) / max(high - low, 1e-12)
+    factor = side / max(image.shape)
+    inner = tuple(min(side, max(2, 2 * round(s * factor / 2))) for s in image.shape)
+    if inner != image.shape:
+        picture = Image.fromarray(np.ascontiguousarray(image, np.float32))
+        image = np.asarray(picture.resize(inner[::-1], Image.Resampling.BILINEAR))
+    pads = [((side - s) // 2,) * 2 for s in inner]
+    return np.pad(image, pads, mode="edge").astype(np.float32), (inner[0], inner[1])
+
+
+@functools.partial(jax.jit, static_argnames=("points",))
+def extract(canvases: Array, content: Array, *, points: int = POINTS) -> LocalFeatures:
+    """Points and RootSIFT descriptors of canvases float32 [n, s, s] with content [n, 2].
+
+    Args:
+      canvases: of `fit_to_canvas`.
+      content: rows and columns that hold the image.
+      points: how many an image gets.
+    """
+    side = canvases.shape[-1]
+    images = scale_space.normalise_contrast(jnp.asarray(canvases, jnp.float32))
+    content = jnp.asarray(content, jnp.float32)
+    pyramid = scale_space.build(images, octaves=len(keypoints.QUOTA))
+    found = keypoints.detect(pyramid, content, count=points)
+    field = keypoints.GradientField.of(pyramid)
+    found, angles = keypoints.orient(field, found, count=points)
+    step = 0.5 * 2.0**found.octave
+    positions = jnp.stack([found.y, found.x], -1) * step[..., None]
+    return LocalFeatures(
+        positions=positions + ((step - side) / 2)[..., None],
+        sigmas=found.sigma * step,
+        angles=angles,
+        polarities=found.polarity,
+        descriptors=descriptors.describe(field, found, angles),
+        valid=found.response > 0,
+    )
+
+
+def extract_all(canvases: np.ndarray, content: np.ndarray, *, points: int = POINTS) -> LocalFeatures:
+    """`extract` in batches; NumPy arrays."""
+    batch = _CPU_BATCH if jax.default_backend() == "cpu" else _ACCELERATOR_BATCH
+    run = functools.partial(extract, points=points)
+    return in_batches(run, canvases, content, size=batch)

@@ -1,0 +1,218 @@
+"""Do the matched points of two images lie as one image's do? An affine map, and how much agrees with it.
+
+Contract: positions are (y, x) from the middle of the canvas, in its pixels. Each match of two points
+is a hypothesis by itself: a similarity, from positions, sizes and orientations. The hypothesis with
+which most of the others agree is refined to an affine map by reweighted least squares; then every
+point may look for its partner near where the map puts it. The score is a sum of the matches' weights
+in which a real point, and a cell of the query, count once.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from deepssim_jax.features.extract import LocalFeatures
+from deepssim_jax.features.matching import weights
+from deepssim_jax.typing import Array
+
+COMMON = 4  # the so many-th best candidate says what is common
+_MATCHES = 96  # of each pair vote
+_VERIFIED = 12  # candidates of the most votes get an affine map
+_NEAR, _SLOPE = 6.0, 0.2  # error of a prediction in pixels, and by the distance
+_TURN, _ZOOM = 0.85, 0.55  # cosine of the turn and log of the scale that still agree
+_TOLERANCES = (16.0, 10.0, 7.0)  # pixels, of the reweighting
+_GUIDED = 8.0  # pixels around the predicted place
+_CELL = 12.0  # pixels
+_MIN_AREA, _MAX_AREA, _MAX_ASPECT = 0.06, 16.0, 2.4
+_HIGHEST = jax.lax.Precision.HIGHEST
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("score", "votes", "cells", "matrix", "shift", "image", "mirrored", "negative"),
+    meta_fields=(),
+)
+@dataclasses.dataclass(frozen=True)
+class Verified:
+    """Of n queries the best candidates, `score` [n, c] falling.
+
+    `cells` is the number of places that agree; `matrix` [n, c, 2, 2] and `shift` [n, c, 2] map positions
+    of the query (mirrored left to right first where `mirrored`) to those of the real image;
+    `image` int [n, c], -1 where there is none; `negative`, whether bright and dark changed places.
+    """
+
+    score: Array
+    votes: Array
+    cells: Array
+    matrix: Array
+    shift: Array
+    image: Array
+    mirrored: Array
+    negative: Array
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("position", "angle", "log_sigma", "polarity", "valid"),
+    meta_fields=(),
+)
+@dataclasses.dataclass(frozen=True)
+class _Frames:
+    """Keypoints without their descriptors, arrays [..., k]."""
+
+    position: Array
+    angle: Array
+    log_sigma: Array
+    polarity: Array
+    valid: Array
+
+    @classmethod
+    def of(cls, f: LocalFeatures) -> "_Frames":
+        return cls(f.positions, f.angles, jnp.log(f.sigmas), f.polarities, f.valid)
+
+    def mirrored(self, which: Array) -> "_Frames":
+        """[c, k]: left and right changed places for those of `which` [c]."""
+        flip = which[:, None]
+        sign = jnp.where(flip, -1.0, 1.0)
+        position = jnp.stack(
+            [jnp.broadcast_to(self.position[..., 0], (len(which), len(self.angle))), sign * self.position[..., 1]], -1
+        )
+        angle = jnp.where(flip, jnp.pi - self.angle, self.angle)
+        return dataclasses.replace(self, position=position, angle=angle)
+
+
+def verify(
+    query: LocalFeatures, candidates: LocalFeatures, image: Array, mirrored: Array, signs: Array
+) -> Verified:
+    """One query against its candidates; descriptors are those of `basis`.
+
+    Args:
+      query: arrays [k, ...].
+      candidates: arrays [c, k, ...].
+      image: int [c], the candidates' numbers, -1 for none.
+      mirrored: bool [c].
+      signs: of the basis.
+    """
+    frames, others = _Frames.of(query), _Frames.of(candidates)
+    signed = jnp.where(mirrored[:, None, None], query.descriptors * signs, query.descriptors)
+    cosine = jnp.einsum("ckd,cjd->ckj", signed, candidates.descriptors, precision=_HIGHEST)
+    cosine = jnp.where(others.valid[:, None, :] & (image >= 0)[:, None, None], cosine, -1.0)
+    best, partner = cosine.max(2), cosine.argmax(2)
+    common = jnp.sort(best, 0)[-min(COMMON, len(best))]
+    weight = weights(best, common) * frames.valid
+    frames = frames.mirrored(mirrored)
+    votes, seeds = jax.vmap(_vote)(frames_rows(frames, len(best)), others, partner, weight)
+    total, chosen = jax.lax.top_k(votes, min(_VERIFIED, len(votes)))
+    take = functools.partial(jax.tree.map, lambda a: a[chosen])
+    found = jax.vmap(_fit, in_axes=(0, 0, 0, 0, 0, 0, None))(
+        take(frames_rows(frames, len(best))), take(others), partner[chosen], weight[chosen],
+        take(seeds), cosine[chosen], common,
+    )  # fmt: skip
+    score, cells, matrix, shift, negative = found
+    score = jnp.where(image[chosen] >= 0, score, 0.0)
+    order = jnp.argsort(-score, stable=True)
+    columns = (score, total, cells, matrix, shift, image[chosen], mirrored[chosen], negative)
+    return Verified(*(a[order] for a in columns))
+
+
+def frames_rows(frames: _Frames, count: int) -> _Frames:
+    """The query's frames once for each candidate."""
+    k = frames.valid.shape[-1]
+    wide = functools.partial(jnp.broadcast_to, shape=(count, k))
+    return _Frames(
+        frames.position, frames.angle, wide(frames.log_sigma), wide(frames.polarity), wide(frames.valid)
+    )
+
+
+def _vote(frames: _Frames, others: _Frames, partner: Array, weight: Array) -> tuple[Array, Array]:
+    """The most votes that a match gets, and the two best matches' sets of those that agree [2, k]."""
+    w, order = jax.lax.top_k(weight, min(_MATCHES, len(weight)))
+    p = frames.position[order]
+    there = partner[order]
+    q = others.position[there]
+    turn = others.angle[there] - frames.angle[order]
+    zoom = others.log_sigma[there] - frames.log_sigma[order]
+    negative = frames.polarity[order] * others.polarity[there]
+    c, s = jnp.cos(turn) * jnp.exp(zoom), jnp.sin(turn) * jnp.exp(zoom)
+    dy, dx = (p[None, :, i] - p[:, None, i] for i in (0, 1))
+    ey = q[:, None, 0] + s[:, None] * dx + c[:, None] * dy - q[None, :, 0]
+    ex = q[:, None, 1] + c[:, None] * dx - s[:, None] * dy - q[None, :, 1]
+    distance = jnp.sqrt(((q[:, None] - q[None]) ** 2).sum(-1))
+    agrees = ey**2 + ex**2 < (_NEAR + _SLOPE * distance) ** 2
+    agrees &= jnp.cos(turn[:, None] - turn[None]) > _TURN
+    agrees &= jnp.abs(zoom[:, None] - zoom[None]) < _ZOOM
+    agrees &= negative[:, None] == negative[None]
+    votes = jnp.where(w > 0, (agrees * w).sum(1), 0.0)
+    top, which = jax.lax.top_k(votes, 2)
+    chosen = jnp.zeros((2, len(weight)), bool).at[:, order].set(agrees[which])
+    return top[0], chosen
+
+
+def _fit(
+    frames: _Frames,
+    others: _Frames,
+    partner: Array,
+    weight: Array,
+    seeds: Array,
+    cosine: Array,
+    common: Array,
+) -> tuple[Array, ...]:
+    """Score, cells, matrix, shift and polarity of one candidate by the better of two seeds."""
+    q = others.position[partner]
+    relation = frames.polarity * others.polarity[partner]
+
+    def refine(seed: Array) -> tuple[Array, Array, Array, Array]:
+        sign = jnp.where((seed * weight * relation).sum() < 0, -1.0, 1.0)
+        usable = weight * (relation == sign)
+        matrix, shift = _affine(seed * (weight + 1e-4), frames.position, q)
+        for tolerance in _TOLERANCES:
+            error = _residual(matrix, shift, frames.position, q)
+            w = usable * (error < 3 * tolerance) / (1 + (error / tolerance) ** 2) ** 2
+            better = _affine(w, frames.position, q)
+            enough = (w > 0.02).sum() >= 4
+            matrix, shift = (jnp.where(enough, a, b) for a, b in zip(better, (matrix, shift)))
+        error = _residual(matrix, shift, frames.position, q)
+        return (usable / (1 + (error / _TOLERANCES[-1]) ** 2)).sum(), matrix, shift, sign
+
+    worth, matrix, shift, sign = jax.vmap(refine)(seeds)
+    i = jnp.argmax(worth)
+    matrix, shift, sign = matrix[i], shift[i], sign[i]
+    area = matrix[0, 0] * matrix[1, 1] - matrix[0, 1] * matrix[1, 0]
+    # |M|^2 / det = r + 1 / r for the ratio r of its axes.
+    ratio = (matrix**2).sum() / jnp.maximum(area, 1e-3)
+    sane = (area > _MIN_AREA) & (area < _MAX_AREA) & (ratio < _MAX_ASPECT + 1 / _MAX_ASPECT)
+    placed = frames.position @ matrix.T + shift
+    near = ((placed[:, None] - others.position[None]) ** 2).sum(-1) < _GUIDED**2
+    zoom = others.log_sigma[None] - frames.log_sigma[:, None] - jnp.log(jnp.maximum(area, 1e-3)) / 2
+    near &= jnp.abs(zoom) < _ZOOM
+    turn = jnp.arctan2(matrix[0, 1] - matrix[1, 0], matrix[0, 0] + matrix[1, 1])
+    near &= jnp.cos(others.angle[None] - frames.angle[:, None] - turn) > 0.75
+    near &= others.polarity[None] * frames.polarity[:, None] == sign
+    guided = jnp.where(near, cosine, -1.0)
+    w = weights(guided.max(1), common) * frames.valid
+    real = guided.argmax(1)
+    strongest = jnp.zeros(len(w)).at[real].max(w)
+    w = jnp.where(w >= strongest[real] - 1e-9, w, 0.0)
+    side = 32
+    cell = jnp.clip(jnp.floor(frames.position / _CELL) + side // 2, 0, side - 1).astype(jnp.int32)
+    grid = jnp.zeros(side * side).at[cell[:, 0] * side + cell[:, 1]].max(w)
+    return grid.sum() * sane, (grid > 0.1).sum() * sane, matrix, shift, sign < 0
+
+
+def _residual(matrix: Array, shift: Array, p: Array, q: Array) -> Array:
+    return jnp.sqrt(((p @ matrix.T + shift - q) ** 2).sum(-1))
+
+
+def _affine(w: Array, p: Array, q: Array) -> tuple[Array, Array]:
+    """Weighted least squares q = M p + t, slightly drawn to no change of shape."""
+    total = w.sum() + 1e-6
+    pm, qm = (w @ p) / total, (w @ q) / total
+    a, b = p - pm, q - qm
+    gram = (a * w[:, None]).T @ a + 1e-3 * total * jnp.eye(2)
+    cross = (b * w[:, None]).T @ a
+    determinant = gram[0, 0] * gram[1, 1] - gram[0, 1] ** 2
+    inverse = jnp.array([[gram[1, 1], -gram[0, 1]], [-gram[0, 1], gram[0, 0]]])
+    matrix = cross @ inverse / jnp.maximum(determinant, 1e-9)
+    return matrix, qm - matrix @ pm

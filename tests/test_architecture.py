@@ -16,7 +16,7 @@ PACKAGE = "deepssim_jax"
 
 # From the bottom up. A room may import what stands below its row, and itself.
 ROWS = (
-    {"typing"},
+    {"typing", "workspace"},
     {"ops", "parallel", "files"},
     {"nn", "diffusion", "data"},
     {"training", "scoring", "interop"},

@@ -17,7 +17,7 @@ PACKAGE = "deepssim_jax"
 # From the bottom up. A room may import what stands below its row, and itself.
 ROWS = (
     {"typing", "workspace"},
-    {"ops", "parallel", "files"},
+    {"ops", "parallel"},
     {"nn", "diffusion", "data"},
     {"training", "scoring", "interop"},
     {"audit"},

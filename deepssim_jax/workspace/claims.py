@@ -26,7 +26,7 @@ _SAME = (
     "every image would be found to be a copy of itself. Did you mean another folder? If this is "
     "intended, add --allow_same"
 )
-OWN = {MARKER, _LOCK, _HOLDER}
+OWN_FILES = frozenset({MARKER, _LOCK, _HOLDER})
 
 
 class WorkspaceError(ValueError):
@@ -116,7 +116,7 @@ def check_owner(out: Path, *, command: str, flag: str) -> bool:
     except OSError as error:
         raise _unusable(out, flag, error) from error
     if MARKER not in names:
-        foreign = {n for n in names - OWN - _NOBODYS if not files.is_temporary(n)}
+        foreign = {n for n in names - OWN_FILES - _NOBODYS if not files.is_temporary(n)}
         if foreign:
             raise WorkspaceError(
                 f"{flag}={out.name!r} holds {len(foreign)} files or folders that this program did "
@@ -177,7 +177,7 @@ def claimed(out: Path, *, command: str, flag: str) -> Iterator[None]:
         try:
             yield
         finally:
-            if not known and {entry.name for entry in os.scandir(out)} <= OWN:
+            if not known and {entry.name for entry in os.scandir(out)} <= OWN_FILES:
                 (out / MARKER).unlink()
             (out / _HOLDER).unlink(missing_ok=True)
     finally:

@@ -6,6 +6,7 @@ taken for this one; CONTENT is that of its own bytes, so that a damaged file is 
 """
 
 import dataclasses
+import enum
 import hashlib
 import os
 import re
@@ -29,6 +30,13 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 def silent(done: int, total: int, what: str) -> None:
     """Progress that nobody sees."""
+
+
+class By(enum.Enum):
+    """Which processes make a step: the first one alone, or all of them together, over their devices."""
+
+    FIRST = "first"
+    ALL = "all"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,15 +146,16 @@ class Section:
         _check(name)
         return Section(self._kept, (*self._path, name), key_of(self._key, name, *inputs))
 
-    def step(self, name: str, inputs: object, make: Callable[[], values.Value]) -> Any:
+    def step(
+        self, name: str, inputs: object, make: Callable[[], values.Value], *, by: By = By.FIRST
+    ) -> Any:
         """A value, made by `make` unless an earlier run has made it from the same inputs.
-
-        Of several processes the first one makes it, alone.
 
         Args:
           name: of the step, for people: letters, digits, `_`, `.` and `-`.
           inputs: all that decides the value, by content (`keys.key_of`): arrays, settings, hashes.
           make: makes it; its module and what that imports go into the key (`keys.code_of`).
+          by: which of several processes call `make`; the first one writes.
 
         Returns:
           The value as it is read from its file: an array, a mapping of arrays, or JSON.
@@ -161,10 +170,14 @@ class Section:
             return value
         if kept.processes.first:
             value = kept.store(stem, make())
-            kept.processes.wait()
-            return value
+        elif by is By.ALL:
+            make()
         kept.processes.wait()
-        return kept.reload(stem)[1]
+        return value if kept.processes.first else kept.reload(stem)[1]
+
+    def look(self, name: str, inputs: object, make: Callable[..., Any]) -> tuple[bool, Any]:
+        """Whether `step` would find this value kept, and the value; nothing is made."""
+        return self._kept.load(self.stem(name, inputs, make))
 
     def by_rows(
         self,

@@ -8,8 +8,8 @@ outputs by the list of them that it keeps.
 
 import contextlib
 import hashlib
+import json
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,19 +18,25 @@ from deepssim_jax.workspace import claims, files
 from deepssim_jax.workspace.cache import Cache, remove_cache
 from deepssim_jax.workspace.claims import Overlap, WorkspaceError
 from deepssim_jax.workspace.files import Access
+from deepssim_jax.workspace.keys import key_of
 from deepssim_jax.workspace.outputs import GROWS, Outputs
+from deepssim_jax.workspace.scratch import scratch_folder
 from deepssim_jax.workspace.steps import Kept, Processes, Section
 
 _WORK = "work"
+# Anyone but the first process reads, and writes nothing.
+_READER = Processes(index=1)
+_WORK_FLAG, _ANY = "--work", Overlap.ALLOWED
 _OUTPUTS = "outputs.jsonl"
 
 
 class Workspace(Section):
     """A claimed folder, and the outermost section of steps. Use `with Workspace.open(...) as workspace`."""
 
-    def __init__(self, root: Path, processes: Processes = Processes()):
+    def __init__(self, root: Path, processes: Processes = Processes(), work: Path | None = None):
         """Private: `open` claims the folder first."""
-        self._root, self._work, self._processes = root, root / _WORK, processes
+        self._root, self._processes = root, processes
+        self._work = root / _WORK if work is None else work
         super().__init__(Kept(self._work / "steps", processes))
         self._caches: dict[str, Cache] = {}
         self._outputs = Outputs(self._work / "outputs.jsonl")
@@ -46,6 +52,7 @@ class Workspace(Section):
         reads: Mapping[str, str | Path] | None = None,
         flag: str = "--out",
         overlap: Overlap = Overlap.REFUSED,
+        work: str | Path | None = None,
         processes: Processes = Processes(),
     ) -> Iterator["Workspace"]:
         """Claims a folder for one command, before anything is read.
@@ -58,6 +65,8 @@ class Workspace(Section):
           reads: what else is read, such as a model; kept apart from `out`.
           flag: the flag of `out`, for messages.
           overlap: whether two inputs may be the same.
+          work: where steps and caches are kept instead of in `out`, which is to be given away: the
+            folder of the flag `--work`, claimed likewise.
           processes: that work on it together; the first one claims and writes.
 
         Raises:
@@ -70,14 +79,22 @@ class Workspace(Section):
             {name: Path(path).expanduser() for name, path in (given or {}).items()}
             for given in (inputs, reads)
         )
+        kept = None if work is None else Path(work).expanduser()
         claims.check_places(root, apart, reads=read, flag=flag, overlap=overlap)
+        if kept is not None:
+            claims.check_places(kept, {**apart, **read, flag: root}, flag=_WORK_FLAG, overlap=_ANY)
         with contextlib.ExitStack() as stack:
             error: WorkspaceError | None = None
             if processes.first:
                 try:
                     stack.enter_context(claims.claimed(root, command=command, flag=flag))
+                    if kept is not None:
+                        owner = f"{command}, its --work"
+                        claim = claims.claimed(kept, command=owner, flag=_WORK_FLAG)
+                        stack.enter_context(claim)
+                        _sweep(kept)
                     _sweep(root)
-                    cls(root)._check_outputs(flag)
+                    cls(root, work=kept)._check_outputs(flag)
                 except WorkspaceError as found:
                     error = found
             # Where the first process cannot, no process goes on.
@@ -85,17 +102,31 @@ class Workspace(Section):
                 raise error or WorkspaceError(
                     f"{flag}={root.name!r}: the first process could not claim it and says why"
                 )
-            yield cls(root, processes)
+            yield cls(root, processes, kept)
 
     @classmethod
     @contextlib.contextmanager
     def temporary(cls, *, command: str) -> Iterator["Workspace"]:
         """A workspace that is gone when the block ends, for calls without an output folder."""
         with (
-            tempfile.TemporaryDirectory(prefix="deepssim-") as folder,
-            claims.claimed(Path(folder), command=command, flag="the temporary folder"),
+            scratch_folder() as folder,
+            claims.claimed(folder, command=command, flag="the temporary folder"),
         ):
-            yield cls(Path(folder))
+            yield cls(folder)
+
+    @classmethod
+    def finished(cls, out: str | Path, *, command: str, flag: str) -> "Workspace":
+        """The folder of an earlier command, only to be read: nothing is claimed or written.
+
+        Raises:
+          WorkspaceError: it is not a folder of that command.
+        """
+        root = Path(out).expanduser()
+        if not claims.check_owner(root, command=command, flag=flag):
+            raise WorkspaceError(
+                f"{flag}={root.name!r} holds nothing; it must be the --out of a finished `{command}`"
+            )
+        return cls(root, _READER)
 
     @property
     def root(self) -> Path:
@@ -111,7 +142,7 @@ class Workspace(Section):
         parts = Path(name).parts
         if not parts or Path(name).is_absolute() or ".." in parts:
             raise ValueError(f"{name!r} is no name inside of the output folder")
-        if parts[0] == _WORK or parts[0] in claims.OWN:
+        if (parts[0] == _WORK and self._work.parent == self._root) or parts[0] in claims.OWN_FILES:
             raise ValueError(f"{name!r} is kept for the work in progress; give another name")
         path = self._root / name
         # A link that someone laid in here must not lead a write out of the folder.
@@ -174,6 +205,41 @@ class Workspace(Section):
         """Whether an output is there with the bytes that were written last."""
         path, last = self.path(name), self._outputs.last(name)
         return bool(last) and _holds(path, str(last))
+
+    def __iter__(self) -> Iterator[str]:
+        """Names of the outputs that were written here, of earlier runs too."""
+        return iter(self._outputs)
+
+    def bind(self, name: str, facts: Mapping[str, object], *, flag: str = "--out") -> None:
+        """Writes down, once, what the outputs are of, and refuses to go on with anything else.
+
+        Args:
+          name: of the file that says so, beside the kept work.
+          facts: settings and hashes by what they are called in messages.
+          flag: that of the folder, for messages.
+
+        Raises:
+          WorkspaceError: naming every fact that differs, with both values.
+        """
+        path = self._work / f"{name}.json"
+        if path.exists():
+            known = json.loads(path.read_text(encoding="utf-8"))
+            now = {fact: [key_of(value), _shown(value)] for fact, value in facts.items()}
+            missing = ["", "not known"]
+            other = [
+                f"{fact} ({known.get(fact, missing)[1]} there, {now.get(fact, missing)[1]} now)"
+                for fact in sorted(known.keys() | now.keys())
+                if known.get(fact, missing)[0] != now.get(fact, missing)[0]
+            ]
+            if other:
+                raise WorkspaceError(
+                    f"{flag}={self._root.name!r} is of another {name}: {'; '.join(other)}. Take another "
+                    "folder, or give what it was begun with"
+                )
+        elif self._processes.first:
+            content = {fact: [key_of(value), _shown(value)] for fact, value in facts.items()}
+            text = json.dumps(content, indent=1, sort_keys=True)
+            files.write_bytes(path, text.encode(), access=Access.PRIVATE)
 
     def lend(self, name: str) -> Path:
         """A folder for a library that writes and deletes files by itself (Orbax, TensorBoard).
@@ -252,6 +318,12 @@ class Workspace(Section):
                 f"written; they are listed in {_WORK}/{listing.name}. Move them away and run the same "
                 "command again: it writes them anew"
             )
+
+
+def _shown(value: object) -> str:
+    """A fact in a message: short settings as they are, of longer ones the start of their hash."""
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= 32 else f"{key_of(value)[:8]}..."
 
 
 def _holds(path: Path, digest: str) -> bool:

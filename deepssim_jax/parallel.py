@@ -16,6 +16,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from deepssim_jax.workspace import Processes
+
 DATA = "data"
 FSDP = "fsdp"
 Tree = TypeVar("Tree")
@@ -197,6 +199,11 @@ def stream(visit: Callable, *, mesh: jax.sharding.Mesh, ring: bool) -> Callable:
     specs = (rows, rows, rows if ring else one, one, one)
     # The states start as constants, which the check of varying axes would want marked.
     return jax.shard_map(body, mesh=mesh, in_specs=specs, out_specs=rows, check_vma=False)
+
+
+def processes() -> Processes:
+    """The processes of this run, for a workspace that they share."""
+    return Processes(jax.process_index(), jax.process_count(), agreed)
 
 
 def whole(tree: Any) -> Any:

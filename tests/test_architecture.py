@@ -16,8 +16,8 @@ PACKAGE = "deepssim_jax"
 
 # From the bottom up. A room may import what stands below its row, and itself.
 ROWS = (
-    {"typing"},
-    {"ops", "parallel", "files"},
+    {"typing", "workspace"},
+    {"ops", "parallel"},
     {"nn", "diffusion", "data"},
     {"training", "scoring", "interop"},
     {"audit"},

@@ -1,16 +1,13 @@
 """The main job: two folders of images in, a verdict with pictures, tables and error bars out.
 
-Every stage leaves its work under `<out>/work`, named by what it was computed from, so a killed
+Every stage leaves its work in the workspace `out`, keyed by what it was computed from, so a killed
 audit goes on where it was and a changed input is never mixed with old work. The files outside of
 `work` hold no time and no random number: the same input gives the same bytes.
 """
 
 import dataclasses
 import functools
-import hashlib
-import json
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +31,8 @@ from deepssim_jax.nn import encoder as encoders
 from deepssim_jax.ops.transform import FLIP_NAMES
 from deepssim_jax.scoring import decide
 from deepssim_jax.scoring.embed import build_side, check_size
-from deepssim_jax.scoring.match import Progress, Retrieval, Side, best_matches, match, search_key
+from deepssim_jax.scoring.match import Progress, Retrieval, Side, best_matches, match
+from deepssim_jax.workspace import Overlap, Section, Workspace
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +63,9 @@ class AuditSettings:
             raise ValueError(f"level {self.level} must lie in [0.5, 1), for example 0.95")
         if self.plant < 0:
             raise ValueError(f"plant {self.plant} must not be negative; 0 plants none")
+
+
+COMMAND = "audit"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,24 +107,37 @@ def audit(
       ValueError: a setting cannot work, or `model` is no finished training.
     """
     settings.validate()
-    if out is None:
-        with tempfile.TemporaryDirectory() as folder:
-            return audit(
-                real,
-                synthetic,
-                holdout=holdout,
-                model=model,
-                out=folder,
-                settings=settings,
-                on_progress=on_progress,
-            )
-    out = Path(out)
-    work = out / "work"
     roots = {Role.REAL: real, Role.SYNTHETIC: synthetic}
     if holdout is not None:
         roots[Role.HOLDOUT] = holdout
-    if not settings.allow_same and Path(real).resolve() == Path(synthetic).resolve():
-        raise InputError(_SAME)
+    if out is None:
+        with Workspace.temporary(command=COMMAND) as workspace:
+            return _audit(roots, model, workspace, settings, on_progress)
+    opened = Workspace.open(
+        out,
+        command=COMMAND,
+        inputs={f"--{role.value}": root for role, root in roots.items()},
+        reads=_reads(model, settings),
+        overlap=Overlap.ALLOWED if settings.allow_same else Overlap.REFUSED,
+    )
+    with opened as workspace:
+        return _audit(roots, model, workspace, settings, on_progress)
+
+
+def _reads(model: str | Path | None, settings: AuditSettings) -> dict[str, str | Path]:
+    found: dict[str, str | Path] = {} if model is None else {"--model": model}
+    if settings.encoder != "default":
+        found["--encoder"] = settings.encoder
+    return found
+
+
+def _audit(
+    roots: Mapping[Role, str | Path],
+    model: str | Path | None,
+    out: Workspace,
+    settings: AuditSettings,
+    on_progress: Progress,
+) -> AuditResult:
     manifests = {
         role: read_manifest(root, role=role, subject_regex=settings.subject_regex)
         for role, root in roots.items()
@@ -133,27 +147,22 @@ def audit(
     encoder_id = encoders.encoder_hash(settings.encoder)
     encoder = functools.cache(lambda: encoders.load_encoder(settings.encoder))
     sets = {
-        role: _read(manifest, work / role.value, settings, encoder, encoder_id, on_progress)
+        role: _read(manifest, out, settings, encoder, encoder_id, on_progress)
         for role, manifest in manifests.items()
     }
     real_set, synthetic_set = sets[Role.REAL], sets[Role.SYNTHETIC]
     if not settings.allow_same and _same_files(real_set.images, synthetic_set.images):
         raise InputError(_SAME)
 
-    versions = outputs.versions(settings.encoder)
     retrieval = settings.retrieval.resolved(pairs=len(real_set.side) * len(synthetic_set.side))
 
-    def journal(what: str, *others: _Set) -> Path:
-        how = [versions, *search_key(retrieval.proposals), calibration.SAMPLES]
-        key = [what, settings.seed, *how, *(s.images.fingerprint for s in others)]
-        digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()
-        return work / f"{what}-{digest[:16]}"
+    def journal(what: str, *others: _Set) -> Section:
+        return out.section(what, encoder_id, [s.images.fingerprint for s in others])
 
-    journals = [journal("calibration", real_set), journal("search", real_set, synthetic_set)]
     pairs = match(
         synthetic_set.side,
         real_set.side,
-        journal=journals[1],
+        journal=journal("search", real_set, synthetic_set),
         proposals=retrieval.proposals,
         on_progress=on_progress,
         what="synthetic with real",
@@ -161,7 +170,7 @@ def audit(
     evidence = calibration.calibrate_on_real(
         real_set.side,
         encoder,
-        journal=journals[0],
+        journal=journal("calibration", real_set),
         seed=settings.seed,
         level=settings.level,
         proposals=retrieval.proposals,
@@ -172,7 +181,6 @@ def audit(
         holdout_set = sets[Role.HOLDOUT]
         everything = (real_set, synthetic_set, holdout_set)
         controls = (journal("control", *everything), journal("holdout", *everything))
-        journals += controls
         known = set(real_set.images.subject_ids) - {None}
         control = search_holdout(
             holdout_set.side,
@@ -185,13 +193,12 @@ def audit(
         )
     planted: tuple[PlantedRecall, ...] = ()
     if settings.plant:
-        journals.append(journal(f"planted-{settings.plant}", real_set))
         planted = planting.recall_by_change(
             real_set.side,
             encoder,
             count=settings.plant,
             near=evidence.thresholds.near,
-            journal=journals[-1],
+            journal=journal("recall", real_set),
             seed=settings.seed,
             level=settings.level,
             proposals=retrieval.proposals,
@@ -199,11 +206,10 @@ def audit(
         )
     inferred = None
     if attacked and attack_id:
-        journals.append(journal(f"membership-{attack_id[:16]}"))
         inferred = membership.infer_membership(
             attacked,
             audited=real_set.images.sha256,
-            journal=journals[-1],
+            journal=out.section("membership", attack_id),
             seed=settings.seed,
             level=settings.level,
             on_progress=on_progress,
@@ -220,7 +226,7 @@ def audit(
     outputs.write_all(
         result, gallery, out, manifests=manifests, stores={r: s.images for r, s in sets.items()}
     )
-    outputs.sweep(work, keep={path.name for path in journals} | {role.value for role in sets})
+    out.prune()
     return result
 
 
@@ -232,16 +238,16 @@ _SAME = (
 
 def _read(
     manifest: Manifest,
-    directory: Path,
+    workspace: Workspace,
     settings: AuditSettings,
     encoder: Callable[[], encoders.Encoder],
     encoder_id: str,
     on_progress: Progress,
 ) -> _Set:
-    role = directory.name
+    role = manifest.role.value
     side, images = build_side(
         manifest,
-        directory,
+        workspace,
         settings=store.InputSettings(
             size=(settings.size, settings.size), slice=settings.slice_spec
         ),

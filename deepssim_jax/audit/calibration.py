@@ -8,20 +8,18 @@ chosen on one, error rates are reported on the other.
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 
 from deepssim_jax.audit.result import Thresholds
-from deepssim_jax.files import write_array
 from deepssim_jax.nn.encoder import Encoder
 from deepssim_jax.scoring import decide, plant
 from deepssim_jax.scoring.embed import features
 from deepssim_jax.scoring.match import PAIR, Progress, Proposals, Side, best_matches, match
+from deepssim_jax.workspace import Section
 
 MAX_NULL = 256
 MAX_PLANTED = 96
-SAMPLES = (MAX_NULL, MAX_PLANTED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +51,7 @@ def calibrate_on_real(
     real: Side,
     encoder: Callable[[], Encoder],
     *,
-    journal: Path,
+    journal: Section,
     seed: int,
     level: float,
     proposals: Proposals,
@@ -64,7 +62,7 @@ def calibrate_on_real(
     Args:
       real: the real side; without groups every image counts as a patient of its own.
       encoder: makes the encoder, called only if planted copies must be embedded.
-      journal: directory that belongs to exactly this side, encoder and seed.
+      journal: keeps what is found, by the features of the side.
       seed: of the draw and of the planted transformations.
       level: coverage of the reported intervals.
       proposals: those of the search that the thresholds are for.
@@ -81,7 +79,7 @@ def calibrate_on_real(
         pairs = match(
             real.rows(rows),
             real,
-            journal=journal / "null",
+            journal=journal.section("null"),
             apart=True,
             proposals=proposals,
             on_progress=on_progress,
@@ -96,18 +94,17 @@ def calibrate_on_real(
     images = real.take(rows)
     scores, found = {}, {}
     for kind in ("exact", "near"):
-        path = journal / f"planted-{kind}.npy"
-        if not path.exists():
+        planted = journal.section(f"planted-{kind}", rows, donors, seed)
+
+        def found_planted(kind: str = kind, planted: Section = planted) -> np.ndarray:
             copies = (
                 plant.exact_copies(images, seed=seed)
                 if kind == "exact"
                 else plant.near_copies(images, real.take(donors), seed=seed + 1)
             )
-            write_array(
-                path,
-                match_planted(copies, real, encoder(), journal / kind, proposals, on_progress),
-            )
-        pairs = np.load(path, allow_pickle=False)
+            return match_planted(copies, real, encoder(), planted, proposals, on_progress)
+
+        pairs = planted.step("found", [proposals, real.low, real.embeddings], found_planted)
         best = best_matches(pairs, len(rows))
         own = pairs[pairs["reference"] == rows[pairs["query"]]]
         scores[kind] = np.full(len(rows), -1.0, np.float32)
@@ -148,7 +145,7 @@ def match_planted(
     copies: np.ndarray,
     real: Side,
     encoder: Encoder,
-    journal: Path,
+    journal: Section,
     proposals: Proposals,
     on_progress: Progress,
 ) -> np.ndarray:

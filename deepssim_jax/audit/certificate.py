@@ -18,9 +18,9 @@ from deepssim_jax.audit import outputs
 from deepssim_jax.audit.guard import Guard, Reason
 from deepssim_jax.audit.tables import proportion
 from deepssim_jax.data.manifest import InputError
-from deepssim_jax.files import write_bytes
 from deepssim_jax.scoring.decide import Proportion
 from deepssim_jax.scoring.diversity import diversity
+from deepssim_jax.workspace import Access, Workspace
 
 NAME = "certificate.json"
 _STATEMENT = (
@@ -73,7 +73,7 @@ def certify(
     candidates: Sequence[Candidate],
     embeddings: np.ndarray,
     *,
-    folder: Path,
+    folder: Workspace,
     source: Source,
     residual: Residual,
     tested: Collection[str],
@@ -137,7 +137,8 @@ def certify(
         "versions": outputs.versions(settings.encoder),
     }
     content["digest"] = digest(content)
-    write_bytes(folder / NAME, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
+    text = json.dumps(content, indent=1, sort_keys=True) + "\n"
+    folder.write(NAME, text.encode(), access=Access.SHARED)
 
 
 def rejected(candidates: Sequence[Candidate]) -> dict[str, int]:

@@ -7,11 +7,11 @@ images come to them (copies of these there cannot be).
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from deepssim_jax.scoring.match import Progress, Proposals, Side, best_matches, match
+from deepssim_jax.workspace import Section
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ def search_holdout(
     synthetic: Side,
     *,
     apart: Sequence[bool],
-    journals: tuple[Path, Path],
+    journals: tuple[Section, Section],
     proposals: Proposals,
     on_progress: Progress,
 ) -> Control:
@@ -44,7 +44,7 @@ def search_holdout(
       real: the real side.
       synthetic: the synthetic side.
       apart: for each held-out image, whether its patient is on the held-out side alone.
-      journals: directories for the two searches, in the order of the fields.
+      journals: of the two searches, in the order of the fields.
       proposals: as for `match`.
       on_progress: as for `match`.
     """

@@ -16,10 +16,13 @@ from deepssim_jax.audit.audit import AuditSettings, audit
 from deepssim_jax.audit.result import AuditResult, Label
 from deepssim_jax.data import anatomy as anatomies
 from deepssim_jax.data import phantom
-from deepssim_jax.data.pictures import write_png
-from deepssim_jax.files import write_bytes
+from deepssim_jax.data.pictures import png
 from deepssim_jax.ops import augment
 from deepssim_jax.scoring.match import Progress
+from deepssim_jax.workspace import Access, Workspace
+
+_COHORT = "cohort"
+_OPEN = Access.SHARED  # nobody's images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,9 +49,9 @@ class DemoResult:
 
 
 def make_cohort(
-    folder: Path, *, size: CohortSize, seed: int, anatomy: anatomies.Anatomy
+    workspace: Workspace, *, size: CohortSize, seed: int, anatomy: anatomies.Anatomy
 ) -> dict[str, str]:
-    """Writes `real/`, `holdout/` and `synthetic/` as PNG files.
+    """Writes `cohort/real/`, `cohort/holdout/` and `cohort/synthetic/` as PNG files.
 
     Returns:
       The person behind each planted copy: {synthetic id: patient}.
@@ -73,7 +76,9 @@ def make_cohort(
     real, holdout, unrelated = np.split(images, [size.real, size.real + size.holdout])
     for name, group in (("real", real), ("holdout", holdout)):
         for number, image in enumerate(group):
-            write_png(folder / name / f"{name[0]}{number:04d}_t1.png", image)
+            workspace.write(
+                f"{_COHORT}/{name}/{name[0]}{number:04d}_t1.png", png(image), access=_OPEN
+            )
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.choice(size.real, size.copies, replace=False))
     config = augment.AugmentConfig.copies()
@@ -89,7 +94,7 @@ def make_cohort(
         strict=True,
     ):
         name = f"synthetic_{place:04d}.png"
-        write_png(folder / "synthetic" / name, image)
+        workspace.write(f"{_COHORT}/synthetic/{name}", png(image), access=_OPEN)
         if source >= 0:
             truth[name] = f"r{source:04d}"
     return truth
@@ -111,24 +116,29 @@ def demo(
       on_progress: as for `audit`.
     """
     anatomy = anatomies.load_anatomy()
-    truth_path = out / "cohort" / "planted.json"
-    mark = [anatomy.source, seed, dataclasses.asdict(size)]
-    known = json.loads(truth_path.read_text()) if truth_path.exists() else None
-    if known is None or known["mark"] != mark:
-        on_progress(0, 1, "making phantoms")
-        truth = make_cohort(out / "cohort", size=size, seed=seed, anatomy=anatomy)
-        write_bytes(truth_path, json.dumps({"mark": mark, "planted": truth}).encode())
-        on_progress(1, 1, "making phantoms")
-    else:
-        truth = known["planted"]
-    result = audit(
-        out / "cohort" / "real",
-        out / "cohort" / "synthetic",
-        holdout=out / "cohort" / "holdout",
-        out=out / "audit",
-        settings=AuditSettings(subject_regex="^([a-z][0-9]+)_"),
-        on_progress=on_progress,
-    )
+    with Workspace.open(out, command="demo") as workspace:
+        mark = {"anatomy": anatomy.source, "seed": seed, **dataclasses.asdict(size)}
+        workspace.bind("demo", mark)
+        truth_path = workspace.path(f"{_COHORT}/planted.json")
+        # The listing comes last: with it the cohort is whole, unless someone has taken of it since.
+        names = [name for name in workspace if name.startswith(f"{_COHORT}/")]
+        if f"{_COHORT}/planted.json" in names and all(map(workspace.intact, names)):
+            truth = json.loads(truth_path.read_text())["planted"]
+        else:
+            on_progress(0, 1, "making phantoms")
+            truth = make_cohort(workspace, size=size, seed=seed, anatomy=anatomy)
+            content = json.dumps({"planted": truth}).encode()
+            workspace.write(f"{_COHORT}/planted.json", content, access=_OPEN)
+            on_progress(1, 1, "making phantoms")
+        cohort = workspace.root / _COHORT
+        result = audit(
+            cohort / "real",
+            cohort / "synthetic",
+            holdout=cohort / "holdout",
+            out=workspace.root / "audit",
+            settings=AuditSettings(subject_regex="^([a-z][0-9]+)_"),
+            on_progress=on_progress,
+        )
     called = {m.synthetic_id: m for m in result.nearest if m.label is not Label.UNRELATED}
     right = [n for n, person in truth.items() if n in called and called[n].subject_id == person]
     return DemoResult(

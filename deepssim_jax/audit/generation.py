@@ -24,7 +24,6 @@ from deepssim_jax.diffusion import samplers
 from deepssim_jax.diffusion.samplers import Sampler
 from deepssim_jax.diffusion.schedule import Prediction, Schedule
 from deepssim_jax.diffusion.steering import Steering, steer
-from deepssim_jax.files import csv_bytes, sha256, write_bytes
 from deepssim_jax.nn import network_file
 from deepssim_jax.nn.autoencoder import AutoencoderSpec
 from deepssim_jax.nn.unet import UNetSpec
@@ -32,8 +31,11 @@ from deepssim_jax.training.diffusion_step import predictor
 from deepssim_jax.training.generator import AUTOENCODER, CONDITIONS, DENOISER, RECORDS
 from deepssim_jax.training.latents import load_latents
 from deepssim_jax.typing import Array
+from deepssim_jax.workspace import Access, Workspace
+from deepssim_jax.workspace.files import csv_bytes, sha256
 
 MANIFEST = "manifest.csv"
+COMMAND = "generate"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -326,7 +328,7 @@ def generate(
       The number of images in the folder.
 
     Raises:
-      ValueError: the folder holds images of other weights, settings or format.
+      WorkspaceError: the folder is not ours, or holds images of other weights, settings or format.
     """
     planned = plan(generator, n=n, per_record=per_record, seed=seed, image_format=image_format)
     mark = {
@@ -336,31 +338,31 @@ def generate(
         "format": image_format.value,
         **{k: str(v) for k, v in dataclasses.asdict(settings).items()},
     }
-    path = out / "generation.json"
-    found = json.loads(path.read_text()) if path.exists() else mark
-    if found != mark:
-        other = [name for name in mark if found.get(name) != mark[name]]
-        raise ValueError(
-            f"{out.name!r} holds images made with other {', '.join(other)}; take another --out"
-        )
-    write_bytes(path, json.dumps(mark).encode())
-    size = _at_once(settings)
-    for start in range(0, len(planned), size):
-        run = planned[start : start + size]
-        if not all((out / p.name).exists() for p in run):
-            made = generator.images(
-                [p.index for p in run],
-                seed=seed,
-                settings=settings,
-                records=[p.record for p in run],
-            )
-            for one, image in zip(run, made, strict=True):
-                if jax.process_index() == 0:
-                    write_bytes(out / one.name, image_format.encoded(image))
-        on_progress(start + len(run), len(planned), "generating")
-    told = generator.conditions is not None
-    rows = manifest_csv(planned, seed, generator.weights_hash, told=told)
-    write_bytes(out / MANIFEST, rows)
+    opened = Workspace.open(
+        out,
+        command=COMMAND,
+        reads={"--workdir": generator.workdir},
+        processes=parallel.processes(),
+    )
+    with opened as workspace:
+        workspace.bind("generation", mark)
+        size = _at_once(settings)
+        for start in range(0, len(planned), size):
+            run = planned[start : start + size]
+            if not parallel.agreed(all(workspace.intact(p.name) for p in run)):
+                made = generator.images(
+                    [p.index for p in run],
+                    seed=seed,
+                    settings=settings,
+                    records=[p.record for p in run],
+                )
+                for one, image in zip(run, made, strict=True):
+                    content = image_format.encoded(image)
+                    workspace.write(one.name, content, access=Access.SHARED)
+            on_progress(start + len(run), len(planned), "generating")
+        told = generator.conditions is not None
+        rows = manifest_csv(planned, seed, generator.weights_hash, told=told)
+        workspace.write(MANIFEST, rows, access=Access.SHARED)
     return len(planned)
 
 

@@ -10,8 +10,6 @@ rotations, zooms and shifts, and without any motion, and the encoder find neares
 import dataclasses
 import enum
 import functools
-import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +19,6 @@ from deepssim_jax.audit import calibration
 from deepssim_jax.audit.result import Thresholds
 from deepssim_jax.data.manifest import InputError, Role, read_manifest
 from deepssim_jax.data.store import ImageStore, InputSettings
-from deepssim_jax.files import write_array
 from deepssim_jax.nn.encoder import Encoder, embed, encoder_hash, load_encoder
 from deepssim_jax.ops.transform import FLIP_SIGNS
 from deepssim_jax.scoring.aligned import AlignedIndex
@@ -32,11 +29,11 @@ from deepssim_jax.scoring.match import (
     Retrieval,
     Side,
     best_matches,
-    search_key,
     verified,
 )
 from deepssim_jax.scoring.pairs import nearest
 from deepssim_jax.scoring.verify import verify_pairs
+from deepssim_jax.workspace import Section, Workspace
 
 # This share of real images stays below a calibrated limit with every other patient's: a refused
 # stranger costs one more candidate, a copy that leaves costs a patient.
@@ -130,7 +127,7 @@ class Guard:
     def build(
         cls,
         training: str | Path,
-        work: Path,
+        work: Workspace,
         *,
         settings: GuardSettings = GuardSettings(),
         on_progress: Progress = lambda done, total, what: None,
@@ -139,7 +136,7 @@ class Guard:
 
         Args:
           training: folder, manifest, BIDS root or reference layout of the training images.
-          work: directory for what is kept between runs.
+          work: what is kept between runs.
           settings: see `GuardSettings`.
           on_progress: called with (done, total, what).
 
@@ -153,7 +150,7 @@ class Guard:
         encoder_id = encoder_hash(settings.encoder)
         side, images = build_side(
             manifest,
-            work / "training",
+            work,
             settings=settings.form,
             encoder=encoder,
             encoder_id=encoder_id,
@@ -166,10 +163,8 @@ class Guard:
                 f"--real: {len(images.rejected)} training images cannot be read, so no one can say "
                 f"that none of them is copied (the first: {first}); mend them, or train without them"
             )
-        how = [*search_key(PROPOSALS), repr(calibration.SAMPLES), settings.seed]
-        key = [images.fingerprint, encoder_id, *how]
-        digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
-        limits = _limits(side, encoder, work / f"limits-{digest}", settings, on_progress)
+        journal = work.section("limits", images.fingerprint, encoder_id)
+        limits = _limits(side, encoder, journal, settings, on_progress)
         return cls(side, images, encoder, limits, settings)
 
     @functools.cached_property
@@ -232,7 +227,7 @@ def _mirrored(
 def _limits(
     side: Side,
     encoder: Callable[[], Encoder],
-    work: Path,
+    work: Section,
     settings: GuardSettings,
     on_progress: Progress,
 ) -> Limits:
@@ -271,7 +266,7 @@ def _limits(
 
 
 def _cosine_limit(
-    side: Side, encoder: Callable[[], Encoder], work: Path, seed: int
+    side: Side, encoder: Callable[[], Encoder], work: Section, seed: int
 ) -> tuple[float, str, bool]:
     """What real images stay below with other patients' images, mirrored ones included."""
     side, groups = side.grouped()
@@ -279,15 +274,16 @@ def _cosine_limit(
     if len(np.unique(groups)) < MIN_NULL:
         origin = f"the package's default, because there are fewer than {MIN_NULL} patients"
         return DEFAULT_COSINE, origin, False
-    path = work / "cosine.npy"
-    if not path.exists():
+
+    def closest() -> np.ndarray:
         own = groups[rows][:, None] == groups[None]
         found = [
             np.where(own, -1.0, there @ side.embeddings.T).max(1)
             for there in _mirrored(side.take(rows), side.embeddings[rows], encoder())
         ]
-        write_array(path, np.max(found, axis=0))
-    best = np.load(path, allow_pickle=False)
+        return np.max(found, axis=0)
+
+    best = work.step("cosine", [rows, groups, side.embeddings], closest)
     origin = (
         f"the {_QUANTILE:.0%} quantile of the closest cosine between different patients' real "
         f"images, {len(best)} of them"

@@ -5,9 +5,9 @@ that it held out. Latents are the cached ones. Scores are kept batch by batch wh
 given for them, so that work that was stopped goes on to the same figures.
 """
 
+import functools
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,12 +16,12 @@ import numpy as np
 from deepssim_jax.audit.generation import Generator
 from deepssim_jax.audit.result import Coverage, Membership
 from deepssim_jax.diffusion import samplers
-from deepssim_jax.files import write_array
 from deepssim_jax.scoring import membership
 from deepssim_jax.scoring.match import Progress
 from deepssim_jax.scoring.membership import Attack, AttackSettings, MembershipFigures
 from deepssim_jax.training.diffusion_step import predictor
 from deepssim_jax.typing import Array
+from deepssim_jax.workspace import Section
 
 
 def fingerprint(model: Generator) -> str:
@@ -50,7 +50,7 @@ def attack_model(
     batch: int = 32,
     settings: AttackSettings = AttackSettings(),
     level: float = 0.95,
-    journal: Path | None = None,
+    journal: Section | None = None,
     on_progress: Progress = lambda done, total, what: None,
 ) -> dict[Attack, MembershipFigures]:
     """Figures of each attack.
@@ -62,8 +62,7 @@ def attack_model(
       batch: latents at a time.
       settings: times of the attacks.
       level: of the intervals.
-      journal: directory for finished batches, which belongs to exactly this model, these attacks
-        and their settings; None keeps nothing.
+      journal: keeps finished batches; its inputs must tell the model. None keeps nothing.
       on_progress: called with (images done, images in all, what).
 
     Raises:
@@ -72,14 +71,9 @@ def attack_model(
     programs = {attack: _program(model, attack, settings) for attack in attacks}
     parts, total = [], len(model.latents)
     for start in range(0, total, batch):
-        path = None if journal is None else journal / f"scores-{start // batch:06d}.npy"
-        if path is not None and path.exists():
-            found = np.load(path, allow_pickle=False)
-        else:
-            found = _scores(model, programs, start, seed=seed, batch=batch)
-            if path is not None:
-                write_array(path, found)
-        parts.append(found)
+        make = functools.partial(_scores, model, programs, start, seed=seed, batch=batch)
+        how = [attacks, settings, seed, start, batch]
+        parts.append(make() if journal is None else journal.step("scores", how, make))
         on_progress(min(start + batch, total), total, "membership inference")
     of_attack = dict(zip(attacks, np.concatenate(parts, axis=1), strict=True))
     members = _members(model)
@@ -93,7 +87,7 @@ def infer_membership(
     model: Generator,
     *,
     audited: Collection[str],
-    journal: Path,
+    journal: Section,
     seed: int,
     level: float,
     on_progress: Progress,
@@ -103,7 +97,7 @@ def infer_membership(
     Args:
       model: the model.
       audited: SHA-256 of the files on the audit's real side.
-      journal: directory that belongs to exactly this model and seed.
+      journal: keeps finished batches; its inputs must tell the model.
       seed: of the noise.
       level: coverage of the intervals.
       on_progress: as for `attack_model`.

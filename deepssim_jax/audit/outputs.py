@@ -7,16 +7,14 @@ the audit and are what `verify` starts from. Only `report_share.html` is made to
 import hashlib
 import importlib.metadata
 import json
-import shutil
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from deepssim_jax.audit import report, tables
 from deepssim_jax.audit.result import AuditResult, GalleryItem
 from deepssim_jax.data.manifest import Manifest, Role
 from deepssim_jax.data.store import ImageStore
-from deepssim_jax.files import sha256, write_bytes
 from deepssim_jax.nn import encoder as encoders
+from deepssim_jax.workspace import Workspace, sha256
 
 
 def versions(encoder: str) -> dict[str, str]:
@@ -34,7 +32,7 @@ def versions(encoder: str) -> dict[str, str]:
 def write_all(
     result: AuditResult,
     gallery: Sequence[GalleryItem],
-    out: Path,
+    out: Workspace,
     *,
     manifests: Mapping[Role, Manifest],
     stores: Mapping[Role, ImageStore],
@@ -44,14 +42,14 @@ def write_all(
     Args:
       result: what was found.
       gallery: pictures for the internal report.
-      out: directory.
+      out: where to.
       manifests: the files by role.
       stores: the images by role, for the hashes of the files read.
     """
-    tables.write_csv(out / "nearest.csv", result.nearest, ranked=False)
-    tables.write_csv(out / "pairs.csv", result.pairs, ranked=True)
-    write_bytes(out / "inputs.csv", _inputs_csv(manifests, stores))
-    write_bytes(out / "inputs.json", _inputs_json(result, manifests))
+    out.write("nearest.csv", tables.matches_csv(result.nearest, ranked=False))
+    out.write("pairs.csv", tables.matches_csv(result.pairs, ranked=True))
+    out.write("inputs.csv", _inputs_csv(manifests, stores))
+    out.write("inputs.json", _inputs_json(result, manifests))
     report.write_reports(result, gallery, out, salt=salt_of(stores[Role.REAL]))
     names = [
         "nearest.csv",
@@ -61,20 +59,13 @@ def write_all(
         "report.html",
         "report_share.html",
     ]
-    files = {name: sha256(out / name) for name in names}
-    tables.write_summary(out / "summary.json", result, files)
+    files = {name: sha256(out.path(name)) for name in names}
+    out.write("summary.json", tables.summary_json(result, files))
 
 
 def salt_of(real: ImageStore) -> bytes:
     """What identifiers are salted with: secret and yet the same in every run, made from the files."""
     return hashlib.sha256("".join(real.sha256).encode()).digest()
-
-
-def sweep(work: Path, *, keep: set[str]) -> None:
-    """Drops journals of earlier inputs, so that a work folder does not grow for ever."""
-    for path in work.iterdir():
-        if path.is_dir() and path.name not in keep:
-            shutil.rmtree(path)
 
 
 def _inputs_csv(manifests: Mapping[Role, Manifest], stores: Mapping[Role, ImageStore]) -> bytes:

@@ -5,7 +5,6 @@ through the same search, verification and thresholds as the synthetic images.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 
@@ -13,10 +12,10 @@ from deepssim_jax.audit.calibration import balanced_rows, match_planted
 from deepssim_jax.audit.result import PlantedRecall
 from deepssim_jax.data import changes
 from deepssim_jax.data.changes import Change
-from deepssim_jax.files import write_array
 from deepssim_jax.nn.encoder import Encoder
 from deepssim_jax.scoring import decide
 from deepssim_jax.scoring.match import Progress, Proposals, Side, best_matches
+from deepssim_jax.workspace import Section
 
 _TOGETHER = "two of these together"
 # Exact copies first, then locally changed ones; intensity, noise, blur and JPEG are in both lists.
@@ -41,7 +40,7 @@ def recall_by_change(
     *,
     count: int,
     near: float,
-    journal: Path,
+    journal: Section,
     seed: int,
     level: float,
     proposals: Proposals,
@@ -54,7 +53,7 @@ def recall_by_change(
       encoder: makes the encoder, called only if copies must be embedded.
       count: copies in all.
       near: threshold of the verified score from which a pair counts as a copy.
-      journal: directory that belongs to exactly this side, encoder, count and seed.
+      journal: keeps what is found, by the features of the side.
       seed: of the draw and of the strengths.
       level: coverage of the intervals.
       proposals: those of the audit's search.
@@ -69,19 +68,23 @@ def recall_by_change(
     kinds = np.arange(count) % len(names)
     # One of each patient before a second of any; beyond that many, images come again.
     rows = np.resize(balanced_rows(groups, min(count, len(real)), seed=seed), count)
-    path = journal / "found.npy"
-    if not path.exists():
+    planted = journal.section("planted", count, seed)
+
+    def search() -> np.ndarray:
         copies = np.stack(
             [
                 _planted(real, int(row), names[kind], [seed, number])
                 for number, (row, kind) in enumerate(zip(rows, kinds, strict=True))
             ]
         )
-        pairs = match_planted(copies, real, encoder(), journal, proposals, on_progress)
+        pairs = match_planted(copies, real, encoder(), planted, proposals, on_progress)
         best = best_matches(pairs, count)
         own = groups[best["reference"]] == groups[rows]
-        write_array(path, np.where(own & (best["reference"] >= 0), best["verified"], -1.0))
-    found = np.load(path, allow_pickle=False) >= near
+        return np.where(own & (best["reference"] >= 0), best["verified"], -1.0)
+
+    found = (
+        planted.step("found", [proposals, rows, groups, real.low, real.embeddings], search) >= near
+    )
     out = []
     for number, name in enumerate(names):
         hits = found[kinds == number]

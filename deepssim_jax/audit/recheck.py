@@ -14,9 +14,9 @@ import numpy as np
 from deepssim_jax.data import store
 from deepssim_jax.data.manifest import InputError, Record, Role, read_manifest
 from deepssim_jax.data.volume import Unreadable
-from deepssim_jax.files import sha256
 from deepssim_jax.scoring.match import Progress
 from deepssim_jax.scoring.verify import verify_pairs
+from deepssim_jax.workspace import sha256
 
 # Scores are written with six decimals; another machine's arithmetic may differ in the fifth.
 TOLERANCE = 1e-3

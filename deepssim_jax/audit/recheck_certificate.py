@@ -5,7 +5,6 @@ again, every image is judged again, and those that were tested without a search 
 """
 
 import dataclasses
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,9 +16,9 @@ from deepssim_jax.audit.recheck import TOLERANCE, Recheck
 from deepssim_jax.data import store
 from deepssim_jax.data.manifest import InputError, Record
 from deepssim_jax.data.volume import Unreadable
-from deepssim_jax.files import sha256
 from deepssim_jax.nn.encoder import encoder_hash
 from deepssim_jax.scoring.match import Progress
+from deepssim_jax.workspace import OWN_FILES, Workspace, sha256
 
 _BATCH = 64
 
@@ -34,7 +33,7 @@ def recheck_certificate(
     training: str | Path | None,
     *,
     encoder: str = "default",
-    work: Path | None = None,
+    work: Workspace | None = None,
     on_progress: Progress = lambda done, total, what: None,
 ) -> Recheck:
     """Re-checks a folder of guarded images.
@@ -53,9 +52,9 @@ def recheck_certificate(
     if training is None:
         raise InputError("a certificate speaks of training images: give them as --real")
     if work is None:
-        with tempfile.TemporaryDirectory() as own:
+        with Workspace.temporary(command="verify") as own:
             return recheck_certificate(
-                folder, training, encoder=encoder, work=Path(own), on_progress=on_progress
+                folder, training, encoder=encoder, work=own, on_progress=on_progress
             )
     content = certificate.read(folder)
     try:
@@ -69,13 +68,14 @@ def _recheck(
     folder: Path,
     training: str | Path,
     encoder: str,
-    work: Path,
+    work: Workspace,
     on_progress: Progress,
 ) -> Recheck:
     problems = []
     if certificate.digest(content) != content["digest"]:
         problems.append(f"{certificate.NAME} was changed after it was written")
     there = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    there -= OWN_FILES
     problems += _files(content, folder, there)
     settings, limits = content["settings"], content["limits"]
     # A name that is not in the folder may lead out of it.

@@ -8,7 +8,6 @@ person do. Patients are split in halves: thresholds are chosen on one, error rat
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 
@@ -26,9 +25,9 @@ from deepssim_jax.scoring.volume_match import (
 )
 from deepssim_jax.scoring.volume_search import Level, VolumeSide
 from deepssim_jax.scoring.volume_sides import Embed, occupancies
+from deepssim_jax.workspace import Section
 
 MAX_NULL, MAX_PLANTED, MAX_REPEATS = 64, 24, 200
-SAMPLES = (MAX_NULL, MAX_PLANTED, MAX_REPEATS)
 # What stands in for a null that is too small to show its tail. Voxels: of nine raw scans of three
 # people, at 3.5 mm, two people's agree by at most 0.91, see benchmarks/README.md.
 _DEFAULT_PERSON = {Level.VOXEL: 0.92, Level.FEATURE: 0.95, Level.SEGMENTATION: 0.75}
@@ -51,7 +50,7 @@ def calibrate_levels(
     settings: MatchSettings,
     embed: Embed | None,
     segment: Callable[[np.ndarray], np.ndarray] | None,
-    journal: Path,
+    journal: Section,
     seed: int,
     level: float,
     on_progress: Progress,
@@ -63,7 +62,7 @@ def calibrate_levels(
       settings: those of the search that the thresholds are for.
       embed: embeds planted replicas; without it the feature level has a null only.
       segment: makes label maps of planted replicas; without it their originals' are moved along.
-      journal: folder that belongs to exactly this side, these settings and this seed.
+      journal: keeps what is found; its inputs must tell this side and what embeds and segments.
       seed: of the draw and of the planted replicas.
       level: coverage of the reported intervals.
       on_progress: as for `match_volumes`.
@@ -77,7 +76,7 @@ def calibrate_levels(
             real.rows(rows),
             real,
             settings=settings,
-            journal=journal / "null",
+            journal=journal.section("null", rows),
             apart=True,
             embed=embed,
             on_progress=on_progress,
@@ -85,18 +84,18 @@ def calibrate_levels(
         )
     repeats = _repeats(real, settings, journal, embed, on_progress, seed=seed)
     planted_rows = np.resize(rows, min(MAX_PLANTED, max(len(rows), 24)))
-    planted = {
-        kind: match_volumes(
-            _planted_side(real, planted_rows, kind, embed, segment, settings, seed=seed),
+    planted = {}
+    for kind in ("exact", "near"):
+        copies = _planted_side(real, planted_rows, kind, embed, segment, settings, seed=seed)
+        planted[kind] = match_volumes(
+            copies,
             real,
             settings=settings,
-            journal=journal / f"planted-{kind}",
+            journal=journal.section(f"planted-{kind}", copies.take(np.arange(len(copies)))),
             embed=embed,
             on_progress=on_progress,
             what=f"planted {kind} replicas with real",
         )
-        for kind in ("exact", "near")
-    }
     tune = tuning_half(groups, seed=seed)
     out = {}
     for at in real.levels:
@@ -188,7 +187,7 @@ def kind_of(score: float, thresholds: LevelThresholds) -> Kind:
 def _repeats(
     real: VolumeSide,
     settings: MatchSettings,
-    journal: Path,
+    journal: Section,
     embed: Embed | None,
     on_progress: Progress,
     *,
@@ -210,7 +209,7 @@ def _repeats(
         real,
         real,
         settings=settings,
-        journal=journal / "repeats",
+        journal=journal.section("repeats"),
         embed=embed,
         on_progress=on_progress,
         what="scans of one patient",

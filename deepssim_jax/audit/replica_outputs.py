@@ -7,7 +7,6 @@ bytes that depend on nothing but the result. Only `report_share.html` is made to
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -19,12 +18,12 @@ from deepssim_jax.audit.result import Verdict
 from deepssim_jax.audit.tables import proportion, table
 from deepssim_jax.data.manifest import Role
 from deepssim_jax.data.store import ImageStore
-from deepssim_jax.files import sha256, write_bytes
 from deepssim_jax.ops import overlap
 from deepssim_jax.scoring.decide import Proportion
 from deepssim_jax.scoring.ratings import BalancedAccuracy, MeasureRating
 from deepssim_jax.scoring.volume_match import DECIDING, MEASURES, Alignment
 from deepssim_jax.scoring.volume_search import Level, VolumeSide
+from deepssim_jax.workspace import Workspace, sha256
 
 
 def verdict(
@@ -93,7 +92,7 @@ def notes(
 
 def write_all(
     result: ReplicaResult,
-    out: Path,
+    out: Workspace,
     *,
     sides: Mapping[Role, VolumeSide],
     stores: Mapping[Role, ImageStore],
@@ -104,22 +103,22 @@ def write_all(
 
     Args:
       result: what was found.
-      out: directory.
+      out: where to.
       sides: the volumes, for the pictures.
       stores: their ids and hashes.
       contrast: brings volumes to the intensities that are shown.
       alignment: how pairs are shown.
     """
-    write_bytes(out / "replicas.csv", _replicas_csv(result))
-    write_bytes(out / "overlap.csv", _overlap_csv(result))
+    out.write("replicas.csv", _replicas_csv(result))
+    out.write("overlap.csv", _overlap_csv(result))
     gallery = replica_report.build_gallery(
         result, sides=sides, stores=stores, contrast=contrast, alignment=alignment
     )
     replica_report.write_reports(result, gallery, out, salt=salt_of(stores[Role.REAL]))
     names = ("overlap.csv", "replicas.csv", "report.html", "report_share.html")
-    files = {name: sha256(out / name) for name in names}
+    files = {name: sha256(out.path(name)) for name in names}
     text = json.dumps(_summary(result, files), indent=2, sort_keys=True, allow_nan=False)
-    write_bytes(out / "summary.json", (text + "\n").encode())
+    out.write("summary.json", (text + "\n").encode())
 
 
 def _replicas_csv(result: ReplicaResult) -> bytes:

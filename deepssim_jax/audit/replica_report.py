@@ -8,7 +8,6 @@ import dataclasses
 import hashlib
 import hmac
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from markupsafe import Markup
@@ -19,10 +18,10 @@ from deepssim_jax.audit.console import WORDS
 from deepssim_jax.audit.replica_result import Kind, RatingSummary, ReplicaResult, VolumeMatch
 from deepssim_jax.data.manifest import Role
 from deepssim_jax.data.store import ImageStore
-from deepssim_jax.files import write_bytes
 from deepssim_jax.scoring.decide import Proportion
 from deepssim_jax.scoring.volume_match import DECIDING, Alignment, aligned_for_display
 from deepssim_jax.scoring.volume_search import Level, VolumeSide
+from deepssim_jax.workspace import Access, Workspace
 
 MAX_PAIRS = 24
 _MAX_LISTED = 200
@@ -120,18 +119,19 @@ def _unit(image: np.ndarray) -> np.ndarray:
 
 
 def write_reports(
-    result: ReplicaResult, gallery: Sequence[Picture], out: Path, *, salt: bytes
+    result: ReplicaResult, gallery: Sequence[Picture], out: Workspace, *, salt: bytes
 ) -> None:
     """Writes `report.html` and `report_share.html`.
 
     Args:
       result: what was found.
       gallery: of `build_gallery`, for the internal edition.
-      out: directory.
+      out: where to.
       salt: secret of this house, from which the shared edition's identifiers are made.
     """
-    write_bytes(out / "report.html", _render(result, gallery, share=False, salt=salt).encode())
-    write_bytes(out / "report_share.html", _render(result, (), share=True, salt=salt).encode())
+    out.write("report.html", _render(result, gallery, share=False, salt=salt).encode())
+    shared = _render(result, (), share=True, salt=salt).encode()
+    out.write("report_share.html", shared, access=Access.SHARED)
 
 
 def _render(result: ReplicaResult, gallery: Sequence[Picture], *, share: bool, salt: bytes) -> str:

@@ -1,30 +1,26 @@
 """The job for volumes: which synthetic volumes are replicas of a patient's, at three levels.
 
-Every stage leaves its work under `<out>/work`, named by what it was computed from, as in
+Every stage leaves its work in the workspace `out`, keyed by what it was computed from, as in
 `audit.audit`: a killed run goes on, and the files outside of `work` come out the same.
 """
 
 import dataclasses
 import functools
-import hashlib
-import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from deepssim_jax.audit import outputs, replica_outputs
-from deepssim_jax.audit.replica_calibration import SAMPLES, calibrate_levels
+from deepssim_jax.audit.replica_calibration import calibrate_levels
 from deepssim_jax.audit.replica_conclusion import conclude
 from deepssim_jax.audit.replica_result import ReplicaResult
 from deepssim_jax.audit.replica_settings import ReplicaSettings
 from deepssim_jax.data.embedding_file import read_embeddings
 from deepssim_jax.data.manifest import InputError, Manifest, Role, read_manifest
-from deepssim_jax.data.store import ImageStore
+from deepssim_jax.data.store import ImageStore, fingerprint
 from deepssim_jax.data.volume import Unreadable
 from deepssim_jax.data.whole_volume import Content
-from deepssim_jax.files import sha256
 from deepssim_jax.nn import encoder as encoders
 from deepssim_jax.nn.volume_embedding import embed_volumes
 from deepssim_jax.scoring import ratings
@@ -32,6 +28,7 @@ from deepssim_jax.scoring.match import Progress
 from deepssim_jax.scoring.volume_match import GRID, MatchSettings, match_volumes
 from deepssim_jax.scoring.volume_search import VolumeSide
 from deepssim_jax.scoring.volume_sides import Embed, LevelSources, build_volume_side
+from deepssim_jax.workspace import Overlap, Workspace, sha256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +58,7 @@ _SAME = (
     "Did you mean another folder? If this is intended, add --allow_same"
 )
 _ROLES = (Role.REAL, Role.SYNTHETIC)
+COMMAND = "replicas"
 
 
 def replicas(
@@ -97,22 +95,42 @@ def replicas(
     """
     settings.validate()
     files.validate()
+    roots = {Role.REAL: real, Role.SYNTHETIC: synthetic}
     if out is None:
-        with tempfile.TemporaryDirectory() as folder:
-            return replicas(
-                real,
-                synthetic,
-                out=folder,
-                files=files,
-                rated=rated,
-                settings=settings,
-                on_progress=on_progress,
-            )
-    out = Path(out)
-    work = out / "work"
+        with Workspace.temporary(command=COMMAND) as workspace:
+            return _replicas(roots, workspace, files, rated, settings, on_progress)
+    opened = Workspace.open(
+        out,
+        command=COMMAND,
+        inputs={f"--{role.value}": root for role, root in roots.items()},
+        reads=_reads(files, rated, settings),
+        overlap=Overlap.ALLOWED if settings.allow_same else Overlap.REFUSED,
+    )
+    with opened as workspace:
+        return _replicas(roots, workspace, files, rated, settings, on_progress)
+
+
+def _reads(
+    files: LevelFiles, rated: str | Path | None, settings: ReplicaSettings
+) -> dict[str, str | Path]:
+    found = {f"--segmentations_{role.value}": path for role, path in files.segmentations.items()}
+    found |= {f"--embeddings_{role.value}": path for role, path in files.embeddings.items()}
+    if rated is not None:
+        found["--ratings"] = rated
+    if settings.encoder != "default":
+        found["--encoder"] = settings.encoder
+    return found
+
+
+def _replicas(
+    roots: Mapping[Role, str | Path],
+    out: Workspace,
+    files: LevelFiles,
+    rated: str | Path | None,
+    settings: ReplicaSettings,
+    on_progress: Progress,
+) -> ReplicaResult:
     votes = None if rated is None else ratings.read_ratings(rated)
-    if not settings.allow_same and Path(real).resolve() == Path(synthetic).resolve():
-        raise InputError(_SAME)
     embed: Embed | None = None
     embed_id = ""
     if not files.embeddings:
@@ -130,13 +148,13 @@ def replicas(
         names = tuple(f"label {label}" for label in labels)
     sides: dict[Role, VolumeSide] = {}
     stores: dict[Role, ImageStore] = {}
-    for role, root in zip(_ROLES, (real, synthetic), strict=True):
+    for role, root in roots.items():
         regex = settings.subject_regex if role is Role.REAL else None
         manifest = read_manifest(root, role=role, subject_regex=regex)
         given = files.embeddings.get(role)
         sides[role], stores[role] = build_volume_side(
             manifest,
-            work / role.value,
+            out,
             settings=settings.grid,
             sources=LevelSources(
                 modality=settings.modality,
@@ -153,15 +171,8 @@ def replicas(
     if not settings.allow_same and set(real_store.sha256) == set(synthetic_store.sha256):
         raise InputError(_SAME)
     found_versions = outputs.versions(settings.encoder)
-    how = [settings.size, settings.spacing, settings.modality, settings.alignment]
-    how += [settings.candidates, found_versions, _hashes(files), repr(GRID), SAMPLES]
-
-    def journal(what: str, *others: object) -> Path:
-        digest = hashlib.sha256(json.dumps([what, how, *others]).encode()).hexdigest()
-        return work / f"{what}-{digest[:16]}"
-
-    prints = [s.fingerprint for s in stores.values()]
-    journals = [journal("search", prints), journal("calibration", prints[0], settings.seed)]
+    how = [settings, embed_id, _hashes(files, settings), GRID]
+    prints = [stores[role].fingerprint for role in _ROLES]
     matching = MatchSettings(
         candidates=settings.candidates,
         alignment=settings.alignment,
@@ -172,7 +183,7 @@ def replicas(
         sides[Role.SYNTHETIC],
         sides[Role.REAL],
         settings=matching,
-        journal=journals[0],
+        journal=out.section("search", how, prints),
         embed=embed,
         on_progress=on_progress,
         what="synthetic with real",
@@ -185,7 +196,7 @@ def replicas(
         settings=matching,
         embed=embed,
         segment=segment,
-        journal=journals[1],
+        journal=out.section("calibration", how, prints[0]),
         seed=settings.seed,
         level=settings.level,
         on_progress=on_progress,
@@ -199,9 +210,7 @@ def replicas(
         contrast=lambda volumes: settings.modality.contrast(volumes, settings.grid),
         alignment=settings.alignment,
     )
-    keep = {path.name for path in journals} | {role.value for role in _ROLES}
-    keep |= {f"{role.value}-segmentations" for role in maps}
-    outputs.sweep(work, keep=keep)
+    out.prune()
     return result
 
 
@@ -220,15 +229,13 @@ def _labels_in(maps: Mapping[Role, Manifest], settings: ReplicaSettings) -> tupl
     return tuple(sorted(seen - {0}))
 
 
-def _hashes(files: LevelFiles) -> list[str]:
-    """Of what the user made: embeddings by content, label maps by names, sizes and times."""
+def _hashes(files: LevelFiles, settings: ReplicaSettings) -> list[str]:
+    """Of what the user made, by content."""
     out = []
     for role in _ROLES:
         if role in files.embeddings:
             out.append(sha256(Path(files.embeddings[role])))
         if role in files.segmentations:
             manifest = read_manifest(files.segmentations[role], role=role)
-            stats = [(r.image_id, r.path.stat()) for r in manifest.records]
-            rows = [[name, s.st_size, s.st_mtime_ns] for name, s in stats]
-            out.append(hashlib.sha256(json.dumps(rows).encode()).hexdigest())
+            out.append(fingerprint(manifest, settings.grid))
     return out

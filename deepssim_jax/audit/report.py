@@ -21,9 +21,9 @@ from deepssim_jax.audit import conclusion, figures
 from deepssim_jax.audit.conclusion import SMALL, suppressed
 from deepssim_jax.audit.console import WORDS
 from deepssim_jax.audit.result import AuditResult, GalleryItem, Match
-from deepssim_jax.files import write_bytes
 from deepssim_jax.scoring.decide import Proportion
 from deepssim_jax.scoring.membership import RATES, MembershipFigures
+from deepssim_jax.workspace import Access, Workspace
 
 _FLIPS = {
     "horizontal": "mirrored left-right",
@@ -34,23 +34,25 @@ _MOST_COPIED = 12
 
 
 def write_reports(
-    result: AuditResult, gallery: Sequence[GalleryItem], out: Path, *, salt: bytes
+    result: AuditResult, gallery: Sequence[GalleryItem], out: Workspace, *, salt: bytes
 ) -> tuple[Path, Path]:
     """Writes `report.html` and `report_share.html`.
 
     Args:
       result: what was found.
       gallery: pictures of flagged pairs, for the internal edition.
-      out: directory.
+      out: where to.
       salt: secret of this house, from which the shared edition's identifiers are made.
 
     Returns:
       The two paths.
     """
-    internal, shared = out / "report.html", out / "report_share.html"
-    write_bytes(internal, _render(result, gallery, share=False, salt=salt).encode())
-    write_bytes(shared, _render(result, (), share=True, salt=salt).encode())
-    return internal, shared
+    internal = _render(result, gallery, share=False, salt=salt).encode()
+    shared = _render(result, (), share=True, salt=salt).encode()
+    return (
+        out.write("report.html", internal),
+        out.write("report_share.html", shared, access=Access.SHARED),
+    )
 
 
 def transformation(match: Match) -> str:

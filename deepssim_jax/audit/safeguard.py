@@ -1,20 +1,21 @@
 """Images that may leave: drawn from a model until enough stand, or taken from a folder.
 
 Every candidate is judged (`audit.guard`) as its file would be read, and only accepted ones are ever
-written: a refused one may be a patient. Judgements are kept batch by batch under a work folder, which
+written: a refused one may be a patient. Judgements are kept batch by batch in a work folder, which
 holds the training images too and stays in the house; a run that was stopped goes on there and comes
 to the same bytes.
 """
 
 import dataclasses
+import functools
 import hashlib
-import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from deepssim_jax.audit import certificate, outputs
+from deepssim_jax.audit import certificate
 from deepssim_jax.audit.certificate import Candidate, Residual, Source
 from deepssim_jax.audit.generation import (
     MANIFEST,
@@ -23,18 +24,18 @@ from deepssim_jax.audit.generation import (
     SamplingSettings,
     manifest_csv,
 )
-from deepssim_jax.audit.guard import PROPOSALS, Guard, Judged, Reason
+from deepssim_jax.audit.guard import Guard, Judged, Reason
 from deepssim_jax.data import store
 from deepssim_jax.data.manifest import InputError, Record, Role, read_manifest
 from deepssim_jax.data.pictures import ImageFormat
 from deepssim_jax.data.readers import read_image
 from deepssim_jax.data.volume import Unreadable
-from deepssim_jax.files import write_array, write_bytes
+from deepssim_jax.nn.encoder import encoder_hash
 from deepssim_jax.scoring.decide import clopper_pearson
-from deepssim_jax.scoring.match import Progress, search_key
+from deepssim_jax.scoring.match import Progress
+from deepssim_jax.workspace import Access, Workspace
 
 _BATCH = 64
-_MARK, _EXHAUSTIVE = "release.json", "exhaustive.json"
 # Pairs verified for the residual rate: about half a minute on two cores.
 RESIDUAL_PAIRS = 2000
 
@@ -74,10 +75,9 @@ class Release:
 def generate_guarded(
     generator: Generator,
     guard: Guard,
-    out: Path,
+    out: Workspace,
     *,
     n: int,
-    work: Path,
     budget: int | None = None,
     seed: int = 0,
     settings: SamplingSettings = SamplingSettings(),
@@ -90,9 +90,9 @@ def generate_guarded(
     Args:
       generator: the model.
       guard: of the images that it was trained on; it may hold more.
-      out: folder of the images, `manifest.csv` and `certificate.json`.
+      out: for the images, `manifest.csv` and `certificate.json`; what it keeps between runs is not
+        to be given away, so its work lies elsewhere.
       n: images wanted.
-      work: what is kept between runs; it is not to be given away.
       budget: candidates at most, ten for an image wanted if None.
       seed: of all candidates.
       settings: how they are drawn.
@@ -131,21 +131,20 @@ def generate_guarded(
     how = {"seed": seed, "format": image_format.value}
     drawn = {**how, **{k: str(v) for k, v in dataclasses.asdict(settings).items()}}
     source = Source(generator.weights_hash, {**drawn, "budget": budget}, n)
-    run = _Run(guard, out, work, source, residual_pairs)
+    run = _Run(guard, out, source, residual_pairs)
     residual = run.judge(range(0, budget, settings.batch), draw, on_progress)
     told = generator.conditions is not None
     planned = [Planned(c.index, int(records[c.index]), c.name) for c in run.standing]
     rows = manifest_csv(planned, seed, generator.weights_hash, told=told)
-    write_bytes(out / MANIFEST, rows)
+    out.write(MANIFEST, rows, access=Access.SHARED)
     return run.certified(residual, {MANIFEST: hashlib.sha256(rows).hexdigest()})
 
 
 def filter_folder(
     source: str | Path,
     guard: Guard,
-    out: Path,
+    out: Workspace,
     *,
-    work: Path,
     residual_pairs: int = RESIDUAL_PAIRS,
     on_progress: Progress = lambda done, total, what: None,
 ) -> Release:
@@ -154,8 +153,8 @@ def filter_folder(
     Args:
       source: folder or manifest of the images.
       guard: of the training images.
-      out: folder for the accepted files, under the names they have there, and `certificate.json`.
-      work: what is kept between runs; it is not to be given away.
+      out: for the accepted files, under the names they have there, and `certificate.json`; its work
+        lies elsewhere, see `generate_guarded`.
       residual_pairs: at most so many are verified to measure what the search misses.
       on_progress: called with (images judged, images in all, what).
 
@@ -165,8 +164,6 @@ def filter_folder(
     manifest = read_manifest(source, role=Role.SYNTHETIC)
     root = manifest.source if manifest.source.is_dir() else manifest.source.parent
     records = manifest.records
-    if root.resolve() == out.resolve():
-        raise InputError("--out is the folder to filter; give another one")
 
     def load(start: int) -> list[Offer]:
         return [
@@ -175,7 +172,7 @@ def filter_folder(
         ]
 
     origin = Source(None, {"listing": store.fingerprint(manifest, guard.settings.form)}, None)
-    run = _Run(guard, out, work, origin, residual_pairs)
+    run = _Run(guard, out, origin, residual_pairs)
     return run.certified(run.judge(range(0, len(records), _BATCH), load, on_progress), {})
 
 
@@ -203,13 +200,25 @@ def _offer(number: int, record: Record, root: Path, guard: Guard) -> Offer:
 class _Run:
     """Batches judged so far, and what becomes of them."""
 
-    def __init__(self, guard: Guard, out: Path, work: Path, source: Source, pairs: int) -> None:
+    def __init__(self, guard: Guard, out: Workspace, source: Source, pairs: int) -> None:
         self._guard, self._out, self._source, self._pairs = guard, out, source, pairs
-        self._journal = _journal(guard, out, work, source, pairs)
+        limits, settings = guard.limits, guard.settings
+        facts = {
+            "training images": certificate.training_mark(guard),
+            "max_cosine": limits.max_cosine,
+            "max_ssim": limits.max_ssim,
+            "size": settings.size,
+            "slice": settings.slice_spec,
+            "encoder": encoder_hash(settings.encoder),
+            "model": source.model,
+            "images wanted": source.wanted,
+            "residual_pairs": pairs,
+            **source.drawn,
+        }
+        out.bind("release", facts)
+        self._steps = out.section("release", facts)
         self._candidates: list[Candidate] = []
         self._embeddings: list[np.ndarray] = []
-        path = self._journal / _EXHAUSTIVE
-        self._exhaustive: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
         self._tested: set[str] = set()
 
     @property
@@ -256,42 +265,64 @@ class _Run:
         return [names[row] for row in np.sort(rows)]
 
     def _batch(self, number: int, start: int, offers: Callable[[int], Sequence[Offer]]) -> None:
-        path = self._journal / f"judged-{number:06d}.json"
-        if not path.exists():
-            wanted = self._source.wanted
-            room = None if wanted is None else wanted - len(self.standing)
-            rows, found = _judge(offers(start), self._guard, self._out, room=room)
-            # The judgements come last: a batch counts only when its images are there.
-            write_array(path.with_suffix(".npy"), found)
-            write_bytes(path, json.dumps([dataclasses.asdict(row) for row in rows]).encode())
-        self._candidates += [_candidate(row) for row in json.loads(path.read_text())]
-        self._embeddings.append(np.load(path.with_suffix(".npy"), allow_pickle=False))
+        wanted = self._source.wanted
+        room = None if wanted is None else wanted - len(self.standing)
+        offered = functools.cache(lambda: offers(start))
+        judged = self._steps.step(
+            "judged", [number, start, room], lambda: _judge(offered(), self._guard, room=room)
+        )
+        rows = _candidates(judged)
+        # Looked at again in every run: an image that is gone or was changed is written anew.
+        lacking = [
+            row
+            for row in rows
+            if row.reason is None and not self._withheld(row) and not self._out.intact(row.name)
+        ]
+        if lacking:
+            contents = {offer.name: offer.content for offer in offered()}
+            for row in lacking:
+                self._out.write(row.name, contents[row.name], access=Access.SHARED)
+        self._candidates += rows
+        self._embeddings.append(judged["embeddings"])
+
+    def _withheld(self, row: Candidate) -> bool:
+        """Whether an earlier run has found this image to be a copy, without any search."""
+        known, score = self._steps.look("exhaustive", row.sha256, self._guard.exhaustive)
+        return known and score >= self._guard.limits.max_ssim
 
     def _withhold(self, names: Sequence[str], on_progress: Progress) -> int:
         """Verifies images against every training image; deletes the copies and says how many."""
+        hashes = {c.name: c.sha256 for c in self.standing}
+        limit, missed = self._guard.limits.max_ssim, set()
         for number, name in enumerate(names, start=1):
-            self._verify(name)
+            if self._verified(name, hashes[name]) >= limit:
+                missed.add(name)
+                if name in self._out:
+                    self._out.remove(name)
             on_progress(number, len(names), "verifying against every training image")
         self._tested.update(names)
-        limit = self._guard.limits.max_ssim
-        missed = {name for name in names if self._exhaustive[name] >= limit}
-        for name in missed:
-            (self._out / name).unlink(missing_ok=True)
         self._candidates = [
             dataclasses.replace(c, reason=Reason.EXHAUSTIVE, sha256="") if c.name in missed else c
             for c in self._candidates
         ]
         return len(missed)
 
-    def _verify(self, name: str) -> None:
-        if name not in self._exhaustive:
-            image = store.load_one(Record(name, self._out / name), self._guard.settings.form)
-            self._exhaustive[name] = self._guard.exhaustive(image)
-            # Kept before anything is deleted: a run that goes on must not look for the file.
-            write_bytes(self._journal / _EXHAUSTIVE, json.dumps(self._exhaustive).encode())
+    def _verified(self, name: str, digest: str) -> float:
+        known, score = self._steps.look("exhaustive", digest, self._guard.exhaustive)
+        if known:
+            return score
+        image = store.load_one(Record(name, self._out.path(name)), self._guard.settings.form)
+        exhaustive = functools.partial(self._guard.exhaustive, image)
+        return self._steps.step("exhaustive", digest, exhaustive)
 
     def certified(self, residual: Residual, files: Mapping[str, str]) -> Release:
-        """Writes the certificate; `files` are hashes of other files of the folder."""
+        """Writes the certificate; `files` are hashes of other files of the folder.
+
+        What an earlier run accepted and this one does not, of other code say, is deleted.
+        """
+        listed = {c.name for c in self.standing} | files.keys() | {certificate.NAME}
+        for name in set(self._out) - listed:
+            self._out.remove(name)
         certificate.certify(
             self._guard,
             self._candidates,
@@ -302,6 +333,7 @@ class _Run:
             tested=self._tested,
             files=files,
         )
+        self._out.prune()
         return Release(
             len(self.standing),
             len(self._candidates),
@@ -311,10 +343,8 @@ class _Run:
         )
 
 
-def _judge(
-    offers: Iterable[Offer], guard: Guard, out: Path, *, room: int | None
-) -> tuple[list[Candidate], np.ndarray]:
-    """Judges a batch and writes what may leave, `room` images at most."""
+def _judge(offers: Iterable[Offer], guard: Guard, *, room: int | None) -> dict[str, np.ndarray]:
+    """Judges a batch, until `room` images stand: columns of candidates, and `embeddings`."""
     offers = list(offers)
     seen = [(offer, offer.image) for offer in offers if offer.image is not None]
     judged = guard.judge(np.stack([image for _, image in seen])) if seen else None
@@ -327,9 +357,15 @@ def _judge(
         place = places.get(offer.index)
         rows.append(_row(offer, judged, place))
         used += [] if place is None else [place]
-        if rows[-1].reason is None:
-            write_bytes(out / offer.name, offer.content)
-    return rows, judged.embeddings[used] if judged else guard.side.embeddings[:0]
+    return {
+        "name": np.array([row.name for row in rows], np.str_),
+        "index": np.array([row.index for row in rows], np.int64),
+        "cosine": np.array([np.nan if row.cosine is None else row.cosine for row in rows]),
+        "verified": np.array([np.nan if row.verified is None else row.verified for row in rows]),
+        "reason": np.array([row.reason or "" for row in rows], np.str_),
+        "sha256": np.array([row.sha256 for row in rows], np.str_),
+        "embeddings": judged.embeddings[used] if judged else guard.side.embeddings[:0],
+    }
 
 
 def _row(offer: Offer, judged: Judged | None, place: int | None) -> Candidate:
@@ -346,32 +382,18 @@ def _row(offer: Offer, judged: Judged | None, place: int | None) -> Candidate:
     )
 
 
-def _candidate(row: dict) -> Candidate:
-    reason = Reason(row["reason"]) if row["reason"] else None
-    return dataclasses.replace(Candidate(**row), reason=reason)
-
-
-def _journal(guard: Guard, out: Path, work: Path, source: Source, pairs: int) -> Path:
-    """Folder of finished batches; it belongs to exactly this work.
-
-    Raises:
-      InputError: `out` holds images of other work.
-    """
-    limits, settings = guard.limits, guard.settings
-    key = [
-        certificate.training_mark(guard),
-        [limits.max_cosine, limits.max_ssim, settings.size, settings.slice_spec],
-        [source.model, dict(source.drawn), source.wanted, pairs],
-        [outputs.versions(settings.encoder), *search_key(PROPOSALS)],
+def _candidates(judged: Mapping[str, np.ndarray]) -> list[Candidate]:
+    """The rows of `_judge`."""
+    columns = [judged[name].tolist() for name in ("name", "index", "cosine", "verified")]
+    rest = zip(judged["reason"].tolist(), judged["sha256"].tolist(), strict=True)
+    return [
+        Candidate(
+            name=name,
+            index=index,
+            cosine=None if math.isnan(cosine) else cosine,
+            verified=None if math.isnan(verified) else verified,
+            reason=Reason(reason) if reason else None,
+            sha256=digest,
+        )
+        for name, index, cosine, verified, (reason, digest) in zip(*columns, rest, strict=True)
     ]
-    mark = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-    path = work / _MARK
-    known = path.read_text() if path.exists() else None
-    if known != mark:
-        if out.exists() and any(out.iterdir()):
-            raise InputError(
-                f"--out {out.name!r} holds files of another run, or of other settings; take an empty "
-                "folder"
-            )
-        write_bytes(path, mark.encode())
-    return work / f"release-{mark[:16]}"

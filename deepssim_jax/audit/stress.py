@@ -18,12 +18,12 @@ from deepssim_jax.audit.score_figure import draw_scores
 from deepssim_jax.data import planted_pairs
 from deepssim_jax.data.planted_pairs import Pair, Setting
 from deepssim_jax.data.preprocess import fit_to_size
-from deepssim_jax.files import write_bytes
 from deepssim_jax.ops.fsim import fsim
 from deepssim_jax.scoring import evaluation
 from deepssim_jax.scoring.evaluation import CLASSES, Evaluation
 from deepssim_jax.scoring.match import Progress
 from deepssim_jax.scoring.methods import Method
+from deepssim_jax.workspace import Workspace
 
 _CHUNK = 256
 _FSIM_SIDE = 64  # hard negatives are picked at this size: all pairs are compared
@@ -193,7 +193,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
     return "\n".join(lines)
 
 
-def write(result: StressResult, out: Path, *, image_ids: Sequence[str]) -> tuple[Path, ...]:
+def write(result: StressResult, out: Workspace, *, image_ids: Sequence[str]) -> tuple[Path, ...]:
     """Writes pairs.csv, results.json, results.md and a figure of the cascade's scores a setting."""
     files = {
         "pairs.csv": _pairs_csv(result, image_ids),
@@ -210,9 +210,7 @@ def write(result: StressResult, out: Path, *, image_ids: Sequence[str]) -> tuple
                 near=outcome.figures.near,
                 exact=outcome.figures.exact,
             )
-    for name, content in files.items():
-        write_bytes(out / name, content)
-    return tuple(out / name for name in files)
+    return tuple(out.write(name, content) for name, content in files.items())
 
 
 def _pairs_csv(result: StressResult, image_ids: Sequence[str]) -> bytes:

@@ -7,12 +7,11 @@ a spreadsheet would take for a formula is prefixed by an apostrophe.
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 
 from deepssim_jax.audit.result import AuditResult, Match, Membership
-from deepssim_jax.files import csv_bytes, write_bytes
 from deepssim_jax.scoring.decide import Proportion
+from deepssim_jax.workspace.files import csv_bytes
 
 COLUMNS = (
     "synthetic_id",
@@ -48,13 +47,13 @@ def table(rows: Iterable[Iterable[object]]) -> bytes:
     return csv_bytes([cell(value) for value in row] for row in rows)
 
 
-def write_csv(path: Path, matches: Sequence[Match], *, ranked: bool) -> None:
-    """Writes matches in their order; `ranked` puts their rank, from 1, in front."""
+def matches_csv(matches: Sequence[Match], *, ranked: bool) -> bytes:
+    """Matches in their order as CSV; `ranked` puts their rank, from 1, in front."""
     rows: list[list[object]] = [[*(("rank",) if ranked else ()), *COLUMNS]]
     for rank, match in enumerate(matches, start=1):
         row = [getattr(match, column) for column in COLUMNS]
         rows.append([rank, *row] if ranked else row)
-    write_bytes(path, table(rows))
+    return table(rows)
 
 
 def proportion(value: Proportion | None) -> dict[str, object] | None:
@@ -99,8 +98,8 @@ def membership(found: Membership | None) -> dict[str, object] | None:
     }
 
 
-def write_summary(path: Path, result: AuditResult, files: dict[str, str]) -> None:
-    """Writes `summary.json`; `files` maps the names of the other files to their SHA-256."""
+def summary_json(result: AuditResult, files: Mapping[str, str]) -> bytes:
+    """The content of `summary.json`; `files` maps the names of the other files to their SHA-256."""
     thresholds = result.thresholds
     content = {
         "verdict": result.verdict.value,
@@ -142,4 +141,4 @@ def write_summary(path: Path, result: AuditResult, files: dict[str, str]) -> Non
         "files": files,
     }
     text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False)
-    write_bytes(path, (text + "\n").encode())
+    return (text + "\n").encode()

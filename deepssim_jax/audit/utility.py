@@ -24,6 +24,7 @@ from deepssim_jax.scoring.equivalence import Equivalence, by_patient, equivalenc
 from deepssim_jax.scoring.match import Progress
 from deepssim_jax.training.restoration import RestorationSettings, restore, train_restorer
 from deepssim_jax.typing import Array
+from deepssim_jax.workspace import Workspace
 
 REFERENCE, UNTREATED = "real", "untreated"
 _BATCH = 16
@@ -196,7 +197,7 @@ def _compared(
 def read_arms(
     folders: Mapping[str, str | Path],
     test: str | Path,
-    work: Path,
+    work: Workspace,
     *,
     size: int,
     subject_regex: str | None = None,
@@ -207,7 +208,7 @@ def read_arms(
     Args:
       folders: folder or manifest of each arm.
       test: real images of patients that are in none of them.
-      work: directory for decoded images.
+      work: keeps decoded images.
       size: side that all are brought to.
       subject_regex: finds the patient in the name of a real file.
       on_progress: called with (images read, images in all, what).
@@ -221,7 +222,7 @@ def read_arms(
     def read(name: str, source: str | Path) -> ImageStore:
         return pipelines.open_images(
             source,
-            work / name,
+            work,
             size=(size, size),
             subject_regex=subject_regex if name in (REFERENCE, "test") else None,
             on_progress=on_progress,

@@ -14,23 +14,21 @@ from deepssim_jax.audit import tables
 from deepssim_jax.audit.box_plot import box_plot
 from deepssim_jax.audit.report import environment
 from deepssim_jax.audit.utility import REFERENCE, UNTREATED, Figure, Result, UtilityResult
-from deepssim_jax.files import write_bytes
 from deepssim_jax.scoring.equivalence import Equivalence
+from deepssim_jax.workspace import Access, Workspace
 
 WORDS = {Figure.PSNR: "PSNR in dB", Figure.SSIM: "SSIM", Figure.RMSE: "RMSE on [0, 1]"}
 _DIGITS = {Figure.PSNR: 2, Figure.SSIM: 4, Figure.RMSE: 4}
 
 
-def write(result: UtilityResult, out: Path) -> tuple[Path, ...]:
+def write(result: UtilityResult, out: Workspace) -> tuple[Path, ...]:
     """Writes utility.html, utility.json and utility.csv."""
     files = {
         "utility.html": _page(result).encode(),
         "utility.json": (json.dumps(_plain(result), indent=2) + "\n").encode(),
         "utility.csv": _table(result),
     }
-    for name, content in files.items():
-        write_bytes(out / name, content)
-    return tuple(out / name for name in files)
+    return tuple(out.write(name, content, access=Access.SHARED) for name, content in files.items())
 
 
 def summary(result: UtilityResult) -> list[tuple[str, str]]:

@@ -6,7 +6,6 @@
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags
 
@@ -47,27 +46,32 @@ def main(argv: Sequence[str]) -> int:
     from deepssim_jax.audit.tables import table
     from deepssim_jax.data.manifest import Role, read_manifest
     from deepssim_jax.data.store import InputSettings
-    from deepssim_jax.files import write_bytes
     from deepssim_jax.nn import encoder as encoders
-    from deepssim_jax.scoring.embed import build_side
+    from deepssim_jax.scoring.embed import STORE, build_side, list_side
+    from deepssim_jax.workspace import Workspace
 
-    manifest = read_manifest(
-        _IMAGES.value, role=Role(_ROLE.value), subject_regex=_SUBJECT_REGEX.value
-    )
-    with progress() as on_progress:
-        side, images = build_side(
-            manifest,
-            Path(_OUT.value),
-            settings=InputSettings(size=(_SIZE.value, _SIZE.value), slice=_SLICE.value),
-            encoder=lambda: encoders.load_encoder(_ENCODER.value),
-            encoder_id=encoders.encoder_hash(_ENCODER.value),
-            on_progress=on_progress,
-            what=f"embedding {_ROLE.value}",
+    settings = InputSettings(size=(_SIZE.value, _SIZE.value), slice=_SLICE.value)
+    inputs = {"--images": _IMAGES.value}
+    with Workspace.open(_OUT.value, command="embed", inputs=inputs) as workspace:
+        manifest = read_manifest(
+            _IMAGES.value, role=Role(_ROLE.value), subject_regex=_SUBJECT_REGEX.value
         )
-    # Names of files can be names of patients: they go into a table, never on the screen.
-    listing = [("image_id", "reason"), *((x.image_id, x.reason) for x in images.rejected)]
-    not_read = Path(_OUT.value) / "not_read.csv"
-    write_bytes(not_read, table(listing))
+        with progress() as on_progress:
+            side, images = build_side(
+                manifest,
+                workspace,
+                settings=settings,
+                encoder=lambda: encoders.load_encoder(_ENCODER.value),
+                encoder_id=encoders.encoder_hash(_ENCODER.value),
+                on_progress=on_progress,
+                what=f"embedding {_ROLE.value}",
+            )
+        # Names of files can be names of patients: they go into a table, never on the screen.
+        listing = [("image_id", "reason"), *((x.image_id, x.reason) for x in images.rejected)]
+        not_read = workspace.write("not_read.csv", table(listing))
+        # The listing comes last: with it the store can be scored.
+        workspace.write(STORE, list_side(images, settings))
+        workspace.prune()
     console.finish(
         [
             ("images", len(side)),

@@ -46,16 +46,18 @@ def main(argv: Sequence[str]) -> int:
 
     from deepssim_jax.audit.score_figure import draw_scores
     from deepssim_jax.data import reference_scores
-    from deepssim_jax.files import write_bytes
     from deepssim_jax.scoring import evaluation
+    from deepssim_jax.workspace import Workspace
 
     if (_NEAR.value is None) != (_EXACT.value is None):
         raise ValueError("--near and --exact belong together: give both or neither")
     if not 0.5 <= _LEVEL.value < 1:
         raise ValueError(f"--level={_LEVEL.value} must lie in [0.5, 1)")
-    found = reference_scores.read_labelled(
-        *(Path(v) for v in (_MATRIX.value, _REAL.value, _SYNTHETIC.value, _TABLE.value))
-    )
+    given = (_MATRIX, _REAL, _SYNTHETIC, _TABLE)
+    reads = {f"--{flag.name}": flag.value for flag in given}
+    # Looked at before anything is read; nothing is kept between runs.
+    with Workspace.open(_OUT.value, command="evaluate", reads=reads):
+        found = reference_scores.read_labelled(*(Path(flag.value) for flag in given))
     used, origin = np.ones(len(found.scores), bool), "given"
     near, exact = _NEAR.value, _EXACT.value
     if near is None or exact is None:
@@ -75,11 +77,13 @@ def main(argv: Sequence[str]) -> int:
         level=_LEVEL.value,
         seed=_SEED.value,
     )
-    out = Path(_OUT.value)
     content = {"thresholds_from": origin, **dataclasses.asdict(result)}
-    write_bytes(out / "evaluation.json", (json.dumps(content, indent=2) + "\n").encode())
     picture = draw_scores(found.scores[used], found.labels[used], near=near, exact=exact)
-    write_bytes(out / "scores.png", picture)
+    with Workspace.open(_OUT.value, command="evaluate", reads=reads) as workspace:
+        written = [
+            workspace.write("evaluation.json", (json.dumps(content, indent=2) + "\n").encode()),
+            workspace.write("scores.png", picture),
+        ]
     rows = [("pairs", result.pairs), ("patients", result.patients)]
     rows += [("thresholds", f"near {near:.2f}, exact {exact:.2f} ({origin})")]
     for name, figures in result.classes.items():
@@ -87,7 +91,7 @@ def main(argv: Sequence[str]) -> int:
     rows.append(("macro F1", _text(result.macro_f1)))
     rows.append(("TPR at 5 % FPR", _text(result.true_rates[0.05])))
     rows.append(("silhouette", f"{result.silhouette:.3f}"))
-    console.finish(rows, written=[out / "evaluation.json", out / "scores.png"])
+    console.finish(rows, written=written)
     return ExitCode.DONE
 
 

@@ -34,12 +34,13 @@ def main(argv: Sequence[str]) -> int:
     from deepssim_jax.audit.safeguard import filter_folder
 
     out = Path(_OUT.value)
-    with progress() as on_progress:
+    inputs = {"--synthetic": _SYNTHETIC.value}
+    opened = _GUARD.open(out, command="filter", inputs=inputs, reads={})
+    with opened as workspace, progress() as on_progress:
         release = filter_folder(
             _SYNTHETIC.value,
-            _GUARD.build(out, on_progress),
-            out,
-            work=_GUARD.work_folder(out),
+            _GUARD.build(workspace, on_progress),
+            workspace,
             residual_pairs=_GUARD.residual_pairs.value,
             on_progress=on_progress,
         )

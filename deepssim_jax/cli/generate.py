@@ -88,15 +88,16 @@ def main(argv: Sequence[str]) -> int:
         away=_AWAY.value,
         half=computes_in_half(_HALF.value),
     )
-    generator, image_format = Generator.load(_WORKDIR.value), ImageFormat(_FORMAT.value)
+    image_format = ImageFormat(_FORMAT.value)
     if _SAFEGUARD.value:
-        with progress() as on_progress:
+        reads = {"--workdir": _WORKDIR.value}
+        opened = _GUARD.open(out, command="generate", inputs={}, reads=reads)
+        with opened as workspace, progress() as on_progress:
             release = generate_guarded(
-                generator,
-                _GUARD.build(out, on_progress),
-                out,
+                Generator.load(_WORKDIR.value),
+                _GUARD.build(workspace, on_progress),
+                workspace,
                 n=_N.value,
-                work=_GUARD.work_folder(out),
                 budget=_BUDGET.value,
                 seed=_SEED.value,
                 settings=settings,
@@ -105,6 +106,7 @@ def main(argv: Sequence[str]) -> int:
                 on_progress=on_progress,
             )
         return guard_flags.finish(release, out)
+    generator = Generator.load(_WORKDIR.value)
     with progress() as on_progress:
         count = generate(
             generator,

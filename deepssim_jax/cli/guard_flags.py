@@ -1,6 +1,8 @@
 """The flags of the safeguard, for the commands that let images out."""
 
+import contextlib
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ if TYPE_CHECKING:  # at run time they would load JAX before --help is answered
     from deepssim_jax.audit.guard import Guard
     from deepssim_jax.audit.safeguard import Release
     from deepssim_jax.scoring.match import Progress
+    from deepssim_jax.workspace import Workspace
 
 flags.disclaim_key_flags()  # they belong to the command that has them defined
 
@@ -75,7 +78,21 @@ class GuardFlags:
         """Where a run keeps what is not to be given away."""
         return Path(self.work.value) if self.work.value else out.with_name(f"{out.name}.work")
 
-    def build(self, out: Path, on_progress: "Progress") -> "Guard":
+    def open(
+        self, out: Path, *, command: str, inputs: Mapping[str, str], reads: Mapping[str, str]
+    ) -> "contextlib.AbstractContextManager[Workspace]":
+        """Claims `--out` and `--work`, before anything is read; both lie outside of the inputs."""
+        from deepssim_jax.workspace import Workspace
+
+        return Workspace.open(
+            out,
+            command=command,
+            inputs={"--real": self.real.value, **inputs},
+            reads=reads,
+            work=self.work_folder(out),
+        )
+
+    def build(self, work: "Workspace", on_progress: "Progress") -> "Guard":
         """The guard that these flags describe."""
         from deepssim_jax.audit.guard import Guard, GuardSettings
 
@@ -87,7 +104,6 @@ class GuardFlags:
             subject_regex=self.subject_regex.value,
             encoder=self.encoder.value,
         )
-        work = self.work_folder(out)
         return Guard.build(Path(self.real.value), work, settings=settings, on_progress=on_progress)
 
 

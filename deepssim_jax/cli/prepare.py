@@ -43,18 +43,20 @@ def main(argv: Sequence[str]) -> int:
     """
     del argv
     from deepssim_jax.data import prepared, studies
+    from deepssim_jax.workspace import Workspace
 
     source, out = Path(_SOURCE.value), Path(_OUT.value)
     if not source.exists():
         raise ValueError(f"--source: there is no {source.name!r}")
     if len(_SIZE.value) != 2 or not all(v.isdigit() and int(v) >= 16 for v in _SIZE.value):
         raise ValueError(f"--size={','.join(_SIZE.value)} must be two numbers such as 136,112")
-    scans = studies.ixi(source) if _DATASET.value == "ixi" else studies.corr(source)
-    people = studies.ixi_people(Path(_DEMOGRAPHICS.value)) if _DEMOGRAPHICS.value else None
-    with progress(unit="scans") as on_progress:
+    opened = Workspace.open(out, command="prepare", inputs={"--source": source})
+    with opened as workspace, progress(unit="scans") as on_progress:
+        scans = studies.ixi(source) if _DATASET.value == "ixi" else studies.corr(source)
+        people = studies.ixi_people(Path(_DEMOGRAPHICS.value)) if _DEMOGRAPHICS.value else None
         made = prepared.prepare(
             scans,
-            out,
+            workspace,
             size=None if _VOLUMES.value else (int(_SIZE.value[0]), int(_SIZE.value[1])),
             slice_spec=_SLICE.value,
             tools=_TOOLS.value,

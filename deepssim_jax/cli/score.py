@@ -5,8 +5,6 @@
 Writes candidates.csv: every verified pair, best first within each synthetic image.
 """
 
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,42 +37,43 @@ def main(argv: Sequence[str]) -> int:
     """
     del argv
     from deepssim_jax.audit.tables import table
-    from deepssim_jax.files import write_bytes
     from deepssim_jax.nn.encoder import encoder_hash
     from deepssim_jax.ops.transform import FLIP_NAMES
     from deepssim_jax.scoring.embed import open_side
-    from deepssim_jax.scoring.match import Retrieval, match, search_key
+    from deepssim_jax.scoring.match import Retrieval, match
+    from deepssim_jax.workspace import Workspace
 
-    encoder_id, out = encoder_hash(_ENCODER.value), Path(_OUT.value)
-    real, real_images = open_side(Path(_REAL.value), encoder_id=encoder_id)
-    synthetic, synthetic_images = open_side(Path(_SYNTHETIC.value), encoder_id=encoder_id)
-    retrieval = Retrieval(_RETRIEVAL.value).resolved(pairs=len(real) * len(synthetic))
-    proposals = retrieval.proposals
-    images = [real_images.fingerprint, synthetic_images.fingerprint]
-    key = json.dumps([encoder_id, *images, *search_key(proposals)])
-    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-    with progress() as on_progress:
-        pairs = match(
-            synthetic,
-            real,
-            journal=out / f"search-{digest}",
-            proposals=proposals,
-            on_progress=on_progress,
-            what="synthetic with real",
+    encoder_id = encoder_hash(_ENCODER.value)
+    inputs = {"--real": _REAL.value, "--synthetic": _SYNTHETIC.value}
+    with Workspace.open(_OUT.value, command="score", inputs=inputs) as workspace:
+        real, real_images = open_side(Path(_REAL.value), encoder_id=encoder_id, flag="--real")
+        synthetic, synthetic_images = open_side(
+            Path(_SYNTHETIC.value), encoder_id=encoder_id, flag="--synthetic"
         )
-    numbers = ("embedding", "verified", "rotation_deg", "scale", "shift_y", "shift_x")
-    rows: list[list[object]] = [["synthetic_id", "real_id", "subject_id", "flip", *numbers]]
-    for row in pairs:
-        reference = int(row["reference"])
-        names = [
-            synthetic_images.image_ids[int(row["query"])],
-            real_images.image_ids[reference],
-            real_images.subject_ids[reference],
-            FLIP_NAMES[int(row["flip"])],
-        ]
-        rows.append([*names, *(float(row[n]) for n in numbers)])
-    written = out / "candidates.csv"
-    write_bytes(written, table(rows))
+        retrieval = Retrieval(_RETRIEVAL.value).resolved(pairs=len(real) * len(synthetic))
+        images = [real_images.fingerprint, synthetic_images.fingerprint]
+        with progress() as on_progress:
+            pairs = match(
+                synthetic,
+                real,
+                journal=workspace.section("search", encoder_id, images),
+                proposals=retrieval.proposals,
+                on_progress=on_progress,
+                what="synthetic with real",
+            )
+        numbers = ("embedding", "verified", "rotation_deg", "scale", "shift_y", "shift_x")
+        rows: list[list[object]] = [["synthetic_id", "real_id", "subject_id", "flip", *numbers]]
+        for row in pairs:
+            reference = int(row["reference"])
+            names = [
+                synthetic_images.image_ids[int(row["query"])],
+                real_images.image_ids[reference],
+                real_images.subject_ids[reference],
+                FLIP_NAMES[int(row["flip"])],
+            ]
+            rows.append([*names, *(float(row[n]) for n in numbers)])
+        written = workspace.write("candidates.csv", table(rows))
+        workspace.prune()
     console.finish(
         [
             ("synthetic", len(synthetic)),

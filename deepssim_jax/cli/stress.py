@@ -67,6 +67,7 @@ def main(argv: Sequence[str]) -> int:
     from deepssim_jax.nn.encoder import load_encoder
     from deepssim_jax.scoring.embed import check_size
     from deepssim_jax.scoring.methods import cosine, imagenet, methods, sscd
+    from deepssim_jax.workspace import Workspace
 
     check_size(_SIZE.value)
     every = methods(load_encoder(_ENCODER.value))
@@ -78,27 +79,28 @@ def main(argv: Sequence[str]) -> int:
     if unknown:
         raise ValueError(f"--methods: {', '.join(unknown)} must be among {', '.join(every)}")
     chosen = {name: every[name] for name in _METHODS.value or every}
-    out = Path(_OUT.value)
-    with progress(unit="images") as on_progress:
-        images = pipelines.open_images(
-            _REAL.value,
-            out / "work",
-            size=(2 * _SIZE.value,) * 2,
-            subject_regex=_SUBJECT_REGEX.value,
-            on_progress=on_progress,
-        )
-    with progress(unit="pairs") as on_progress:
-        result = stress.stress(
-            images.take(np.arange(len(images))),
-            images.patients(),
-            methods=chosen,
-            settings=[Setting(name) for name in dict.fromkeys(_SETTINGS.value)],
-            size=_SIZE.value,
-            rounds=_ROUNDS.value,
-            seed=_SEED.value,
-            on_progress=on_progress,
-        )
-    written = stress.write(result, out, image_ids=images.image_ids)
+    with Workspace.open(_OUT.value, command="stress", inputs={"--real": _REAL.value}) as workspace:
+        with progress(unit="images") as on_progress:
+            images = pipelines.open_images(
+                _REAL.value,
+                workspace,
+                size=(2 * _SIZE.value,) * 2,
+                subject_regex=_SUBJECT_REGEX.value,
+                on_progress=on_progress,
+            )
+        with progress(unit="pairs") as on_progress:
+            result = stress.stress(
+                images.take(np.arange(len(images))),
+                images.patients(),
+                methods=chosen,
+                settings=[Setting(name) for name in dict.fromkeys(_SETTINGS.value)],
+                size=_SIZE.value,
+                rounds=_ROUNDS.value,
+                seed=_SEED.value,
+                on_progress=on_progress,
+            )
+        written = stress.write(result, workspace, image_ids=images.image_ids)
+        workspace.prune()
     rows: list[tuple[str, object]] = [("images", len(images)), ("pairs", len(result.pairs))]
     for outcome in result.outcomes:
         figure = outcome.figures.macro_f1

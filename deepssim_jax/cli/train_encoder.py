@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # at run time they would load JAX before --help is answered
     from deepssim_jax.training.config import EncoderConfig
     from deepssim_jax.training.loop import Maker
     from deepssim_jax.training.step import OptimizerConfig
+    from deepssim_jax.workspace import Workspace
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "FILE[:ARG] with get_config(); --config.NAME=VALUE changes a field"
@@ -42,44 +43,55 @@ def main(argv: Sequence[str]) -> int:
     import json
 
     from deepssim_jax.interop import start
+    from deepssim_jax.training.identity import bind_settings, open_workdir
     from deepssim_jax.training.loop import LoopConfig, train
     from deepssim_jax.training.step import Trainer, export
 
-    config, workdir = _CONFIG.value, Path(_WORKDIR.value)
-    with progress(unit="images") as on_progress:
-        maker, data, epoch = _maker(config, workdir, on_progress)
-    steps = config.epochs * epoch if config.epochs and epoch else config.steps
-    initial = start.network(
-        config.network, config.initial, dropout=config.dropout, seed=config.seed
+    config = _CONFIG.value
+    inputs = {"--config.images": config.images} if config.images else {}
+    reads = {f"--config.{name}": getattr(config, name) for name in ("table", "initial")}
+    opened = open_workdir(
+        _WORKDIR.value,
+        command="train_encoder",
+        inputs=inputs,
+        reads={flag: value for flag, value in reads.items() if value and value != "default"},
     )
-    trainer = Trainer.create(initial.spec, _optimizer(config, steps), **_options(config))
-    loop = LoopConfig(
-        steps=steps,
-        seed=config.seed,
-        validate_every=config.validate_every,
-        checkpoint_every=config.checkpoint_every,
-    )
-    with progress(unit="steps") as on_progress:
-        state, figures = train(
-            trainer, maker, loop, workdir, initial=initial, on_progress=on_progress
+    with opened as workspace:
+        bind_settings(workspace, config)
+        with progress(unit="images") as on_progress:
+            maker, data, epoch = _maker(config, workspace, on_progress)
+        steps = config.epochs * epoch if config.epochs and epoch else config.steps
+        initial = start.network(
+            config.network, config.initial, dropout=config.dropout, seed=config.seed
         )
-    target = workdir / "encoder.safetensors"
-    card = {"data": data, "steps": str(steps), "figures": json.dumps(figures)}
-    export(trainer, state, target, card=card)
+        trainer = Trainer.create(initial.spec, _optimizer(config, steps), **_options(config))
+        loop = LoopConfig(
+            steps=steps,
+            seed=config.seed,
+            validate_every=config.validate_every,
+            checkpoint_every=config.checkpoint_every,
+        )
+        with progress(unit="steps") as on_progress:
+            state, figures = train(
+                trainer, maker, loop, workspace, initial=initial, on_progress=on_progress
+            )
+        card = {"data": data, "steps": str(steps), "figures": json.dumps(figures)}
+        target = export(trainer, state, workspace, card=card)
+        workspace.prune()
     shown = [(k, f"{v:.4f}") for k, v in figures.items() if not k.startswith("mae_")]
     console.finish([("data", data), ("steps", steps), *shown], written=[target])
     return ExitCode.DONE
 
 
 def _maker(
-    config: "EncoderConfig", workdir: Path, on_progress: "Progress"
+    config: "EncoderConfig", workspace: "Workspace", on_progress: "Progress"
 ) -> "tuple[Maker, str, int | None]":
     """What gives the batches, what they are made of in words, and the steps of one epoch."""
-    from deepssim_jax import parallel
     from deepssim_jax.data import pipelines
     from deepssim_jax.data.anatomy import load_anatomy
     from deepssim_jax.data.manifest import Role
     from deepssim_jax.ops.augment import AugmentConfig
+    from deepssim_jax.training.identity import bind_data
     from deepssim_jax.training.own_pairs import ImagePairs, TablePairs
     from deepssim_jax.training.pairs import PairMaker
 
@@ -115,18 +127,18 @@ def _maker(
             augment=augment,
             space=3 if volumes else 2,
         )
+        bind_data(workspace, None)
         kind = "phantom volumes" if volumes else "phantoms"
         return phantoms, f"{kind} ({anatomy.source})", None
-    images = parallel.first_alone(
-        lambda: pipelines.open_images(
-            config.images,
-            workdir / "images",
-            size=size,
-            roles=(Role.REAL, Role.SYNTHETIC) if config.table else (Role.REAL,),
-            subject_regex=config.subject_regex or None,
-            on_progress=on_progress,
-        )
+    images = pipelines.open_images(
+        config.images,
+        workspace,
+        size=size,
+        roles=(Role.REAL, Role.SYNTHETIC) if config.table else (Role.REAL,),
+        subject_regex=config.subject_regex or None,
+        on_progress=on_progress,
     )
+    bind_data(workspace, images)
     common = {"batch": config.batch, "seed": config.seed, "augment": augment}
     if config.table:
         table = TablePairs.of(Path(config.table), images, **common)

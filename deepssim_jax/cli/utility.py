@@ -8,7 +8,6 @@ every folder, and are tested on real patients they never saw. Writes utility.htm
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags
 
@@ -57,8 +56,8 @@ def main(argv: Sequence[str]) -> int:
     from deepssim_jax.audit.utility import Figure, UtilitySettings
     from deepssim_jax.ops.degradation import Task
     from deepssim_jax.training.restoration import RestorationSettings
+    from deepssim_jax.workspace import Workspace
 
-    out = Path(_OUT.value)
     folders = {"real": _REAL.value, "synthetic": _SYNTHETIC.value}
     if _SAFEGUARDED.value:
         folders["safeguarded"] = _SAFEGUARDED.value
@@ -74,18 +73,23 @@ def main(argv: Sequence[str]) -> int:
             Figure.RMSE: _MARGIN_RMSE.value,
         },
     )
-    with progress() as on_progress:
-        arms, test, patients = utility.read_arms(
-            folders,
-            _TEST.value,
-            out / "work",
-            size=_SIZE.value,
-            subject_regex=_SUBJECT_REGEX.value,
-            on_progress=on_progress,
-        )
-    with progress(unit="steps") as on_progress:
-        result = utility.utility(arms, test, patients, settings=settings, on_progress=on_progress)
-    written = utility_report.write(result, out)
+    inputs = {**{f"--{name}": folder for name, folder in folders.items()}, "--test": _TEST.value}
+    with Workspace.open(_OUT.value, command="utility", inputs=inputs) as workspace:
+        with progress() as on_progress:
+            arms, test, patients = utility.read_arms(
+                folders,
+                _TEST.value,
+                workspace,
+                size=_SIZE.value,
+                subject_regex=_SUBJECT_REGEX.value,
+                on_progress=on_progress,
+            )
+        with progress(unit="steps") as on_progress:
+            result = utility.utility(
+                arms, test, patients, settings=settings, on_progress=on_progress
+            )
+        written = utility_report.write(result, workspace)
+        workspace.prune()
     console.finish(
         [("images learned from", result.images), *utility_report.summary(result)], written=written
     )

@@ -6,13 +6,10 @@ Contract: what `ImageFormat.as_read` says of an image is what `data.readers` giv
 import enum
 import gzip
 import io
-from pathlib import Path
 
 import nibabel
 import numpy as np
 from PIL import Image
-
-from deepssim_jax.files import write_bytes
 
 # A picture has no size in millimetres: a pixel counts 1, and the unit stays unknown. Columns run to
 # the patient's left and rows to the back, which is how the reader shows a slice.
@@ -50,11 +47,6 @@ def png(image: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(as_uint8(image)).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def write_png(path: Path, image: np.ndarray) -> None:
-    """Writes an image [h, w] of values in [0, 1] as an 8-bit PNG."""
-    write_bytes(path, png(image))
 
 
 def _nifti(image: np.ndarray) -> bytes:

@@ -14,9 +14,9 @@ from typing import Protocol, TypeVar, cast
 import grain
 import numpy as np
 
-from deepssim_jax.data import store
 from deepssim_jax.data.manifest import InputError, Role, read_manifest
-from deepssim_jax.data.store import ImageStore, InputSettings
+from deepssim_jax.data.store import ImageStore, InputSettings, Reading
+from deepssim_jax.workspace import Workspace
 
 # Of the patients; at least one of them.
 VALIDATION_SHARE = 0.15
@@ -35,14 +35,14 @@ class Batches(Protocol[_Batch]):
 
 def open_images(
     source: str | Path,
-    directory: Path,
+    workspace: Workspace,
     *,
     size: tuple[int, int],
     roles: tuple[Role, ...] = (Role.REAL,),
     subject_regex: str | None = None,
     on_progress: Callable[[int, int, str], None] = lambda done, total, what: None,
 ) -> ImageStore:
-    """Decodes a folder, manifest or BIDS root into a store, or opens the one that is there.
+    """Decodes what is new of a folder, manifest or BIDS root into a workspace's store.
 
     Of the reference layout the files of `roles` are taken; elsewhere all files have the first one.
 
@@ -54,10 +54,11 @@ def open_images(
     rejected = tuple(r for p in parts for r in p.rejected)
     manifest = dataclasses.replace(parts[0], records=tuple(records), rejected=rejected)
     done, total = 0, len(manifest.records)
-    for chunk in store.decode(manifest, directory, settings=InputSettings(size=size)):
+    reading = Reading.of(manifest, workspace, settings=InputSettings(size=size))
+    for chunk in reading.chunks():
         done += len(chunk.images)
         on_progress(min(done, total), total, "reading images")
-    images = ImageStore.open(directory)
+    images = reading.images()
     if not len(images):
         reason = images.rejected[0].reason if images.rejected else "it is empty"
         raise InputError(f"none of {total} images could be read; the first reason: {reason}")

@@ -12,7 +12,6 @@ import io
 import json
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -25,7 +24,8 @@ from deepssim_jax.data.preprocess import fit_to_size
 from deepssim_jax.data.readers import read_image, read_volume
 from deepssim_jax.data.studies import Person, Scan
 from deepssim_jax.data.volume import SliceSpec, Unreadable
-from deepssim_jax.files import csv_bytes, write_bytes
+from deepssim_jax.workspace import Workspace, scratch_folder, sha256
+from deepssim_jax.workspace.files import csv_bytes
 
 _COLUMNS = ("path", "image_id", "subject_id", "session_id", "site", "sequence", "age", "sex")
 # Programs by step: each takes an input and an output file.
@@ -46,7 +46,7 @@ class Prepared:
 
 def prepare(
     scans: Sequence[Scan],
-    out: Path,
+    out: Workspace,
     *,
     size: tuple[int, int] | None = (136, 112),
     slice_spec: str = "axial:0.5",
@@ -59,7 +59,7 @@ def prepare(
 
     Args:
       scans: of `data.studies`.
-      out: the folder to write.
+      out: where to.
       size: (height, width) of slices; None writes whole volumes, oriented, at their own size.
       slice_spec: which slice.
       tools: steps of `TOOLS`, in their order, done to the volume first.
@@ -71,25 +71,26 @@ def prepare(
       InputError: a tool is unknown or not installed, or "mni" has no atlas.
     """
     _check_tools(tools, atlas)
+    facts = {"size": size, "slice": slice_spec, "tools": list(tools)}
+    out.bind("preparation", facts | {"atlas": None if atlas is None else sha256(atlas)})
     suffix = ".png" if size else ".nii.gz"
     rows, failed = [], []
     for number, scan in enumerate(scans, start=1):
-        path = out / scan.uid / f"training{suffix}"
+        name = f"{scan.uid}/training{suffix}"
         try:
-            if not path.exists():
-                with scan.open_path() as source, tempfile.TemporaryDirectory() as folder:
-                    cleaned = _clean(source, Path(folder), tools, atlas)
-                    write_bytes(path, _content(cleaned, size, slice_spec))
+            if not out.intact(name):
+                with scan.open_path() as source, scratch_folder() as folder:
+                    cleaned = _clean(source, folder, tools, atlas)
+                    out.write(name, _content(cleaned, size, slice_spec))
         except Unreadable as error:
             failed.append((scan.uid, str(error)))
         else:
             person = (people or {}).get(scan.subject.removeprefix("IXI"), Person(None, None))
-            name = path.relative_to(out).as_posix()
             identity = (f"{scan.uid}___training", scan.subject, scan.session, scan.site)
             age = "" if person.age is None else person.age
             rows.append([name, *identity, scan.sequence, age, person.sex or ""])
         on_progress(number, len(scans), "preparing")
-    write_bytes(out / "manifest.csv", csv_bytes([_COLUMNS, *rows]))
+    out.write("manifest.csv", csv_bytes([_COLUMNS, *rows]))
     done = {
         "size": size,
         "slice": slice_spec if size else None,
@@ -97,7 +98,7 @@ def prepare(
         "tools": {tool: _version(tool) for tool in tools},
         "failed": failed,
     }
-    write_bytes(out / "prepare.json", (json.dumps(done, indent=2) + "\n").encode())
+    out.write("prepare.json", (json.dumps(done, indent=2) + "\n").encode())
     return Prepared(len(rows), tuple(failed))
 
 

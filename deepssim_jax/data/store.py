@@ -1,17 +1,13 @@
-"""Decoded images on disk, in chunks, read through a memory map.
+"""Decoded images on disk, each once, by the content of its file; read through a memory map.
 
-Contract: a store is a directory of `chunk-00000.npy` (uint16 [m, h, w], or [m, d, h, w] of whole
-volumes; the readable images of a run of records, in their order) with a `.json` beside each that
-names them. `decode` makes what is missing, the next chunk in threads while the caller works on this
-one; the directory belongs to one fingerprint (settings, files, sizes and times) and one of another
-is replaced.
+Contract: a store is a cache of a workspace, one entry an image: uint16 [h, w], or [d, h, w] of a whole
+volume, or the reason why there is none. An entry is found by the SHA-256 of its file and the settings,
+so a changed file is a new image whatever its size and time, and a second run decodes what is new.
 """
 
 import concurrent.futures
 import dataclasses
-import hashlib
-import json
-import shutil
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,10 +18,12 @@ from deepssim_jax.data.preprocess import fit_to_size, quantize
 from deepssim_jax.data.readers import Limits, read_image
 from deepssim_jax.data.volume import SliceSpec, Unreadable
 from deepssim_jax.data.whole_volume import VolumeSettings
-from deepssim_jax.files import sha256, write_array, write_bytes
+from deepssim_jax.workspace import Cache, Entries, Made, Workspace, key_of, sha256
 
 CHUNK = 256
-_INDEX = "store.json"
+_PIXELS = "pixels"
+# What says whose a record is and where it lies; all else decides what is read from it.
+_IDENTITY = {"image_id", "path", "subject_id", "session_id", "site", "parts"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,26 +52,11 @@ Settings = InputSettings | VolumeSettings
 
 @dataclasses.dataclass(frozen=True)
 class Chunk:
-    """The readable images of one run of records: uint16 [m, ...] and their ids."""
+    """The readable images of one run of records: uint16 [m, ...], their ids and their entries' keys."""
 
     images: np.ndarray
     image_ids: tuple[str, ...]
-
-
-def fingerprint(manifest: Manifest, settings: Settings) -> str:
-    """Hash of everything that decides what a store holds; the files' content by size and time."""
-    rows: list[object] = [dataclasses.astuple(settings)]
-    for record in manifest.records:
-        stats = [path.stat() for path in files_of(record)]
-        rows.append(
-            [
-                record.image_id,
-                record.subject_id,
-                [[s.st_size, s.st_mtime_ns] for s in stats],
-            ]
-        )
-    rows.append([[r.image_id, r.reason] for r in manifest.rejected])
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+    keys: tuple[str, ...]
 
 
 def load_one(record: Record, settings: InputSettings, limits: Limits = Limits()) -> np.ndarray:
@@ -97,158 +80,27 @@ def fitted(image: np.ndarray, settings: InputSettings) -> np.ndarray:
     return out
 
 
-def decode(
-    manifest: Manifest, directory: Path, *, settings: Settings, threads: int = 4
-) -> Iterator[Chunk]:
-    """Decodes every record, chunk by chunk; finished chunks are not decoded again.
-
-    Args:
-      manifest: the records.
-      directory: the store.
-      settings: how images are brought into one form.
-      threads: decoding threads.
-
-    Yields:
-      The chunks in order, from memory maps.
-    """
-    settings.validate()
-    mark = {"fingerprint": fingerprint(manifest, settings)}
-    index = directory / _INDEX
-    if directory.exists() and (not index.exists() or _json(index) != mark):
-        shutil.rmtree(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    if not index.exists():
-        write_bytes(index, json.dumps(mark).encode())
-    records = manifest.records
-    runs = [records[i : i + settings.chunk] for i in range(0, len(records), settings.chunk)]
-    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        pending = None
-        for number, run in enumerate(runs):
-            if pending is None:
-                pending = _submit(pool, directory, number, run, settings)
-            pending.finish()
-            later = number + 1
-            pending = (
-                _submit(pool, directory, later, runs[later], settings)
-                if later < len(runs)
-                else None
-            )
-            yield _open_chunk(directory, number)
-    if not (directory / "rejected.json").exists():
-        early = [[r.image_id, r.reason] for r in manifest.rejected]
-        write_bytes(directory / "rejected.json", json.dumps(early).encode())
-
-
-@dataclasses.dataclass
-class _Pending:
-    directory: Path
-    number: int
-    run: tuple[Record, ...]
-    futures: list[concurrent.futures.Future] | None
-
-    def finish(self) -> None:
-        if self.futures is None:
-            return
-        images, entries, rejected = [], [], []
-        for record, future in zip(self.run, self.futures, strict=True):
-            image, digest, reason = future.result()
-            if reason is not None:
-                rejected.append([record.image_id, reason])
-            else:
-                images.append(image)
-                entries.append([record.image_id, record.subject_id, digest])
-        stem = self.directory / f"chunk-{self.number:05d}"
-        shape = images[0].shape if images else (1, 1)
-        array = np.stack(images) if images else np.zeros((0, *shape), np.uint16)
-        write_array(stem.with_suffix(".npy"), array)
-        # The names come last: a chunk counts only when they are there.
-        content = {"images": entries, "rejected": rejected}
-        write_bytes(stem.with_suffix(".json"), json.dumps(content).encode())
-
-
-def _submit(
-    pool: concurrent.futures.Executor,
-    directory: Path,
-    number: int,
-    run: tuple[Record, ...],
-    settings: Settings,
-) -> _Pending:
-    if (directory / f"chunk-{number:05d}.json").exists():
-        return _Pending(directory, number, run, None)
-    futures = [pool.submit(_load, record, settings) for record in run]
-    return _Pending(directory, number, run, futures)
-
-
-def _load(record: Record, settings: Settings) -> tuple[np.ndarray | None, str, str | None]:
-    try:
-        return settings.load(record), file_hash(record), None
-    except Unreadable as error:
-        return None, "", str(error)
-    except MemoryError:
-        return None, "", "needs more memory than there is"
-    except OSError as error:
-        return None, "", f"cannot be read: {error.strerror or type(error).__name__}"
-
-
-def file_hash(record: Record) -> str:
-    """SHA-256 of the record's file, or of its files one after the other."""
-    return sha256(*files_of(record))
-
-
-def _json(path: Path) -> dict:
-    return json.loads(path.read_text())
-
-
-def _open_chunk(directory: Path, number: int) -> Chunk:
-    stem = directory / f"chunk-{number:05d}"
-    names = _json(stem.with_suffix(".json"))["images"]
-    images = np.load(stem.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
-    return Chunk(images=images, image_ids=tuple(name for name, *_ in names))
-
-
 @dataclasses.dataclass(frozen=True)
 class ImageStore:
-    """The readable images of a source, in the order of their ids; pixels stay on disk."""
+    """The readable images of a source, in the order of their ids; pixels stay on disk.
 
-    chunks: tuple[np.ndarray, ...]
-    starts: np.ndarray
+    `keys` name the images' content; `fingerprint` is that of all of it, with ids and patients.
+    """
+
+    entries: Entries
     image_ids: tuple[str, ...]
     subject_ids: tuple[str | None, ...]
     sha256: tuple[str, ...]
     rejected: tuple[Rejected, ...]
     fingerprint: str
 
-    @classmethod
-    def open(cls, directory: Path) -> "ImageStore":
-        """Opens a store that `decode` has finished.
-
-        Raises:
-          ValueError: it is not finished.
-        """
-        if not (directory / "rejected.json").exists():
-            raise ValueError(
-                f"the store {directory.name} is not finished; run the same command again"
-            )
-        rejected = [Rejected(*row) for row in json.loads((directory / "rejected.json").read_text())]
-        chunks, names = [], []
-        for path in sorted(directory.glob("chunk-*.json")):
-            content = _json(path)
-            names += content["images"]
-            rejected += [Rejected(*row) for row in content["rejected"]]
-            if content["images"]:
-                chunks.append(np.load(path.with_suffix(".npy"), mmap_mode="r", allow_pickle=False))
-        return cls(
-            chunks=tuple(chunks),
-            starts=np.cumsum([0, *(len(c) for c in chunks)]),
-            image_ids=tuple(row[0] for row in names),
-            subject_ids=tuple(row[1] for row in names),
-            sha256=tuple(row[2] for row in names),
-            rejected=tuple(sorted(rejected, key=lambda r: (r.image_id, r.reason))),
-            fingerprint=_json(directory / _INDEX)["fingerprint"],
-        )
-
     def __len__(self) -> int:
         return len(self.image_ids)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """What tells the images' content apart, for caches of what is made of them."""
+        return self.entries.ids
 
     def patients(self) -> np.ndarray:
         """int32 [n]: numbers from 0, one a patient; an image without a patient is one of its own."""
@@ -257,8 +109,141 @@ class ImageStore:
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """uint16 [k, ...] of the given rows, in their order."""
-        rows = np.asarray(rows)
-        which = np.searchsorted(self.starts, rows, side="right") - 1
-        return np.stack(
-            [self.chunks[c][r - self.starts[c]] for c, r in zip(which, rows, strict=True)]
+        return self.entries.take(_PIXELS, rows)
+
+
+class Reading:
+    """A source on its way into a store. `of` hashes its files, `chunks` decodes, `images` opens."""
+
+    def __init__(
+        self, manifest: Manifest, settings: Settings, cache: Cache, digests: list[str | Rejected]
+    ):
+        """Private: see `of`."""
+        self._manifest, self._settings, self._cache = manifest, settings, cache
+        pairs = list(zip(manifest.records, digests, strict=True))
+        self._unread = [digest for _, digest in pairs if isinstance(digest, Rejected)]
+        known = [(record, digest) for record, digest in pairs if isinstance(digest, str)]
+        self._records = [record for record, _ in known]
+        self._digests = [digest for _, digest in known]
+        self._keys = [_key(record, digest) for record, digest in known]
+
+    @classmethod
+    def of(
+        cls, manifest: Manifest, workspace: Workspace, *, settings: Settings, threads: int = 4
+    ) -> "Reading":
+        """Hashes every file, in threads.
+
+        Raises:
+          ValueError: a setting cannot be meant.
+        """
+        settings.validate()
+        with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+            digests = list(pool.map(_digest, manifest.records))
+        return cls(manifest, settings, store_cache(workspace, settings), digests)
+
+    def __len__(self) -> int:
+        return len(self._manifest.records)
+
+    def chunks(self, *, threads: int = 4) -> Iterator[Chunk]:
+        """Decodes what is new, chunk by chunk, the next one while the caller works on this one.
+
+        Yields:
+          The chunks in order, from memory maps.
+        """
+        runs = [
+            np.arange(i, min(i + self._settings.chunk, len(self._records)))
+            for i in range(0, len(self._records), self._settings.chunk)
+        ]
+        with (
+            concurrent.futures.ThreadPoolExecutor(threads) as pool,
+            concurrent.futures.ThreadPoolExecutor(1) as ahead,
+        ):
+            work = functools.partial(self._decode, pool)
+            pending = ahead.submit(work, runs[0]) if runs else None
+            for number, run in enumerate(runs):
+                assert pending is not None
+                entries = pending.result()
+                if number + 1 < len(runs):
+                    pending = ahead.submit(work, runs[number + 1])
+                names = tuple(self._records[run[p]].image_id for p in entries.positions)
+                images = entries.field(_PIXELS) if len(entries) else np.zeros((0, 1, 1), np.uint16)
+                yield Chunk(images, names, entries.ids)
+
+    def images(self) -> ImageStore:
+        """The store of what was decoded.
+
+        Raises:
+          KeyError: the chunks were not all asked for.
+        """
+        entries = self._cache.entries(self._keys)
+        chosen = [self._records[place] for place in entries.positions]
+        refused = [
+            Rejected(self._records[place].image_id, why) for place, why in entries.refused.items()
+        ]
+        rejected = [*self._manifest.rejected, *self._unread, *refused]
+        names = [(r.image_id, r.subject_id) for r in chosen]
+        reasons = sorted((r.image_id, r.reason) for r in rejected)
+        return ImageStore(
+            entries=entries,
+            image_ids=tuple(record.image_id for record in chosen),
+            subject_ids=tuple(record.subject_id for record in chosen),
+            sha256=tuple(self._digests[place] for place in entries.positions),
+            rejected=tuple(Rejected(*row) for row in reasons),
+            fingerprint=key_of(self._settings, names, entries.ids, reasons),
         )
+
+    def _decode(self, pool: concurrent.futures.Executor, run: np.ndarray) -> Entries:
+        def make(places: np.ndarray) -> Made:
+            records = [self._records[row] for row in run[places]]
+            found = list(pool.map(lambda record: _load(record, self._settings), records))
+            images = [x for x in found if isinstance(x, np.ndarray)]
+            refused = {place: x for place, x in enumerate(found) if isinstance(x, str)}
+            return Made({_PIXELS: np.stack(images)} if images else {}, refused)
+
+        return self._cache.compute([self._keys[row] for row in run], make, block=len(run))
+
+
+def store_cache(workspace: Workspace, settings: Settings) -> Cache:
+    """Where a workspace keeps images of these settings."""
+    return workspace.cache(_PIXELS, settings, code=load_one)
+
+
+def fingerprint(manifest: Manifest, settings: Settings) -> str:
+    """Hash of everything that decides what a store would hold, files by their content."""
+    rows = [(r.image_id, r.subject_id, _key(r, file_hash(r))) for r in manifest.records]
+    return key_of(settings, rows, [(r.image_id, r.reason) for r in manifest.rejected])
+
+
+def file_hash(record: Record) -> str:
+    """SHA-256 of the record's file, or of its files one after the other."""
+    return sha256(*files_of(record))
+
+
+def _digest(record: Record) -> str | Rejected:
+    try:
+        return file_hash(record)
+    except OSError as error:
+        return Rejected(record.image_id, _because(error))
+
+
+def _key(record: Record, digest: str) -> str:
+    """What an image is made of: its file's content, its kind by name, and its place in the file."""
+    how = {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
+    rest = {name: value for name, value in how.items() if name not in _IDENTITY}
+    suffixes = [suffix.lower() for suffix in Path(record.path).suffixes[-2:]]
+    return key_of(digest, suffixes, rest)[:40]
+
+
+def _load(record: Record, settings: Settings) -> np.ndarray | str:
+    try:
+        return settings.load(record)
+    except Unreadable as error:
+        return str(error)
+    except MemoryError:
+        return "needs more memory than there is"
+    except OSError as error:
+        return _because(error)
+
+
+def _because(error: OSError) -> str:
+    return f"cannot be read: {error.strerror or type(error).__name__}"

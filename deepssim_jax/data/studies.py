@@ -12,13 +12,12 @@ import dataclasses
 import importlib
 import importlib.util
 import re
-import shutil
 import tarfile
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from deepssim_jax.data.manifest import InputError
+from deepssim_jax.workspace import scratch_copy
 
 _IXI = re.compile(r"IXI(\d{3,})-(Guys|HH|IOP)-(\d+)-(T1|T2|PD|MRA)\.nii(?:\.gz)?$")
 _CORR = re.compile(r"sub-(\d+)(?:_ses-([^_]+))?(?:_run-([^_]+))?_(T1w|T2w)\.nii(?:\.gz)?$")
@@ -169,14 +168,13 @@ def _member(
     def opened() -> Iterator[Path]:
         if size > _MAX_MEMBER:
             raise InputError(f"a member of {archive.name} declares {size:,} bytes")
-        with tarfile.open(archive) as tar, tempfile.TemporaryDirectory() as folder:
+        with tarfile.open(archive) as tar:
             source = tar.extractfile(name)
             if source is None:
                 raise InputError(f"{archive.name} changed while it was read; run again")
-            path = Path(folder) / ("scan.nii.gz" if name.endswith(".gz") else "scan.nii")
-            with path.open("wb") as target:
-                shutil.copyfileobj(source, target)
-            yield path
+            named = "scan.nii.gz" if name.endswith(".gz") else "scan.nii"
+            with scratch_copy(source, named) as path:
+                yield path
 
     return opened
 

@@ -15,7 +15,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from deepssim_jax.files import write_bytes
+from deepssim_jax.workspace.files import write_new
 
 
 def read_state_dict(path: Path) -> dict[str, np.ndarray]:
@@ -52,18 +52,18 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
 
 
 def write_state_dict(path: Path, state_dict: Mapping[str, np.ndarray]) -> None:
-    """Writes a `.safetensors` file, or with another ending a PyTorch state dict.
+    """Writes a `.safetensors` file, or with another ending a PyTorch state dict, into a new file.
 
     Raises:
-      ValueError: PyTorch is needed and not installed.
+      ValueError: PyTorch is needed and not installed, or there is a file of other content.
     """
     arrays = {name: np.ascontiguousarray(value) for name, value in state_dict.items()}
     if path.suffix == ".safetensors":
-        write_bytes(path, safetensors.numpy.save(arrays))
+        write_new(path, safetensors.numpy.save(arrays))
         return
     torch, buffer = _torch(path), io.BytesIO()
     torch.save({name: torch.from_numpy(value) for name, value in arrays.items()}, buffer)
-    write_bytes(path, buffer.getvalue())
+    write_new(path, buffer.getvalue())
 
 
 def _torch(path: Path) -> Any:

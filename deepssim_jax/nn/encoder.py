@@ -18,7 +18,6 @@ import numpy as np
 import safetensors
 from flax import nnx
 
-from deepssim_jax.files import sha256, write_tensors
 from deepssim_jax.nn.convnext import ConvNeXtSpec
 from deepssim_jax.nn.efficientnet import EfficientNetSpec
 from deepssim_jax.nn.embedder import Embedder, EmbedderSpec, Head
@@ -26,6 +25,7 @@ from deepssim_jax.ops.batches import in_batches
 from deepssim_jax.ops.intensity import zscore
 from deepssim_jax.ops.resample import resize
 from deepssim_jax.typing import Array, Images
+from deepssim_jax.workspace.files import sha256, tensor_bytes, write_new
 
 _DEFAULT = "nano.safetensors"
 _FAMILIES = {"convnext": ConvNeXtSpec, "efficientnet": EfficientNetSpec}
@@ -163,16 +163,24 @@ def named(state: nnx.State) -> dict[str, Array]:
     return {".".join(map(str, path)): leaf for path, leaf in nnx.to_flat_state(state)}
 
 
+def encoder_bytes(encoder: Encoder, *, card: Mapping[str, str]) -> bytes:
+    """The file of an encoder: weights and specification; see `save_encoder`."""
+    metadata = {"spec": json.dumps(_fields(encoder.spec)), **card}
+    return tensor_bytes(to_tensors(encoder), metadata=metadata)
+
+
 def save_encoder(path: str | Path, encoder: Encoder, *, card: Mapping[str, str]) -> None:
-    """Writes weights and specification.
+    """Writes weights and specification into a file that must be new, or hold just that.
 
     Args:
       path: a `.safetensors` file.
       encoder: what to keep.
       card: what a user should know: data, command, numbers.
+
+    Raises:
+      ValueError: there is a file of other content.
     """
-    metadata = {"spec": json.dumps(_fields(encoder.spec)), **card}
-    write_tensors(Path(path), to_tensors(encoder), metadata=metadata)
+    write_new(Path(path), encoder_bytes(encoder, card=card))
 
 
 def _file(source: str | Path) -> Path:

@@ -19,11 +19,11 @@ import numpy as np
 import safetensors
 from flax import nnx
 
-from deepssim_jax.files import write_tensors
 from deepssim_jax.nn.autoencoder import Autoencoder, AutoencoderSpec
 from deepssim_jax.nn.efficientnet import EfficientNet, EfficientNetSpec
 from deepssim_jax.nn.encoder import from_json, misfits, named
 from deepssim_jax.nn.unet import UNet, UNetSpec
+from deepssim_jax.workspace.files import tensor_bytes, write_new
 
 Spec = AutoencoderSpec | UNetSpec | EfficientNetSpec
 S = TypeVar("S", AutoencoderSpec, UNetSpec, EfficientNetSpec)
@@ -98,10 +98,19 @@ def from_tensors(spec: Spec, tensors: Mapping[str, np.ndarray], *, what: str) ->
     )
 
 
-def save(path: Path, spec: Spec, state: nnx.State, *, card: Mapping[str, str]) -> None:
-    """Writes weights, specification and whatever else belongs to them as text."""
+def file_bytes(spec: Spec, state: nnx.State, *, card: Mapping[str, str]) -> bytes:
+    """The file of a network: weights, specification and whatever else belongs to them as text."""
     metadata = {"kind": _kind(spec).value, "spec": json.dumps(dataclasses.asdict(spec)), **card}
-    write_tensors(path, to_tensors(state), metadata=metadata)
+    return tensor_bytes(to_tensors(state), metadata=metadata)
+
+
+def save(path: Path, spec: Spec, state: nnx.State, *, card: Mapping[str, str]) -> None:
+    """Writes `file_bytes` into a file that must be new, or hold just that.
+
+    Raises:
+      ValueError: there is a file of other content.
+    """
+    write_new(path, file_bytes(spec, state, card=card))
 
 
 def spec_class(path: Path) -> Any:

@@ -1,20 +1,20 @@
 """From a store of images to what searching needs: embeddings and low-resolution versions.
 
-Contract: chunks of uint16 images [m, s, s] come from `data.store.decode` while the next ones are
-being decoded; each chunk's features are written beside it once, so the work is restartable and a
-second run reads them back.
+Contract: chunks of uint16 images [m, s, s] come from `data.store` while the next ones are being
+decoded; features are kept by the content of the images, so the work is restartable, and a second run
+makes those of new images alone.
 """
 
 import functools
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
 import numpy as np
 
 from deepssim_jax.data import store
-from deepssim_jax.data.manifest import Manifest
-from deepssim_jax.files import write_array
+from deepssim_jax.data.manifest import Manifest, Rejected
 from deepssim_jax.nn import encoder as encoders
 from deepssim_jax.ops import search_grid
 from deepssim_jax.ops.batches import in_batches
@@ -22,7 +22,9 @@ from deepssim_jax.ops.intensity import local_zscore, zscore
 from deepssim_jax.ops.search_grid import SearchGrid
 from deepssim_jax.scoring.match import Progress, Side
 from deepssim_jax.typing import Array, Images
+from deepssim_jax.workspace import Cache, Made, Workspace
 
+STORE = "store.json"
 _BATCH = 64
 
 
@@ -63,7 +65,7 @@ def features(
 
 def build_side(
     manifest: Manifest,
-    directory: Path,
+    workspace: Workspace,
     *,
     settings: store.InputSettings,
     encoder: Callable[[], encoders.Encoder],
@@ -76,10 +78,10 @@ def build_side(
 
     Args:
       manifest: the files.
-      directory: where decoded images and features are kept.
+      workspace: where decoded images and features are kept.
       settings: declared size and slice.
       encoder: makes the encoder; called only if something is left to embed.
-      encoder_id: its hash, part of the features' names, so that features of another encoder are
+      encoder_id: its hash, part of the features' key, so that features of another encoder are
         never taken for this one's.
       grid: the global search, for the size of the low-resolution versions.
       on_progress: called with (images done, images in all, what).
@@ -88,50 +90,103 @@ def build_side(
     Returns:
       The side, its patients numbered where any is known, and the store behind it.
     """
-    total, done, model = len(manifest.records), 0, None
-    for number, chunk in enumerate(store.decode(manifest, directory, settings=settings)):
-        paths = _feature_paths(directory, number, encoder_id, grid)
-        if not all(path.exists() for path in paths):
-            model = model or encoder()
-            for path, array in zip(paths, features(chunk.images, model, grid=grid), strict=True):
-                write_array(path, array)
+    cache = feature_cache(workspace, settings, encoder_id, grid)
+    model = functools.cache(encoder)
+    reading = store.Reading.of(manifest, workspace, settings=settings)
+    done, total = 0, len(reading)
+    for chunk in reading.chunks():
+
+        def make(places: np.ndarray, chunk: store.Chunk = chunk) -> Made:
+            return Made(_named(features(chunk.images[places], model(), grid=grid)))
+
+        cache.compute(chunk.keys, make, block=store.CHUNK)
         done = min(done + store.CHUNK, total)
         on_progress(done, total, what)
+    images = reading.images()
     known = any(record.subject_id is not None for record in manifest.records)
-    return open_side(directory, encoder_id=encoder_id, grid=grid, groups=known)
+    return side_of(images, cache, groups=known), images
 
 
-def open_side(
-    directory: Path, *, encoder_id: str, grid: SearchGrid = SearchGrid(), groups: bool = False
-) -> tuple[Side, store.ImageStore]:
-    """Opens what `build_side` has finished.
+def side_of(images: store.ImageStore, cache: Cache, *, groups: bool = False) -> Side:
+    """A side of images whose features are all in the cache.
 
     Args:
-      directory: of the store.
-      encoder_id: hash of the encoder whose embeddings are wanted.
-      grid: the global search.
+      images: the store.
+      cache: of `feature_cache`.
       groups: number the patients.
 
     Raises:
-      ValueError: the store is unfinished, or was embedded by another encoder.
+      KeyError: an image has no features of this encoder.
     """
-    images = store.ImageStore.open(directory)
-    parts = []
-    for number in range(len(list(directory.glob("chunk-*.json")))):
-        paths = _feature_paths(directory, number, encoder_id, grid)
-        if not all(path.exists() for path in paths):
-            raise ValueError(
-                f"the store {directory.name} holds no embeddings of this encoder; run deepssim embed "
-                "on it with the same --encoder"
-            )
-        parts.append([np.load(path, allow_pickle=False) for path in paths])
-    embeddings, low = (np.concatenate(column) for column in zip(*parts, strict=True))
-    numbers = images.patients() if groups else None
-    return Side(take=images.take, low=low, embeddings=embeddings, groups=numbers), images
+    entries = cache.entries(images.keys)
+    return Side(
+        take=images.take,
+        low=entries.field("low"),
+        embeddings=entries.field("embedding"),
+        groups=images.patients() if groups else None,
+    )
 
 
-def _feature_paths(
-    directory: Path, number: int, encoder_id: str, grid: SearchGrid
-) -> tuple[Path, Path]:
-    names = (f"embedding-{encoder_id[:12]}", f"low-{grid.key}-{_NEIGHBOURHOOD}")
-    return tuple(directory / f"{name}-{number:05d}.npy" for name in names)  # type: ignore[return-value]
+def feature_cache(
+    workspace: Workspace, settings: store.InputSettings, encoder_id: str, grid: SearchGrid
+) -> Cache:
+    """Where a workspace keeps the features of one encoder for images of one form."""
+    return workspace.cache("features", [settings, encoder_id, grid], code=features)
+
+
+def _named(found: tuple[np.ndarray, np.ndarray]) -> Mapping[str, np.ndarray]:
+    return {"embedding": found[0], "low": found[1]}
+
+
+def list_side(images: store.ImageStore, settings: store.InputSettings) -> bytes:
+    """What `open_side` needs to find a store's images again: their names, hashes and keys, as JSON."""
+    content = {
+        "size": settings.size,
+        "slice": settings.slice,
+        "fingerprint": images.fingerprint,
+        "images": list(
+            zip(images.image_ids, images.subject_ids, images.sha256, images.keys, strict=True)
+        ),
+        "rejected": [[item.image_id, item.reason] for item in images.rejected],
+    }
+    return json.dumps(content).encode()
+
+
+def open_side(
+    folder: Path, *, encoder_id: str, flag: str, grid: SearchGrid = SearchGrid()
+) -> tuple[Side, store.ImageStore]:
+    """Opens what `deepssim embed` has left in a folder, only to read it.
+
+    Args:
+      folder: the command's `--out`.
+      encoder_id: hash of the encoder whose embeddings are wanted.
+      flag: that of the folder, for messages.
+      grid: the global search.
+
+    Raises:
+      ValueError: the store is unfinished, or was embedded by another encoder or version.
+    """
+    workspace = Workspace.finished(folder, command="embed", flag=flag)
+    path = folder / STORE
+    if not path.is_file():
+        raise ValueError(f"{flag}={folder.name!r} is not finished; run deepssim embed on it again")
+    content = json.loads(path.read_text(encoding="utf-8"))
+    height, width = content["size"]
+    settings = store.InputSettings((height, width), content["slice"])
+    names, subjects, hashes, keys = zip(*content["images"], strict=True)
+    try:
+        images = store.ImageStore(
+            entries=store.store_cache(workspace, settings).entries(keys),
+            image_ids=names,
+            subject_ids=subjects,
+            sha256=hashes,
+            rejected=tuple(Rejected(*row) for row in content["rejected"]),
+            fingerprint=content["fingerprint"],
+        )
+        side = side_of(images, feature_cache(workspace, settings, encoder_id, grid))
+    except KeyError as error:
+        raise ValueError(
+            f"{flag}={folder.name!r} holds no embeddings of this encoder and version; run deepssim "
+            "embed on it again with the same --encoder"
+        ) from error
+    return side, images

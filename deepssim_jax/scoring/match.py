@@ -10,16 +10,15 @@ import dataclasses
 import enum
 import functools
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 
-from deepssim_jax.files import write_array
 from deepssim_jax.ops.search_grid import SearchGrid
 from deepssim_jax.scoring.aligned import AlignedIndex, likeliest
 from deepssim_jax.scoring.pairs import nearest
 from deepssim_jax.scoring.unmoved import nearest_unmoved
 from deepssim_jax.scoring.verify import verify_pairs
+from deepssim_jax.workspace import Section
 
 PAIR = np.dtype(
     [
@@ -35,8 +34,6 @@ PAIR = np.dtype(
     ]
 )
 BLOCK = 128
-# Raised with every change of the search, the registration or the score.
-_REVISION = 2
 # So many of the aligned search are compared tile by tile, which for one of them costs a
 # three-hundredth of a verification.
 _COMPARED = 64
@@ -124,19 +121,11 @@ class Retrieval(enum.StrEnum):
         }[self]
 
 
-def search_key(proposals: Proposals) -> list[object]:
-    """What decides, with the images and the encoder, which pairs are found and how they score.
-
-    Whatever is kept between runs has it in its name.
-    """
-    return [_REVISION, SearchGrid().key, repr(proposals)]
-
-
 def match(
     queries: Side,
     references: Side,
     *,
-    journal: Path,
+    journal: Section,
     proposals: Proposals = Retrieval.BOTH.proposals,
     grid: SearchGrid = SearchGrid(),
     apart: bool = False,
@@ -148,7 +137,7 @@ def match(
     Args:
       queries: images to explain, for example the synthetic ones.
       references: images they may come from.
-      journal: directory for finished blocks; it must belong to exactly these inputs.
+      journal: keeps finished blocks, by the features of both sides.
       proposals: candidates of each way of searching.
       grid: transformations of the global search.
       apart: leave out references of the query's own group (both sides need groups).
@@ -159,25 +148,36 @@ def match(
       Structured array of `PAIR`, sorted by query, then verified score (falling), then reference.
     """
     _groups(queries, references, apart)
-    journal.mkdir(parents=True, exist_ok=True)
-    index: AlignedIndex | None = None
-    blocks = []
-    for start in range(0, len(queries), BLOCK):
-        path = journal / f"pairs-{start // BLOCK:06d}.npy"
-        if not path.exists():
-            if proposals.aligned and index is None:
-                index = AlignedIndex.build(
-                    references.low, grid=grid, groups=references.groups if apart else None
-                )
-            part = queries.rows(np.arange(start, min(start + BLOCK, len(queries))))
-            found = verified(
-                part, references, index=index, proposals=proposals, grid=grid, apart=apart
-            )
-            found["query"] += start
-            write_array(path, found)
-        blocks.append(np.load(path, allow_pickle=False))
-        on_progress(min(start + BLOCK, len(queries)), len(queries), what)
-    return np.concatenate(blocks) if blocks else np.zeros(0, PAIR)
+    groups = references.groups if apart else None
+    index = functools.cache(lambda: AlignedIndex.build(references.low, grid=grid, groups=groups))
+
+    def block(rows: np.ndarray) -> np.ndarray:
+        found = verified(
+            queries.rows(rows),
+            references,
+            index=index() if proposals.aligned and len(rows) else None,
+            proposals=proposals,
+            grid=grid,
+            apart=apart,
+        )
+        if len(rows):
+            found["query"] += rows[0]
+        return found
+
+    return journal.by_rows(
+        "pairs",
+        [proposals, grid, apart, *_content(queries), *_content(references)],
+        block,
+        count=len(queries),
+        block=BLOCK,
+        on_progress=on_progress,
+        what=what,
+    )
+
+
+def _content(side: Side) -> tuple[np.ndarray | None, ...]:
+    """What tells a side's images apart without fetching them."""
+    return side.low, side.embeddings, side.groups
 
 
 def best_matches(pairs: np.ndarray, count: int) -> np.ndarray:

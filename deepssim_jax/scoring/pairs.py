@@ -11,20 +11,18 @@ any of it. With several processes each reads the rows of its own devices, and al
 import collections
 import dataclasses
 import functools
-import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Protocol
 
 import jax
 import numpy as np
 
 from deepssim_jax import parallel
-from deepssim_jax.files import write_array, write_bytes
 from deepssim_jax.scoring import tiles
 from deepssim_jax.scoring.tiles import References, State, Tiling, Visit
 from deepssim_jax.typing import Array
+from deepssim_jax.workspace import By, Section
 
 _FOUND = np.dtype([("score", "<f4"), ("index", "<i4")])
 _Columns = tuple[np.ndarray, ...]
@@ -87,7 +85,7 @@ def nearest(
     references: Rows,
     *,
     k: int,
-    journal: Path | None = None,
+    journal: Section | None = None,
     mesh: jax.sharding.Mesh | None = None,
     tiling: Tiling | None = None,
     ring: bool | None = None,
@@ -98,8 +96,8 @@ def nearest(
       queries: [n, d] unit rows.
       references: [m, d] unit rows, m >= 1.
       k: how many, 1 <= k <= min(m, 1024).
-      journal: folder for finished blocks; a run that was killed goes on there. It must belong to
-        these rows: only their number, k and the block are checked.
+      journal: keeps finished blocks, so that a run that was killed goes on; its inputs must tell the
+        rows, of which only the number, k and the block are part of a block's key.
       mesh: devices to use, all if None.
       tiling: how to cut the work, the best known for the platform if None.
       ring: spread the references over the devices; None decides by their size.
@@ -108,7 +106,7 @@ def nearest(
       Scores and indices, best first.
 
     Raises:
-      ValueError: if the dimensions differ, k does not fit, or the journal is another search's.
+      ValueError: if the dimensions differ or k does not fit.
     """
     if not 1 <= k <= min(references.shape[0], 1024):
         raise ValueError(
@@ -345,35 +343,18 @@ class _Work:
 
 
 def _journalled(
-    work: _Work, block: Callable[[int, int], np.ndarray], journal: Path | None, *, k: int
+    work: _Work, block: Callable[[int, int], np.ndarray], journal: Section | None, *, k: int
 ) -> np.ndarray:
     """Runs the blocks that the journal does not hold, and joins all."""
-    blocks = work.blocks()
-    if journal is not None:
-        shape = [*work.queries.shape, work.references.shape[0], k, *(blocks[0] if blocks else ())]
-        _claim(journal, {"queries, d, references, k, block": shape})
     found = [np.empty((0, k), _FOUND)]
-    for number, bounds in enumerate(blocks):
-        path = None if journal is None else journal / f"nearest-{number:06d}.npy"
-        if path is not None and parallel.agreed(path.exists()):
-            found.append(np.load(path, allow_pickle=False))
-            continue
-        found.append(block(*bounds))
-        if path is not None and jax.process_index() == 0:
-            write_array(path, found[-1])
+    shape = [*work.queries.shape, work.references.shape[0], k]
+    for first, stop in work.blocks():
+        make = functools.partial(block, first, stop)
+        if journal is None:
+            found.append(make())
+        else:
+            found.append(journal.step("nearest", [shape, first, stop], make, by=By.ALL))
     return np.concatenate(found)
-
-
-def _claim(journal: Path, search: dict[str, object]) -> None:
-    """Writes down whose journal it is, or refuses another search's."""
-    note, text = journal / "search.json", json.dumps(search)
-    if note.exists() and note.read_text() != text:
-        raise ValueError(
-            f"the journal {journal} belongs to the search {note.read_text()}, and this one is "
-            f"{text}; remove it or name another"
-        )
-    if jax.process_index() == 0:
-        write_bytes(note, text.encode())
 
 
 def _even(count: int, most: int) -> int:

@@ -7,14 +7,13 @@ measured at all levels, so that the levels can be compared. The answer is one ro
 
 import dataclasses
 import enum
+import functools
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepssim_jax.files import write_array
 from deepssim_jax.ops import overlap as overlaps
 from deepssim_jax.ops import registration
 from deepssim_jax.ops import volume_similarity as similarities
@@ -23,6 +22,7 @@ from deepssim_jax.ops.transform import MotionModel, Transform
 from deepssim_jax.scoring.match import Progress
 from deepssim_jax.scoring.volume_search import Level, VolumeSide, search, search_posed
 from deepssim_jax.typing import Array
+from deepssim_jax.workspace import Section
 
 # An eighth of the default grid's time; coarser ones take every tenth head for its mirror image.
 GRID = RigidGrid(size=20, rotations=3, max_rotation_deg=8.0)
@@ -74,7 +74,7 @@ def match_volumes(
     references: VolumeSide,
     *,
     settings: MatchSettings,
-    journal: Path,
+    journal: Section,
     apart: bool = False,
     embed: Callable[[np.ndarray], np.ndarray] | None = None,
     on_progress: Progress = lambda done, total, what: None,
@@ -86,7 +86,7 @@ def match_volumes(
       queries: what is looked up.
       references: where.
       settings: see `MatchSettings`.
-      journal: folder that belongs to exactly these sides and settings.
+      journal: keeps finished blocks; its inputs must tell both sides and what embeds.
       apart: leave out references of the query's own group.
       embed: makes features of volumes, to embed the aligned ones again; without it the features of
         the sides are compared as they are.
@@ -96,18 +96,23 @@ def match_volumes(
     Returns:
       Rows of `pair_dtype`; measures of levels that a side lacks are NaN.
     """
-    blocks = [np.arange(i, min(i + _BLOCK, len(queries))) for i in range(0, len(queries), _BLOCK)]
-    paths = [journal / f"volumes-{number:06d}.npy" for number in range(len(blocks))]
-    candidates: list[np.ndarray] | None = None
-    for rows, path in zip(blocks, paths, strict=True):
-        if not path.exists():
-            if candidates is None:
-                candidates = _candidates(queries, references, settings, journal, apart)
-            pairs = [(int(q), int(r)) for q in rows for r in candidates[q]]
-            write_array(path, _measure(pairs, queries, references, settings, embed))
-        on_progress(int(rows[-1]) + 1, len(queries), what)
-    parts = [np.load(path, allow_pickle=False) for path in paths]
-    return np.concatenate([np.zeros(0, pair_dtype(settings.labels)), *parts])
+    candidates = functools.cache(lambda: _candidates(queries, references, settings, journal, apart))
+
+    def block(rows: np.ndarray) -> np.ndarray:
+        pairs = [(int(q), int(r)) for q in rows for r in candidates()[q]]
+        if not pairs:
+            return np.zeros(0, pair_dtype(settings.labels))
+        return _measure(pairs, queries, references, settings, embed)
+
+    return journal.by_rows(
+        "volumes",
+        [settings, queries.groups, references.groups, apart],
+        block,
+        count=len(queries),
+        block=_BLOCK,
+        on_progress=on_progress,
+        what=what,
+    )
 
 
 def measure_pairs(
@@ -116,21 +121,27 @@ def measure_pairs(
     references: VolumeSide,
     *,
     settings: MatchSettings,
-    journal: Path,
+    journal: Section,
     embed: Callable[[np.ndarray], np.ndarray] | None = None,
     on_progress: Progress = lambda done, total, what: None,
     what: str = "comparing",
 ) -> np.ndarray:
     """Measures the pairs named, (query, reference) each; arguments as for `match_volumes`."""
-    parts = [np.zeros(0, pair_dtype(settings.labels))]
-    for first in range(0, len(pairs), _BLOCK):
-        path = journal / f"pairs-{first:06d}.npy"
-        if not path.exists():
-            some = pairs[first : first + _BLOCK]
-            write_array(path, _measure(some, queries, references, settings, embed))
-        parts.append(np.load(path, allow_pickle=False))
-        on_progress(min(first + _BLOCK, len(pairs)), len(pairs), what)
-    return np.concatenate(parts)
+
+    def block(rows: np.ndarray) -> np.ndarray:
+        if not len(rows):
+            return np.zeros(0, pair_dtype(settings.labels))
+        return _measure([pairs[row] for row in rows], queries, references, settings, embed)
+
+    return journal.by_rows(
+        "pairs",
+        [settings, pairs],
+        block,
+        count=len(pairs),
+        block=_BLOCK,
+        on_progress=on_progress,
+        what=what,
+    )
 
 
 def best_by_level(pairs: np.ndarray, count: int) -> dict[Level, np.ndarray]:
@@ -175,7 +186,7 @@ def _candidates(
     queries: VolumeSide,
     references: VolumeSide,
     settings: MatchSettings,
-    journal: Path,
+    journal: Section,
     apart: bool,
 ) -> list[np.ndarray]:
     found = []
@@ -186,7 +197,7 @@ def _candidates(
             level=level,
             k=settings.candidates,
             apart=apart,
-            journal=journal / f"nearest-{level.value}",
+            journal=journal.section(f"nearest-{level.value}", level, apart),
         )
         found.append(rows)
     if settings.alignment is Alignment.RIGID:

@@ -18,7 +18,6 @@ import dataclasses
 import enum
 import functools
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +29,7 @@ from deepssim_jax.ops.search_rigid import RigidGrid
 from deepssim_jax.scoring.pairs import Rows, nearest
 from deepssim_jax.scoring.tiles import Tiling
 from deepssim_jax.typing import Array
+from deepssim_jax.workspace import Section
 
 # Rows are as long as a volume has voxels: few of them fill a cache, and a GiB holds a thousand.
 _TILING = Tiling(rows=64, tile=128, resident_bytes=1 << 30)
@@ -189,7 +189,7 @@ def search(
     level: Level,
     k: int,
     apart: bool = False,
-    journal: Path | None = None,
+    journal: Section | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k closest references of each query at one level; ties go to the smaller index.
 

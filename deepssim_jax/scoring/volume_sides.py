@@ -1,15 +1,14 @@
 """From a folder of volumes to a side that can be searched at three levels; restartable.
 
-Contract: volumes lie in a store (`data.store`) as uint16; beside each of its chunks lie embeddings
-and label maps, named by what made them, written once. Label maps come from files of the same names
+Contract: volumes lie in a store (`data.store`) as uint16; embeddings and label maps are kept by the
+content of the volumes, and made once. Label maps come from files of the same names
 in another folder, or are made here by modality.
 """
 
 import dataclasses
 import enum
-import hashlib
-from collections.abc import Callable
-from pathlib import Path
+import functools
+from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,14 +16,13 @@ import numpy as np
 from deepssim_jax.data import store
 from deepssim_jax.data.manifest import Manifest
 from deepssim_jax.data.whole_volume import Content, VolumeSettings
-from deepssim_jax.files import write_array
 from deepssim_jax.nn.volume_embedding import SLICES
 from deepssim_jax.ops import head_labels, tissue
 from deepssim_jax.scoring.match import Progress
 from deepssim_jax.scoring.volume_search import VolumeSide, occupancy_of
+from deepssim_jax.workspace import Cache, Made, Workspace
 
 _BATCH = 8
-_RECIPE = 1  # of the segmentations made here; a new one makes old files useless
 
 
 class Modality(enum.StrEnum):
@@ -91,7 +89,7 @@ class LevelSources:
 
 def build_volume_side(
     manifest: Manifest,
-    directory: Path,
+    workspace: Workspace,
     *,
     settings: VolumeSettings,
     sources: LevelSources,
@@ -102,7 +100,7 @@ def build_volume_side(
 
     Args:
       manifest: the files.
-      directory: where all that is kept.
+      workspace: where all that is kept.
       settings: the grid.
       sources: what the feature and the segmentation level are made of.
       on_progress: called with (volumes done, volumes in all, what).
@@ -111,40 +109,66 @@ def build_volume_side(
     Returns:
       The side and the store behind it.
     """
-    total, done = len(manifest.records), 0
-    features: list[Path] = []
-    maps: list[Path] = []
-    key = hashlib.sha256(f"{sources.embed_id} {SLICES}".encode()).hexdigest()[:12]
-    for number, chunk in enumerate(store.decode(manifest, directory, settings=settings)):
+    features = _computed_features(workspace, settings, sources)
+    segment = _computed_labels(workspace, settings, sources)
+    reading = store.Reading.of(manifest, workspace, settings=settings)
+    done, total = 0, len(reading)
+    for chunk in reading.chunks():
+        for computed in (features, segment):
+            if computed is not None:
+                cache, make = computed
+                cache.compute(
+                    chunk.keys,
+                    lambda places, chunk=chunk, make=make: make(chunk.images[places]),
+                    block=settings.chunk,
+                )
         done = min(done + settings.chunk, total)
-        if sources.embed is not None:
-            features.append(directory / f"features-{key}-{number:05d}.npy")
-            if len(chunk.images) and not features[-1].exists():
-                write_array(features[-1], sources.embed(np.asarray(chunk.images)))
-        if sources.segmentations is None and sources.modality.label_names:
-            name = f"labels-{sources.modality.value}{_RECIPE}-{number:05d}.npy"
-            maps.append(directory / name)
-            if len(chunk.images) and not maps[-1].exists():
-                write_array(maps[-1], sources.modality.segment(np.asarray(chunk.images), settings))
         on_progress(done, total, what)
-    images = store.ImageStore.open(directory)
+    images = reading.images()
     labels = None
     if sources.segmentations is not None:
-        labels = _given_labels(images, sources.segmentations, directory.parent, settings)
-    elif maps:
-        chunks = [np.load(p, mmap_mode="r", allow_pickle=False) for p in maps if p.exists()]
-        labels = dataclasses.replace(images, chunks=tuple(chunks)).take
+        labels = _given_labels(images, sources.segmentations, workspace, settings)
+    elif segment is not None:
+        maps = segment[0].entries(images.keys)
+        labels = functools.partial(maps.take, "labels")
+    held = None if features is None else features[0].entries(images.keys).field("features")
     return (
         VolumeSide(
             take=images.take,
             shape=settings.size,
             groups=images.patients(),
-            features=_features(images, features, sources),
+            features=held if sources.given is None else _given(images, sources.given),
             labels=labels,
             occupancy=None if labels is None else occupancies(labels, len(images), sources.labels),
         ),
         images,
     )
+
+
+_Computed = tuple[Cache, Callable[[np.ndarray], Made]]
+
+
+def _computed_features(
+    workspace: Workspace, settings: VolumeSettings, sources: LevelSources
+) -> _Computed | None:
+    """Where the embeddings that are made here are kept, and what makes them."""
+    embed = sources.embed
+    if embed is None or sources.given is not None:
+        return None
+    key = [settings, sources.modality, sources.embed_id, SLICES]
+    cache = workspace.cache("volume-features", key, code=_computed_features)
+    return cache, lambda volumes: Made({"features": embed(np.asarray(volumes))})
+
+
+def _computed_labels(
+    workspace: Workspace, settings: VolumeSettings, sources: LevelSources
+) -> _Computed | None:
+    """Where the label maps that are made here are kept, and what makes them."""
+    modality = sources.modality
+    if sources.segmentations is not None or not modality.label_names:
+        return None
+    cache = workspace.cache("labels", [settings, modality], code=_computed_labels)
+    return cache, lambda volumes: Made({"labels": modality.segment(np.asarray(volumes), settings)})
 
 
 def occupancies(
@@ -159,32 +183,26 @@ def occupancies(
     return np.concatenate(out)
 
 
-def _features(
-    images: store.ImageStore, paths: list[Path], sources: LevelSources
-) -> np.ndarray | None:
-    if sources.given is not None:
-        missing = [i for i in images.image_ids if i not in sources.given]
-        if missing:
-            raise ValueError(
-                f"the file of embeddings lacks {len(missing)} of {len(images)} volumes, the first of "
-                f"them {missing[0]!r}; its ids must be the files' paths inside the folder"
-            )
-        rows = np.stack([sources.given[i] for i in images.image_ids]).astype(np.float32)
-        return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
-    if sources.embed is None:
-        return None
-    return np.concatenate([np.load(p, allow_pickle=False) for p in paths if p.exists()])
+def _given(images: store.ImageStore, given: Mapping[str, np.ndarray]) -> np.ndarray:
+    missing = [i for i in images.image_ids if i not in given]
+    if missing:
+        raise ValueError(
+            f"the file of embeddings lacks {len(missing)} of {len(images)} volumes, the first of "
+            f"them {missing[0]!r}; its ids must be the files' paths inside the folder"
+        )
+    rows = np.stack([given[i] for i in images.image_ids]).astype(np.float32)
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
 
 
 def _given_labels(
-    images: store.ImageStore, manifest: Manifest, directory: Path, settings: VolumeSettings
+    images: store.ImageStore, manifest: Manifest, workspace: Workspace, settings: VolumeSettings
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Reads the label maps that bear the volumes' names; a volume without one gets zeros."""
-    directory = directory / f"{manifest.role.value}-segmentations"
     plain = dataclasses.replace(settings, content=Content.LABELS, window=None)
-    for _ in store.decode(manifest, directory, settings=plain):
+    reading = store.Reading.of(manifest, workspace, settings=plain)
+    for _ in reading.chunks():
         pass
-    maps = store.ImageStore.open(directory)
+    maps = reading.images()
     place = {name: row for row, name in enumerate(maps.image_ids)}
     rows = np.array([place.get(name, -1) for name in images.image_ids])
     if (rows < 0).all():

@@ -1,7 +1,6 @@
 """Checkpoints of a training state; the only file that knows Orbax."""
 
 import json
-import shutil
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,7 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 from deepssim_jax import parallel
-from deepssim_jax.files import write_bytes
+from deepssim_jax.workspace import NoSpace, Workspace
 
 
 class Stepped(Protocol):
@@ -26,20 +25,17 @@ class Stepped(Protocol):
 State = TypeVar("State", bound=Stepped)
 
 
-class NoSpace(OSError):
-    """The disk is full."""
-
-
 class Checkpoints:
-    """The latest `keep` states under a directory. Use as a context manager: leaving it waits until
+    """The latest `keep` states in a folder of a workspace. Use as a context manager: leaving it waits until
     everything is on disk.
 
-    Beside the directory the size and checksum of every file are kept, so that a damaged state is known
+    Beside the folder the size and checksum of every file are kept, so that a damaged state is known
     before Orbax reads it.
     """
 
-    def __init__(self, directory: Path, *, keep: int):
-        self._directory = directory.absolute()
+    def __init__(self, workspace: Workspace, name: str, *, keep: int):
+        self._workspace, self._name = workspace, name
+        self._directory = workspace.lend(name).absolute()
         self._checkpointer = ocp.training.Checkpointer(
             self._directory,
             preservation_policy=ocp.training.preservation_policies.LatestN(keep),
@@ -62,7 +58,8 @@ class Checkpoints:
             self._guarded(lambda: self._checkpointer.save(step, state))
             if jax.process_index() == 0:
                 sums = json.dumps(_sums(self._directory / str(step))).encode()
-                self._guarded(lambda: write_bytes(self._sums_of(step), sums))
+                self._guarded(lambda: self._workspace.write(self._sums_of(step), sums))
+                self._forget()
 
     def restore(
         self, abstract: State, *, on_notice: Callable[[str], None] = lambda text: None
@@ -97,24 +94,28 @@ class Checkpoints:
             )
         return None
 
-    def _sums_of(self, step: int) -> Path:
-        return self._directory.parent / f"{self._directory.name}_sums" / f"{step}.json"
+    def _sums_of(self, step: int) -> str:
+        return f"{self._name}_sums/{step}.json"
+
+    def _forget(self) -> None:
+        """Removes the sums of states that Orbax has removed."""
+        there = {self._sums_of(c.step) for c in self._checkpointer.checkpoints}
+        for name in self._workspace:
+            if name.startswith(f"{self._name}_sums/") and name not in there:
+                self._workspace.remove(name)
 
     def _whole(self, step: int) -> bool:
         """Whether the files are those that were written, as far as that was noted down."""
-        path = self._sums_of(step)
+        path = self._workspace.path(self._sums_of(step))
         if jax.process_index() or not path.exists():
             return True
         return _sums(self._directory / str(step)) == json.loads(path.read_text())
 
     def _set_aside(self, step: int) -> None:
         """Nothing that could be looked at is deleted."""
-        target = self._directory.parent / "unreadable" / f"{self._directory.name}-{step}"
         for found in self._directory.iterdir():
             if found.name == str(step):
-                shutil.rmtree(target, ignore_errors=True)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.move(found, target)
+                self._workspace.set_aside(found)
 
     def _guarded(self, work: Callable[[], object]) -> None:
         try:

@@ -11,7 +11,6 @@ Contract: a batch of views is float [n, 2, h, w], z-scored, a pure function of (
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -31,6 +30,7 @@ from deepssim_jax.ops.batches import in_batches
 from deepssim_jax.ops.intensity import zscore
 from deepssim_jax.training.loop import LoopConfig, train
 from deepssim_jax.typing import Array, Images
+from deepssim_jax.workspace import Workspace
 
 _TEMPERATURE = 0.07
 _RATE = 1e-4
@@ -193,7 +193,7 @@ class Contrastive:
 
 def train_contrastive(
     images: ImageStore,
-    workdir: Path,
+    workspace: Workspace,
     *,
     spec: ResNetSpec = ResNetSpec(),
     epochs: int = _EPOCHS,
@@ -205,7 +205,7 @@ def train_contrastive(
 
     Args:
       images: with their patients; validation is on other patients.
-      workdir: for checkpoints and metrics.
+      workspace: for checkpoints and metrics; of these images and settings alone.
       spec: the network.
       epochs: passes through the training part.
       batch: images a step.
@@ -223,5 +223,5 @@ def train_contrastive(
     job = Contrastive(spec, steps)
     maker = Views.of(images, batch=batch, seed=seed)
     config = LoopConfig(steps, seed=seed, validate_every=steps, checkpoint_every=200)
-    state, _ = train(job, maker, config, workdir, on_progress=on_progress)
+    state, _ = train(job, maker, config, workspace, on_progress=on_progress)
     return functools.partial(job.embed, state)

@@ -19,7 +19,6 @@ from deepssim_jax.data import conditions
 from deepssim_jax.data.conditions import Column, Conditioning
 from deepssim_jax.data.store import ImageStore
 from deepssim_jax.diffusion.schedule import Prediction, Schedule
-from deepssim_jax.files import csv_bytes, write_array, write_bytes
 from deepssim_jax.nn import encoder as encoders
 from deepssim_jax.nn import network_file
 from deepssim_jax.nn.autoencoder import AutoencoderSpec
@@ -28,6 +27,7 @@ from deepssim_jax.nn.unet import UNetSpec
 from deepssim_jax.training.autoencoder_step import AutoencoderJob, AutoencoderLoss
 from deepssim_jax.training.diffusion_step import DenoiserJob, DenoiserOptions
 from deepssim_jax.training.generator_config import AutoencoderConfig, LdmConfig
+from deepssim_jax.training.identity import bind_data, bind_settings, open_workdir
 from deepssim_jax.training.images import ImageMaker, open_source
 from deepssim_jax.training.latents import (
     Duplication,
@@ -39,6 +39,8 @@ from deepssim_jax.training.latents import (
 from deepssim_jax.training.loop import LoopConfig, train
 from deepssim_jax.training.precision import computes_in_half
 from deepssim_jax.training.step import Schedule as Falling
+from deepssim_jax.workspace import Workspace
+from deepssim_jax.workspace.files import array_bytes, csv_bytes
 
 AUTOENCODER, DENOISER = "autoencoder.safetensors", "denoiser.safetensors"
 RECORDS, CONDITIONS = "records.csv", "conditions.npy"
@@ -66,7 +68,7 @@ def _loop(config: AutoencoderConfig | LdmConfig, *, fsdp: int = 1) -> LoopConfig
 
 def train_autoencoder(
     config: AutoencoderConfig,
-    workdir: Path,
+    workdir: str | Path,
     *,
     on_progress: Progress = lambda done, total, what: None,
     on_notice: Callable[[str], None] = lambda text: None,
@@ -77,7 +79,20 @@ def train_autoencoder(
       ValueError: of `training.loop.train`, or the images cannot be used.
       Diverged: the loss is no longer a number.
     """
-    images, rows = open_source(config, workdir, on_progress=on_progress)
+    inputs = {"--config.images": config.images} if config.images else {}
+    with open_workdir(workdir, command="train_vae", inputs=inputs) as workspace:
+        return _train_autoencoder(config, workspace, on_progress, on_notice)
+
+
+def _train_autoencoder(
+    config: AutoencoderConfig,
+    workspace: Workspace,
+    on_progress: Progress,
+    on_notice: Callable[[str], None],
+) -> Trained:
+    bind_settings(workspace, config)
+    images, rows = open_source(config, workspace, on_progress=on_progress)
+    bind_data(workspace, images)
     spec = AutoencoderSpec(
         tuple(config.channels), config.latent, blocks=config.blocks, groups=config.groups
     )
@@ -95,19 +110,18 @@ def train_autoencoder(
     )
     maker = ImageMaker.of(images, rows, batch=config.batch, seed=config.seed)
     state, figures = train(
-        job, maker, _loop(config), workdir, on_progress=on_progress, on_notice=on_notice
+        job, maker, _loop(config), workspace, on_progress=on_progress, on_notice=on_notice
     )
     card = {"size": json.dumps(list(config.size)), "figures": json.dumps(figures)}
-    target = workdir / AUTOENCODER
     params = parallel.whole(state.params)
-    if jax.process_index() == 0:
-        network_file.save(target, spec, params, card=card)
+    target = workspace.write(AUTOENCODER, network_file.file_bytes(spec, params, card=card))
+    workspace.prune()
     return Trained(target, len(rows.training), figures)
 
 
 def train_denoiser(
     config: LdmConfig,
-    workdir: Path,
+    workdir: str | Path,
     *,
     on_progress: Progress = lambda done, total, what: None,
     on_notice: Callable[[str], None] = lambda text: None,
@@ -130,14 +144,29 @@ def train_denoiser(
             f"batch {config.batch} must be a multiple of accumulate {config.accumulate} x "
             f"{jax.device_count()} devices"
         )
-    images, rows = open_source(config, workdir, on_progress=on_progress)
+    inputs = {"--config.images": config.images} if config.images else {}
+    reads = {"--config.autoencoder": source}
+    with open_workdir(workdir, command="train_ldm", inputs=inputs, reads=reads) as workspace:
+        return _train_denoiser(config, source, workspace, on_progress, on_notice)
+
+
+def _train_denoiser(
+    config: LdmConfig,
+    source: Path,
+    workspace: Workspace,
+    on_progress: Progress,
+    on_notice: Callable[[str], None],
+) -> Trained:
+    bind_settings(workspace, config)
+    images, rows = open_source(config, workspace, on_progress=on_progress)
+    bind_data(workspace, images, autoencoder=source / AUTOENCODER)
     condition, columns = _condition(config, images, rows.training)
     autoencoder, params, _ = network_file.load(source / AUTOENCODER, AutoencoderSpec)
     latents = cache_latents(
         images,
         autoencoder,
         params,
-        folder=workdir / "latents",
+        workspace=workspace,
         rows=rows.training,
         on_progress=on_progress,
     )
@@ -181,7 +210,7 @@ def train_denoiser(
         job,
         maker,
         _loop(config, fsdp=config.fsdp),
-        workdir,
+        workspace,
         on_progress=on_progress,
         on_notice=on_notice,
     )
@@ -194,15 +223,14 @@ def train_denoiser(
         "steps": str(config.steps),
         "figures": json.dumps(figures),
     }
-    target = workdir / DENOISER
     average = parallel.whole(state.average)
-    if jax.process_index() == 0:
-        write_bytes(workdir / AUTOENCODER, (source / AUTOENCODER).read_bytes())
-        write_bytes(workdir / RECORDS, _records(images, rows.training, often))
-        if condition is not None:
-            write_array(workdir / CONDITIONS, condition)
-        # The weights come last: with them the folder can generate.
-        network_file.save(target, spec, average, card=card)
+    workspace.write(AUTOENCODER, (source / AUTOENCODER).read_bytes())
+    workspace.write(RECORDS, _records(images, rows.training, often))
+    if condition is not None:
+        workspace.write(CONDITIONS, array_bytes(condition))
+    # The weights come last: with them the folder can generate.
+    target = workspace.write(DENOISER, network_file.file_bytes(spec, average, card=card))
+    workspace.prune()
     return Trained(target, len(rows.training), figures)
 
 

@@ -5,8 +5,7 @@ for validation, of other patients. Images are float32 [n, h, w] in [0, 1].
 """
 
 import dataclasses
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -15,15 +14,16 @@ import numpy as np
 from deepssim_jax import parallel
 from deepssim_jax.data import phantom, pipelines
 from deepssim_jax.data.anatomy import load_anatomy
-from deepssim_jax.data.pictures import write_png
+from deepssim_jax.data.pictures import png
 from deepssim_jax.data.pipelines import Batches
 from deepssim_jax.data.store import ImageStore
-from deepssim_jax.files import write_bytes
 from deepssim_jax.training.generator_config import SourceConfig
 from deepssim_jax.typing import Array
+from deepssim_jax.workspace import Access, Workspace
 
 _LEVELS = np.float32(65535)
 _AT_ONCE = 8
+_PHANTOMS = "phantoms"
 
 
 def unit(images: np.ndarray) -> np.ndarray:
@@ -73,7 +73,7 @@ class ImageMaker:
 
 def open_source(
     config: SourceConfig,
-    workdir: Path,
+    workspace: Workspace,
     *,
     on_progress: Callable[[int, int, str], None] = lambda done, total, what: None,
 ) -> tuple[ImageStore, Rows]:
@@ -82,23 +82,17 @@ def open_source(
     Raises:
       InputError: there is no image, or too few patients to hold some out.
     """
-
-    def opened() -> ImageStore:
-        source = config.images
-        if not source:
-            source = str(workdir / "phantoms")
-            write_phantoms(
-                Path(source), config.phantoms, size=config.size, seed=config.phantom_seed
-            )
-        return pipelines.open_images(
-            source,
-            workdir / "images",
-            size=(config.size[0], config.size[1]),
-            subject_regex=config.subject_regex or (None if config.images else "^(p[0-9]+)_"),
-            on_progress=on_progress,
-        )
-
-    images = parallel.first_alone(opened)
+    source = config.images
+    if not source:
+        source = str(workspace.root / _PHANTOMS)
+        _ensure_phantoms(config, workspace)
+    images = pipelines.open_images(
+        source,
+        workspace,
+        size=(config.size[0], config.size[1]),
+        subject_regex=config.subject_regex or (None if config.images else "^(p[0-9]+)_"),
+        on_progress=on_progress,
+    )
     if not 0 <= config.held_out < 1:
         raise ValueError(f"held_out {config.held_out} must lie in [0, 1), for example 0.15")
     if not config.held_out:
@@ -107,17 +101,27 @@ def open_source(
     return images, Rows(*parts)
 
 
-def write_phantoms(folder: Path, count: int, *, size: tuple[int, int], seed: int) -> None:
-    """Writes one T1 slice each of `count` people who do not exist, `p0000_t1.png` and so on.
-
-    Person number i depends on (seed, i) alone; a folder that is finished is not made again.
-    """
-    mark = folder / ".phantoms"
-    said = f"{count} {tuple(size)} {seed}"
-    if mark.exists() and mark.read_text() == said:
+def _ensure_phantoms(config: SourceConfig, workspace: Workspace) -> None:
+    names = [f"{_PHANTOMS}/{_name(number)}" for number in range(config.phantoms)]
+    if parallel.agreed(all(map(workspace.intact, names))):
         return
-    for stale in folder.glob("p*_t1.png"):  # of another count or seed
-        stale.unlink()
+    made = phantom_pictures(config.phantoms, size=config.size, seed=config.phantom_seed)
+    for name, content in made:
+        workspace.write(f"{_PHANTOMS}/{name}", content, access=Access.SHARED)
+    parallel.agreed(True)  # the others read when the first one has written
+
+
+def _name(number: int) -> str:
+    return f"p{number:04d}_t1.png"
+
+
+def phantom_pictures(
+    count: int, *, size: tuple[int, int], seed: int
+) -> Iterator[tuple[str, bytes]]:
+    """One T1 slice each of `count` people who do not exist: `p0000_t1.png` and so on, and its file.
+
+    Person number i depends on (seed, i) alone.
+    """
     anatomy = load_anatomy()
     for start in range(0, count, _AT_ONCE):
         key = jax.random.fold_in(jax.random.key(seed), start)
@@ -130,5 +134,4 @@ def write_phantoms(folder: Path, count: int, *, size: tuple[int, int], seed: int
             anatomy=anatomy,
         )
         for number, image in enumerate(np.asarray(images)[: count - start], start):
-            write_png(folder / f"p{number:04d}_t1.png", image)
-    write_bytes(mark, said.encode())
+            yield _name(number), png(image)

@@ -1,14 +1,13 @@
 """Latents of a store of images, made once and kept on disk; batches of them, and who is how often
 among them.
 
-Contract: a folder of `latents-00000.npy` (float32 [m, h, w, 2 c]: mean, then deviation, of a run of
-images in their order) and, when all are there, `latents.json` with the measured scale. A batch is a
+Contract: `latents.npy` (float32 [n, h, w, 2 c]: mean, then deviation, of the images in their order)
+and, when it is there, `latents.json` with the measured scale. A batch is a
 pure function of (seed, step), and negative steps are for validation, of other patients.
 """
 
 import dataclasses
 import enum
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -18,18 +17,19 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from deepssim_jax import parallel
 from deepssim_jax.data import pipelines
 from deepssim_jax.data.pipelines import Batches
 from deepssim_jax.data.store import ImageStore
-from deepssim_jax.files import write_array, write_bytes
 from deepssim_jax.nn import network_file
 from deepssim_jax.nn.autoencoder import AutoencoderSpec
 from deepssim_jax.training.diffusion_step import LatentBatch
 from deepssim_jax.training.images import Rows, unit
+from deepssim_jax.workspace import Workspace, key_of
+from deepssim_jax.workspace.files import array_bytes
 
 _RUN = 256
 _AT_ONCE = 8
+_FOLDER, _ARRAY, _CARD = "latents", "latents.npy", "latents.json"
 
 
 class Duplication(enum.StrEnum):
@@ -79,7 +79,7 @@ def cache_latents(
     spec: AutoencoderSpec,
     params: nnx.State,
     *,
-    folder: Path,
+    workspace: Workspace,
     rows: np.ndarray,
     on_progress: Callable[[int, int, str], None] = lambda done, total, what: None,
 ) -> Latents:
@@ -89,14 +89,11 @@ def cache_latents(
       images: the store.
       spec: of the autoencoder.
       params: its weights.
-      folder: where the latents lie; one of other images or weights is made anew.
+      workspace: where the latents are kept, by the images and weights, and left in `latents/`.
       rows: the training images.
       on_progress: called with (images done, images in all, what).
     """
-    digest = hashlib.sha256(images.fingerprint.encode())
-    for name, tensor in sorted(network_file.to_tensors(params).items()):
-        digest.update(name.encode() + np.ascontiguousarray(tensor).tobytes())
-    mark = digest.hexdigest()[:16]
+    weights = key_of(network_file.to_tensors(params))
     graph = network_file.blueprint(spec)[0]
 
     @jax.jit
@@ -104,54 +101,53 @@ def cache_latents(
         mean, deviation = nnx.merge(graph, params, copy=True).encode(batch)
         return jnp.concatenate([mean, deviation], -1)
 
-    def made() -> bool:
-        for number, start in enumerate(range(0, len(images), _RUN)):
-            stop = min(start + _RUN, len(images))
-            path = folder / f"{mark}-{number:05d}.npy"
-            if not path.exists():
-                batches = [
-                    np.asarray(encode(params, _padded(images, first, min(first + _AT_ONCE, stop))))
-                    for first in range(start, stop, _AT_ONCE)
-                ]
-                write_array(path, np.concatenate(batches)[: stop - start])
-            on_progress(stop, len(images), "encoding images")
-        return True
+    def block(rows: np.ndarray) -> np.ndarray:
+        start, stop = int(rows[0]), int(rows[-1]) + 1
+        batches = [
+            np.asarray(encode(params, _padded(images, first, min(first + _AT_ONCE, stop))))
+            for first in range(start, stop, _AT_ONCE)
+        ]
+        return np.concatenate(batches)[: stop - start]
 
-    parallel.first_alone(made)
-    mean, deviation = _read(folder, mark)
+    found = workspace.by_rows(
+        "latents",
+        [images.fingerprint, weights],
+        block,
+        count=len(images),
+        block=_RUN,
+        on_progress=on_progress,
+        what="encoding images",
+    )
+    mean, deviation = np.split(found, 2, axis=-1)
     # The variance of what is drawn: that of the means, and that around them (eq. of total variance).
     variance = mean[rows].var(dtype=np.float64) + (deviation[rows].astype(np.float64) ** 2).mean()
     latents = Latents(mean, deviation, float(1 / np.sqrt(variance)))
-    card = {"images": len(images), "scale": latents.scale, "weights": mark}
-    write_bytes(folder / "latents.json", json.dumps(card).encode())
+    card = {"images": len(images), "scale": latents.scale, "weights": weights}
+    if not workspace.intact(f"{_FOLDER}/{_ARRAY}"):
+        workspace.write(f"{_FOLDER}/{_ARRAY}", array_bytes(found))
+    workspace.write(f"{_FOLDER}/{_CARD}", json.dumps(card).encode())
     return latents
 
 
 def load_latents(folder: Path) -> Latents:
-    """The latents that `cache_latents` made last.
+    """The latents that `cache_latents` left in a folder.
 
     Raises:
       ValueError: there are none, or they are not complete.
     """
-    card = folder / "latents.json"
+    card = folder / _CARD
     if not card.is_file():
         raise ValueError(
             f"there are no latents in {folder.parent.name!r}; run train_ldm to its end"
         )
     fields = json.loads(card.read_text())
-    mean, deviation = _read(folder, fields["weights"])
+    found = np.load(folder / _ARRAY, allow_pickle=False)
+    mean, deviation = np.split(found, 2, axis=-1)
     if len(mean) != fields["images"]:
         raise ValueError(
             f"{len(mean)} of {fields['images']} latents are there; run train_ldm again"
         )
     return Latents(mean, deviation, fields["scale"])
-
-
-def _read(folder: Path, mark: str) -> tuple[np.ndarray, np.ndarray]:
-    paths = sorted(folder.glob(f"{mark}-*.npy"))
-    found = np.concatenate([np.load(path, allow_pickle=False) for path in paths])
-    mean, deviation = np.split(found, 2, axis=-1)
-    return mean, deviation
 
 
 def _padded(images: ImageStore, start: int, stop: int) -> np.ndarray:

@@ -7,17 +7,18 @@ was never stopped. The next batch is made in a thread while the devices work on 
 import contextlib
 import dataclasses
 import math
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import jax
 
 from deepssim_jax import parallel
-from deepssim_jax.files import write_bytes
 from deepssim_jax.training.checkpoints import Checkpoints, State, abstract
 from deepssim_jax.training.records import Records, Speed
+from deepssim_jax.workspace import Workspace
 
 VALIDATION_BATCHES = 8
 
@@ -115,19 +116,19 @@ def train(
     job: Job[State, Batch],
     maker: Maker[Batch],
     config: LoopConfig,
-    workdir: Path,
+    workspace: Workspace,
     *,
     initial: object | None = None,
     on_progress: Callable[[int, int, str], None] = lambda done, total, what: None,
     on_notice: Callable[[str], None] = lambda text: None,
 ) -> tuple[State, dict[str, float]]:
-    """Trains, or goes on where an earlier run of the same directory stopped.
+    """Trains, or goes on where an earlier run of the same workspace stopped.
 
     Args:
       job: what is trained.
       maker: gives the batch of a step.
       config: see `LoopConfig`.
-      workdir: for checkpoints and `metrics.jsonl`.
+      workspace: for checkpoints and `metrics.jsonl`; of this job and these batches alone.
       initial: weights to begin with; random ones if None.
       on_progress: called with (steps done, steps in all, what).
       on_notice: called with what a user should know, such as an unreadable checkpoint.
@@ -137,26 +138,26 @@ def train(
 
     Raises:
       Diverged: with the step and its items.
-      ValueError: the batch cannot be spread, or the directory belongs to another architecture.
+      ValueError: the batch cannot be spread, or the workspace belongs to another architecture.
       NoSpace: the disk is full.
     """
     mesh = parallel.data_mesh(fsdp=config.fsdp)
     if maker.batch % mesh.size:
         raise ValueError(f"batch {maker.batch} must be a multiple of the {mesh.size} devices")
-    parallel.first_alone(lambda: _claim(workdir, job.mark))
+    workspace.bind("architecture", {"network": job.mark}, flag="--workdir")
     with contextlib.ExitStack() as stack:
         batches = _Batches(maker, mesh, stack.enter_context(ThreadPoolExecutor(1)))
         stack.enter_context(parallel.using(mesh))
-        latest = stack.enter_context(Checkpoints(workdir / "checkpoints", keep=2))
-        best = stack.enter_context(Checkpoints(workdir / "best", keep=1))
+        latest = stack.enter_context(Checkpoints(workspace, "checkpoints", keep=2))
+        best = stack.enter_context(Checkpoints(workspace, "best", keep=1))
         state = _first(job, config, initial, mesh)
         shapes = abstract(state)
         state = latest.restore(shapes, on_notice=on_notice) or state
         start = int(state.step)
-        records = Records(workdir, step=start)
+        records = Records(workspace, step=start)
         stack.callback(records.close)
         step = job.compiled_step
-        speed = Speed(workdir, images=job.images_an_item * maker.batch)
+        speed = Speed(workspace, images=job.images_an_item * maker.batch)
         losses: list[jax.Array] = []
 
         def validate(state: State) -> None:
@@ -170,7 +171,9 @@ def train(
             for number, batch in batches.ahead(start, config.steps):
                 if speed.peak is not None and speed.flops is None:
                     speed.flops = (step.lower(state, batch).cost_analysis() or {}).get("flops", 0)
-                state, metrics = step(state, batch)
+                # The step donates the old state: nothing may come between it and the new one.
+                with _uninterrupted():
+                    state, metrics = step(state, batch)
                 losses.append(metrics["loss"])
                 done = number + 1
                 if done == start + 1:  # the clock starts when everything is compiled
@@ -194,18 +197,24 @@ def train(
         return chosen, job.validate(chosen, batches.validation())
 
 
-def _claim(workdir: Path, mark: str) -> bool:
-    """Makes the directory this architecture's, or says that it is another's."""
-    path = workdir / "architecture.txt"
-    found = path.read_text() if path.exists() else None
-    if found is None:
-        write_bytes(path, mark.encode())
-    elif found != mark:
-        raise ValueError(
-            f"{workdir.name!r} holds the training of another architecture: {found}, and this is "
-            f"{mark}; take another --workdir"
-        )
-    return True
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C and SIGTERM come through when the block has ended."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, frame: came.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 def _first(

@@ -10,7 +10,9 @@ from typing import Any
 
 import jax
 
-from deepssim_jax.files import write_bytes
+from deepssim_jax.workspace import Workspace
+
+_METRICS, _SPEED = "metrics.jsonl", "speed.jsonl"
 
 # Dense bfloat16 flops a second of one device, by the start of its name (the makers' data sheets).
 _PEAK = {
@@ -33,10 +35,10 @@ class Records:
     the first one writes.
     """
 
-    def __init__(self, workdir: Path, *, step: int):
-        workdir.mkdir(parents=True, exist_ok=True)
-        self._path = workdir / "metrics.jsonl"
-        kept = [(line, entry) for line, entry in _lines(self._path) if entry["step"] <= step]
+    def __init__(self, workspace: Workspace, *, step: int):
+        self._workspace = workspace
+        path = workspace.path(_METRICS)
+        kept = [(line, entry) for line, entry in _lines(path) if entry["step"] <= step]
         # Kept in memory too, so that every process knows them without reading the file again.
         self._entries = [entry for _, entry in kept]
         self._first = jax.process_index() == 0
@@ -44,18 +46,18 @@ class Records:
         if not self._first:
             return
         # Whole or as it was: the best state so far is known from these lines alone.
-        write_bytes(self._path, "".join(line + "\n" for line, _ in kept).encode())
+        workspace.write(_METRICS, "".join(line + "\n" for line, _ in kept).encode())
         if importlib.util.find_spec("tensorboardX") is not None:
             board = importlib.import_module("tensorboardX")
-            self._board = board.SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+            folder = str(workspace.lend("tensorboard"))
+            self._board = board.SummaryWriter(folder, purge_step=step + 1)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Adds one line."""
         self._entries.append({"step": step, **values})
         if not self._first:
             return
-        with self._path.open("a") as file:
-            file.write(json.dumps(self._entries[-1]) + "\n")
+        self._workspace.append(_METRICS, json.dumps(self._entries[-1]))
         if self._board is not None:
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
@@ -77,11 +79,11 @@ class Speed:
     device or None; `flops` of one step is for the caller to fill in.
     """
 
-    def __init__(self, workdir: Path, *, images: int):
+    def __init__(self, workspace: Workspace, *, images: int):
         kind = jax.devices()[0].device_kind
         self.peak = next((p for name, p in _PEAK.items() if kind.startswith(name)), None)
         self.flops: float | None = None
-        self._path, self._images = workdir / "speed.jsonl", images
+        self._workspace, self._images = workspace, images
         self._mark: tuple[int, float] | None = None
 
     def tick(self, step: int) -> None:
@@ -93,10 +95,7 @@ class Speed:
             if self.peak is not None and self.flops is not None:
                 most = self.peak * jax.device_count()
                 entry["utilisation"] = round(rate * self.flops / most, 4)
-            if jax.process_index():
-                return
-            with self._path.open("a") as file:
-                file.write(json.dumps(entry) + "\n")
+            self._workspace.append(_SPEED, json.dumps(entry))
         self._mark = (step, now)
 
 

@@ -26,6 +26,7 @@ from deepssim_jax.nn.embedder import Embedder, EmbedderSpec
 from deepssim_jax.training.pairs import PairBatch
 from deepssim_jax.training.precision import halved
 from deepssim_jax.typing import Array
+from deepssim_jax.workspace import Workspace
 
 
 class Objective(enum.Enum):
@@ -343,11 +344,9 @@ def validation_figures(cosine: np.ndarray, target: np.ndarray) -> dict[str, floa
 
 
 def export(
-    trainer: Trainer, state: TrainState, path: Path, *, card: dict[str, str]
-) -> encoders.Encoder:
-    """Writes the state's network as an encoder for inference; one process of many does it."""
+    trainer: Trainer, state: TrainState, workspace: Workspace, *, card: dict[str, str]
+) -> Path:
+    """Writes the state's network as an encoder for inference, `encoder.safetensors`."""
     states = jax.device_get((state.best_params, state.stats))
     encoder = encoders.from_params(trainer.spec, *states)
-    if jax.process_index() == 0:
-        encoders.save_encoder(path, encoder, card=card)
-    return encoder
+    return workspace.write("encoder.safetensors", encoders.encoder_bytes(encoder, card=card))

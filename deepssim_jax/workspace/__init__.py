@@ -1,0 +1,31 @@
+"""Who owns a folder, and all that is written into it: the only room that creates or deletes files."""
+
+from deepssim_jax.workspace.cache import Cache, Entries, Made
+from deepssim_jax.workspace.claims import MARKER, OWN_FILES, Overlap, WorkspaceError
+from deepssim_jax.workspace.files import Access, NoSpace, sha256
+from deepssim_jax.workspace.keys import code_of, key_of
+from deepssim_jax.workspace.scratch import scratch_copy, scratch_folder
+from deepssim_jax.workspace.steps import By, Processes, Progress, Section
+from deepssim_jax.workspace.workspace import Workspace
+
+__all__ = [
+    "MARKER",
+    "Access",
+    "By",
+    "Cache",
+    "Entries",
+    "Made",
+    "OWN_FILES",
+    "NoSpace",
+    "Overlap",
+    "Processes",
+    "Progress",
+    "Section",
+    "Workspace",
+    "WorkspaceError",
+    "code_of",
+    "key_of",
+    "scratch_copy",
+    "scratch_folder",
+    "sha256",
+]

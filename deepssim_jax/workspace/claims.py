@@ -1,0 +1,203 @@
+"""Whose folder it is: inputs apart from outputs, the marker that proves ownership, and the lock.
+
+All of it is settled before anything is read or written, by the identity of folders on the disk
+(device and inode), so that links, `..` and upper and lower case do not deceive.
+"""
+
+import contextlib
+import datetime
+import enum
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import filelock
+
+from deepssim_jax.workspace import files
+
+MARKER = ".deepssim-workspace.json"
+FORMAT = 1
+_LOCK, _HOLDER = ".deepssim-workspace.lock", ".deepssim-workspace.holder.json"
+# What a system puts into an empty folder by itself.
+_NOBODYS = {".DS_Store", "Thumbs.db", "desktop.ini", "lost+found"}
+_SAME = (
+    "every image would be found to be a copy of itself. Did you mean another folder? If this is "
+    "intended, add --allow_same"
+)
+OWN_FILES = frozenset({MARKER, _LOCK, _HOLDER})
+
+
+class WorkspaceError(ValueError):
+    """A folder that cannot be used; the message names the flag and the remedy."""
+
+
+class Overlap(enum.Enum):
+    """Whether two inputs may be the same folder."""
+
+    REFUSED = "refused"
+    ALLOWED = "allowed"
+
+
+def check_places(
+    out: Path,
+    inputs: Mapping[str, Path],
+    *,
+    flag: str,
+    reads: Mapping[str, Path] | None = None,
+    overlap: Overlap = Overlap.REFUSED,
+) -> None:
+    """Refuses outputs inside of inputs and inputs inside of each other.
+
+    Args:
+      out: the folder to write into; it need not exist.
+      inputs: by flag, such as "--real"; one that does not exist is left to its reader.
+      flag: that of `out`, for messages.
+      reads: what is read beside them; held against `out` alone.
+      overlap: whether two inputs may be the same.
+
+    Raises:
+      WorkspaceError: naming both flags.
+    """
+    target = _chain(out)
+    for name, path in {**inputs, **(reads or {})}.items():
+        if not path.exists():
+            continue
+        chain = _chain(path)
+        if chain[0] in target:
+            raise WorkspaceError(
+                f"{flag} is {name} or lies inside of it, and inputs are never written to; give a "
+                f"folder outside of {name}"
+            )
+        if out.exists() and target[0] in chain:
+            raise WorkspaceError(
+                f"{name} lies inside of {flag}, where files are replaced; give {flag} a folder of "
+                "its own"
+            )
+    chains = [(name, path, _chain(path)) for name, path in inputs.items() if path.exists()]
+    for number, (first, _, outer) in enumerate(chains):
+        for second, _, inner in chains[number + 1 :]:
+            if outer[0] == inner[0] and overlap is Overlap.REFUSED:
+                raise WorkspaceError(f"{first} and {second} are the same files: {_SAME}")
+    for outer_name, outer_path, outer in chains:
+        for inner_name, inner_path, inner in chains:
+            # A listing may lie in a folder of images; a folder of images inside of another may not.
+            if outer[0] in inner[1:] and outer_path.is_dir() and inner_path.is_dir():
+                raise WorkspaceError(
+                    f"{inner_name} lies inside of {outer_name}, which would hold its images too; "
+                    "keep the two apart"
+                )
+
+
+def _chain(path: Path) -> list[tuple[int, int]]:
+    """Device and inode of a path and of every folder above it, from what exists."""
+    real = Path(os.path.realpath(path))
+    found = []
+    for place in (real, *real.parents):
+        with contextlib.suppress(OSError):
+            status = place.stat()
+            found.append((status.st_dev, status.st_ino))
+    return found
+
+
+def check_owner(out: Path, *, command: str, flag: str) -> bool:
+    """Whether the folder is this command's already; False if it is empty or not there.
+
+    Raises:
+      WorkspaceError: it is no folder, someone else's, or another command's.
+    """
+    if not out.exists():
+        return False
+    if not out.is_dir():
+        raise WorkspaceError(f"{flag}={out.name!r} is a file; give a folder")
+    try:
+        names = {entry.name for entry in os.scandir(out)}
+    except OSError as error:
+        raise _unusable(out, flag, error) from error
+    if MARKER not in names:
+        foreign = {n for n in names - OWN_FILES - _NOBODYS if not files.is_temporary(n)}
+        if foreign:
+            raise WorkspaceError(
+                f"{flag}={out.name!r} holds {len(foreign)} files or folders that this program did "
+                "not make, and none of them is touched; give a new or an empty folder"
+            )
+        return False
+    try:
+        marker = json.loads((out / MARKER).read_text())
+        owner, version = marker["command"], marker["format"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WorkspaceError(
+            f"{flag}={out.name!r}: its marker {MARKER} cannot be read; give another folder"
+        ) from error
+    if version != FORMAT:
+        raise WorkspaceError(
+            f"{flag}={out.name!r} is of format {version} and this version writes {FORMAT}; give "
+            "another folder"
+        )
+    if owner != command:
+        raise WorkspaceError(
+            f"{flag}={out.name!r} holds the work of `{owner}`, and this is `{command}`; give each "
+            "command a folder of its own"
+        )
+    return True
+
+
+@contextlib.contextmanager
+def claimed(out: Path, *, command: str, flag: str) -> Iterator[None]:
+    """Holds a folder for this process: made, marked and locked.
+
+    A folder that the block leaves without any content, and that was made here, is removed again.
+
+    Raises:
+      WorkspaceError: see `check_owner`; or another process holds it; or it cannot be written.
+    """
+    check_owner(out, command=command, flag=flag)
+    made = not out.exists()
+    try:
+        files.make_folder(out)
+    except OSError as error:
+        raise _unusable(out, flag, error) from error
+    lock = filelock.FileLock(out / _LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise WorkspaceError(f"{flag}={out.name!r} is in use by {_holder(out)}") from error
+    except OSError as error:
+        raise _unusable(out, flag, error) from error
+    try:
+        # Asked again: between the first look and the lock another process may have been here.
+        known = check_owner(out, command=command, flag=flag)
+        now = datetime.datetime.now(datetime.UTC).replace(microsecond=0).isoformat()
+        holder = {"pid": os.getpid(), "host": platform.node(), "since": now}
+        files.write_bytes(out / _HOLDER, json.dumps(holder).encode(), access=files.Access.PRIVATE)
+        if not known:
+            marker = {"command": command, "format": FORMAT}
+            files.write_bytes(out / MARKER, (json.dumps(marker) + "\n").encode())
+        try:
+            yield
+        finally:
+            if not known and {entry.name for entry in os.scandir(out)} <= OWN_FILES:
+                (out / MARKER).unlink()
+            (out / _HOLDER).unlink(missing_ok=True)
+    finally:
+        lock.release()
+        if not (out / MARKER).exists():
+            (out / _LOCK).unlink(missing_ok=True)
+            if made:
+                with contextlib.suppress(OSError):
+                    out.rmdir()
+
+
+def _holder(out: Path) -> str:
+    try:
+        found = json.loads((out / _HOLDER).read_text())
+        who = f"process {found['pid']} on {found['host']} since {found['since']}"
+    except (OSError, ValueError, KeyError):
+        who = "another process"
+    return f"{who}; wait until it ends, or give another folder"
+
+
+def _unusable(out: Path, flag: str, error: OSError) -> WorkspaceError:
+    reason = (error.strerror or type(error).__name__).lower()
+    return WorkspaceError(f"{flag}={out.name!r} cannot be used: {reason}; give another folder")

@@ -1,0 +1,247 @@
+"""Pieces of work that are kept: keyed by what they are made from, whole or absent.
+
+Contract: a step is a file `NAME-KEY-CONTENT.SUFFIX` in one flat folder. KEY is the hash of the
+step's inputs, its settings and the code that makes it, so that a step of other inputs is never
+taken for this one; CONTENT is that of its own bytes, so that a damaged file is made again.
+"""
+
+import dataclasses
+import enum
+import hashlib
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deepssim_jax.workspace import files, values
+from deepssim_jax.workspace.keys import code_of, key_of
+
+Progress = Callable[[int, int, str], None]
+_KEY, _CONTENT = 24, 16
+_FILE = re.compile(
+    r"(?P<stem>[A-Za-z0-9_.-]+-[0-9a-f]{24}(?:\.\d+-\d{9})?)-(?P<content>[0-9a-f]{16})"
+    r"(?P<suffix>\.npy|\.npz|\.json)"
+)
+_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+
+
+def silent(done: int, total: int, what: str) -> None:
+    """Progress that nobody sees."""
+
+
+class By(enum.Enum):
+    """Which processes make a step: the first one alone, or all of them together, over their devices."""
+
+    FIRST = "first"
+    ALL = "all"
+
+
+@dataclasses.dataclass(frozen=True)
+class Processes:
+    """The processes that work on one workspace together, on a file system that all of them see.
+
+    `agreed` answers in every process what it was asked in the first one, once all have asked.
+    """
+
+    index: int = 0
+    count: int = 1
+    agreed: Callable[[bool], bool] = lambda answer: answer
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes for all."""
+        return self.index == 0
+
+    def wait(self) -> None:
+        """Returns when every process has come here."""
+        self.agreed(True)
+
+
+class Kept:
+    """The files of steps in one folder, and which of them this run has used."""
+
+    def __init__(self, folder: Path, processes: Processes = Processes()):
+        self.processes = processes
+        self._folder = folder
+        self._used: set[str] = set()
+        self._names = self._scan()
+
+    def _scan(self) -> dict[str, str]:
+        found = map(_FILE.fullmatch, os.listdir(self._folder) if self._folder.is_dir() else ())
+        return {x["stem"]: x.string for x in found if x is not None}
+
+    def agreed_load(self, stem: str) -> tuple[bool, Any]:
+        """`load`, with the first process's answer in all of them."""
+        there, value = self.load(stem)
+        if self.processes.count > 1:
+            wanted = self.processes.agreed(there)
+            if wanted and not there:
+                return self.reload(stem)
+            return wanted, value
+        return there, value
+
+    def reload(self, stem: str) -> tuple[bool, Any]:
+        """`load` of what another process has written meanwhile."""
+        self._names = self._scan()
+        there, value = self.load(stem)
+        if not there:
+            raise RuntimeError(
+                f"a step that another process wrote is not seen in {self._folder.parent.name!r}: all "
+                "processes need the same file system"
+            )
+        return there, value
+
+    def load(self, stem: str) -> tuple[bool, Any]:
+        """Whether a whole step of this stem is there, and its value."""
+        self._used.add(stem)
+        name = self._names.get(stem)
+        found = None if name is None else _FILE.fullmatch(name)
+        if name is None or found is None:
+            return False, None
+        try:
+            content = (self._folder / name).read_bytes()
+        except FileNotFoundError:
+            return False, None
+        if _digest(content) != found["content"]:
+            return False, None
+        return True, values.decoded(found["suffix"], content)
+
+    def store(self, stem: str, value: values.Value) -> Any:
+        """Writes a step and returns its value as the next run will read it."""
+        suffix, content = values.encoded(value)
+        name = f"{stem}-{_digest(content)}{suffix}"
+        before = self._names.get(stem)
+        files.write_bytes(self._folder / name, content, access=files.Access.PRIVATE)
+        self._names[stem] = name
+        if before not in (None, name):
+            (self._folder / str(before)).unlink(missing_ok=True)
+        return values.decoded(suffix, content)
+
+    def drop(self, stem: str) -> None:
+        """Deletes a step."""
+        (self._folder / self._names.pop(stem)).unlink(missing_ok=True)
+
+    def prune(self) -> None:
+        """Deletes the steps that this run has neither made nor read."""
+        for stem in sorted(self._names.keys() - self._used):
+            self.drop(stem)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:_CONTENT]
+
+
+class Section:
+    """A part of a workspace whose steps share inputs, such as one detector's on one set of images."""
+
+    def __init__(self, kept: Kept, path: tuple[str, ...] = (), key: str = ""):
+        """Private: `section` makes one."""
+        self._kept, self._path, self._key = kept, path, key
+
+    def section(self, name: str, *inputs: object) -> "Section":
+        """A section inside of this one; `inputs` go into the key of each of its steps."""
+        _check(name)
+        return Section(self._kept, (*self._path, name), key_of(self._key, name, *inputs))
+
+    def step(
+        self, name: str, inputs: object, make: Callable[[], values.Value], *, by: By = By.FIRST
+    ) -> Any:
+        """A value, made by `make` unless an earlier run has made it from the same inputs.
+
+        Args:
+          name: of the step, for people: letters, digits, `_`, `.` and `-`.
+          inputs: all that decides the value, by content (`keys.key_of`): arrays, settings, hashes.
+          make: makes it; its module and what that imports go into the key (`keys.code_of`).
+          by: which of several processes call `make`; the first one writes.
+
+        Returns:
+          The value as it is read from its file: an array, a mapping of arrays, or JSON.
+
+        Raises:
+          TypeError: an input has no content, or the value is of another kind.
+          NoSpace: the disk is full.
+        """
+        stem, kept = self.stem(name, inputs, make), self._kept
+        there, value = kept.agreed_load(stem)
+        if there:
+            return value
+        if kept.processes.first:
+            value = kept.store(stem, make())
+        elif by is By.ALL:
+            make()
+        kept.processes.wait()
+        return value if kept.processes.first else kept.reload(stem)[1]
+
+    def look(self, name: str, inputs: object, make: Callable[..., Any]) -> tuple[bool, Any]:
+        """Whether `step` would find this value kept, and the value; nothing is made."""
+        return self._kept.load(self.stem(name, inputs, make))
+
+    def by_rows(
+        self,
+        name: str,
+        inputs: object,
+        make: Callable[[np.ndarray], values.Value],
+        *,
+        count: int,
+        block: int,
+        on_progress: Progress = silent,
+        what: str | None = None,
+    ) -> Any:
+        """A value of many rows, made in blocks that are each kept as they finish.
+
+        Several processes share the blocks.
+
+        Args:
+          name: see `step`.
+          inputs: see `step`; `count` is one of them by itself, `block` is not, because the value
+            must not depend on it.
+          make: the value of some rows, int64 [at most block], rising: an array, a mapping of arrays
+            or a list, whose first axis need not be that of the rows.
+          count: rows in all; of none, `make` is asked once for no rows.
+          block: rows at a time.
+          on_progress: called with (rows done, rows in all, what).
+          what: the name of this work for people; that of the step if None.
+
+        Returns:
+          The blocks' values, end to end.
+        """
+        if block < 1 or count < 0:
+            raise ValueError(f"count {count} must not be negative, and block {block} at least 1")
+        what = name if what is None else what
+        stem, kept = self.stem(name, [inputs, count], make), self._kept
+        there, value = kept.agreed_load(stem)
+        if there:
+            on_progress(count, count, what)
+            return value
+        me = kept.processes
+        starts = range(0, max(count, 1), block)
+        stems = [f"{stem}.{block}-{start:09d}" for start in starts]
+        for number in range(me.index, len(starts), me.count):
+            stop = min(starts[number] + block, count)
+            if not kept.load(stems[number])[0]:
+                kept.store(stems[number], make(np.arange(starts[number], stop)))
+            on_progress(stop, count, what)
+        me.wait()
+        if not me.first:
+            me.wait()
+            return kept.reload(stem)[1]
+        parts = [(kept.load if me.count == 1 else kept.reload)(part)[1] for part in stems]
+        value = kept.store(stem, values.joined(parts))
+        me.wait()
+        for part in stems:
+            kept.drop(part)
+        return value
+
+    def stem(self, name: str, inputs: object, make: Callable[..., Any]) -> str:
+        """What a step is called on the disk: its name and its key."""
+        _check(name)
+        key = key_of(self._key, name, inputs, code_of(make))
+        return f"{'.'.join([*self._path, name])}-{key[:_KEY]}"
+
+
+def _check(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} must be of letters, digits, '_', '.' and '-'")

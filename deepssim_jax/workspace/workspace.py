@@ -1,0 +1,348 @@
+"""A folder that a command owns: its outputs at the top, its kept work below `work`.
+
+Contract: the only thing that creates, replaces or deletes a file or folder of a command. A
+`Workspace` exists only while its folder is claimed (`claims`), writes files whole or not at all
+(`files`), and deletes only what it wrote itself: steps and cache entries by the form of their names,
+outputs by the list of them that it keeps.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from deepssim_jax.workspace import claims, files
+from deepssim_jax.workspace.cache import Cache, remove_cache
+from deepssim_jax.workspace.claims import Overlap, WorkspaceError
+from deepssim_jax.workspace.files import Access
+from deepssim_jax.workspace.keys import key_of
+from deepssim_jax.workspace.outputs import GROWS, Outputs
+from deepssim_jax.workspace.scratch import scratch_folder
+from deepssim_jax.workspace.steps import Kept, Processes, Section
+
+_WORK = "work"
+# Anyone but the first process reads, and writes nothing.
+_READER = Processes(index=1)
+_WORK_FLAG, _ANY = "--work", Overlap.ALLOWED
+_OUTPUTS = "outputs.jsonl"
+
+
+class Workspace(Section):
+    """A claimed folder, and the outermost section of steps. Use `with Workspace.open(...) as workspace`."""
+
+    def __init__(self, root: Path, processes: Processes = Processes(), work: Path | None = None):
+        """Private: `open` claims the folder first."""
+        self._root, self._processes = root, processes
+        self._work = root / _WORK if work is None else work
+        super().__init__(Kept(self._work / "steps", processes))
+        self._caches: dict[str, Cache] = {}
+        self._outputs = Outputs(self._work / "outputs.jsonl")
+
+    @classmethod
+    @contextlib.contextmanager
+    def open(
+        cls,
+        out: str | Path,
+        *,
+        command: str,
+        inputs: Mapping[str, str | Path] | None = None,
+        reads: Mapping[str, str | Path] | None = None,
+        flag: str = "--out",
+        overlap: Overlap = Overlap.REFUSED,
+        work: str | Path | None = None,
+        processes: Processes = Processes(),
+    ) -> Iterator["Workspace"]:
+        """Claims a folder for one command, before anything is read.
+
+        Args:
+          out: the folder: new, empty, or this command's own of an earlier run.
+          command: who owns it.
+          inputs: images that are only read, by flag: {"--real": "images/"}; kept apart from `out` and
+            from each other.
+          reads: what else is read, such as a model; kept apart from `out`.
+          flag: the flag of `out`, for messages.
+          overlap: whether two inputs may be the same.
+          work: where steps and caches are kept instead of in `out`, which is to be given away: the
+            folder of the flag `--work`, claimed likewise.
+          processes: that work on it together; the first one claims and writes.
+
+        Raises:
+          WorkspaceError: the folder is somebody else's, another command's, in use by another process,
+            or cannot be written; it lies inside of an input; inputs lie inside of each other; or
+            outputs were changed since they were written. Nothing was written.
+        """
+        root = Path(out).expanduser()
+        apart, read = (
+            {name: Path(path).expanduser() for name, path in (given or {}).items()}
+            for given in (inputs, reads)
+        )
+        kept = None if work is None else Path(work).expanduser()
+        claims.check_places(root, apart, reads=read, flag=flag, overlap=overlap)
+        if kept is not None:
+            claims.check_places(kept, {**apart, **read, flag: root}, flag=_WORK_FLAG, overlap=_ANY)
+        with contextlib.ExitStack() as stack:
+            error: WorkspaceError | None = None
+            if processes.first:
+                try:
+                    stack.enter_context(claims.claimed(root, command=command, flag=flag))
+                    if kept is not None:
+                        owner = f"{command}, its --work"
+                        claim = claims.claimed(kept, command=owner, flag=_WORK_FLAG)
+                        stack.enter_context(claim)
+                        _sweep(kept)
+                    _sweep(root)
+                    cls(root, work=kept)._check_outputs(flag)
+                except WorkspaceError as found:
+                    error = found
+            # Where the first process cannot, no process goes on.
+            if not processes.agreed(error is None):
+                raise error or WorkspaceError(
+                    f"{flag}={root.name!r}: the first process could not claim it and says why"
+                )
+            yield cls(root, processes, kept)
+
+    @classmethod
+    @contextlib.contextmanager
+    def temporary(cls, *, command: str) -> Iterator["Workspace"]:
+        """A workspace that is gone when the block ends, for calls without an output folder."""
+        with (
+            scratch_folder() as folder,
+            claims.claimed(folder, command=command, flag="the temporary folder"),
+        ):
+            yield cls(folder)
+
+    @classmethod
+    def finished(cls, out: str | Path, *, command: str, flag: str) -> "Workspace":
+        """The folder of an earlier command, only to be read: nothing is claimed or written.
+
+        Raises:
+          WorkspaceError: it is not a folder of that command.
+        """
+        root = Path(out).expanduser()
+        if not claims.check_owner(root, command=command, flag=flag):
+            raise WorkspaceError(
+                f"{flag}={root.name!r} holds nothing; it must be the --out of a finished `{command}`"
+            )
+        return cls(root, _READER)
+
+    @property
+    def root(self) -> Path:
+        """The folder."""
+        return self._root
+
+    def path(self, name: str) -> Path:
+        """Where an output of this name lies, or will lie.
+
+        Raises:
+          ValueError: the name leads out of the folder or into the kept work.
+        """
+        parts = Path(name).parts
+        if not parts or Path(name).is_absolute() or ".." in parts:
+            raise ValueError(f"{name!r} is no name inside of the output folder")
+        if (parts[0] == _WORK and self._work.parent == self._root) or parts[0] in claims.OWN_FILES:
+            raise ValueError(f"{name!r} is kept for the work in progress; give another name")
+        path = self._root / name
+        # A link that someone laid in here must not lead a write out of the folder.
+        if not path.parent.resolve().is_relative_to(self._root.resolve()):
+            raise WorkspaceError(
+                f"{name!r} leads out of {self._root.name!r} over a link; remove it"
+            )
+        return path
+
+    def write(self, name: str, content: bytes, *, access: Access = Access.PRIVATE) -> Path:
+        """Writes an output whole; files are for their owner alone unless said otherwise.
+
+        Args:
+          name: relative to the folder, with `/` between folders.
+          content: of the file.
+          access: who may read it: `SHARED` for what holds nothing of patients.
+
+        Raises:
+          WorkspaceError: a file of that name is there that this workspace did not write.
+          NoSpace: the disk is full; what was there is as it was.
+        """
+        path, digest = self.path(name), hashlib.sha256(content).hexdigest()
+        if not self._processes.first:
+            return path
+        # The same bytes may lie there unlisted after the machine lost its power.
+        if not self._outputs.ours(name, path) and not _holds(path, digest):
+            raise WorkspaceError(_not_ours(path, self._root))
+        self._outputs.note(name, digest)
+        files.write_bytes(path, content, access=access)
+        return path
+
+    def append(self, name: str, line: str) -> None:
+        """Adds a line to an output that grows; the first one makes it, for its owner alone."""
+        if not self._processes.first:
+            return
+        path = self.path(name)
+        if not path.exists():
+            self.write(name, b"")
+        if not self._outputs.ours(name, path):
+            raise WorkspaceError(_not_ours(path, self._root))
+        self._outputs.note(name, GROWS)
+        files.append_line(path, line)
+
+    def remove(self, name: str) -> None:
+        """Deletes an output that this workspace wrote; does nothing if it is gone already.
+
+        Raises:
+          WorkspaceError: it was not written here, or changed since.
+        """
+        path = self.path(name)
+        if not self._processes.first:
+            return
+        if name not in self._outputs or not self._outputs.ours(name, path):
+            raise WorkspaceError(_not_ours(path, self._root))
+        path.unlink(missing_ok=True)
+        files.sync_folder(path.parent)
+        self._outputs.note(name, None)
+
+    def intact(self, name: str) -> bool:
+        """Whether an output is there with the bytes that were written last."""
+        path, last = self.path(name), self._outputs.last(name)
+        return bool(last) and _holds(path, str(last))
+
+    def __iter__(self) -> Iterator[str]:
+        """Names of the outputs that were written here, of earlier runs too."""
+        return iter(self._outputs)
+
+    def bind(self, name: str, facts: Mapping[str, object], *, flag: str = "--out") -> None:
+        """Writes down, once, what the outputs are of, and refuses to go on with anything else.
+
+        Args:
+          name: of the file that says so, beside the kept work.
+          facts: settings and hashes by what they are called in messages.
+          flag: that of the folder, for messages.
+
+        Raises:
+          WorkspaceError: naming every fact that differs, with both values.
+        """
+        path = self._work / f"{name}.json"
+        if path.exists():
+            known = json.loads(path.read_text(encoding="utf-8"))
+            now = {fact: [key_of(value), _shown(value)] for fact, value in facts.items()}
+            missing = ["", "not known"]
+            other = [
+                f"{fact} ({known.get(fact, missing)[1]} there, {now.get(fact, missing)[1]} now)"
+                for fact in sorted(known.keys() | now.keys())
+                if known.get(fact, missing)[0] != now.get(fact, missing)[0]
+            ]
+            if other:
+                raise WorkspaceError(
+                    f"{flag}={self._root.name!r} is of another {name}: {'; '.join(other)}. Take another "
+                    "folder, or give what it was begun with"
+                )
+        elif self._processes.first:
+            content = {fact: [key_of(value), _shown(value)] for fact, value in facts.items()}
+            text = json.dumps(content, indent=1, sort_keys=True)
+            files.write_bytes(path, text.encode(), access=Access.PRIVATE)
+
+    def lend(self, name: str) -> Path:
+        """A folder for a library that writes and deletes files by itself (Orbax, TensorBoard).
+
+        Raises:
+          WorkspaceError: something of that name is there that this workspace did not make.
+        """
+        path, listed = self.path(name), f"{name}/"
+        if not self._processes.first:
+            return path
+        if listed not in self._outputs:
+            if path.exists():
+                raise WorkspaceError(_not_ours(path, self._root))
+            self._outputs.note(listed, GROWS)
+        files.make_folder(path, access=Access.PRIVATE)
+        return path
+
+    def set_aside(self, path: Path) -> Path:
+        """Moves a file or folder of a lent folder to `unreadable`, so that people can look at it."""
+        inside = path.resolve().relative_to(self._root.resolve())
+        if f"{inside.parts[0]}/" not in self._outputs:
+            raise WorkspaceError(f"{inside.parts[0]!r} is not lent and nothing in it is moved")
+        folder = self.lend("unreadable")
+        stem = "-".join(inside.parts)
+        number = sum(entry.name.startswith(stem) for entry in os.scandir(folder))
+        target = folder / (stem if not number else f"{stem}.{number}")
+        os.rename(path, target)
+        files.sync_folder(folder)
+        return target
+
+    def cache(self, kind: str, settings: object, *, code: Callable[..., Any]) -> Cache:
+        """Entries of single images that were made with these settings by this code.
+
+        Args:
+          kind: what is made, such as "pixels" or "embedding": letters, digits, `_`, `.` and `-`.
+          settings: all that decides an entry beside its image, by content.
+          code: the function that makes entries; its module and imports go into the key.
+        """
+        name = self.stem(kind, settings, code)
+        if name not in self._caches:
+            self._caches[name] = Cache(self._work / "cache" / name, self._processes)
+        return self._caches[name]
+
+    def forget(self, images: "set[str]") -> int:
+        """Removes images from every cache, also of other settings; returns how many entries."""
+        folder = self._work / "cache"
+        names = sorted(entry.name for entry in os.scandir(folder)) if folder.is_dir() else []
+        return sum(
+            (self._caches.get(name) or Cache(folder / name)).forget(images) for name in names
+        )
+
+    def prune(self) -> None:
+        """Deletes the steps and caches of earlier runs that this run did not use."""
+        if not self._processes.first:
+            return
+        self._kept.prune()
+        folder = self._work / "cache"
+        for entry in sorted(os.scandir(folder), key=lambda e: e.name) if folder.is_dir() else ():
+            if entry.name not in self._caches and entry.is_dir(follow_symlinks=False):
+                remove_cache(Path(entry.path))
+
+    def _check_outputs(self, flag: str) -> None:
+        """Refuses to go on over outputs that someone has changed: their run would call them right."""
+        changed = [
+            name
+            for name in self._outputs
+            if not name.endswith("/") and not self._outputs.ours(name, self._root / name)
+        ]
+        if changed:
+            # Names of files can be names of patients: they go into a file, never on the screen.
+            listing = self._work / "changed.txt"
+            content = "".join(f"{name}\n" for name in changed).encode()
+            files.write_bytes(listing, content, access=Access.PRIVATE)
+            raise WorkspaceError(
+                f"{len(changed)} files in {flag}={self._root.name!r} were changed after they were "
+                f"written; they are listed in {_WORK}/{listing.name}. Move them away and run the same "
+                "command again: it writes them anew"
+            )
+
+
+def _shown(value: object) -> str:
+    """A fact in a message: short settings as they are, of longer ones the start of their hash."""
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= 32 else f"{key_of(value)[:8]}..."
+
+
+def _holds(path: Path, digest: str) -> bool:
+    return path.is_file() and not path.is_symlink() and files.sha256(path) == digest
+
+
+def _not_ours(path: Path, root: Path) -> str:
+    return (
+        f"{path.name!r} in {root.name!r} was not made by this program, or was changed since, and is "
+        "left as it is; move it away and run the same command again"
+    )
+
+
+def _sweep(root: Path) -> None:
+    """Deletes what a killed run was writing."""
+    for folder, inside, names in os.walk(root):
+        if folder != str(root) and claims.MARKER in names:  # another workspace, perhaps in use
+            inside.clear()
+            continue
+        for name in names:
+            if files.is_temporary(name):
+                (Path(folder) / name).unlink(missing_ok=True)

@@ -1,0 +1,40 @@
+"""What tests do with files: workspaces in a line, and pictures on the disk."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from deepssim_jax.data.pictures import png
+from deepssim_jax.training.images import phantom_pictures
+from deepssim_jax.workspace import Section, Workspace
+from deepssim_jax.workspace.files import write_bytes
+
+
+T = TypeVar("T")
+
+
+def within(folder: Path, work: Callable[[Workspace], T], *, command: str = "test") -> T:
+    """The outcome of some work in a workspace of this folder."""
+    with Workspace.open(folder, command=command) as workspace:
+        return work(workspace)
+
+
+@contextlib.contextmanager
+def journal(folder: Path) -> Iterator[Section]:
+    """A section of a workspace of this folder."""
+    with Workspace.open(folder, command="test") as workspace:
+        yield workspace.section("test")
+
+
+def write_png(path: Path, image: np.ndarray) -> None:
+    """Writes an image [h, w] of values in [0, 1] as an 8-bit PNG."""
+    write_bytes(path, png(image))
+
+
+def write_phantoms(folder: Path, count: int, *, size: tuple[int, int], seed: int) -> None:
+    """Writes people who do not exist, as a training without images does."""
+    for name, content in phantom_pictures(count, size=size, seed=seed):
+        write_bytes(folder / name, content)

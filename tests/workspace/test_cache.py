@@ -1,0 +1,127 @@
+"""Entries of single images: only what is new is made, and what is forgotten is gone."""
+
+import numpy as np
+import pytest
+
+from deepssim_jax.workspace import Made, Workspace
+
+
+def making(ids, seen):
+    """Entries that can be told from their id; those that end in `!` are refused."""
+
+    def make(places):
+        chosen = [ids[place] for place in places]
+        seen.append(chosen)
+        good = [i for i in chosen if not i.endswith("!")]
+        return Made(
+            {
+                "value": np.array([[int(i)] * 2 for i in good], np.uint16).reshape(-1, 2),
+                "root": np.array([int(i) ** 0.5 for i in good]),
+            },
+            {place: "is blank" for place, i in enumerate(chosen) if i.endswith("!")},
+        )
+
+    return make
+
+
+def computed(workspace, ids, seen, *, settings=1, block=2):
+    cache = workspace.cache("describe", settings, code=making)
+    return cache.compute(ids, making(ids, seen), block=block)
+
+
+def test_only_what_is_new_is_made(tmp_path):
+    seen = []
+    for ids in (["3", "1", "2!"], ["1", "4", "2!", "1", "3"]):
+        with Workspace.open(tmp_path / "out", command="a") as workspace:
+            entries = computed(workspace, ids, seen)
+    assert seen == [["3", "1"], ["2!"], ["4"]]
+    assert entries.ids == ("1", "4", "1", "3") and entries.refused == {2: "is blank"}
+    assert entries.positions.tolist() == [0, 1, 3, 4]
+    np.testing.assert_array_equal(entries.field("value")[:, 0], [1, 4, 1, 3])
+    np.testing.assert_array_equal(entries.take("root", np.array([1, 3])), [2, 3**0.5])
+    assert entries.take("value", np.array([], int)).shape == (0, 2)
+    assert entries.field("value").dtype == np.uint16
+
+
+def test_other_settings_are_other_entries_and_old_ones_are_pruned(tmp_path):
+    seen = []
+    for settings in (1, 2, 2):
+        with Workspace.open(tmp_path / "out", command="a") as workspace:
+            computed(workspace, ["1"], seen, settings=settings)
+            workspace.prune()
+    assert seen == [["1"], ["1"]]
+    assert len(list((tmp_path / "out" / "work" / "cache").iterdir())) == 1
+
+
+def test_images_that_were_all_refused_have_no_arrays(tmp_path):
+    with Workspace.open(tmp_path / "out", command="a") as workspace:
+        entries = computed(workspace, ["1!", "2!"], [])
+        assert len(entries) == 0 and entries.refused == {0: "is blank", 1: "is blank"}
+        assert len(computed(workspace, [], [])) == 0
+
+
+def test_finished_blocks_are_kept_and_unfinished_shards_count_for_nothing(tmp_path):
+    ids, seen = [str(i) for i in range(6)], []
+    good = making(ids, seen)
+
+    def stops(places):
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return good(places)
+
+    with (
+        Workspace.open(tmp_path / "out", command="a") as workspace,
+        pytest.raises(KeyboardInterrupt),
+    ):
+        workspace.cache("describe", 1, code=making).compute(ids, stops, block=2)
+    (folder,) = (tmp_path / "out" / "work" / "cache").iterdir()
+    (folder / "000003.value.npy").write_bytes(b"half")  # killed before its note
+    (folder / "000002.json").write_bytes(b'{"images": [')  # a damaged note
+    with Workspace.open(tmp_path / "out", command="a") as workspace:
+        entries = computed(workspace, ids, seen)
+    assert seen == [["0", "1"], ["2", "3"], ["2", "3"], ["4", "5"]]
+    np.testing.assert_array_equal(entries.field("value")[:, 0], range(6))
+
+
+def test_what_is_forgotten_is_gone_from_the_disk(tmp_path):
+    ids, seen = ["11", "22", "33", "44!"], []
+    out = tmp_path / "out"
+    with Workspace.open(out, command="a") as workspace:
+        computed(workspace, ids, seen, block=3)
+        computed(workspace, ids, seen, block=3, settings=2)
+    with Workspace.open(out, command="a") as workspace:
+        assert workspace.forget({"22", "44!", "99"}) == 4
+        entries = computed(workspace, ["33", "11"], seen)
+        np.testing.assert_array_equal(entries.field("value")[:, 0], [33, 11])
+    names = b"".join(p.read_bytes() for p in (out / "work" / "cache").rglob("*.json"))
+    assert b"22" not in names and b"44!" not in names and b"33" in names
+    arrays = [np.load(p)[:, 0].tolist() for p in (out / "work" / "cache").rglob("*.value.npy")]
+    assert arrays == [[11, 33]] * 2
+    with Workspace.open(out, command="a") as workspace:
+        computed(workspace, ids, seen)
+    assert seen[-1] == ["22", "44!"]
+
+
+def test_rows_that_do_not_fit_are_refused(tmp_path):
+    with Workspace.open(tmp_path / "out", command="a") as workspace:
+        cache = workspace.cache("describe", 1, code=making)
+        with pytest.raises(ValueError, match="'x' has 1 rows for 2 images"):
+            cache.compute(["1", "2"], lambda places: Made({"x": np.zeros(1)}), block=2)
+        with pytest.raises(ValueError, match="letters"):
+            cache.compute(["1"], lambda places: Made({"../x": np.zeros(1)}), block=2)
+        with pytest.raises(KeyError):
+            cache.entries(["1"])
+
+
+def test_a_hundred_thousand_images_are_few_files(tmp_path):
+    ids = [f"{i:064x}" for i in range(100_000)]
+    with Workspace.open(tmp_path / "out", command="a") as workspace:
+        cache = workspace.cache("describe", 1, code=making)
+        made = cache.compute(ids, lambda p: Made({"x": p.astype(np.int32)}), block=4096)
+        np.testing.assert_array_equal(
+            made.take("x", np.array([99_999, 0, 5000])), [99_999, 0, 5000]
+        )
+    with Workspace.open(tmp_path / "out", command="a") as workspace:
+        again = workspace.cache("describe", 1, code=making).entries(ids[::-1])
+        assert again.field("x")[0] == 99_999
+    assert sum(1 for p in tmp_path.rglob("*") if p.is_file()) < 60

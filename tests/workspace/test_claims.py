@@ -1,0 +1,346 @@
+"""Whose folder it is: refused before anything is read or written, and locked."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from deepssim_jax.workspace import MARKER, Access, NoSpace, Overlap, Workspace, WorkspaceError
+from deepssim_jax.workspace import workspace as workspaces
+
+
+def tree(folder):
+    """Every path below a folder with its bytes."""
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes() if p.is_file() else None
+        for p in sorted(folder.rglob("*"))
+    }
+
+
+def refused(out, words, **arguments):
+    with pytest.raises(WorkspaceError, match=words), Workspace.open(out, command="a", **arguments):
+        pytest.fail("it was opened")
+
+
+@pytest.fixture
+def images(tmp_path):
+    folder = tmp_path / "images"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "p1.png").write_bytes(b"patient")
+    return folder
+
+
+def test_a_folder_that_is_not_ours_is_refused_and_stays_as_it_is(images):
+    before = tree(images)
+    refused(images, "holds 2 files or folders that this program did not make.*new or an empty")
+    assert tree(images) == before
+
+
+def test_a_file_is_refused(images):
+    refused(images / "p1.png", "is a file; give a folder")
+
+
+@pytest.mark.parametrize(
+    "place", ["images", "images/new", "images/inner", "images/inner/../inner/x"]
+)
+def test_an_output_inside_of_an_input_is_refused(images, place):
+    before = tree(images)
+    refused(images.parent / place, "--out is --real or lies inside", inputs={"--real": images})
+    refused(images.parent / place, "--out is --model or lies inside", reads={"--model": images})
+    assert tree(images) == before
+
+
+def test_an_output_inside_of_an_input_is_seen_through_links(images):
+    link = images.parent / "link"
+    link.symlink_to(images)
+    refused(link / "new", "lies inside", inputs={"--real": images})
+    refused(images / "new", "lies inside", inputs={"--real": link})
+
+
+def test_an_input_inside_of_the_output_is_refused(images):
+    with Workspace.open(images.parent / "out", command="a") as workspace:
+        workspace.write("report.html", b"x")
+    inside = images.rename(images.parent / "out" / "images")
+    refused(images.parent / "out", "--real lies inside of --out", inputs={"--real": inside})
+
+
+def test_inputs_inside_of_each_other_are_refused(images):
+    out = images.parent / "out"
+    both = {"--real": images, "--synthetic": images / "inner"}
+    refused(out, "--synthetic lies inside of --real", inputs=both)
+    refused(
+        out, "--real lies inside of --synthetic", inputs=dict(zip(both, reversed(both.values())))
+    )
+    assert not out.exists()
+
+
+def test_a_listing_may_lie_beside_the_images_of_the_other_side(images):
+    listing = images / "list.csv"
+    listing.write_text("path\n")
+    inputs = {"--real": images, "--synthetic": listing}
+    with Workspace.open(images.parent / "out", command="a", inputs=inputs):
+        pass
+
+
+@pytest.mark.parametrize("spelling", ["images", "images/.", "images/inner/..", "link"])
+def test_equal_inputs_are_seen_in_any_spelling(images, spelling):
+    (images.parent / "link").symlink_to(images)
+    other = images.parent / spelling
+    inputs, out = {"--real": images, "--synthetic": other}, images.parent / "out"
+    refused(out, "--real and --synthetic are the same files.*--allow_same", inputs=inputs)
+    with Workspace.open(out, command="a", inputs=inputs, overlap=Overlap.ALLOWED):
+        pass
+
+
+def test_equal_listings_are_seen_through_a_hard_link(images):
+    first, second = images.parent / "a.csv", images.parent / "b.csv"
+    first.write_text("path\n")
+    os.link(first, second)
+    refused(
+        images.parent / "out", "the same files", inputs={"--real": first, "--synthetic": second}
+    )
+
+
+def test_folders_count_by_identity_and_not_by_name(images, monkeypatch):
+    """As on a file system that does not tell `Images` from `images`."""
+    stat = type(images).stat
+    monkeypatch.setattr(
+        type(images),
+        "stat",
+        lambda self, **how: stat(type(self)(str(self).replace("IMAGES", "images")), **how),
+    )
+    upper = images.parent / "IMAGES"
+    refused(images.parent / "o", "the same", inputs={"--real": images, "--synthetic": upper})
+    refused(upper / "new", "lies inside", inputs={"--real": images})
+
+
+def test_another_commands_folder_is_refused(tmp_path):
+    with Workspace.open(tmp_path / "out", command="replicas") as workspace:
+        workspace.write("report.html", b"x")
+    before = tree(tmp_path)
+    refused(tmp_path / "out", "holds the work of `replicas`, and this is `a`")
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"command": "a"}'])
+def test_a_damaged_marker_is_refused(tmp_path, content):
+    (tmp_path / MARKER).write_bytes(content)
+    refused(tmp_path, "marker.*cannot be read")
+    assert (tmp_path / MARKER).read_bytes() == content
+
+
+def test_a_later_format_is_refused(tmp_path):
+    (tmp_path / MARKER).write_text(json.dumps({"command": "a", "format": 99}))
+    refused(tmp_path, "of format 99")
+
+
+def test_a_run_that_wrote_nothing_leaves_nothing(tmp_path):
+    with (
+        pytest.raises(RuntimeError, match="early"),
+        Workspace.open(tmp_path / "new" / "out", command="a"),
+    ):
+        raise RuntimeError("early")
+    assert tree(tmp_path) == {"new": None}
+    (tmp_path / "empty").mkdir()
+    with Workspace.open(tmp_path / "empty", command="a"):
+        pass
+    assert tree(tmp_path) == {"empty": None, "new": None}
+
+
+def test_what_a_system_lays_into_folders_is_no_content(tmp_path):
+    (tmp_path / ".DS_Store").write_bytes(b"x")
+    with Workspace.open(tmp_path, command="a") as workspace:
+        workspace.write("a.csv", b"1")
+    assert (tmp_path / ".DS_Store").read_bytes() == b"x"
+
+
+HOLD = """
+    import sys, time
+    from deepssim_jax.workspace import Workspace
+    with Workspace.open(sys.argv[1], command="a") as workspace:
+        workspace.write("a.csv", b"first")
+        print("held", flush=True)
+        time.sleep(60)
+"""
+
+
+def test_a_second_process_is_refused_and_a_dead_holder_is_not(tmp_path):
+    command = [sys.executable, "-c", textwrap.dedent(HOLD), str(tmp_path / "out")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        try:
+            assert child.stdout.readline() == "held\n"
+            since = r"since 20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00"
+            refused(tmp_path / "out", rf"in use by process {child.pid} on \S+ {since}; wait")
+            assert (tmp_path / "out" / "a.csv").read_bytes() == b"first"
+        finally:
+            child.kill()
+    with Workspace.open(tmp_path / "out", command="a") as workspace:
+        workspace.write("a.csv", b"second")
+    assert (tmp_path / "out" / "a.csv").read_bytes() == b"second"
+
+
+def test_the_same_process_is_refused_too(tmp_path):
+    with Workspace.open(tmp_path / "out", command="a"):
+        refused(tmp_path / "out", f"in use by process {os.getpid()}")
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path, monkeypatch):
+    def denied(path, *rest, **how):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("os.mkdir", denied)
+    refused(tmp_path / "out", "--out='out' cannot be used: permission denied; give another")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /sys, which no user can write")
+def test_a_read_only_folder_is_said():
+    refused(
+        "/sys/deepssim", "cannot be used: (permission denied|operation not permitted|read-only)"
+    )
+
+
+def test_files_are_for_their_owner_and_the_umask_is_respected(tmp_path):
+    before = os.umask(0o027)
+    try:
+        with Workspace.open(tmp_path / "out", command="a") as workspace:
+            workspace.write("pairs.csv", b"1")
+            workspace.write("share.html", b"1", access=Access.SHARED)
+            workspace.write("sub/pairs.csv", b"1")
+            workspace.step("x", 1, lambda: [1])
+    finally:
+        os.umask(before)
+    modes = {
+        p.relative_to(tmp_path).as_posix(): oct(p.stat().st_mode & 0o777)
+        for p in tmp_path.rglob("*")
+        if "lock" not in p.name
+    }
+    steps = [m for name, m in modes.items() if name.startswith("out/work/steps/")]
+    assert steps == ["0o600"]
+    assert modes["out/pairs.csv"] == "0o600" and modes["out/share.html"] == "0o640"
+    assert modes["out"] == "0o750" and modes["out/work"] == modes["out/sub"] == "0o700"
+
+
+def test_outputs_are_replaced_and_files_of_others_are_not(tmp_path):
+    out = tmp_path / "out"
+    with Workspace.open(out, command="a") as workspace:
+        workspace.write("a.csv", b"1")
+        workspace.write("a.csv", b"2")
+        (out / "notes.txt").write_text("mine")
+        with pytest.raises(
+            WorkspaceError, match="'notes.txt' in 'out' was not made by this program"
+        ):
+            workspace.write("notes.txt", b"3")
+        with pytest.raises(WorkspaceError, match="not made by this program"):
+            workspace.remove("notes.txt")
+        with pytest.raises(WorkspaceError, match="not made by this program"):
+            workspace.lend("notes.txt")
+        workspace.write("notes.txt", b"mine")  # the same bytes: as after a loss of power
+    assert (out / "a.csv").read_bytes() == b"2"
+    assert (out / "notes.txt").read_text() == "mine"
+
+
+def test_an_output_that_was_changed_stops_the_next_run(tmp_path):
+    out = tmp_path / "out"
+    with Workspace.open(out, command="a") as workspace:
+        workspace.write("p1.png", b"image")
+        workspace.write("b.csv", b"2")
+        assert workspace.intact("p1.png") and not workspace.intact("c.csv")
+    (out / "p1.png").write_bytes(b"changed")
+    refused(out, re.escape("1 files in --out='out' were changed after they were written"))
+    assert (out / "work" / "changed.txt").read_text() == "p1.png\n"
+    assert (out / "p1.png").read_bytes() == b"changed"
+    (out / "p1.png").unlink()
+    with Workspace.open(out, command="a") as workspace:
+        assert not workspace.intact("p1.png") and workspace.intact("b.csv")
+        workspace.remove("b.csv")
+    assert not (out / "b.csv").exists()
+
+
+@pytest.mark.parametrize("name", ["", "/etc/x", "../x", "a/../../x", "work/x", MARKER])
+def test_no_output_leads_out_of_the_folder(tmp_path, name):
+    with (
+        Workspace.open(tmp_path / "out", command="a") as workspace,
+        pytest.raises(ValueError, match="no name inside|kept for the work"),
+    ):
+        workspace.write(name, b"x")
+
+
+def test_no_output_leads_out_over_a_link(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    with Workspace.open(tmp_path / "out", command="a") as workspace:
+        (tmp_path / "out" / "sub").symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(WorkspaceError, match="leads out of 'out' over a link"):
+            workspace.write("sub/x", b"x")
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_what_grows_is_not_followed_and_torn_lines_stand_alone(tmp_path):
+    out = tmp_path / "out"
+    with Workspace.open(out, command="a") as workspace:
+        workspace.append("m.jsonl", "1")
+        with (out / "m.jsonl").open("a") as file:
+            file.write("torn")
+        workspace.append("m.jsonl", "2")
+    with Workspace.open(out, command="a") as workspace:
+        workspace.append("m.jsonl", "3")
+        assert (out / "m.jsonl").read_text() == "1\ntorn\n2\n3\n"
+        workspace.write("m.jsonl", b"1\n")
+        workspace.append("m.jsonl", "4")
+    assert (out / "m.jsonl").read_text() == "1\n4\n"
+
+
+def test_a_lent_folder_is_kept_and_set_aside_without_loss(tmp_path):
+    out = tmp_path / "out"
+    with Workspace.open(out, command="a") as workspace:
+        for content in ("1", "2"):
+            folder = workspace.lend("checkpoints") / "5"
+            folder.mkdir()
+            (folder / "x").write_text(content)
+            workspace.set_aside(folder)
+        with pytest.raises(WorkspaceError, match="not lent"):
+            workspace.set_aside(out / "work" / "steps")
+    assert (out / "unreadable" / "checkpoints-5" / "x").read_text() == "1"
+    assert (out / "unreadable" / "checkpoints-5.1" / "x").read_text() == "2"
+
+
+def test_what_a_killed_run_was_writing_is_swept_but_not_another_workspaces(tmp_path):
+    out, name = tmp_path / "out", ".deepssim-0123456789abcdef.tmp"
+    with Workspace.open(out, command="a") as workspace:
+        workspace.write("sub/x", b"1")
+    with Workspace.open(out / "nested", command="b") as workspace:
+        workspace.write("y", b"1")
+        for place in ("", "sub", "nested", "work"):
+            (out / place / name).write_bytes(b"")
+        with Workspace.open(out, command="a"):
+            pass
+        left = sorted(p.relative_to(out).as_posix() for p in out.rglob("*.tmp"))
+    assert left == [f"nested/{name}"]
+
+
+def test_a_full_disk_is_said_and_leaves_what_was_there(tmp_path, monkeypatch):
+    import errno
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with Workspace.open(tmp_path / "out", command="a") as workspace:
+        workspace.write("a.csv", b"1")
+        with monkeypatch.context() as patch:
+            patch.setattr("deepssim_jax.workspace.files.os.fsync", full)
+            with pytest.raises(NoSpace, match="no space left to write 'a.csv'; free some and run"):
+                workspace.write("a.csv", b"2")
+        assert (tmp_path / "out" / "a.csv").read_bytes() == b"1"
+        assert not list((tmp_path / "out").glob("*.tmp"))
+        workspace.write("a.csv", b"2")
+
+
+def test_a_temporary_workspace_is_gone(tmp_path):
+    with Workspace.temporary(command="a") as workspace:
+        folder = workspace.root
+        workspace.write("a.csv", b"1")
+        assert workspaces.claims.MARKER in {p.name for p in folder.iterdir()}
+    assert not folder.exists()

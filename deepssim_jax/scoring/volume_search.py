@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from deepssim_jax.ops import products
 from deepssim_jax.ops.intensity import zscore
 from deepssim_jax.ops.resample import blur_matrix, warp_affine
 from deepssim_jax.ops.search_rigid import RigidGrid
@@ -110,7 +111,7 @@ def posed_rows(volumes: Array, turns: Array) -> Array:
         below = np.minimum(places.astype(int), size - 2)
         share = (places - below)[:, None].astype(np.float32)
         rows = jnp.asarray(low[below] * (1 - share) + low[below + 1] * share)
-        volumes = jnp.moveaxis(jnp.tensordot(rows, volumes, axes=(1, axis)), 0, axis)
+        volumes = jnp.moveaxis(products.tensordot(rows, volumes, axes=(1, axis)), 0, axis)
     normal = zscore(volumes, spatial_dims=3)
     body = (normal > 0).astype(jnp.float32)
     total = jnp.maximum(body.sum((1, 2, 3)), 1.0)
@@ -118,7 +119,7 @@ def posed_rows(volumes: Array, turns: Array) -> Array:
     for axis, size in enumerate(volumes.shape[1:]):
         rest = tuple(1 + other for other in range(3) if other != axis)
         at = jnp.arange(size, dtype=jnp.float32) - (size - 1) / 2
-        centre.append(body.sum(rest) @ at / total)
+        centre.append(products.matmul(body.sum(rest), at) / total)
     n, p = volumes.shape[0], turns.shape[0]
     matrices = jnp.concatenate(
         [

@@ -222,7 +222,7 @@ def _turn_3d(angles: Array) -> Array:
         c, s = jnp.cos(angles[axis]), jnp.sin(angles[axis])
         i, j = [k for k in range(3) if k != axis]
         turn = jnp.eye(3).at[i, i].set(c).at[j, j].set(c).at[i, j].set(-s).at[j, i].set(s)
-        out = out @ turn
+        out = products.matmul(out, turn)
     return out
 
 

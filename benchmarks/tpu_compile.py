@@ -36,7 +36,7 @@ from deepssim_jax.nn.embedder import EmbedderSpec
 from deepssim_jax.nn.unet import UNetSpec
 from deepssim_jax.ops import ssim
 from deepssim_jax.scoring import pairs, tiles
-from deepssim_jax.scoring.tiles import References
+from deepssim_jax.scoring.tiles import Queries, References
 from deepssim_jax.training.diffusion_step import DenoiserJob, LatentBatch, predictor
 from deepssim_jax.training.pairs import PairBatch
 from deepssim_jax.training.step import OptimizerConfig, Trainer
@@ -85,8 +85,10 @@ def _search(mesh: jax.sharding.Mesh, *, ring: bool) -> jax.stages.Lowered:
     norms = (_like((count,), where), _like((count,), where))
     return pairs._step.lower(
         (_like((rows, 10), spread), _like((rows, 10), spread, jnp.int32), _like((rows,), spread)),
-        _like((rows, 256), spread),
-        References(_like((count, 256), where), _like((count, 256), where, jnp.bfloat16), norms),
+        Queries(_like((rows, 256), spread)),
+        References(
+            _like((count, 256), where), None, _like((count, 256), where, jnp.bfloat16), norms
+        ),
         _like((), every, jnp.int32),
         _like((), every, jnp.int32),
         visit=tiles.visit_best(tiling=tiling, in_order=not ring, surely=False),

@@ -63,7 +63,8 @@ def explain_pair(a: Images, b: Images, *, encoder: Encoder) -> PairExplanation:
 
 @jax.jit
 def _explain(encoder: Encoder, a: Array, b: Array) -> tuple[Array, ...]:
-    cosines, *sides = _heat(encoder, a, b)
+    with jax.default_matmul_precision("highest"):  # as embeddings are made
+        cosines, *sides = _heat(encoder, a, b)
     shown = []
     for maps in sides:
         large = jnp.stack([resize(heat, a.shape[1:]) for heat in maps], 1)

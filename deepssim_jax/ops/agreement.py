@@ -30,6 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from deepssim_jax.ops import products
 from deepssim_jax.ops.intensity import local_zscore
 from deepssim_jax.typing import Array, Images
 
@@ -85,8 +86,8 @@ def _blur_band(size: int) -> np.ndarray:
 def _both_ways(images: Array, band: np.ndarray) -> Array:
     """band @ image @ band^T; two small products beat a sliding sum on every platform."""
     matrix = jnp.asarray(band)
-    rows = jnp.einsum("oh,...hw->...ow", matrix, images)
-    return jnp.einsum("...ow,pw->...op", rows, matrix)
+    rows = products.einsum("oh,...hw->...ow", matrix, images)
+    return products.einsum("...ow,pw->...op", rows, matrix)
 
 
 def _cut_off(a: Array, b: Array, core: Array) -> Array:
@@ -127,7 +128,7 @@ class _Windows:
         fields = jnp.stack([mask, a, b, a * a, b * b, a * b])
         band = jnp.asarray(_band(a.shape[-1], radius, 2)).T
         # Windows end up transposed, which no one asks about, and both products are fast.
-        sums = jnp.swapaxes(fields @ band, -1, -2) @ band
+        sums = products.matmul(jnp.swapaxes(products.matmul(fields, band), -1, -2), band)
         mean_a, mean_b, aa, bb, ab = sums[1:] / jnp.maximum(sums[:1], 1.0)
         return cls(
             var_a=jnp.maximum(aa - mean_a**2, 0.0),

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepssim_jax.ops import intensity, resample
+from deepssim_jax.ops import intensity, products, resample
 from deepssim_jax.typing import Array, Images
 
 _BIAS_DEGREE = 3
@@ -212,7 +212,7 @@ def _matrices(params: AugmentParams) -> Array:
     else:
         turn = jax.vmap(_turn_3d)(params.rotation)
     inverse = jnp.swapaxes(turn, 1, 2) / params.zoom[:, None, None]
-    offset = -jnp.einsum("nij,nj->ni", inverse, params.shift)
+    offset = -products.einsum("nij,nj->ni", inverse, params.shift)
     return jnp.concatenate([inverse * sign[:, None, :], offset[..., None]], -1)
 
 
@@ -222,7 +222,7 @@ def _turn_3d(angles: Array) -> Array:
         c, s = jnp.cos(angles[axis]), jnp.sin(angles[axis])
         i, j = [k for k in range(3) if k != axis]
         turn = jnp.eye(3).at[i, i].set(c).at[j, j].set(c).at[i, j].set(-s).at[j, i].set(s)
-        out = out @ turn
+        out = products.matmul(out, turn)
     return out
 
 

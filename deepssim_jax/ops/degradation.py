@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from deepssim_jax.ops import products
 from deepssim_jax.typing import Array, Images
 
 # Photons at intensity 1, and the width of the electronic noise.
@@ -41,7 +42,7 @@ def degrade(key: Array, images: Images, *, task: Task) -> Array:
         counts = jax.random.poisson(quanta, PHOTONS * images) / PHOTONS
         return counts + SIGMA * jax.random.normal(electronic, images.shape)
     between = jnp.asarray(_interpolation(images.shape[-1]))
-    return jnp.einsum("ia,nab,jb->nij", between, images[:, ::FACTOR, ::FACTOR], between)
+    return products.einsum("ia,nab,jb->nij", between, images[:, ::FACTOR, ::FACTOR], between)
 
 
 def _interpolation(side: int) -> np.ndarray:

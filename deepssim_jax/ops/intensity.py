@@ -7,6 +7,7 @@ axes are space; every image is treated by itself. Results are float32 of the sam
 import jax
 import jax.numpy as jnp
 
+from deepssim_jax.ops import products
 from deepssim_jax.ops.resample import blur_matrix
 from deepssim_jax.typing import Array, Images
 
@@ -42,7 +43,7 @@ def local_zscore(images: Images, *, sigma: float) -> jax.Array:
     rows, columns = (jnp.asarray(blur_matrix(side, sigma)) for side in images.shape[1:])
 
     def mean(x: Array) -> Array:
-        return jnp.einsum("ij,njk,lk->nil", rows, x, columns)
+        return products.einsum("ij,njk,lk->nil", rows, x, columns)
 
     centred = x - mean(x)
     return centred / jnp.sqrt(mean(centred * centred) + 0.05)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import ndimage
 
+from deepssim_jax.ops import products
 from deepssim_jax.typing import Array
 
 # Every measure, and whether more of it means more alike.
@@ -55,7 +56,7 @@ def _moments(a: Array, b: Array, *, labels: tuple[int, ...]) -> tuple[Array, Arr
         for axis, side in enumerate(a.shape):
             rest = tuple(1 + other for other in range(3) if other != axis)
             position = jnp.arange(side, dtype=jnp.float32) - (side - 1) / 2
-            along.append(m.sum(rest) @ position / total)
+            along.append(products.matmul(m.sum(rest), position) / total)
         centres.append(jnp.stack(along, -1))
     return both, sizes, jnp.stack(centres)
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepssim_jax.ops import resample
+from deepssim_jax.ops import products, resample
 from deepssim_jax.ops.transform import MotionModel, Transform, ellipsoid
 from deepssim_jax.typing import Array, Images
 
@@ -108,11 +108,11 @@ def _descend(
             spread = _TOLERANCE * _sum(residual**2 * counts) / total + 1e-9
             counts = mask / (1 + residual**2 / spread) ** 2
         masked = jacobian * counts.reshape(n, 1, -1)
-        hessian = jnp.einsum("nis,njs->nij", masked, jacobian)
+        hessian = products.einsum("nis,njs->nij", masked, jacobian)
         # A little of the trace keeps a flat image's system solvable.
         ridge = 2.5e-4 * jnp.trace(hessian, axis1=1, axis2=2) + 1e-9
         hessian = hessian + ridge[:, None, None] * jnp.eye(unknowns)[None]
-        slope = jnp.einsum("nis,ns->ni", masked, residual.reshape(n, -1))
+        slope = products.einsum("nis,ns->ni", masked, residual.reshape(n, -1))
         delta = jnp.linalg.solve(hessian, slope[..., None])[..., 0]
         return current.after_inverse(generators, jnp.clip(delta, -furthest, furthest))
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from deepssim_jax.ops import products
 from deepssim_jax.ops.transform import FLIP_SIGNS
 from deepssim_jax.typing import Array, Images
 
@@ -117,7 +118,7 @@ def similarity_matrix(rotation: Array, scale: Array, shift: Array, flip: Array) 
     inverse = jnp.stack([jnp.stack([c, s], -1), jnp.stack([-s, c], -1)], -2)
     sign = jnp.asarray(FLIP_SIGNS)[flip]
     linear = inverse * sign[:, None, :]
-    offset = -jnp.einsum("nij,nj->ni", inverse, shift)
+    offset = -products.einsum("nij,nj->ni", inverse, shift)
     return jnp.concatenate([linear, offset[..., None]], -1)
 
 

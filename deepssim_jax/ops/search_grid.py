@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepssim_jax.ops import resample
+from deepssim_jax.ops import products, resample
 from deepssim_jax.ops.transform import FLIP_SIGNS, Transform, ellipsoid
 from deepssim_jax.typing import Array, Images
 
@@ -77,7 +77,7 @@ def low_resolution(images: Images, *, grid: SearchGrid) -> jax.Array:
     """What the global search compares: [n, s, s] shrunk to [n, size, size], without slow changes."""
     low = resample.resize(jnp.asarray(images, jnp.float32), (grid.size, grid.size))
     band = jnp.asarray(resample.blur_matrix(grid.size, grid.high_pass))
-    return low - jnp.einsum("ij,njk,lk->nil", band, low, band)
+    return low - products.einsum("ij,njk,lk->nil", band, low, band)
 
 
 def disc(grid: SearchGrid) -> np.ndarray:
@@ -176,7 +176,7 @@ def grid_transform(index: Array, *, grid: SearchGrid, size: int) -> Transform:
     c, s = scale * jnp.cos(angle), scale * jnp.sin(angle)
     matrix = jnp.stack([jnp.stack([c, -s], -1), jnp.stack([s, c], -1)], -2)
     # The grid moves first and turns afterwards: t = s R (shift).
-    moved = jnp.einsum("nij,nj->ni", matrix, shifts[shift])
+    moved = products.einsum("nij,nj->ni", matrix, shifts[shift])
     return Transform(flip=flip, matrix=matrix, shift=moved * (size / grid.size))
 
 
@@ -203,15 +203,17 @@ def candidates(moving: Images, fixed: Images, *, grid: SearchGrid) -> tuple[Arra
         versions, reference = pair  # [poses, f * f], [d, d]
         # Mirroring the fixed image instead of the moving one leaves a quarter of the versions.
         mirrored = jnp.stack([reference[::y, ::x] for y, x in FLIP_SIGNS.astype(int)])
-        products = jnp.einsum("pq,fmq->fpm", versions, _shifted(mirrored, reach))
-        mean = versions @ everywhere / mask.sum()
-        energy = (versions**2) @ everywhere - mask.sum() * mean**2
+        found = products.einsum("pq,fmq->fpm", versions, _shifted(mirrored, reach))
+        mean = products.matmul(versions, everywhere) / mask.sum()
+        energy = products.matmul(versions**2, everywhere) - mask.sum() * mean**2
         # The reference has no mean, so that of a version drops out of the product.
-        scores = products / jnp.sqrt(jnp.maximum(energy, 1e-12))[None]
+        scores = found / jnp.sqrt(jnp.maximum(energy, 1e-12))[None]
         scores = jnp.moveaxis(scores.reshape(split), 2, 1).reshape(4 * grid.scales, -1)
         best = jnp.argmax(scores, axis=1)[:, None]
-        found = [jnp.take_along_axis(x, best, axis=1)[:, 0] for x in (jnp.asarray(order), scores)]
-        return found[0], found[1]
+        index, score = (
+            jnp.take_along_axis(x, best, axis=1)[:, 0] for x in (jnp.asarray(order), scores)
+        )
+        return index, score
 
     n = moving.shape[0]
     inside = disc_vectors(low_resolution(fixed, grid=grid), grid=grid)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepssim_jax.ops import resample
+from deepssim_jax.ops import products, resample
 from deepssim_jax.ops.transform import VOLUME_FLIP_SIGNS, Transform, ellipsoid
 from deepssim_jax.typing import Array, Volumes
 
@@ -100,9 +100,9 @@ def coarse_rigid(moving: Volumes, fixed: Volumes, *, grid: RigidGrid) -> Transfo
             versions = jax.lax.map(
                 lambda turn: resample.sample_at(image[None], positions(turn)).reshape(-1), turns
             )
-            mean = versions @ kernel.T / count
-            energy = (versions**2) @ kernel.T - count * mean**2
-            return (versions @ reference.T) / jnp.sqrt(jnp.maximum(energy, 1e-12))
+            mean = products.matmul(versions, kernel.T) / count
+            energy = products.matmul(versions**2, kernel.T) - count * mean**2
+            return products.matmul(versions, reference.T) / jnp.sqrt(jnp.maximum(energy, 1e-12))
 
         scores = jnp.stack([of(flip) for flip in range(len(VOLUME_FLIP_SIGNS))])
         return jnp.unravel_index(jnp.argmax(scores), scores.shape)
@@ -112,7 +112,9 @@ def coarse_rigid(moving: Volumes, fixed: Volumes, *, grid: RigidGrid) -> Transfo
     shift = jnp.asarray(moves / np.array(ratio), jnp.float32)[move]
     matrix = turns[turn]
     return Transform(
-        flip=flip.astype(jnp.int32), matrix=matrix, shift=jnp.einsum("nij,nj->ni", matrix, shift)
+        flip=flip.astype(jnp.int32),
+        matrix=matrix,
+        shift=products.einsum("nij,nj->ni", matrix, shift),
     )
 
 

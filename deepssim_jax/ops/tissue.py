@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from deepssim_jax.ops import products
 from deepssim_jax.ops.resample import blur_matrix
 from deepssim_jax.typing import Array, Volumes
 
@@ -29,7 +30,7 @@ def _blurred(volume: Array, share: float) -> Array:
     """[d, h, w] under a wide Gaussian."""
     for axis, side in enumerate(volume.shape):
         blur = jnp.asarray(blur_matrix(side, share * side))
-        volume = jnp.moveaxis(jnp.tensordot(blur, volume, axes=(1, axis)), 0, axis)
+        volume = jnp.moveaxis(products.tensordot(blur, volume, axes=(1, axis)), 0, axis)
     return volume
 
 
@@ -85,7 +86,7 @@ def _one(volume: Array, prior: Array) -> Array:
 
     def maximisation(y: Array, p: Array) -> tuple[Array, Array, Array]:
         total = jnp.maximum(p.sum((0, 1, 2)), 1.0)
-        mean = jnp.einsum("zyxk,zyx->k", p, y) / total
+        mean = products.einsum("zyxk,zyx->k", p, y) / total
         away = (y[..., None] - mean[None, None, None]) ** 2
         deviation = jnp.sqrt((p * away).sum((0, 1, 2)) / total)
         # A class must not shrink onto a few voxels of one value.
@@ -103,7 +104,7 @@ def _one(volume: Array, prior: Array) -> Array:
     for _ in range(_FIELD_ROUNDS):
         state = rounds(x / field, state, _ROUNDS)
         # What the tissues leave over, smoothed, is the coil's.
-        expected = jnp.einsum("zyxk,k->zyx", state[0], state[1])
+        expected = products.einsum("zyxk,k->zyx", state[0], state[1])
         sure = inside * (state[0][..., 0] < 0.5)  # fluid is the noisiest
         ratio = _blurred(sure * x, _FIELD_SHARE) / jnp.maximum(
             _blurred(sure * expected, _FIELD_SHARE), 1e-6

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from deepssim_jax.ops import products
 from deepssim_jax.typing import Array
 
 FLIP_NAMES = ("none", "horizontal", "vertical", "both")
@@ -112,12 +113,12 @@ class Transform:
     def after_inverse(self, generators: np.ndarray, delta: Array) -> "Transform":
         """self o (1 + delta)^-1 with delta [n, g + d]: coefficients of the generators, then a shift."""
         turned, moved = delta[:, : len(generators)], delta[:, len(generators) :]
-        back = _exponential(-jnp.einsum("ng,gij->nij", turned, jnp.asarray(generators)))
-        matrix = jnp.einsum("nij,njk->nik", self.matrix, back)
+        back = _exponential(-products.einsum("ng,gij->nij", turned, jnp.asarray(generators)))
+        matrix = products.einsum("nij,njk->nik", self.matrix, back)
         return Transform(
             flip=self.flip,
             matrix=matrix,
-            shift=self.shift - jnp.einsum("nij,nj->ni", matrix, moved),
+            shift=self.shift - products.einsum("nij,nj->ni", matrix, moved),
         )
 
 
@@ -133,7 +134,7 @@ def _exponential(matrices: Array) -> Array:
     term = jnp.broadcast_to(jnp.eye(matrices.shape[-1]), matrices.shape)
     total = term
     for order in range(1, 9):
-        term = jnp.einsum("nij,njk->nik", term, matrices) / order
+        term = products.einsum("nij,njk->nik", term, matrices) / order
         total = total + term
     return total
 

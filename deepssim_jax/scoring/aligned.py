@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepssim_jax import parallel
-from deepssim_jax.ops import search_grid, topk
+from deepssim_jax.ops import products, search_grid, topk
 from deepssim_jax.ops.batches import in_batches, part_length
 from deepssim_jax.ops.intensity import zscore
 from deepssim_jax.ops.local_likelihood import likelihoods
@@ -191,7 +191,7 @@ def _features(low: Array, basis: Array, *, grid: SearchGrid) -> Array:
             jnp.maximum((pixels**2).mean(1, keepdims=True) - mean**2, 1e-12) * pixels.shape[1]
         )
         # The basis spans vectors of zero mean, so the query's mean drops out by itself.
-        return jnp.concatenate([pixels @ columns / norm for columns in mirrored])
+        return jnp.concatenate([products.matmul(pixels, columns) / norm for columns in mirrored])
 
     return jax.lax.map(project, search_grid.posed(low, grid=grid))
 
@@ -204,7 +204,7 @@ def _search_tile(
     allowed = (groups[None, :] != labels[:, None]) & (groups[None, :] >= 0)
 
     def scores(kind: jax.typing.DTypeLike) -> Array:
-        exact = jax.lax.Precision.HIGHEST if kind == jnp.float32 else None
+        exact = products.HIGHEST if kind == jnp.float32 else None
         columns = tile.astype(kind)
 
         def one(query: Array) -> Array:
@@ -229,9 +229,7 @@ def _search_tile(
     fast, index = topk.top_k(scores(jnp.bfloat16), wide)
     index = jnp.sort(index, axis=1)  # ties of the exact scores then go to the smaller one
     candidates = jnp.moveaxis(tile[:, index], 0, -1)  # [b, wide, c]
-    exact = jnp.einsum(
-        "btc,bwc->btw", features, candidates, precision=jax.lax.Precision.HIGHEST
-    ).max(1)
+    exact = products.einsum("btc,bwc->btw", features, candidates).max(1)
     exact = jnp.where(jnp.take_along_axis(allowed, index, axis=1), exact, -2.0)
     values, place = jax.lax.top_k(exact, k)
     found = values, jnp.take_along_axis(index, place, axis=1)
@@ -296,7 +294,7 @@ def _likelihoods(queries: Array, references: Array, index: Array, *, grid: Searc
 @jax.jit
 def _best_transforms(features: Array, references: Array) -> Array:
     """[b, t, c] versions and [b, m, c] references to the best version of each, int32 [b, m]."""
-    return jnp.einsum("btc,bmc->btm", features, references).argmax(1).astype(jnp.int32)
+    return products.einsum("btc,bmc->btm", features, references).argmax(1).astype(jnp.int32)
 
 
 def nearest_aligned(

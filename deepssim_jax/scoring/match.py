@@ -306,19 +306,9 @@ def _encoder_proposals(
 
     -1 stands where there are fewer.
     """
-    out = np.full((len(part), count), -1, np.int64)
-    if not count:
-        return out
-    if groups is None:
-        near = nearest(part.embeddings, references.embeddings, k=min(count, len(references)))
-        out[:, : near.indices.shape[1]] = near.indices
-        return out
-    # Own-group references can fill the first places; look past as many as there can be.
-    own, theirs = groups
-    largest = int(np.bincount(theirs).max())
-    k = min(count + largest, len(references))
-    near = nearest(part.embeddings, references.embeddings, k=k)
-    for q in range(len(part)):
-        others = near.indices[q][theirs[near.indices[q]] != own[q]][:count]
-        out[q, : len(others)] = others
+    out = np.full((len(part), count), -1, np.int32)
+    k = min(count, len(references))
+    if k:
+        near = nearest(part.embeddings, references.embeddings, k=k, groups=groups)
+        out[:, :k] = near.indices
     return out

@@ -73,7 +73,9 @@ def scores(
 
     def noise_in(x_t: Array, time: int) -> Array:
         times = jnp.full(len(x), time)
-        return schedule.split(x_t, predict(x_t, times, condition), times)[1]
+        # The score is a small difference of what the network predicts; rounded products blur it.
+        with jax.default_matmul_precision("highest"):
+            return schedule.split(x_t, predict(x_t, times, condition), times)[1]
 
     if attack is Attack.LOSS:
         return -_loss(noise_in, x, keys, schedule, settings)

@@ -1,4 +1,4 @@
-"""All pairs of two sets of embeddings: exact nearest neighbours, counts, and the histogram.
+"""All pairs of two sets of embeddings: exact nearest neighbours and the histogram.
 
 Contract: queries and references are float32 rows of unit norm, [n, d] and [m, d]: NumPy arrays,
 memory maps, or anything with a shape whose slices turn into arrays, such as a TensorStore
@@ -11,6 +11,7 @@ any of it. With several processes each reads the rows of its own devices, and al
 import collections
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
@@ -20,7 +21,7 @@ import numpy as np
 
 from deepssim_jax import parallel
 from deepssim_jax.scoring import tiles
-from deepssim_jax.scoring.tiles import References, State, Tiling, Visit
+from deepssim_jax.scoring.tiles import Queries, References, State, Tiling, Visit
 from deepssim_jax.typing import Array
 from deepssim_jax.workspace import By, Section
 
@@ -66,7 +67,10 @@ class _Chosen:
 
 @dataclasses.dataclass(frozen=True)
 class Neighbours:
-    """`scores` float32 [n, k] from best to worst, clipped to [-1, 1]; `indices` int32 [n, k]."""
+    """`scores` float32 [n, k] from best to worst, clipped to [-1, 1]; `indices` int32 [n, k].
+
+    A row with fewer than k admissible references ends in scores of -2 and indices of -1.
+    """
 
     scores: np.ndarray
     indices: np.ndarray
@@ -89,6 +93,7 @@ def nearest(
     mesh: jax.sharding.Mesh | None = None,
     tiling: Tiling | None = None,
     ring: bool | None = None,
+    groups: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Neighbours:
     """The k references with the largest cosine to each query; ties go to the smaller index.
 
@@ -97,67 +102,44 @@ def nearest(
       references: [m, d] unit rows, m >= 1.
       k: how many, 1 <= k <= min(m, 1024).
       journal: keeps finished blocks, so that a run that was killed goes on; its inputs must tell the
-        rows, of which only the number, k and the block are part of a block's key.
+        rows, of which only the number, the groups, k and the block are part of a block's key.
       mesh: devices to use, all if None.
       tiling: how to cut the work, the best known for the platform if None.
       ring: spread the references over the devices; None decides by their size.
+      groups: int [n] and [m]; a reference of the query's own group is left out, however many there
+        are.
 
     Returns:
       Scores and indices, best first.
 
     Raises:
-      ValueError: if the dimensions differ or k does not fit.
+      ValueError: if the dimensions differ, k does not fit, or the groups are not one a row.
     """
     if not 1 <= k <= min(references.shape[0], 1024):
         raise ValueError(
             f"k = {k} must lie in [1, {min(references.shape[0], 1024)}]: there are "
             f"{references.shape[0]} references, and at most 1024 are kept"
         )
-    work = _Work.plan(queries, references, mesh, tiling, ring, k=k)
+    work = _Work.plan(queries, references, mesh, tiling, ring, k=k, groups=groups)
 
     def block(first: int, stop: int) -> np.ndarray:
         out = np.empty((stop - first, k), _FOUND)
         out["score"], out["index"], *missed = work.best(first, stop, k=k, surely=False)
         if missed:
             # Not by much, but for these a reference that halves left out may be among the best.
-            doubtful = np.flatnonzero(~(out["score"][:, -1] > missed[0]))
+            doubtful = np.flatnonzero(~(out["score"][:, -1] > missed[0]) & (missed[0] != -np.inf))
             if len(doubtful):
-                again = work.of(_Chosen(queries, first + doubtful))
+                again = work.of(first + doubtful)
                 score, index, _ = again.best(0, len(doubtful), k=k, surely=True)
                 out["score"][doubtful], out["index"][doubtful] = score, index
         return out
 
     found = _journalled(work, block, journal, k=k)
-    return Neighbours(np.clip(found["score"], -1.0, 1.0), np.ascontiguousarray(found["index"]))
-
-
-def count_above(
-    queries: Rows,
-    references: Rows,
-    *,
-    thresholds: tuple[float, ...],
-    mesh: jax.sharding.Mesh | None = None,
-    tiling: Tiling | None = None,
-    ring: bool | None = None,
-) -> np.ndarray:
-    """How many references score at or above each threshold, for every query.
-
-    Args:
-      queries: [n, d] unit rows.
-      references: [m, d] unit rows.
-      thresholds: cosines.
-      mesh: see `nearest`.
-      tiling: see `nearest`.
-      ring: see `nearest`.
-
-    Returns:
-      int32 [n, len(thresholds)].
-    """
-    work = _Work.plan(queries, references, mesh, tiling, ring)
-    visit = tiles.visit_counts(thresholds=tuple(thresholds), tiling=work.tiling)
-    start = (np.zeros((work.unit, len(thresholds)), np.int32),)
-    blocks = [work.run(visit, start, *block)[0] for block in work.blocks()]
-    return np.concatenate([start[0][:0], *blocks])
+    present = found["score"] != -np.inf
+    return Neighbours(
+        np.where(present, np.clip(found["score"], -1.0, 1.0), np.float32(-2.0)),
+        np.where(present, found["index"], np.int32(-1)),
+    )
 
 
 def histogram(
@@ -194,7 +176,7 @@ def histogram(
 @functools.partial(jax.jit, static_argnames=("visit", "mesh", "ring"))
 def _step(
     state: State,
-    queries: Array,
+    queries: Queries,
     references: References,
     first: Array,
     total: Array,
@@ -216,6 +198,7 @@ class _Work:
     tiling: Tiling
     ring: bool
     span: int
+    groups: tuple[np.ndarray, np.ndarray] | None = None
     held: list[tuple[int, References]] | None = None
 
     @classmethod
@@ -228,6 +211,7 @@ class _Work:
         ring: bool | None,
         *,
         k: int = 0,
+        groups: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> "_Work":
         """Checks the shapes and fits the tiling to them; `k` is 0 where all pairs are counted."""
         q, r = tuple(queries.shape), tuple(references.shape)
@@ -236,6 +220,13 @@ class _Work:
                 f"queries {q} and references {r} must be [n, d] and [m, d] with one d and m >= 1; "
                 "embed both with the same encoder"
             )
+        if groups is not None:
+            groups = np.asarray(groups[0], np.int32), np.asarray(groups[1], np.int32)
+            if (groups[0].shape, groups[1].shape) != (q[:1], r[:1]):
+                raise ValueError(
+                    f"groups of {groups[0].shape} and {groups[1].shape} must be one a row of the "
+                    f"queries {q} and of the references {r}"
+                )
         mesh = mesh or parallel.data_mesh()
         devices = mesh.size
         if tiling is None:
@@ -251,12 +242,16 @@ class _Work:
         spans = _even(-(-share // tile), tiling.spans)
         tiling = dataclasses.replace(tiling, rows=rows, strips=strips, tile=tile, spans=spans)
         span = tile * spans * (devices if ring else 1)
-        return cls(queries, references, mesh, tiling, ring, span)
+        return cls(queries, references, mesh, tiling, ring, span, groups)
 
-    def of(self, queries: Rows) -> "_Work":
-        """The same search of fewer queries, a strip at a time; references that are held stay."""
-        tiling = dataclasses.replace(self.tiling, strips=1)
-        return dataclasses.replace(self, queries=queries, tiling=tiling)
+    def of(self, rows: np.ndarray) -> "_Work":
+        """The same search of some queries, a strip at a time; references that are held stay."""
+        return dataclasses.replace(
+            self,
+            queries=_Chosen(self.queries, rows),
+            groups=self.groups and (self.groups[0][rows], self.groups[1]),
+            tiling=dataclasses.replace(self.tiling, strips=1),
+        )
 
     @property
     def unit(self) -> int:
@@ -288,9 +283,10 @@ class _Work:
         call = functools.partial(_step, visit=visit, mesh=self.mesh, ring=self.ring)
 
         def advance(pieces: list[tuple[int, References]], i: int) -> None:
-            rows = self._place(self.queries, first + i * self.unit, stop, self.unit, spread)
+            where = first + i * self.unit, stop, self.unit, spread
+            given = Queries(self._place(self.queries, *where), self._labels(0, *where))
             for offset, references in pieces:
-                states[i] = call(states[i], rows, references, np.int32(offset), total)
+                states[i] = call(states[i], given, references, np.int32(offset), total)
             # Enough work is queued to keep the devices busy, and no more: each call in flight
             # holds a tile of scores.
             jax.block_until_ready(states[max(0, i - ahead)])
@@ -319,10 +315,10 @@ class _Work:
         for low in range(0, count, at_once):
             pieces = []
             for offset in range(low, min(low + at_once, count), self.span):
-                rows = self._place(self.references, offset, count, self.span, sharding)
-                pieces.append(
-                    (offset, tiles.halved(rows) if self.tiling.half else References(rows))
-                )
+                where = offset, count, self.span, sharding
+                given = self._place(self.references, *where), self._labels(1, *where)
+                make = tiles.halved if self.tiling.half else References
+                pieces.append((offset, make(*given)))
             if at_once >= count:
                 self.held = pieces
             yield pieces
@@ -341,13 +337,25 @@ class _Work:
 
         return jax.make_array_from_callback(shape, sharding, read)
 
+    def _labels(
+        self, side: int, first: int, stop: int, length: int, sharding: jax.NamedSharding
+    ) -> Array | None:
+        """Groups `first` to `stop` of the queries (0) or the references (1), -1 up to `length`."""
+        if self.groups is None:
+            return None
+        part = self.groups[side][first : min(first + length, stop)]
+        part = np.pad(part, (0, length - len(part)), constant_values=-1)
+        return jax.make_array_from_callback((length,), sharding, lambda index: part[index])
+
 
 def _journalled(
     work: _Work, block: Callable[[int, int], np.ndarray], journal: Section | None, *, k: int
 ) -> np.ndarray:
     """Runs the blocks that the journal does not hold, and joins all."""
     found = [np.empty((0, k), _FOUND)]
-    shape = [*work.queries.shape, work.references.shape[0], k]
+    shape: list[object] = [*work.queries.shape, work.references.shape[0], k]
+    if work.groups is not None:
+        shape.append(hashlib.sha256(b"/".join(g.tobytes() for g in work.groups)).hexdigest())
     for first, stop in work.blocks():
         make = functools.partial(block, first, stop)
         if journal is None:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from deepssim_jax.ops import products
 from deepssim_jax.ops.resample import gaussian_blur, warp_affine
 from deepssim_jax.ops.transform import Transform
 from deepssim_jax.scoring.volume_match import warp_labels
@@ -48,7 +49,7 @@ def _replicas(
         i, j = [k for k in range(3) if k != axis]
         turn = jnp.broadcast_to(jnp.eye(3)[None], (n, 3, 3))
         turn = turn.at[:, i, i].set(c).at[:, j, j].set(c).at[:, i, j].set(-s).at[:, j, i].set(s)
-        matrix = jnp.einsum("nij,njk->nik", matrix, turn)
+        matrix = products.einsum("nij,njk->nik", matrix, turn)
     moved = warp_affine(volumes, jnp.concatenate([matrix, shift[:, :, None]], -1))
     motion = Transform(jnp.zeros(n, jnp.int32), matrix, shift)
     blur = jax.random.uniform(keys[4], (n,), maxval=_BLUR)

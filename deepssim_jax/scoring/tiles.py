@@ -1,6 +1,6 @@
-"""What happens to one tile of all pairs: the k best, counts above thresholds, or a histogram.
+"""What happens to one tile of all pairs: the k best, or a histogram.
 
-Contract: queries [q, d] are float32 rows of one device, and so are its `References` [r, d]; r is a
+Contract: `Queries` [q, d] are float32 rows of one device, and so are its `References` [r, d]; r is a
 multiple of the tile. `first` is the global number of the first reference and `total` how many there
 are: rows from `total` on are padding and never count. Every visit takes what is known so far and
 gives back what is known after these references, so that a stream of them, in any portions, ends in
@@ -24,33 +24,44 @@ _EXACT = jax.lax.Precision.HIGHEST
 State = tuple[Array, ...]
 
 
+@functools.partial(jax.tree_util.register_dataclass, data_fields=("rows", "groups"), meta_fields=())
+@dataclasses.dataclass(frozen=True)
+class Queries:
+    """Rows [q, d], and the group of each, int32 [q], whose references are left out; or None."""
+
+    rows: Array
+    groups: Array | None = None
+
+
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=("rows", "low", "norms"),
+    data_fields=("rows", "groups", "low", "norms"),
     meta_fields=(),
 )
 @dataclasses.dataclass(frozen=True)
 class References:
     """Rows [r, d]; where halves choose candidates, also rounded ones with what that took away.
 
-    `low` are the rows in bfloat16, `norms` those of them [r] and of what rounding took away [r].
+    `groups` int32 [r] are there where the queries have theirs. `low` are the rows in bfloat16, `norms`
+    those of them [r] and of what rounding took away [r].
     """
 
     rows: Array
+    groups: Array | None = None
     low: Array | None = None
     norms: tuple[Array, ...] = ()
 
 
-Visit = Callable[[State, Array, References, Array, Array], State]
+Visit = Callable[[State, Queries, References, Array, Array], State]
 
 
 @jax.jit
-def halved(rows: Array) -> References:
+def halved(rows: Array, groups: Array | None = None) -> References:
     """The rows with their bfloat16 versions."""
     low = rows.astype(jnp.bfloat16)
     near = low.astype(jnp.float32)
     norms = jnp.linalg.norm(near, axis=1), jnp.linalg.norm(rows - near, axis=1)
-    return References(rows, low, norms)
+    return References(rows, groups, low, norms)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,31 +130,43 @@ def half_error(queries: Array, length: Array, lost: Array) -> Array:
     return taken * (longest + most) + left * most + sums * (left + taken) * (longest + most)
 
 
+def _apart(scores: Array, own: Array | None, theirs: Array | None) -> Array:
+    """Scores [q, r] with -inf where both are of one group."""
+    if own is None or theirs is None:
+        return scores
+    return jnp.where(own[:, None] == theirs[None, :], -jnp.inf, scores)
+
+
 def _scan(
     score: Callable[[Array, Array], Array],
     update: Callable[[State, Array, Array], State],
     state: State,
-    queries: Array,
-    references: Array,
+    queries: Queries,
+    references: References,
     tile: int,
 ) -> State:
-    """Runs `update(state, scores, number of the tile's first row)` over the tiles."""
-    if len(references) == tile:
-        return update(state, score(queries, references), jnp.int32(0))
-    tiles = references.reshape(-1, tile, references.shape[1])
+    """Runs `update(state, scores, number of the tile's first row)` over the tiles of the rows."""
 
-    def step(carry: State, item: tuple[Array, Array]) -> tuple[State, None]:
-        rows, number = item
-        return update(carry, score(queries, rows), number * tile), None
+    def scores(rows: Array, groups: Array | None) -> Array:
+        return _apart(score(queries.rows, rows), queries.groups, groups)
 
-    return jax.lax.scan(step, state, (tiles, jnp.arange(len(tiles), dtype=jnp.int32)))[0]
+    given = references.rows, references.groups
+    if len(references.rows) == tile:
+        return update(state, scores(*given), jnp.int32(0))
+    tiles = jax.tree.map(lambda x: x.reshape(-1, tile, *x.shape[1:]), given)
+
+    def step(carry: State, item: tuple[tuple[Array, Array | None], Array]) -> tuple[State, None]:
+        part, number = item
+        return update(carry, scores(*part), number * tile), None
+
+    return jax.lax.scan(step, state, (tiles, jnp.arange(len(tiles[0]), dtype=jnp.int32)))[0]
 
 
 def _best_of(
     score: Callable[[Array, Array], Array],
     state: State,
-    queries: Array,
-    references: Array,
+    queries: Queries,
+    references: References,
     first: Array,
     total: Array,
     tile: int,
@@ -165,13 +188,14 @@ def _best_of(
     return _scan(score, update, state, queries, references, tile)
 
 
-def _nothing(queries: Array, k: int) -> State:
-    return jnp.full((len(queries), k), -jnp.inf), jnp.zeros((len(queries), k), jnp.int32)
+def _nothing(queries: Queries, k: int) -> State:
+    shape = len(queries.rows), k
+    return jnp.full(shape, -jnp.inf), jnp.zeros(shape, jnp.int32)
 
 
 def _best_decided(
     known: State,
-    queries: Array,
+    queries: Queries,
     references: References,
     first: Array,
     total: Array,
@@ -190,23 +214,28 @@ def _best_decided(
     wide = min(tiling.wide[0] * k + tiling.wide[1], len(rows))
     where = jnp.int32(0), here, tiling.tile
     if surely:
-        fast, index = _best_of(products, _nothing(queries, wide), queries, rows, *where)
+        fast, index = _best_of(products, _nothing(queries, wide), queries, references, *where)
         missed = known[2]
     else:
         assert references.low is not None
+        low = References(references.low, references.groups)
         if len(rows) > tiling.tile:
-            none = _nothing(queries, wide)
-            fast, index = _best_of(half_products, none, queries, references.low, *where)
+            fast, index = _best_of(half_products, _nothing(queries, wide), queries, low, *where)
         else:
+            scores = half_products(queries.rows, low.rows)
             fast, index = topk.top_k_nearly(
-                half_products(queries, references.low), wide, count=here
+                _apart(scores, queries.groups, low.groups), wide, count=here
             )
-        # Whatever was left out is truly at most the last one plus the errors.
+            # It has no infinities; a cosine is never so small.
+            fast = jnp.where(fast < -2.0, -jnp.inf, fast)
+        # Whatever was left out is truly at most the last one plus the errors; where the last one is
+        # not admissible, nothing admissible was left out.
         last = fast[:, -1]
-        most = last + half_error(queries, *references.norms)
+        most = last + half_error(queries.rows, *references.norms)
         most = most + topk.rounding(tiling.tile) * jnp.abs(last)
-        missed = jnp.maximum(known[2], jnp.where(here > wide, most, -jnp.inf))
-    exact = _products_of(queries, rows, index)
+        left_out = (here > wide) & (last != -jnp.inf)
+        missed = jnp.maximum(known[2], jnp.where(left_out, most, -jnp.inf))
+    exact = _products_of(queries.rows, rows, index)
     new = jnp.where(fast > -jnp.inf, exact, -jnp.inf), index + first
     return (*_joined(known[:2], new), missed)
 
@@ -242,40 +271,19 @@ def visit_best(*, tiling: Tiling, in_order: bool, surely: bool = True) -> Visit:
     """
 
     def visit(
-        state: State, queries: Array, references: References, first: Array, total: Array
+        state: State, queries: Queries, references: References, first: Array, total: Array
     ) -> State:
-        def strip(item: tuple[Array, ...]) -> State:
-            part, known, rows = item[0], item[1:], references.rows
+        where = first, total, tiling.tile
+
+        def strip(part: Queries, known: State) -> State:
             if tiling.half:
                 return _best_decided(known, part, references, first, total, tiling, surely=surely)
             if in_order:
-                return _best_of(products, known, part, rows, first, total, tiling.tile)
-            none = _nothing(part, min(known[0].shape[1], len(rows)))
-            return _joined(known, _best_of(products, none, part, rows, first, total, tiling.tile))
+                return _best_of(products, known, part, references, *where)
+            none = _nothing(part, min(known[0].shape[1], len(references.rows)))
+            return _joined(known, _best_of(products, none, part, references, *where))
 
-        return _by_strips(strip, (queries, *state), tiling.rows)
-
-    return visit
-
-
-@functools.cache
-def visit_counts(*, thresholds: tuple[float, ...], tiling: Tiling) -> Visit:
-    """Counts scores at or above each threshold: state (int32 [q, len(thresholds)],)."""
-    levels = np.asarray(thresholds, np.float32)
-
-    def visit(
-        state: State, queries: Array, references: References, first: Array, total: Array
-    ) -> State:
-        def update(counts: State, scores: Array, start: Array) -> State:
-            real = first + start + jnp.arange(tiling.tile, dtype=jnp.int32) < total
-            scores = jnp.where(real[None, :], scores, -jnp.inf)
-            above = [(scores >= level).sum(1, dtype=jnp.int32) for level in levels]
-            return (counts[0] + jnp.stack(above, 1),)
-
-        def strip(item: tuple[Array, ...]) -> State:
-            return _scan(products, update, item[1:], item[0], references.rows, tiling.tile)
-
-        return _by_strips(strip, (queries, *state), tiling.rows)
+        return _by_strips(strip, queries, state, tiling.rows)
 
     return visit
 
@@ -285,17 +293,17 @@ def visit_histogram(*, bins: int, tiling: Tiling) -> Visit:
     """Counts scores in equal bins of [-1, 1], for every query: state (int32 [q, bins],)."""
 
     def visit(
-        state: State, queries: Array, references: References, first: Array, total: Array
+        state: State, queries: Queries, references: References, first: Array, total: Array
     ) -> State:
         def update(counts: State, scores: Array, start: Array) -> State:
             real = first + start + jnp.arange(tiling.tile, dtype=jnp.int32) < total
             place = jnp.clip(jnp.floor((scores + 1) * (bins / 2)), 0, bins - 1).astype(jnp.int32)
             return (counts[0] + _occurrences(jnp.where(real[None, :], place, bins), bins),)
 
-        def strip(item: tuple[Array, ...]) -> State:
-            return _scan(products, update, item[1:], item[0], references.rows, tiling.tile)
+        def strip(part: Queries, known: State) -> State:
+            return _scan(products, update, known, part, references, tiling.tile)
 
-        return _by_strips(strip, (queries, *state), tiling.rows)
+        return _by_strips(strip, queries, state, tiling.rows)
 
     return visit
 
@@ -320,12 +328,15 @@ def _compared(place: Array, bins: int) -> Array:
     return each.T
 
 
-def _by_strips(strip: Callable[[tuple[Array, ...]], State], items: State, rows: int) -> State:
+def _by_strips(
+    strip: Callable[[Queries, State], State], queries: Queries, state: State, rows: int
+) -> State:
     """Runs `strip` on `rows` rows at a time; a single strip needs no loop."""
-    if len(items[0]) == rows:
-        return strip(items)
-    split = tuple(x.reshape(-1, rows, *x.shape[1:]) for x in items)
-    return tuple(x.reshape(-1, *x.shape[2:]) for x in jax.lax.map(strip, split))
+    if len(queries.rows) == rows:
+        return strip(queries, state)
+    split = jax.tree.map(lambda x: x.reshape(-1, rows, *x.shape[1:]), (queries, state))
+    found = jax.lax.map(lambda item: strip(*item), split)
+    return tuple(x.reshape(-1, *x.shape[2:]) for x in found)
 
 
 def padded(rows: object, length: int) -> np.ndarray:

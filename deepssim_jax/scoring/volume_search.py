@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from deepssim_jax.ops import products
 from deepssim_jax.ops.intensity import zscore
 from deepssim_jax.ops.resample import blur_matrix, warp_affine
 from deepssim_jax.ops.search_rigid import RigidGrid
@@ -38,7 +39,6 @@ _CELLS = 16  # coarse cells along an axis of the segmentation level
 # The search by pose: longest side, blur at full resolution, and 27 turns of -6, 0 and 6 degrees.
 _SIDE, _SIGMA = 32, 1.0
 _TURNS = RigidGrid(rotations=3, max_rotation_deg=6.0).matrices
-_MOST = 1024  # neighbours that `nearest` keeps at most
 
 
 class Level(enum.StrEnum):
@@ -110,7 +110,7 @@ def posed_rows(volumes: Array, turns: Array) -> Array:
         below = np.minimum(places.astype(int), size - 2)
         share = (places - below)[:, None].astype(np.float32)
         rows = jnp.asarray(low[below] * (1 - share) + low[below + 1] * share)
-        volumes = jnp.moveaxis(jnp.tensordot(rows, volumes, axes=(1, axis)), 0, axis)
+        volumes = jnp.moveaxis(products.tensordot(rows, volumes, axes=(1, axis)), 0, axis)
     normal = zscore(volumes, spatial_dims=3)
     body = (normal > 0).astype(jnp.float32)
     total = jnp.maximum(body.sum((1, 2, 3)), 1.0)
@@ -118,7 +118,7 @@ def posed_rows(volumes: Array, turns: Array) -> Array:
     for axis, size in enumerate(volumes.shape[1:]):
         rest = tuple(1 + other for other in range(3) if other != axis)
         at = jnp.arange(size, dtype=jnp.float32) - (size - 1) / 2
-        centre.append(body.sum(rest) @ at / total)
+        centre.append(products.matmul(body.sum(rest), at) / total)
     n, p = volumes.shape[0], turns.shape[0]
     matrices = jnp.concatenate(
         [
@@ -206,8 +206,14 @@ def search(
     """
     pair = [_rows(side, level) for side in (queries, references)]
     tiling = _TILING if level is Level.VOXEL else dataclasses.replace(_TILING, tile=4096)
-    found = nearest(*pair, k=_wide(references, k, apart), tiling=tiling, journal=journal)
-    return _first(found.indices, found.scores, queries, references, k, apart)
+    found = nearest(
+        *pair,
+        k=min(k, len(references)),
+        tiling=tiling,
+        journal=journal,
+        groups=(queries.groups, references.groups) if apart else None,
+    )
+    return _filled(found.indices, found.scores, k)
 
 
 def _rows(side: VolumeSide, level: Level) -> Rows:
@@ -223,12 +229,19 @@ def search_posed(
     """The k closest references at the voxel level, each query in its best rotation; see `search`."""
     still = np.eye(3, dtype=np.float32)[None]
     rows = _posed(references, still)
-    wide, turns = _wide(references, k, apart), len(_TURNS)
+    # A reference among the k best over all turns is so in the turn that suits it best.
+    wide, turns = min(k, len(references)), len(_TURNS)
     parts = []
     for first in range(0, len(queries), _BATCH):
         chosen = np.arange(first, min(first + _BATCH, len(queries)))
         turned = _posed(queries.rows(chosen), _TURNS)
-        found = nearest(turned, rows, k=wide, tiling=dataclasses.replace(_TILING, tile=4096))
+        found = nearest(
+            turned,
+            rows,
+            k=wide,
+            tiling=dataclasses.replace(_TILING, tile=4096),
+            groups=(queries.groups[chosen].repeat(turns), references.groups) if apart else None,
+        )
         parts.append([x.reshape(len(chosen), turns * wide) for x in (found.indices, found.scores)])
     indices, scores = (np.concatenate(column) for column in zip(*parts, strict=True))
     order = np.lexsort((indices, -scores), axis=1)
@@ -238,29 +251,11 @@ def search_posed(
         first = np.sort(np.unique(indices[row], return_index=True)[1])[:wide]
         best[0][row, : len(first)] = indices[row, first]
         best[1][row, : len(first)] = scores[row, first]
-    return _first(*best, queries, references, k, apart)
+    return _filled(*best, k)
 
 
-def _wide(references: VolumeSide, k: int, apart: bool) -> int:
-    """How many neighbours to ask for, so that k are left when the query's own group is taken out."""
-    own = int(np.bincount(references.groups).max()) if apart else 0
-    return min(len(references), k + own, _MOST)
-
-
-def _first(
-    indices: np.ndarray,
-    scores: np.ndarray,
-    queries: VolumeSide,
-    references: VolumeSide,
-    k: int,
-    apart: bool,
-) -> tuple[np.ndarray, np.ndarray]:
-    taken = np.full((len(queries), k), -1, np.int32)
-    kept = np.full((len(queries), k), -1.0, np.float32)
-    for row, (found, values) in enumerate(zip(indices, scores, strict=True)):
-        use = found >= 0
-        if apart:
-            use &= references.groups[found] != queries.groups[row]
-        count = min(k, int(use.sum()))
-        taken[row, :count], kept[row, :count] = found[use][:count], values[use][:count]
-    return taken, kept
+def _filled(indices: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Neighbours as k columns: -1 stands in both where there is none."""
+    missing = ((0, 0), (0, k - indices.shape[1]))
+    scores = np.where(indices >= 0, scores, -1.0).astype(np.float32)
+    return tuple(np.pad(x, missing, constant_values=-1) for x in (indices, scores))

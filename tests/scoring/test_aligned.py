@@ -15,7 +15,16 @@ from deepssim_jax.ops.transform import FLIP_NAMES, FLIP_SIGNS
 from deepssim_jax.scoring import aligned, plant
 from deepssim_jax.scoring.aligned import AlignedIndex
 from deepssim_jax.scoring.embed import features
-from deepssim_jax.scoring.match import BLOCK, PAIR, Proposals, Retrieval, Side, best_matches, match
+from deepssim_jax.scoring.match import (
+    BLOCK,
+    PAIR,
+    Proposals,
+    Retrieval,
+    Side,
+    best_matches,
+    candidates,
+    match,
+)
 
 SIZE, GRID = 64, SearchGrid()
 
@@ -229,6 +238,29 @@ def test_matching_goes_on_where_it_stopped_and_keeps_its_bytes(tmp_path) -> None
     assert whole.dtype == PAIR
     keys = list(zip(whole["query"], -whole["verified"], whole["reference"]))
     assert keys == sorted(keys)
+
+
+def test_a_patient_with_3000_images_hides_nobody() -> None:
+    """All of them are nearer to the patient's other images than anyone else's are."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(3050, 16)).astype(np.float32)
+    rows[:3000] = rows[0] + 0.01 * rows[:3000]
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    groups = np.concatenate([np.zeros(3000, np.int32), np.arange(1, 51, dtype=np.int32)])
+    side = Side(
+        take=lambda rows: np.zeros((len(rows), 2, 2)),
+        low=np.zeros((3050, 2, 2), np.float32),
+        embeddings=rows,
+        groups=groups,
+    )
+    asked = np.array([0, 1700, 3010])
+    found = candidates(
+        side.rows(asked), side, index=None, proposals=Retrieval.ENCODER.proposals, apart=True
+    )
+    exact = rows[asked].astype(float) @ rows.T.astype(float)
+    exact[groups[asked][:, None] == groups[None]] = -np.inf
+    for number, order in enumerate(np.argsort(-exact, axis=1)[:, :16]):
+        assert {r for q, r in found if q == number} == set(order.tolist())
 
 
 def test_apart_leaves_the_own_patient_out(tmp_path) -> None:

@@ -137,13 +137,47 @@ def test_devices_and_tiles_do_not_show(devices: int, ring: bool, tiling: Tiling 
     whole = pairs.nearest(queries, references, k=9, mesh=parallel.data_mesh(1))
     np.testing.assert_array_equal(found.indices, whole.indices)
     np.testing.assert_allclose(found.scores, whole.scores, atol=3e-7)
-    counts = pairs.count_above(
-        queries, references, thresholds=(-0.1, 0.3, 0.9), mesh=mesh, tiling=tiling, ring=ring
-    )
-    exact = scores(queries, references)
-    np.testing.assert_array_equal(
-        counts, [[(r >= t).sum() for t in (-0.1, 0.3, 0.9)] for r in exact]
-    )
+
+
+@pytest.mark.parametrize(
+    ("tiling", "ring"), [(None, False), (HALF, False), (ONE_TILE, False), (SMALL, True)]
+)
+def test_own_group_is_left_out_however_large_it_is(ring: bool, tiling: Tiling | None) -> None:
+    """3,000 references of one group are the nearest of all; more than `nearest` keeps."""
+    rng = np.random.default_rng(3)
+    close = unit(1, 0) + 0.05 * rng.normal(size=(3000, 24)).astype(np.float32)
+    references = np.concatenate([close, unit(40, 1)])[rng.permutation(3040)]
+    references /= np.linalg.norm(references, axis=1, keepdims=True)
+    theirs = np.where((references @ unit(1, 0)[0]) > 0.8, 7, np.arange(3040) % 5)
+    assert (theirs == 7).sum() >= 3000
+    queries = np.concatenate([close[:20], unit(20, 2)])
+    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+    own = np.concatenate([np.full(20, 7), np.arange(20) % 6])
+    found = pairs.nearest(
+        queries, references, k=4, tiling=tiling, ring=ring, groups=(own, theirs),
+        mesh=parallel.data_mesh(4),
+    )  # fmt: skip
+    exact = np.where(own[:, None] == theirs[None], -np.inf, scores(queries, references))
+    order = np.argsort(-exact, axis=1, kind="stable")[:, :4]
+    np.testing.assert_array_equal(found.indices, order)
+    np.testing.assert_allclose(found.scores, np.take_along_axis(exact, order, 1), atol=1e-6)
+
+
+@pytest.mark.parametrize("tiling", [None, SMALL, HALF, ONE_TILE])
+def test_fewer_admissible_references_than_wanted(tiling: Tiling | None) -> None:
+    queries, references = unit(6, 0), unit(300, 1)
+    theirs = np.zeros(300, int)
+    theirs[[5, 131]] = 1
+    own = np.array([0, 0, 0, 1, 1, 2])
+    found = pairs.nearest(queries, references, k=3, tiling=tiling, groups=(own, theirs))
+    assert (found.indices[:3, 2] == -1).all() and (found.scores[:3, 2] == -2).all()
+    assert {tuple(sorted(row[:2])) for row in found.indices[:3].tolist()} == {(5, 131)}
+    exact = np.where(own[:, None] == theirs[None], -np.inf, scores(queries, references))
+    order = np.argsort(-exact, axis=1, kind="stable")[:, :3]
+    np.testing.assert_array_equal(found.indices[3:], order[3:])
+    # One group on both sides: nothing is admissible, and nothing is searched again.
+    none = pairs.nearest(queries, references, k=3, tiling=tiling, groups=(own[:6] * 0, theirs * 0))
+    assert (none.indices == -1).all() and (none.scores == -2).all()
 
 
 def test_references_that_do_not_fit_come_in_portions(monkeypatch) -> None:
@@ -225,6 +259,9 @@ def test_a_journal_goes_on(tmp_path: Path, monkeypatch) -> None:
     np.testing.assert_array_equal(again.scores, whole.scores)
     with pytest.raises(ValueError, match="belongs to the search"):
         pairs.nearest(queries, references, journal=tmp_path, k=5, tiling=SMALL, mesh=mesh)
+    groups = np.zeros(150, int), np.arange(90)
+    with pytest.raises(ValueError, match="belongs to the search"):
+        pairs.nearest(queries, references, journal=tmp_path, groups=groups, **how)
 
 
 PROCESS = """
@@ -290,6 +327,8 @@ def test_bad_arguments() -> None:
         pairs.nearest(unit(3, 0), unit(3, 0, dim=8), k=1)
     with pytest.raises(ValueError, match="k = 4"):
         pairs.nearest(unit(3, 0), unit(3, 0), k=4)
+    with pytest.raises(ValueError, match=r"groups of \(2,\) and \(3,\) must be one a row"):
+        pairs.nearest(unit(3, 0), unit(3, 0), k=1, groups=(np.zeros(2, int), np.zeros(3, int)))
     with pytest.raises(ValueError, match="at least 1"):
         Tiling(rows=0, tile=8)
     assert pairs.nearest(unit(3, 0)[:0], unit(3, 0), k=2).scores.shape == (0, 2)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deepssim_jax.audit import calibration, conclusion, membership, outputs, planting
+from deepssim_jax.audit import calibration, conclusion, doubles, membership, outputs, planting
 from deepssim_jax.audit.control import Control, search_holdout
 from deepssim_jax.audit.gallery import build_gallery
 from deepssim_jax.audit.generation import Generator
@@ -29,8 +29,9 @@ from deepssim_jax.data import store
 from deepssim_jax.data.manifest import InputError, Manifest, Role, read_manifest
 from deepssim_jax.nn import encoder as encoders
 from deepssim_jax.ops.transform import FLIP_NAMES
-from deepssim_jax.scoring import decide
+from deepssim_jax.scoring import decide, points
 from deepssim_jax.scoring.embed import build_side, check_size
+from deepssim_jax.scoring.evidence import false_discovery_cut
 from deepssim_jax.scoring.match import Progress, Retrieval, Side, best_matches, match
 from deepssim_jax.workspace import Overlap, Section, Workspace
 
@@ -154,6 +155,14 @@ def _audit(
     if not settings.allow_same and _same_files(real_set.images, synthetic_set.images):
         raise InputError(_SAME)
 
+    found_doubles = doubles.find_doubles(
+        real_set.side,
+        real_set.images,
+        journal=out.section("doubles", real_set.images.fingerprint),
+        on_progress=on_progress,
+    )
+    grouped = dataclasses.replace(real_set.side, groups=found_doubles.subjects)
+    real_set = sets[Role.REAL] = dataclasses.replace(real_set, side=grouped)
     retrieval = settings.retrieval.resolved(pairs=len(real_set.side) * len(synthetic_set.side))
 
     def journal(what: str, *others: _Set) -> Section:
@@ -176,6 +185,9 @@ def _audit(
         proposals=retrieval.proposals,
         on_progress=on_progress,
     )
+    trial = calibration.Trial.of(pairs, len(synthetic_set.side))
+    evidence = evidence.at(false_discovery_cut(evidence.p_values(trial)))
+    pairs, copy = calibration.called(pairs, evidence.thresholds)
     control = None
     if Role.HOLDOUT in sets:
         holdout_set = sets[Role.HOLDOUT]
@@ -214,7 +226,7 @@ def _audit(
             level=settings.level,
             on_progress=on_progress,
         )
-    result = _conclude(sets, pairs, evidence, control, settings, retrieval, inferred)
+    result = _conclude(sets, pairs, copy, evidence, control, settings, retrieval, inferred)
     result = dataclasses.replace(result, planted=planted)
     gallery = build_gallery(
         result,
@@ -249,7 +261,7 @@ def _read(
         manifest,
         workspace,
         settings=store.InputSettings(
-            size=(settings.size, settings.size), slice=settings.slice_spec
+            size=(settings.size, settings.size), slice=settings.slice_spec, canvas=points.SIDE
         ),
         encoder=encoder,
         encoder_id=encoder_id,
@@ -278,6 +290,7 @@ def _label(score: float, thresholds: Thresholds) -> Label:
 def _conclude(
     sets: dict[Role, _Set],
     pairs: np.ndarray,
+    copy: np.ndarray,
     evidence: calibration.Evidence,
     control: Control | None,
     settings: AuditSettings,
@@ -287,13 +300,15 @@ def _conclude(
     real, synthetic = sets[Role.REAL].images, sets[Role.SYNTHETIC].images
     thresholds, level = evidence.thresholds, settings.level
     best = best_matches(pairs, len(synthetic))
+    hits = np.zeros(len(synthetic), bool)
+    hits[pairs["query"][copy]] = True
     p_values = q_values = discoveries = None
     if control is not None and len(control.holdout_to_real):
-        p_values = decide.conformal_p_values(best["verified"], control.holdout_to_real)
+        p_values = decide.conformal_p_values(best["verified"], control.holdout_to_real.scores)
         q_values = decide.benjamini_hochberg(p_values)
         discoveries = decide.discoveries(p_values, holdout=len(control.holdout_to_real))
 
-    def to_match(row: np.void) -> Match:
+    def to_match(row: np.void, is_copy: bool) -> Match:
         query, reference = int(row["query"]), int(row["reference"])
         return Match(
             synthetic_id=synthetic.image_ids[query],
@@ -301,7 +316,7 @@ def _conclude(
             subject_id=real.subject_ids[reference],
             embedding_score=float(row["embedding"]),
             verified_score=float(row["verified"]),
-            label=_label(float(row["verified"]), thresholds),
+            label=_label(float(row["verified"]), thresholds) if is_copy else Label.UNRELATED,
             p_value=None if p_values is None else float(p_values[query]),
             q_value=None if q_values is None else float(q_values[query]),
             flip=FLIP_NAMES[int(row["flip"])],
@@ -309,32 +324,35 @@ def _conclude(
             shift_y=float(row["shift_y"]),
             shift_x=float(row["shift_x"]),
             scale=float(row["scale"]),
+            negative=bool(row["negative"]),
+            matrix=tuple(float(x) for x in row["matrix"].ravel()),
+            points=float(row["points"]),
+            evidence=float(row["evidence"]),
+            by_points=bool(row["by_points"]),
         )
 
-    nearest = tuple(to_match(row) for row in best)
-    flagged = pairs[pairs["verified"] >= thresholds.near]
+    nearest = tuple(to_match(row, bool(hit)) for row, hit in zip(best, hits, strict=True))
+    flagged = pairs[copy]
     flagged = flagged[np.lexsort((flagged["reference"], flagged["query"], -flagged["verified"]))]
-    copies = int((best["verified"] >= thresholds.near).sum())
+    copies = int(hits.sum())
     classes = {label.value: sum(m.label is label for m in nearest) for label in Label}
-    names = [
-        s if s is not None else i for s, i in zip(real.subject_ids, real.image_ids, strict=True)
-    ]
+    # Images that are doubles of each other count as one patient.
+    names = [int(number) for number in sets[Role.REAL].side.grouped()[1]]
     exposed = {names[row] for row in flagged["reference"]}
     # An image exposes the patient that it copies best; a second one is as a rule the same person.
-    first = [names[row] for row in best["reference"][best["verified"] >= thresholds.near]]
+    first = [names[row] for row in best["reference"][hits]]
     times = np.unique(first, return_counts=True)[1]
-    hits = best["verified"] >= thresholds.near
     owners = np.unique([names[row] for row in best["reference"]], return_inverse=True)[1]
     by_patient = decide.clustered_interval(hits, owners, level=level, seed=settings.seed)
     distributions = {"synthetic_to_real": best["verified"], "real_to_real": evidence.null_scores}
     rates = {}
     for name in ("holdout_to_real", "synthetic_to_holdout") if control is not None else ():
-        scores = getattr(control, name)
-        if not len(scores):  # every held-out image is of a patient of the real side
+        trial = getattr(control, name)
+        if not len(trial):  # every held-out image is of a patient of the real side
             continue
-        distributions[name] = scores
-        hits = int((scores >= thresholds.near).sum())
-        rates[name] = decide.clopper_pearson(hits, len(scores), level=level)
+        distributions[name] = trial.scores
+        count = int(trial.copies(thresholds).sum())
+        rates[name] = decide.clopper_pearson(count, len(trial), level=level)
     holdout_rate = rates.get("holdout_to_real")
     exclusions = tuple(
         Exclusion(role.value, item.image_id, item.reason)
@@ -366,7 +384,7 @@ def _conclude(
         subjects_total=len(set(names)),
         subjects_known=all(s is not None for s in real.subject_ids),
         nearest=nearest,
-        pairs=tuple(to_match(row) for row in flagged),
+        pairs=tuple(to_match(row, True) for row in flagged),
         distributions=distributions,
         exclusions=exclusions,
         notes=conclusion.notes(

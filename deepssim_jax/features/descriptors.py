@@ -49,9 +49,7 @@ def describe(field: GradientField, points: Points, angles: Array) -> Array:
     soft = jnp.maximum(1 - away, 0.0) * magnitude[..., None]
     soft = soft.reshape(*soft.shape[:2], _SAMPLES, _SAMPLES, DIRECTIONS)
     pool = jnp.asarray(_pooling())
-    cells = jnp.einsum(
-        "nkuvo,ui,vj->nkijo", soft, pool, pool, precision=jax.lax.Precision.HIGHEST
-    )
+    cells = jnp.einsum("nkuvo,ui,vj->nkijo", soft, pool, pool, precision=jax.lax.Precision.HIGHEST)
     d = cells.reshape(*cells.shape[:2], LENGTH)
     d = d / (jnp.sqrt((d**2).sum(-1, keepdims=True)) + 1e-9)
     d = jnp.minimum(d, _CLIP)

@@ -76,9 +76,8 @@ class _Frames:
         """[c, k]: left and right changed places for those of `which` [c]."""
         flip = which[:, None]
         sign = jnp.where(flip, -1.0, 1.0)
-        position = jnp.stack(
-            [jnp.broadcast_to(self.position[..., 0], (len(which), len(self.angle))), sign * self.position[..., 1]], -1
-        )
+        y = jnp.broadcast_to(self.position[..., 0], (len(which), len(self.angle)))
+        position = jnp.stack([y, sign * self.position[..., 1]], -1)
         angle = jnp.where(flip, jnp.pi - self.angle, self.angle)
         return dataclasses.replace(self, position=position, angle=angle)
 
@@ -103,11 +102,11 @@ def verify(
     common = jnp.sort(best, 0)[-min(COMMON, len(best))]
     weight = weights(best, common) * frames.valid
     frames = frames.mirrored(mirrored)
-    votes, seeds = jax.vmap(_vote)(frames_rows(frames, len(best)), others, partner, weight)
+    votes, seeds = jax.vmap(_vote)(_for_each(frames, len(best)), others, partner, weight)
     total, chosen = jax.lax.top_k(votes, min(_VERIFIED, len(votes)))
     take = functools.partial(jax.tree.map, lambda a: a[chosen])
     found = jax.vmap(_fit, in_axes=(0, 0, 0, 0, 0, 0, None))(
-        take(frames_rows(frames, len(best))), take(others), partner[chosen], weight[chosen],
+        take(_for_each(frames, len(best))), take(others), partner[chosen], weight[chosen],
         take(seeds), cosine[chosen], common,
     )  # fmt: skip
     score, cells, matrix, shift, negative = found
@@ -117,12 +116,16 @@ def verify(
     return Verified(*(a[order] for a in columns))
 
 
-def frames_rows(frames: _Frames, count: int) -> _Frames:
+def _for_each(frames: _Frames, count: int) -> _Frames:
     """The query's frames once for each candidate."""
     k = frames.valid.shape[-1]
     wide = functools.partial(jnp.broadcast_to, shape=(count, k))
     return _Frames(
-        frames.position, frames.angle, wide(frames.log_sigma), wide(frames.polarity), wide(frames.valid)
+        frames.position,
+        frames.angle,
+        wide(frames.log_sigma),
+        wide(frames.polarity),
+        wide(frames.valid),
     )
 
 

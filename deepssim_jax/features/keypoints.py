@@ -85,7 +85,12 @@ def _strongest(octave: Octave, number: int, content: Array, *, count: int) -> Po
     response = _extrema(octave, content)
     n, h, w = response[0].shape
     best = functools.reduce(jnp.maximum, response)
-    best = best.reshape(n, h // _CELL, _CELL, w).max(2).reshape(n, h // _CELL, w // _CELL, _CELL).max(3)
+    best = (
+        best.reshape(n, h // _CELL, _CELL, w)
+        .max(2)
+        .reshape(n, h // _CELL, w // _CELL, _CELL)
+        .max(3)
+    )
     best = jax.lax.optimization_barrier(best)
     best = jnp.where(best < _maximum3(best), _WEAKER * best, best)
     strength, cell = top_k(best.reshape(n, -1), min(3 * count, best[0].size))
@@ -226,9 +231,7 @@ class GradientField:
         return out * (inside * points.polarity[..., None])[..., None]
 
 
-def orient(
-    field: GradientField, points: Points, *, count: int
-) -> tuple[Points, Array]:
+def orient(field: GradientField, points: Points, *, count: int) -> tuple[Points, Array]:
     """Each point with the strongest direction around it; where there is a second one, twice.
 
     Returns:
@@ -267,7 +270,9 @@ def orient(
     order = jnp.arange(points.response.shape[1], dtype=jnp.float32)
     second = jnp.where(heights[1] > _SECOND * heights[0], -1.5 * order - 1, -jnp.inf)
     exists = points.response > _FLAT
-    rank = jnp.concatenate([jnp.where(exists, -order, -jnp.inf), jnp.where(exists, second, -jnp.inf)], 1)
+    rank = jnp.concatenate(
+        [jnp.where(exists, -order, -jnp.inf), jnp.where(exists, second, -jnp.inf)], 1
+    )
     worth, place = top_k(rank, count)
     twice = jax.tree.map(lambda a: jnp.concatenate([a, a], 1), points).take(place)
     twice = dataclasses.replace(twice, response=jnp.where(worth > -jnp.inf, twice.response, 0.0))

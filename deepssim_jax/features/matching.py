@@ -89,7 +89,9 @@ class PointIndex:
     count: int
 
     @classmethod
-    def build(cls, descriptors: np.ndarray, signs: np.ndarray, subjects: np.ndarray) -> "PointIndex":
+    def build(
+        cls, descriptors: np.ndarray, signs: np.ndarray, subjects: np.ndarray
+    ) -> "PointIndex":
         """From float32 [n, k, d], the signs of the basis and a number >= 0 for each image's patient."""
         n = len(descriptors)
         padding = -n % _TILE
@@ -105,9 +107,7 @@ class PointIndex:
             count=n,
         )
 
-    def rank(
-        self, queries: np.ndarray, *, count: int, exclude: np.ndarray | None = None
-    ) -> Ranked:
+    def rank(self, queries: np.ndarray, *, count: int, exclude: np.ndarray | None = None) -> Ranked:
         """The `count` real images that hold most of each query's points.
 
         Args:

@@ -76,6 +76,7 @@ class _Set:
     manifest: Manifest
     side: Side
     images: store.ImageStore
+    doubles: tuple[tuple[object, ...], ...] = ()
 
 
 def audit(
@@ -162,7 +163,8 @@ def _audit(
         on_progress=on_progress,
     )
     grouped = dataclasses.replace(real_set.side, groups=found_doubles.subjects)
-    real_set = sets[Role.REAL] = dataclasses.replace(real_set, side=grouped)
+    listed = found_doubles.rows(real_set.images)
+    real_set = sets[Role.REAL] = dataclasses.replace(real_set, side=grouped, doubles=listed)
     retrieval = settings.retrieval.resolved(pairs=len(real_set.side) * len(synthetic_set.side))
 
     def journal(what: str, *others: _Set) -> Section:
@@ -281,10 +283,13 @@ def _same_files(a: store.ImageStore, b: store.ImageStore) -> bool:
     return set(a.sha256) == set(b.sha256)
 
 
+def _not_comparable(side: Side) -> int:
+    return 0 if side.points is None else int((~side.points.comparable).sum())
+
+
 def _label(score: float, thresholds: Thresholds) -> Label:
-    if score >= thresholds.exact:
-        return Label.EXACT
-    return Label.NEAR if score >= thresholds.near else Label.UNRELATED
+    """That of a pair that is a copy."""
+    return Label.EXACT if score >= thresholds.exact else Label.NEAR
 
 
 def _conclude(
@@ -365,6 +370,9 @@ def _conclude(
         "holdout": len(sets[Role.HOLDOUT].images) if Role.HOLDOUT in sets else 0,
         "unreadable_real": len(real.rejected),
         "unreadable_synthetic": len(synthetic.rejected),
+        "real_with_doubles": len(sets[Role.REAL].doubles),
+        "not_comparable_real": _not_comparable(sets[Role.REAL].side),
+        "not_comparable_synthetic": _not_comparable(sets[Role.SYNTHETIC].side),
     }
     copy_rate = decide.clopper_pearson(copies, len(synthetic), level=level)
     numbers = (counts, classes, copy_rate, holdout_rate, evidence)
@@ -382,6 +390,7 @@ def _conclude(
         synthetic_to_holdout_rate=rates.get("synthetic_to_holdout"),
         subjects_exposed=len(exposed),
         subjects_total=len(set(names)),
+        real_doubles=sets[Role.REAL].doubles,
         subjects_known=all(s is not None for s in real.subject_ids),
         nearest=nearest,
         pairs=tuple(to_match(row, True) for row in flagged),

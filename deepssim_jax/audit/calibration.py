@@ -16,14 +16,13 @@ from deepssim_jax.nn.encoder import Encoder
 from deepssim_jax.scoring import decide, plant
 from deepssim_jax.scoring.embed import features
 from deepssim_jax.scoring.evidence import MOST_FALSE, GumbelLaw, NormalLaw, either
-from deepssim_jax.scoring.match import PAIR, Progress, Proposals, Side, match
+from deepssim_jax.scoring.match import NO_EVIDENCE, PAIR, Progress, Proposals, Side, match
 from deepssim_jax.scoring.points import PointSet
 from deepssim_jax.workspace import Section
 
 MAX_NULL = 256
 MAX_PLANTED = 96
 _LIMIT = 1.0 - 1e-5
-_NO_EVIDENCE = -5.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Trial:
     def of(cls, pairs: np.ndarray, count: int) -> "Trial":
         """From the pairs of `match` of `count` queries."""
         scores = np.full(count, -1.0, np.float32)
-        points = np.full(count, _NO_EVIDENCE, np.float32)
+        points = np.full(count, NO_EVIDENCE, np.float32)
         placed = pairs["by_points"]
         np.maximum.at(scores, pairs["query"][~placed], pairs["verified"][~placed])
         np.maximum.at(points, pairs["query"][placed], pairs["evidence"][placed])
@@ -72,7 +71,7 @@ def called(pairs: np.ndarray, thresholds: Thresholds) -> tuple[np.ndarray, np.nd
     copy = np.where(
         placed,
         (pairs["evidence"] >= thresholds.local) & (pairs["verified"] > -1),
-        pairs["verified"] >= thresholds.near
+        pairs["verified"] >= thresholds.near,
     )
     pairs, copy = pairs[~placed | copy], copy[~placed | copy]
     order = np.lexsort((pairs["reference"], -pairs["verified"], ~copy, pairs["query"]))
@@ -120,6 +119,7 @@ class Evidence:
         near = max(self.thresholds.near, float(np.tanh(self.scores.threshold(cut / 2))))
         thresholds = dataclasses.replace(
             self.thresholds,
+            chance=cut,
             near=near,
             exact=max(self.thresholds.exact, near),
             local=self.points.threshold(cut / 2),
@@ -220,6 +220,7 @@ def calibrate_on_real(
         near=chosen.near,
         exact=chosen.exact,
         local=points.threshold(MOST_FALSE / 2),
+        chance=MOST_FALSE,
         origin=chosen.origin,
         null_count=len(null.scores),
         null_max=float(null.scores.max()) if len(null.scores) else -1.0,

@@ -19,6 +19,9 @@ from deepssim_jax.workspace import Section
 # stay below at least one of these.
 _MIN_EVIDENCE, _MIN_POINTS, _MIN_SCORE = 2.5, 20.0, 0.9
 _BLOCK = 128
+COLUMNS = (
+    "group", "image_id", "subject_id", "closest_double", "verified_score", "local_evidence", "same_file",
+)  # fmt: skip
 PAIRS = np.dtype([("first", "<i4"), ("second", "<i4"), ("score", "<f4"), ("evidence", "<f4")])
 
 
@@ -36,6 +39,26 @@ class Doubles:
     def images(self) -> int:
         """How many images have a double."""
         return int((np.bincount(self.group)[self.group] > 1).sum())
+
+    def rows(self, images: ImageStore) -> tuple[tuple[object, ...], ...]:
+        """Rows of `COLUMNS`: every image that has a double, by group, with its closest one."""
+        a, b = self.pairs["first"], self.pairs["second"]
+        both = np.concatenate([self.pairs, self.pairs])
+        both["first"], both["second"] = np.concatenate([a, b]), np.concatenate([b, a])
+        order = np.lexsort(
+            (both["second"], -both["score"], both["first"], self.group[both["first"]])
+        )
+        both = both[order]
+        names = {group: k for k, group in enumerate(dict.fromkeys(self.group[both["first"]]), 1)}
+        out: list[tuple[object, ...]] = []
+        for row in both[np.flatnonzero(np.diff(both["first"], prepend=-1))]:
+            one, other = int(row["first"]), int(row["second"])
+            out.append((
+                names[self.group[one]], images.image_ids[one], images.subject_ids[one],
+                images.image_ids[other], float(row["score"]), float(row["evidence"]),
+                "yes" if images.sha256[one] == images.sha256[other] else "no",
+            ))  # fmt: skip
+        return tuple(out)
 
 
 def find_doubles(

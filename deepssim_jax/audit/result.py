@@ -70,6 +70,7 @@ class Thresholds:
     near: float
     exact: float
     local: float  # evidence of local features from which a pair is a copy
+    chance: float  # probability at which an unrelated image reaches a threshold, at most
     origin: str
     null_count: int
     null_max: float
@@ -161,6 +162,7 @@ class AuditResult:
     synthetic_to_holdout_rate: Proportion | None
     subjects_exposed: int
     subjects_total: int
+    real_doubles: tuple[tuple[object, ...], ...]  # rows of real_duplicates.csv
     subjects_known: bool  # False: no patient ids were given, every image counts as one
     nearest: tuple[Match, ...]
     pairs: tuple[Match, ...]

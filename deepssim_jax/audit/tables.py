@@ -131,6 +131,8 @@ def summary_json(result: AuditResult, files: Mapping[str, str]) -> bytes:
             "near": round(thresholds.near, 6),
             "exact": round(thresholds.exact, 6),
             "local": round(thresholds.local, 6),
+            "chance": thresholds.chance,
+            "expected_false_alarms": round(thresholds.chance * result.counts["synthetic"], 4),
             "origin": thresholds.origin,
             "null_count": thresholds.null_count,
             "null_max": round(thresholds.null_max, 6),

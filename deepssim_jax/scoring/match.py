@@ -43,6 +43,7 @@ PAIR = np.dtype(
 BLOCK = 128
 # A sum of matches below this is chance.
 _MIN_POINTS, _MIN_EVIDENCE = 2.0, 1.0
+NO_EVIDENCE = -5.0
 # So many of the aligned search are compared tile by tile, which for one of them costs a
 # three-hundredth of a verification.
 _COMPARED = 64
@@ -174,9 +175,13 @@ def match(
             apart=apart,
         )
         if len(rows):
-            if references.points is not None:
+            if references.points is not None and queries.points is not None:
                 part = queries.rows(rows)
                 found = np.concatenate([found, placed_by_points(part, references, local(), apart)])
+                # What holds next to nothing agrees with everything of its kind; that is no match.
+                empty = ~queries.points.comparable[rows][found["query"]]
+                empty |= ~references.points.comparable[found["reference"]]
+                found["verified"][empty], found["evidence"][empty] = 0.0, NO_EVIDENCE
                 found = in_order(found)
             found["query"] += rows[0]
         return found

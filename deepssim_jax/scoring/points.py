@@ -20,6 +20,7 @@ from deepssim_jax.features import extract, geometry
 from deepssim_jax.features.extract import LocalFeatures
 from deepssim_jax.features.matching import PointIndex, Ranked
 from deepssim_jax.ops.batches import in_batches
+from deepssim_jax.ops.products import einsum
 from deepssim_jax.typing import Array
 
 SIDE = extract.SIDE
@@ -172,9 +173,8 @@ class LocalIndex:
 
 def _unpacked(geometry_: Array, descriptors: Array, mean: Array, axes: Array) -> LocalFeatures:
     valid = geometry_[..., 5] > 0
-    z = jnp.matmul(
-        descriptors.astype(jnp.float32) / _LEVELS - mean, axes, precision=jax.lax.Precision.HIGHEST
-    )
+    levels = descriptors.astype(jnp.float32) / _LEVELS
+    z = einsum("...i,ij->...j", levels - jnp.expand_dims(mean, range(levels.ndim - 1)), axes)
     z /= jnp.sqrt((z**2).sum(-1, keepdims=True)) + 1e-9
     return LocalFeatures(
         positions=geometry_[..., :2],
@@ -213,8 +213,8 @@ def _verified(
     safe = jnp.where(usable, determinant, 1.0)[..., None, None]
     rows = [[m[..., 1, 1], -m[..., 0, 1]], [-m[..., 1, 0], m[..., 0, 0]]]
     inverse = jnp.stack([jnp.stack(r, -1) for r in rows], -2) / safe
-    inverse = jnp.where(usable[..., None, None], inverse, jnp.eye(2))
-    shift = -(inverse @ found.shift[..., None])[..., 0] / SIDE
+    inverse = jnp.where(usable[..., None, None], inverse, jnp.eye(2)[None, None])
+    shift = -einsum("ncij,ncj->nci", inverse, found.shift) / SIDE
     columns = (
         found.image, score, evidence,
         found.mirrored.astype(jnp.int32), inverse, shift, found.negative,

@@ -19,6 +19,7 @@ from deepssim_jax.audit import calibration, conclusion, membership, outputs, pla
 from deepssim_jax.audit.control import Control, search_holdout
 from deepssim_jax.audit.gallery import build_gallery
 from deepssim_jax.audit.generation import Generator
+from deepssim_jax.audit.inputs import file_counts, file_notes, list_sides
 from deepssim_jax.audit.result import (
     AuditResult,
     Exclusion,
@@ -29,7 +30,8 @@ from deepssim_jax.audit.result import (
     Thresholds,
 )
 from deepssim_jax.data import store
-from deepssim_jax.data.manifest import InputError, Manifest, Role, read_manifest
+from deepssim_jax.data.manifest import InputError, Manifest, Role
+from deepssim_jax.data.records import ArrayLayout, Links
 from deepssim_jax.nn import encoder as encoders
 from deepssim_jax.ops.transform import FLIP_NAMES
 from deepssim_jax.scoring import decide
@@ -44,7 +46,8 @@ class AuditSettings:
     `size` is the side in pixels that every image is brought to (a multiple of 32), `slice_spec`
     the slice taken of volumes, `retrieval` the search for candidates, `level` the coverage of
     intervals, `seed` that of the calibration. `explain` shows what the encoder saw in the gallery.
-    `plant` copies of the real images are made in memory, to say what would have been found.
+    `plant` copies of the real images are made in memory, to say what would have been found. `links`
+    and `arrays` are how folders and NumPy arrays are read.
     """
 
     size: int = 128
@@ -57,6 +60,8 @@ class AuditSettings:
     allow_same: bool = False
     explain: bool = False
     plant: int = 0
+    links: Links = Links.INSIDE
+    arrays: ArrayLayout = ArrayLayout.IMAGES
 
     def validate(self) -> None:
         """Raises ValueError for values that cannot work."""
@@ -122,12 +127,9 @@ def audit(
     roots = {Role.REAL: real, Role.SYNTHETIC: synthetic}
     if holdout is not None:
         roots[Role.HOLDOUT] = holdout
-    if not settings.allow_same and Path(real).resolve() == Path(synthetic).resolve():
+    manifests, same = list_sides(roots, settings)
+    if same and not settings.allow_same:
         raise InputError(_SAME)
-    manifests = {
-        role: read_manifest(root, role=role, subject_regex=settings.subject_regex)
-        for role, root in roots.items()
-    }
     attacked = None if model is None else Generator.load(model)
     attack_id = None if attacked is None else membership.fingerprint(attacked)
     encoder_id = encoders.encoder_hash(settings.encoder)
@@ -279,6 +281,7 @@ def _conclude(
     inferred: Membership | None,
 ) -> AuditResult:
     real, synthetic = sets[Role.REAL].images, sets[Role.SYNTHETIC].images
+    manifests = {role: one.manifest for role, one in sets.items()}
     thresholds, level = evidence.thresholds, settings.level
     best = best_matches(pairs, len(synthetic))
     p_values = q_values = discoveries = None
@@ -341,6 +344,7 @@ def _conclude(
         "holdout": len(sets[Role.HOLDOUT].images) if Role.HOLDOUT in sets else 0,
         "unreadable_real": len(real.rejected),
         "unreadable_synthetic": len(synthetic.rejected),
+        **file_counts(manifests),
     }
     copy_rate = decide.clopper_pearson(copies, len(synthetic), level=level)
     numbers = (counts, classes, copy_rate, holdout_rate, evidence)
@@ -369,7 +373,8 @@ def _conclude(
             retrieval,
             left_out=0 if control is None else control.left_out,
             attacked=inferred is not None and bool(inferred.figures),
-        ),
+        )
+        + file_notes(manifests),
         settings={
             "size": settings.size,
             "slice": settings.slice_spec,
@@ -379,6 +384,8 @@ def _conclude(
             "level": settings.level,
             "explain": settings.explain,
             "plant": settings.plant,
+            "links": settings.links.value,
+            "arrays": settings.arrays.value,
             "model": "" if inferred is None else inferred.weights,
             "seed": settings.seed,
         },

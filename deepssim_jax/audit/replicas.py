@@ -123,7 +123,10 @@ def replicas(
 
         embed_id = encoders.encoder_hash(settings.encoder)
     names = settings.modality.label_names
-    maps = {role: read_manifest(folder, role=role) for role, folder in files.segmentations.items()}
+    maps = {
+        role: read_manifest(folder, role=role, links=settings.links, arrays=settings.arrays)
+        for role, folder in files.segmentations.items()
+    }
     labels = tuple(range(1, len(names) + 1))
     if maps:
         labels = _labels_in(maps, settings)
@@ -132,7 +135,9 @@ def replicas(
     stores: dict[Role, ImageStore] = {}
     for role, root in zip(_ROLES, (real, synthetic), strict=True):
         regex = settings.subject_regex if role is Role.REAL else None
-        manifest = read_manifest(root, role=role, subject_regex=regex)
+        manifest = read_manifest(
+            root, role=role, subject_regex=regex, links=settings.links, arrays=settings.arrays
+        )
         given = files.embeddings.get(role)
         sides[role], stores[role] = build_volume_side(
             manifest,
@@ -154,7 +159,7 @@ def replicas(
         raise InputError(_SAME)
     found_versions = outputs.versions(settings.encoder)
     how = [settings.size, settings.spacing, settings.modality, settings.alignment]
-    how += [settings.candidates, found_versions, _hashes(files), repr(GRID), SAMPLES]
+    how += [settings.candidates, found_versions, _hashes(files, maps), repr(GRID), SAMPLES]
 
     def journal(what: str, *others: object) -> Path:
         digest = hashlib.sha256(json.dumps([what, how, *others]).encode()).hexdigest()
@@ -220,15 +225,14 @@ def _labels_in(maps: Mapping[Role, Manifest], settings: ReplicaSettings) -> tupl
     return tuple(sorted(seen - {0}))
 
 
-def _hashes(files: LevelFiles) -> list[str]:
+def _hashes(files: LevelFiles, maps: Mapping[Role, Manifest]) -> list[str]:
     """Of what the user made: embeddings by content, label maps by names, sizes and times."""
     out = []
     for role in _ROLES:
         if role in files.embeddings:
             out.append(sha256(Path(files.embeddings[role])))
-        if role in files.segmentations:
-            manifest = read_manifest(files.segmentations[role], role=role)
-            stats = [(r.image_id, r.path.stat()) for r in manifest.records]
+        if role in maps:
+            stats = [(r.image_id, r.path.stat()) for r in maps[role].records]
             rows = [[name, s.st_size, s.st_mtime_ns] for name, s in stats]
             out.append(hashlib.sha256(json.dumps(rows).encode()).hexdigest())
     return out

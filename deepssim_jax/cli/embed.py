@@ -13,6 +13,7 @@ from absl import flags
 from deepssim_jax.cli import console
 from deepssim_jax.cli.exit_codes import ExitCode
 from deepssim_jax.cli.progress import progress
+from deepssim_jax.cli.reading_flags import ReadingFlags
 
 _IMAGES = flags.DEFINE_string(
     "images", None, "a folder, a .csv/.tsv manifest or a BIDS root", required=True
@@ -33,6 +34,8 @@ _SLICE = flags.DEFINE_string(
 )
 _ENCODER = flags.DEFINE_string("encoder", "default", "the shipped encoder, or a .safetensors file")
 
+_READING = ReadingFlags.define("images")
+
 
 def main(argv: Sequence[str]) -> int:
     """Fills the store.
@@ -52,7 +55,11 @@ def main(argv: Sequence[str]) -> int:
     from deepssim_jax.scoring.embed import build_side
 
     manifest = read_manifest(
-        _IMAGES.value, role=Role(_ROLE.value), subject_regex=_SUBJECT_REGEX.value
+        _IMAGES.value,
+        role=Role(_ROLE.value),
+        subject_regex=_SUBJECT_REGEX.value,
+        links=_READING.links(),
+        arrays=_READING.layout(),
     )
     with progress() as on_progress:
         side, images = build_side(
@@ -65,15 +72,20 @@ def main(argv: Sequence[str]) -> int:
             what=f"embedding {_ROLE.value}",
         )
     # Names of files can be names of patients: they go into a table, never on the screen.
-    listing = [("image_id", "reason"), *((x.image_id, x.reason) for x in images.rejected)]
+    listing = [
+        ("image_id", "reason"),
+        *((x.image_id, x.reason) for x in images.rejected),
+        *((x.name, x.reason) for x in manifest.unused),
+    ]
     not_read = Path(_OUT.value) / "not_read.csv"
     write_bytes(not_read, table(listing))
     console.finish(
         [
             ("images", len(side)),
             ("not read", len(images.rejected)),
+            ("files that are no image", manifest.counts.not_images),
             ("dimensions", side.embeddings.shape[1]),
         ],
-        written=[_OUT.value, *([not_read] if images.rejected else [])],
+        written=[_OUT.value, *([not_read] if len(listing) > 1 else [])],
     )
     return ExitCode.DONE

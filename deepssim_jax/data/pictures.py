@@ -12,6 +12,7 @@ import nibabel
 import numpy as np
 from PIL import Image
 
+from deepssim_jax.data.preprocess import without_outliers
 from deepssim_jax.files import write_bytes
 
 # A picture has no size in millimetres: a pixel counts 1, and the unit stays unknown. Columns run to
@@ -37,7 +38,7 @@ class ImageFormat(enum.StrEnum):
     def as_read(self, image: np.ndarray) -> np.ndarray:
         """The image as its file will be read, float32 [h, w]."""
         kept = as_uint8(image) if self is ImageFormat.PNG else image
-        return np.asarray(kept, np.float32)
+        return without_outliers(np.asarray(kept, np.float32))
 
 
 def as_uint8(image: np.ndarray) -> np.ndarray:

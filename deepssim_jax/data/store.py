@@ -9,6 +9,7 @@ is replaced.
 
 import concurrent.futures
 import dataclasses
+import functools
 import hashlib
 import json
 import shutil
@@ -69,6 +70,7 @@ def fingerprint(manifest: Manifest, settings: Settings) -> str:
             [
                 record.image_id,
                 record.subject_id,
+                [record.items, record.layout],
                 [[s.st_size, s.st_mtime_ns] for s in stats],
             ]
         )
@@ -192,7 +194,16 @@ def _load(record: Record, settings: Settings) -> tuple[np.ndarray | None, str, s
 
 def file_hash(record: Record) -> str:
     """SHA-256 of the record's file, or of its files one after the other."""
+    if len(record.items) == 1:  # the next records are images of the same file
+        status = record.path.stat()
+        return _hash_of_shared(record.path, status.st_size, status.st_mtime_ns)
     return sha256(*files_of(record))
+
+
+@functools.lru_cache(maxsize=16)
+def _hash_of_shared(path: Path, size: int, time: int) -> str:
+    del size, time  # they are part of the key
+    return sha256(path)
 
 
 def _json(path: Path) -> dict:

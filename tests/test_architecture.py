@@ -36,7 +36,7 @@ HOMES = {
     "pydicom": {"data"},
     "tifffile": {"data"},
     "imagecodecs": {"data"},
-    "SimpleITK": {"data"},
+    "nrrd": {"data"},
     "PIL": {"data", "audit"},
     "absl": {"cli"},
     "ml_collections": {"cli"},

@@ -123,6 +123,8 @@ def _count(array: _Array, layout: ArrayLayout) -> int:
     shape = _without_ones(array.shape, layout)
     if len(shape) < 2 or (len(shape) == 2 and min(array.shape) < 2 and len(array.shape) == 2):
         raise Unreadable(f"has {len(array.shape)} dimensions {array.shape}, and 2 or 3 are known")
+    if min(shape[1:], default=0) < 1:
+        raise Unreadable(f"holds no image: its dimensions are {array.shape}")
     if len(shape) == 2 or (len(shape) == 3 and _is_coloured(shape)):
         return 1
     if layout is not ArrayLayout.IMAGES:

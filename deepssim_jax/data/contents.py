@@ -12,8 +12,9 @@ from pathlib import Path
 from deepssim_jax.data import (
     array_reader,
     dicom,
-    itk_reader,
+    metaimage_reader,
     nifti_reader,
+    nrrd_reader,
     picture_reader,
     tiff_reader,
 )
@@ -85,29 +86,37 @@ def records_of(entries: Iterable[Entry], layout: ArrayLayout) -> Listed:
 
 
 def _inside(entry: Entry, layout: ArrayLayout) -> _Inside:
-    path, kind = entry.path, entry.recognised.format
     if not entry.recognised.several:
         return _Inside()
     try:
-        check_file(path, Limits())
-        match kind:
-            case Format.PICTURE:
-                return _Inside(picture_reader.count(path))
-            case Format.TIFF:
-                return _Inside(tiff_reader.count(path))
-            case Format.NUMPY:
-                found = array_reader.contents(path, layout)
-                return _Inside(found.images, found.others)
-            case Format.ITK:
-                parts = itk_reader.parts(path)
-                return _Inside(itk_reader.count(path), parts=parts if len(parts) > 1 else ())
-            case Format.ANALYZE:
-                return _Inside(nifti_reader.count(path, kind), parts=(path, header_of(path)))
-            case _:
-                return _Inside(nifti_reader.count(path, kind))
+        found = _looked_into(entry, layout)
+        # Every image takes a byte at least; a header that declares more would fill the memory.
+        return found if found.images <= entry.path.stat().st_size else _Inside()
     # Whatever a file holds, reading it will say what is wrong.
     except Exception:
         return _Inside()
+
+
+def _looked_into(entry: Entry, layout: ArrayLayout) -> _Inside:
+    path, kind = entry.path, entry.recognised.format
+    check_file(path, Limits())
+    match kind:
+        case Format.PICTURE:
+            return _Inside(picture_reader.count(path))
+        case Format.TIFF:
+            return _Inside(tiff_reader.count(path))
+        case Format.NUMPY:
+            found = array_reader.contents(path, layout)
+            return _Inside(found.images, found.others)
+        case Format.NRRD | Format.METAIMAGE:
+            describe = (nrrd_reader if kind is Format.NRRD else metaimage_reader).describe
+            volume = describe(path)
+            parts = volume.files if len(volume.files) > 1 else ()
+            return _Inside(volume.images, parts=parts)
+        case Format.ANALYZE:
+            return _Inside(nifti_reader.count(path, kind), parts=(path, header_of(path)))
+        case _:
+            return _Inside(nifti_reader.count(path, kind))
 
 
 def _add_series(out: Listed, entries: Sequence[Entry]) -> None:

@@ -170,6 +170,8 @@ def _frames(path: Path, header) -> list[_Frame]:
     kind = (header.Rows, header.Columns, header.get("PhotometricInterpretation"))
     count = int(header.get("NumberOfFrames") or 1)
     number = int(header.get("InstanceNumber") or 0)
+    if count > path.stat().st_size:
+        raise Unreadable(f"declares {count:,} frames, more than it has bytes")
     groups = functional_groups(header)
     if count == 1:
         apart = _values([*groups[0], header] if groups else [header])

@@ -21,7 +21,8 @@ class Format(enum.Enum):
     NIFTI = "NIfTI"
     ANALYZE = "Analyze"  # or NIfTI in two files
     MGH = "MGH"
-    ITK = "NRRD or MetaImage"
+    NRRD = "NRRD"
+    METAIMAGE = "MetaImage"
     DICOM = "DICOM"
 
 
@@ -33,7 +34,8 @@ _SUFFIXES = {
     ".npy": Format.NUMPY, ".npz": Format.NUMPY,
     ".nii": Format.NIFTI, ".nii.gz": Format.NIFTI, ".img": Format.ANALYZE,
     ".mgh": Format.MGH, ".mgz": Format.MGH, ".mgh.gz": Format.MGH,
-    ".nrrd": Format.ITK, ".nhdr": Format.ITK, ".mha": Format.ITK, ".mhd": Format.ITK,
+    ".nrrd": Format.NRRD, ".nhdr": Format.NRRD,
+    ".mha": Format.METAIMAGE, ".mhd": Format.METAIMAGE,
     ".dcm": Format.DICOM, ".dcm.gz": Format.DICOM, ".dicom": Format.DICOM,
 }  # fmt: skip
 SUFFIXES = tuple(_SUFFIXES)
@@ -49,7 +51,7 @@ _MAGIC = (
     (b"II+\x00\x08\x00", Format.TIFF),
     (b"MM\x00+\x00\x08", Format.TIFF),
     (b"\x93NUMPY", Format.NUMPY),
-    (b"NRRD000", Format.ITK),
+    (b"NRRD000", Format.NRRD),
     (b"\x00\x00\x02\x1cn+2", Format.NIFTI),
     (b"\x1c\x02\x00\x00n+2", Format.NIFTI),
 )

@@ -35,7 +35,9 @@ _SLACK = 1_000_000
 def count(path: Path, kind: Format) -> int:
     """Volumes in the file."""
     with _opened(path, kind) as image:
-        return math.prod(_further(image.shape))
+        images = math.prod(_further(image.shape))
+        _check_size(path, images * image.get_data_dtype().itemsize)
+        return images
 
 
 def read(path: Path, item: int | None, kind: Format, limits: Limits) -> Decoded:
@@ -52,13 +54,21 @@ def read(path: Path, item: int | None, kind: Format, limits: Limits) -> Decoded:
         voxels = check_voxels(space, limits)
         number = the_item(item, math.prod(further))
         size = voxels * math.prod(further) * image.get_data_dtype().itemsize
-        if read_head(path, 2) == GZIP:
-            check_ratio(size, path)
-            if number == 0:  # the first of a series of volumes has looked at all of it
-                check_gzip(path, size + _SLACK)
+        _check_size(path, size)
+        # The first of a series of volumes has looked at all of it.
+        if number == 0 and read_head(path, 2) == GZIP:
+            check_gzip(path, size + _SLACK)
         place = np.unravel_index(number, further, order="F") if further else ()
         values = np.asarray(image.dataobj[(..., *place)] if place else image.dataobj)
         return Decoded(*oriented(_real(values).reshape(space), np.asarray(image.affine, float)))
+
+
+def _check_size(path: Path, size: int) -> None:
+    """Raises `Unreadable` if a file is too small for the bytes of values that it declares."""
+    if read_head(path, 2) == GZIP:
+        check_ratio(size, path)
+    elif size > path.stat().st_size:
+        raise Unreadable(f"is truncated: it declares {size:,} bytes of values")
 
 
 def _further(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -14,7 +14,8 @@ from deepssim_jax.data.decoded import Decoded, luminance, upright
 from deepssim_jax.data.guards import Limits, check_pixels, read_head, the_item
 from deepssim_jax.data.volume import Unreadable
 
-Image.MAX_IMAGE_PIXELS = None  # our own limit is checked from the header, before decoding
+# Pillow refuses twice as many, from the header and from that of every frame of an animation.
+Image.MAX_IMAGE_PIXELS = Limits().pixels // 2
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _GREY = ("1", "L", "I", "F", "I;16", "I;16B", "I;16L")
@@ -34,16 +35,22 @@ def read(path: Path, item: int | None, limits: Limits) -> Decoded:
       Unreadable: with the reason; Pillow's own errors for damage pass.
     """
     try:
-        image = Image.open(path)
+        return _read(path, item, limits)
+    except Image.DecompressionBombError as error:
+        raise Unreadable(f"declares more pixels than the limit of {Limits().pixels:,}") from error
     except UnidentifiedImageError as error:
         raise Unreadable(
             "is no PNG, JPEG, BMP, GIF or WebP image, whatever its name says"
         ) from error
-    with image:
+
+
+def _read(path: Path, item: int | None, limits: Limits) -> Decoded:
+    with Image.open(path) as image:
         check_pixels(*image.size, limits)
         place = the_item(item, getattr(image, "n_frames", 1))
         if place:
             image.seek(place)
+            check_pixels(*image.size, limits)  # a frame can enlarge the canvas
         if _is_deep_colour(path):
             # Pillow keeps 8 of the 16 bits of a colour.
             values = luminance(imagecodecs.png_decode(path.read_bytes()))

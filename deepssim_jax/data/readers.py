@@ -12,8 +12,9 @@ from PIL import Image
 from deepssim_jax.data import (
     array_reader,
     dicom_reader,
-    itk_reader,
+    metaimage_reader,
     nifti_reader,
+    nrrd_reader,
     picture_reader,
     tiff_reader,
 )
@@ -130,8 +131,10 @@ def _decoded(record: Record, kind: Format, limits: Limits) -> Decoded:
             return array_reader.read(path, item, record.layout, limits)
         case Format.NIFTI | Format.ANALYZE | Format.MGH:
             return nifti_reader.read(path, item, kind, limits)
-        case Format.ITK:
-            return itk_reader.read(path, item, limits)
+        case Format.NRRD:
+            return nrrd_reader.read_item(path, item, limits)
+        case Format.METAIMAGE:
+            return metaimage_reader.read_item(path, item, limits)
         case Format.DICOM:
             return dicom_reader.read(tuple(files_of(record)), record.items, limits)
 

@@ -140,17 +140,17 @@ def stacks(paths: Iterable[Path]) -> tuple[list[Stack], dict[Path, str]]:
                 without[path] = "a DICOM file without pixels"
                 continue
             frames = _frames(path, header)
+            uid = str(header.get("SeriesInstanceUID") or "")
         except Exception:  # whatever a header holds, reading its pixels will say what is wrong
             alone.append(Stack((path,)))
             continue
         for frame in frames:
-            uid = header.get("SeriesInstanceUID")
             if frame.geometry is None or not uid:
                 alone.append(_stack([frame]))
             else:
                 # A file of several frames is a whole; frames of several such do not mix.
                 whole = str(path if frame.item is not None else path.parent)
-                series[whole, str(uid)].append(frame)
+                series[whole, uid].append(frame)
     found = [_stack(part) for frames in series.values() for part in _parts(frames)]
     return sorted(alone + found, key=lambda s: (s.files, s.items)), without
 

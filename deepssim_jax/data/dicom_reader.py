@@ -93,18 +93,20 @@ def _decoded(
             yield frame, header, groups[item] if item < len(groups) else []
 
 
-def _pixels(pydicom, header, wanted: list[int], frames: int) -> Iterator[np.ndarray]:
+def _pixels(pydicom, header: Dataset, wanted: list[int], frames: int) -> Iterator[np.ndarray]:
+    from deepssim_jax.data import dicom_codecs
+
+    syntax = header.file_meta.TransferSyntaxUID
     try:
-        if frames == 1:
-            yield pydicom.pixels.pixel_array(header)
-        else:
-            yield from pydicom.pixels.iter_pixels(header, indices=wanted)
-    except (RuntimeError, NotImplementedError) as error:
-        syntax = header.file_meta.TransferSyntaxUID
+        decoder = dicom_codecs.plugin(syntax)
+    except NotImplementedError as error:
         raise Unreadable(
-            f"its pixels ({syntax.name}) cannot be decoded; if a decoder is missing: "
-            "pip install 'deepssim-jax[dicom]'"
+            f"its pixels are compressed as {syntax.name}, which is not read"
         ) from error
+    if frames == 1:
+        yield pydicom.pixels.pixel_array(header, decoding_plugin=decoder)
+    else:
+        yield from pydicom.pixels.iter_pixels(header, indices=wanted, decoding_plugin=decoder)
 
 
 def _meant(frame: np.ndarray, header, groups: list) -> tuple[np.ndarray, np.ndarray | None]:

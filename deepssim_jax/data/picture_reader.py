@@ -51,7 +51,7 @@ def _read(path: Path, item: int | None, limits: Limits) -> Decoded:
         if place:
             image.seek(place)
             check_pixels(*image.size, limits)  # a frame can enlarge the canvas
-        if _is_deep_colour(path):
+        if place == 0 and _is_deep_colour(path):
             # Pillow keeps 8 of the 16 bits of a colour.
             values = luminance(imagecodecs.png_decode(path.read_bytes()))
             return Decoded(upright(values, image.getexif().get(_EXIF_ORIENTATION, 1)))

@@ -5,6 +5,7 @@ import io
 from collections.abc import Callable
 from pathlib import Path
 
+import imagecodecs
 import nibabel
 import numpy as np
 import pydicom
@@ -72,6 +73,26 @@ def write_series(
             "PixelSpacing": [1, 1],
         } | {key: tag(i) if callable(tag) else tag for key, tag in tags.items()}
         (folder / name.format(i)).write_bytes(dicom_bytes(frame, **given))
+
+
+def compressed_dicom(syntax: str, pixels: np.ndarray) -> bytes:
+    """A file of one frame in a compressed transfer syntax: `SYNTAXES`."""
+    data = dicom_dataset(pixels)
+    data.file_meta.TransferSyntaxUID = SYNTAXES[syntax][0]
+    data.PixelData = pydicom.encaps.encapsulate([SYNTAXES[syntax][1](pixels)])
+    data["PixelData"].VR = "OB"
+    data["PixelData"].is_undefined_length = True
+    return _saved(lambda f: data.save_as(f, enforce_file_format=True))
+
+
+SYNTAXES = {
+    "JPEG Lossless": ("1.2.840.10008.1.2.4.70", imagecodecs.ljpeg_encode),
+    "JPEG-LS": ("1.2.840.10008.1.2.4.80", imagecodecs.jpegls_encode),
+    "JPEG 2000": (
+        "1.2.840.10008.1.2.4.90",
+        lambda pixels: imagecodecs.jpeg2k_encode(pixels, codecformat="j2k", reversible=True),
+    ),
+}
 
 
 def _saved(save: Callable[[io.BytesIO], object]) -> bytes:
@@ -148,4 +169,5 @@ def files() -> dict[str, bytes]:
         "IM0001": dicom_bytes(picture()),
         "frames.dcm": dicom_bytes(np.stack([picture()] * 3)),
         "a.dcm.gz": gzip.compress(dicom_bytes(picture()), mtime=0),
+        **{f"{name}.dcm": compressed_dicom(name, picture()) for name in SYNTAXES},
     }  # fmt: skip

@@ -76,7 +76,7 @@ def _grey(values: np.ndarray, page: tifffile.TiffPage) -> np.ndarray:
     if page.photometric == kinds.PALETTE and page.colormap is not None:
         return luminance(np.moveaxis(page.colormap[:, values], 0, -1))
     if page.photometric == kinds.MINISWHITE:
-        if values.dtype.kind == "u" and values.ndim == 2:
+        if values.dtype.kind in "ub" and values.ndim == 2:
             return np.float32(2**page.bitspersample - 1) - values.astype(np.float32)
         values = -(values[..., 0] if values.ndim == 3 else values).astype(np.float32)
         return values

@@ -12,7 +12,6 @@ from deepssim_jax.training.images import phantom_pictures
 from deepssim_jax.workspace import Section, Workspace
 from deepssim_jax.workspace.files import write_bytes
 
-
 T = TypeVar("T")
 
 

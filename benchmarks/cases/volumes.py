@@ -11,9 +11,9 @@ import numpy as np
 
 from benchmarks.cases.case import Case
 from deepssim_jax.data.store import ImageStore
-from deepssim_jax.files import write_array, write_bytes
 from deepssim_jax.scoring.volume_match import MatchSettings, best_by_level, match_volumes
 from deepssim_jax.scoring.volume_search import Level, VolumeSide
+from deepssim_jax.workspace.files import write_array, write_bytes
 
 _SIZE = (64, 64, 64)
 _CHUNK = 32

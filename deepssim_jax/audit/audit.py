@@ -16,6 +16,7 @@ from deepssim_jax.audit import calibration, conclusion, membership, outputs, pla
 from deepssim_jax.audit.control import Control, search_holdout
 from deepssim_jax.audit.gallery import build_gallery
 from deepssim_jax.audit.generation import Generator
+from deepssim_jax.audit.inputs import file_counts, file_notes, folders, list_sides
 from deepssim_jax.audit.result import (
     AuditResult,
     Exclusion,
@@ -26,7 +27,8 @@ from deepssim_jax.audit.result import (
     Thresholds,
 )
 from deepssim_jax.data import store
-from deepssim_jax.data.manifest import InputError, Manifest, Role, read_manifest
+from deepssim_jax.data.manifest import InputError, Manifest, Role
+from deepssim_jax.data.records import ArrayLayout, Links
 from deepssim_jax.nn import encoder as encoders
 from deepssim_jax.ops.transform import FLIP_NAMES
 from deepssim_jax.scoring import decide
@@ -42,7 +44,8 @@ class AuditSettings:
     `size` is the side in pixels that every image is brought to (a multiple of 32), `slice_spec`
     the slice taken of volumes, `retrieval` the search for candidates, `level` the coverage of
     intervals, `seed` that of the calibration. `explain` shows what the encoder saw in the gallery.
-    `plant` copies of the real images are made in memory, to say what would have been found.
+    `plant` copies of the real images are made in memory, to say what would have been found. `links`
+    and `arrays` are how folders and NumPy arrays are read.
     """
 
     size: int = 128
@@ -55,6 +58,8 @@ class AuditSettings:
     allow_same: bool = False
     explain: bool = False
     plant: int = 0
+    links: Links = Links.INSIDE
+    arrays: ArrayLayout = ArrayLayout.IMAGES
 
     def validate(self) -> None:
         """Raises ValueError for values that cannot work."""
@@ -116,7 +121,7 @@ def audit(
     opened = Workspace.open(
         out,
         command=COMMAND,
-        inputs={f"--{role.value}": root for role, root in roots.items()},
+        inputs=folders(roots),
         reads=_reads(model, settings),
         overlap=Overlap.ALLOWED if settings.allow_same else Overlap.REFUSED,
     )
@@ -138,10 +143,7 @@ def _audit(
     settings: AuditSettings,
     on_progress: Progress,
 ) -> AuditResult:
-    manifests = {
-        role: read_manifest(root, role=role, subject_regex=settings.subject_regex)
-        for role, root in roots.items()
-    }
+    manifests = list_sides(roots, settings)
     attacked = None if model is None else Generator.load(model)
     attack_id = None if attacked is None else membership.fingerprint(attacked)
     encoder_id = encoders.encoder_hash(settings.encoder)
@@ -151,7 +153,8 @@ def _audit(
         for role, manifest in manifests.items()
     }
     real_set, synthetic_set = sets[Role.REAL], sets[Role.SYNTHETIC]
-    if not settings.allow_same and _same_files(real_set.images, synthetic_set.images):
+    same_files = set(real_set.images.sha256) == set(synthetic_set.images.sha256)
+    if not settings.allow_same and same_files:
         raise InputError(_SAME)
 
     retrieval = settings.retrieval.resolved(pairs=len(real_set.side) * len(synthetic_set.side))
@@ -265,10 +268,6 @@ def _read(
     return _Set(manifest, side, images)
 
 
-def _same_files(a: store.ImageStore, b: store.ImageStore) -> bool:
-    return set(a.sha256) == set(b.sha256)
-
-
 def _label(score: float, thresholds: Thresholds) -> Label:
     if score >= thresholds.exact:
         return Label.EXACT
@@ -285,6 +284,7 @@ def _conclude(
     inferred: Membership | None,
 ) -> AuditResult:
     real, synthetic = sets[Role.REAL].images, sets[Role.SYNTHETIC].images
+    manifests = {role: one.manifest for role, one in sets.items()}
     thresholds, level = evidence.thresholds, settings.level
     best = best_matches(pairs, len(synthetic))
     p_values = q_values = discoveries = None
@@ -347,6 +347,7 @@ def _conclude(
         "holdout": len(sets[Role.HOLDOUT].images) if Role.HOLDOUT in sets else 0,
         "unreadable_real": len(real.rejected),
         "unreadable_synthetic": len(synthetic.rejected),
+        **file_counts(manifests),
     }
     copy_rate = decide.clopper_pearson(copies, len(synthetic), level=level)
     numbers = (counts, classes, copy_rate, holdout_rate, evidence)
@@ -375,7 +376,8 @@ def _conclude(
             retrieval,
             left_out=0 if control is None else control.left_out,
             attacked=inferred is not None and bool(inferred.figures),
-        ),
+        )
+        + file_notes(manifests),
         settings={
             "size": settings.size,
             "slice": settings.slice_spec,
@@ -385,6 +387,8 @@ def _conclude(
             "level": settings.level,
             "explain": settings.explain,
             "plant": settings.plant,
+            "links": settings.links.value,
+            "arrays": settings.arrays.value,
             "model": "" if inferred is None else inferred.weights,
             "seed": settings.seed,
         },

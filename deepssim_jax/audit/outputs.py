@@ -79,6 +79,10 @@ def _inputs_csv(manifests: Mapping[Role, Manifest], stores: Mapping[Role, ImageS
         rows += [
             [role.value, item.image_id, "", "", "excluded", item.reason] for item in images.rejected
         ]
+        rows += [
+            [role.value, item.name, "", "", "no image", item.reason]
+            for item in manifests[role].unused
+        ]
         out += sorted(rows)
     return tables.table(out)
 

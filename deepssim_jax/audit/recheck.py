@@ -13,6 +13,7 @@ import numpy as np
 
 from deepssim_jax.data import store
 from deepssim_jax.data.manifest import InputError, Record, Role, read_manifest
+from deepssim_jax.data.records import ArrayLayout, Links
 from deepssim_jax.data.volume import Unreadable
 from deepssim_jax.scoring.match import Progress
 from deepssim_jax.scoring.verify import verify_pairs
@@ -59,7 +60,11 @@ def recheck(directory: Path, *, on_progress: Progress = lambda done, total, what
     records: dict[tuple[str, str], Record] = {}
     for role, source in inputs["sources"].items():
         manifest = read_manifest(
-            source, role=Role(role), subject_regex=settings["subject_regex"] or None
+            source,
+            role=Role(role),
+            subject_regex=settings["subject_regex"] or None,
+            links=Links(settings["links"]),
+            arrays=ArrayLayout(settings["arrays"]),
         )
         records |= {(role, r.image_id): r for r in manifest.records}
     rows = [row for row in _rows(directory / "inputs.csv") if row["status"] == "read"]

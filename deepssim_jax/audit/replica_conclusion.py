@@ -130,6 +130,8 @@ def conclude(
             "encoder": settings.encoder if settings.encoder == "default" else "custom",
             "candidates": settings.candidates,
             "subject_regex": settings.subject_regex or "",
+            "links": settings.links.value,
+            "arrays": settings.arrays.value,
             "level": settings.level,
             "seed": settings.seed,
         },

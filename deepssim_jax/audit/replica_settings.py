@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from deepssim_jax.data.records import ArrayLayout, Links
 from deepssim_jax.data.whole_volume import VolumeSettings
 from deepssim_jax.scoring.volume_match import Alignment
 from deepssim_jax.scoring.volume_sides import Modality
@@ -14,7 +15,8 @@ class ReplicaSettings:
     `size` is the side in voxels of the cube that every volume is brought to, `spacing` their size in mm
     (None: each file's whole field of view); `modality` decides how label maps are made where none are
     given; `encoder`, of images by slices or of whole volumes, embeds unless embeddings are given;
-    `candidates` of each search are measured.
+    `candidates` of each search are measured. `links` and `arrays` are how folders and NumPy arrays are
+    read.
     """
 
     size: int = 64
@@ -27,6 +29,8 @@ class ReplicaSettings:
     level: float = 0.95
     seed: int = 0
     allow_same: bool = False
+    links: Links = Links.INSIDE
+    arrays: ArrayLayout = ArrayLayout.ZYX
 
     def validate(self) -> None:
         """Raises ValueError for values that cannot work."""

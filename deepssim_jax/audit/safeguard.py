@@ -188,8 +188,9 @@ def _offer(number: int, record: Record, root: Path, guard: Guard) -> Offer:
     name = record.path.relative_to(root).as_posix()
     try:
         image = read_image(record, spec=None)
-        if image.ndim != 2 or record.parts:
-            raise Unreadable("is a volume")
+        # A file is released as a whole: it must be the one image that was judged.
+        if image.ndim != 2 or record.parts or record.items:
+            raise Unreadable("is a volume, or one of several images of its file")
         return Offer(
             number, name, record.path.read_bytes(), store.fitted(image, guard.settings.form)
         )

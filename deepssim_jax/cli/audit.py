@@ -12,6 +12,7 @@ from absl import flags
 
 from deepssim_jax.cli.exit_codes import ExitCode
 from deepssim_jax.cli.progress import progress
+from deepssim_jax.cli.reading_flags import ReadingFlags
 
 _REAL = flags.DEFINE_string(
     "real",
@@ -61,6 +62,7 @@ _EXPLAIN = flags.DEFINE_bool(
 _PLANT = flags.DEFINE_integer(
     "plant", 0, "copies to make of the real images, to say by transformation what would be found"
 )
+_READING = ReadingFlags.define("images")
 _MAX_COPY_RATE = flags.DEFINE_float(
     "max_copy_rate", None, "share of copies, 0 to 1, above which the exit status is 3"
 )
@@ -92,6 +94,8 @@ def main(argv: Sequence[str]) -> int:
         allow_same=_ALLOW_SAME.value,
         explain=_EXPLAIN.value,
         plant=_PLANT.value,
+        links=_READING.links(),
+        arrays=_READING.layout(),
     )
     if _MAX_COPY_RATE.value is not None and not 0 <= _MAX_COPY_RATE.value <= 1:
         raise ValueError(f"--max_copy_rate={_MAX_COPY_RATE.value} must lie in [0, 1]")

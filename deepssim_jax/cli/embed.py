@@ -12,6 +12,7 @@ from absl import flags
 from deepssim_jax.cli import console
 from deepssim_jax.cli.exit_codes import ExitCode
 from deepssim_jax.cli.progress import progress
+from deepssim_jax.cli.reading_flags import ReadingFlags
 
 _IMAGES = flags.DEFINE_string(
     "images", None, "a folder, a .csv/.tsv manifest or a BIDS root", required=True
@@ -31,6 +32,8 @@ _SLICE = flags.DEFINE_string(
     "slice", "axial:0.5", "slice of volumes: PLANE:FRACTION or PLANE:INDEX"
 )
 _ENCODER = flags.DEFINE_string("encoder", "default", "the shipped encoder, or a .safetensors file")
+
+_READING = ReadingFlags.define("images")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -54,7 +57,11 @@ def main(argv: Sequence[str]) -> int:
     inputs = {"--images": _IMAGES.value}
     with Workspace.open(_OUT.value, command="embed", inputs=inputs) as workspace:
         manifest = read_manifest(
-            _IMAGES.value, role=Role(_ROLE.value), subject_regex=_SUBJECT_REGEX.value
+            _IMAGES.value,
+            role=Role(_ROLE.value),
+            subject_regex=_SUBJECT_REGEX.value,
+            links=_READING.links(),
+            arrays=_READING.layout(),
         )
         with progress() as on_progress:
             side, images = build_side(
@@ -67,7 +74,11 @@ def main(argv: Sequence[str]) -> int:
                 what=f"embedding {_ROLE.value}",
             )
         # Names of files can be names of patients: they go into a table, never on the screen.
-        listing = [("image_id", "reason"), *((x.image_id, x.reason) for x in images.rejected)]
+        listing = [
+            ("image_id", "reason"),
+            *((x.image_id, x.reason) for x in images.rejected),
+            *((x.name, x.reason) for x in manifest.unused),
+        ]
         not_read = workspace.write("not_read.csv", table(listing))
         # The listing comes last: with it the store can be scored.
         workspace.write(STORE, list_side(images, settings))
@@ -76,8 +87,9 @@ def main(argv: Sequence[str]) -> int:
         [
             ("images", len(side)),
             ("not read", len(images.rejected)),
+            ("files that are no image", manifest.counts.not_images),
             ("dimensions", side.embeddings.shape[1]),
         ],
-        written=[_OUT.value, *([not_read] if images.rejected else [])],
+        written=[_OUT.value, *([not_read] if len(listing) > 1 else [])],
     )
     return ExitCode.DONE

@@ -13,6 +13,7 @@ from absl import flags
 from deepssim_jax.cli import console
 from deepssim_jax.cli.exit_codes import ExitCode
 from deepssim_jax.cli.progress import progress
+from deepssim_jax.cli.reading_flags import ReadingFlags
 
 _REAL = flags.DEFINE_string(
     "real",
@@ -78,6 +79,8 @@ _ALLOW_SAME = flags.DEFINE_bool(
     "allow_same", False, "let --real and --synthetic be the same volumes"
 )
 
+_READING = ReadingFlags.define("zyx")
+
 
 def main(argv: Sequence[str]) -> int:
     """Runs the search and prints its outcome.
@@ -112,6 +115,8 @@ def main(argv: Sequence[str]) -> int:
         level=_LEVEL.value,
         seed=_SEED.value,
         allow_same=_ALLOW_SAME.value,
+        links=_READING.links(),
+        arrays=_READING.layout(),
     )
     with progress(unit="volumes") as on_progress:
         result = replicas(

@@ -23,7 +23,8 @@ from deepssim_jax.workspace.outputs import GROWS, Outputs
 from deepssim_jax.workspace.scratch import scratch_folder
 from deepssim_jax.workspace.steps import Kept, Processes, Section
 
-_WORK = "work"
+# Where an output folder keeps steps and caches.
+WORK = "work"
 # Anyone but the first process reads, and writes nothing.
 _READER = Processes(index=1)
 _WORK_FLAG, _ANY = "--work", Overlap.ALLOWED
@@ -36,7 +37,7 @@ class Workspace(Section):
     def __init__(self, root: Path, processes: Processes = Processes(), work: Path | None = None):
         """Private: `open` claims the folder first."""
         self._root, self._processes = root, processes
-        self._work = root / _WORK if work is None else work
+        self._work = root / WORK if work is None else work
         super().__init__(Kept(self._work / "steps", processes))
         self._caches: dict[str, Cache] = {}
         self._outputs = Outputs(self._work / "outputs.jsonl")
@@ -142,7 +143,7 @@ class Workspace(Section):
         parts = Path(name).parts
         if not parts or Path(name).is_absolute() or ".." in parts:
             raise ValueError(f"{name!r} is no name inside of the output folder")
-        if (parts[0] == _WORK and self._work.parent == self._root) or parts[0] in claims.OWN_FILES:
+        if (parts[0] == WORK and self._work.parent == self._root) or parts[0] in claims.OWN_FILES:
             raise ValueError(f"{name!r} is kept for the work in progress; give another name")
         path = self._root / name
         # A link that someone laid in here must not lead a write out of the folder.
@@ -315,7 +316,7 @@ class Workspace(Section):
             files.write_bytes(listing, content, access=Access.PRIVATE)
             raise WorkspaceError(
                 f"{len(changed)} files in {flag}={self._root.name!r} were changed after they were "
-                f"written; they are listed in {_WORK}/{listing.name}. Move them away and run the same "
+                f"written; they are listed in {WORK}/{listing.name}. Move them away and run the same "
                 "command again: it writes them anew"
             )
 

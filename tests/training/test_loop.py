@@ -169,7 +169,7 @@ def test_a_run_killed_as_it_resumes_keeps_its_records(tmp_path: Path, monkeypatc
         raise SystemExit
 
     with monkeypatch.context() as patch:
-        patch.setattr("deepssim_jax.files.os.replace", killed)
+        patch.setattr("deepssim_jax.workspace.files.os.replace", killed)
         with pytest.raises(SystemExit):
             Records(tmp_path, step=2)
     assert (tmp_path / "metrics.jsonl").read_bytes() == before

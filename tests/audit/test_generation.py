@@ -22,12 +22,12 @@ from deepssim_jax.data.readers import read_image
 from deepssim_jax.data.volume import SliceSpec
 from deepssim_jax.diffusion.samplers import Sampler
 from deepssim_jax.diffusion.schedule import Schedule
-from deepssim_jax.files import write_array
 from deepssim_jax.nn import network_file
 from deepssim_jax.nn.autoencoder import AutoencoderSpec
 from deepssim_jax.nn.network_file import Spec
 from deepssim_jax.nn.unet import UNetSpec
 from deepssim_jax.training import generator as generators
+from deepssim_jax.workspace.files import write_array
 
 AUTOENCODER = AutoencoderSpec(channels=(4, 8), blocks=1, groups=4)
 UNET = UNetSpec(channels=(8,), attention=(False,), heads=(8,), blocks=1, groups=4, context=3)

@@ -14,15 +14,15 @@ from deepssim_jax.audit.generation import Generator
 from deepssim_jax.audit.membership import attack_model, fingerprint
 from deepssim_jax.audit.result import AuditResult, Coverage, Membership
 from deepssim_jax.cli.main import main
-from deepssim_jax.data.pictures import write_png
 from deepssim_jax.diffusion.schedule import Schedule
-from deepssim_jax.files import sha256
 from deepssim_jax.nn import network_file
 from deepssim_jax.nn.unet import UNetSpec
 from deepssim_jax.scoring.match import Retrieval
 from deepssim_jax.scoring.membership import Attack, figures
 from deepssim_jax.training import generator as generators
+from deepssim_jax.workspace.files import sha256
 from tests.audit.test_generation import AUTOENCODER, weights, write_latents
+from tests.kept import write_png
 
 UNET = UNetSpec(channels=(8,), attention=(False,), heads=(8,), blocks=1, groups=4)
 QUICK = AuditSettings(size=64, retrieval=Retrieval.ENCODER)

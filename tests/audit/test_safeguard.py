@@ -24,7 +24,8 @@ from deepssim_jax.data.manifest import InputError
 from deepssim_jax.data.pictures import ImageFormat
 from deepssim_jax.scoring.diversity import diversity
 from deepssim_jax.scoring.embed import features
-from deepssim_jax.training.images import write_phantoms
+from deepssim_jax.workspace import OWN_FILES, Workspace, WorkspaceError
+from tests.kept import within, write_phantoms
 
 PEOPLE = 48
 SETTINGS = GuardSettings(size=64, subject_regex=r"^(p\d+)_")
@@ -75,7 +76,8 @@ def cohort(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def guard(cohort: Path, tmp_path_factory) -> Guard:
-    return Guard.build(cohort / "training", tmp_path_factory.mktemp("work"), settings=SETTINGS)
+    folder = tmp_path_factory.mktemp("work")
+    return within(folder, lambda w: Guard.build(cohort / "training", w, settings=SETTINGS))
 
 
 @dataclasses.dataclass
@@ -141,21 +143,31 @@ def release(
     budget: int = 40,
     image_format: ImageFormat = ImageFormat.PNG,
 ):
-    return generate_guarded(
-        generator,
-        guard,
-        folder / "share",
-        n=n,
-        work=folder / "work",
-        budget=budget,
-        settings=SamplingSettings(batch=6),
-        image_format=image_format,
-        residual_pairs=200,
-    )
+    with shared(folder) as workspace:
+        return generate_guarded(
+            generator,
+            guard,
+            workspace,
+            n=n,
+            budget=budget,
+            settings=SamplingSettings(batch=6),
+            image_format=image_format,
+            residual_pairs=200,
+        )
+
+
+def shared(folder: Path):
+    """The workspace of images to be given away, whose kept work lies beside it."""
+    return Workspace.open(folder / "share", command="generate", work=folder / "work")
+
+
+def filtered(source: Path, guard: Guard, folder: Path, **how):
+    with shared(folder) as workspace:
+        return filter_folder(source, guard, workspace, **how)
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in sorted(folder.iterdir())}
+    return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.name not in OWN_FILES}
 
 
 @pytest.fixture(scope="module")
@@ -170,10 +182,10 @@ def test_every_planted_candidate_stays(cohort: Path, guard: Guard, tmp_path: Pat
     for kind in KINDS:
         for row in range(12):
             write(tmp_path / "offered" / f"{kind}-{row}.png", change(training[row], kind))
-    found = filter_folder(tmp_path / "offered", guard, tmp_path / "share", work=tmp_path / "work")
+    found = filtered(tmp_path / "offered", guard, tmp_path)
     assert found.accepted == 0 and found.judged == 12 * len(KINDS)
     assert found.rejected[Reason.VERIFIED] == found.judged
-    assert [p.name for p in (tmp_path / "share").iterdir()] == [certificate.NAME]
+    assert list(bytes_of(tmp_path / "share")) == [certificate.NAME]
 
 
 def test_the_cosine_alone_keeps_copies_back(cohort: Path, guard: Guard, tmp_path: Path) -> None:
@@ -181,7 +193,7 @@ def test_the_cosine_alone_keeps_copies_back(cohort: Path, guard: Guard, tmp_path
         write(tmp_path / "offered" / f"{row}.png", change(image, "mirrored"))
     no_score = dataclasses.replace(guard.limits, max_ssim=2.0)
     blind = dataclasses.replace(guard, limits=no_score)
-    found = filter_folder(tmp_path / "offered", blind, tmp_path / "share", work=tmp_path / "work")
+    found = filtered(tmp_path / "offered", blind, tmp_path)
     assert found.rejected[Reason.COSINE] == found.judged == 6
 
 
@@ -192,7 +204,7 @@ def test_strangers_leave_with_their_names_and_bytes(
     (tmp_path / "offered" / "broken.png").write_bytes(b"no picture")
     volume = nibabel.nifti1.Nifti1Image(np.random.default_rng(0).random((8, 8, 8)), np.eye(4))
     nibabel.loadsave.save(volume, tmp_path / "offered" / "volume.nii")
-    found = filter_folder(tmp_path / "offered", guard, tmp_path / "share", work=tmp_path / "work")
+    found = filtered(tmp_path / "offered", guard, tmp_path)
     assert found.rejected[Reason.UNREADABLE] == 2
     # Limits at the 99 % quantile of few people are coarse, and phantoms are much alike.
     assert 16 <= found.accepted <= 24
@@ -200,10 +212,8 @@ def test_strangers_leave_with_their_names_and_bytes(
     assert len(kept) == found.accepted
     for path in (tmp_path / "share" / "deep").iterdir():
         assert path.read_bytes() == (cohort / "others" / path.name).read_bytes()
-    with pytest.raises(InputError, match="files of another run"):
-        filter_folder(cohort / "others", guard, tmp_path / "share", work=tmp_path / "work")
-    with pytest.raises(InputError, match="folder to filter"):
-        filter_folder(cohort / "others", guard, cohort / "others", work=tmp_path / "w")
+    with pytest.raises(WorkspaceError, match="of another release: listing"):
+        filtered(cohort / "others", guard, tmp_path)
 
 
 def test_what_a_memorizing_model_lets_out_holds_no_copy(
@@ -272,9 +282,12 @@ def test_a_broken_training_image_stops_all(cohort: Path, tmp_path: Path) -> None
     shutil.copytree(cohort / "training", tmp_path / "training")
     (tmp_path / "training" / "p0003_t1.png").write_bytes(b"")
     with pytest.raises(InputError, match="1 training images cannot be read"):
-        Guard.build(tmp_path / "training", tmp_path / "work", settings=SETTINGS)
+        within(
+            tmp_path / "work",
+            lambda w: Guard.build(tmp_path / "training", w, settings=SETTINGS),
+        )
     with pytest.raises(ValueError, match="max_ssim 1.2"):
-        Guard.build(tmp_path, tmp_path / "w", settings=dataclasses.replace(SETTINGS, max_ssim=1.2))
+        dataclasses.replace(SETTINGS, max_ssim=1.2).validate()
 
 
 def rewrite(share: Path, change) -> None:

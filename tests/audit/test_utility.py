@@ -19,8 +19,8 @@ from deepssim_jax.audit.utility import (
 )
 from deepssim_jax.data.manifest import InputError
 from deepssim_jax.ops.degradation import Task
-from deepssim_jax.training.images import write_phantoms
 from deepssim_jax.training.restoration import RestorationSettings, restore, train_restorer
+from tests.kept import write_phantoms
 
 SMALL = RestorationSettings(channels=4, steps=60, batch=4, patch=24)
 

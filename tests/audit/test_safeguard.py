@@ -223,7 +223,7 @@ def test_what_a_memorizing_model_lets_out_holds_no_copy(
     said = json.loads((share / certificate.NAME).read_text())
     names = [row["name"] for row in said["images"]]
     assert len(names) == 8 and all(int(name[4:10]) % 2 for name in names)
-    assert {p.name for p in share.iterdir()} == {*names, certificate.NAME, "manifest.csv"}
+    assert set(bytes_of(share)) == {*names, certificate.NAME, "manifest.csv"}
     assert said["candidates"]["accepted"] == 8
     refused = said["candidates"]["rejected"]
     assert said["candidates"]["judged"] == 8 + sum(refused.values())
@@ -249,13 +249,28 @@ def test_stopped_anywhere_it_comes_to_the_same_bytes(
     generator: Memorizer, guard: Guard, released: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(released, tmp_path / "again")
-    judgements = sorted((tmp_path / "again" / "work").glob("release-*/judged-*.json"))
+    steps = (tmp_path / "again" / "work" / "steps").glob("release.judged-*.npz")
+    judgements = {int(np.load(path)["index"].min()): path for path in steps}
     assert len(judgements) >= 2
-    judgements[-1].unlink()
+    judgements[max(judgements)].unlink()
     (tmp_path / "again" / "share" / certificate.NAME).unlink()
     release(generator, guard, tmp_path / "again")
     assert bytes_of(tmp_path / "again" / "share") == bytes_of(released / "share")
     assert min(generator.drawn) == 6 * (len(judgements) - 1)  # finished batches are not drawn again
+
+
+def test_an_altered_image_is_noticed_and_one_that_is_gone_comes_back(
+    generator: Memorizer, guard: Guard, released: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(released, tmp_path / "again")
+    share = tmp_path / "again" / "share"
+    name = sorted(p.name for p in share.glob("gen-*.png"))[2]
+    (share / name).write_bytes((share / name).read_bytes() + b"!")
+    with pytest.raises(WorkspaceError, match="1 files in --out='share' were changed after"):
+        release(generator, guard, tmp_path / "again")
+    (share / name).unlink()
+    release(generator, guard, tmp_path / "again")
+    assert bytes_of(share) == bytes_of(released / "share")
 
 
 def test_too_few_images_are_said_to_be_too_few(
@@ -263,7 +278,7 @@ def test_too_few_images_are_said_to_be_too_few(
 ) -> None:
     found = release(generator, guard, tmp_path, n=8, budget=8)
     assert not found.complete and found.judged == 8 and 0 < found.accepted <= 4
-    with pytest.raises(InputError, match="files of another run"):
+    with pytest.raises(WorkspaceError, match="another release: images wanted"):
         release(generator, guard, tmp_path, n=9, budget=8)
 
 
@@ -308,7 +323,9 @@ def test_a_certificate_holds_until_something_is_altered(
         shutil.rmtree(tmp_path / "share", ignore_errors=True)
         shutil.copytree(released / "share", tmp_path / "share")
         alter(tmp_path / "share")
-        found = recheck_certificate(tmp_path / "share", real, work=tmp_path / "work")
+        found = within(
+            tmp_path / "work", lambda w: recheck_certificate(tmp_path / "share", real, work=w)
+        )
         return "\n".join(found.problems)
 
     assert problems(lambda share: None) == ""
@@ -374,15 +391,13 @@ def test_nifti_files_are_judged_certified_and_judged_again(
     names = [row["name"] for row in said["images"]]
     assert len(names) == 8 and all(re.fullmatch(r"gen-\d{5}[13579]\.nii\.gz", n) for n in names)
     assert recheck_certificate(share, cohort / "training").problems == ()
-    with pytest.raises(InputError, match="holds files of another run"):
+    with pytest.raises(WorkspaceError, match=r"another release: format \(nifti there, png now\)"):
         release(memorizer(cohort), guard, tmp_path)
     sagittal = dataclasses.replace(
         guard, settings=dataclasses.replace(SETTINGS, slice_spec="sagittal:0.5")
     )
     # What the search accepts is the same; without a sample to verify beyond it, nothing else differs.
-    found = filter_folder(
-        share, sagittal, tmp_path / "again", work=tmp_path / "w", residual_pairs=0
-    )
+    found = filtered(share, sagittal, tmp_path / "again", residual_pairs=0)
     assert (found.accepted, found.judged) == (8, 8)
     (name,) = names[:1]
-    assert (tmp_path / "again" / name).read_bytes() == (share / name).read_bytes()
+    assert (tmp_path / "again" / "share" / name).read_bytes() == (share / name).read_bytes()

@@ -15,6 +15,7 @@ from deepssim_jax.cli.exit_codes import ExitCode
 from deepssim_jax.cli.progress import progress
 
 if TYPE_CHECKING:  # at run time they would load JAX before --help is answered
+    from deepssim_jax.data.store import ImageStore
     from deepssim_jax.scoring.match import Progress
     from deepssim_jax.training.config import EncoderConfig
     from deepssim_jax.training.loop import Maker
@@ -43,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
     import json
 
     from deepssim_jax.interop import start
-    from deepssim_jax.training.identity import bind_settings, open_workdir
+    from deepssim_jax.training.identity import bind, check_settings, open_workdir
     from deepssim_jax.training.loop import LoopConfig, train
     from deepssim_jax.training.step import Trainer, export
 
@@ -57,9 +58,10 @@ def main(argv: Sequence[str]) -> int:
         reads={flag: value for flag, value in reads.items() if value and value != "default"},
     )
     with opened as workspace:
-        bind_settings(workspace, config)
+        check_settings(workspace, config)
         with progress(unit="images") as on_progress:
-            maker, data, epoch = _maker(config, workspace, on_progress)
+            maker, data, epoch, images = _maker(config, workspace, on_progress)
+        bind(workspace, config, images)
         steps = config.epochs * epoch if config.epochs and epoch else config.steps
         initial = start.network(
             config.network, config.initial, dropout=config.dropout, seed=config.seed
@@ -85,13 +87,12 @@ def main(argv: Sequence[str]) -> int:
 
 def _maker(
     config: "EncoderConfig", workspace: "Workspace", on_progress: "Progress"
-) -> "tuple[Maker, str, int | None]":
-    """What gives the batches, what they are made of in words, and the steps of one epoch."""
+) -> "tuple[Maker, str, int | None, ImageStore | None]":
+    """What gives the batches, what they are made of in words, the steps of one epoch, the images."""
     from deepssim_jax.data import pipelines
     from deepssim_jax.data.anatomy import load_anatomy
     from deepssim_jax.data.manifest import Role
     from deepssim_jax.ops.augment import AugmentConfig
-    from deepssim_jax.training.identity import bind_data
     from deepssim_jax.training.own_pairs import ImagePairs, TablePairs
     from deepssim_jax.training.pairs import PairMaker
 
@@ -127,9 +128,8 @@ def _maker(
             augment=augment,
             space=3 if volumes else 2,
         )
-        bind_data(workspace, None)
         kind = "phantom volumes" if volumes else "phantoms"
-        return phantoms, f"{kind} ({anatomy.source})", None
+        return phantoms, f"{kind} ({anatomy.source})", None, None
     images = pipelines.open_images(
         config.images,
         workspace,
@@ -138,12 +138,11 @@ def _maker(
         subject_regex=config.subject_regex or None,
         on_progress=on_progress,
     )
-    bind_data(workspace, images)
     common = {"batch": config.batch, "seed": config.seed, "augment": augment}
     if config.table:
         table = TablePairs.of(Path(config.table), images, **common)
-        return table, f"{len(table.table)} pairs of a table", table.batches_an_epoch
-    return ImagePairs.of(images, **common), f"{len(images)} images", None
+        return table, f"{len(table.table)} pairs of a table", table.batches_an_epoch, images
+    return ImagePairs.of(images, **common), f"{len(images)} images", None, images
 
 
 def _optimizer(config: "EncoderConfig", steps: int) -> "OptimizerConfig":

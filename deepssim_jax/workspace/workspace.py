@@ -211,35 +211,39 @@ class Workspace(Section):
         """Names of the outputs that were written here, of earlier runs too."""
         return iter(self._outputs)
 
-    def bind(self, name: str, facts: Mapping[str, object], *, flag: str = "--out") -> None:
-        """Writes down, once, what the outputs are of, and refuses to go on with anything else.
+    def check(self, name: str, facts: Mapping[str, object], *, flag: str = "--out") -> None:
+        """Refuses a folder that `bind` has made that of something else.
 
         Args:
           name: of the file that says so, beside the kept work.
-          facts: settings and hashes by what they are called in messages.
+          facts: settings and hashes by what they are called in messages; all of them, or some.
           flag: that of the folder, for messages.
 
         Raises:
           WorkspaceError: naming every fact that differs, with both values.
         """
         path = self._work / f"{name}.json"
-        if path.exists():
-            known = json.loads(path.read_text(encoding="utf-8"))
-            now = {fact: [key_of(value), _shown(value)] for fact, value in facts.items()}
-            missing = ["", "not known"]
-            other = [
-                f"{fact} ({known.get(fact, missing)[1]} there, {now.get(fact, missing)[1]} now)"
-                for fact in sorted(known.keys() | now.keys())
-                if known.get(fact, missing)[0] != now.get(fact, missing)[0]
-            ]
-            if other:
-                raise WorkspaceError(
-                    f"{flag}={self._root.name!r} is of another {name}: {'; '.join(other)}. Take another "
-                    "folder, or give what it was begun with"
-                )
-        elif self._processes.first:
-            content = {fact: [key_of(value), _shown(value)] for fact, value in facts.items()}
-            text = json.dumps(content, indent=1, sort_keys=True)
+        if not path.exists():
+            return
+        known, now = json.loads(path.read_text(encoding="utf-8")), _plain(facts)
+        missing = ["", "not known"]
+        other = [
+            f"{fact} ({known.get(fact, missing)[1]} there, {now.get(fact, missing)[1]} now)"
+            for fact in sorted(now)
+            if known.get(fact, missing)[0] != now.get(fact, missing)[0]
+        ]
+        if other:
+            raise WorkspaceError(
+                f"{flag}={self._root.name!r} is of another {name}: {'; '.join(other)}. Take another "
+                "folder, or give what it was begun with"
+            )
+
+    def bind(self, name: str, facts: Mapping[str, object], *, flag: str = "--out") -> None:
+        """Writes down, once, what the outputs are of; see `check`, which comes first."""
+        self.check(name, facts, flag=flag)
+        path = self._work / f"{name}.json"
+        if self._processes.first and not path.exists():
+            text = json.dumps(_plain(facts), indent=1, sort_keys=True)
             files.write_bytes(path, text.encode(), access=Access.PRIVATE)
 
     def lend(self, name: str) -> Path:
@@ -319,6 +323,11 @@ class Workspace(Section):
                 f"written; they are listed in {WORK}/{listing.name}. Move them away and run the same "
                 "command again: it writes them anew"
             )
+
+
+def _plain(facts: Mapping[str, object]) -> dict[str, list[str]]:
+    """The hash of each fact, and how it is shown."""
+    return {fact: [key_of(value), _shown(value)] for fact, value in facts.items()}
 
 
 def _shown(value: object) -> str:

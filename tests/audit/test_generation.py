@@ -47,7 +47,7 @@ def weights(spec: Spec):
 def write_latents(workdir: Path, both: np.ndarray, scale: float) -> None:
     """Means and deviations [n, h, w, 2 c], as train_ldm leaves them."""
     folder = workdir / "latents"
-    write_array(folder / "mark-00000.npy", both)
+    write_array(folder / "latents.npy", both)
     card = {"images": len(both), "scale": scale, "weights": "mark"}
     (folder / "latents.json").write_text(json.dumps(card))
 
@@ -129,7 +129,7 @@ def test_a_stopped_run_goes_on_to_the_same_files(generator: Generator, tmp_path:
     assert {row["condition"] for row in rows} == {"record 0", "record 2"}
     with Image.open(tmp_path / "a" / rows[0]["path"]) as picture:
         assert picture.size == (7, 9)
-    with pytest.raises(ValueError, match="made with other seed; take another --out"):
+    with pytest.raises(ValueError, match=r"of another generation: seed \(0 there, 1 now\)"):
         generate(generator, tmp_path / "a", n=n, seed=1, settings=SETTINGS)
 
 
@@ -159,7 +159,7 @@ def test_nifti_holds_what_png_holds_and_folders_do_not_mix(
     (tmp_path / "again" / rows[1]["path"]).unlink()
     generate(generator, tmp_path / "again", per_record=1, settings=SETTINGS, image_format=nifti)
     assert files(tmp_path / "nifti") == files(tmp_path / "again")
-    with pytest.raises(ValueError, match="made with other format; take another --out"):
+    with pytest.raises(ValueError, match=r"of another generation: format \(nifti there, png now\)"):
         generate(generator, tmp_path / "nifti", per_record=1, settings=SETTINGS)
 
 

@@ -14,7 +14,6 @@ from deepssim_jax.audit.generation import Generator
 from deepssim_jax.audit.membership import attack_model, fingerprint
 from deepssim_jax.audit.result import AuditResult, Coverage, Membership
 from deepssim_jax.cli.main import main
-from deepssim_jax.data.pictures import write_png
 from deepssim_jax.diffusion.schedule import Schedule
 from deepssim_jax.nn import network_file
 from deepssim_jax.nn.unet import UNetSpec
@@ -23,6 +22,7 @@ from deepssim_jax.scoring.membership import Attack, figures
 from deepssim_jax.training import generator as generators
 from deepssim_jax.workspace.files import sha256
 from tests.audit.test_generation import AUTOENCODER, weights, write_latents
+from tests.kept import journal, write_png
 
 UNET = UNetSpec(channels=(8,), attention=(False,), heads=(8,), blocks=1, groups=4)
 QUICK = AuditSettings(size=64, retrieval=Retrieval.ENCODER)
@@ -83,15 +83,13 @@ def stop_at(what: str, done_at_least: int):
 def test_stopped_attacks_go_on_to_the_same_figures(folders: Path, tmp_path: Path) -> None:
     model = Generator.load(folders / "ldm")
     whole = attack_model(model, batch=10)
-    with pytest.raises(KeyboardInterrupt):
-        attack_model(
-            model, batch=10, journal=tmp_path, on_progress=stop_at("membership inference", 20)
-        )
-    first = tmp_path / "scores-000000.npy"
-    assert len(list(tmp_path.iterdir())) == 2 and np.load(first).shape == (3, 10)
-    before = first.stat().st_mtime_ns
-    assert attack_model(model, batch=10, journal=tmp_path) == whole
-    assert first.stat().st_mtime_ns == before
+    with journal(tmp_path) as kept, pytest.raises(KeyboardInterrupt):
+        attack_model(model, batch=10, journal=kept, on_progress=stop_at("membership inference", 20))
+    steps = {p: p.stat().st_mtime_ns for p in (tmp_path / "work" / "steps").iterdir()}
+    assert len(steps) == 2 and all(np.load(path).shape == (3, 10) for path in steps)
+    with journal(tmp_path) as kept:
+        assert attack_model(model, batch=10, journal=kept) == whole
+    assert all(path.stat().st_mtime_ns == before for path, before in steps.items())
     found = whole[Attack.PIA]
     assert (found.members, found.held_out) == (MEMBERS, HELD_OUT)
     assert found.area_low < found.area < found.area_high
@@ -212,14 +210,15 @@ def test_the_sentences_say_what_was_shown_and_no_more() -> None:
 
 
 def test_the_model_of_other_images_is_noticed(folders: Path, tmp_path: Path) -> None:
-    found = membership.infer_membership(
-        Generator.load(folders / "ldm"),
-        audited={"of", "others"},
-        journal=tmp_path,
-        seed=0,
-        level=0.95,
-        on_progress=lambda done, total, what: None,
-    )
+    with journal(tmp_path) as kept:
+        found = membership.infer_membership(
+            Generator.load(folders / "ldm"),
+            audited={"of", "others"},
+            journal=kept,
+            seed=0,
+            level=0.95,
+            on_progress=lambda done, total, what: None,
+        )
     assert found.coverage is Coverage.NONE
     assert conclusion.membership(found)[0].startswith("None of the images that this model")
 

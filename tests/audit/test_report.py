@@ -19,6 +19,7 @@ from deepssim_jax.audit.result import (
     Verdict,
 )
 from deepssim_jax.scoring.decide import clopper_pearson
+from tests.kept import within
 
 HOSTILE = "<script>alert('x')</script>\"'\n../../etc/passwd&amp;"
 
@@ -84,7 +85,7 @@ def result(exact: int, near: int, unrelated: int = 50) -> AuditResult:
 def written(tmp_path: Path, found: AuditResult) -> tuple[str, str]:
     picture = np.zeros((8, 8), np.uint8)
     gallery = [GalleryItem(m, picture, picture, picture) for m in found.pairs]
-    paths = report.write_reports(found, gallery, tmp_path, salt=b"salt")
+    paths = within(tmp_path, lambda w: report.write_reports(found, gallery, w, salt=b"salt"))
     return paths[0].read_text(), paths[1].read_text()
 
 
@@ -143,7 +144,8 @@ def test_the_shared_edition_holds_no_person_and_no_small_count(
 def test_identifiers_of_the_shared_edition_need_the_salt(tmp_path: Path) -> None:
     found = result(6, 0)
     _, shared = written(tmp_path, found)
-    picture_free = report.write_reports(found, (), tmp_path, salt=b"another")[1].read_text()
+    paths = within(tmp_path, lambda w: report.write_reports(found, (), w, salt=b"another"))
+    picture_free = paths[1].read_text()
     aliases = re.findall(r"<td><code>([0-9a-f]{10})</code>", shared)
     assert len(aliases) == 6
     assert not set(aliases) & set(re.findall(r"<code>([0-9a-f]{10})</code>", picture_free))

@@ -19,8 +19,8 @@ from deepssim_jax.audit.utility import (
 )
 from deepssim_jax.data.manifest import InputError
 from deepssim_jax.ops.degradation import Task
-from deepssim_jax.training.images import write_phantoms
 from deepssim_jax.training.restoration import RestorationSettings, restore, train_restorer
+from tests.kept import within, write_phantoms
 
 SMALL = RestorationSettings(channels=4, steps=60, batch=4, patch=24)
 
@@ -37,13 +37,12 @@ def folders(tmp_path_factory) -> Path:
 
 
 def arms_of(folders: Path, work: Path):
-    return read_arms(
-        {name: folders / name for name in ("real", "synthetic")},
-        folders / "test",
-        work,
-        size=32,
-        subject_regex=r"^(p\d+)_",
-    )
+    arms = {name: folders / name for name in ("real", "synthetic")}
+    return arms_in(work, arms, folders / "test", subject_regex=r"^(p\d+)_")
+
+
+def arms_in(work: Path, arms: dict[str, Path], test: Path, *, size: int = 32, **how):
+    return within(work, lambda w: read_arms(arms, test, w, size=size, **how))
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +114,7 @@ def test_every_arm_has_the_same_budget_and_is_compared_with_the_real_one(result)
 
 
 def test_the_report_says_what_was_shown_and_what_not(result, tmp_path: Path) -> None:
-    written = utility_report.write(result, tmp_path)
+    written = within(tmp_path, lambda w: utility_report.write(result, w))
     assert [path.name for path in written] == ["utility.html", "utility.json", "utility.csv"]
     page = written[0].read_text()
     assert "large p-value" in page and page.count("<svg") == 6 and "<script" not in page
@@ -127,27 +126,21 @@ def test_the_report_says_what_was_shown_and_what_not(result, tmp_path: Path) -> 
     assert "p00" not in page + written[2].read_text()
     for path in written:
         before = path.read_bytes()
-        utility_report.write(result, tmp_path)
+        within(tmp_path, lambda w: utility_report.write(result, w))
         assert path.read_bytes() == before
 
 
 def test_what_would_make_the_test_worthless_is_refused(folders: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="shares images"):
-        read_arms({"real": folders / "real"}, folders / "real", tmp_path / "a", size=32)
+        arms_in(tmp_path / "a", {"real": folders / "real"}, folders / "real")
     again = tmp_path / "again"
     shutil.copytree(folders / "test", again)
     content = sorted((folders / "test").glob("*.png"))[0].read_bytes()
     (again / "p0001_other.png").write_bytes(content)  # another image of someone learned from
     shutil.rmtree(tmp_path / "test", ignore_errors=True)
     with pytest.raises(InputError, match="1 patients of --test"):
-        read_arms(
-            {"real": folders / "real"},
-            again,
-            tmp_path / "b",
-            size=32,
-            subject_regex=r"^(p\d+)_",
-        )
+        arms_in(tmp_path / "b", {"real": folders / "real"}, again, subject_regex=r"^(p\d+)_")
     with pytest.raises(ValueError, match="size 30"):
-        read_arms({"real": folders / "real"}, folders / "test", tmp_path / "c", size=30)
+        arms_in(tmp_path / "c", {"real": folders / "real"}, folders / "test", size=30)
     with pytest.raises(ValueError, match="must hold 'real'"):
         utility({}, np.zeros((3, 32, 32), np.float32), np.arange(3))

@@ -17,6 +17,7 @@ from deepssim_jax import parallel
 from deepssim_jax.data.arrays import open_rows
 from deepssim_jax.scoring import pairs, tiles
 from deepssim_jax.scoring.tiles import Tiling
+from tests.kept import journal
 
 SMALL = Tiling(rows=16, tile=64, strips=2, spans=3)
 HALF = Tiling(rows=16, tile=64, strips=2, spans=3, half=True)
@@ -249,19 +250,20 @@ def test_a_journal_goes_on(tmp_path: Path, monkeypatch) -> None:
                 raise OSError("gone")
             return queries[rows]
 
-    with pytest.raises(OSError, match="gone"):
-        pairs.nearest(Breaks(), references, journal=tmp_path, **how)
-    done = sorted(path.name for path in tmp_path.glob("*.npy"))
-    assert done == ["nearest-000000.npy", "nearest-000001.npy"]
-    again = pairs.nearest(Breaks(), references, journal=tmp_path, **how)
+    with journal(tmp_path) as kept, pytest.raises(OSError, match="gone"):
+        pairs.nearest(Breaks(), references, journal=kept, **how)
+    assert len(list(tmp_path.glob("work/steps/test.nearest-*.npy"))) == 2
+    with journal(tmp_path) as kept:
+        again = pairs.nearest(Breaks(), references, journal=kept, **how)
     assert seen[3] == 64  # what was done is not read again
     np.testing.assert_array_equal(again.indices, whole.indices)
     np.testing.assert_array_equal(again.scores, whole.scores)
-    with pytest.raises(ValueError, match="belongs to the search"):
-        pairs.nearest(queries, references, journal=tmp_path, k=5, tiling=SMALL, mesh=mesh)
-    groups = np.zeros(150, int), np.arange(90)
-    with pytest.raises(ValueError, match="belongs to the search"):
-        pairs.nearest(queries, references, journal=tmp_path, groups=groups, **how)
+    with journal(tmp_path) as kept:  # another k is another search, and so are groups
+        other = pairs.nearest(queries, references, journal=kept, k=5, tiling=SMALL, mesh=mesh)
+        groups = np.zeros(150, int), np.arange(90)
+        apart = pairs.nearest(queries, references, journal=kept, groups=groups, **how)
+    np.testing.assert_array_equal(other.indices[:, :4], whole.indices)
+    assert not (apart.indices == 0).any()
 
 
 PROCESS = """

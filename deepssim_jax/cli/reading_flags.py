@@ -10,6 +10,8 @@ from absl import flags
 if TYPE_CHECKING:
     from deepssim_jax.data.records import ArrayLayout, Links
 
+flags.disclaim_key_flags()  # they belong to the command that has them defined
+
 
 @dataclasses.dataclass(frozen=True)
 class ReadingFlags:

@@ -15,11 +15,12 @@ from typing import IO
 import numpy as np
 
 from deepssim_jax.data.decoded import Decoded, luminance
-from deepssim_jax.data.guards import MAX_RATIO, Limits, check_voxels, the_item
+from deepssim_jax.data.guards import MAX_RATIO, Limits, check_voxels, read_head, the_item
 from deepssim_jax.data.records import ArrayLayout
 from deepssim_jax.data.volume import Unreadable
 
 _COLOURS = (1, 3, 4)
+_MAGIC = b"\x93NUMPY"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +84,7 @@ def _images(array: _Array, layout: ArrayLayout) -> int:
 
 
 def _arrays(path: Path) -> list[_Array]:
-    if not zipfile.is_zipfile(path):
+    if read_head(path, len(_MAGIC)) == _MAGIC or not zipfile.is_zipfile(path):
         with path.open("rb") as file:
             return [_header(file, "")]
     with zipfile.ZipFile(path) as archive:

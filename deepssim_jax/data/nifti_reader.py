@@ -34,10 +34,27 @@ _SLACK = 1_000_000
 
 def count(path: Path, kind: Format) -> int:
     """Volumes in the file."""
-    with _opened(path, kind) as image:
-        images = math.prod(_further(image.shape))
-        _check_size(path, images * image.get_data_dtype().itemsize)
-        return images
+    if kind is Format.NIFTI:
+        # The header alone: folders hold thousands of such files.
+        head = _head(path)
+        known = nibabel.Nifti2Header if _is_second(head) else nibabel.Nifti1Header
+        header = known(head[: known.template_dtype.itemsize], check=False)
+        shape, item = header.get_data_shape(), header.get_data_dtype().itemsize
+    else:
+        with _opened(path, kind) as image:
+            shape, item = image.shape, image.get_data_dtype().itemsize
+    images = math.prod(_further(shape))
+    _check_size(path, images * item)
+    return images
+
+
+def _head(path: Path) -> bytes:
+    head = read_head(path, 4096)
+    return inflated_head(head, 540) if head.startswith(GZIP) else head
+
+
+def _is_second(head: bytes) -> bool:
+    return head[4:7] == b"n+2"
 
 
 def read(path: Path, item: int | None, kind: Format, limits: Limits) -> Decoded:
@@ -100,12 +117,11 @@ def _opened(path: Path, kind: Format) -> Iterator[SpatialImage]:
         return
     packed = read_head(path, 2) == GZIP
     opened = gzip.open if packed else open
-    head = read_head(path, 4096)
-    head = inflated_head(head, 540) if packed else head
+    head = _head(path)
     with opened(path, "rb") as file:
         if kind is Format.MGH:
             yield nibabel.MGHImage.from_stream(file)
-        elif head[4:7] == b"n+2":
+        elif _is_second(head):
             yield nibabel.Nifti2Image.from_stream(file)
         elif head[344:347] == b"n+1":
             yield nibabel.Nifti1Image.from_stream(file)

@@ -13,6 +13,7 @@ from skimage import exposure
 
 from deepssim_jax.data import edits
 from deepssim_jax.data.edits import EDITS, Edit, Edited, Group, Label, Relation
+from deepssim_jax.data.edits.published import LCMEM, MI_ONI
 
 NAMES = [edit.name for edit in EDITS]
 BY_NAME = {edit.name: edit for edit in EDITS}
@@ -390,3 +391,33 @@ def test_nothing_that_detects_takes_part() -> None:
             for name in names:
                 inside = name.startswith("deepssim_jax.data.edits")
                 assert inside or name.split(".")[0] in allowed | standard, f"{file.name}: {name}"
+
+
+def test_published_strengths_are_those_of_the_papers() -> None:
+    assert [edit.name for edit in MI_ONI] == [
+        "identity", "noise 0.01", "noise 0.02", "intensity 0.9 to 1.1", "rotation 3", "rotation 5",
+        "left to right", "upside down",
+    ]  # fmt: skip
+    by_kind: dict[str, list[float | None]] = {}
+    for edit in LCMEM:
+        by_kind.setdefault(edit.name.split()[0], []).append(edit.strength)
+    assert by_kind == {
+        "blur": [0.1, 1, 2, 6],
+        "noise": [0.01, 0.1, 0.2, 0.3],
+        "rotation": [5, 10, 20, 30],
+        "brightness": [1.1, 1.3, 1.6, 2],
+        "contrast": [1.1, 1.3, 1.6, 2],
+        "JPEG": [95, 70, 40, 10],
+    }
+    image = 0.05 + 0.4 * picture((64, 80))
+    published = {edit.name: edit for edit in (*MI_ONI, *LCMEM)}
+
+    def copy(name: str, seed: int = 0) -> np.ndarray:
+        rng = np.random.default_rng(seed)
+        return published[name].make(image, donor=image, rng=rng).image
+
+    assert np.allclose(copy("brightness 2"), 2 * image)
+    expected = image.mean() + 1.3 * (image - image.mean())
+    assert np.allclose(copy("contrast 1.3"), np.clip(expected, 0, 1))
+    gains = [float(np.median(copy("intensity 0.9 to 1.1", seed) / image)) for seed in range(30)]
+    assert 0.9 <= min(gains) < 0.93 and 1.07 < max(gains) <= 1.1

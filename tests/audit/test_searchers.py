@@ -24,7 +24,7 @@ IMAGES = [picture(seed) for seed in range(len(PATIENTS))]
 
 
 def detector() -> Searcher:
-    return searchers.detector(load_encoder("default"), size=SIZE)
+    return searchers.detector(load_encoder("default"), size=32)  # the smallest compiles fastest
 
 
 SEARCHERS = {
@@ -36,7 +36,10 @@ SEARCHERS = {
 }
 
 
-@pytest.mark.parametrize("name", SEARCHERS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow if n == "detector" else ()) for n in SEARCHERS],
+)
 def test_originals_come_first_and_a_patients_own_are_left_out_when_asked(name: str) -> None:
     search = SEARCHERS[name]()(IMAGES, PATIENTS)
     rows = np.array([3, 12, 6])

@@ -21,7 +21,7 @@ from deepssim_jax.scoring.match import Progress
 
 _BLOCK = 64  # queries made and looked for at a time
 _MOST_UNRELATED = 500  # of each half
-_DONORS = 20  # one patient in so many, two at least
+_DONORS = 20  # one patient in so many, one at least
 _IDENTITY = next(edit for edit in EDITS if edit.name == "identity")
 
 
@@ -68,10 +68,7 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """One setting on one kind: what every method found, in the order of the plan's queries.
-
-    `found` bool [q] by method: the best real image shows the patient of the query's.
-    """
+    """One setting on one kind, and `best`: what every method found, in the order of the plan's queries."""
 
     setting: EditSetting
     kind: Kind
@@ -99,16 +96,16 @@ def plan(
       seed: of everything drawn.
 
     Raises:
-      ValueError: fewer than six patients: two give donors, and each half of the others needs two.
+      ValueError: fewer than five patients: one gives donors, and each half of the others needs two.
     """
     rng = np.random.default_rng([seed, 0])
     people = rng.permutation(np.unique(patients))
-    if len(people) < 6:
+    if len(people) < 5:
         raise ValueError(
-            f"{len(people)} patients are too few for edits: two give donors and each half of the "
+            f"{len(people)} patients are too few for edits: one gives donors and each half of the "
             "others needs two; give --subject_regex if every file seems to be of the same one"
         )
-    given = np.isin(patients, people[: max(2, len(people) // _DONORS)])
+    given = np.isin(patients, people[: max(1, len(people) // _DONORS)])
     donors, real = np.flatnonzero(given), np.flatnonzero(~given)
     first = tuning(patients[real], np.random.default_rng(seed))
     halves = {True: real[first], False: real[~first]}

@@ -6,14 +6,13 @@ itself. Three lists: `MOVES` change the frame or the acquisition, `EXACT` keep e
 `NEAR` change a region that holds structure.
 """
 
-import io
 from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from deepssim_jax.data.edits import regions
+from deepssim_jax.data.edits import acquisition, regions
 
 Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
@@ -41,7 +40,7 @@ def mirror(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def gamma(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """x to x^g, g from 0.5 to 1.5."""
-    return np.clip(image, 0, 1) ** rng.uniform(0.5, 1.5)
+    return acquisition.gamma(image, rng, exponent=rng.uniform(0.5, 1.5))
 
 
 def _crop(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -54,18 +53,15 @@ def _crop(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _noise(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return image + rng.normal(0, rng.uniform(0.01, 0.05), image.shape)
+    return acquisition.noisy(image, rng, deviation=rng.uniform(0.01, 0.05))
 
 
 def _blur(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return ndimage.gaussian_filter(image, rng.uniform(0.5, 2.0) * len(image) / 256)
+    return acquisition.blurred(image, rng, sigma=rng.uniform(0.5, 2.0))
 
 
 def _jpeg(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    buffer = io.BytesIO()
-    levels = (np.clip(image, 0, 1) * 255).round().astype(np.uint8)
-    Image.fromarray(levels).save(buffer, "JPEG", quality=int(rng.integers(30, 80)))
-    return np.asarray(Image.open(buffer), np.float64) / 255
+    return acquisition.jpeg(image, rng, quality=int(rng.integers(30, 80)))
 
 
 def _bias(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -89,8 +85,7 @@ MOVES: dict[str, Change] = {
 
 
 def _quantised(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    levels = int(rng.integers(16, 65))
-    return np.round(np.clip(image, 0, 1) * (levels - 1)) / (levels - 1)
+    return acquisition.posterised(np.clip(image, 0, 1), rng, levels=int(rng.integers(16, 65)))
 
 
 def _intensity(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -75,9 +75,14 @@ def test_published_settings_are_planned_as_published() -> None:
         )
 
 
+def test_five_patients_are_enough() -> None:
+    plan = edit_trials.plan(np.arange(5), EditSetting.EDITS, edits=FEW, copies=2, seed=0)
+    assert len(plan.references) == 4 and len({q.donor for q in plan.queries}) == 1
+
+
 def test_too_few_patients_are_refused_with_the_remedy() -> None:
-    with pytest.raises(ValueError, match="5 patients are too few.*--subject_regex"):
-        edit_trials.plan(np.arange(5), EditSetting.EDITS, edits=FEW, copies=1, seed=0)
+    with pytest.raises(ValueError, match="4 patients are too few.*--subject_regex"):
+        edit_trials.plan(np.arange(4), EditSetting.EDITS, edits=FEW, copies=1, seed=0)
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.005, 1e-4])

@@ -5,7 +5,7 @@
 
 A variational autoencoder with a critic, and a latent diffusion model in its latents, learn from one
 image each of a few people, at 64 pixels. A decoded latent of a person, moved a little, is that person's
-copy; so is an image of the diffusion model that is told which person to draw. Images of people who were
+copy; so is an image of the diffusion model conditioned on that person. Images of people who were
 not learned from, through the same autoencoder, are not copies. Methods look for all of them among the
 real images at their own resolution, by thresholds that other people's real images choose. Trainings that
 were stopped go on. One line goes into OUT/generated_copies.jsonl.
@@ -59,7 +59,7 @@ _JITTER = 0.15  # of the latents' deviation: an autoencoder's samples are no mer
 
 
 def learned(work: Path) -> Path:
-    """Images to learn from, and a list that tells the diffusion model who is who."""
+    """Images to learn from, and a list of whom each shows, the diffusion model's condition."""
     folder = work / "learned"
     regex = _SUBJECT_REGEX.value
     if not (folder / "images.csv").exists():
@@ -224,11 +224,11 @@ def main(_: list[str]) -> None:
         raise ValueError(f"{work} holds models of other images: take another --work")
     rows = np.repeat([kind.image_ids.index(name) for name in names], _EACH.value)
     originals = searchers.squares([kind.images[row] for row in rows], _GENERATED)
-    told = np.repeat(np.arange(len(names)), _EACH.value)
+    drawn = np.repeat(np.arange(len(names)), _EACH.value)
     samples = {
         "autoencoder": Coder.load(work / "autoencoder").through(originals, jitter=_JITTER, seed=0),
         "diffusion": model.images(
-            np.arange(len(told)), seed=0, settings=SamplingSettings(steps=25), records=told
+            np.arange(len(drawn)), seed=0, settings=SamplingSettings(steps=25), records=drawn
         ),
     }
     known = np.isin(kind.patients, kind.patients[rows])

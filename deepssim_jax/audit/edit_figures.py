@@ -134,7 +134,8 @@ def _cell(figure: Figure) -> str:
         area = figure.area
         return f"{area.value:.3f} ({area.low:.3f} to {area.high:.3f})"
     share = figure.share
-    assert share is not None
+    if share is None:
+        return ""
     text = f"{100 * share.value:.1f} ({100 * share.low:.1f} to {100 * share.high:.1f})"
     if figure.name != FALSE_ALARMS:
         text = f"{share.count}/{share.total} = {text}"

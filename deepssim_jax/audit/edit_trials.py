@@ -1,9 +1,9 @@
 """Copies made by every edit, looked for among the real images by every method.
 
 Some patients give nothing but donors and are not among the real images: half of another image is a
-copy of that one, too. Half of the others choose each method's threshold, by real images that are
-looked for without their own patient; copies are made of the other half's images, and its images give
-the false alarms. Everything drawn follows from the seed.
+copy of that one, too. The others are split: the tuning split chooses each method's threshold, by real
+images that are looked for without their own patient; copies are made of images of the reporting split,
+which also give the false alarms. Everything drawn follows from the seed.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from deepssim_jax.data.planted_pairs import tuning
 from deepssim_jax.scoring.match import Progress
 
 _BLOCK = 64  # queries made and looked for at a time
-_MOST_UNRELATED = 500  # of each half
+_MOST_UNRELATED = 500  # of each split
 _DONORS = 20  # one patient in so many, one at least
 _IDENTITY = next(edit for edit in EDITS if edit.name == "identity")
 
@@ -29,8 +29,8 @@ class EditSetting(enum.StrEnum):
     """Which edits, and what is reported of them.
 
     `EDITS` reports recall at a false-alarm rate. `MI_ONI` (arXiv 2602.13066) has the real images of
-    one half of the patients and reports the area under the ROC curve of copies of them against the
-    other half's images. `LCMEM` (arXiv 2512.14421) edits unrelated images, too, and reports accuracy.
+    the tuning split and reports the area under the ROC curve of copies of them against the
+    reporting split's images. `LCMEM` (arXiv 2512.14421) edits unrelated images, too, and reports accuracy.
     """
 
     EDITS = "edits"
@@ -96,41 +96,41 @@ def plan(
       seed: of everything drawn.
 
     Raises:
-      ValueError: fewer than five patients: one gives donors, and each half of the others needs two.
+      ValueError: fewer than five patients: one gives donors, and each split of the others needs two.
     """
     rng = np.random.default_rng([seed, 0])
     people = rng.permutation(np.unique(patients))
     if len(people) < 5:
         raise ValueError(
-            f"{len(people)} patients are too few for edits: one gives donors and each half of the "
+            f"{len(people)} patients are too few for edits: one gives donors and each split of the "
             "others needs two; give --subject_regex if every file seems to be of the same one"
         )
     given = np.isin(patients, people[: max(1, len(people) // _DONORS)])
     donors, real = np.flatnonzero(given), np.flatnonzero(~given)
     first = tuning(patients[real], np.random.default_rng(seed))
-    halves = {True: real[first], False: real[~first]}
+    splits = {True: real[first], False: real[~first]}
 
     def drawn(rows: np.ndarray, count: int) -> np.ndarray:
         """One of each row before a second of any."""
         return np.resize(rng.permutation(rows), count)
 
-    def query(edit: Edit, row: int, *, copy: bool, half: bool) -> Query:
-        return Query(edit, int(row), int(rng.choice(donors)), copy, half)
+    def query(edit: Edit, row: int, *, copy: bool, tuning: bool) -> Query:
+        return Query(edit, int(row), int(rng.choice(donors)), copy, tuning)
 
-    copied = setting is EditSetting.MI_ONI  # the half whose images are copied
+    copied = setting is EditSetting.MI_ONI  # the split whose images are copied
     queries = [
-        query(_IDENTITY, row, copy=False, half=half)
-        for half, rows in halves.items()
+        query(_IDENTITY, row, copy=False, tuning=split)
+        for split, rows in splits.items()
         for row in rng.permutation(rows)[:_MOST_UNRELATED]
-        if setting is not EditSetting.MI_ONI or not half
+        if setting is not EditSetting.MI_ONI or not split
     ]
     for edit in edits:
-        queries += [query(edit, r, copy=True, half=copied) for r in drawn(halves[copied], copies)]
+        queries += [query(edit, r, copy=True, tuning=copied) for r in drawn(splits[copied], copies)]
         if setting is EditSetting.LCMEM:
             queries += [
-                query(edit, r, copy=False, half=False) for r in drawn(halves[False], copies)
+                query(edit, r, copy=False, tuning=False) for r in drawn(splits[False], copies)
             ]
-    references = halves[True] if setting is EditSetting.MI_ONI else real
+    references = splits[True] if setting is EditSetting.MI_ONI else real
     return Plan(references, tuple(queries))
 
 

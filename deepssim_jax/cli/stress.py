@@ -133,8 +133,10 @@ def main(argv: Sequence[str]) -> int:
     if pairs:
         chosen = _chosen(of_pairs, default=list(of_pairs), setting=pairs[0].value)
         for name, source in named.items():
-            out = Path(_OUT.value) / (name if len(named) > 1 else "")
-            _pairs(source, out, pairs, chosen, rows, written)
+            only = len(named) == 1
+            out = Path(_OUT.value) / ("" if only else name)
+            printed = _pairs(source, out, pairs, chosen, written)
+            rows += [(what if only else f"{name}, {what}", value) for what, value in printed]
     console.finish(rows, written=written)
     return ExitCode.DONE
 
@@ -245,10 +247,9 @@ def _pairs(
     out: Path,
     settings: Sequence["Setting"],
     methods: Mapping[str, "Method"],
-    rows: list[tuple[str, object]],
     written: list[Path],
-) -> None:
-    """Scores pairs of one kind; adds what is printed and written."""
+) -> list[tuple[str, object]]:
+    """Scores pairs of one kind; returns what is printed and adds what is written."""
     import numpy as np
 
     from deepssim_jax.audit import stress
@@ -274,8 +275,9 @@ def _pairs(
             on_progress=on_progress,
         )
     written += stress.write(result, out, image_ids=images.image_ids)
-    rows += [("images", len(images)), ("pairs", len(result.pairs))]
+    rows: list[tuple[str, object]] = [("images", len(images)), ("pairs", len(result.pairs))]
     for outcome in result.outcomes:
         figure = outcome.figures.macro_f1
         text = f"macro F1 {figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"
         rows.append((f"{outcome.setting.value}, {outcome.method}", text))
+    return rows

@@ -46,6 +46,15 @@ def test_published_settings_are_known_by_name(kinds, tmp_path: Path, capsys) -> 
     assert (tmp_path / "mi_oni_queries.csv").exists()
 
 
+def test_pairs_of_each_kind_have_a_folder_of_their_own(kinds, tmp_path: Path, capsys) -> None:
+    more = ("--setting=registered", "--methods=ncc", "--rounds=1")
+    assert main(command(kinds, tmp_path, *more)) == 0
+    for name in ("films", "knees"):
+        assert "| registered | ncc |" in (tmp_path / name / "results.md").read_text()
+    shown = capsys.readouterr().out
+    assert "films, registered, ncc" in shown and "knees, registered, ncc" in shown
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [

@@ -29,8 +29,16 @@ from deepssim_jax.audit.result import (
     Thresholds,
 )
 from deepssim_jax.data import store
-from deepssim_jax.data.manifest import InputError, Manifest, Role, read_manifest
+from deepssim_jax.data.manifest import (
+    InputError,
+    Manifest,
+    Role,
+    check_subject_regex,
+    read_manifest,
+)
+from deepssim_jax.data.volume import SliceSpec
 from deepssim_jax.nn import encoder as encoders
+from deepssim_jax.ops import arguments
 from deepssim_jax.ops.transform import FLIP_NAMES
 from deepssim_jax.scoring import decide
 from deepssim_jax.scoring.embed import build_side, check_size
@@ -58,13 +66,16 @@ class AuditSettings:
     explain: bool = False
     plant: int = 0
 
-    def validate(self) -> None:
+    def __post_init__(self) -> None:
         """Raises ValueError for values that cannot work."""
         check_size(self.size)
-        if not 0.5 <= self.level < 1.0:
-            raise ValueError(f"level {self.level} must lie in [0.5, 1), for example 0.95")
-        if self.plant < 0:
-            raise ValueError(f"plant {self.plant} must not be negative; 0 plants none")
+        SliceSpec.parse(self.slice_spec)
+        check_subject_regex(self.subject_regex)
+        arguments.instance(self.encoder, "encoder", str, remedy="'default' or a path")
+        arguments.member(self.retrieval, "retrieval", Retrieval)
+        arguments.number(self.level, "level", low=0.5, high=1, open_high=True, example=0.95)
+        arguments.whole(self.seed, "seed", least=0)
+        arguments.whole(self.plant, "plant", least=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +116,6 @@ def audit(
       InputError: a folder is missing or holds no readable image, or both are the same.
       ValueError: a setting cannot work, or `model` is no finished training.
     """
-    settings.validate()
     if out is None:
         with tempfile.TemporaryDirectory() as folder:
             return audit(

@@ -45,7 +45,7 @@ class LevelFiles:
     segmentations: Mapping[Role, str | Path] = dataclasses.field(default_factory=dict)
     embeddings: Mapping[Role, str | Path] = dataclasses.field(default_factory=dict)
 
-    def validate(self) -> None:
+    def __post_init__(self) -> None:
         """Raises InputError where a side is missing."""
         for name, given in (("segmentations", self.segmentations), ("embeddings", self.embeddings)):
             if len(given) == 1:
@@ -95,8 +95,6 @@ def replicas(
       InputError: a folder is missing or holds no readable volume, or both are the same.
       ValueError: a setting cannot work, or a file does not fit the volumes.
     """
-    settings.validate()
-    files.validate()
     if out is None:
         with tempfile.TemporaryDirectory() as folder:
             return replicas(

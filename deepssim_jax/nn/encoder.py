@@ -10,7 +10,7 @@ import importlib.resources
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ from deepssim_jax.files import sha256, write_tensors
 from deepssim_jax.nn.convnext import ConvNeXtSpec
 from deepssim_jax.nn.efficientnet import EfficientNetSpec
 from deepssim_jax.nn.embedder import Embedder, EmbedderSpec, Head
+from deepssim_jax.ops import arguments
 from deepssim_jax.ops.batches import in_batches
 from deepssim_jax.ops.intensity import zscore
 from deepssim_jax.ops.resample import resize
@@ -116,12 +117,43 @@ def embed(encoder: Encoder, images: Images, *, batch_size: int = 64) -> np.ndarr
       batch_size: images on the device at a time.
 
     Returns:
-      float32 [n, d], rows of unit norm.
+      float32 [n, d], rows of unit norm: NumPy, or JAX inside `jax.jit`.
+
+    Raises:
+      ValueError: that is not what the images are, one is constant or holds NaN or infinite values, or
+        `batch_size` is not positive.
+    """
+    _checked(encoder, images)
+    arguments.varied(images, "images", remedy="its embedding would match every other such image")
+    size = arguments.whole(batch_size, "batch_size", least=1)
+    return cast(np.ndarray, in_batches(functools.partial(apply, encoder), images, size=size))
+
+
+def encode(encoder: Encoder, images: Images) -> jax.Array:
+    """The embeddings of one batch as a pure function, for `jax.jit`, `jax.grad` and `jax.vmap`.
+
+    It can be differentiated by the images and by the weights: an `Encoder` is a pytree.
+
+    Args:
+      encoder: from `load_encoder`.
+      images: as for `embed`, all on the device at once; values are not looked at.
+
+    Returns:
+      float32 [n, d], rows of unit norm. What a constant image or one with NaN gives says nothing.
 
     Raises:
       ValueError: that is not what the images are.
     """
-    return np.asarray(in_batches(functools.partial(apply, encoder), images, size=batch_size))
+    _checked(encoder, images, finite=False)
+    return apply(encoder, images)
+
+
+def _checked(encoder: Encoder, images: Images, *, finite: bool = True) -> None:
+    arguments.instance(encoder, "encoder", Encoder, remedy="load_encoder gives one")
+    shape, dims = "[n, h, w]", (3,)
+    if encoder.spec.backbone.space == 3:
+        shape, dims = "[n, d, h, w], volumes", (4,)
+    arguments.images(images, "images", shape=shape, dims=dims, finite=finite)
 
 
 def to_tensors(encoder: Encoder) -> dict[str, np.ndarray]:
@@ -176,7 +208,8 @@ def save_encoder(path: str | Path, encoder: Encoder, *, card: Mapping[str, str])
 
 
 def _file(source: str | Path) -> Path:
-    if str(source) == "default":
+    arguments.instance(source, "source", (str, Path), remedy="'default' or a .safetensors file")
+    if source == "default":
         return Path(str(importlib.resources.files("deepssim_jax") / "weights" / _DEFAULT))
     return Path(source)
 

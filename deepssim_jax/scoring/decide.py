@@ -10,6 +10,8 @@ import dataclasses
 import numpy as np
 from scipy import optimize, special, stats
 
+from deepssim_jax.ops import arguments
+
 # What is used when a set is too small to say: those that phantoms and films came to, see
 # benchmarks/README.md. Fewer null images than this cannot show a 5 % tail.
 MIN_NULL = 20
@@ -46,10 +48,10 @@ def clopper_pearson(count: int, total: int, *, level: float = 0.95) -> Proportio
     Raises:
       ValueError: if the count does not lie in [0, total] or the level not in (0, 1).
     """
-    if not 0 <= count <= total:
-        raise ValueError(f"count {count} must lie in [0, total {total}]")
-    if not 0.0 < level < 1.0:
-        raise ValueError(f"level {level} must lie in (0, 1), for example 0.95")
+    total = arguments.whole(total, "total", least=0)
+    count = arguments.whole(count, "count", least=0, most=total)
+    ends = {"open_low": True, "open_high": True}
+    level = arguments.number(level, "level", low=0, high=1, example=0.95, **ends)
     tail = (1.0 - level) / 2
     low = 0.0 if count == 0 else float(stats.beta.ppf(tail, count, total - count + 1))
     high = 1.0 if count == total else float(stats.beta.ppf(1 - tail, count + 1, total - count))

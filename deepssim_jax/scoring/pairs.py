@@ -18,10 +18,13 @@ from pathlib import Path
 from typing import Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from deepssim_jax import parallel
 from deepssim_jax.files import write_array, write_bytes
+from deepssim_jax.ops import arguments, topk
+from deepssim_jax.ops.batches import in_batches
 from deepssim_jax.scoring import tiles
 from deepssim_jax.scoring.tiles import References, State, Tiling, Visit
 from deepssim_jax.typing import Array
@@ -29,6 +32,7 @@ from deepssim_jax.typing import Array
 _FOUND = np.dtype([("score", "<f4"), ("index", "<i4")])
 _Columns = tuple[np.ndarray, ...]
 _BLOCK = 65_536  # queries a journalled block
+_TRACED = 256  # queries of a step inside another program
 _WORKERS = 3  # threads that hand strips to a single device
 _AHEAD = 4  # strips handed to several devices before the first one is waited for
 _REPLICATED_BYTES = 1 << 30  # references that every device holds; more go round a ring
@@ -66,6 +70,9 @@ class _Chosen:
         return np.asarray(self.source[low:high], np.float32)[numbers - low]
 
 
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=("scores", "indices"), meta_fields=()
+)
 @dataclasses.dataclass(frozen=True)
 class Neighbours:
     """`scores` float32 [n, k] from best to worst, clipped to [-1, 1]; `indices` int32 [n, k]."""
@@ -105,16 +112,18 @@ def nearest(
       ring: spread the references over the devices; None decides by their size.
 
     Returns:
-      Scores and indices, best first.
+      Scores and indices, best first: NumPy, or JAX inside `jax.jit`, where one device does it all and
+      the norms of rows cannot be looked at.
 
     Raises:
-      ValueError: if the dimensions differ, k does not fit, or the journal is another search's.
+      ValueError: if the dimensions differ, a row has not norm 1, k does not fit, or the journal is
+        another search's.
     """
-    if not 1 <= k <= min(references.shape[0], 1024):
-        raise ValueError(
-            f"k = {k} must lie in [1, {min(references.shape[0], 1024)}]: there are "
-            f"{references.shape[0]} references, and at most 1024 are kept"
-        )
+    _check_rows(queries, references)
+    # At most 1024 are kept.
+    arguments.whole(k, "k", least=1, most=min(references.shape[0], 1024))
+    if arguments.is_traced(queries, references):
+        return _traced(queries, references, k=k)
     work = _Work.plan(queries, references, mesh, tiling, ring, k=k)
 
     def block(first: int, stop: int) -> np.ndarray:
@@ -232,12 +241,7 @@ class _Work:
         k: int = 0,
     ) -> "_Work":
         """Checks the shapes and fits the tiling to them; `k` is 0 where all pairs are counted."""
-        q, r = tuple(queries.shape), tuple(references.shape)
-        if len(q) != 2 or len(r) != 2 or q[1] != r[1] or not r[0]:
-            raise ValueError(
-                f"queries {q} and references {r} must be [n, d] and [m, d] with one d and m >= 1; "
-                "embed both with the same encoder"
-            )
+        q, r = _check_rows(queries, references)
         mesh = mesh or parallel.data_mesh()
         devices = mesh.size
         if tiling is None:
@@ -339,7 +343,9 @@ class _Work:
             assert index is not None
             low, high, _ = index[0].indices(length)
             part = source[min(first + low, stop) : min(first + high, stop)]
-            return tiles.padded(part, high - low)
+            name = "queries" if source is self.queries else "references"
+            rows = arguments.unit_rows(np.asarray(part, np.float32), name, first=first + low)
+            return tiles.padded(rows, high - low)
 
         return jax.make_array_from_callback(shape, sharding, read)
 
@@ -374,6 +380,37 @@ def _claim(journal: Path, search: dict[str, object]) -> None:
         )
     if jax.process_index() == 0:
         write_bytes(note, text.encode())
+
+
+def _check_rows(queries: Rows, references: Rows) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The two shapes, if they fit each other."""
+    for name, rows in (("queries", queries), ("references", references)):
+        if not hasattr(rows, "shape") or not hasattr(rows, "__getitem__"):
+            raise ValueError(
+                f"{name} is of type {type(rows).__name__} and must be an array [n, d] of unit rows, as "
+                "`embed` gives"
+            )
+        known = isinstance(rows, (np.ndarray, jax.Array))
+        if known and not jnp.issubdtype(rows.dtype, jnp.floating):
+            raise ValueError(f"{name} has dtype {rows.dtype} and must be float rows of norm 1")
+    q, r = tuple(queries.shape), tuple(references.shape)
+    if len(q) != 2 or len(r) != 2 or q[1] != r[1] or not r[0]:
+        raise ValueError(
+            f"queries {q} and references {r} must be [n, d] and [m, d] with one d and m >= 1; "
+            "embed both with the same encoder"
+        )
+    return q, r
+
+
+def _traced(queries: Rows, references: Rows, *, k: int) -> Neighbours:
+    """`nearest` as a part of a larger program, a block of queries at a time."""
+    rows, others = (jnp.asarray(side, jnp.float32) for side in (queries, references))
+
+    def block(part: Array) -> Neighbours:
+        scores, indices = topk.top_k(tiles.products(part, others), k)
+        return Neighbours(jnp.clip(scores, -1.0, 1.0), indices)  # type: ignore[arg-type]
+
+    return in_batches(block, rows, size=_TRACED)
 
 
 def _even(count: int, most: int) -> int:

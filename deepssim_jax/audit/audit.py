@@ -17,6 +17,7 @@ import numpy as np
 
 from deepssim_jax.audit import calibration, conclusion, membership, outputs, planting
 from deepssim_jax.audit.control import Control, search_holdout
+from deepssim_jax.audit.disclosure import Edition
 from deepssim_jax.audit.gallery import build_gallery
 from deepssim_jax.audit.generation import Generator
 from deepssim_jax.audit.result import (
@@ -355,7 +356,7 @@ def _conclude(
     copy_rate = decide.clopper_pearson(copies, len(synthetic), level=level)
     numbers = (counts, classes, copy_rate, holdout_rate, evidence)
     verdict, reasons = conclusion.verdict(*numbers)
-    _, reasons_to_share = conclusion.verdict(*numbers, count=conclusion.suppressed)
+    _, reasons_to_share = conclusion.verdict(*numbers, edition=Edition.SHARED)
     return AuditResult(
         verdict=verdict,
         reasons=reasons,

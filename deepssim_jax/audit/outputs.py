@@ -4,7 +4,6 @@
 the audit and are what `verify` starts from. Only `report_share.html` is made to be given away.
 """
 
-import hashlib
 import importlib.metadata
 import json
 import shutil
@@ -12,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from deepssim_jax.audit import report, tables
+from deepssim_jax.audit.disclosure import alias_salt
 from deepssim_jax.audit.result import AuditResult, GalleryItem
 from deepssim_jax.data.manifest import Manifest, Role
 from deepssim_jax.data.store import ImageStore
@@ -52,7 +52,7 @@ def write_all(
     tables.write_csv(out / "pairs.csv", result.pairs, ranked=True)
     write_bytes(out / "inputs.csv", _inputs_csv(manifests, stores))
     write_bytes(out / "inputs.json", _inputs_json(result, manifests))
-    report.write_reports(result, gallery, out, salt=salt_of(stores[Role.REAL]))
+    report.write_reports(result, gallery, out, salt=alias_salt(out / "work"))
     names = [
         "nearest.csv",
         "pairs.csv",
@@ -63,11 +63,6 @@ def write_all(
     ]
     files = {name: sha256(out / name) for name in names}
     tables.write_summary(out / "summary.json", result, files)
-
-
-def salt_of(real: ImageStore) -> bytes:
-    """What identifiers are salted with: secret and yet the same in every run, made from the files."""
-    return hashlib.sha256("".join(real.sha256).encode()).digest()
 
 
 def sweep(work: Path, *, keep: set[str]) -> None:

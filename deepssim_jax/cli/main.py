@@ -6,11 +6,9 @@ status (`ExitCode`): input and usage errors 2, everything else 1, a signal 75.
 
 import contextlib
 import io
-import signal
 import sys
-import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from absl import flags
 
@@ -22,41 +20,12 @@ from deepssim_jax.cli import (
     console,
     memory,
     processes,
+    stopping,
     usage,
 )
 from deepssim_jax.cli.exit_codes import ExitCode
 
 _HELP = ("--help", "-h", "-help", "--helpfull", "help")
-
-
-@contextlib.contextmanager
-def _stopped_by_signals() -> Iterator[None]:
-    """Makes SIGTERM arrive as Ctrl-C does; the second signal of a kind ends the process at once.
-
-    Compiled code that calls Python back turns the interrupt into an error of its own: it leaves here
-    as the interrupt that it is.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    asked = threading.Event()
-
-    def stop(number: int, frame: object) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        asked.set()
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    except Exception as error:
-        if asked.is_set():
-            raise KeyboardInterrupt from error
-        raise
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _verbose(args: Sequence[str]) -> bool:
@@ -103,10 +72,10 @@ def main(argv: Sequence[str]) -> int:
         if command not in commands.COMMANDS:
             name = "deepssim"
             raise usage.unknown_command(command)
-        with _stopped_by_signals():
+        with stopping.by_signals(name):
             return _run(command, args)
     except KeyboardInterrupt:
-        console.error(f"{name}: stopped; run the same command again to resume")
+        stopping.say(name)
         return ExitCode.STOPPED
     except BrokenPipeError:
         raise
@@ -136,4 +105,6 @@ def run() -> None:
     except BrokenPipeError:  # the reader of our output, such as `head`, has had enough
         sys.stdout = None
         status = ExitCode.DONE
+    if processes.in_job() and status != ExitCode.DONE:
+        stopping.leave_job(status)
     sys.exit(status)

@@ -64,6 +64,11 @@ def main(argv: Sequence[str]) -> int:
             on_progress=on_progress,
             what=f"embedding {_ROLE.value}",
         )
+    if not len(side):
+        reasons = sorted({item.reason for item in images.rejected})
+        raise ValueError(
+            f"--images: none of its {len(images.rejected)} images could be read: {'; '.join(reasons)}"
+        )
     # Names of files can be names of patients: they go into a table, never on the screen.
     listing = [("image_id", "reason"), *((x.image_id, x.reason) for x in images.rejected)]
     not_read = Path(_OUT.value) / "not_read.csv"

@@ -7,7 +7,6 @@ status (`ExitCode`): input and usage errors 2, everything else 1, a signal 75.
 import contextlib
 import io
 import sys
-import traceback
 from collections.abc import Sequence
 
 from absl import flags
@@ -18,6 +17,7 @@ from deepssim_jax.cli import (
     common_flags,
     compile_cache,
     console,
+    failures,
     memory,
     processes,
     stopping,
@@ -72,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
         if command not in commands.COMMANDS:
             name = "deepssim"
             raise usage.unknown_command(command)
-        with stopping.by_signals(name):
+        with stopping.by_signals(name), failures.quiet_libraries(args):
             return _run(command, args)
     except KeyboardInterrupt:
         stopping.say(name)
@@ -80,12 +80,13 @@ def main(argv: Sequence[str]) -> int:
     except BrokenPipeError:
         raise
     except (usage.UsageError, flags.Error, ValueError) as error:
-        status, line, cause = ExitCode.USAGE, f"{name}: {error}", error
+        line = f"{name}: {failures.said(error, args)}"
+        status, cause = ExitCode.USAGE, error
     except Exception as error:
-        line = f"{name} failed: {type(error).__name__}: {error}"
+        line = f"{name} failed: {failures.words(error, args)}"
         status, cause = ExitCode.FAILED, error
     if _verbose(args):
-        traceback.print_exception(cause)
+        print(failures.trace(cause, args), file=sys.stderr, end="")
     elif status == ExitCode.FAILED:
         line += " (--verbose shows where)"
     console.error(line)

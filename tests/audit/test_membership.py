@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from deepssim_jax.audit import conclusion, console, membership
-from deepssim_jax.audit.disclosure import Edition
 from deepssim_jax.audit.audit import AuditSettings, audit
+from deepssim_jax.audit.disclosure import Edition
 from deepssim_jax.audit.generation import Generator
 from deepssim_jax.audit.membership import attack_model, fingerprint
 from deepssim_jax.audit.result import AuditResult, Coverage, Membership

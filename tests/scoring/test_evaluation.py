@@ -173,13 +173,13 @@ def test_the_matrix_is_mapped_and_never_read_whole(files, tmp_path: Path) -> Non
         (lambda f: f["table"].write_text("a,b\n"), "needs real_key, synth_key"),
         (
             lambda f: f["table"].write_text("real_key,synth_key,label\nx,y,0\n"),
-            "line 2: 'x' is no known key or label",
+            "line 2: its real_key is not in the indices",
         ),
         (
             lambda f: f["table"].write_text(
                 "real_key,synth_key,label\nu001___training,u001___gen-0,9\n"
             ),
-            "line 2: '9'",
+            "line 2: its label is none of 0, 1, 2",
         ),
     ],
 )

@@ -14,6 +14,7 @@ from deepssim_jax.cli import console
 from deepssim_jax.cli.exit_codes import ExitCode
 from deepssim_jax.cli.progress import progress
 
+SOURCES = {f"--{role}": "--images" for role in ("real", "synthetic", "holdout")}
 _IMAGES = flags.DEFINE_string(
     "images", None, "a folder, a .csv/.tsv manifest or a BIDS root", required=True
 )
@@ -47,10 +48,14 @@ def main(argv: Sequence[str]) -> int:
     from deepssim_jax.audit.tables import table
     from deepssim_jax.data.manifest import Role, read_manifest
     from deepssim_jax.data.store import InputSettings
+    from deepssim_jax.data.volume import SliceSpec
     from deepssim_jax.files import write_bytes
     from deepssim_jax.nn import encoder as encoders
-    from deepssim_jax.scoring.embed import build_side
+    from deepssim_jax.scoring.embed import build_side, check_size
 
+    check_size(_SIZE.value)
+    SliceSpec.parse(_SLICE.value)
+    encoder_id = encoders.encoder_hash(_ENCODER.value)
     manifest = read_manifest(
         _IMAGES.value, role=Role(_ROLE.value), subject_regex=_SUBJECT_REGEX.value
     )
@@ -60,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
             Path(_OUT.value),
             settings=InputSettings(size=(_SIZE.value, _SIZE.value), slice=_SLICE.value),
             encoder=lambda: encoders.load_encoder(_ENCODER.value),
-            encoder_id=encoders.encoder_hash(_ENCODER.value),
+            encoder_id=encoder_id,
             on_progress=on_progress,
             what=f"embedding {_ROLE.value}",
         )

@@ -43,12 +43,16 @@ class GuardFlags:
                 None,
                 "refuse an image whose embedding has this cosine with a training image; calibrated "
                 "on the training images where it is not given",
+                lower_bound=0.0,
+                upper_bound=1.0,
             ),
             flags.DEFINE_float(
                 "max_ssim",
                 None,
                 "refuse an image whose verified score with a training image, after alignment, is "
                 "this; calibrated likewise",
+                lower_bound=0.0,
+                upper_bound=1.0,
             ),
             flags.DEFINE_integer("size", 128, "side in pixels at which images are compared"),
             flags.DEFINE_string("slice", "axial:0.5", "plane and place of training volumes' slice"),
@@ -70,6 +74,11 @@ class GuardFlags:
                 "be given away; beside --out, with .work at its end, if not given",
             ),
         )
+
+    @property
+    def all(self) -> tuple[flags.FlagHolder, ...]:
+        """Every one of them."""
+        return tuple(getattr(self, field.name) for field in dataclasses.fields(self))
 
     def work_folder(self, out: Path) -> Path:
         """Where a run keeps what is not to be given away."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from absl import flags
 
-from deepssim_jax.cli import console
+from deepssim_jax.cli import console, usage
 from deepssim_jax.cli.exit_codes import ExitCode
 from deepssim_jax.cli.progress import progress
 
@@ -73,7 +73,9 @@ _ENCODER = flags.DEFINE_string(
     "the shipped one, for slices, or a .safetensors file, for slices or volumes",
 )
 _LEVEL = flags.DEFINE_float("level", 0.95, "coverage of the intervals, between 0.5 and 1")
-_SEED = flags.DEFINE_integer("seed", 0, "seed of the replicas planted for calibration")
+_SEED = flags.DEFINE_integer(
+    "seed", 0, "seed of the replicas planted for calibration", lower_bound=0
+)
 _ALLOW_SAME = flags.DEFINE_bool(
     "allow_same", False, "let --real and --synthetic be the same volumes"
 )
@@ -101,6 +103,16 @@ def main(argv: Sequence[str]) -> int:
         pairs = ((Role.REAL, real), (Role.SYNTHETIC, synthetic))
         return {role: path for role, path in pairs if path is not None}
 
+    given_features = _EMBEDDINGS_REAL.value or _EMBEDDINGS_SYNTHETIC.value
+    usage.belong([_ENCODER], "volumes without --embeddings_real", wanted=not given_features)
+    for holder, what in (
+        (_SEGMENTATIONS_REAL, "folder"),
+        (_SEGMENTATIONS_SYNTHETIC, "folder"),
+        (_EMBEDDINGS_REAL, "file"),
+        (_EMBEDDINGS_SYNTHETIC, "file"),
+        (_RATINGS, "file"),
+    ):
+        usage.exists(holder, what)
     settings = ReplicaSettings(
         size=_SIZE.value,
         spacing=_SPACING.value,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from absl import flags
 
-from deepssim_jax.cli import console
+from deepssim_jax.cli import console, usage
 from deepssim_jax.cli.exit_codes import ExitCode
 from deepssim_jax.cli.progress import progress
 
@@ -45,6 +45,8 @@ def main(argv: Sequence[str]) -> int:
     from deepssim_jax.scoring.embed import open_side
     from deepssim_jax.scoring.match import Retrieval, match, search_key
 
+    usage.exists(_REAL, "store; make it with deepssim embed")
+    usage.exists(_SYNTHETIC, "store; make it with deepssim embed")
     encoder_id, out = encoder_hash(_ENCODER.value), Path(_OUT.value)
     real, real_images = open_side(Path(_REAL.value), encoder_id=encoder_id)
     synthetic, synthetic_images = open_side(Path(_SYNTHETIC.value), encoder_id=encoder_id)

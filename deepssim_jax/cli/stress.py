@@ -11,7 +11,7 @@ from pathlib import Path
 
 from absl import flags
 
-from deepssim_jax.cli import console
+from deepssim_jax.cli import console, usage
 from deepssim_jax.cli.exit_codes import ExitCode
 from deepssim_jax.cli.progress import progress
 
@@ -46,7 +46,9 @@ _SSCD = flags.DEFINE_string(
     "of an embedding that finds copies of photographs",
 )
 _ROUNDS = flags.DEFINE_integer("rounds", 2, "pairs of each class and image", lower_bound=1)
-_SEED = flags.DEFINE_integer("seed", 0, "of the pairs and of the halves of the patients")
+_SEED = flags.DEFINE_integer(
+    "seed", 0, "of the pairs and of the halves of the patients", lower_bound=0
+)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -63,20 +65,24 @@ def main(argv: Sequence[str]) -> int:
 
     from deepssim_jax.audit import stress
     from deepssim_jax.data import pipelines
+    from deepssim_jax.data.manifest import check_subject_regex
     from deepssim_jax.data.planted_pairs import Setting
     from deepssim_jax.nn.encoder import load_encoder
+    from deepssim_jax.ops import arguments
     from deepssim_jax.scoring.embed import check_size
     from deepssim_jax.scoring.methods import cosine, imagenet, methods, sscd
 
     check_size(_SIZE.value)
+    check_subject_regex(_SUBJECT_REGEX.value)
+    for holder, what in ((_REAL, "folder or file"), (_EFFICIENTNET, "file"), (_SSCD, "file")):
+        usage.exists(holder, what)
     every = methods(load_encoder(_ENCODER.value))
     if _EFFICIENTNET.value is not None:
         every["efficientnet"] = cosine(imagenet(Path(_EFFICIENTNET.value)))
     if _SSCD.value is not None:
         every["sscd"] = cosine(sscd(Path(_SSCD.value)))
-    unknown = sorted(set(_METHODS.value) - set(every))
-    if unknown:
-        raise ValueError(f"--methods: {', '.join(unknown)} must be among {', '.join(every)}")
+    for name in _METHODS.value:
+        arguments.choice(name, "methods", known=tuple(every))
     chosen = {name: every[name] for name in _METHODS.value or every}
     out = Path(_OUT.value)
     with progress(unit="images") as on_progress:

@@ -223,7 +223,7 @@ def encoder_hash(source: str | Path = "default") -> str:
     path = _file(source)
     if not path.is_file():
         raise ValueError(
-            f"there is no encoder {path.name!r}; give 'default' or a .safetensors file made by "
+            f"encoder {path.name!r} is not there; give 'default' or a .safetensors file made by "
             "train_encoder or convert"
         )
     return sha256(path)

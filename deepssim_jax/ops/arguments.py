@@ -4,10 +4,11 @@ Contract: a check returns what it was given. Values of arrays are looked at only
 known: under `jax.jit` shapes and types are checked, and numbers are not.
 """
 
+import difflib
 import enum
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import jax
@@ -195,3 +196,41 @@ def instance(value: _T, name: str, kind: type | tuple[type, ...], *, remedy: str
         kinds = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
         raise ValueError(f"{name} is of type {type(value).__name__} and must be {kinds}: {remedy}")
     return value
+
+
+def choice(value: object, name: str, *, known: Sequence[str]) -> str:
+    """One of some words.
+
+    Raises:
+      ValueError: names the argument, the value, the words, and the one that was most likely meant.
+    """
+    if isinstance(value, str) and value in known:
+        return value
+    near = difflib.get_close_matches(str(value).lower(), known, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise ValueError(f"{name} {value!r} must be {' or '.join(known)}{hint}")
+
+
+def sequence(
+    value: object,
+    name: str,
+    *,
+    rule: Callable[[object, str], object],
+    count: int | None,
+    example: str,
+) -> None:
+    """A tuple or list of `count` values, or of at least one, that keep a rule.
+
+    Raises:
+      ValueError: names the argument, the value and an example.
+    """
+    good = isinstance(value, (tuple, list)) and len(value) > 0
+    good = good and count in (None, len(value))  # type: ignore[arg-type]
+    try:
+        for one in value if good else ():  # type: ignore[union-attr]
+            rule(one, name)
+    except ValueError:
+        good = False
+    if not good:
+        many = "values" if count is None else f"{count} values"
+        raise ValueError(f"{name} {value!r} must be {many}, for example {example}")

@@ -56,7 +56,10 @@ _HEADS = flags.DEFINE_list(
     "of a MONAI U-Net: one number a level, or one for all; its default there is 8",
 )
 _SCALE = flags.DEFINE_float(
-    "latent_scale", None, "of a MONAI U-Net: what latents are multiplied by (its scale_factor)"
+    "latent_scale",
+    None,
+    "of a MONAI U-Net: what latents are multiplied by (its scale_factor)",
+    lower_bound=1e-9,
 )
 _SIZE = flags.DEFINE_list(
     "size", None, "of a MONAI U-Net: height and width of its images in pixels"
@@ -90,6 +93,9 @@ def main(argv: Sequence[str]) -> int:
     usage.exists(_SOURCE, "file")
     # What only tells of MONAI's networks is not to be given, and left unread, for others.
     told = (_GROUPS, _HEADS, _SCALE, _SIZE, _PREDICTION, _BETAS)
+    for flag, kind, count in ((_HEADS, int, None), (_SIZE, int, 2), (_BETAS, float, 2)):
+        if flag.value is not None:
+            _numbers(flag, kind, count=count)
     usage.belong(told, "--to=ours", wanted=_TO.value == "ours")
     if _TO.value == "monai":
         rows = _to_monai(source, out)

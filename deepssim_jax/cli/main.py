@@ -47,7 +47,7 @@ def _run(command: str, args: Sequence[str]) -> int:
     try:
         with contextlib.redirect_stdout(io.StringIO()) if process else contextlib.nullcontext():
             return int(module.main(usage.parse(command, module, args)))
-    except (ValueError, usage.UsageError) as error:
+    except ValueError as error:
         text = usage.in_flags(module, str(error))
         if text != str(error):
             error.args = (text,)

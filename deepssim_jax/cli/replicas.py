@@ -106,6 +106,8 @@ def main(argv: Sequence[str]) -> int:
     given_features = _EMBEDDINGS_REAL.value or _EMBEDDINGS_SYNTHETIC.value
     usage.belong([_ENCODER], "volumes without --embeddings_real", wanted=not given_features)
     for holder, what in (
+        (_REAL, "folder or file"),
+        (_SYNTHETIC, "folder or file"),
         (_SEGMENTATIONS_REAL, "folder"),
         (_SEGMENTATIONS_SYNTHETIC, "folder"),
         (_EMBEDDINGS_REAL, "file"),

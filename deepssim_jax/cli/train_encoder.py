@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # at run time they would load JAX before --help is answered
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "FILE[:ARG] with get_config(); --config.NAME=VALUE changes a field"
 )
-SOURCES = {"--real": "--config.images"}
+SOURCES = {"--real": "--config.images", "--subject_regex": "--config.subject_regex"}
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "folder for checkpoints, metrics and the encoder", required=True
 )

@@ -14,7 +14,7 @@ from deepssim_jax.cli.generator_training import run
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "FILE[:ARG] with get_config(); --config.NAME=VALUE changes a field"
 )
-SOURCES = {"--real": "--config.images"}
+SOURCES = {"--real": "--config.images", "--subject_regex": "--config.subject_regex"}
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "folder for checkpoints, metrics and the model", required=True
 )

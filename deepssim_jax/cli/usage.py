@@ -184,9 +184,12 @@ def config_of(flag: flags.FlagHolder, kind: type[_Config], example: str) -> _Con
     """The configuration of a --config flag.
 
     Raises:
-        UsageError: it is of another job.
+        UsageError: it cannot be loaded, or is of another job.
     """
-    config = flag.value
+    try:
+        config = flag.value
+    except (OSError, ImportError) as error:
+        raise UsageError(f"--config: {' '.join(str(error).split())}") from error
     if not isinstance(config, kind):
         raise UsageError(
             f"--config holds a {type(config).__name__}, and this command needs a {kind.__name__}, for "

@@ -103,8 +103,8 @@ def clustered_interval(
     """A share whose trials come in clusters: images that show the same patient are no two trials.
 
     Percentiles of 2,000 draws of whole clusters with replacement (Davison and Hinkley, 1997,
-    section 3.8). Without a hit the interval is [0, 0]: then Clopper-Pearson's upper bound is the one
-    to go by.
+    section 3.8). Without a hit, or with hits alone, draws know nothing: the exact binomial interval of as
+    many trials as clusters takes their place.
 
     Args:
       hits: bool [n].
@@ -123,7 +123,11 @@ def clustered_interval(
     drawn = rng.multinomial(count, np.full(count, 1 / count), 2000)
     shares = (drawn @ found) / (drawn @ size)
     low, high = np.quantile(shares, [(1 - level) / 2, (1 + level) / 2])
-    return ClusteredShare(float(np.mean(hits)), float(low), float(high), level, count)
+    value = float(np.mean(hits))
+    if value in (0.0, 1.0):
+        exact = clopper_pearson(count if value else 0, count, level=level)
+        low, high = exact.low, exact.high
+    return ClusteredShare(value, float(low), float(high), level, count)
 
 
 def conformal_p_values(scores: np.ndarray, null: np.ndarray) -> np.ndarray:

@@ -70,6 +70,22 @@ class _Chosen:
         return np.asarray(self.source[low:high], np.float32)[numbers - low]
 
 
+@dataclasses.dataclass(frozen=True)
+class _UnitRows:
+    """Rows whose norms are looked at as they are read."""
+
+    source: Rows
+    name: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.source.shape
+
+    def __getitem__(self, rows: slice, /) -> np.ndarray:
+        found = np.asarray(self.source[rows], np.float32)
+        return arguments.unit_rows(found, self.name, first=rows.start or 0)
+
+
 @functools.partial(
     jax.tree_util.register_dataclass, data_fields=("scores", "indices"), meta_fields=()
 )
@@ -124,6 +140,24 @@ def nearest(
     arguments.whole(k, "k", least=1, most=min(references.shape[0], 1024))
     if arguments.is_traced(queries, references):
         return _traced(queries, references, k=k)
+    unit = _UnitRows(queries, "queries"), _UnitRows(references, "references")
+    return largest_products(*unit, k=k, journal=journal, mesh=mesh, tiling=tiling, ring=ring)
+
+
+def largest_products(
+    queries: Rows,
+    references: Rows,
+    *,
+    k: int,
+    journal: Path | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+    tiling: Tiling | None = None,
+    ring: bool | None = None,
+) -> Neighbours:
+    """`nearest` for rows of norm 1 or 0: what is empty has the product 0 with everything.
+
+    See `nearest` for the arguments; they are not checked.
+    """
     work = _Work.plan(queries, references, mesh, tiling, ring, k=k)
 
     def block(first: int, stop: int) -> np.ndarray:
@@ -343,9 +377,7 @@ class _Work:
             assert index is not None
             low, high, _ = index[0].indices(length)
             part = source[min(first + low, stop) : min(first + high, stop)]
-            name = "queries" if source is self.queries else "references"
-            rows = arguments.unit_rows(np.asarray(part, np.float32), name, first=first + low)
-            return tiles.padded(rows, high - low)
+            return tiles.padded(part, high - low)
 
         return jax.make_array_from_callback(shape, sharding, read)
 

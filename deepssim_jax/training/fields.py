@@ -6,13 +6,15 @@ field's name and its value, as `ops.arguments` writes them.
 
 import functools
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deepssim_jax.data.manifest import check_subject_regex
 from deepssim_jax.ops.arguments import choice, number, sequence, whole
 
 if TYPE_CHECKING:  # they import this module
     from deepssim_jax.training.config import EncoderConfig
-    from deepssim_jax.training.generator_config import AutoencoderConfig, LdmConfig
+    from deepssim_jax.training.generator_config import AutoencoderConfig, LdmConfig, SourceConfig
 
 Rule = Callable[[object, str], object]
 
@@ -44,6 +46,18 @@ def _text(value: object, name: str) -> None:
         raise ValueError(f"{name} {value!r} must be text")
 
 
+def _path(value: object, name: str) -> None:
+    """Nothing, "default", or what is there."""
+    _text(value, name)
+    if value not in ("", "default") and not Path(str(value)).exists():
+        raise ValueError(f"{name} {value!r} is not there; check the path")
+
+
+def _regex(value: object, name: str) -> None:
+    _text(value, name)
+    check_subject_regex(str(value) or None)
+
+
 def _several(rule: Rule, *, count: int | None = None, example: str) -> Rule:
     return functools.partial(sequence, rule=rule, count=count, example=example)
 
@@ -58,14 +72,14 @@ _LOOP: Mapping[str, Rule] = {
     "validate_every": _whole(1),
     "checkpoint_every": _whole(1),
     "seed": _whole(0, 2**31 - 1),
-    "images": _text,
-    "subject_regex": _text,
+    "images": _path,
+    "subject_regex": _regex,
     "size": _SIZE,
 }
 _ENCODER: Mapping[str, Rule] = {
     **_LOOP,
-    "table": _text,
-    "initial": _text,
+    "table": _path,
+    "initial": _path,
     "augment": _one_of("v1", "v2", "stress", "volumes"),
     "network": _one_of("nano", "lite0", "tiny", "base", "volume"),
     "dropout": _share(0.3),
@@ -96,7 +110,7 @@ _AUTOENCODER: Mapping[str, Rule] = {
     "latent": _whole(1),
     "kl": _least(1e-6),
     "perceptual": _least(0.1),
-    "features": _text,
+    "features": _path,
     "adversarial": _least(0.125),
     "adversarial_from": _whole(0),
     "critic": _several(_whole(1), count=2, example="(64,3)"),
@@ -111,13 +125,13 @@ def _flag(value: object, name: str) -> None:
 
 _LDM: Mapping[str, Rule] = {
     **_SOURCE,
-    "autoencoder": _text,
+    "autoencoder": _path,
     "channels": _WIDTHS,
     "attention": _several(_flag, example="(False,True)"),
     "heads": _several(_whole(0), example="(0,64)"),
     "condition": _one_of("none", "variables", "text"),
     "columns": _several(_text, example="('age','sex')"),
-    "table": _text,
+    "table": _path,
     "drop": _share(0.1),
     "duplication": _one_of("none", "low", "high"),
     "duplication_range": _one_of("code", "paper"),
@@ -133,9 +147,11 @@ _LDM: Mapping[str, Rule] = {
 }
 
 
-def _each(config: object, rules: Mapping[str, Rule]) -> None:
+def _each(config: "EncoderConfig | SourceConfig", rules: Mapping[str, Rule]) -> None:
     for name, rule in rules.items():
         rule(getattr(config, name), name)
+    if config.subject_regex and not config.images:
+        raise ValueError(f"subject_regex {config.subject_regex!r} needs --config.images")
 
 
 def check_encoder(config: "EncoderConfig") -> None:
@@ -165,8 +181,6 @@ def check_encoder(config: "EncoderConfig") -> None:
         raise ValueError(
             f"epochs {config.epochs} needs --config.table; of anything else give --config.steps"
         )
-    if config.subject_regex and not config.images:
-        raise ValueError(f"subject_regex {config.subject_regex!r} needs --config.images")
 
 
 def check_autoencoder(config: "AutoencoderConfig") -> None:

@@ -30,13 +30,8 @@ from deepssim_jax.audit.result import (
     Thresholds,
 )
 from deepssim_jax.data import store
-from deepssim_jax.data.manifest import (
-    InputError,
-    Manifest,
-    Role,
-    check_subject_regex,
-    read_manifest,
-)
+from deepssim_jax.data.manifest import InputError, Manifest, Role, read_manifest
+from deepssim_jax.data.manifest import check_subject_regex as check_regex
 from deepssim_jax.data.volume import SliceSpec
 from deepssim_jax.nn import encoder as encoders
 from deepssim_jax.ops import arguments
@@ -71,7 +66,7 @@ class AuditSettings:
         """Raises ValueError for values that cannot work."""
         check_size(self.size)
         SliceSpec.parse(self.slice_spec)
-        check_subject_regex(self.subject_regex)
+        check_regex(self.subject_regex)
         arguments.instance(self.encoder, "encoder", str, remedy="'default' or a path")
         arguments.member(self.retrieval, "retrieval", Retrieval)
         arguments.number(self.level, "level", low=0.5, high=1, open_high=True, example=0.95)

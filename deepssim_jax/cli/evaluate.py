@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
 
     usage.belong([_NEAR], "--exact", wanted=_EXACT.value is not None)
     usage.belong([_EXACT], "--near", wanted=_NEAR.value is not None)
-    if _NEAR.value is not None and _NEAR.value > _EXACT.value:
+    if _NEAR.value is not None and _EXACT.value is not None and _NEAR.value > _EXACT.value:
         raise usage.UsageError(f"--near={_NEAR.value} must not lie above --exact={_EXACT.value}")
     arguments.number(_LEVEL.value, "level", low=0.5, high=1, open_high=True, example=0.95)
     for holder in (_MATRIX, _REAL, _SYNTHETIC, _TABLE):

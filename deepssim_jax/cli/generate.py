@@ -2,7 +2,8 @@
 
     deepssim generate --workdir=runs/ldm --out=generated --n=1000
 
-Image number i of a seed is the same whatever else is made, and on any number of devices.
+Image number i of a seed is the same whatever else is made. With another --batch or number of devices
+it is the same to one grey level of 255: a compiler adds numbers in another order for another shape.
 
     deepssim generate --safeguard --real=training/ --workdir=runs/ldm --out=to_share --n=1000
 

@@ -102,6 +102,8 @@ class GuardFlags:
 
 def finish(release: "Release", out: Path) -> ExitCode:
     """Says what came of it; `ExitCode.INCONCLUSIVE` if fewer images stand than were wanted."""
+    from deepssim_jax.audit import console as summary
+
     rate = release.residual.rate
     tested = f"{rate.count} of {rate.total}, rate at most {rate.high:.4f}"
     console.finish(
@@ -110,6 +112,7 @@ def finish(release: "Release", out: Path) -> ExitCode:
             ("candidates judged", release.judged),
             *((f"  refused: {reason}", count) for reason, count in release.rejected.items()),
             ("missed by the search, of images tested", tested if rate.total else "not measured"),
+            *summary.planted_rows(release.thresholds),
         ],
         written=[out / "certificate.json"],
     )

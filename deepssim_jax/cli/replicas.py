@@ -7,12 +7,16 @@ Folders are read only. A run that was stopped goes on when the same command is g
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from deepssim_jax.cli import console, usage
 from deepssim_jax.cli.exit_codes import ExitCode
 from deepssim_jax.cli.progress import progress
+
+if TYPE_CHECKING:  # at run time it would load JAX before --help is answered
+    from deepssim_jax.audit.replica_result import LevelThresholds
 
 _REAL = flags.DEFINE_string(
     "real",
@@ -155,7 +159,12 @@ def main(argv: Sequence[str]) -> int:
     rows += [
         (
             f"{level.value} level",
-            f"replica from {found.replica:.3f}, same person from {found.same_person:.3f}",
+            f"replica from {found.replica:.3f}, same person from {found.same_person:.3f}"
+            + (
+                f"; planted replicas found: {found.recall.count} of {found.recall.total}"
+                if found.recall
+                else ""
+            ),
         )
         for level, found in result.thresholds.items()
     ]
@@ -173,3 +182,8 @@ def main(argv: Sequence[str]) -> int:
     names = ("report.html", "report_share.html", "summary.json", "replicas.csv", "overlap.csv")
     console.finish(rows, written=[Path(_OUT.value) / name for name in names])
     return ExitCode.INCONCLUSIVE if result.verdict is Verdict.INCONCLUSIVE else ExitCode.DONE
+
+
+def _recalled(found: "LevelThresholds") -> str:
+    recall = found.recall
+    return f"; {recall.count} of {recall.total} planted replicas found" if recall else ""

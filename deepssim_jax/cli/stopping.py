@@ -7,8 +7,8 @@ on disk at every moment.
 
 import contextlib
 import os
+import select
 import signal
-import socket
 import sys
 import threading
 import time
@@ -50,10 +50,9 @@ def by_signals(name: str) -> Iterator[None]:
         raise KeyboardInterrupt
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    heard, told = socket.socketpair()
-    for end in (heard, told):
-        end.setblocking(end is heard)
-    previous = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+    heard, told = os.pipe()
+    os.set_blocking(told, False)
+    previous = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
     threading.Thread(target=_watch, args=(heard, asked, name), daemon=True).start()
     try:
         yield
@@ -63,19 +62,18 @@ def by_signals(name: str) -> Iterator[None]:
         raise
     finally:
         signal.set_wakeup_fd(previous)
-        told.close()
+        os.close(told)
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _watch(heard: socket.socket, asked: threading.Event, name: str) -> None:
+def _watch(heard: int, asked: threading.Event, name: str) -> None:
     """Ends the process if its main thread does not get to hear of a signal."""
-    with heard:
-        if not heard.recv(1):
+    with open(heard, "rb", buffering=0) as pipe:
+        if not pipe.read(1):
             return  # the command came to its end
-        heard.settimeout(_JOB_S if processes.in_job() else _ALONE_S)
-        with contextlib.suppress(TimeoutError):
-            heard.recv(1)  # a second signal, or the end
+        # Until a second signal, or the end.
+        select.select([pipe], [], [], _JOB_S if processes.in_job() else _ALONE_S)
     if not asked.is_set():
         say(name)
         leave_job(ExitCode.STOPPED)

@@ -15,7 +15,6 @@ import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +25,8 @@ from deepssim_jax.files import write_array, write_bytes
 from deepssim_jax.ops import arguments, topk
 from deepssim_jax.ops.batches import in_batches
 from deepssim_jax.scoring import tiles
+from deepssim_jax.scoring.embedding_rows import Rows as Rows
+from deepssim_jax.scoring.embedding_rows import UnitRows, check_rows
 from deepssim_jax.scoring.tiles import References, State, Tiling, Visit
 from deepssim_jax.typing import Array
 
@@ -36,19 +37,6 @@ _TRACED = 256  # queries of a step inside another program
 _WORKERS = 3  # threads that hand strips to a single device
 _AHEAD = 4  # strips handed to several devices before the first one is waited for
 _REPLICATED_BYTES = 1 << 30  # references that every device holds; more go round a ring
-
-
-class Rows(Protocol):
-    """Rows that are read by slices."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(rows, dimensions)."""
-        ...
-
-    def __getitem__(self, rows: slice, /) -> object:
-        """Rows start to stop, as something NumPy can read."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,22 +56,6 @@ class _Chosen:
             return np.empty((0, *self.shape[1:]), np.float32)
         low, high = int(numbers[0]), int(numbers[-1]) + 1
         return np.asarray(self.source[low:high], np.float32)[numbers - low]
-
-
-@dataclasses.dataclass(frozen=True)
-class _UnitRows:
-    """Rows whose norms are looked at as they are read."""
-
-    source: Rows
-    name: str
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.source.shape
-
-    def __getitem__(self, rows: slice, /) -> np.ndarray:
-        found = np.asarray(self.source[rows], np.float32)
-        return arguments.unit_rows(found, self.name, first=rows.start or 0)
 
 
 @functools.partial(
@@ -135,12 +107,12 @@ def nearest(
       ValueError: if the dimensions differ, a row has not norm 1, k does not fit, or the journal is
         another search's.
     """
-    _check_rows(queries, references)
+    check_rows(queries, references)
     # At most 1024 are kept.
     arguments.whole(k, "k", least=1, most=min(references.shape[0], 1024))
     if arguments.is_traced(queries, references):
         return _traced(queries, references, k=k)
-    unit = _UnitRows(queries, "queries"), _UnitRows(references, "references")
+    unit = UnitRows(queries, "queries"), UnitRows(references, "references")
     return largest_products(*unit, k=k, journal=journal, mesh=mesh, tiling=tiling, ring=ring)
 
 
@@ -275,7 +247,7 @@ class _Work:
         k: int = 0,
     ) -> "_Work":
         """Checks the shapes and fits the tiling to them; `k` is 0 where all pairs are counted."""
-        q, r = _check_rows(queries, references)
+        q, r = check_rows(queries, references)
         mesh = mesh or parallel.data_mesh()
         devices = mesh.size
         if tiling is None:
@@ -412,26 +384,6 @@ def _claim(journal: Path, search: dict[str, object]) -> None:
         )
     if jax.process_index() == 0:
         write_bytes(note, text.encode())
-
-
-def _check_rows(queries: Rows, references: Rows) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The two shapes, if they fit each other."""
-    for name, rows in (("queries", queries), ("references", references)):
-        if not hasattr(rows, "shape") or not hasattr(rows, "__getitem__"):
-            raise ValueError(
-                f"{name} is of type {type(rows).__name__} and must be an array [n, d] of unit rows, as "
-                "`embed` gives"
-            )
-        known = isinstance(rows, (np.ndarray, jax.Array))
-        if known and not jnp.issubdtype(rows.dtype, jnp.floating):
-            raise ValueError(f"{name} has dtype {rows.dtype} and must be float rows of norm 1")
-    q, r = tuple(queries.shape), tuple(references.shape)
-    if len(q) != 2 or len(r) != 2 or q[1] != r[1] or not r[0]:
-        raise ValueError(
-            f"queries {q} and references {r} must be [n, d] and [m, d] with one d and m >= 1; "
-            "embed both with the same encoder"
-        )
-    return q, r
 
 
 def _traced(queries: Rows, references: Rows, *, k: int) -> Neighbours:

@@ -241,6 +241,8 @@ def ssim(
         raise ValueError("there is no pair to take the mean of; n is 0")
     _check_extent(data_range, a, "a")
     _kernel(window)
+    if not len(a):
+        return jnp.zeros(0)
     first = isinstance(data_range, str)
     extent = jnp.broadcast_to(jnp.asarray(0.0 if first else data_range, jnp.float32), (a.shape[0],))
     values = _ssim(a, b, extent, first=first, window=window, spatial_dims=spatial_dims)

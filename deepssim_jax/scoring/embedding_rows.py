@@ -28,6 +28,26 @@ class Rows(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
+class ChosenRows:
+    """Some rows of others, by their numbers in rising order."""
+
+    source: Rows
+    numbers: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(rows, dimensions)."""
+        return (len(self.numbers), *self.source.shape[1:])
+
+    def __getitem__(self, rows: slice, /) -> np.ndarray:
+        numbers = self.numbers[rows]
+        if not len(numbers):
+            return np.empty((0, *self.shape[1:]), np.float32)
+        low, high = int(numbers[0]), int(numbers[-1]) + 1
+        return np.asarray(self.source[low:high], np.float32)[numbers - low]
+
+
+@dataclasses.dataclass(frozen=True)
 class UnitRows:
     """Rows whose norms are looked at as they are read."""
 

@@ -25,8 +25,8 @@ from deepssim_jax.files import write_array, write_bytes
 from deepssim_jax.ops import arguments, topk
 from deepssim_jax.ops.batches import in_batches
 from deepssim_jax.scoring import tiles
+from deepssim_jax.scoring.embedding_rows import ChosenRows, UnitRows, check_rows
 from deepssim_jax.scoring.embedding_rows import Rows as Rows
-from deepssim_jax.scoring.embedding_rows import UnitRows, check_rows
 from deepssim_jax.scoring.tiles import References, State, Tiling, Visit
 from deepssim_jax.typing import Array
 
@@ -37,25 +37,6 @@ _TRACED = 256  # queries of a step inside another program
 _WORKERS = 3  # threads that hand strips to a single device
 _AHEAD = 4  # strips handed to several devices before the first one is waited for
 _REPLICATED_BYTES = 1 << 30  # references that every device holds; more go round a ring
-
-
-@dataclasses.dataclass(frozen=True)
-class _Chosen:
-    """Some rows of others, by their numbers in rising order."""
-
-    source: Rows
-    numbers: np.ndarray
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (len(self.numbers), *self.source.shape[1:])
-
-    def __getitem__(self, rows: slice, /) -> np.ndarray:
-        numbers = self.numbers[rows]
-        if not len(numbers):
-            return np.empty((0, *self.shape[1:]), np.float32)
-        low, high = int(numbers[0]), int(numbers[-1]) + 1
-        return np.asarray(self.source[low:high], np.float32)[numbers - low]
 
 
 @functools.partial(
@@ -139,7 +120,7 @@ def largest_products(
             # Not by much, but for these a reference that halves left out may be among the best.
             doubtful = np.flatnonzero(~(out["score"][:, -1] > missed[0]))
             if len(doubtful):
-                again = work.of(_Chosen(queries, first + doubtful))
+                again = work.of(ChosenRows(queries, first + doubtful))
                 score, index, _ = again.best(0, len(doubtful), k=k, surely=True)
                 out["score"][doubtful], out["index"][doubtful] = score, index
         return out

@@ -247,13 +247,16 @@ def read_arms(
         raise ValueError(f"size {size} must be a multiple of 4 and at least 32, for example 64")
 
     def read(name: str, source: str | Path) -> ImageStore:
-        return pipelines.open_images(
-            source,
-            work / name,
-            size=(size, size),
-            subject_regex=subject_regex if name in (REFERENCE, "test") else None,
-            on_progress=on_progress,
-        )
+        try:
+            return pipelines.open_images(
+                source,
+                work / name,
+                size=(size, size),
+                subject_regex=subject_regex if name in (REFERENCE, "test") else None,
+                on_progress=on_progress,
+            )
+        except InputError as error:  # which reader calls every side real
+            raise InputError(str(error).replace("--real:", f"--{name}:", 1)) from error
 
     stores = {name: read(name, source) for name, source in folders.items()}
     held_out = read("test", test)

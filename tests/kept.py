@@ -25,6 +25,12 @@ def within(folder: Path, work: Callable[[Workspace], T], *, command: str = "test
         return work(workspace)
 
 
+def share_secret(folder: Path, *, command: str) -> None:
+    """Begins an output folder whose aliases are those of every other one that is begun so."""
+    with Workspace.open(folder, command=command):
+        write_bytes(folder / "work" / "secret", bytes(32))
+
+
 @contextlib.contextmanager
 def journal(folder: Path) -> Iterator[Section]:
     """A section of a workspace of this folder."""

@@ -14,9 +14,10 @@ import numpy as np
 
 from deepssim_jax.audit import calibration, conclusion, membership, outputs, planting
 from deepssim_jax.audit.control import Control, search_holdout
+from deepssim_jax.audit.disclosure import Edition
 from deepssim_jax.audit.gallery import build_gallery
 from deepssim_jax.audit.generation import Generator
-from deepssim_jax.audit.inputs import file_counts, file_notes, folders, list_sides
+from deepssim_jax.audit.inputs import file_counts, file_notes, folders, list_sides, networks
 from deepssim_jax.audit.result import (
     AuditResult,
     Exclusion,
@@ -28,8 +29,11 @@ from deepssim_jax.audit.result import (
 )
 from deepssim_jax.data import store
 from deepssim_jax.data.manifest import InputError, Manifest, Role
+from deepssim_jax.data.manifest import check_subject_regex as check_regex
 from deepssim_jax.data.records import ArrayLayout, Links
+from deepssim_jax.data.volume import SliceSpec
 from deepssim_jax.nn import encoder as encoders
+from deepssim_jax.ops import arguments
 from deepssim_jax.ops.transform import FLIP_NAMES
 from deepssim_jax.scoring import decide
 from deepssim_jax.scoring.embed import build_side, check_size
@@ -61,13 +65,18 @@ class AuditSettings:
     links: Links = Links.INSIDE
     arrays: ArrayLayout = ArrayLayout.IMAGES
 
-    def validate(self) -> None:
+    def __post_init__(self) -> None:
         """Raises ValueError for values that cannot work."""
         check_size(self.size)
-        if not 0.5 <= self.level < 1.0:
-            raise ValueError(f"level {self.level} must lie in [0.5, 1), for example 0.95")
-        if self.plant < 0:
-            raise ValueError(f"plant {self.plant} must not be negative; 0 plants none")
+        SliceSpec.parse(self.slice_spec)
+        check_regex(self.subject_regex)
+        arguments.instance(self.encoder, "encoder", str, remedy="'default' or a path")
+        arguments.member(self.retrieval, "retrieval", Retrieval)
+        arguments.number(self.level, "level", low=0.5, high=1, open_high=True, example=0.95)
+        arguments.whole(self.seed, "seed", least=0)
+        arguments.whole(self.plant, "plant", least=0)
+        arguments.member(self.links, "links", Links)
+        arguments.member(self.arrays, "arrays", ArrayLayout)
 
 
 COMMAND = "audit"
@@ -111,7 +120,6 @@ def audit(
       InputError: a folder is missing or holds no readable image, or both are the same.
       ValueError: a setting cannot work, or `model` is no finished training.
     """
-    settings.validate()
     roots = {Role.REAL: real, Role.SYNTHETIC: synthetic}
     if holdout is not None:
         roots[Role.HOLDOUT] = holdout
@@ -122,18 +130,11 @@ def audit(
         out,
         command=COMMAND,
         inputs=folders(roots),
-        reads=_reads(model, settings),
+        reads=networks(model, settings.encoder),
         overlap=Overlap.ALLOWED if settings.allow_same else Overlap.REFUSED,
     )
     with opened as workspace:
         return _audit(roots, model, workspace, settings, on_progress)
-
-
-def _reads(model: str | Path | None, settings: AuditSettings) -> dict[str, str | Path]:
-    found: dict[str, str | Path] = {} if model is None else {"--model": model}
-    if settings.encoder != "default":
-        found["--encoder"] = settings.encoder
-    return found
 
 
 def _audit(
@@ -153,8 +154,8 @@ def _audit(
         for role, manifest in manifests.items()
     }
     real_set, synthetic_set = sets[Role.REAL], sets[Role.SYNTHETIC]
-    same_files = set(real_set.images.sha256) == set(synthetic_set.images.sha256)
-    if not settings.allow_same and same_files:
+    files = [set(one.images.sha256) for one in (real_set, synthetic_set)]
+    if files[0] == files[1] and not settings.allow_same:
         raise InputError(_SAME)
 
     retrieval = settings.retrieval.resolved(pairs=len(real_set.side) * len(synthetic_set.side))
@@ -180,8 +181,7 @@ def _audit(
         on_progress=on_progress,
     )
     control = None
-    if Role.HOLDOUT in sets:
-        holdout_set = sets[Role.HOLDOUT]
+    if (holdout_set := sets.get(Role.HOLDOUT)) is not None:
         everything = (real_set, synthetic_set, holdout_set)
         controls = (journal("control", *everything), journal("holdout", *everything))
         known = set(real_set.images.subject_ids) - {None}
@@ -284,7 +284,6 @@ def _conclude(
     inferred: Membership | None,
 ) -> AuditResult:
     real, synthetic = sets[Role.REAL].images, sets[Role.SYNTHETIC].images
-    manifests = {role: one.manifest for role, one in sets.items()}
     thresholds, level = evidence.thresholds, settings.level
     best = best_matches(pairs, len(synthetic))
     p_values = q_values = discoveries = None
@@ -336,6 +335,7 @@ def _conclude(
         hits = int((scores >= thresholds.near).sum())
         rates[name] = decide.clopper_pearson(hits, len(scores), level=level)
     holdout_rate = rates.get("holdout_to_real")
+    manifests = {role: one.manifest for role, one in sets.items()}
     exclusions = tuple(
         Exclusion(role.value, item.image_id, item.reason)
         for role, one in sets.items()
@@ -352,7 +352,7 @@ def _conclude(
     copy_rate = decide.clopper_pearson(copies, len(synthetic), level=level)
     numbers = (counts, classes, copy_rate, holdout_rate, evidence)
     verdict, reasons = conclusion.verdict(*numbers)
-    _, reasons_to_share = conclusion.verdict(*numbers, count=conclusion.suppressed)
+    _, reasons_to_share = conclusion.verdict(*numbers, edition=Edition.SHARED)
     return AuditResult(
         verdict=verdict,
         reasons=reasons,

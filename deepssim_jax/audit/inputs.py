@@ -41,6 +41,12 @@ def folders(roots: Mapping[Role, str | Path]) -> dict[str, Path]:
     return found
 
 
+def networks(model: str | Path | None, encoder: str) -> dict[str, str | Path]:
+    """What is read beside the sides, by flag."""
+    found: dict[str, str | Path] = {} if model is None else {"--model": model}
+    return found if encoder == "default" else found | {"--encoder": encoder}
+
+
 def list_sides(roots: Mapping[Role, str | Path], settings: ReadingSettings) -> dict[Role, Manifest]:
     """The images of every side."""
     return {

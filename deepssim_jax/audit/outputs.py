@@ -4,7 +4,6 @@
 the audit and are what `verify` starts from. Only `report_share.html` is made to be given away.
 """
 
-import hashlib
 import importlib.metadata
 import json
 from collections.abc import Mapping, Sequence
@@ -50,7 +49,7 @@ def write_all(
     out.write("pairs.csv", tables.matches_csv(result.pairs, ranked=True))
     out.write("inputs.csv", _inputs_csv(manifests, stores))
     out.write("inputs.json", _inputs_json(result, manifests))
-    report.write_reports(result, gallery, out, salt=salt_of(stores[Role.REAL]))
+    report.write_reports(result, gallery, out, salt=out.secret())
     names = [
         "nearest.csv",
         "pairs.csv",
@@ -61,11 +60,6 @@ def write_all(
     ]
     files = {name: sha256(out.path(name)) for name in names}
     out.write("summary.json", tables.summary_json(result, files))
-
-
-def salt_of(real: ImageStore) -> bytes:
-    """What identifiers are salted with: secret and yet the same in every run, made from the files."""
-    return hashlib.sha256("".join(real.sha256).encode()).digest()
 
 
 def _inputs_csv(manifests: Mapping[Role, Manifest], stores: Mapping[Role, ImageStore]) -> bytes:

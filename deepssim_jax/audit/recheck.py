@@ -94,7 +94,8 @@ def _rescore(
             images.append([store.load_one(records[key], form) for key in names.items()])
             kept.append(row)
         except (KeyError, Unreadable) as error:
-            problems.append(f"pair {row['rank']}: an image cannot be read ({error})")
+            why = "is gone" if isinstance(error, KeyError) else str(error)
+            problems.append(f"pair {row['rank']}: an image cannot be read ({why})")
     if not kept:
         return problems
     moving, fixed = np.stack([a for a, _ in images]), np.stack([b for _, b in images])

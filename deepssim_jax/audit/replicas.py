@@ -43,7 +43,7 @@ class LevelFiles:
     segmentations: Mapping[Role, str | Path] = dataclasses.field(default_factory=dict)
     embeddings: Mapping[Role, str | Path] = dataclasses.field(default_factory=dict)
 
-    def validate(self) -> None:
+    def __post_init__(self) -> None:
         """Raises InputError where a side is missing."""
         for name, given in (("segmentations", self.segmentations), ("embeddings", self.embeddings)):
             if len(given) == 1:
@@ -94,8 +94,6 @@ def replicas(
       InputError: a folder is missing or holds no readable volume, or both are the same.
       ValueError: a setting cannot work, or a file does not fit the volumes.
     """
-    settings.validate()
-    files.validate()
     roots = {Role.REAL: real, Role.SYNTHETIC: synthetic}
     if out is None:
         with Workspace.temporary(command=COMMAND) as workspace:

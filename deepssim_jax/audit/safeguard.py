@@ -25,6 +25,7 @@ from deepssim_jax.audit.generation import (
     manifest_csv,
 )
 from deepssim_jax.audit.guard import Guard, Judged, Reason
+from deepssim_jax.audit.result import Thresholds
 from deepssim_jax.data import store
 from deepssim_jax.data.manifest import InputError, Record, Role, read_manifest
 from deepssim_jax.data.pictures import ImageFormat
@@ -57,7 +58,8 @@ class Offer:
 class Release:
     """What came of it; `wanted` is None where everything that may leave was wanted.
 
-    `rejected` counts by reason; `residual` is what the search misses.
+    `rejected` counts by reason; `residual` is what the search misses of these images, `thresholds` hold
+    what it misses of planted copies.
     """
 
     accepted: int
@@ -65,6 +67,7 @@ class Release:
     rejected: Mapping[str, int]
     wanted: int | None
     residual: Residual
+    thresholds: Thresholds
 
     @property
     def complete(self) -> bool:
@@ -341,6 +344,7 @@ class _Run:
             certificate.rejected(self._candidates),
             self._source.wanted,
             residual,
+            self._guard.limits.thresholds,
         )
 
 

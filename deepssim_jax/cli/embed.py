@@ -14,6 +14,7 @@ from deepssim_jax.cli.exit_codes import ExitCode
 from deepssim_jax.cli.progress import progress
 from deepssim_jax.cli.reading_flags import ReadingFlags
 
+SOURCES = {f"--{role}": "--images" for role in ("real", "synthetic", "holdout")}
 _IMAGES = flags.DEFINE_string(
     "images", None, "a folder, a .csv/.tsv manifest or a BIDS root", required=True
 )
@@ -49,10 +50,14 @@ def main(argv: Sequence[str]) -> int:
     from deepssim_jax.audit.tables import table
     from deepssim_jax.data.manifest import Role, read_manifest
     from deepssim_jax.data.store import InputSettings
+    from deepssim_jax.data.volume import SliceSpec
     from deepssim_jax.nn import encoder as encoders
-    from deepssim_jax.scoring.embed import STORE, build_side, list_side
+    from deepssim_jax.scoring.embed import STORE, build_side, check_size, list_side
     from deepssim_jax.workspace import Workspace
 
+    check_size(_SIZE.value)
+    SliceSpec.parse(_SLICE.value)
+    encoder_id = encoders.encoder_hash(_ENCODER.value)
     settings = InputSettings(size=(_SIZE.value, _SIZE.value), slice=_SLICE.value)
     inputs = {"--images": _IMAGES.value}
     with Workspace.open(_OUT.value, command="embed", inputs=inputs) as workspace:
@@ -69,9 +74,15 @@ def main(argv: Sequence[str]) -> int:
                 workspace,
                 settings=settings,
                 encoder=lambda: encoders.load_encoder(_ENCODER.value),
-                encoder_id=encoders.encoder_hash(_ENCODER.value),
+                encoder_id=encoder_id,
                 on_progress=on_progress,
                 what=f"embedding {_ROLE.value}",
+            )
+        if not len(side):
+            reasons = sorted({item.reason for item in images.rejected})
+            raise ValueError(
+                f"--images: none of its {len(images.rejected)} images could be read: "
+                f"{'; '.join(reasons)}"
             )
         # Names of files can be names of patients: they go into a table, never on the screen.
         listing = [

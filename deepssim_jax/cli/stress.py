@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from absl import flags
 
-from deepssim_jax.cli import console
+from deepssim_jax.cli import console, usage
 from deepssim_jax.cli.exit_codes import ExitCode
 from deepssim_jax.cli.progress import progress
 
@@ -90,7 +90,9 @@ _SSCD = flags.DEFINE_string(
     "of an embedding that finds copies of photographs",
 )
 _ROUNDS = flags.DEFINE_integer("rounds", 2, "pairs of each class and image", lower_bound=1)
-_SEED = flags.DEFINE_integer("seed", 0, "of the pairs and of the halves of the patients")
+_SEED = flags.DEFINE_integer(
+    "seed", 0, "of the pairs and of the halves of the patients", lower_bound=0
+)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -105,13 +107,18 @@ def main(argv: Sequence[str]) -> int:
     del argv
     from deepssim_jax.audit import stress
     from deepssim_jax.audit.edit_trials import EditSetting
+    from deepssim_jax.data.manifest import check_subject_regex
     from deepssim_jax.data.planted_pairs import Setting
     from deepssim_jax.nn.encoder import load_encoder
+    from deepssim_jax.ops import arguments
     from deepssim_jax.scoring.embed import check_size
     from deepssim_jax.scoring.methods import cosine, imagenet, methods, sscd
     from deepssim_jax.workspace import Overlap, Workspace
 
     check_size(_SIZE.value)
+    check_subject_regex(_SUBJECT_REGEX.value)
+    for holder, what in ((_REAL, "folder or file"), (_EFFICIENTNET, "file"), (_SSCD, "file")):
+        usage.exists(holder, what)
     asked = list(dict.fromkeys(_SETTINGS.value))
     pairs = [Setting(name) for name in asked if name in _PAIRS]
     lists = [EditSetting(name) for name in asked if name not in _PAIRS]
@@ -124,17 +131,13 @@ def main(argv: Sequence[str]) -> int:
     of_pairs = {**methods(encoder), **{name: cosine(e) for name, e in embeddings.items()}}
     of_lists = _searchers(encoder, embeddings)
     known = [*(of_pairs if pairs else ()), *(of_lists if lists else ())]
-    unknown = sorted(set(_METHODS.value) - set(known))
-    if unknown:
-        raise ValueError(
-            f"--methods: {', '.join(unknown)} must be among {', '.join(dict.fromkeys(known))}"
-        )
+    for name in _METHODS.value:
+        arguments.choice(name, "methods", known=tuple(dict.fromkeys(known)))
     wanted = _edits(lists)
-    if lists:
-        default = ["detector", "encoder", *embeddings]
-        makers = _chosen(of_lists, default=default, setting=lists[0].value)
-    if pairs:
-        scorers = _chosen(of_pairs, default=list(of_pairs), setting=pairs[0].value)
+    default = ["detector", "encoder", *embeddings]
+    makers = _chosen(of_lists, default=default, setting=lists[0].value) if lists else {}
+    every = list(of_pairs)
+    scorers = _chosen(of_pairs, default=every, setting=pairs[0].value) if pairs else {}
     named = _names()
     rows: list[tuple[str, object]] = []
     written: list[Path] = []
@@ -193,11 +196,10 @@ def _edits(settings: Sequence["EditSetting"]) -> "dict[EditSetting, list[Edit]]"
         ValueError: A group is not known, or leaves a setting nothing.
     """
     from deepssim_jax.data.edits import Group
+    from deepssim_jax.ops import arguments
 
-    groups = [group.value for group in Group]
-    wrong = [name for name in _GROUPS.value if name not in groups]
-    if wrong:
-        raise ValueError(f"--groups: {', '.join(wrong)} must be among {', '.join(groups)}")
+    for name in _GROUPS.value:
+        arguments.choice(name, "groups", known=tuple(group.value for group in Group))
     wanted = {
         setting: [e for e in setting.edits if not _GROUPS.value or e.group.value in _GROUPS.value]
         for setting in settings

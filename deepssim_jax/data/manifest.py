@@ -114,7 +114,7 @@ def _pattern(subject_regex: str | None) -> re.Pattern[str] | None:
         return None
     try:
         pattern = re.compile(subject_regex)
-    except re.error as error:
+    except (re.error, TypeError) as error:
         raise InputError(
             f"--subject_regex={subject_regex!r} is no regular expression: {error}"
         ) from error
@@ -124,6 +124,11 @@ def _pattern(subject_regex: str | None) -> re.Pattern[str] | None:
             "for example '^([0-9]+)_'"
         )
     return pattern
+
+
+def check_subject_regex(subject_regex: str | None) -> None:
+    """Raises InputError for what is no regular expression with a group."""
+    _pattern(subject_regex)
 
 
 def _with_subject(record: Record, pattern: re.Pattern[str]) -> Record:

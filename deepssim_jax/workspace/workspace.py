@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ WORK = "work"
 # Anyone but the first process reads, and writes nothing.
 _READER = Processes(index=1)
 _WORK_FLAG, _ANY = "--work", Overlap.ALLOWED
-_OUTPUTS = "outputs.jsonl"
+_OUTPUTS, _SECRET = "outputs.jsonl", "secret"
 
 
 class Workspace(Section):
@@ -40,7 +41,7 @@ class Workspace(Section):
         self._work = root / WORK if work is None else work
         super().__init__(Kept(self._work / "steps", processes))
         self._caches: dict[str, Cache] = {}
-        self._outputs = Outputs(self._work / "outputs.jsonl")
+        self._outputs = Outputs(self._work / _OUTPUTS)
 
     @classmethod
     @contextlib.contextmanager
@@ -245,6 +246,17 @@ class Workspace(Section):
         if self._processes.first and not path.exists():
             text = json.dumps(_plain(facts), indent=1, sort_keys=True)
             files.write_bytes(path, text.encode(), access=Access.PRIVATE)
+
+    def secret(self) -> bytes:
+        """32 random bytes, drawn once and kept in the private work: the key of aliases.
+
+        A key made from the images could be made again by whoever has these.
+        """
+        path = self._work / _SECRET
+        if self._processes.first and not path.exists():
+            files.write_bytes(path, secrets.token_bytes(32), access=Access.PRIVATE)
+        self._processes.wait()
+        return path.read_bytes()
 
     def lend(self, name: str) -> Path:
         """A folder for a library that writes and deletes files by itself (Orbax, TensorBoard).

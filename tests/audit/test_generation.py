@@ -93,6 +93,40 @@ def test_an_image_depends_on_its_number_and_the_seed_alone(generator, monkeypatc
     np.testing.assert_allclose(single, together, atol=1e-4)
 
 
+@pytest.mark.parametrize(("devices", "batch"), [(1, 5), (2, 4)])
+def test_other_batches_and_devices_change_no_more_than_is_said(
+    generator: Generator, monkeypatch, devices: int, batch: int
+) -> None:
+    whole = generator.images(range(12), seed=4, settings=SETTINGS)
+    mesh = parallel.data_mesh(devices)
+    monkeypatch.setattr(parallel, "data_mesh", lambda: mesh)
+    # What one process with so many devices would take for its batch.
+    monkeypatch.setattr(generation, "_at_once", lambda settings: batch)
+    found = generator.images(range(12), seed=4, settings=SETTINGS)
+    assert np.abs(found - whole).max() < generation.TOLERANCE
+    levels = [np.round(255 * images).astype(int) for images in (found, whole)]
+    assert np.abs(levels[0] - levels[1]).max() <= 1
+    again = generator.images(range(12), seed=4, settings=SETTINGS)
+    np.testing.assert_array_equal(again, found)
+
+
+def test_guidance_of_a_model_without_condition_is_refused(
+    workdir: Path, tmp_path: Path, capsys
+) -> None:
+    folder = tmp_path / "plain"
+    shutil.copytree(workdir, folder)
+    spec = dataclasses.replace(UNET, context=None)
+    card = network_file.load(workdir / generators.DENOISER, UNetSpec)[2]
+    kept = {k: v for k, v in card.items() if k not in ("spec", "kind")}
+    network_file.save(folder / generators.DENOISER, spec, weights(spec), card=kept)
+    flags = ["generate", f"--workdir={folder}", f"--out={tmp_path}/x", "--n=1", "--guidance=3"]
+    assert main(flags) == 2
+    assert "--guidance needs a model that was trained with --config.condition" in (
+        capsys.readouterr().err
+    )
+    assert not (tmp_path / "x").exists()
+
+
 def test_half_precision_gives_nearly_the_same_image(generator: Generator) -> None:
     whole = generator.images(range(8), seed=4, settings=SETTINGS)
     half = dataclasses.replace(SETTINGS, half=True)

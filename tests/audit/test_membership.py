@@ -10,6 +10,7 @@ import pytest
 
 from deepssim_jax.audit import conclusion, console, membership
 from deepssim_jax.audit.audit import AuditSettings, audit
+from deepssim_jax.audit.disclosure import Edition
 from deepssim_jax.audit.generation import Generator
 from deepssim_jax.audit.membership import attack_model, fingerprint
 from deepssim_jax.audit.result import AuditResult, Coverage, Membership
@@ -205,7 +206,7 @@ def test_the_sentences_say_what_was_shown_and_no_more() -> None:
     assert "was shown" in silent and "no proof" in silent
     few = conclusion.membership(inferred(0.0, 200, 100))
     assert len(few) == 2 and "0.1% cannot be measured with 100 held-out images" in few[1]
-    shared = conclusion.membership(inferred(0.0, 40, 3), count=conclusion.suppressed)
+    shared = conclusion.membership(inferred(0.0, 40, 3), edition=Edition.SHARED)
     assert "fewer than 5 held-out" in shared[0] and not any(" 3 " in line for line in shared)
 
 

@@ -302,7 +302,7 @@ def test_a_broken_training_image_stops_all(cohort: Path, tmp_path: Path) -> None
             lambda w: Guard.build(tmp_path / "training", w, settings=SETTINGS),
         )
     with pytest.raises(ValueError, match="max_ssim 1.2"):
-        dataclasses.replace(SETTINGS, max_ssim=1.2).validate()
+        dataclasses.replace(SETTINGS, max_ssim=1.2)
 
 
 def rewrite(share: Path, change) -> None:

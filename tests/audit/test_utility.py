@@ -7,11 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from deepssim_jax.audit import utility as utility_room
 from deepssim_jax.audit import utility_report
 from deepssim_jax.audit.utility import (
     REFERENCE,
     UNTREATED,
     Figure,
+    Result,
+    UtilityResult,
     UtilitySettings,
     measure,
     read_arms,
@@ -104,7 +107,7 @@ def test_every_arm_has_the_same_budget_and_is_compared_with_the_real_one(result)
     ]
     for one in result.results:
         assert one.figures[Figure.PSNR].shape == (1 if one.arm == UNTREATED else 2, 8)
-        assert bool(one.compared) == (one.arm in ("synthetic", "broken"))
+        assert bool(one.compared) == (one.arm != UNTREATED)
     found = {(one.task, one.arm): one for one in result.results}
     for task in Task:
         noise, phantoms = found[task, "broken"], found[task, "synthetic"]
@@ -144,3 +147,47 @@ def test_what_would_make_the_test_worthless_is_refused(folders: Path, tmp_path: 
         arms_in(tmp_path / "c", {"real": folders / "real"}, folders / "test", size=30)
     with pytest.raises(ValueError, match="must hold 'real'"):
         utility({}, np.zeros((3, 32, 32), np.float32), np.arange(3))
+
+
+def flat_result(gain: float) -> UtilityResult:
+    """Synthetic exactly as good as real, and real better than nothing by `gain` dB."""
+    patients = np.repeat(np.arange(10), 2)
+    noise = np.random.default_rng(0).normal(0, 0.01, (2, 20))
+    base = {f: np.full((2, 20), 0.5) + noise for f in Figure}
+    signs = {Figure.PSNR: 1, Figure.SSIM: 1, Figure.RMSE: -1}
+    trained = {f: values + signs[f] * gain for f, values in base.items()}
+    stacked = {UNTREATED: base, REFERENCE: trained, "synthetic": trained}
+    settings = UtilitySettings(tasks=(Task.DENOISING,))
+    results = tuple(
+        Result(
+            Task.DENOISING,
+            name,
+            values,
+            patients,
+            utility_room._compared(stacked, name, patients, settings),
+        )
+        for name, values in stacked.items()
+    )
+    return UtilityResult(results, 30, {REFERENCE: 64, "synthetic": 30}, 20, 10, settings)
+
+
+def test_nothing_is_claimed_where_nothing_was_learned(tmp_path: Path) -> None:
+    """Networks that leave the image as it is are all alike: that is no equivalence."""
+    lazy = flat_result(gain=0.0)
+    assert "in 0 of 3 comparisons" in utility_report.headline(lazy)
+    assert "not shown to be better than no network" in utility_report.headline(lazy)
+    page = utility_report.write(lazy, tmp_path)[0].read_text()
+    assert page.count(">withheld<") == 3 and ">shown<" not in page
+    content = json.loads((tmp_path / "utility.json").read_text())
+    (synthetic,) = (r for r in content["results"] if r["arm"] == "synthetic")
+    assert all(not f["equivalent"] and f["withheld"] for f in synthetic["compared"].values())
+    assert "in 3 of 3 comparisons" in utility_report.headline(flat_result(gain=1.0))
+    assert "Withheld" not in utility_report.headline(flat_result(gain=1.0))
+
+
+def test_a_side_that_was_cut_is_said(tmp_path: Path) -> None:
+    found = flat_result(gain=1.0)
+    assert ("not all were used", "30 of 64 real images") in utility_report.summary(found)
+    page = utility_report.write(found, tmp_path)[0].read_text()
+    assert "30 of 64 real images" in page
+    assert json.loads((tmp_path / "utility.json").read_text())["images_given"]["real"] == 64

@@ -137,8 +137,8 @@ def test_half_of_the_work_lost_gives_the_same_bytes(folders: Path, found) -> Non
     """As a run killed before those files were written would find it."""
     before = {p.name: p.read_bytes() for p in (folders / "out").iterdir() if p.is_file()}
     again = folders / "again"
-    shutil.copytree(folders / "out" / "work", again / "work")
-    for lost in ("search-*/volumes-*", "calibration-*/planted-near", "synthetic"):
+    shutil.copytree(folders / "out", again)
+    for lost in ("steps/search.volumes-*", "steps/calibration.planted-near*", "cache/labels-*"):
         for path in (again / "work").glob(lost):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     ds.replicas(

@@ -50,7 +50,7 @@ def test_the_same_goes_on_longer_and_from_elsewhere(tmp_path: Path, config: LdmC
 
 
 CHANGES = [
-    ({"seed": 1}, r"training: --config.seed \(0 there, 1 now\)\. Take another folder"),
+    ({"seed": 1}, r"--config.seed \(0 there, 1 now\)\. Take another folder"),
     ({"learning_rate": 0.1}, r"--config.learning_rate \(2.5e-05 there, 0.1 now\)"),
     ({"batch": 4, "split_seed": 2}, r"--config.batch .*; --config.split_seed "),
     ({"duplication": "high"}, r"--config.duplication \(none there, high now\)"),

@@ -88,12 +88,15 @@ def test_one_input_given_twice_or_inside_of_the_other_is_refused(
 def test_a_training_refuses_likewise(root: Path, train: str, place: str, words: str) -> None:
     """By the functions: the flags of a configuration can be defined once in a process."""
     before = tree(root)
+    images = str(root / "real")
+    begin = {
+        "autoencoder": lambda: train_autoencoder(AutoencoderConfig(images=images), root / place),
+        "denoiser": lambda: train_denoiser(
+            LdmConfig(images=images, autoencoder=str(root / "model")), root / place
+        ),
+    }[train]
     with pytest.raises(WorkspaceError, match=f"--workdir.*{words}"):
-        if train == "autoencoder":
-            train_autoencoder(AutoencoderConfig(images=str(root / "real")), root / place)
-        else:
-            config = LdmConfig(images=str(root / "real"), autoencoder=str(root / "model"))
-            train_denoiser(config, root / place)
+        begin()
     assert tree(root) == before
 
 
@@ -108,7 +111,7 @@ def test_a_training_in_the_folder_of_its_images_is_refused(root: Path) -> None:
         text=True,
         check=False,
     )
-    assert done.returncode == 2 and "program did not make" in done.stderr, done.stderr
+    assert done.returncode == 2 and "give --workdir a folder of its own" in done.stderr, done.stderr
     assert tree(root) == before
 
 

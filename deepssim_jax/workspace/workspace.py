@@ -124,10 +124,11 @@ class Workspace(Section):
           WorkspaceError: it is not a folder of that command.
         """
         root = Path(out).expanduser()
-        if not claims.check_owner(root, command=command, flag=flag):
+        if not (root / claims.MARKER).is_file():
             raise WorkspaceError(
-                f"{flag}={root.name!r} holds nothing; it must be the --out of a finished `{command}`"
+                f"{flag}={root.name!r} must be the --out of a finished `deepssim {command}`"
             )
+        claims.check_owner(root, command=command, flag=flag)
         return cls(root, _READER)
 
     @property

@@ -149,7 +149,7 @@ def test_a_killed_audit_comes_to_the_same_bytes(
             on_progress=stop_at("membership inference", 1),
         )
     assert not (tmp_path / "summary.json").exists()
-    kept = list((tmp_path / "work").glob("membership-*/scores-000000.npy"))
+    kept = list((tmp_path / "work" / "steps").glob("membership.scores-*"))
     assert len(kept) == 1
     before = kept[0].stat().st_mtime_ns
     audit(*arguments, model=folders / "ldm", out=tmp_path, settings=QUICK)

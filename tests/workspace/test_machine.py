@@ -88,11 +88,17 @@ class Machine(RuleBasedStateMachine):
 
     @rule(version=st.integers(0, 2))
     def run(self, version):
+        foreign = any(self.out in path.parents for path in self.strangers)
+        taken = any(self.out / name in self.strangers for name in OUTPUTS)
+        must_refuse = taken or (foreign and not (self.out / MARKER).exists())
+        before = {p: p.read_bytes() for p in self.out.rglob("*.csv")}
         try:
             work(self.out, version)
         except WorkspaceError as error:
             self.refusal_has_a_reason(error)
+            assert {p: p.read_bytes() for p in self.out.rglob("*.csv")} == before
             return
+        assert not must_refuse
         for name, content in expected(version).items():
             assert (self.out / name).read_bytes() == content
         assert not [p for p in self.out.rglob("*") if files.is_temporary(p.name)]

@@ -11,6 +11,7 @@ others go on in a new one. `device.sh` is this for a bare machine.
 
 import dataclasses
 import importlib
+import importlib.metadata
 import json
 import os
 import re
@@ -37,8 +38,14 @@ class Section:
     xla_flags: str = ""
 
 
-# RAFT's select_k also where ties must go to the smaller index, as `lax.top_k` promises.
-_RAFT = "--xla_gpu_experimental_enable_raft_for_stable_topk=true"
+# RAFT's select_k, also where ties must go to the smaller index, as `lax.top_k` promises. The name
+# changed with jax 0.11, and XLA ends a process whose flag it does not know.
+_JAX = tuple(int(part) for part in importlib.metadata.version("jax").split(".")[:2])
+_RAFT = (
+    "--xla_gpu_experimental_enable_raft_for_stable_topk=true"
+    if _JAX >= (0, 11)
+    else "--xla_gpu_experimental_use_raft_select_k=true"
+)
 # In the order of what would be missed most.
 SECTIONS = {
     "ceilings": Section("ceilings:measured", 25),
@@ -116,7 +123,8 @@ def run_sections(names: Sequence[str], report: Path) -> None:
                 say(base | {"failed": reason} | about)
             finally:
                 _limit(0)
-            say({"section": name, "event": "end", "seconds": round(time.monotonic() - start, 1)})
+            say({"section": name, "event": "end"})
+            print(f"{name}: {time.monotonic() - start:.1f} s", flush=True)
             _released()
 
 

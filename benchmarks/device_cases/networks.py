@@ -94,7 +94,7 @@ def encoder_step(tiny: bool) -> Iterator[Work]:
     images = np.random.default_rng(0).normal(size=(2, count, *shape)).astype(np.float32)
     target = np.random.default_rng(1).uniform(size=count).astype(np.float32)
     batch = PairBatch(*(jnp.asarray(x) for x in (*images, target)))
-    trainer = Trainer.create(spec, OptimizerConfig(), half=True)
+    trainer = Trainer.create(spec, OptimizerConfig(), half=not tiny)
     state = [jax.jit(trainer.init, static_argnums=0)(0)]
 
     def ours() -> object:
@@ -165,7 +165,7 @@ def denoiser_step(tiny: bool) -> Iterator[Work]:
     """One step of the U-Net in latents of 36 x 28 in bfloat16; the share of the ceiling is its MFU."""
     count, spec = (2, _unet(True)) if tiny else (64, _unet(False))
     shape = (8, 8, 3) if tiny else _LATENTS
-    job = DenoiserJob.create(spec, half=True)
+    job = DenoiserJob.create(spec, half=not tiny)
     latents = np.random.default_rng(0).standard_normal((count, *shape)).astype(np.float32)
     batch = LatentBatch(jnp.asarray(latents), jnp.zeros_like(latents))
     state = [jax.jit(job.init, static_argnums=0)(0)]
@@ -198,7 +198,7 @@ def autoencoder_step(tiny: bool) -> Iterator[Work]:
     spec = AutoencoderSpec(channels=(8, 8), blocks=1, groups=8) if tiny else AutoencoderSpec()
     shape = (24, 16) if tiny else _SHAPE
     weights = AutoencoderLoss(adversarial=0.0, perceptual=0.0)
-    job = AutoencoderJob.create(spec, weights=weights, half=True)
+    job = AutoencoderJob.create(spec, weights=weights, half=not tiny)
     images = np.random.default_rng(0).uniform(size=(count, *shape)).astype(np.float32)
     given = jnp.asarray(images)
     state = [jax.jit(job.init, static_argnums=0)(0)]
@@ -231,12 +231,12 @@ def sampling(tiny: bool) -> Iterator[Work]:
 
     @jax.jit
     def run(params: nnx.State, keys: jax.Array) -> jax.Array:
-        predict = predictor(spec, params, half=True)
+        predict = predictor(spec, params, half=not tiny)
         return samplers.sample(predict, keys, shape=shape, schedule=Schedule(), steps=steps)
 
     @jax.jit
     def once(params: nnx.State, x: jax.Array) -> jax.Array:
-        return predictor(spec, params, half=True)(x, jnp.zeros(count, jnp.int32), None)
+        return predictor(spec, params, half=not tiny)(x, jnp.zeros(count, jnp.int32), None)
 
     peers = {}
     if twin := _monai(spec):

@@ -26,7 +26,7 @@ def on_device(array: np.ndarray):
     """A tensor there."""
     import torch
 
-    return torch.from_numpy(np.ascontiguousarray(array)).to(device())
+    return torch.from_numpy(np.array(array)).to(device())
 
 
 def waited(run: Callable[[], object]) -> Callable[[], None]:

@@ -258,5 +258,7 @@ def _filled(indices: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray
     """Neighbours as k columns: -1 stands in both where there is none."""
     missing = ((0, 0), (0, k - indices.shape[1]))
     scores = np.where(indices >= 0, scores, -1.0).astype(np.float32)
-    pad = functools.partial(np.pad, pad_width=missing, constant_values=-1)
-    return pad(indices), pad(scores)
+    return (
+        np.pad(indices, missing, constant_values=-1),
+        np.pad(scores, missing, constant_values=-1.0),
+    )

@@ -15,15 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from deepssim_jax.audit import certificate
+from deepssim_jax.audit import certificate, generation
 from deepssim_jax.audit.certificate import Candidate, Residual, Source
-from deepssim_jax.audit.generation import (
-    MANIFEST,
-    Generator,
-    Planned,
-    SamplingSettings,
-    manifest_csv,
-)
+from deepssim_jax.audit.generation import Generator, Planned, SamplingSettings
 from deepssim_jax.audit.guard import Guard, Judged, Reason
 from deepssim_jax.audit.result import Thresholds
 from deepssim_jax.data import store
@@ -138,9 +132,9 @@ def generate_guarded(
     residual = run.judge(range(0, budget, settings.batch), draw, on_progress)
     told = generator.conditions is not None
     planned = [Planned(c.index, int(records[c.index]), c.name) for c in run.standing]
-    rows = manifest_csv(planned, seed, generator.weights_hash, told=told)
-    out.write(MANIFEST, rows, access=Access.SHARED)
-    return run.certified(residual, {MANIFEST: hashlib.sha256(rows).hexdigest()})
+    rows = generation.manifest_csv(planned, seed, generator.weights_hash, told=told)
+    out.write(generation.MANIFEST, rows, access=Access.SHARED)
+    return run.certified(residual, {generation.MANIFEST: hashlib.sha256(rows).hexdigest()})
 
 
 def filter_folder(

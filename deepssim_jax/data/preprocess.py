@@ -10,7 +10,7 @@ from PIL import Image
 _LEVELS = 65535
 # An outlier lies further from the rest than this many times the range of all but this share of the
 # values; percentiles of more values than `_MOST_SAMPLED` are taken from every n-th.
-_FAR, _SHARE, _MOST_SAMPLED = 10.0, 0.001, 1_000_000
+_FAR, _SHARE, _MOST_SAMPLED = 10.0, 0.001, 200_000
 
 
 def fit_to_size(image: np.ndarray, *, size: tuple[int, int]) -> np.ndarray:

@@ -54,7 +54,7 @@ def walk(root: Path, links: Links) -> Walked:
     """
     out = Walked()
     top = root.resolve()
-    start = len(str(root).rstrip(os.sep)) + 1 if str(root) != "." else 0
+    start = len(str(root).rstrip(os.sep)) + 1
     seen = {top}
     stack = [str(root)]
     while stack:

@@ -23,7 +23,7 @@ from deepssim_jax.scoring.membership import Attack, figures
 from deepssim_jax.training import generator as generators
 from deepssim_jax.workspace.files import sha256
 from tests.audit.test_generation import AUTOENCODER, weights, write_latents
-from tests.kept import journal, write_png
+from tests.kept import journal, share_secret, write_png
 
 UNET = UNetSpec(channels=(8,), attention=(False,), heads=(8,), blocks=1, groups=4)
 QUICK = AuditSettings(size=64, retrieval=Retrieval.ENCODER)
@@ -99,6 +99,7 @@ def test_stopped_attacks_go_on_to_the_same_figures(folders: Path, tmp_path: Path
 @pytest.fixture(scope="module")
 def audited(folders: Path) -> AuditResult:
     """Its files lie in `out`."""
+    share_secret(folders / "out", command="audit")
     return audit(
         folders / "real",
         folders / "synthetic",
@@ -140,6 +141,7 @@ def test_a_killed_audit_comes_to_the_same_bytes(
     folders: Path, audited: AuditResult, tmp_path: Path
 ) -> None:
     arguments = (folders / "real", folders / "synthetic")
+    share_secret(tmp_path, command="audit")
     with pytest.raises(KeyboardInterrupt):
         audit(
             *arguments,

@@ -185,3 +185,14 @@ def test_a_folder_without_images_says_how_many_files_it_holds(tmp_path: Path) ->
     (tmp_path / "a.txt").write_text("x")
     with pytest.raises(InputError, match="no image among 1 files"):
         read_manifest(tmp_path, role=Role.REAL)
+
+
+def test_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "a.png").write_bytes(files()["a.png"])
+    (tmp_path / "a.txt").write_text("x")
+    monkeypatch.chdir(tmp_path)
+    found = read_manifest(".", role=Role.REAL)
+    assert ids(found) == ["deep/a.png"]
+    assert [u.name for u in found.unused] == ["a.txt"]
+    assert found.counts == FileCounts(found=2, used=1, refused=0, not_images=1)

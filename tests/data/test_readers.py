@@ -1,19 +1,25 @@
 """Every kind of file is read as it should be, and every kind of bad file is refused with a reason."""
 
+import concurrent.futures
 import gzip
 import struct
+import time
 import tracemalloc
+import warnings
 import zlib
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
-from deepssim_jax.data.manifest import Record
+from deepssim_jax.data.manifest import Record, Role, read_manifest
+from deepssim_jax.data.quiet import quiet
 from deepssim_jax.data.readers import Limits, read_image
 from deepssim_jax.data.volume import SliceSpec, Unreadable, oriented
+from tests.data.made import write_series
 
 MIDDLE = SliceSpec.parse("axial:0.5")
 
@@ -226,3 +232,41 @@ def test_limits_are_checked_before_decoding(tmp_path: Path) -> None:
 def test_a_wrong_slice_says_what_is_right(text: str) -> None:
     with pytest.raises(ValueError, match="PLANE"):
         SliceSpec.parse(text)
+
+
+@pytest.mark.parametrize("kind", ["double.npy", "deep.tif", "colour.png", "series"])
+def test_no_more_than_two_decoded_images_are_in_memory(tmp_path: Path, kind: str) -> None:
+    values = np.random.default_rng(0).integers(0, 60_000, (20, 200, 200)).astype(np.uint16)
+    flat = values.reshape(800, 1000)
+    if kind == "series":
+        write_series(tmp_path, values, PhotometricInterpretation="MONOCHROME1")
+        decoded = 2 * values[0].nbytes
+    elif kind == "double.npy":
+        np.save(tmp_path / kind, flat.astype(np.float64))
+        decoded = 8 * flat.size
+    elif kind == "deep.tif":
+        tifffile.imwrite(tmp_path / kind, flat)
+        decoded = flat.nbytes
+    else:
+        Image.fromarray(np.stack([(flat >> 8).astype(np.uint8)] * 3, -1)).save(tmp_path / kind)
+        decoded = 2 * 3 * flat.size  # Pillow's and NumPy's
+    (record,) = read_manifest(tmp_path, role=Role.REAL).records
+    read_image(record, spec=None)  # so that imports are not counted
+    tracemalloc.start()
+    read_image(record, spec=None)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.35 * (decoded + 4 * flat.size) + 500_000
+
+
+def test_silence_ends_with_the_last_reader() -> None:
+    before = list(warnings.filters)
+
+    def reading(number: int) -> None:
+        with quiet():
+            time.sleep(0.002 * (number % 3))
+            warnings.warn("of no account", UserWarning, stacklevel=1)
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        list(pool.map(reading, range(64)))
+    assert list(warnings.filters) == before

@@ -2,6 +2,7 @@
 # make test    lint, types and tests
 # make lint    ruff and the type checker alone
 # make pytest  the tests alone; PYTEST_FLAGS="-m slow -n 0" and the like go through
+# make wheels  what benchmarks/device.sh needs on a machine without a network, in WHEELS=wheels
 # make clean   remove what the others made
 #
 # PYTHON=/path/to/python3 picks the interpreter of a new .venv; VENV= its place.
@@ -11,11 +12,15 @@ OUT ?= demo_out
 # A worker that crashed is not replaced: by file, xdist then waits forever.
 PYTEST_FLAGS ?= -n 2 --dist loadfile --max-worker-restart=0
 BIN = $(VENV)/bin
+WHEELS ?= wheels
+# The Python and the systems that device.sh is for; pip takes each tag by itself.
+WHEEL_TAGS = --python-version 3.12 --implementation cp \
+  $(foreach tag,manylinux_2_28 manylinux_2_27 manylinux_2_17 manylinux2014,--platform $(tag)_x86_64)
 SOURCES = setup.cfg pyproject.toml
 
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint pytest clean
+.PHONY: help demo test lint pytest wheels clean
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -50,6 +55,13 @@ lint: $(VENV)/.tests
 pytest: $(VENV)/.tests
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
+wheels: $(VENV)/.runs
+	rm -rf $(WHEELS) build
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps \
+	  --only-binary=:all: $(WHEEL_TAGS) --dest $(WHEELS) --requirement benchmarks/wheels.txt
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(WHEELS) .
+	@du -sh $(WHEELS)
+
 clean:
-	rm -rf .venv .venv-newest build dist deepssim_jax.egg-info demo_out .pytest_cache .ruff_cache
+	rm -rf .venv .venv-newest $(WHEELS) build dist deepssim_jax.egg-info demo_out .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

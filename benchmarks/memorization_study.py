@@ -31,11 +31,11 @@ from ml_collections import config_flags
 
 from benchmarks.cases.patients import copy_one_image_each, write_manifest
 from benchmarks.cases.records import keep
+from benchmarks.kept import open_images
 from deepssim_jax.audit.audit import AuditSettings, audit
 from deepssim_jax.audit.generation import Generator, SamplingSettings, TrainingRecord, generate
 from deepssim_jax.audit.membership import attack_model
 from deepssim_jax.audit.result import Label
-from deepssim_jax.data import pipelines
 from deepssim_jax.nn import encoder as encoders
 from deepssim_jax.scoring.diversity import diversity, frechet
 from deepssim_jax.scoring.set_level import set_figures
@@ -104,7 +104,7 @@ def manifest(folder: Path, name: str, records: Sequence[TrainingRecord]) -> Path
 
 def features(folder: Path, store: Path, *, size: tuple[int, int]) -> np.ndarray:
     """Embeddings [n, d] of a folder of images by the shipped encoder."""
-    images = pipelines.open_images(folder, store, size=size)
+    images = open_images(folder, store, size=size)
     values = unit(images.take(np.arange(len(images))))
     return encoders.embed(encoders.load_encoder("default"), values)
 

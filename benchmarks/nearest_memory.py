@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 from absl import app, flags
 
+from benchmarks.kept import journal
 from deepssim_jax.data.arrays import open_rows
 from deepssim_jax.scoring.pairs import nearest
 
@@ -44,7 +45,8 @@ def main(_: list[str]) -> None:
         make(folder / f"{name}.npy", rows, seed)
         sides.append(open_rows(folder / f"{name}.npy"))
     start = time.perf_counter()
-    found = nearest(*sides, k=10, journal=folder / "journal")
+    with journal(folder / "journal") as kept:
+        found = nearest(*sides, k=10, journal=kept)
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     rows = np.linspace(0, _N.value - 1, 50).astype(int)

@@ -25,6 +25,7 @@ from absl import app, flags
 
 from benchmarks.cases.planted_volumes import make_replica
 from benchmarks.cases.records import dated, keep
+from benchmarks.kept import journal
 from deepssim_jax.data import phantom_heads
 from deepssim_jax.data.preprocess import quantize
 from deepssim_jax.data.whole_volume import VolumeSettings
@@ -118,7 +119,8 @@ def measure(modality: Modality, references: int, replicas: int) -> dict[str, obj
     labels = tuple(range(1, len(modality.label_names) + 1))
     with tempfile.TemporaryDirectory() as folder:
         settings = MatchSettings(labels=labels)
-        pairs = match_volumes(*sides, settings=settings, journal=Path(folder), embed=embed)
+        with journal(Path(folder)) as kept:
+            pairs = match_volumes(*sides, settings=settings, journal=kept, embed=embed)
     lap("searching and measuring")
     best = best_by_level(pairs, _SYNTHETIC)
     truth = np.arange(_SYNTHETIC) < replicas

@@ -22,12 +22,13 @@ from scipy import ndimage
 
 from benchmarks.cases.films import image_of, patient_of
 from benchmarks.cases.records import dated, keep
+from benchmarks.kept import write_png
 from deepssim_jax.audit.guard import Guard, GuardSettings
 from deepssim_jax.audit.safeguard import filter_folder
 from deepssim_jax.data import changes
 from deepssim_jax.data.changes import Change
-from deepssim_jax.data.pictures import write_png
 from deepssim_jax.scoring.decide import clopper_pearson
+from deepssim_jax.workspace import Workspace
 
 DATA = flags.DEFINE_string("data", "../shared/data", "folder with cxr/")
 OUT = flags.DEFINE_string("out", None, "folder for safeguard.jsonl; nothing is written without")
@@ -66,9 +67,10 @@ def measure(root: Path) -> dict[str, object]:
             write_png(offered / f"{name}--{inside[row].name}", copy)
     begin = time.perf_counter()
     settings = GuardSettings(subject_regex=r"^([0-9]+)_", seed=SEED.value)
-    guard = Guard.build(training, root / "work", settings=settings)
-    built = time.perf_counter() - begin
-    release = filter_folder(offered, guard, root / "share", work=root / "work")
+    with Workspace.open(root / "share", command="filter", work=root / "work") as workspace:
+        guard = Guard.build(training, workspace, settings=settings)
+        built = time.perf_counter() - begin
+        release = filter_folder(offered, guard, workspace)
     left = collections.Counter(p.name.split("--")[0] for p in (root / "share").glob("*.png"))
     limits = guard.limits
     return {

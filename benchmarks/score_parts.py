@@ -20,9 +20,10 @@ from absl import app, flags
 
 from benchmarks.cases.records import dated, keep
 from benchmarks.cases.score_parts import methods
+from benchmarks.kept import COMMAND, open_images
 from deepssim_jax.audit import stress
-from deepssim_jax.data import pipelines
 from deepssim_jax.data.planted_pairs import Setting
+from deepssim_jax.workspace import Workspace
 
 _REAL = flags.DEFINE_string("real", None, "folder of real images", required=True)
 _SUBJECT_REGEX = flags.DEFINE_string("subject_regex", None, "the patient in a file's name")
@@ -36,7 +37,7 @@ _SETTINGS = flags.DEFINE_multi_enum(
 
 def main(_: list[str]) -> None:
     work = Path(_WORK.value)
-    images = pipelines.open_images(
+    images = open_images(
         _REAL.value, work / "images", size=(256, 256), subject_regex=_SUBJECT_REGEX.value
     )
     found = stress.stress(
@@ -47,7 +48,8 @@ def main(_: list[str]) -> None:
         seed=_SEED.value,
         on_progress=lambda done, total, what: print(f"{what}: {done} of {total}", flush=True),
     )
-    stress.write(found, work, image_ids=images.image_ids)
+    with Workspace.open(work / "found", command=COMMAND) as workspace:
+        stress.write(found, workspace, image_ids=images.image_ids)
     print(stress.table(found.outcomes))
     record: dict[str, object] = {
         "real": Path(_REAL.value).name,

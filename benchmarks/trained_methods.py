@@ -28,6 +28,7 @@ from absl import app, flags, logging
 
 from benchmarks.cases.patients import write_manifest
 from benchmarks.cases.records import dated, keep
+from benchmarks.kept import COMMAND, open_images
 from deepssim_jax.audit import stress
 from deepssim_jax.data import pipelines, planted_pairs
 from deepssim_jax.data.planted_pairs import EXACT, NEAR, UNRELATED, Setting
@@ -38,6 +39,7 @@ from deepssim_jax.ops.resample import resize
 from deepssim_jax.scoring.decide import clopper_pearson
 from deepssim_jax.scoring.methods import Method, cosine
 from deepssim_jax.training.contrastive import train_contrastive
+from deepssim_jax.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parent.parent
 _REAL = flags.DEFINE_string("real", None, "folder of real images", required=True)
@@ -73,15 +75,16 @@ def at_side(embedding: Callable[[np.ndarray], np.ndarray], side: int) -> Method:
 
 def contrastive(images: Path, work: Path) -> tuple[Method, float]:
     """The method of Dar et al., and its published threshold."""
-    store = pipelines.open_images(images, work / "images", size=(_SIDE, _SIDE))
-    embedding = train_contrastive(
-        store,
-        work,
-        spec=ResNetSpec(width=16),
-        epochs=_EPOCHS.value,
-        seed=_SEED.value,
-        on_progress=lambda done, total, what: print(f"{what} {done} of {total}", flush=True),
-    )
+    store = open_images(images, work / "images", size=(_SIDE, _SIDE))
+    with Workspace.open(work / "training", command=COMMAND) as workspace:
+        embedding = train_contrastive(
+            store,
+            workspace,
+            spec=ResNetSpec(width=16),
+            epochs=_EPOCHS.value,
+            seed=_SEED.value,
+            on_progress=lambda done, total, what: print(f"{what} {done} of {total}", flush=True),
+        )
 
     sides = pipelines.split_by_patient(store, seed=_SEED.value)
     rows = [embedding(store.take(side)) for side in sides]
@@ -122,7 +125,7 @@ def published_rule(
 def main(_: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # each checkpoint would say so in ten lines
     work = Path(_WORK.value)
-    images = pipelines.open_images(
+    images = open_images(
         _REAL.value, work / "films", size=(256, 256), subject_regex=_SUBJECT_REGEX.value
     )
     patients = images.patients()

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from deepssim_jax.data.manifest import InputError as InputError
     from deepssim_jax.nn.encoder import Encoder as Encoder
     from deepssim_jax.nn.encoder import embed as embed
+    from deepssim_jax.nn.encoder import encode as encode
     from deepssim_jax.nn.encoder import load_encoder as load_encoder
     from deepssim_jax.nn.explain import PairExplanation as PairExplanation
     from deepssim_jax.nn.explain import explain_pair as explain_pair
@@ -64,6 +65,7 @@ _HOMES = {
     "audit": "audit.audit",
     "clopper_pearson": "scoring.decide",
     "embed": "nn.encoder",
+    "encode": "nn.encoder",
     "explain_pair": "nn.explain",
     "load_encoder": "nn.encoder",
     "nearest": "scoring.pairs",

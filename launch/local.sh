@@ -10,14 +10,30 @@ export JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES=${DEVICES:-4}
 export JAX_COORDINATOR_ADDRESS=127.0.0.1:${PORT:-12421} JAX_NUM_PROCESSES=$processes
 
 children=()
-trap 'kill "${children[@]}" 2>/dev/null || true' INT TERM
+told=
+# Once: a second signal would cut short what the first one has them finish.
+stop() { [[ -n $told ]] || kill "${children[@]}" 2>/dev/null || true; told=1; }
+trap stop INT TERM
 for ((i = 0; i < processes; i++)); do
   JAX_PROCESS_ID=$i "${PYTHON:-python}" -m deepssim_jax "$@" &
   children+=($!)
 done
-# The worst exit status of all counts; one that fails takes the others with it.
+# The first failure counts, and takes the other processes with it.
 status=0
-for child in "${children[@]}"; do
-  wait "$child" || { status=$?; kill "${children[@]}" 2>/dev/null || true; }
+for ((left = processes; left > 0; left--)); do
+  code=0
+  wait -n -p ended "${children[@]}" || code=$?
+  # A signal to this script interrupts the waiting: nobody has ended yet.
+  if [[ -z ${ended:-} ]]; then
+    left=$((left + 1))
+    continue
+  fi
+  remaining=()
+  for child in "${children[@]}"; do [[ $child == "$ended" ]] || remaining+=("$child"); done
+  children=("${remaining[@]}")
+  if ((code && !status)); then
+    status=$code
+    ((${#children[@]} == 0)) || stop
+  fi
 done
 exit "$status"

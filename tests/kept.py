@@ -3,15 +3,18 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
+from deepssim_jax.data import pipelines
 from deepssim_jax.data.pictures import png
+from deepssim_jax.data.store import ImageStore
+from deepssim_jax.training import loop
 from deepssim_jax.training.images import phantom_pictures
+from deepssim_jax.training.loop import LoopConfig
 from deepssim_jax.workspace import Section, Workspace
 from deepssim_jax.workspace.files import write_bytes
-
 
 T = TypeVar("T")
 
@@ -20,6 +23,12 @@ def within(folder: Path, work: Callable[[Workspace], T], *, command: str = "test
     """The outcome of some work in a workspace of this folder."""
     with Workspace.open(folder, command=command) as workspace:
         return work(workspace)
+
+
+def share_secret(folder: Path, *, command: str) -> None:
+    """Begins an output folder whose aliases are those of every other one that is begun so."""
+    with Workspace.open(folder, command=command):
+        write_bytes(folder / "work" / "secret", bytes(32))
 
 
 @contextlib.contextmanager
@@ -38,3 +47,13 @@ def write_phantoms(folder: Path, count: int, *, size: tuple[int, int], seed: int
     """Writes people who do not exist, as a training without images does."""
     for name, content in phantom_pictures(count, size=size, seed=seed):
         write_bytes(folder / name, content)
+
+
+def open_images(source: Path, folder: Path, **how: Any) -> ImageStore:
+    """`pipelines.open_images` into a workspace of this folder."""
+    return within(folder, lambda workspace: pipelines.open_images(source, workspace, **how))
+
+
+def train(job: Any, maker: Any, config: LoopConfig, folder: Path, **how: Any) -> tuple[Any, dict]:
+    """`training.loop.train` in a workspace of this folder."""
+    return within(folder, lambda workspace: loop.train(job, maker, config, workspace, **how))

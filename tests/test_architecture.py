@@ -19,7 +19,7 @@ ROWS = (
     {"typing", "workspace"},
     {"ops", "parallel"},
     {"nn", "diffusion", "data"},
-    {"training", "scoring", "interop"},
+    {"training", "scoring", "interop", "features"},
     {"audit"},
     {"cli"},
 )
@@ -34,6 +34,9 @@ HOMES = {
     "grain": {"data"},
     "nibabel": {"data"},
     "pydicom": {"data"},
+    "tifffile": {"data"},
+    "imagecodecs": {"data"},
+    "nrrd": {"data"},
     "PIL": {"data", "audit"},
     "absl": {"cli"},
     "ml_collections": {"cli"},
@@ -53,6 +56,28 @@ COLLECTIVES = {
 AXIS_KEYWORDS = {"axis_name", "axis_names", "mesh_axes", "spmd_axis_name"}
 
 MAX_LINES = 400
+
+# What creates, replaces or deletes files and folders; only the workspace does. Names that mean the
+# same wherever they stand, those that do in these modules alone, and the workspace's own tools.
+WORKSPACE = "workspace"
+WRITERS = {
+    "write_bytes", "write_text", "mkdir", "makedirs", "rmdir", "removedirs", "rmtree", "unlink",
+    "rename", "renames", "touch", "chmod", "symlink_to", "hardlink_to", "tofile", "savez",
+    "savez_compressed", "savetxt", "save_file", "to_csv", "mkstemp", "mkdtemp", "TemporaryDirectory",
+    "NamedTemporaryFile", "TemporaryFile", "SpooledTemporaryFile", "copyfile", "copytree", "copyfileobj",
+    "write_array", "replacing", "append_line", "make_folder", "truncate",
+}  # fmt: skip
+WRITERS_OF = {
+    "os": {"open", "replace", "remove", "link", "symlink", "mkfifo", "mknod", "write"},
+    "shutil": {"move", "copy", "copy2", "copymode", "copystat", "chown", "make_archive", "unpack_archive"},
+    "np": {"save"},
+    "numpy": {"save"},
+    "nibabel": {"save"},
+    "nib": {"save"},
+    "torch": {"save"},
+}  # fmt: skip
+# The folder of compiled programs is the user's cache and nobody's output. PyTorch writes into memory.
+WRITES_ALLOWED = {("cli/compile_cache.py", "mkdir"), ("interop/torch_files.py", "save")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,6 +189,45 @@ def _loader_findings(tree: ast.AST) -> Iterator[tuple[int, str]]:
             yield node.lineno, f"calls {function.id}"
 
 
+def _write_findings(tree: ast.AST, path: str) -> Iterator[tuple[int, str]]:
+    # Such as `from shutil import move`.
+    taken = {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module in WRITERS_OF
+        for alias in node.names
+        if alias.name in WRITERS_OF[node.module]
+    }
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        name, function = _called(node), node.func
+        owner = ""
+        if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name):
+            owner = function.value.id
+        writes = name in WRITERS or name in WRITERS_OF.get(owner, ())
+        if name == "open" and owner not in ("os", "Workspace", "tarfile", "zipfile"):
+            writes = _opens_to_write(node)
+        # Of one argument it is a path's; of text it has two, and dataclasses' has keywords.
+        if name == "replace" and isinstance(function, ast.Attribute):
+            writes |= len(node.args) == 1 and not node.keywords
+        if isinstance(function, ast.Name):
+            writes |= name in taken
+        if writes and (path, name) not in WRITES_ALLOWED:
+            yield node.lineno, f"calls {name}, and only {WORKSPACE} writes or deletes files"
+
+
+def _opens_to_write(node: ast.Call) -> bool:
+    """Whether a mode is given that is not known to read."""
+    modes = [k.value for k in node.keywords if k.arg == "mode"]
+    place = 1 if isinstance(node.func, ast.Name) else 0
+    named = [x for x in node.args[place : place + 2] if _holds_text(x)]
+    texts = [x.value for x in (*modes, *named) if isinstance(x, ast.Constant)]
+    return any(set(str(text)) & set("wax+") for text in texts if len(str(text)) <= 3) or any(
+        not isinstance(x, ast.Constant) for x in modes
+    )
+
+
 def check(root: pathlib.Path) -> list[Finding]:
     """Returns every place under `root` (a folder laid out as the package) that breaks a rule."""
     findings = []
@@ -174,6 +238,8 @@ def check(root: pathlib.Path) -> list[Finding]:
         found = [*_import_findings(tree, path), *_loader_findings(tree)]
         if path != "parallel.py":
             found += _mesh_findings(tree)
+        if _room(path) != WORKSPACE:
+            found += _write_findings(tree, path)
         if _room(path) not in LEVEL.keys() | FACE:
             found.append((1, f"{_room(path)} is no room of the design"))
         if FORBIDDEN_NAMES & {part.removesuffix(".py") for part in path.split("/")}:
@@ -231,6 +297,39 @@ PLANTED = [
     ("nn/embedder.py", "import jax\njax.lax.pmean(x, 'data')", "axis name"),
     ("nn/embedder.py", "import jax\njax.lax.pmean(x, axis_name='data')", "axis name"),
     ("ops/utils.py", "X = 1", "says nothing"),
+    ("audit/audit.py", "open('x', 'w')", "writes or deletes"),
+    ("audit/audit.py", "open('x', mode='ab')", "writes or deletes"),
+    ("audit/audit.py", "open('x', mode=HOW)", "writes or deletes"),
+    ("audit/audit.py", "import io\nio.open('x', 'r+')", "writes or deletes"),
+    ("audit/audit.py", "p.open('xb')", "writes or deletes"),
+    ("audit/audit.py", "import gzip\ngzip.open('x', 'wb')", "writes or deletes"),
+    ("audit/audit.py", "p.write_bytes(b'')", "writes or deletes"),
+    ("audit/audit.py", "p.write_text('')", "writes or deletes"),
+    ("audit/audit.py", "p.mkdir()", "writes or deletes"),
+    ("audit/audit.py", "import os\nos.makedirs('x')", "writes or deletes"),
+    ("audit/audit.py", "import shutil\nshutil.rmtree('x')", "writes or deletes"),
+    ("audit/audit.py", "from shutil import rmtree\nrmtree('x')", "writes or deletes"),
+    ("audit/audit.py", "from shutil import move\nmove('x', 'y')", "writes or deletes"),
+    ("audit/audit.py", "import shutil\nshutil.copy('x', 'y')", "writes or deletes"),
+    ("audit/audit.py", "p.unlink()", "writes or deletes"),
+    ("audit/audit.py", "import os\nos.remove('x')", "writes or deletes"),
+    ("audit/audit.py", "p.rename(q)", "writes or deletes"),
+    ("audit/audit.py", "p.replace(q)", "writes or deletes"),
+    ("audit/audit.py", "import os\nos.replace('x', 'y')", "writes or deletes"),
+    ("audit/audit.py", "import os\nos.open('x', os.O_CREAT)", "writes or deletes"),
+    ("audit/audit.py", "p.chmod(0o644)", "writes or deletes"),
+    ("audit/audit.py", "p.symlink_to(q)", "writes or deletes"),
+    ("audit/audit.py", "import numpy as np\nnp.save('x', A)", "writes or deletes"),
+    ("audit/audit.py", "import numpy as np\nnp.savez('x', A)", "writes or deletes"),
+    ("audit/audit.py", "a.tofile('x')", "writes or deletes"),
+    ("data/store.py", "import nibabel\nnibabel.save(I, 'x')", "writes or deletes"),
+    ("audit/audit.py", "import tempfile\ntempfile.mkstemp()", "writes or deletes"),
+    ("audit/audit.py", "import tempfile\ntempfile.TemporaryDirectory()", "writes or deletes"),
+    (
+        "audit/audit.py",
+        "from deepssim_jax.workspace.files import write_bytes\nwrite_bytes(p, b'')",
+        "writes or deletes",
+    ),
     ("common/x.py", "X = 1", "no room"),
     ("ops/long.py", "X = 1\n" * 500, "lines"),
 ]
@@ -262,6 +361,11 @@ ALLOWED = [
     ("parallel.py", "import jax\nMESH = jax.make_mesh((8,), ('data',))\nROWS = jax.P('data')"),
     ("nn/embedder.py", "import jax\njax.lax.pmean(x, AXIS)\nX = jax.P(AXIS)"),
     ("audit/report.py", "from PIL import Image"),
+    ("workspace/files.py", "import os\nos.replace('x', 'y')\nopen('x', 'wb')"),
+    ("audit/audit.py", "from deepssim_jax.workspace import Workspace\nWorkspace.open(OUT)"),
+    ("audit/audit.py", "open('x')\nopen('x', 'rb')\np.open(newline='', encoding='utf-8')"),
+    ("audit/audit.py", "'a'.replace('a', 'b')\nimport dataclasses\ndataclasses.replace(a, b=1)"),
+    ("cli/compile_cache.py", "folder.mkdir()"),
 ]
 
 

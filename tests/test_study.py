@@ -10,9 +10,9 @@ import pytest
 
 from benchmarks.cases.patients import copy_one_image_each
 from configs import ldm_laptop
-from deepssim_jax.data.pictures import write_png
 from deepssim_jax.training.generator import train_autoencoder
 from deepssim_jax.training.generator_config import AutoencoderConfig
+from tests.kept import write_png
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from deepssim_jax.data.manifest import Role, read_manifest
-from deepssim_jax.files import csv_bytes, write_bytes
+from deepssim_jax.workspace.files import csv_bytes, write_bytes
 
 
 def copy_one_image_each(

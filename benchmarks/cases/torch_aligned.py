@@ -17,15 +17,23 @@ def _places(grid: SearchGrid, first: int, frame: int) -> torch.Tensor:
     return torch.stack([s * y + c * x, c * y - s * x], -1) / ((grid.size - 1) / 2)
 
 
-def best_correlations(queries: np.ndarray, references: np.ndarray, grid: SearchGrid) -> np.ndarray:
+def best_correlations(
+    queries: np.ndarray, references: np.ndarray, grid: SearchGrid, *, device: str = "cpu"
+) -> np.ndarray:
     """float32 [n, m]: the largest correlation inside the disc over the grid.
 
     Args:
       queries: [n, s, s] low-resolution images.
       references: [m, s, s] likewise.
       grid: the transformations.
+      device: where PyTorch computes.
     """
-    mask = torch.from_numpy(search_grid.disc(grid))
+    with torch.device(device):
+        return _best(queries, references, grid)
+
+
+def _best(queries: np.ndarray, references: np.ndarray, grid: SearchGrid) -> np.ndarray:
+    mask = torch.tensor(search_grid.disc(grid))
     inside = torch.tensor(references)[:, mask]
     inside = inside - inside.mean(1, keepdim=True)
     inside = inside / inside.norm(dim=1, keepdim=True)
@@ -49,7 +57,7 @@ def best_correlations(queries: np.ndarray, references: np.ndarray, grid: SearchG
     for q, query in enumerate(queries):
         flips = np.stack([query, query[:, ::-1], query[::-1], query[::-1, ::-1]])
         versions = functional.grid_sample(
-            torch.from_numpy(flips).repeat_interleave(len(places), 0)[:, None],
+            torch.tensor(flips).repeat_interleave(len(places), 0)[:, None],
             places.repeat(4, 1, 1, 1),
             padding_mode="border",
             align_corners=True,
@@ -68,5 +76,5 @@ def best_correlations(queries: np.ndarray, references: np.ndarray, grid: SearchG
                 for rows, columns in corners:
                     found = product[:, rows, columns] * inverse[v, rows, columns]
                     best[place] = torch.maximum(best[place], found.amax((1, 2)))
-        out[q] = best.numpy()
+        out[q] = best.cpu().numpy()
     return out

@@ -9,9 +9,9 @@ import jax
 import numpy as np
 
 from benchmarks.cases.case import Case
-from deepssim_jax.data import phantom_chests, pipelines
+from benchmarks.kept import open_images, write_png
+from deepssim_jax.data import phantom_chests
 from deepssim_jax.data.anatomy import load_anatomy
-from deepssim_jax.data.pictures import write_png
 from deepssim_jax.nn.embedder import EmbedderSpec
 from deepssim_jax.ops.augment import AugmentConfig
 from deepssim_jax.training.own_pairs import ImagePairs
@@ -56,7 +56,7 @@ def input_images(scale: float) -> Case:
         for row, image in enumerate(chests):
             write_png(Path(folder) / "images" / f"{row:03d}.png", image)
         store = Path(tempfile.mkdtemp())
-        images = pipelines.open_images(Path(folder) / "images", store, size=(_SIZE, _SIZE))
+        images = open_images(Path(folder) / "images", store, size=(_SIZE, _SIZE))
     pairs = ImagePairs.of(images, batch=_BATCH, seed=0, augment=AugmentConfig.stress())
     return _case("input_images", pairs)
 

@@ -1,8 +1,8 @@
 """The voxel level of the search for replicas, as many volumes as in the published case."""
 
 import atexit
+import functools
 import itertools
-import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -10,31 +10,31 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.cases.case import Case
-from deepssim_jax.data.store import ImageStore
-from deepssim_jax.files import write_array, write_bytes
+from benchmarks.kept import COMMAND, journal
 from deepssim_jax.scoring.volume_match import MatchSettings, best_by_level, match_volumes
 from deepssim_jax.scoring.volume_search import Level, VolumeSide
+from deepssim_jax.workspace import Entries, Made, Workspace
 
 _SIZE = (64, 64, 64)
 _CHUNK = 32
 
 
-def _store(folder: Path, count: int, seed: int, copied: dict[int, int]) -> ImageStore:
+def _pixels(folder: Path, count: int, seed: int, copied: dict[int, int]) -> Entries:
     """Smooth random volumes on the disk, as `data.store` leaves them; some are noisy copies."""
-    for first in range(0, count, _CHUNK):
-        rows = range(first, min(first + _CHUNK, count))
-        volumes = np.stack([_volume(copied.get(row, 1_000_000 * seed + row)) for row in rows])
+
+    def make(rows: np.ndarray) -> Made:
+        chosen = [copied.get(int(row), 1_000_000 * seed + int(row)) for row in rows]
+        volumes = np.stack([_volume(identity) for identity in chosen])
         if copied:
-            noise = np.random.default_rng(first).integers(-1500, 1500, volumes.shape)
+            noise = np.random.default_rng(int(rows[0])).integers(-1500, 1500, volumes.shape)
             volumes = np.clip(volumes + noise, 0, 65535).astype(np.uint16)
-        stem = folder / f"chunk-{first // _CHUNK:05d}"
-        write_array(stem.with_suffix(".npy"), volumes)
-        names = [[f"v{row:05d}", None, str(row)] for row in rows]
-        content = {"images": names, "rejected": []}
-        write_bytes(stem.with_suffix(".json"), json.dumps(content).encode())
-    write_bytes(folder / "store.json", b'{"fingerprint": "benchmark"}')
-    write_bytes(folder / "rejected.json", b"[]")
-    return ImageStore.open(folder)
+        return Made({"pixels": volumes})
+
+    ids = [f"v{row:05d}" for row in range(count)]
+    with Workspace.open(folder, command=COMMAND) as workspace:
+        return workspace.cache("pixels", [seed, count], code=_volume).compute(
+            ids, make, block=_CHUNK
+        )
 
 
 def _volume(identity: int) -> np.ndarray:
@@ -52,16 +52,21 @@ def replicas_voxel(scale: float) -> Case:
     root = Path(tempfile.mkdtemp(prefix="deepssim_throughput"))
     atexit.register(shutil.rmtree, root, ignore_errors=True)
     copied = {row: 7 + 3 * row for row in range(0, queries, 2)}
-    stores = (
-        _store(root / "synthetic", queries, 1, copied),
-        _store(root / "real", references, 0, {}),
+    pixels = (
+        _pixels(root / "synthetic", queries, 1, copied),
+        _pixels(root / "real", references, 0, {}),
     )
-    sides = [VolumeSide(take=s.take, shape=_SIZE, groups=s.patients()) for s in stores]
+    sides = [
+        VolumeSide(
+            take=functools.partial(held.take, "pixels"), shape=_SIZE, groups=np.arange(len(held))
+        )
+        for held in pixels
+    ]
     number = itertools.count()
 
     def ours() -> np.ndarray:
-        journal = root / f"journal{next(number)}"
-        return match_volumes(*sides, settings=MatchSettings(), journal=journal)
+        with journal(root / f"journal{next(number)}") as kept:
+            return match_volumes(*sides, settings=MatchSettings(), journal=kept)
 
     def check() -> None:
         best = best_by_level(ours(), queries)[Level.VOXEL]

@@ -10,10 +10,10 @@ import jax
 import numpy as np
 
 from benchmarks.cases.case import Case
+from benchmarks.kept import write_png
 from deepssim_jax.audit.audit import audit as run_audit
 from deepssim_jax.audit.result import AuditResult, Label
 from deepssim_jax.data import phantom_chests
-from deepssim_jax.data.pictures import write_png
 from deepssim_jax.scoring import plant
 
 _BATCH, _SIDE = 50, 256

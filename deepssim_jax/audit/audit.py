@@ -10,73 +10,27 @@ import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import numpy as np
-
-from deepssim_jax.audit import calibration, conclusion, doubles, membership, outputs, planting
-from deepssim_jax.audit.control import Control, search_holdout
+from deepssim_jax.audit import calibration, doubles, membership, outputs, planting
+from deepssim_jax.audit.assess import AuditSet, conclude
+from deepssim_jax.audit.audit_settings import AuditSettings
+from deepssim_jax.audit.control import search_holdout
 from deepssim_jax.audit.gallery import build_gallery
 from deepssim_jax.audit.generation import Generator
+from deepssim_jax.audit.inputs import folders, list_sides, networks
 from deepssim_jax.audit.result import (
     AuditResult,
-    Exclusion,
-    Label,
-    Match,
-    Membership,
     PlantedRecall,
-    Thresholds,
 )
 from deepssim_jax.data import store
-from deepssim_jax.data.manifest import InputError, Manifest, Role, read_manifest
+from deepssim_jax.data.manifest import InputError, Manifest, Role
 from deepssim_jax.nn import encoder as encoders
-from deepssim_jax.ops.transform import FLIP_NAMES
-from deepssim_jax.scoring import decide, points
-from deepssim_jax.scoring.embed import build_side, check_size
+from deepssim_jax.scoring import points
+from deepssim_jax.scoring.embed import build_side
 from deepssim_jax.scoring.evidence import false_discovery_cut
-from deepssim_jax.scoring.match import Progress, Retrieval, Side, best_matches, match
+from deepssim_jax.scoring.match import Progress, match
 from deepssim_jax.workspace import Overlap, Section, Workspace
 
-
-@dataclasses.dataclass(frozen=True)
-class AuditSettings:
-    """What a user may choose; every field is echoed in the report.
-
-    `size` is the side in pixels that every image is brought to (a multiple of 32), `slice_spec`
-    the slice taken of volumes, `retrieval` the search for candidates, `level` the coverage of
-    intervals, `seed` that of the calibration. `explain` shows what the encoder saw in the gallery.
-    `plant` copies of the real images are made in memory, to say what would have been found.
-    """
-
-    size: int = 128
-    slice_spec: str = "axial:0.5"
-    subject_regex: str | None = None
-    encoder: str = "default"
-    retrieval: Retrieval = Retrieval.AUTO
-    level: float = 0.95
-    seed: int = 0
-    allow_same: bool = False
-    explain: bool = False
-    plant: int = 0
-
-    def validate(self) -> None:
-        """Raises ValueError for values that cannot work."""
-        check_size(self.size)
-        if not 0.5 <= self.level < 1.0:
-            raise ValueError(f"level {self.level} must lie in [0.5, 1), for example 0.95")
-        if self.plant < 0:
-            raise ValueError(f"plant {self.plant} must not be negative; 0 plants none")
-
-
 COMMAND = "audit"
-
-
-@dataclasses.dataclass(frozen=True)
-class _Set:
-    """One folder, read and embedded."""
-
-    manifest: Manifest
-    side: Side
-    images: store.ImageStore
-    doubles: tuple[tuple[object, ...], ...] = ()
 
 
 def audit(
@@ -108,7 +62,6 @@ def audit(
       InputError: a folder is missing or holds no readable image, or both are the same.
       ValueError: a setting cannot work, or `model` is no finished training.
     """
-    settings.validate()
     roots = {Role.REAL: real, Role.SYNTHETIC: synthetic}
     if holdout is not None:
         roots[Role.HOLDOUT] = holdout
@@ -118,19 +71,12 @@ def audit(
     opened = Workspace.open(
         out,
         command=COMMAND,
-        inputs={f"--{role.value}": root for role, root in roots.items()},
-        reads=_reads(model, settings),
+        inputs=folders(roots),
+        reads=networks(model, settings.encoder),
         overlap=Overlap.ALLOWED if settings.allow_same else Overlap.REFUSED,
     )
     with opened as workspace:
         return _audit(roots, model, workspace, settings, on_progress)
-
-
-def _reads(model: str | Path | None, settings: AuditSettings) -> dict[str, str | Path]:
-    found: dict[str, str | Path] = {} if model is None else {"--model": model}
-    if settings.encoder != "default":
-        found["--encoder"] = settings.encoder
-    return found
 
 
 def _audit(
@@ -140,10 +86,7 @@ def _audit(
     settings: AuditSettings,
     on_progress: Progress,
 ) -> AuditResult:
-    manifests = {
-        role: read_manifest(root, role=role, subject_regex=settings.subject_regex)
-        for role, root in roots.items()
-    }
+    manifests = list_sides(roots, settings)
     attacked = None if model is None else Generator.load(model)
     attack_id = None if attacked is None else membership.fingerprint(attacked)
     encoder_id = encoders.encoder_hash(settings.encoder)
@@ -153,7 +96,8 @@ def _audit(
         for role, manifest in manifests.items()
     }
     real_set, synthetic_set = sets[Role.REAL], sets[Role.SYNTHETIC]
-    if not settings.allow_same and _same_files(real_set.images, synthetic_set.images):
+    files = [set(one.images.sha256) for one in (real_set, synthetic_set)]
+    if files[0] == files[1] and not settings.allow_same:
         raise InputError(_SAME)
 
     found_doubles = doubles.find_doubles(
@@ -167,7 +111,7 @@ def _audit(
     real_set = sets[Role.REAL] = dataclasses.replace(real_set, side=grouped, doubles=listed)
     retrieval = settings.retrieval.resolved(pairs=len(real_set.side) * len(synthetic_set.side))
 
-    def journal(what: str, *others: _Set) -> Section:
+    def journal(what: str, *others: AuditSet) -> Section:
         return out.section(what, encoder_id, [s.images.fingerprint for s in others])
 
     pairs = match(
@@ -191,8 +135,7 @@ def _audit(
     evidence = evidence.at(false_discovery_cut(evidence.p_values(trial)))
     pairs, copy = calibration.called(pairs, evidence.thresholds)
     control = None
-    if Role.HOLDOUT in sets:
-        holdout_set = sets[Role.HOLDOUT]
+    if (holdout_set := sets.get(Role.HOLDOUT)) is not None:
         everything = (real_set, synthetic_set, holdout_set)
         controls = (journal("control", *everything), journal("holdout", *everything))
         known = set(real_set.images.subject_ids) - {None}
@@ -228,7 +171,7 @@ def _audit(
             level=settings.level,
             on_progress=on_progress,
         )
-    result = _conclude(sets, pairs, copy, evidence, control, settings, retrieval, inferred)
+    result = conclude(sets, pairs, copy, evidence, control, settings, retrieval, inferred)
     result = dataclasses.replace(result, planted=planted)
     gallery = build_gallery(
         result,
@@ -257,7 +200,7 @@ def _read(
     encoder: Callable[[], encoders.Encoder],
     encoder_id: str,
     on_progress: Progress,
-) -> _Set:
+) -> AuditSet:
     role = manifest.role.value
     side, images = build_side(
         manifest,
@@ -276,148 +219,4 @@ def _read(
             f"--{role}: none of its {len(manifest.records)} images could be read; the first "
             f"reason: {first}"
         )
-    return _Set(manifest, side, images)
-
-
-def _same_files(a: store.ImageStore, b: store.ImageStore) -> bool:
-    return set(a.sha256) == set(b.sha256)
-
-
-def _not_comparable(side: Side) -> int:
-    return 0 if side.points is None else int((~side.points.comparable).sum())
-
-
-def _label(score: float, thresholds: Thresholds) -> Label:
-    """That of a pair that is a copy."""
-    return Label.EXACT if score >= thresholds.exact else Label.NEAR
-
-
-def _conclude(
-    sets: dict[Role, _Set],
-    pairs: np.ndarray,
-    copy: np.ndarray,
-    evidence: calibration.Evidence,
-    control: Control | None,
-    settings: AuditSettings,
-    retrieval: Retrieval,
-    inferred: Membership | None,
-) -> AuditResult:
-    real, synthetic = sets[Role.REAL].images, sets[Role.SYNTHETIC].images
-    thresholds, level = evidence.thresholds, settings.level
-    best = best_matches(pairs, len(synthetic))
-    hits = np.zeros(len(synthetic), bool)
-    hits[pairs["query"][copy]] = True
-    p_values = q_values = discoveries = None
-    if control is not None and len(control.holdout_to_real):
-        p_values = decide.conformal_p_values(best["verified"], control.holdout_to_real.scores)
-        q_values = decide.benjamini_hochberg(p_values)
-        discoveries = decide.discoveries(p_values, holdout=len(control.holdout_to_real))
-
-    def to_match(row: np.void, is_copy: bool) -> Match:
-        query, reference = int(row["query"]), int(row["reference"])
-        return Match(
-            synthetic_id=synthetic.image_ids[query],
-            real_id=real.image_ids[reference],
-            subject_id=real.subject_ids[reference],
-            embedding_score=float(row["embedding"]),
-            verified_score=float(row["verified"]),
-            label=_label(float(row["verified"]), thresholds) if is_copy else Label.UNRELATED,
-            p_value=None if p_values is None else float(p_values[query]),
-            q_value=None if q_values is None else float(q_values[query]),
-            flip=FLIP_NAMES[int(row["flip"])],
-            rotation_deg=float(row["rotation_deg"]),
-            shift_y=float(row["shift_y"]),
-            shift_x=float(row["shift_x"]),
-            scale=float(row["scale"]),
-            negative=bool(row["negative"]),
-            matrix=tuple(float(x) for x in row["matrix"].ravel()),
-            points=float(row["points"]),
-            evidence=float(row["evidence"]),
-            by_points=bool(row["by_points"]),
-        )
-
-    nearest = tuple(to_match(row, bool(hit)) for row, hit in zip(best, hits, strict=True))
-    flagged = pairs[copy]
-    flagged = flagged[np.lexsort((flagged["reference"], flagged["query"], -flagged["verified"]))]
-    copies = int(hits.sum())
-    classes = {label.value: sum(m.label is label for m in nearest) for label in Label}
-    # Images that are doubles of each other count as one patient.
-    names = [int(number) for number in sets[Role.REAL].side.grouped()[1]]
-    exposed = {names[row] for row in flagged["reference"]}
-    # An image exposes the patient that it copies best; a second one is as a rule the same person.
-    first = [names[row] for row in best["reference"][hits]]
-    times = np.unique(first, return_counts=True)[1]
-    owners = np.unique([names[row] for row in best["reference"]], return_inverse=True)[1]
-    by_patient = decide.clustered_interval(hits, owners, level=level, seed=settings.seed)
-    distributions = {"synthetic_to_real": best["verified"], "real_to_real": evidence.null_scores}
-    rates = {}
-    for name in ("holdout_to_real", "synthetic_to_holdout") if control is not None else ():
-        trial = getattr(control, name)
-        if not len(trial):  # every held-out image is of a patient of the real side
-            continue
-        distributions[name] = trial.scores
-        count = int(trial.copies(thresholds).sum())
-        rates[name] = decide.clopper_pearson(count, len(trial), level=level)
-    holdout_rate = rates.get("holdout_to_real")
-    exclusions = tuple(
-        Exclusion(role.value, item.image_id, item.reason)
-        for role, one in sets.items()
-        for item in one.images.rejected
-    )
-    counts = {
-        "real": len(real),
-        "synthetic": len(synthetic),
-        "holdout": len(sets[Role.HOLDOUT].images) if Role.HOLDOUT in sets else 0,
-        "unreadable_real": len(real.rejected),
-        "unreadable_synthetic": len(synthetic.rejected),
-        "real_with_doubles": len(sets[Role.REAL].doubles),
-        "not_comparable_real": _not_comparable(sets[Role.REAL].side),
-        "not_comparable_synthetic": _not_comparable(sets[Role.SYNTHETIC].side),
-    }
-    copy_rate = decide.clopper_pearson(copies, len(synthetic), level=level)
-    numbers = (counts, classes, copy_rate, holdout_rate, evidence)
-    verdict, reasons = conclusion.verdict(*numbers)
-    _, reasons_to_share = conclusion.verdict(*numbers, count=conclusion.suppressed)
-    return AuditResult(
-        verdict=verdict,
-        reasons=reasons,
-        reasons_to_share=reasons_to_share,
-        counts=counts,
-        thresholds=thresholds,
-        classes=classes,
-        copy_rate=copy_rate,
-        holdout_rate=holdout_rate,
-        synthetic_to_holdout_rate=rates.get("synthetic_to_holdout"),
-        subjects_exposed=len(exposed),
-        subjects_total=len(set(names)),
-        real_doubles=sets[Role.REAL].doubles,
-        subjects_known=all(s is not None for s in real.subject_ids),
-        nearest=nearest,
-        pairs=tuple(to_match(row, True) for row in flagged),
-        distributions=distributions,
-        exclusions=exclusions,
-        notes=conclusion.notes(
-            settings.size,
-            settings.slice_spec,
-            retrieval,
-            left_out=0 if control is None else control.left_out,
-            attacked=inferred is not None and bool(inferred.figures),
-        ),
-        settings={
-            "size": settings.size,
-            "slice": settings.slice_spec,
-            "subject_regex": settings.subject_regex or "",
-            "encoder": settings.encoder if settings.encoder == "default" else "custom",
-            "retrieval": retrieval.value,
-            "level": settings.level,
-            "explain": settings.explain,
-            "plant": settings.plant,
-            "model": "" if inferred is None else inferred.weights,
-            "seed": settings.seed,
-        },
-        versions=outputs.versions(settings.encoder),
-        discoveries=discoveries,
-        exposure=decide.exposure(times, len(synthetic)),
-        copy_rate_by_patient=by_patient if copies else None,
-        membership=inferred,
-    )
+    return AuditSet(manifest, side, images)

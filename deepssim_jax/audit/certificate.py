@@ -16,6 +16,7 @@ import numpy as np
 
 from deepssim_jax.audit import outputs
 from deepssim_jax.audit.guard import Guard, Reason
+from deepssim_jax.audit.result import Thresholds
 from deepssim_jax.audit.tables import proportion
 from deepssim_jax.data.manifest import InputError
 from deepssim_jax.scoring.decide import Proportion
@@ -96,6 +97,7 @@ def certify(
     settings, limits = guard.settings, guard.limits
     content: dict[str, object] = {
         "statement": _STATEMENT,
+        "missed": missed(limits.thresholds),
         "limits": {
             "max_cosine": limits.max_cosine,
             "max_ssim": limits.max_ssim,
@@ -139,6 +141,24 @@ def certify(
     content["digest"] = digest(content)
     text = json.dumps(content, indent=1, sort_keys=True) + "\n"
     folder.write(NAME, text.encode(), access=Access.SHARED)
+
+
+def missed(thresholds: Thresholds) -> str:
+    """What the search did not find of copies that were planted where the answer is known."""
+    shares = {
+        "whole images": thresholds.planted_recall,
+        "images with a changed region": thresholds.planted_near_recall,
+    }
+    known = [
+        f"of {p.total} planted copies of {name} it missed {p.total - p.count}"
+        for name, p in shares.items()
+        if p is not None
+    ]
+    if not known:
+        return (
+            "What this search misses was not measured: there are too few training images for that."
+        )
+    return f"This search misses copies: {', and '.join(known)}."
 
 
 def rejected(candidates: Sequence[Candidate]) -> dict[str, int]:

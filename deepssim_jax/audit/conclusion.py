@@ -1,10 +1,9 @@
 """From numbers to a verdict, and the sentences around it."""
 
-from collections.abc import Callable
-
 from scipy import stats
 
 from deepssim_jax.audit.calibration import Evidence
+from deepssim_jax.audit.disclosure import Edition
 from deepssim_jax.audit.result import Coverage, Label, Membership, Verdict
 from deepssim_jax.scoring import decide
 from deepssim_jax.scoring.match import Retrieval
@@ -14,13 +13,6 @@ from deepssim_jax.scoring.membership import RATES, Attack
 MAX_UNREADABLE = 0.01
 # Below this lower bound on the planted recall, finding nothing says nothing.
 MIN_RECALL = 0.8
-# A count of patients' images from 1 to below this could point to a person.
-SMALL = 5
-
-
-def suppressed(value: int) -> str:
-    """A count as it may be given away."""
-    return f"fewer than {SMALL}" if 0 < value < SMALL else f"{value:,}"
 
 
 def verdict(
@@ -30,7 +22,7 @@ def verdict(
     holdout: decide.Proportion | None,
     evidence: Evidence,
     *,
-    count: Callable[[int], str] = "{:,}".format,
+    edition: Edition = Edition.INTERNAL,
 ) -> tuple[Verdict, tuple[str, ...]]:
     """The verdict, and in full sentences why, and what would be needed for a clearer one.
 
@@ -40,26 +32,28 @@ def verdict(
       rate: share of synthetic images called copies.
       holdout: the same share of held-out images, if there are any.
       evidence: thresholds and what the detector is worth.
-      count: how counts are written; `suppressed` for what is given away.
+      edition: who reads the sentences. Outside, no number stands in them from which together with the
+        verdict, which follows from all of them, a small count could be told.
     """
     reasons = []
+    shared = edition is Edition.SHARED
     unread = counts["unreadable_real"]
     if unread:
-        reasons.append(
-            f"{count(unread)} real {_images(unread)} could not be read; copies of them cannot be detected."
-        )
-    for role, name in (("real", "real"), ("synthetic", "synthetic")):
+        number = f"Some real {_images(2)}" if shared else f"{unread:,} real {_images(unread)}"
+        reasons.append(f"{number} could not be read; copies of them cannot be detected.")
+    for role in ("real", "synthetic"):
         empty = counts.get(f"not_comparable_{role}", 0)
         if empty:
+            number = f"Some {role} images" if shared else f"{empty:,} {role} {_images(empty)}"
             reasons.append(
-                f"{count(empty)} {name} {_images(empty)} {'holds' if empty == 1 else 'hold'} too little "
-                "structure to be told apart from others, and could not be compared."
+                f"{number} could not be compared: too little structure to be told apart from others."
             )
     doubled = counts.get("real_with_doubles", 0)
     if doubled:
+        number = "Some" if shared else f"{doubled:,}"
         reasons.append(
-            f"{count(doubled)} real images are copies of each other (real_duplicates.csv); copies of one "
-            "image count as one patient."
+            f"{number} real images are copies of each other (real_duplicates.csv); copies of one image "
+            "count as one patient."
         )
     if rate.count:
         chance = holdout or evidence.thresholds.false_rate
@@ -68,11 +62,17 @@ def verdict(
             expected = (chance.count + 1) / (chance.total + 2)
             p = float(stats.binom.sf(rate.count - 1, rate.total, expected))
             if p > 0.05:
+                number = (
+                    "The near images that"
+                    if shared
+                    else f"{rate.count:,} near {_images(rate.count)}"
+                )
+                chance = "" if shared else f" (binomial p = {p:.2f})"
                 return Verdict.INCONCLUSIVE, (
                     *reasons,
-                    f"{count(rate.count)} near {_images(rate.count)} reached the threshold, which is no more "
-                    f"than unrelated images would by chance (binomial p = {p:.2f}). Look at the pairs; "
-                    "more real or held-out images would sharpen this.",
+                    f"{number} reached the threshold {'are' if shared else 'which is'} no more than "
+                    f"unrelated images would by chance{chance}. Look at the pairs; more real or held-out "
+                    "images would sharpen this.",
                 )
         return Verdict.COPIES_FOUND, tuple(reasons)
     recall = evidence.thresholds.planted_recall
@@ -91,9 +91,10 @@ def verdict(
         )
         return Verdict.INCONCLUSIVE, tuple(reasons)
     if recall.low < MIN_RECALL:
+        found = "too few" if shared else f"{recall.count} of {recall.total}"
         reasons.append(
-            f"No copy was found, but of {recall.total} copies planted into these images only "
-            f"{recall.count} were found, so copies could have been missed."
+            f"No copy was found, but only {found} of the copies planted into these images were found, so "
+            "copies could have been missed."
         )
         return Verdict.INCONCLUSIVE, tuple(reasons)
     if unread > MAX_UNREADABLE * (counts["real"] + unread):
@@ -108,10 +109,11 @@ def verdict(
     )
     near = evidence.thresholds.planted_near_recall
     if near is not None and near.low < MIN_RECALL:
+        found = "too few" if shared else f"{near.count} of {near.total}"
         missed = ": most such copies would have been missed" if near.value < 0.5 else ""
         reasons.append(
             "This holds for copies of whole images. Of copies of which 8 to 25 % of the area was "
-            f"replaced, planted into these images, {near.count} of {near.total} were found{missed}."
+            f"replaced, planted into these images, {found} were found{missed}."
         )
     return Verdict.NONE_FOUND_WITHIN_LIMITS, tuple(reasons)
 
@@ -142,16 +144,14 @@ ATTACKS = {
 }
 
 
-def membership(
-    found: Membership, *, count: Callable[[int], str] = "{:,}".format
-) -> tuple[str, ...]:
+def membership(found: Membership, *, edition: Edition = Edition.INTERNAL) -> tuple[str, ...]:
     """What membership inference means, in full sentences.
 
     Args:
       found: the figures.
-      count: how counts are written; `suppressed` for what is given away.
+      edition: who reads them.
     """
-    lines = []
+    lines, count = [], edition.count
     if found.coverage is not Coverage.ALL:
         lines.append(
             f"{'Not all' if found.coverage is Coverage.SOME else 'None'} of the images that this model "
@@ -188,7 +188,7 @@ def membership(
     rates = [r for r in RATES if not all(f.measurable(r) for f in found.figures.values())]
     lines += [
         f"A false positive rate of {rate:.1%} cannot be measured with {count(found.held_out)} "
-        f"held-out {_images(found.held_out)}; it takes {round(1 / rate):,} of them at least."
+        f"held-out images; it takes {round(1 / rate):,} of them at least."
         for rate in rates
     ]
     return tuple(lines)
@@ -214,7 +214,6 @@ def notes(
     ]
     if left_out:
         lines.append(
-            f"{left_out} held-out images belong to patients of the real side and were left out of "
-            "the control."
+            "Held-out images that belong to patients of the real side were left out of the control."
         )
     return tuple(lines)

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deepssim_jax.audit import conclusion
-from deepssim_jax.audit.result import AuditResult, Verdict
+from deepssim_jax.audit.result import AuditResult, Thresholds, Verdict
 
 WORDS = {
     Verdict.COPIES_FOUND: "copies found",
@@ -19,6 +19,19 @@ _STYLES = {
     Verdict.NONE_FOUND_WITHIN_LIMITS: "bold green",
     Verdict.INCONCLUSIVE: "bold yellow",
 }
+
+
+def planted_rows(thresholds: Thresholds) -> list[tuple[str, str]]:
+    """What the detector found of copies of these images, and so what it misses."""
+    shares = [
+        ("planted copies found", thresholds.planted_recall),
+        ("planted, locally changed, found", thresholds.planted_near_recall),
+    ]
+    return [
+        (name, f"{p.count} of {p.total} ({p.level:.0%} interval {p.low:.0%} to {p.high:.0%})")
+        for name, p in shares
+        if p is not None
+    ]
 
 
 def print_result(result: AuditResult, out: Path) -> None:
@@ -43,9 +56,12 @@ def print_result(result: AuditResult, out: Path) -> None:
         (f"{people} exposed", f"{result.subjects_exposed:,} of {result.subjects_total:,}"),
         ("thresholds", f"near {result.thresholds.near:.3f}, exact {result.thresholds.exact:.3f}"),
     ]
-    recall = result.thresholds.planted_recall
-    if recall is not None:
-        rows.append(("planted copies found", f"{recall.count} of {recall.total}"))
+    rows += planted_rows(result.thresholds)
+    rows += [
+        (f"planted, {row.change}", f"{row.share.count} of {row.share.total} found")
+        for row in result.planted
+        if row.share.count < row.share.total
+    ]
     if len(result.exclusions):
         rows.append(("not tested", f"{len(result.exclusions):,} files, listed in inputs.csv"))
     inferred = result.membership

@@ -1,8 +1,10 @@
 """Images of a trained generator.
 
 Contract: a workdir of `train_ldm` makes image number i of a seed, float32 [h, w] in [0, 1], whatever
-else is made with it, before it, or on how many devices. `Generator` gives arrays; `generate` writes
-a folder of files with a manifest, batch by batch, and goes on where it was stopped.
+else is made with it or before it: bit for bit with the same number of images on a device at a time,
+and to `TOLERANCE` with any other batch or number of devices, because a compiler orders sums by the
+shape of the batch. `Generator` gives arrays; `generate` writes a folder of files with a manifest,
+batch by batch, and goes on where it was stopped.
 """
 
 import csv
@@ -36,6 +38,8 @@ from deepssim_jax.workspace.files import csv_bytes, sha256
 
 MANIFEST = "manifest.csv"
 COMMAND = "generate"
+# In float32 at full precision; a value on the edge between two of 255 grey levels may take either.
+TOLERANCE = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)

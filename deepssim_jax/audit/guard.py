@@ -17,9 +17,11 @@ import numpy as np
 
 from deepssim_jax.audit import calibration
 from deepssim_jax.audit.result import Thresholds
-from deepssim_jax.data.manifest import InputError, Role, read_manifest
+from deepssim_jax.data.manifest import InputError, Role, check_subject_regex, read_manifest
 from deepssim_jax.data.store import ImageStore, InputSettings
+from deepssim_jax.data.volume import SliceSpec
 from deepssim_jax.nn.encoder import Encoder, embed, encoder_hash, load_encoder
+from deepssim_jax.ops import arguments
 from deepssim_jax.ops.transform import FLIP_SIGNS
 from deepssim_jax.scoring.aligned import AlignedIndex
 from deepssim_jax.scoring.decide import MIN_NULL
@@ -59,13 +61,17 @@ class GuardSettings:
     level: float = 0.95
     seed: int = 0
 
-    def validate(self) -> None:
+    def __post_init__(self) -> None:
         """Raises ValueError for values that cannot work."""
         for name in ("max_cosine", "max_ssim"):
             value = getattr(self, name)
-            if value is not None and not 0.0 < value <= 1.0:
-                raise ValueError(f"{name} {value} must lie in (0, 1], for example 0.9")
+            if value is not None:
+                arguments.number(value, name, low=0, high=1, open_low=True, example=0.9)
         check_size(self.size)
+        SliceSpec.parse(self.slice_spec)
+        check_subject_regex(self.subject_regex)
+        arguments.number(self.level, "level", low=0.5, high=1, open_high=True, example=0.95)
+        arguments.whole(self.seed, "seed", least=0)
 
     @property
     def form(self) -> InputSettings:
@@ -144,7 +150,6 @@ class Guard:
           InputError: a training image cannot be read: nothing could be said of its copies.
           ValueError: a setting cannot work.
         """
-        settings.validate()
         manifest = read_manifest(training, role=Role.REAL, subject_regex=settings.subject_regex)
         encoder = functools.cache(lambda: load_encoder(settings.encoder))
         encoder_id = encoder_hash(settings.encoder)

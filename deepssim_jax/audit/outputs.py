@@ -4,7 +4,6 @@
 the audit and are what `verify` starts from. Only `report_share.html` is made to be given away.
 """
 
-import hashlib
 import importlib.metadata
 import json
 from collections.abc import Mapping, Sequence
@@ -51,7 +50,7 @@ def write_all(
     out.write("real_duplicates.csv", tables.table([doubles.COLUMNS, *result.real_doubles]))
     out.write("inputs.csv", _inputs_csv(manifests, stores))
     out.write("inputs.json", _inputs_json(result, manifests))
-    report.write_reports(result, gallery, out, salt=salt_of(stores[Role.REAL]))
+    report.write_reports(result, gallery, out, salt=out.secret())
     names = [
         "nearest.csv",
         "pairs.csv",
@@ -65,11 +64,6 @@ def write_all(
     out.write("summary.json", tables.summary_json(result, files))
 
 
-def salt_of(real: ImageStore) -> bytes:
-    """What identifiers are salted with: secret and yet the same in every run, made from the files."""
-    return hashlib.sha256("".join(real.sha256).encode()).digest()
-
-
 def _inputs_csv(manifests: Mapping[Role, Manifest], stores: Mapping[Role, ImageStore]) -> bytes:
     out = [["role", "image_id", "subject_id", "sha256", "status", "reason"]]
     for role, images in stores.items():
@@ -80,6 +74,10 @@ def _inputs_csv(manifests: Mapping[Role, Manifest], stores: Mapping[Role, ImageS
         ]
         rows += [
             [role.value, item.image_id, "", "", "excluded", item.reason] for item in images.rejected
+        ]
+        rows += [
+            [role.value, item.name, "", "", "no image", item.reason]
+            for item in manifests[role].unused
         ]
         out += sorted(rows)
     return tables.table(out)

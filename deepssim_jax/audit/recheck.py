@@ -13,6 +13,7 @@ import numpy as np
 
 from deepssim_jax.data import store
 from deepssim_jax.data.manifest import InputError, Record, Role, read_manifest
+from deepssim_jax.data.records import ArrayLayout, Links
 from deepssim_jax.data.volume import Unreadable
 from deepssim_jax.ops.transform import FLIP_NAMES, Transform
 from deepssim_jax.scoring.match import Progress
@@ -60,7 +61,11 @@ def recheck(directory: Path, *, on_progress: Progress = lambda done, total, what
     records: dict[tuple[str, str], Record] = {}
     for role, source in inputs["sources"].items():
         manifest = read_manifest(
-            source, role=Role(role), subject_regex=settings["subject_regex"] or None
+            source,
+            role=Role(role),
+            subject_regex=settings["subject_regex"] or None,
+            links=Links(settings["links"]),
+            arrays=ArrayLayout(settings["arrays"]),
         )
         records |= {(role, r.image_id): r for r in manifest.records}
     rows = [row for row in _rows(directory / "inputs.csv") if row["status"] == "read"]
@@ -90,7 +95,8 @@ def _rescore(
             images.append([store.load_one(records[key], form) for key in names.items()])
             kept.append(row)
         except (KeyError, Unreadable) as error:
-            problems.append(f"pair {row['rank']}: an image cannot be read ({error})")
+            why = "is gone" if isinstance(error, KeyError) else str(error)
+            problems.append(f"pair {row['rank']}: an image cannot be read ({why})")
     if not kept:
         return problems
     moving, fixed = np.stack([a for a, _ in images]), np.stack([b for _, b in images])
@@ -119,7 +125,7 @@ def _transform(rows: list[dict[str, str]]) -> Transform:
 
     matrix = numbers("matrix_yy", "matrix_yx", "matrix_xy", "matrix_xx").reshape(-1, 2, 2)
     flip = np.array([FLIP_NAMES.index(row["flip"]) for row in rows], np.int32)
-    return Transform(flip, matrix, numbers("shift_y", "shift_x"))
+    return Transform.of(flip, matrix, numbers("shift_y", "shift_x"))
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

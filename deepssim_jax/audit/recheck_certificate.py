@@ -127,16 +127,21 @@ def _recheck(
 def _files(content: Mapping, folder: Path, there: set[str]) -> list[str]:
     """What is missing, changed, or not listed."""
     listed = {row["name"]: row["sha256"] for row in content["images"]} | content["files"]
+    words = {row["name"]: _image(row) for row in content["images"]}
     problems = [
-        f"{name}: {'was changed' if name in there else 'missing'}"
+        f"{words.get(name, name)}: {'was changed' if name in there else 'missing'}"
         for name, known in sorted(listed.items())
         if name not in there or sha256(folder / name) != known
     ]
-    problems += [
-        f"{name}: is not listed, no one has judged it"
-        for name in sorted(there - listed.keys() - {certificate.NAME})
-    ]
+    if unlisted := len(there - listed.keys() - {certificate.NAME}):
+        files = "1 file" if unlisted == 1 else f"{unlisted} files"
+        problems.append(f"{files} of the folder not listed: no one has judged what is there")
     return problems
+
+
+def _image(row: Mapping) -> str:
+    """An image by its number: names of files may hold more than they should."""
+    return f"image of candidate {row['candidate']}"
 
 
 def _judge_again(
@@ -150,18 +155,18 @@ def _judge_again(
                 record = Record(row["name"], folder / row["name"])
                 images.append(store.load_one(record, guard.settings.form))
                 rows.append(row)
-            except (Unreadable, OSError) as error:
-                problems.append(f"{row['name']}: cannot be read ({error})")
+            except (Unreadable, OSError):
+                problems.append(f"{_image(row)}: cannot be read")
         if rows:
             judged = guard.judge(np.stack(images))
             for number, row in enumerate(rows):
                 now = (float(judged.cosine[number]), float(judged.verified[number]))
                 missed = row["tested"] and guard.exhaustive(images[number]) >= guard.limits.max_ssim
                 if judged.reason[number] is not None or missed:
-                    problems.append(f"{row['name']}: is too close to a training image")
+                    problems.append(f"{_image(row)}: is too close to a training image")
                 elif not np.allclose(now, (row["cosine"], row["verified"]), atol=TOLERANCE):
                     problems.append(
-                        f"{row['name']}: cosine {row['cosine']:.4f} and verified score "
+                        f"{_image(row)}: cosine {row['cosine']:.4f} and verified score "
                         f"{row['verified']:.4f} are said, now {now[0]:.4f} and {now[1]:.4f}"
                     )
         on_progress(min(start + _BATCH, len(said)), len(said), "judging again")

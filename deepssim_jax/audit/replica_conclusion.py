@@ -130,6 +130,8 @@ def conclude(
             "encoder": settings.encoder if settings.encoder == "default" else "custom",
             "candidates": settings.candidates,
             "subject_regex": settings.subject_regex or "",
+            "links": settings.links.value,
+            "arrays": settings.arrays.value,
             "level": settings.level,
             "seed": settings.seed,
         },
@@ -181,7 +183,8 @@ def _rated(
     if unknown:
         raise ValueError(
             f"{len(unknown)} of {len(votes.synthetic_ids)} rated volumes are none of the readable synthetic "
-            f"ones, the first of them {unknown[0]!r}; ids are the files' paths inside the folder"
+            f"ones, the first of them number {votes.synthetic_ids.index(unknown[0]) + 1} of the ratings; ids "
+            "are the files' paths inside the folder"
         )
     rows = np.array([place[name] for name in votes.synthetic_ids])
     found = best_by_measure(pairs, len(synthetic))

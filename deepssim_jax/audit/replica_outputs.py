@@ -12,7 +12,6 @@ import numpy as np
 
 from deepssim_jax.audit import replica_report
 from deepssim_jax.audit.conclusion import MAX_UNREADABLE, MIN_RECALL
-from deepssim_jax.audit.outputs import salt_of
 from deepssim_jax.audit.replica_result import LevelThresholds, ReplicaResult
 from deepssim_jax.audit.result import Verdict
 from deepssim_jax.audit.tables import proportion, table
@@ -114,7 +113,7 @@ def write_all(
     gallery = replica_report.build_gallery(
         result, sides=sides, stores=stores, contrast=contrast, alignment=alignment
     )
-    replica_report.write_reports(result, gallery, out, salt=salt_of(stores[Role.REAL]))
+    replica_report.write_reports(result, gallery, out, salt=out.secret())
     names = ("overlap.csv", "replicas.csv", "report.html", "report_share.html")
     files = {name: sha256(out.path(name)) for name in names}
     text = json.dumps(_summary(result, files), indent=2, sort_keys=True, allow_nan=False)

@@ -5,16 +5,14 @@ The pictures are mid-slices in three planes: axial, coronal and sagittal, from t
 
 import collections
 import dataclasses
-import hashlib
-import hmac
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from markupsafe import Markup
 
 from deepssim_jax.audit import figures, report
-from deepssim_jax.audit.conclusion import SMALL, suppressed
 from deepssim_jax.audit.console import WORDS
+from deepssim_jax.audit.disclosure import Edition, is_small, is_telling
 from deepssim_jax.audit.replica_result import Kind, RatingSummary, ReplicaResult, VolumeMatch
 from deepssim_jax.data.manifest import Role
 from deepssim_jax.data.store import ImageStore
@@ -24,7 +22,7 @@ from deepssim_jax.scoring.volume_search import Level, VolumeSide
 from deepssim_jax.workspace import Access, Workspace
 
 MAX_PAIRS = 24
-_MAX_LISTED = 200
+_MAX_LISTED, _MAX_EXPOSED = 200, 12
 KIND_WORDS = {
     Kind.REPLICA: "replica",
     Kind.SAME_PERSON: "same person",
@@ -127,22 +125,18 @@ def write_reports(
       result: what was found.
       gallery: of `build_gallery`, for the internal edition.
       out: where to.
-      salt: secret of this house, from which the shared edition's identifiers are made.
+      salt: of `Workspace.secret`, from which the shared edition's identifiers are made.
     """
-    out.write("report.html", _render(result, gallery, share=False, salt=salt).encode())
-    shared = _render(result, (), share=True, salt=salt).encode()
+    internal = _render(result, gallery, edition=Edition.INTERNAL, salt=salt).encode()
+    shared = _render(result, (), edition=Edition.SHARED, salt=salt).encode()
+    out.write("report.html", internal)
     out.write("report_share.html", shared, access=Access.SHARED)
 
 
-def _render(result: ReplicaResult, gallery: Sequence[Picture], *, share: bool, salt: bytes) -> str:
-    def alias(identifier: str) -> str:
-        digest = hmac.new(salt, identifier.encode(), hashlib.sha256).hexdigest()
-        return digest[:10] if share else identifier
-
-    count = suppressed if share else "{:,}".format
-    excluded = collections.Counter(
-        (item.role, "could not be read" if share else item.reason) for item in result.exclusions
-    )
+def _render(
+    result: ReplicaResult, gallery: Sequence[Picture], *, edition: Edition, salt: bytes
+) -> str:
+    share, count = edition is Edition.SHARED, edition.count
     return (
         report.environment()
         .get_template("replicas.html.jinja")
@@ -155,7 +149,7 @@ def _render(result: ReplicaResult, gallery: Sequence[Picture], *, share: bool, s
             }.get(result.verdict.value, WORDS[result.verdict].capitalize()),
             headline=_headline(result, count),
             count=count,
-            proportion=report.proportion_text(share),
+            proportion=edition.proportion,
             levels=[_level(result, level, share=share) for level in result.thresholds],
             gallery=[_shown(item) for item in gallery],
             any_flagged=bool(_flagged(result)),
@@ -165,10 +159,10 @@ def _render(result: ReplicaResult, gallery: Sequence[Picture], *, share: bool, s
             closest=[] if share else [_row(m) for m in result.matches[:_MAX_LISTED]],
             closest_more=max(0, len(result.matches) - _MAX_LISTED),
             repeats=_repeats(result, share=share),
-            ratings=_ratings(result),
+            ratings=[] if share else _ratings(result),
             roc=None if result.ratings is None else _roc(result.ratings),
-            exposed=_exposed(result, alias, share=share),
-            excluded=sorted((role, reason, n) for (role, reason), n in excluded.items()),
+            exposed=report.most_copied(_exposed(result), edition, salt)[:_MAX_EXPOSED],
+            excluded=report.excluded_files(result.exclusions, edition),
         )
     )
 
@@ -201,11 +195,14 @@ def _level(result: ReplicaResult, level: Level, *, share: bool) -> dict[str, obj
     shown = {name: values for name, values in shown.items() if len(values)}
     marks = {"same person": found.same_person, "replica": found.replica}
     kinds = kinds_at(result, level)
-    hidden = share and any(0 < n < SMALL for n in kinds.values())
+    hidden = share and any(is_small(n) for n in kinds.values())
+    # Both shares follow from the threshold: what one tells of the volumes would tell the other.
+    secret = share and (is_telling(found.recall) or is_telling(found.false_rate))
     return {
         "name": level.value,
         "measure": MEASURE_WORDS[DECIDING[level]],
         "thresholds": found,
+        "shares_hidden": secret,
         "kinds": {
             KIND_WORDS[Kind(name)]: "not shown" if hidden else f"{n:,}" for name, n in kinds.items()
         },
@@ -260,7 +257,7 @@ def _repeats(result: ReplicaResult, *, share: bool) -> list[tuple[str, str, list
     out = []
     for level in result.thresholds:
         kinds = repeat_kinds(result, level)
-        hidden = share and any(0 < n < SMALL for n in kinds.values())
+        hidden = share and any(is_small(n) for n in kinds.values())
         words = ["not shown" if hidden else f"{kinds[kind]:,}" for kind in Kind]
         out.append((level.value, MEASURE_WORDS[DECIDING[level]], words))
     return out
@@ -321,13 +318,10 @@ def _roc(ratings: RatingSummary) -> Markup:
     return Markup("".join([*parts, "</svg>"]))
 
 
-def _exposed(
-    result: ReplicaResult, alias: Callable[[str], str], *, share: bool
-) -> list[tuple[str, int]]:
-    """Patients, or real volumes where patients are not known, by how often they are replicated."""
+def _exposed(result: ReplicaResult) -> collections.Counter[str]:
+    """How often each patient is replicated, or real volume where patients are not known."""
     found: collections.Counter[str] = collections.Counter()
     for match in result.replicas:
         best = match.levels[shown_level(match)]
-        found[alias(best.subject_id or best.real_id)] += 1
-    rows = sorted(found.items(), key=lambda row: (-row[1], row[0]))
-    return [] if share and len(rows) < SMALL else rows[:12]
+        found[best.subject_id or best.real_id] += 1
+    return found

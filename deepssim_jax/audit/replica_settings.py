@@ -2,7 +2,10 @@
 
 import dataclasses
 
+from deepssim_jax.data.manifest import check_subject_regex
+from deepssim_jax.data.records import ArrayLayout, Links
 from deepssim_jax.data.whole_volume import VolumeSettings
+from deepssim_jax.ops import arguments
 from deepssim_jax.scoring.volume_match import Alignment
 from deepssim_jax.scoring.volume_sides import Modality
 
@@ -14,7 +17,8 @@ class ReplicaSettings:
     `size` is the side in voxels of the cube that every volume is brought to, `spacing` their size in mm
     (None: each file's whole field of view); `modality` decides how label maps are made where none are
     given; `encoder`, of images by slices or of whole volumes, embeds unless embeddings are given;
-    `candidates` of each search are measured.
+    `candidates` of each search are measured. `links` and `arrays` are how folders and NumPy arrays are
+    read.
     """
 
     size: int = 64
@@ -27,15 +31,23 @@ class ReplicaSettings:
     level: float = 0.95
     seed: int = 0
     allow_same: bool = False
+    links: Links = Links.INSIDE
+    arrays: ArrayLayout = ArrayLayout.ZYX
 
-    def validate(self) -> None:
+    def __post_init__(self) -> None:
         """Raises ValueError for values that cannot work."""
-        if not 32 <= self.size <= 256:
-            raise ValueError(f"size {self.size} must lie in [32, 256] voxels, for example 64")
-        if not 1 <= self.candidates <= 32:
-            raise ValueError(f"candidates {self.candidates} must lie in [1, 32], for example 2")
-        if not 0.5 <= self.level < 1.0:
-            raise ValueError(f"level {self.level} must lie in [0.5, 1), for example 0.95")
+        arguments.whole(self.size, "size", least=32, most=256)
+        if self.spacing is not None:
+            arguments.number(self.spacing, "spacing", low=0.05, high=50, example=3.5)
+        arguments.member(self.modality, "modality", Modality)
+        arguments.member(self.alignment, "alignment", Alignment)
+        arguments.instance(self.encoder, "encoder", str, remedy="'default' or a path")
+        arguments.whole(self.candidates, "candidates", least=1, most=32)
+        check_subject_regex(self.subject_regex)
+        arguments.number(self.level, "level", low=0.5, high=1, open_high=True, example=0.95)
+        arguments.whole(self.seed, "seed", least=0)
+        arguments.member(self.links, "links", Links)
+        arguments.member(self.arrays, "arrays", ArrayLayout)
 
     @property
     def grid(self) -> VolumeSettings:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from deepssim_jax.audit import outputs, replica_outputs
+from deepssim_jax.audit.inputs import folders
 from deepssim_jax.audit.replica_calibration import calibrate_levels
 from deepssim_jax.audit.replica_conclusion import conclude
 from deepssim_jax.audit.replica_result import ReplicaResult
@@ -42,7 +43,7 @@ class LevelFiles:
     segmentations: Mapping[Role, str | Path] = dataclasses.field(default_factory=dict)
     embeddings: Mapping[Role, str | Path] = dataclasses.field(default_factory=dict)
 
-    def validate(self) -> None:
+    def __post_init__(self) -> None:
         """Raises InputError where a side is missing."""
         for name, given in (("segmentations", self.segmentations), ("embeddings", self.embeddings)):
             if len(given) == 1:
@@ -93,8 +94,6 @@ def replicas(
       InputError: a folder is missing or holds no readable volume, or both are the same.
       ValueError: a setting cannot work, or a file does not fit the volumes.
     """
-    settings.validate()
-    files.validate()
     roots = {Role.REAL: real, Role.SYNTHETIC: synthetic}
     if out is None:
         with Workspace.temporary(command=COMMAND) as workspace:
@@ -102,7 +101,7 @@ def replicas(
     opened = Workspace.open(
         out,
         command=COMMAND,
-        inputs={f"--{role.value}": root for role, root in roots.items()},
+        inputs=folders(roots),
         reads=_reads(files, rated, settings),
         overlap=Overlap.ALLOWED if settings.allow_same else Overlap.REFUSED,
     )
@@ -141,7 +140,10 @@ def _replicas(
 
         embed_id = encoders.encoder_hash(settings.encoder)
     names = settings.modality.label_names
-    maps = {role: read_manifest(folder, role=role) for role, folder in files.segmentations.items()}
+    maps = {
+        role: read_manifest(folder, role=role, links=settings.links, arrays=settings.arrays)
+        for role, folder in files.segmentations.items()
+    }
     labels = tuple(range(1, len(names) + 1))
     if maps:
         labels = _labels_in(maps, settings)
@@ -150,7 +152,9 @@ def _replicas(
     stores: dict[Role, ImageStore] = {}
     for role, root in roots.items():
         regex = settings.subject_regex if role is Role.REAL else None
-        manifest = read_manifest(root, role=role, subject_regex=regex)
+        manifest = read_manifest(
+            root, role=role, subject_regex=regex, links=settings.links, arrays=settings.arrays
+        )
         given = files.embeddings.get(role)
         sides[role], stores[role] = build_volume_side(
             manifest,
@@ -171,7 +175,7 @@ def _replicas(
     if not settings.allow_same and set(real_store.sha256) == set(synthetic_store.sha256):
         raise InputError(_SAME)
     found_versions = outputs.versions(settings.encoder)
-    how = [settings, embed_id, _hashes(files, settings), GRID]
+    how = [settings, embed_id, _hashes(files, maps, settings), GRID]
     prints = [stores[role].fingerprint for role in _ROLES]
     matching = MatchSettings(
         candidates=settings.candidates,
@@ -229,13 +233,14 @@ def _labels_in(maps: Mapping[Role, Manifest], settings: ReplicaSettings) -> tupl
     return tuple(sorted(seen - {0}))
 
 
-def _hashes(files: LevelFiles, settings: ReplicaSettings) -> list[str]:
+def _hashes(
+    files: LevelFiles, maps: Mapping[Role, Manifest], settings: ReplicaSettings
+) -> list[str]:
     """Of what the user made, by content."""
     out = []
     for role in _ROLES:
         if role in files.embeddings:
             out.append(sha256(Path(files.embeddings[role])))
-        if role in files.segmentations:
-            manifest = read_manifest(files.segmentations[role], role=role)
-            out.append(fingerprint(manifest, settings.grid))
+        if role in maps:
+            out.append(fingerprint(maps[role], settings.grid))
     return out

@@ -2,15 +2,14 @@
 
 Contract: each is one HTML file without scripts, which a content security policy keeps off any
 network. Everything that comes from files is escaped. The shared edition has no image, no path, no
-real identifier (they are replaced by salted hashes) and no count from 1 to 4.
+real identifier and no count from 1 to 4: see `audit.disclosure`.
 """
 
 import base64
 import collections
-import hashlib
-import hmac
+import functools
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jinja2
@@ -18,10 +17,9 @@ import numpy as np
 from PIL import Image
 
 from deepssim_jax.audit import conclusion, figures
-from deepssim_jax.audit.conclusion import SMALL, suppressed
 from deepssim_jax.audit.console import WORDS
-from deepssim_jax.audit.result import AuditResult, GalleryItem, Match
-from deepssim_jax.scoring.decide import Proportion
+from deepssim_jax.audit.disclosure import SMALL, Edition, is_small, is_telling, percent
+from deepssim_jax.audit.result import AuditResult, Exclusion, GalleryItem, Match
 from deepssim_jax.scoring.membership import RATES, MembershipFigures
 from deepssim_jax.workspace import Access, Workspace
 
@@ -42,13 +40,13 @@ def write_reports(
       result: what was found.
       gallery: pictures of flagged pairs, for the internal edition.
       out: where to.
-      salt: secret of this house, from which the shared edition's identifiers are made.
+      salt: of `Workspace.secret`, from which the shared edition's identifiers are made.
 
     Returns:
       The two paths.
     """
-    internal = _render(result, gallery, share=False, salt=salt).encode()
-    shared = _render(result, (), share=True, salt=salt).encode()
+    internal = _render(result, gallery, edition=Edition.INTERNAL, salt=salt).encode()
+    shared = _render(result, (), edition=Edition.SHARED, salt=salt).encode()
     return (
         out.write("report.html", internal),
         out.write("report_share.html", shared, access=Access.SHARED),
@@ -71,6 +69,7 @@ def transformation(match: Match) -> str:
     return ", ".join(parts) or "in place"
 
 
+@functools.cache
 def environment() -> jinja2.Environment:
     """Where templates come from: everything that they print is escaped."""
     return jinja2.Environment(
@@ -83,21 +82,11 @@ def environment() -> jinja2.Environment:
 
 
 def _render(
-    result: AuditResult, gallery: Sequence[GalleryItem], *, share: bool, salt: bytes
+    result: AuditResult, gallery: Sequence[GalleryItem], *, edition: Edition, salt: bytes
 ) -> str:
-    def alias(identifier: str) -> str:
-        if not share:
-            return identifier
-        return hmac.new(salt, identifier.encode(), hashlib.sha256).hexdigest()[:10]
-
+    share = edition is Edition.SHARED
     copied = collections.Counter(
         (m.subject_id or m.real_id) for m in result.nearest if m.label.value != "unrelated"
-    )
-    rows = sorted(((alias(name), times) for name, times in copied.items()), key=_most_first)
-    if share and len(rows) < SMALL:  # the length of the list would say how many
-        rows = []
-    excluded = collections.Counter(
-        (item.role, item.reason if not share else "could not be read") for item in result.exclusions
     )
     return (
         environment()
@@ -112,78 +101,117 @@ def _render(
             if not share
             else None,
             legend=figures.legend(result.distributions),
-            headline=_headline(result, share=share),
+            headline=_headline(result, edition),
             reasons=result.reasons_to_share if share else result.reasons,
-            classes=_class_counts(result, share=share),
+            classes=_class_counts(result, edition),
             people="patients" if result.subjects_known else "real images",
-            copied=rows[:_MOST_COPIED],
-            copied_more=max(0, len(rows) - _MOST_COPIED),
-            excluded=sorted((role, reason, count) for (role, reason), count in excluded.items()),
-            attacks=_attacks(result),
+            copied=most_copied(copied, edition, salt)[:_MOST_COPIED],
+            copied_more=max(0, len(copied) - _MOST_COPIED),
+            excluded=excluded_files(result.exclusions, edition),
+            rows=_quality(result, edition),
+            attacks=_attacks(result, edition),
             rates=RATES,
-            inferred=conclusion.membership(result.membership, count=_count_text(share))
+            inferred=conclusion.membership(result.membership, edition=edition)
             if result.membership
             else (),
-            proportion=proportion_text(share),
-            count=_count_text(share),
+            proportion=edition.proportion,
+            count=edition.count,
         )
     )
 
 
-def _attacks(result: AuditResult) -> list[tuple[str, MembershipFigures]]:
-    figures_of = result.membership.figures if result.membership else {}
-    return [(conclusion.ATTACKS[attack], found) for attack, found in figures_of.items()]
+def most_copied(
+    copies: Mapping[str, int], edition: Edition, salt: bytes
+) -> list[tuple[str, int | None]]:
+    """Patients by how often they are copied, most first; outside their aliases without numbers.
+
+    Numbers beside a total would give away the last of them, and a short list how many there are.
+    """
+    rows = sorted(copies.items(), key=lambda row: (-row[1], edition.alias(row[0], salt)))
+    if edition is Edition.INTERNAL:
+        return list(rows)
+    if len(rows) < SMALL:
+        return []
+    return [(name, None) for name in sorted(edition.alias(name, salt) for name, _ in rows)]
 
 
-def _most_first(row: tuple[str, int]) -> tuple[int, str]:
-    return -row[1], row[0]
+def excluded_files(exclusions: Sequence[Exclusion], edition: Edition) -> list[tuple[str, str, str]]:
+    """(side, reason, number) of files that were not tested; outside without reason and number.
+
+    A verdict may rest on the number, and so would tell it.
+    """
+    if edition is Edition.SHARED:
+        return [
+            (role, "could not be used", "some") for role in sorted({x.role for x in exclusions})
+        ]
+    found = collections.Counter((item.role, item.reason) for item in exclusions)
+    return sorted((role, reason, f"{count:,}") for (role, reason), count in found.items())
 
 
-def _count_text(share: bool) -> Callable[[int], str]:
-    return suppressed if share else "{:,}".format
+def _quality(result: AuditResult, edition: Edition) -> list[tuple[str, str]]:
+    """(what, share) of what is known of the detector.
+
+    Outside, shares that decide the verdict together are told together or not at all: what the verdict
+    says of the one would tell the other.
+    """
+    found = result.thresholds
+    planted = [
+        ("planted exact copies found", found.planted_recall),
+        ("planted locally changed copies found", found.planted_near_recall),
+    ]
+    chance = [
+        ("real images of other patients called copies", found.false_rate),
+        ("held-out images called copies of real ones", result.holdout_rate),
+    ]
+    others = [("synthetic images called copies of held-out ones", result.synthetic_to_holdout_rate)]
+    rows = []
+    for group in (planted, chance, others):
+        shares = [share for _, share in group]
+        hidden = edition is Edition.SHARED and any(is_telling(share) for share in shares)
+        if edition is Edition.SHARED and group is chance:
+            hidden = hidden or is_small(result.copy_rate.count)
+        if not hidden:
+            rows += [(name, edition.proportion(p)) for name, p in group if p is not None]
+    return rows
 
 
-def _class_counts(result: AuditResult, *, share: bool) -> tuple[str, str]:
+def _attacks(result: AuditResult, edition: Edition) -> list[tuple[str, MembershipFigures]]:
+    """Each attack's figures; outside not where one of its counts or sides is small."""
+    found = result.membership
+    if found is None:
+        return []
+    small = is_small(found.members) or is_small(found.held_out)
+    small = small or any(is_telling(p) for f in found.figures.values() for _, p in f.detected)
+    if edition is Edition.SHARED and small:
+        return []
+    return [(conclusion.ATTACKS[attack], figures) for attack, figures in found.figures.items()]
+
+
+def _class_counts(result: AuditResult, edition: Edition) -> tuple[str, str]:
     """How many exact and near copies. Beside the total, one small count gives away the other."""
     exact, near = result.classes["exact_duplicate"], result.classes["near_duplicate"]
-    if share and (0 < exact < SMALL or 0 < near < SMALL):
+    if edition is Edition.SHARED and (is_small(exact) or is_small(near)):
         return "not shown", "not shown"
     return f"{exact:,}", f"{near:,}"
 
 
-def proportion_text(share: bool) -> Callable[[Proportion], str]:
-    """How proportions are written; `share` suppresses those that could point to a person."""
-
-    def text(p: Proportion) -> str:
-        bounds = f"{p.level:.0%} interval {_percent(p.low)} to {_percent(p.high)}"
-        if share and (0 < p.count < SMALL or 0 < p.total - p.count < SMALL):
-            return f"suppressed: a count below {SMALL} could point to a person"
-        return f"{p.count:,} of {p.total:,} ({_percent(p.value)}, {bounds})"
-
-    return text
-
-
-def _percent(value: float) -> str:
-    return f"{value:.0%}" if value in (0.0, 1.0) else f"{value:.2%}"
-
-
-def _headline(result: AuditResult, *, share: bool) -> str:
-    rate, count = result.copy_rate, _count_text(share)
+def _headline(result: AuditResult, edition: Edition) -> str:
+    rate, count = result.copy_rate, edition.count
     people = "patients" if result.subjects_known else "real images"
     if not rate.count:
         return (
             f"None of {rate.total:,} synthetic images was found to be a copy of one of "
             f"{result.counts['real']:,} real images. With {rate.total:,} images looked at, a rate of "
-            f"copies of up to {_percent(rate.high)} cannot be excluded ({rate.level:.0%} interval)."
+            f"copies of up to {percent(rate.high)} cannot be excluded ({rate.level:.0%} interval)."
         )
-    if share and rate.count < SMALL:
+    if edition is Edition.SHARED and is_small(rate.count):
         return (
-            f"Of {rate.total:,} synthetic images, fewer than {SMALL} are copies of fewer than {SMALL} of "
-            f"{result.subjects_total:,} {people}."
+            f"Of {rate.total:,} synthetic images, {count(rate.count)} are copies of "
+            f"{count(result.subjects_exposed)} of {result.subjects_total:,} {people}."
         )
     return (
-        f"Of {rate.total:,} synthetic images, {rate.count:,} ({_percent(rate.value)}, {rate.level:.0%} "
-        f"interval {_percent(rate.low)} to {_percent(rate.high)}) are copies of "
+        f"Of {rate.total:,} synthetic images, {rate.count:,} ({percent(rate.value)}, {rate.level:.0%} "
+        f"interval {percent(rate.low)} to {percent(rate.high)}) are copies of "
         f"{count(result.subjects_exposed)} of {result.subjects_total:,} {people}."
     )
 

@@ -15,16 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from deepssim_jax.audit import certificate
+from deepssim_jax.audit import certificate, generation
 from deepssim_jax.audit.certificate import Candidate, Residual, Source
-from deepssim_jax.audit.generation import (
-    MANIFEST,
-    Generator,
-    Planned,
-    SamplingSettings,
-    manifest_csv,
-)
+from deepssim_jax.audit.generation import Generator, Planned, SamplingSettings
 from deepssim_jax.audit.guard import Guard, Judged, Reason
+from deepssim_jax.audit.result import Thresholds
 from deepssim_jax.data import store
 from deepssim_jax.data.manifest import InputError, Record, Role, read_manifest
 from deepssim_jax.data.pictures import ImageFormat
@@ -57,7 +52,8 @@ class Offer:
 class Release:
     """What came of it; `wanted` is None where everything that may leave was wanted.
 
-    `rejected` counts by reason; `residual` is what the search misses.
+    `rejected` counts by reason; `residual` is what the search misses of these images, `thresholds` hold
+    what it misses of planted copies.
     """
 
     accepted: int
@@ -65,6 +61,7 @@ class Release:
     rejected: Mapping[str, int]
     wanted: int | None
     residual: Residual
+    thresholds: Thresholds
 
     @property
     def complete(self) -> bool:
@@ -135,9 +132,9 @@ def generate_guarded(
     residual = run.judge(range(0, budget, settings.batch), draw, on_progress)
     told = generator.conditions is not None
     planned = [Planned(c.index, int(records[c.index]), c.name) for c in run.standing]
-    rows = manifest_csv(planned, seed, generator.weights_hash, told=told)
-    out.write(MANIFEST, rows, access=Access.SHARED)
-    return run.certified(residual, {MANIFEST: hashlib.sha256(rows).hexdigest()})
+    rows = generation.manifest_csv(planned, seed, generator.weights_hash, told=told)
+    out.write(generation.MANIFEST, rows, access=Access.SHARED)
+    return run.certified(residual, {generation.MANIFEST: hashlib.sha256(rows).hexdigest()})
 
 
 def filter_folder(
@@ -188,8 +185,9 @@ def _offer(number: int, record: Record, root: Path, guard: Guard) -> Offer:
     name = record.path.relative_to(root).as_posix()
     try:
         image = read_image(record, spec=None)
-        if image.ndim != 2 or record.parts:
-            raise Unreadable("is a volume")
+        # A file is released as a whole: it must be the one image that was judged.
+        if image.ndim != 2 or record.parts or record.items:
+            raise Unreadable("is a volume, or one of several images of its file")
         return Offer(
             number, name, record.path.read_bytes(), store.fitted(image, guard.settings.form)
         )
@@ -340,6 +338,7 @@ class _Run:
             certificate.rejected(self._candidates),
             self._source.wanted,
             residual,
+            self._guard.limits.thresholds,
         )
 
 

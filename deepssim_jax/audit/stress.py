@@ -193,8 +193,13 @@ def table(outcomes: Sequence[Outcome]) -> str:
     return "\n".join(lines)
 
 
-def write(result: StressResult, out: Workspace, *, image_ids: Sequence[str]) -> tuple[Path, ...]:
-    """Writes pairs.csv, results.json, results.md and a figure of the cascade's scores a setting."""
+def write(
+    result: StressResult, out: Workspace, *, image_ids: Sequence[str], folder: str = ""
+) -> tuple[Path, ...]:
+    """Writes pairs.csv, results.json, results.md and a figure of the cascade's scores a setting.
+
+    They go into `folder` of the workspace, a name that ends with "/", or to its top.
+    """
     files = {
         "pairs.csv": _pairs_csv(result, image_ids),
         "results.json": (json.dumps(_plain(result), indent=2) + "\n").encode(),
@@ -210,7 +215,7 @@ def write(result: StressResult, out: Workspace, *, image_ids: Sequence[str]) -> 
                 near=outcome.figures.near,
                 exact=outcome.figures.exact,
             )
-    return tuple(out.write(name, content) for name, content in files.items())
+    return tuple(out.write(f"{folder}{name}", content) for name, content in files.items())
 
 
 def _pairs_csv(result: StressResult, image_ids: Sequence[str]) -> bytes:

@@ -57,8 +57,8 @@ class UtilitySettings:
 class Result:
     """Networks of one arm at one task: figures [seeds, test images] each.
 
-    `compared` is with the arm of real images, by figure; empty for that arm itself and for the images
-    as they were given.
+    `compared` is with the arm of real images, by figure; for that arm itself with the images as they were
+    given, for which it is empty.
     """
 
     task: Task
@@ -74,13 +74,39 @@ class Result:
 
 @dataclasses.dataclass(frozen=True)
 class UtilityResult:
-    """All results, and what they rest on."""
+    """All results, and what they rest on.
+
+    Every network learned from `images`, the size of the smallest arm; `given` has what each arm held.
+    """
 
     results: tuple[Result, ...]
-    images: int  # that every network learned from
+    images: int
+    given: Mapping[str, int]
     test_images: int
     test_patients: int
     settings: UtilitySettings
+
+    def withheld(self, task: Task, figure: Figure) -> str | None:
+        """Why equivalence cannot be claimed by this figure, or None where it can.
+
+        Networks that learned nothing are equal to each other. So the one of real images has to be
+        better than no network at all by more than the difference that is said not to matter: the
+        lower end of the interval of its gain has to lie above the margin.
+        """
+        (gain,) = (
+            one.compared[figure]
+            for one in self.results
+            if one.task is task and one.arm == REFERENCE
+        )
+        low = -gain.high if figure is Figure.RMSE else gain.low
+        if low > gain.margin:
+            return None
+        return (
+            f"by {figure.value.upper()} the network that learned {task.value.replace('_', '-')} from real "
+            f"images is not shown to be better than no network by more than the margin of "
+            f"{gain.margin:g} (lower end of its gain {low:+.4f}), so being as good as it says nothing; "
+            "train longer, or on more images"
+        )
 
 
 def utility(
@@ -135,7 +161,8 @@ def utility(
             for name, values in stacked.items()
         ]
     people = len(np.unique(patients))
-    return UtilityResult(tuple(results), count, len(test), people, settings)
+    given = {name: len(images) for name, images in arms.items()}
+    return UtilityResult(tuple(results), count, given, len(test), people, settings)
 
 
 def _say(on_progress: Progress, before: int, total: int, what: str, step: int) -> None:
@@ -180,11 +207,12 @@ def _compared(
     patients: np.ndarray,
     settings: UtilitySettings,
 ) -> dict[Figure, Equivalence]:
-    if name in (REFERENCE, UNTREATED):
+    if name == UNTREATED:
         return {}
+    reference = UNTREATED if name == REFERENCE else REFERENCE
     return {
         figure: equivalence(
-            stacked[REFERENCE][figure].mean(0),
+            stacked[reference][figure].mean(0),
             values.mean(0),
             patients=patients,
             margin=settings.margins[figure],
@@ -220,13 +248,16 @@ def read_arms(
         raise ValueError(f"size {size} must be a multiple of 4 and at least 32, for example 64")
 
     def read(name: str, source: str | Path) -> ImageStore:
-        return pipelines.open_images(
-            source,
-            work,
-            size=(size, size),
-            subject_regex=subject_regex if name in (REFERENCE, "test") else None,
-            on_progress=on_progress,
-        )
+        try:
+            return pipelines.open_images(
+                source,
+                work,
+                size=(size, size),
+                subject_regex=subject_regex if name in (REFERENCE, "test") else None,
+                on_progress=on_progress,
+            )
+        except InputError as error:  # which reader calls every side real
+            raise InputError(str(error).replace("--real:", f"--{name}:", 1)) from error
 
     stores = {name: read(name, source) for name, source in folders.items()}
     held_out = read("test", test)

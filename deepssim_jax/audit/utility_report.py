@@ -14,7 +14,6 @@ from deepssim_jax.audit import tables
 from deepssim_jax.audit.box_plot import box_plot
 from deepssim_jax.audit.report import environment
 from deepssim_jax.audit.utility import REFERENCE, UNTREATED, Figure, Result, UtilityResult
-from deepssim_jax.scoring.equivalence import Equivalence
 from deepssim_jax.workspace import Access, Workspace
 
 WORDS = {Figure.PSNR: "PSNR in dB", Figure.SSIM: "SSIM", Figure.RMSE: "RMSE on [0, 1]"}
@@ -33,22 +32,45 @@ def write(result: UtilityResult, out: Workspace) -> tuple[Path, ...]:
 
 def summary(result: UtilityResult) -> list[tuple[str, str]]:
     """A line a kind of network and task, for the end of a command."""
+    cut = cut_sides(result)
     return [
-        (
-            f"{one.task.value.replace('_', '-')}, {one.arm}",
-            ", ".join(
-                f"{figure.value.upper()} {one.of_patients(figure).mean():.{digits}f}"
-                for figure, digits in _DIGITS.items()
-            ),
-        )
-        for one in result.results
+        *([("not all were used", cut)] if cut else []),
+        ("equivalence", headline(result)),
+        *(
+            (
+                f"{one.task.value.replace('_', '-')}, {one.arm}",
+                ", ".join(
+                    f"{figure.value.upper()} {one.of_patients(figure).mean():.{digits}f}"
+                    for figure, digits in _DIGITS.items()
+                ),
+            )
+            for one in result.results
+        ),
     ]
 
 
+def cut_sides(result: UtilityResult) -> str:
+    """Which sides were cut to the size of the smallest, or nothing."""
+    return ", ".join(
+        f"{result.images:,} of {count:,} {name} images"
+        for name, count in result.given.items()
+        if count > result.images
+    )
+
+
+def withheld(result: UtilityResult) -> list[str]:
+    """The reasons for which claims are withheld, each once."""
+    found = (result.withheld(task, figure) for task in result.settings.tasks for figure in Figure)
+    return [reason for reason in found if reason]
+
+
 def headline(result: UtilityResult) -> str:
-    """One sentence: where equivalence was shown."""
+    """Where equivalence was shown, and where no claim is made."""
     shown = [
-        (one.arm, found.equivalent) for one in result.results for found in one.compared.values()
+        (one.arm, found.equivalent and not result.withheld(one.task, figure))
+        for one in result.results
+        if one.arm != REFERENCE
+        for figure, found in one.compared.items()
     ]
     arms = list(dict.fromkeys(arm for arm, _ in shown))
     parts = []
@@ -59,6 +81,7 @@ def headline(result: UtilityResult) -> str:
         "Equivalence with networks that learned from real images, within the margins, was shown for "
         + "; ".join(parts)
         + "."
+        + "".join(f" Withheld: {reason}." for reason in withheld(result))
     )
 
 
@@ -71,9 +94,10 @@ def _page(result: UtilityResult) -> str:
                 "name": task.value.replace("_", "-"),
                 "rows": [_row(one) for one in rows],
                 "comparisons": [
-                    (one.arm, WORDS[figure], _compared(found, _DIGITS[figure]))
+                    (one.arm, WORDS[figure], _compared(result, one, figure))
                     for one in rows
-                    for figure, found in one.compared.items()
+                    if one.arm != REFERENCE
+                    for figure in one.compared
                 ],
                 "plots": [
                     box_plot(
@@ -92,6 +116,7 @@ def _page(result: UtilityResult) -> str:
             result=result,
             headline=headline(result),
             tasks=tasks,
+            cut=cut_sides(result),
             words=list(WORDS.values()),
             untreated=UNTREATED,
             reference=REFERENCE,
@@ -110,13 +135,15 @@ def _row(one: Result) -> tuple[str, list[str]]:
     return one.arm, cells
 
 
-def _compared(found: Equivalence, digits: int) -> dict[str, object]:
+def _compared(result: UtilityResult, one: Result, figure: Figure) -> dict[str, object]:
+    found, digits = one.compared[figure], _DIGITS[figure]
+    claim = "shown" if found.equivalent else "not shown"
     return {
         "difference": f"{found.difference:+.{digits}f} ({found.low:+.{digits}f} to {found.high:+.{digits}f})",
         "margin": f"±{found.margin:g}",
         "p_equivalence": _p(found.p_equivalence),
         "p_difference": _p(found.p_difference),
-        "equivalent": found.equivalent,
+        "claim": "withheld" if result.withheld(one.task, figure) else claim,
     }
 
 
@@ -127,6 +154,7 @@ def _p(value: float) -> str:
 def _plain(result: UtilityResult) -> dict[str, object]:
     return {
         "images_learned_from": result.images,
+        "images_given": dict(result.given),
         "test_images": result.test_images,
         "test_patients": result.test_patients,
         "training": dataclasses.asdict(result.settings.training),
@@ -138,7 +166,12 @@ def _plain(result: UtilityResult) -> dict[str, object]:
                 "arm": one.arm,
                 **{figure.value: float(one.of_patients(figure).mean()) for figure in Figure},
                 "compared": {
-                    figure.value: {**dataclasses.asdict(found), "equivalent": found.equivalent}
+                    figure.value: {
+                        **dataclasses.asdict(found),
+                        "against": UNTREATED if one.arm == REFERENCE else REFERENCE,
+                        "equivalent": found.equivalent and not result.withheld(one.task, figure),
+                        "withheld": result.withheld(one.task, figure),
+                    }
                     for figure, found in one.compared.items()
                 },
             }

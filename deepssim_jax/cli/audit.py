@@ -10,8 +10,10 @@ from pathlib import Path
 
 from absl import flags
 
+from deepssim_jax.cli import usage
 from deepssim_jax.cli.exit_codes import ExitCode
 from deepssim_jax.cli.progress import progress
+from deepssim_jax.cli.reading_flags import ReadingFlags
 
 _REAL = flags.DEFINE_string(
     "real",
@@ -51,7 +53,7 @@ _RETRIEVAL = flags.DEFINE_enum(
     "how candidates are found; auto is both, and beyond 200 million pairs the encoder alone",
 )
 _LEVEL = flags.DEFINE_float("level", 0.95, "coverage of the intervals, between 0.5 and 1")
-_SEED = flags.DEFINE_integer("seed", 0, "seed of the copies planted for calibration")
+_SEED = flags.DEFINE_integer("seed", 0, "seed of the copies planted for calibration", lower_bound=0)
 _ALLOW_SAME = flags.DEFINE_bool(
     "allow_same", False, "let --real and --synthetic be the same images"
 )
@@ -61,8 +63,13 @@ _EXPLAIN = flags.DEFINE_bool(
 _PLANT = flags.DEFINE_integer(
     "plant", 0, "copies to make of the real images, to say by transformation what would be found"
 )
+_READING = ReadingFlags.define("images")
 _MAX_COPY_RATE = flags.DEFINE_float(
-    "max_copy_rate", None, "share of copies, 0 to 1, above which the exit status is 3"
+    "max_copy_rate",
+    None,
+    "share of copies, 0 to 1, above which the exit status is 3",
+    lower_bound=0.0,
+    upper_bound=1.0,
 )
 
 
@@ -92,9 +99,10 @@ def main(argv: Sequence[str]) -> int:
         allow_same=_ALLOW_SAME.value,
         explain=_EXPLAIN.value,
         plant=_PLANT.value,
+        links=_READING.links(),
+        arrays=_READING.layout(),
     )
-    if _MAX_COPY_RATE.value is not None and not 0 <= _MAX_COPY_RATE.value <= 1:
-        raise ValueError(f"--max_copy_rate={_MAX_COPY_RATE.value} must lie in [0, 1]")
+    usage.exists(_MODEL, "folder")
     with progress() as on_progress:
         result = audit(
             _REAL.value,

@@ -60,6 +60,9 @@ def load(command: str) -> types.ModuleType:
                 _set_aside[module] = owned
             for flag in owned:
                 delattr(flags.FLAGS, flag.name)
+    # ml_collections defines a flag for each field that a command line changes, and never forgets it.
+    for field in [flag for flag in flags.FLAGS if "." in flag]:
+        delattr(flags.FLAGS, field)
     loaded = importlib.import_module(name)
     for flag in _set_aside.pop(name, ()):
         flags.FLAGS[flag.name] = flag

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from deepssim_jax.cli import console
+from deepssim_jax.cli import console, usage
 from deepssim_jax.cli.exit_codes import ExitCode
 
 if TYPE_CHECKING:  # at run time they would load JAX before --help is answered
@@ -56,7 +56,10 @@ _HEADS = flags.DEFINE_list(
     "of a MONAI U-Net: one number a level, or one for all; its default there is 8",
 )
 _SCALE = flags.DEFINE_float(
-    "latent_scale", None, "of a MONAI U-Net: what latents are multiplied by (its scale_factor)"
+    "latent_scale",
+    None,
+    "of a MONAI U-Net: what latents are multiplied by (its scale_factor)",
+    lower_bound=1e-9,
 )
 _SIZE = flags.DEFINE_list(
     "size", None, "of a MONAI U-Net: height and width of its images in pixels"
@@ -87,8 +90,13 @@ def main(argv: Sequence[str]) -> int:
     from deepssim_jax.interop import efficientnet, monai_networks, torch_files
 
     source, out = Path(_SOURCE.value), Path(_OUT.value)
-    if not source.is_file():
-        raise ValueError(f"--source: there is no file {source.name!r}")
+    usage.exists(_SOURCE, "file")
+    # What only tells of MONAI's networks is not to be given, and left unread, for others.
+    told = (_GROUPS, _HEADS, _SCALE, _SIZE, _PREDICTION, _BETAS)
+    for flag, kind, count in ((_HEADS, int, None), (_SIZE, int, 2), (_BETAS, float, 2)):
+        if flag.value is not None:
+            _numbers(flag, kind, count=count)
+    usage.belong(told, "--to=ours", wanted=_TO.value == "ours")
     if _TO.value == "monai":
         rows = _to_monai(source, out)
     elif _TO.value == "reference":
@@ -97,9 +105,11 @@ def main(argv: Sequence[str]) -> int:
         if out.suffix != ".safetensors":
             raise ValueError(f"--out={out.name}: our networks are .safetensors files")
         weights = torch_files.read_state_dict(source)
+        theirs = monai_networks.is_monai(weights)
+        usage.belong(told, "a network of MONAI in --source", wanted=theirs)
         if efficientnet.is_efficientnet(weights):
             rows = _from_efficientnet(weights, source, out)
-        elif monai_networks.is_monai(weights):
+        elif theirs:
             rows = _from_monai(weights, source, out)
         else:
             rows = _from_reference(weights, source, out)

@@ -15,7 +15,7 @@ from deepssim_jax.cli.exit_codes import ExitCode
 from deepssim_jax.cli.progress import progress
 
 _OUT = flags.DEFINE_string("out", None, "folder for the cohort and its audit", required=True)
-_SEED = flags.DEFINE_integer("seed", 7, "seed of the cohort")
+_SEED = flags.DEFINE_integer("seed", 7, "seed of the cohort", lower_bound=0)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -12,7 +12,9 @@ from absl import flags
 from deepssim_jax.cli import console
 from deepssim_jax.cli.exit_codes import ExitCode
 from deepssim_jax.cli.progress import progress
+from deepssim_jax.cli.reading_flags import ReadingFlags
 
+SOURCES = {f"--{role}": "--images" for role in ("real", "synthetic", "holdout")}
 _IMAGES = flags.DEFINE_string(
     "images", None, "a folder, a .csv/.tsv manifest or a BIDS root", required=True
 )
@@ -32,6 +34,8 @@ _SLICE = flags.DEFINE_string(
 )
 _ENCODER = flags.DEFINE_string("encoder", "default", "the shipped encoder, or a .safetensors file")
 
+_READING = ReadingFlags.define("images")
+
 
 def main(argv: Sequence[str]) -> int:
     """Fills the store.
@@ -46,15 +50,23 @@ def main(argv: Sequence[str]) -> int:
     from deepssim_jax.audit.tables import table
     from deepssim_jax.data.manifest import Role, read_manifest
     from deepssim_jax.data.store import InputSettings
+    from deepssim_jax.data.volume import SliceSpec
     from deepssim_jax.nn import encoder as encoders
-    from deepssim_jax.scoring.embed import STORE, build_side, list_side
+    from deepssim_jax.scoring.embed import STORE, build_side, check_size, list_side
     from deepssim_jax.workspace import Workspace
 
+    check_size(_SIZE.value)
+    SliceSpec.parse(_SLICE.value)
+    encoder_id = encoders.encoder_hash(_ENCODER.value)
     settings = InputSettings(size=(_SIZE.value, _SIZE.value), slice=_SLICE.value)
     inputs = {"--images": _IMAGES.value}
     with Workspace.open(_OUT.value, command="embed", inputs=inputs) as workspace:
         manifest = read_manifest(
-            _IMAGES.value, role=Role(_ROLE.value), subject_regex=_SUBJECT_REGEX.value
+            _IMAGES.value,
+            role=Role(_ROLE.value),
+            subject_regex=_SUBJECT_REGEX.value,
+            links=_READING.links(),
+            arrays=_READING.layout(),
         )
         with progress() as on_progress:
             side, images = build_side(
@@ -62,12 +74,22 @@ def main(argv: Sequence[str]) -> int:
                 workspace,
                 settings=settings,
                 encoder=lambda: encoders.load_encoder(_ENCODER.value),
-                encoder_id=encoders.encoder_hash(_ENCODER.value),
+                encoder_id=encoder_id,
                 on_progress=on_progress,
                 what=f"embedding {_ROLE.value}",
             )
+        if not len(side):
+            reasons = sorted({item.reason for item in images.rejected})
+            raise ValueError(
+                f"--images: none of its {len(images.rejected)} images could be read: "
+                f"{'; '.join(reasons)}"
+            )
         # Names of files can be names of patients: they go into a table, never on the screen.
-        listing = [("image_id", "reason"), *((x.image_id, x.reason) for x in images.rejected)]
+        listing = [
+            ("image_id", "reason"),
+            *((x.image_id, x.reason) for x in images.rejected),
+            *((x.name, x.reason) for x in manifest.unused),
+        ]
         not_read = workspace.write("not_read.csv", table(listing))
         # The listing comes last: with it the store can be scored.
         workspace.write(STORE, list_side(images, settings))
@@ -76,8 +98,9 @@ def main(argv: Sequence[str]) -> int:
         [
             ("images", len(side)),
             ("not read", len(images.rejected)),
+            ("files that are no image", manifest.counts.not_images),
             ("dimensions", side.embeddings.shape[1]),
         ],
-        written=[_OUT.value, *([not_read] if images.rejected else [])],
+        written=[_OUT.value, *([not_read] if len(listing) > 1 else [])],
     )
     return ExitCode.DONE

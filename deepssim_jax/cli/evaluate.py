@@ -14,7 +14,7 @@ from pathlib import Path
 
 from absl import flags
 
-from deepssim_jax.cli import console
+from deepssim_jax.cli import console, usage
 from deepssim_jax.cli.exit_codes import ExitCode
 
 _MATRIX = flags.DEFINE_string(
@@ -29,7 +29,7 @@ _OUT = flags.DEFINE_string("out", None, "folder for the figures", required=True)
 _NEAR = flags.DEFINE_float("near", None, "threshold of near duplicates; with --exact")
 _EXACT = flags.DEFINE_float("exact", None, "threshold of exact duplicates; with --near")
 _LEVEL = flags.DEFINE_float("level", 0.95, "coverage of the intervals, between 0.5 and 1")
-_SEED = flags.DEFINE_integer("seed", 0, "of the halves and of the bootstrap")
+_SEED = flags.DEFINE_integer("seed", 0, "of the halves and of the bootstrap", lower_bound=0)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -46,14 +46,18 @@ def main(argv: Sequence[str]) -> int:
 
     from deepssim_jax.audit.score_figure import draw_scores
     from deepssim_jax.data import reference_scores
+    from deepssim_jax.ops import arguments
     from deepssim_jax.scoring import evaluation
     from deepssim_jax.workspace import Workspace
 
-    if (_NEAR.value is None) != (_EXACT.value is None):
-        raise ValueError("--near and --exact belong together: give both or neither")
-    if not 0.5 <= _LEVEL.value < 1:
-        raise ValueError(f"--level={_LEVEL.value} must lie in [0.5, 1)")
+    usage.belong([_NEAR], "--exact", wanted=_EXACT.value is not None)
+    usage.belong([_EXACT], "--near", wanted=_NEAR.value is not None)
+    if _NEAR.value is not None and _EXACT.value is not None and _NEAR.value > _EXACT.value:
+        raise usage.UsageError(f"--near={_NEAR.value} must not lie above --exact={_EXACT.value}")
+    arguments.number(_LEVEL.value, "level", low=0.5, high=1, open_high=True, example=0.95)
     given = (_MATRIX, _REAL, _SYNTHETIC, _TABLE)
+    for holder in given:
+        usage.exists(holder, "file")
     reads = {f"--{flag.name}": flag.value for flag in given}
     # Looked at before anything is read; nothing is kept between runs.
     with Workspace.open(_OUT.value, command="evaluate", reads=reads):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from absl import flags
 
-from deepssim_jax.cli import guard_flags
+from deepssim_jax.cli import guard_flags, usage
 from deepssim_jax.cli.progress import progress
 
 _GUARD = guard_flags.GuardFlags.define(required=True)
@@ -33,6 +33,8 @@ def main(argv: Sequence[str]) -> int:
     del argv
     from deepssim_jax.audit.safeguard import filter_folder
 
+    usage.exists(_GUARD.real, "folder or file")
+    usage.exists(_SYNTHETIC, "folder or file")
     out = Path(_OUT.value)
     inputs = {"--synthetic": _SYNTHETIC.value}
     opened = _GUARD.open(out, command="filter", inputs=inputs, reads={})

@@ -2,7 +2,8 @@
 
     deepssim generate --workdir=runs/ldm --out=generated --n=1000
 
-Image number i of a seed is the same whatever else is made, and on any number of devices.
+Image number i of a seed is the same whatever else is made. With another --batch or number of devices
+it is the same to one grey level of 255: a compiler adds numbers in another order for another shape.
 
     deepssim generate --safeguard --real=training/ --workdir=runs/ldm --out=to_share --n=1000
 
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from absl import flags
 
-from deepssim_jax.cli import console, guard_flags
+from deepssim_jax.cli import console, guard_flags, usage
 from deepssim_jax.cli.exit_codes import ExitCode
 from deepssim_jax.cli.progress import progress
 
@@ -29,7 +30,9 @@ _PER_RECORD = flags.DEFINE_integer(
 _SEED = flags.DEFINE_integer("seed", 0, "of all images", lower_bound=0)
 _SAMPLER = flags.DEFINE_enum("sampler", "ddim", ["ddim", "ancestral", "dpm"], "how to draw")
 _STEPS = flags.DEFINE_integer("steps", 50, "calls of the network for an image", lower_bound=1)
-_GUIDANCE = flags.DEFINE_float("guidance", 1.0, "weight of the condition; 1 for no guidance")
+_GUIDANCE = flags.DEFINE_float(
+    "guidance", 1.0, "weight of the condition; 1 for no guidance", lower_bound=0.0
+)
 _AWAY = flags.DEFINE_bool(
     "away",
     False,
@@ -63,13 +66,18 @@ def main(argv: Sequence[str]) -> int:
         ValueError: flags that do not go together.
     """
     del argv
-    if not _SAFEGUARD.value and (_GUARD.real.value or _BUDGET.value):
-        raise ValueError("--real and --budget belong to --safeguard; add it")
+    usage.belong((*_GUARD.all, _BUDGET), "--safeguard", wanted=_SAFEGUARD.value)
     if _SAFEGUARD.value and (not _GUARD.real.value or not _N.value):
-        raise ValueError(
+        raise usage.UsageError(
             "--safeguard needs --real, the images that the model was trained on, and --n, how many "
             "images are to stand"
         )
+    if (_N.value > 0) == (_PER_RECORD.value > 0):
+        raise usage.UsageError(
+            f"give one of --n and --per_record; got {_N.value} and {_PER_RECORD.value}"
+        )
+    usage.exists(_WORKDIR, "folder")
+    usage.exists(_GUARD.real, "folder or file")
     from deepssim_jax import parallel
     from deepssim_jax.audit.generation import Generator, SamplingSettings, generate
     from deepssim_jax.audit.safeguard import generate_guarded
@@ -88,13 +96,17 @@ def main(argv: Sequence[str]) -> int:
         away=_AWAY.value,
         half=computes_in_half(_HALF.value),
     )
-    image_format = ImageFormat(_FORMAT.value)
+    generator, image_format = Generator.load(_WORKDIR.value), ImageFormat(_FORMAT.value)
+    conditioned = generator.conditions is not None
+    usage.belong(
+        [_GUIDANCE], "a model that was trained with --config.condition", wanted=conditioned
+    )
     if _SAFEGUARD.value:
         reads = {"--workdir": _WORKDIR.value}
         opened = _GUARD.open(out, command="generate", inputs={}, reads=reads)
         with opened as workspace, progress() as on_progress:
             release = generate_guarded(
-                Generator.load(_WORKDIR.value),
+                generator,
                 _GUARD.build(workspace, on_progress),
                 workspace,
                 n=_N.value,
@@ -106,7 +118,6 @@ def main(argv: Sequence[str]) -> int:
                 on_progress=on_progress,
             )
         return guard_flags.finish(release, out)
-    generator = Generator.load(_WORKDIR.value)
     with progress() as on_progress:
         count = generate(
             generator,

@@ -46,12 +46,16 @@ class GuardFlags:
                 None,
                 "refuse an image whose embedding has this cosine with a training image; calibrated "
                 "on the training images where it is not given",
+                lower_bound=0.0,
+                upper_bound=1.0,
             ),
             flags.DEFINE_float(
                 "max_ssim",
                 None,
                 "refuse an image whose verified score with a training image, after alignment, is "
                 "this; calibrated likewise",
+                lower_bound=0.0,
+                upper_bound=1.0,
             ),
             flags.DEFINE_integer("size", 128, "side in pixels at which images are compared"),
             flags.DEFINE_string("slice", "axial:0.5", "plane and place of training volumes' slice"),
@@ -73,6 +77,11 @@ class GuardFlags:
                 "be given away; beside --out, with .work at its end, if not given",
             ),
         )
+
+    @property
+    def all(self) -> tuple[flags.FlagHolder, ...]:
+        """Every one of them."""
+        return tuple(getattr(self, field.name) for field in dataclasses.fields(self))
 
     def work_folder(self, out: Path) -> Path:
         """Where a run keeps what is not to be given away."""
@@ -109,6 +118,8 @@ class GuardFlags:
 
 def finish(release: "Release", out: Path) -> ExitCode:
     """Says what came of it; `ExitCode.INCONCLUSIVE` if fewer images stand than were wanted."""
+    from deepssim_jax.audit import console as summary
+
     rate = release.residual.rate
     tested = f"{rate.count} of {rate.total}, rate at most {rate.high:.4f}"
     console.finish(
@@ -117,6 +128,7 @@ def finish(release: "Release", out: Path) -> ExitCode:
             ("candidates judged", release.judged),
             *((f"  refused: {reason}", count) for reason, count in release.rejected.items()),
             ("missed by the search, of images tested", tested if rate.total else "not measured"),
+            *summary.planted_rows(release.thresholds),
         ],
         written=[out / "certificate.json"],
     )

@@ -6,11 +6,8 @@ status (`ExitCode`): input and usage errors 2, everything else 1, a signal 75.
 
 import contextlib
 import io
-import signal
 import sys
-import threading
-import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from absl import flags
 
@@ -20,43 +17,15 @@ from deepssim_jax.cli import (
     common_flags,
     compile_cache,
     console,
+    failures,
     memory,
     processes,
+    stopping,
     usage,
 )
 from deepssim_jax.cli.exit_codes import ExitCode
 
 _HELP = ("--help", "-h", "-help", "--helpfull", "help")
-
-
-@contextlib.contextmanager
-def _stopped_by_signals() -> Iterator[None]:
-    """Makes SIGTERM arrive as Ctrl-C does; the second signal of a kind ends the process at once.
-
-    Compiled code that calls Python back turns the interrupt into an error of its own: it leaves here
-    as the interrupt that it is.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    asked = threading.Event()
-
-    def stop(number: int, frame: object) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        asked.set()
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    except Exception as error:
-        if asked.is_set():
-            raise KeyboardInterrupt from error
-        raise
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _verbose(args: Sequence[str]) -> bool:
@@ -78,6 +47,11 @@ def _run(command: str, args: Sequence[str]) -> int:
     try:
         with contextlib.redirect_stdout(io.StringIO()) if process else contextlib.nullcontext():
             return int(module.main(usage.parse(command, module, args)))
+    except ValueError as error:
+        text = usage.in_flags(module, str(error))
+        if text != str(error):
+            error.args = (text,)
+        raise
     finally:
         sys.argv = sys_argv
 
@@ -103,20 +77,21 @@ def main(argv: Sequence[str]) -> int:
         if command not in commands.COMMANDS:
             name = "deepssim"
             raise usage.unknown_command(command)
-        with _stopped_by_signals():
+        with stopping.by_signals(name), failures.quiet_libraries(args):
             return _run(command, args)
     except KeyboardInterrupt:
-        console.error(f"{name}: stopped; run the same command again to resume")
+        stopping.say(name)
         return ExitCode.STOPPED
     except BrokenPipeError:
         raise
     except (usage.UsageError, flags.Error, ValueError) as error:
-        status, line, cause = ExitCode.USAGE, f"{name}: {error}", error
+        line = f"{name}: {failures.said(error, args)}"
+        status, cause = ExitCode.USAGE, error
     except Exception as error:
-        line = f"{name} failed: {type(error).__name__}: {error}"
+        line = f"{name} failed: {failures.words(error, args)}"
         status, cause = ExitCode.FAILED, error
     if _verbose(args):
-        traceback.print_exception(cause)
+        print(failures.trace(cause, args), file=sys.stderr, end="")
     elif status == ExitCode.FAILED:
         line += " (--verbose shows where)"
     console.error(line)
@@ -136,4 +111,6 @@ def run() -> None:
     except BrokenPipeError:  # the reader of our output, such as `head`, has had enough
         sys.stdout = None
         status = ExitCode.DONE
+    if processes.in_job() and status != ExitCode.DONE:
+        stopping.leave_job(status)
     sys.exit(status)

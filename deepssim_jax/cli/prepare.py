@@ -11,7 +11,7 @@ from pathlib import Path
 
 from absl import flags
 
-from deepssim_jax.cli import console
+from deepssim_jax.cli import console, usage
 from deepssim_jax.cli.exit_codes import ExitCode
 from deepssim_jax.cli.progress import progress
 
@@ -43,11 +43,20 @@ def main(argv: Sequence[str]) -> int:
     """
     del argv
     from deepssim_jax.data import prepared, studies
+    from deepssim_jax.data.volume import SliceSpec
+    from deepssim_jax.ops import arguments
     from deepssim_jax.workspace import Workspace
 
     source, out = Path(_SOURCE.value), Path(_OUT.value)
-    if not source.exists():
-        raise ValueError(f"--source: there is no {source.name!r}")
+    usage.exists(_SOURCE, "folder or tar file")
+    usage.exists(_ATLAS, "file")
+    usage.exists(_DEMOGRAPHICS, "file")
+    usage.belong([_DEMOGRAPHICS], "--dataset=ixi", wanted=_DATASET.value == "ixi")
+    usage.belong([_ATLAS], "mni among --tools", wanted="mni" in _TOOLS.value)
+    usage.belong([_SIZE, _SLICE], "slices, not --volumes", wanted=not _VOLUMES.value)
+    SliceSpec.parse(_SLICE.value)
+    for tool in _TOOLS.value:
+        arguments.choice(tool, "tools", known=tuple(prepared.TOOLS))
     if len(_SIZE.value) != 2 or not all(v.isdigit() and int(v) >= 16 for v in _SIZE.value):
         raise ValueError(f"--size={','.join(_SIZE.value)} must be two numbers such as 136,112")
     opened = Workspace.open(out, command="prepare", inputs={"--source": source})

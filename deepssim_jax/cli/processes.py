@@ -6,6 +6,7 @@ launcher, `launch/local.sh`), SLURM with several tasks, or a TPU pod slice with 
 
 import dataclasses
 import os
+import sys
 import zlib
 from collections.abc import Mapping
 
@@ -86,6 +87,8 @@ def join() -> int:
         return 0
     import jax
 
+    # JAX's own service would take SIGTERM away from us, and then nothing would stop.
+    jax.config.update("jax_enable_preemption_service", False)
     if job.how == "variables":
         jax.distributed.initialize(job.coordinator, job.processes, job.process)
     else:
@@ -99,6 +102,21 @@ def join() -> int:
             f"{mine}. Install the same everywhere"
         )
     return jax.process_index()
+
+
+def in_job() -> bool:
+    """Whether this process has joined others."""
+    jax = sys.modules.get("jax")  # who has not imported it has not joined
+    return jax is not None and jax.distributed.is_initialized()
+
+
+def is_first() -> bool:
+    """Whether this process speaks for its job; one that is alone always does."""
+    if not in_job():
+        return True
+    import jax
+
+    return jax.process_index() == 0
 
 
 def _whole(name: str, text: str) -> int:

@@ -6,6 +6,7 @@ of this module. `what` names the stage; a new name starts a new bar or line.
 
 import contextlib
 import dataclasses
+import io
 import sys
 import threading
 import time
@@ -15,7 +16,11 @@ from typing import TextIO
 from rich import console
 from rich import progress as rich_progress
 
+from deepssim_jax.cli import processes
+
 OnProgress = Callable[[int, int, str], None]
+
+_SILENCE_S = 15.0
 
 
 @dataclasses.dataclass
@@ -55,12 +60,34 @@ def _counted(what: str, unit: str) -> str:
 
 
 class _Lines:
-    """One plain line a stage every `every_s` seconds, and one when it is done."""
+    """One plain line a stage every `every_s` seconds, and one when it is done.
+
+    Where nothing was said for `_SILENCE_S`, a compiler is at work: a line says for how long.
+    """
 
     def __init__(self, stream: TextIO, unit: str, every_s: float):
         self._stream, self._unit, self._every_s = stream, unit, every_s
+        self._latest, self._since, self._done = "starting", time.monotonic(), threading.Event()
+        threading.Thread(target=self._speak, daemon=True).start()
+
+    def _speak(self) -> None:
+        told = self._since
+        while not self._done.wait(_SILENCE_S / 4):
+            now = time.monotonic()
+            if now - max(self._since, told) >= _SILENCE_S:
+                told = now
+                print(
+                    f"{self._latest}: still at work, no step done for {_seconds(now - self._since)}",
+                    file=self._stream,
+                    flush=True,
+                )
+
+    def begin(self, what: str) -> None:
+        """Takes note of the stage; its first line comes when there is something to say."""
+        self._latest, self._since = what, time.monotonic()
 
     def update(self, what: str, stage: _Stage, now: float) -> None:
+        self._latest, self._since = what, time.monotonic()
         finished = stage.done >= stage.total
         if not finished and now - stage.printed < self._every_s:
             return
@@ -73,6 +100,7 @@ class _Lines:
 
     def close(self) -> None:
         """Leaves nothing behind: every line is already written."""
+        self._done.set()
 
 
 class _Bars:
@@ -88,6 +116,9 @@ class _Bars:
         )
         self._tasks: dict[str, rich_progress.TaskID] = {}
         self._bars.start()
+
+    def begin(self, what: str) -> None:
+        """A bar shows by itself that it waits."""
 
     def update(self, what: str, stage: _Stage, now: float) -> None:
         unit = _counted(what, self._unit)
@@ -125,7 +156,7 @@ def progress(
         `on_progress(done, total, what)`: call it from any thread, as often as you like; counts
         of a stage are absolute, and one that is lower than an earlier one is ignored.
     """
-    out = stream or sys.stderr
+    out = stream or (sys.stderr if processes.is_first() else io.StringIO())
     show = _Bars(out, unit) if out.isatty() else _Lines(out, unit, every_s)
     stages: dict[str, _Stage] = {}
     lock = threading.Lock()
@@ -136,6 +167,7 @@ def progress(
             stage = stages.get(what)
             if stage is None:
                 stage = stages[what] = _Stage(total, now, min(done, total), done, now)
+                show.begin(what)
                 if done >= total or isinstance(show, _Bars):
                     show.update(what, stage, now)
                 return

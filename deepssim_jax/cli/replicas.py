@@ -7,12 +7,17 @@ Folders are read only. A run that was stopped goes on when the same command is g
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
-from deepssim_jax.cli import console
+from deepssim_jax.cli import console, usage
 from deepssim_jax.cli.exit_codes import ExitCode
 from deepssim_jax.cli.progress import progress
+from deepssim_jax.cli.reading_flags import ReadingFlags
+
+if TYPE_CHECKING:  # at run time it would load JAX before --help is answered
+    from deepssim_jax.audit.replica_result import LevelThresholds
 
 _REAL = flags.DEFINE_string(
     "real",
@@ -73,10 +78,14 @@ _ENCODER = flags.DEFINE_string(
     "the shipped one, for slices, or a .safetensors file, for slices or volumes",
 )
 _LEVEL = flags.DEFINE_float("level", 0.95, "coverage of the intervals, between 0.5 and 1")
-_SEED = flags.DEFINE_integer("seed", 0, "seed of the replicas planted for calibration")
+_SEED = flags.DEFINE_integer(
+    "seed", 0, "seed of the replicas planted for calibration", lower_bound=0
+)
 _ALLOW_SAME = flags.DEFINE_bool(
     "allow_same", False, "let --real and --synthetic be the same volumes"
 )
+
+_READING = ReadingFlags.define("zyx")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -101,6 +110,18 @@ def main(argv: Sequence[str]) -> int:
         pairs = ((Role.REAL, real), (Role.SYNTHETIC, synthetic))
         return {role: path for role, path in pairs if path is not None}
 
+    given_features = _EMBEDDINGS_REAL.value or _EMBEDDINGS_SYNTHETIC.value
+    usage.belong([_ENCODER], "volumes without --embeddings_real", wanted=not given_features)
+    for holder, what in (
+        (_REAL, "folder or file"),
+        (_SYNTHETIC, "folder or file"),
+        (_SEGMENTATIONS_REAL, "folder"),
+        (_SEGMENTATIONS_SYNTHETIC, "folder"),
+        (_EMBEDDINGS_REAL, "file"),
+        (_EMBEDDINGS_SYNTHETIC, "file"),
+        (_RATINGS, "file"),
+    ):
+        usage.exists(holder, what)
     settings = ReplicaSettings(
         size=_SIZE.value,
         spacing=_SPACING.value,
@@ -112,6 +133,8 @@ def main(argv: Sequence[str]) -> int:
         level=_LEVEL.value,
         seed=_SEED.value,
         allow_same=_ALLOW_SAME.value,
+        links=_READING.links(),
+        arrays=_READING.layout(),
     )
     with progress(unit="volumes") as on_progress:
         result = replicas(
@@ -141,7 +164,12 @@ def main(argv: Sequence[str]) -> int:
     rows += [
         (
             f"{level.value} level",
-            f"replica from {found.replica:.3f}, same person from {found.same_person:.3f}",
+            f"replica from {found.replica:.3f}, same person from {found.same_person:.3f}"
+            + (
+                f"; planted replicas found: {found.recall.count} of {found.recall.total}"
+                if found.recall
+                else ""
+            ),
         )
         for level, found in result.thresholds.items()
     ]
@@ -159,3 +187,8 @@ def main(argv: Sequence[str]) -> int:
     names = ("report.html", "report_share.html", "summary.json", "replicas.csv", "overlap.csv")
     console.finish(rows, written=[Path(_OUT.value) / name for name in names])
     return ExitCode.INCONCLUSIVE if result.verdict is Verdict.INCONCLUSIVE else ExitCode.DONE
+
+
+def _recalled(found: "LevelThresholds") -> str:
+    recall = found.recall
+    return f"; {recall.count} of {recall.total} planted replicas found" if recall else ""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from absl import flags
 
-from deepssim_jax.cli import console
+from deepssim_jax.cli import console, usage
 from deepssim_jax.cli.exit_codes import ExitCode
 from deepssim_jax.cli.progress import progress
 
@@ -43,6 +43,8 @@ def main(argv: Sequence[str]) -> int:
     from deepssim_jax.scoring.match import Retrieval, match
     from deepssim_jax.workspace import Workspace
 
+    usage.exists(_REAL, "store; make it with deepssim embed")
+    usage.exists(_SYNTHETIC, "store; make it with deepssim embed")
     encoder_id = encoder_hash(_ENCODER.value)
     inputs = {"--real": _REAL.value, "--synthetic": _SYNTHETIC.value}
     with Workspace.open(_OUT.value, command="score", inputs=inputs) as workspace:

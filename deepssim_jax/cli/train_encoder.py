@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from absl import flags
 from ml_collections import config_flags
 
-from deepssim_jax.cli import console
+from deepssim_jax.cli import console, usage
 from deepssim_jax.cli.exit_codes import ExitCode
 from deepssim_jax.cli.progress import progress
 
 if TYPE_CHECKING:  # at run time they would load JAX before --help is answered
+    from deepssim_jax.data.store import ImageStore
     from deepssim_jax.scoring.match import Progress
     from deepssim_jax.training.config import EncoderConfig
     from deepssim_jax.training.loop import Maker
@@ -24,6 +25,7 @@ if TYPE_CHECKING:  # at run time they would load JAX before --help is answered
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "FILE[:ARG] with get_config(); --config.NAME=VALUE changes a field"
 )
+SOURCES = {"--real": "--config.images", "--subject_regex": "--config.subject_regex"}
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "folder for checkpoints, metrics and the encoder", required=True
 )
@@ -43,11 +45,14 @@ def main(argv: Sequence[str]) -> int:
     import json
 
     from deepssim_jax.interop import start
-    from deepssim_jax.training.identity import bind_settings, open_workdir
+    from deepssim_jax.training import fields
+    from deepssim_jax.training.config import EncoderConfig
+    from deepssim_jax.training.identity import bind, check_settings, open_workdir
     from deepssim_jax.training.loop import LoopConfig, train
     from deepssim_jax.training.step import Trainer, export
 
-    config = _CONFIG.value
+    config = usage.config_of(_CONFIG, EncoderConfig, "configs/deepssim_nano.py")
+    fields.check_encoder(config)
     inputs = {"--config.images": config.images} if config.images else {}
     reads = {f"--config.{name}": getattr(config, name) for name in ("table", "initial")}
     opened = open_workdir(
@@ -57,9 +62,10 @@ def main(argv: Sequence[str]) -> int:
         reads={flag: value for flag, value in reads.items() if value and value != "default"},
     )
     with opened as workspace:
-        bind_settings(workspace, config)
+        check_settings(workspace, config)
         with progress(unit="images") as on_progress:
-            maker, data, epoch = _maker(config, workspace, on_progress)
+            maker, data, epoch, images = _maker(config, workspace, on_progress)
+        bind(workspace, config, images)
         steps = config.epochs * epoch if config.epochs and epoch else config.steps
         initial = start.network(
             config.network, config.initial, dropout=config.dropout, seed=config.seed
@@ -85,39 +91,23 @@ def main(argv: Sequence[str]) -> int:
 
 def _maker(
     config: "EncoderConfig", workspace: "Workspace", on_progress: "Progress"
-) -> "tuple[Maker, str, int | None]":
-    """What gives the batches, what they are made of in words, and the steps of one epoch."""
+) -> "tuple[Maker, str, int | None, ImageStore | None]":
+    """What gives the batches, what they are made of in words, the steps of one epoch, the images."""
     from deepssim_jax.data import pipelines
     from deepssim_jax.data.anatomy import load_anatomy
     from deepssim_jax.data.manifest import Role
     from deepssim_jax.ops.augment import AugmentConfig
-    from deepssim_jax.training.identity import bind_data
     from deepssim_jax.training.own_pairs import ImagePairs, TablePairs
     from deepssim_jax.training.pairs import PairMaker
 
-    size = tuple(config.size)
-    if config.batch % 16 or size[0] % 4 or size[1] % 4 or min(size) < 32:
-        raise ValueError(
-            f"batch {config.batch} must be a multiple of 16, and size {size} of 4 in both directions "
-            "and at least 32"
-        )
-    volumes = config.network == "volume"
-    if volumes and (config.images or config.initial):
-        raise ValueError(
-            "network 'volume' is trained on phantoms from random weights; leave --config.images and "
-            "--config.initial out"
-        )
-    makers = {"v1": AugmentConfig.v1, "v2": AugmentConfig.v2, "stress": AugmentConfig.stress}
-    if volumes:
-        makers = {"volumes": AugmentConfig.volumes}
-    if config.augment not in makers:
-        raise ValueError(f"augment {config.augment!r} must be one of {', '.join(makers)}")
-    augment = makers[config.augment]()
-    if not config.table and size[0] != size[1]:
-        raise ValueError(f"size {size} must be square, because its images are aligned here")
+    size, volumes = tuple(config.size), config.network == "volume"
+    augment = {
+        "v1": AugmentConfig.v1,
+        "v2": AugmentConfig.v2,
+        "stress": AugmentConfig.stress,
+        "volumes": AugmentConfig.volumes,
+    }[config.augment]()
     if not config.images:
-        if config.table:
-            raise ValueError("--config.table needs --config.images, the folder of its images")
         anatomy = load_anatomy()
         phantoms = PairMaker(
             anatomy=anatomy,
@@ -127,9 +117,8 @@ def _maker(
             augment=augment,
             space=3 if volumes else 2,
         )
-        bind_data(workspace, None)
         kind = "phantom volumes" if volumes else "phantoms"
-        return phantoms, f"{kind} ({anatomy.source})", None
+        return phantoms, f"{kind} ({anatomy.source})", None, None
     images = pipelines.open_images(
         config.images,
         workspace,
@@ -138,12 +127,11 @@ def _maker(
         subject_regex=config.subject_regex or None,
         on_progress=on_progress,
     )
-    bind_data(workspace, images)
     common = {"batch": config.batch, "seed": config.seed, "augment": augment}
     if config.table:
         table = TablePairs.of(Path(config.table), images, **common)
-        return table, f"{len(table.table)} pairs of a table", table.batches_an_epoch
-    return ImagePairs.of(images, **common), f"{len(images)} images", None
+        return table, f"{len(table.table)} pairs of a table", table.batches_an_epoch, images
+    return ImagePairs.of(images, **common), f"{len(images)} images", None, images
 
 
 def _optimizer(config: "EncoderConfig", steps: int) -> "OptimizerConfig":

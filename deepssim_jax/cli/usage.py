@@ -2,16 +2,20 @@
 
 import difflib
 import itertools
+import math
 import shutil
 import textwrap
 import types
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
 
 from absl import flags
 
 from deepssim_jax.cli import common_flags
 from deepssim_jax.cli.commands import COMMANDS
 
+_Config = TypeVar("_Config")
 _REQUIRED = "must have a value other than None"
 
 
@@ -164,6 +168,82 @@ def config_first(args: Sequence[str]) -> list[str]:
     return ahead + others
 
 
+def _one_line(text: str, *, known_flags: Iterable[flags.Flag]) -> str:
+    """A library's message without its line breaks, with the choice that was most likely meant."""
+    text = " ".join(text.split()).removeprefix("flag ")
+    for flag in known_flags:
+        choices = getattr(flag.parser, "enum_values", None)
+        if choices and text.startswith(f"--{flag.name}="):
+            given = text.removeprefix(f"--{flag.name}=").partition(":")[0]
+            guess = nearest(given, choices)
+            return f"{text}; did you mean {guess}?" if guess else text
+    return text
+
+
+def config_of(flag: flags.FlagHolder, kind: type[_Config], example: str) -> _Config:
+    """The configuration of a --config flag.
+
+    Raises:
+        UsageError: it cannot be loaded, or is of another job.
+    """
+    try:
+        config = flag.value
+    except (OSError, ImportError) as error:
+        raise UsageError(f"--config: {' '.join(str(error).split())}") from error
+    if not isinstance(config, kind):
+        raise UsageError(
+            f"--config holds a {type(config).__name__}, and this command needs a {kind.__name__}, for "
+            f"example that of {example}"
+        )
+    return config
+
+
+def belong(holders: Iterable[flags.FlagHolder], to: str, *, wanted: bool) -> None:
+    """Refuses flags that were given and do nothing without something else.
+
+    Args:
+        holders: flags.
+        to: what they need, for people.
+        wanted: whether it is there.
+
+    Raises:
+        UsageError: names the first of them.
+    """
+    given = [h.name for h in holders if flags.FLAGS[h.name].present]
+    if given and not wanted:
+        rest = f" (so do {', '.join(f'--{name}' for name in given[1:])})" if given[1:] else ""
+        raise UsageError(f"--{given[0]} needs {to}{rest}: add it, or leave the flag out")
+
+
+def exists(holder: flags.FlagHolder, what: str) -> None:
+    """Refuses a path that leads nowhere, or one of several.
+
+    Raises:
+        UsageError: names the flag, its value and what is wanted.
+    """
+    given = holder.value if isinstance(holder.value, list) else [holder.value]
+    for path in given:
+        if path is not None and not Path(path).expanduser().exists():
+            raise UsageError(f"--{holder.name}={path}: there is no such {what}")
+
+
+def in_flags(module: types.ModuleType, text: str) -> str:
+    """A message about a setting, such as "size 30 must be ...", in the words of the command line.
+
+    Settings and fields of a configuration bear the names of their flags; `SOURCES` of a command says
+    under which flag its images were given.
+    """
+    for name, flag in getattr(module, "SOURCES", {}).items():
+        if text.startswith(name):
+            return flag + text.removeprefix(name)
+    word, _, rest = text.partition(" ")
+    known = {flag.name: flag for flag in key_flags(module)}
+    if word in known and word != "config":
+        return f"--{word}={rest}"
+    config = known["config"].value if "config" in known else None
+    return f"--config.{word}={rest}" if hasattr(config, word) else text
+
+
 def parse(command: str, module: types.ModuleType, args: Sequence[str]) -> list[str]:
     """Parses a command's flags.
 
@@ -190,7 +270,10 @@ def parse(command: str, module: types.ModuleType, args: Sequence[str]) -> list[s
             )
             raise UsageError(f"{command} needs {lines}") from error
         text = error.args[0] if isinstance(error, KeyError) else error  # str() of one adds quotes
-        raise UsageError(str(text)) from error
+        raise UsageError(_one_line(str(text), known_flags=key_flags(module))) from error
+    for flag in key_flags(module):
+        if isinstance(flag.value, float) and not math.isfinite(flag.value):
+            raise UsageError(f"--{flag.name}={flag.value} must be a finite number")
     names = getattr(module, "POSITIONALS", ())
     given = argv[1:]
     if len(given) > len(names):

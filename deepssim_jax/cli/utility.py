@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from deepssim_jax.cli import console
+from deepssim_jax.cli import console, usage
 from deepssim_jax.cli.exit_codes import ExitCode
 from deepssim_jax.cli.progress import progress
 
@@ -36,10 +36,18 @@ _SEEDS = flags.DEFINE_integer("seeds", 3, "networks of each kind and task", lowe
 _STEPS = flags.DEFINE_integer("steps", 600, "training steps of a network", lower_bound=1)
 _CHANNELS = flags.DEFINE_integer("channels", 16, "width of the networks; published: 96", 1)
 _BATCH = flags.DEFINE_integer("batch", 8, "patches of a step", lower_bound=1)
-_PATCH = flags.DEFINE_integer("patch", 32, "side of a patch in pixels; published: 64")
-_MARGIN_PSNR = flags.DEFINE_float("margin_psnr", 0.5, "difference in dB that does not matter")
-_MARGIN_SSIM = flags.DEFINE_float("margin_ssim", 0.01, "difference in SSIM that does not matter")
-_MARGIN_RMSE = flags.DEFINE_float("margin_rmse", 0.002, "difference in RMSE that does not matter")
+_PATCH = flags.DEFINE_integer(
+    "patch", 32, "side of a patch in pixels, a multiple of 4; published: 64", lower_bound=24
+)
+_MARGIN_PSNR = flags.DEFINE_float(
+    "margin_psnr", 0.5, "difference in dB that does not matter", lower_bound=1e-9
+)
+_MARGIN_SSIM = flags.DEFINE_float(
+    "margin_ssim", 0.01, "difference in SSIM that does not matter", lower_bound=1e-9
+)
+_MARGIN_RMSE = flags.DEFINE_float(
+    "margin_rmse", 0.002, "difference in RMSE that does not matter", lower_bound=1e-9
+)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -54,10 +62,18 @@ def main(argv: Sequence[str]) -> int:
     del argv
     from deepssim_jax.audit import utility, utility_report
     from deepssim_jax.audit.utility import Figure, UtilitySettings
+    from deepssim_jax.data.manifest import check_subject_regex
     from deepssim_jax.ops.degradation import Task
     from deepssim_jax.training.restoration import RestorationSettings
     from deepssim_jax.workspace import Workspace
 
+    for holder in (_REAL, _SYNTHETIC, _SAFEGUARDED, _TEST):
+        usage.exists(holder, "folder or file")
+    check_subject_regex(_SUBJECT_REGEX.value)
+    if _PATCH.value % 4 or _PATCH.value > _SIZE.value:
+        raise usage.UsageError(
+            f"--patch={_PATCH.value} must be a multiple of 4 and at most --size={_SIZE.value}"
+        )
     folders = {"real": _REAL.value, "synthetic": _SYNTHETIC.value}
     if _SAFEGUARDED.value:
         folders["safeguarded"] = _SAFEGUARDED.value

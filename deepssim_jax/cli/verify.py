@@ -12,7 +12,7 @@ from pathlib import Path
 
 from absl import flags
 
-from deepssim_jax.cli import console
+from deepssim_jax.cli import console, usage
 from deepssim_jax.cli.exit_codes import ExitCode
 from deepssim_jax.cli.progress import progress
 
@@ -38,7 +38,11 @@ def main(argv: Sequence[str]) -> int:
 
     folder = Path(argv[1])
     with progress() as on_progress:
-        if has_certificate(folder):
+        certified = has_certificate(folder)
+        usage.belong(
+            [_REAL, _ENCODER], "a certificate in DIR, and this is an audit", wanted=certified
+        )
+        if certified:
             found = recheck_certificate(
                 folder, _REAL.value, encoder=_ENCODER.value, on_progress=on_progress
             )

@@ -6,12 +6,13 @@ itself. Three lists: `MOVES` change the frame or the acquisition, `EXACT` keep e
 `NEAR` change a region that holds structure.
 """
 
-import io
 from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
 from scipy import ndimage
+
+from deepssim_jax.data.edits import acquisition, regions
 
 Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
@@ -39,7 +40,7 @@ def mirror(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def gamma(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """x to x^g, g from 0.5 to 1.5."""
-    return np.clip(image, 0, 1) ** rng.uniform(0.5, 1.5)
+    return acquisition.gamma(image, rng, exponent=rng.uniform(0.5, 1.5))
 
 
 def _crop(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -52,18 +53,15 @@ def _crop(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _noise(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return image + rng.normal(0, rng.uniform(0.01, 0.05), image.shape)
+    return acquisition.noisy(image, rng, deviation=rng.uniform(0.01, 0.05))
 
 
 def _blur(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return ndimage.gaussian_filter(image, rng.uniform(0.5, 2.0) * len(image) / 256)
+    return acquisition.blurred(image, rng, sigma=rng.uniform(0.5, 2.0))
 
 
 def _jpeg(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    buffer = io.BytesIO()
-    levels = (np.clip(image, 0, 1) * 255).round().astype(np.uint8)
-    Image.fromarray(levels).save(buffer, "JPEG", quality=int(rng.integers(30, 80)))
-    return np.asarray(Image.open(buffer), np.float64) / 255
+    return acquisition.jpeg(image, rng, quality=int(rng.integers(30, 80)))
 
 
 def _bias(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -87,8 +85,7 @@ MOVES: dict[str, Change] = {
 
 
 def _quantised(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    levels = int(rng.integers(16, 65))
-    return np.round(np.clip(image, 0, 1) * (levels - 1)) / (levels - 1)
+    return acquisition.posterised(np.clip(image, 0, 1), rng, levels=int(rng.integers(16, 65)))
 
 
 def _intensity(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -116,111 +113,10 @@ EXACT: dict[str, Change] = {
 }
 
 
-# Of the side: no region's centre leaves the frame where a harsh setting moves or crops the image.
-_MARGIN = 0.22
-
-
-def _place(
-    image: np.ndarray, rng: np.random.Generator, *, radius: float, richest: float
-) -> np.ndarray:
-    """A centre (y, x) among the share `richest` of places with most structure around them.
-
-    A change where there is nothing would change nothing.
-    """
-    margin = int(_MARGIN * len(image))
-    mean = ndimage.uniform_filter(image, int(2 * radius) + 1)
-    square = ndimage.uniform_filter(image**2, int(2 * radius) + 1)
-    deviation = np.sqrt(np.maximum(square - mean**2, 0))[margin:-margin, margin:-margin]
-    rich = np.argwhere(deviation >= np.quantile(deviation, 1 - richest))
-    return rich[rng.integers(len(rich))] + margin
-
-
-def _region(
-    image: np.ndarray,
-    rng: np.random.Generator,
-    *,
-    share: tuple[float, float],
-    richest: float = 0.4,
-) -> np.ndarray:
-    """A soft ellipse [s, s] of `share` of the area on [0, 1], where there is structure."""
-    side = len(image)
-    area, ratio, angle = rng.uniform(*share), rng.uniform(0.7, 1.4), rng.uniform(0, np.pi)
-    radius = side * np.sqrt(area / np.pi)
-    y, x = (
-        np.indices(image.shape) - _place(image, rng, radius=radius, richest=richest)[:, None, None]
-    )
-    along = np.cos(angle) * x + np.sin(angle) * y
-    across = -np.sin(angle) * x + np.cos(angle) * y
-    distance = np.hypot(along / ratio, across * ratio) - radius
-    return 1 / (1 + np.exp(np.clip(distance / (0.01 * side), -50, 50)))
-
-
-_REGION = (0.05, 0.25)
-_LESION = (0.004, 0.02)
-
-
-def deformed(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A region bent smoothly; where it moves most, by 3 to 7 % of the side."""
-    side = len(image)
-    soft = ndimage.gaussian_filter(_region(image, rng, share=_REGION), 0.03 * side)
-    field = ndimage.gaussian_filter(rng.normal(size=(2, side, side)), (0, 0.08 * side, 0.08 * side))
-    field = field * soft
-    reach = rng.uniform(0.03, 0.07) * side
-    field *= reach / np.sqrt((field**2).sum(0)).max()
-    return ndimage.map_coordinates(image, np.indices(image.shape) + field, order=1, mode="nearest")
-
-
-def replaced(image: np.ndarray, rng: np.random.Generator, donor: np.ndarray) -> np.ndarray:
-    """A region from the same place of another patient's image."""
-    soft = _region(image, rng, share=_REGION)
-    return image * (1 - soft) + donor * soft
-
-
-def _filled(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
-    """The image with its hole closed from around, by normalised convolution."""
-    known = 1 - hole
-    width = 0.6 * np.sqrt(hole.sum() / np.pi)
-    total = ndimage.gaussian_filter(known, width)
-    return ndimage.gaussian_filter(image * known, width) / np.maximum(total, 1e-6)
-
-
-def inpainted(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A region closed from its surroundings."""
-    soft = _region(image, rng, share=_REGION)
-    return image * (1 - soft) + _filled(image, soft) * soft
-
-
-def recontrasted(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Tissues of a region against each other: much less, or the other way round."""
-    soft = _region(image, rng, share=_REGION)
-    mean = (image * soft).sum() / soft.sum()
-    factor = rng.uniform(-0.6, 0.3)
-    return image * (1 - soft) + (mean + factor * (image - mean)) * soft
-
-
-def lesion_added(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A bright or dark irregular spot of 0.4 to 2 % of the area."""
-    soft = _region(image, rng, share=_LESION)
-    rough = ndimage.gaussian_filter(rng.normal(size=image.shape), 0.015 * len(image))
-    soft = np.clip(soft * (1 + 0.3 * rough / rough.std()), 0, 1)
-    low, high = np.percentile(image, (2, 98))
-    inside = (image * soft).sum() / soft.sum()
-    # Away from what is there: a bright spot in bright tissue would not be seen.
-    target = high if inside < (low + high) / 2 else low
-    strength = rng.uniform(0.6, 0.9)
-    return image * (1 - strength * soft) + target * strength * soft
-
-
-def structure_removed(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A small place full of structure, 1 to 3 % of the area, closed from its surroundings."""
-    soft = _region(image, rng, share=(0.01, 0.03), richest=0.05)
-    return image * (1 - soft) + _filled(image, soft) * soft
-
-
 NEAR: dict[str, Change] = {
-    "deformation": deformed,
-    "inpainting": inpainted,
-    "local contrast": recontrasted,
-    "lesion added": lesion_added,
-    "structure removed": structure_removed,
+    "deformation": regions.deformed,
+    "inpainting": regions.inpainted,
+    "local contrast": regions.recontrasted,
+    "lesion added": regions.lesion_added,
+    "structure removed": regions.structure_removed,
 }

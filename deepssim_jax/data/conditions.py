@@ -119,15 +119,15 @@ def texts(rows: Sequence[dict[str, str]], *, root: Path) -> np.ndarray:
     if "embedding" not in rows[0]:
         return _said(np.stack([embed_text(row["prompt"]) for row in rows]))
     out: list[np.ndarray] = []
-    for row in rows:
+    for number, row in enumerate(rows, start=1):
         path = root / row["embedding"]
         try:
             vector = np.load(path, allow_pickle=False).astype(np.float32).ravel()
         except (OSError, ValueError) as error:
-            raise InputError(f"the embedding {path.name!r} cannot be read: {error}") from error
+            raise InputError(f"the embedding of image {number} cannot be read") from error
         if out and len(vector) != len(out[0]):
             raise InputError(
-                f"the embedding {path.name!r} has {len(vector)} numbers, the first {len(out[0])}"
+                f"the embedding of image {number} has {len(vector)} numbers, the first {len(out[0])}"
             )
         out.append(vector)
     return _said(np.stack(out))

@@ -1,145 +1,293 @@
-"""DICOM files: series sorted by position, intensities as the physicist meant them.
+"""DICOM files: which frames make a volume, and in which order.
 
-Only geometry, rescale and photometric tags are read; nothing that names a patient leaves this
-module. Needs the `dicom` extra.
+Contract: a `Stack` is one image or one volume: frames of one series that have one size, one
+photometric interpretation and one orientation, no two of them at one place, sorted along their
+normal. Echoes, phases and time points of one place, and images without geometry, stand apart. Only
+geometry and such attributes are read; nothing that names a patient leaves this module. Needs the
+`dicom` extra.
 """
 
-import struct
+import collections
+import dataclasses
+import gzip
+import io
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from deepssim_jax.data.guards import GZIP, Limits, inflated, read_head
 from deepssim_jax.data.volume import Unreadable
 
 _HINT = "reading DICOM needs pydicom: pip install 'deepssim-jax[dicom]'"
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+# What tells two images of one place apart, most telling first.
+_APART = (
+    "EchoNumbers",
+    "EffectiveEchoTime",
+    "EchoTime",
+    "ImageType",
+    "FrameType",
+    "TemporalPositionIdentifier",
+    "TemporalPositionIndex",
+    "AcquisitionNumber",
+    "InversionTime",
+    "TriggerTime",
+    "DiffusionBValue",
+    "AcquisitionTime",
+)
+_TAGS = [
+    "SOPClassUID",
+    "SeriesInstanceUID",
+    "InstanceNumber",
+    "Rows",
+    "Columns",
+    "NumberOfFrames",
+    "PhotometricInterpretation",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "PixelSpacing",
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+    *_APART,
+]
+# Frames are of one plane if no direction cosine differs by more, and at one place if this close (mm).
+_SAME_DIRECTION, _SAME_PLACE = 0.01, 0.001
 
 
-def _pydicom():
+@dataclasses.dataclass(frozen=True)
+class Stack:
+    """The frames of one image or volume: `items` are their numbers in the file `files[0]`, or empty
+    where every file holds one frame.
+    """
+
+    files: tuple[Path, ...]
+    items: tuple[int, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Geometry:
+    """Where a frame lies: patient coordinates in LPS mm, of its first pixel and along its rows and
+    columns; the steps from row to row and from column to column in mm, if they are known.
+    """
+
+    position: np.ndarray
+    cosines: np.ndarray
+    spacing: tuple[float, float] | None
+
+    @property
+    def place(self) -> float:
+        """The position along the frame's normal in mm."""
+        return float(np.cross(self.cosines[:3], self.cosines[3:]) @ self.position)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Frame:
+    path: Path
+    item: int | None
+    number: tuple[int, str]
+    kind: tuple[object, ...]
+    geometry: Geometry | None
+    apart: tuple[str, ...]
+
+
+def pydicom_module():
+    """pydicom, or the reason why not."""
     try:
         import pydicom
+        import pydicom.pixels
     except ImportError as error:
         raise Unreadable(_HINT) from error
     return pydicom
 
 
-def series(paths: list[Path]) -> list[list[Path]]:
-    """Files by folder and SeriesInstanceUID, each sorted by position along the slices' normal.
-
-    Files that cannot be read stand alone, so that reading them says why.
-    """
-    try:
-        pydicom = _pydicom()
-    except Unreadable:
-        return [[path] for path in sorted(paths)]
-    groups: dict[tuple[str, str], list[tuple[float, str, Path]]] = {}
-    for path in sorted(paths):
-        key, position = (str(path), ""), 0.0
-        try:
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
-            uid = header.get("SeriesInstanceUID")
-            if uid and header.get("ImagePositionPatient") is not None:
-                key = (str(path.parent), str(uid))
-                position = _position(header)
-        except Exception:
-            pass
-        groups.setdefault(key, []).append((position, path.name, path))
-    return [[path for *_, path in sorted(group)] for _, group in sorted(groups.items())]
-
-
-_TAGS = [
-    "SeriesInstanceUID",
-    "ImagePositionPatient",
-    "ImageOrientationPatient",
-    "PixelSpacing",
-    "Rows",
-    "Columns",
-    "NumberOfFrames",
-]
-
-
-def _position(header) -> float:
-    cosines = np.array(header.get("ImageOrientationPatient", [1, 0, 0, 0, 1, 0]), float)
-    normal = np.cross(cosines[:3], cosines[3:])
-    return float(normal @ np.array(header.ImagePositionPatient, float))
-
-
-def read(paths: tuple[Path, ...], *, max_voxels: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """Reads one file or a sorted series.
-
-    Args:
-      paths: files, sorted by position.
-      max_voxels: more than this is refused before pixels are decoded.
-
-    Returns:
-      float32 [h, w] and None, or [slices, h, w] and its 4 x 4 affine (index to RAS mm).
+def opened(path: Path, limits: Limits = Limits()) -> Path | io.BytesIO:
+    """A file for pydicom: its path, or its content where it is gzipped.
 
     Raises:
-      Unreadable: with the reason.
+      Unreadable: the content would be inflated without a limit.
     """
-    pydicom = _pydicom()
-    frames, headers = [], []
-    for path in paths:
-        try:
-            dataset = pydicom.dcmread(path)
-        except (
-            pydicom.errors.InvalidDicomError,
-            OSError,
-            EOFError,
-            struct.error,
-            ValueError,
-        ) as error:
-            raise Unreadable("is no readable DICOM file") from error
-        declared = (
-            int(dataset.get("Rows", 0))
-            * int(dataset.get("Columns", 0))
-            * int(dataset.get("NumberOfFrames", 1) or 1)
-            * len(paths)
-        )
-        if not declared:
-            raise Unreadable("the DICOM file holds no image")
-        if declared > max_voxels:
-            raise Unreadable(f"declares {declared:,} voxels, more than the limit of {max_voxels:,}")
-        frames.append(_pixels(dataset))
-        headers.append(dataset)
-    if len(frames) == 1:
-        return frames[0], None
-    if len({frame.shape for frame in frames}) > 1:
-        raise Unreadable(
-            f"the slices of the series differ in size: {sorted({f.shape for f in frames})}"
-        )
-    return np.stack(frames), _affine(headers)
+    head = read_head(path, 1024)
+    if head.startswith(GZIP):
+        content = inflated(path, limits.file_bytes)
+        head = content.getvalue()[:1024]
+        source: Path | io.BytesIO = content
+    else:
+        source = path
+    if _DEFLATED in head:
+        raise Unreadable("is deflated DICOM; write it again in Explicit VR Little Endian")
+    return source
 
 
-def _pixels(dataset) -> np.ndarray:
+def stacks(paths: Iterable[Path]) -> tuple[list[Stack], dict[Path, str]]:
+    """The images and volumes of DICOM files, and the files that hold none, with the reason.
+
+    Files whose header cannot be read stand alone, so that reading them says why.
+    """
+    alone: list[Stack] = []
+    without: dict[Path, str] = {}
+    series: dict[tuple[str, str], list[_Frame]] = collections.defaultdict(list)
     try:
-        pixels = np.asarray(dataset.pixel_array, np.float32)
-    except Exception as error:
-        raise Unreadable(
-            f"its pixels cannot be decoded ({type(error).__name__}); compressed files need "
-            "pylibjpeg or gdcm"
-        ) from error
-    if pixels.ndim == 3 and pixels.shape[-1] in (3, 4):
-        pixels = pixels[..., :3] @ np.array([0.299, 0.587, 0.114], np.float32)
-    pixels = pixels * float(dataset.get("RescaleSlope", 1) or 1) + float(
-        dataset.get("RescaleIntercept", 0) or 0
-    )
-    if dataset.get("PhotometricInterpretation") == "MONOCHROME1":  # low values are bright
-        pixels = pixels.max() + pixels.min() - pixels
-    return pixels
+        pydicom = pydicom_module()
+    except Unreadable:
+        return [Stack((path,)) for path in sorted(paths)], without
+    for path in sorted(paths):
+        try:
+            header = pydicom.dcmread(
+                _header_source(path), stop_before_pixels=True, specific_tags=_TAGS
+            )
+            if "Rows" not in header and "SOPClassUID" in header:
+                without[path] = "a DICOM file without pixels"
+                continue
+            frames = _frames(path, header)
+            uid = str(header.get("SeriesInstanceUID") or "")
+        except Exception:  # whatever a header holds, reading its pixels will say what is wrong
+            alone.append(Stack((path,)))
+            continue
+        for frame in frames:
+            if frame.geometry is None or not uid:
+                alone.append(_stack([frame]))
+            else:
+                # A file of several frames is a whole; frames of several such do not mix.
+                whole = str(path if frame.item is not None else path.parent)
+                series[whole, uid].append(frame)
+    found = [_stack(part) for frames in series.values() for part in _parts(frames)]
+    return sorted(alone + found, key=lambda s: (s.files, s.items)), without
 
 
-def _affine(headers: list) -> np.ndarray:
-    """Index (slice, row, column) to RAS millimetres; DICOM itself counts in LPS."""
-    first, last = headers[0], headers[-1]
-    cosines = np.array(first.get("ImageOrientationPatient", [1, 0, 0, 0, 1, 0]), float)
-    row_step, column_step = (float(x) for x in first.get("PixelSpacing", [1, 1]))
-    start, end = (
-        np.array(h.get("ImagePositionPatient", [0, 0, i]), float)
-        for i, h in ((0, first), (1, last))
-    )
-    affine = np.eye(4)
-    affine[:3, 0] = (end - start) / max(len(headers) - 1, 1)
-    affine[:3, 1] = cosines[3:] * row_step
-    affine[:3, 2] = cosines[:3] * column_step
-    affine[:3, 3] = start
-    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+def _header_source(path: Path):
+    source = opened(path)
+    return source if isinstance(source, Path) else gzip.open(path, "rb")
+
+
+def _stack(frames: Sequence[_Frame]) -> Stack:
+    if frames[0].item is None:
+        return Stack(tuple(frame.path for frame in frames))
+    return Stack((frames[0].path,), tuple(int(frame.item or 0) for frame in frames))
+
+
+def _frames(path: Path, header) -> list[_Frame]:
+    kind = (header.Rows, header.Columns, header.get("PhotometricInterpretation"))
+    count = int(header.get("NumberOfFrames") or 1)
+    number = int(header.get("InstanceNumber") or 0)
+    if count > path.stat().st_size:
+        raise Unreadable(f"declares {count:,} frames, more than it has bytes")
+    groups = functional_groups(header)
+    if count == 1:
+        apart = _values([*groups[0], header] if groups else [header])
+        where = geometry([*groups[0], header] if groups else [header])
+        return [_Frame(path, None, (number, path.name), kind, where, apart)]
+    if len(groups) != count:
+        # Without geometry of each frame, every frame is an image.
+        return [_Frame(path, i, (i, path.name), kind, None, ()) for i in range(count)]
+    return [
+        _Frame(path, i, (i, path.name), kind, geometry(groups[i]), _values(groups[i]))
+        for i in range(count)
+    ]
+
+
+def functional_groups(header) -> list[list]:
+    """For each frame of an enhanced file, the items of its functional groups, own before shared
+    (PS3.3 C.7.6.16); empty for other files.
+    """
+    shared = _items(next(iter(header.get("SharedFunctionalGroupsSequence") or []), None))
+    return [
+        [*_items(frame), *shared] for frame in header.get("PerFrameFunctionalGroupsSequence") or []
+    ]
+
+
+def _items(group) -> list:
+    if group is None:
+        return []
+    return [element.value[0] for element in group if element.VR == "SQ" and element.value]
+
+
+def first(items: Sequence, name: str) -> object:
+    """The value of an attribute in the first dataset that has it, or None."""
+    for item in items:
+        value = item.get(name)
+        if value is not None and value != "":
+            return value
+    return None
+
+
+def geometry(items: Sequence) -> Geometry | None:
+    """Where a frame lies, or None if its position or orientation is missing or wrong."""
+    position = numbers(first(items, "ImagePositionPatient"), 3)
+    cosines = numbers(first(items, "ImageOrientationPatient"), 6)
+    if position is None or cosines is None:
+        return None
+    rows, columns = np.linalg.norm(cosines[:3]), np.linalg.norm(cosines[3:])
+    if abs(rows - 1) > 0.1 or abs(columns - 1) > 0.1 or abs(cosines[:3] @ cosines[3:]) > 0.1:
+        return None
+    spacing = numbers(first(items, "PixelSpacing"), 2)
+    known = spacing is not None and (spacing > 0).all()
+    return Geometry(position, cosines, (float(spacing[0]), float(spacing[1])) if known else None)
+
+
+def numbers(value: object, count: int) -> np.ndarray | None:
+    """An attribute's `count` finite numbers, or None."""
+    if value is None or isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        return None
+    try:
+        found = np.array([float(str(x)) for x in value])
+    except ValueError:
+        return None
+    return found if len(found) == count and np.isfinite(found).all() else None
+
+
+def _values(items: Sequence) -> tuple[str, ...]:
+    return tuple(str(first(items, name)) for name in _APART)
+
+
+def _parts(frames: list[_Frame]) -> Iterator[list[_Frame]]:
+    """Frames of a series by size and photometry, then by plane, then by what tells one place apart."""
+    planes: list[tuple[tuple[object, ...], np.ndarray, list[_Frame]]] = []
+    for frame in frames:
+        assert frame.geometry is not None  # others stand alone
+        cosines = frame.geometry.cosines
+        for kind, known, members in planes:
+            if kind == frame.kind and np.abs(known - cosines).max() < _SAME_DIRECTION:
+                members.append(frame)
+                break
+        else:
+            planes.append((frame.kind, cosines, [frame]))
+    for *_, members in planes:
+        yield from _by_place(members, 0)
+
+
+def _by_place(frames: list[_Frame], attribute: int) -> Iterator[list[_Frame]]:
+    places = _sorted_places(frames)
+    most = max(len(place) for place in places)
+    if most == 1:
+        yield [frame for place in places for frame in place]
+        return
+    for number in range(attribute, len(_APART)):
+        groups = collections.defaultdict(list)
+        for frame in frames:
+            groups[frame.apart[number]].append(frame)
+        # More groups than images at a place: it numbers slices, and tells nothing apart.
+        if 1 < len(groups) <= most:
+            for _, group in sorted(groups.items()):
+                yield from _by_place(group, number + 1)
+            return
+    # Nothing tells them apart but their order.
+    for rank in range(most):
+        yield [place[rank] for place in places if len(place) > rank]
+
+
+def _sorted_places(frames: list[_Frame]) -> list[list[_Frame]]:
+    """Frames by their place along the normal; those at one place in the order of their numbers."""
+
+    def place(frame: _Frame) -> float:
+        assert frame.geometry is not None
+        return frame.geometry.place
+
+    places: list[list[_Frame]] = []
+    last = -np.inf
+    for frame in sorted(frames, key=lambda f: (place(f), f.number)):
+        if place(frame) - last > _SAME_PLACE:
+            places.append([])
+            last = place(frame)
+        places[-1].append(frame)
+    return [sorted(members, key=lambda f: f.number) for members in places]

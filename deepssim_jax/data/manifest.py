@@ -2,109 +2,111 @@
 
 A source is a folder (walked recursively), a manifest (`.csv` or `.tsv`), a BIDS root, or the
 layout of the reference implementation (`<uid>/training.png`, `<uid>/gen-<i>.png`, or in NIfTI). Whatever it
-is, the answer is a `Manifest`: records in the order of their ids, and what was refused with the
-reason. A bad file is listed, never fatal; a source that cannot be meant raises `InputError`.
-Identifiers are carried verbatim, whatever they hold; escaping them is the writer's duty.
+is, the answer is a `Manifest`: records in the order of their ids, what was refused with the reason,
+and what is no image. A bad file is listed, never fatal; a source that cannot be meant raises
+`InputError`. Identifiers are carried as they are, whatever they hold (bytes that are not UTF-8 are
+spelled out); escaping them is the writer's duty.
 """
 
-import csv
 import dataclasses
-import enum
-import hashlib
 import os
 import re
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-SUFFIXES = (
-    ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".nii", ".nii.gz", ".dcm", ".npy", ".npz",
-)  # fmt: skip
-_BIDS_NAME = re.compile(r"^sub-([^_]+)(?:_ses-([^_]+))?_(?:.*_)?(T1w|T2w|PDw|FLAIR)\.nii(?:\.gz)?$")
-_REFERENCE_NAME = re.compile(r"^(?:training|gen-\d+)\.(?:png|jpg|jpeg|npy|nii|nii\.gz)$")
-_MISSING = {"", "n/a", "na", "nan"}
+from deepssim_jax.data.contents import Listed, records_of
+from deepssim_jax.data.formats import SUFFIXES
+from deepssim_jax.data.manifest_table import read_table
+from deepssim_jax.data.records import (
+    ArrayLayout,
+    FileCounts,
+    InputError,
+    Links,
+    Manifest,
+    Record,
+    Rejected,
+    Role,
+    Unused,
+)
+from deepssim_jax.data.records import files_of as files_of
+from deepssim_jax.data.walk import Entry, Walked, printable, walk
 
-
-class InputError(ValueError):
-    """The input as a whole cannot be used; the message says what to do."""
-
-
-class Role(enum.Enum):
-    """What a set of images is for."""
-
-    REAL = "real"
-    SYNTHETIC = "synthetic"
-    HOLDOUT = "holdout"
-
-
-@dataclasses.dataclass(frozen=True)
-class Record:
-    """One image: a file, or the files of a DICOM series in `parts`."""
-
-    image_id: str
-    path: Path
-    subject_id: str | None = None
-    session_id: str | None = None
-    site: str | None = None
-    parts: tuple[Path, ...] = ()
+_BIDS_SUBJECT = re.compile(r"(?:^|/)sub-([A-Za-z0-9]+)(?=[_/])")
+_BIDS_SESSION = re.compile(r"[_/]ses-([A-Za-z0-9]+)(?=[_/])")
+# Suffixes of files of labels and probabilities, which are no images of a patient.
+_BIDS_LABELS = re.compile(r"_(?:mask|dseg|probseg)\.[^/]+$")
+_REFERENCE_NAME = re.compile(
+    r"^(training|gen-\d+)\.(?:png|jpg|jpeg|tif|tiff|npy|nii|nii\.gz)$", re.IGNORECASE
+)
+_NUMBERED = re.compile(r"^(.*)#(\d+)$", re.DOTALL)
 
 
-@dataclasses.dataclass(frozen=True)
-class Rejected:
-    """A file that was not taken, and why."""
-
-    image_id: str
-    reason: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Manifest:
-    """The images of one source, sorted by id. `source` is what the user named."""
-
-    source: Path
-    role: Role
-    kind: str  # "folder", "manifest", "bids" or "reference"
-    records: tuple[Record, ...]
-    rejected: tuple[Rejected, ...]
-
-
-def read_manifest(source: str | Path, *, role: Role, subject_regex: str | None = None) -> Manifest:
+def read_manifest(
+    source: str | Path,
+    *,
+    role: Role,
+    subject_regex: str | None = None,
+    links: Links = Links.INSIDE,
+    arrays: ArrayLayout = ArrayLayout.IMAGES,
+) -> Manifest:
     """Lists the images of a source.
 
     Args:
-      source: folder, `.csv`/`.tsv` file, BIDS root, or root of the reference layout.
+      source: folder, `.csv`/`.tsv` file, BIDS root, or root of the reference layout; `~` is the
+        home folder.
       role: which files of the reference layout are meant.
       subject_regex: searched in a file's name; its first group (or the one named `subject`) is
         the patient. Overrides what the layout says.
+      links: whether links that leave a folder are followed.
+      arrays: what NumPy arrays of three axes are.
 
     Raises:
       InputError: the source is missing or empty, or the expression is wrong.
     """
-    source, pattern = Path(source), _pattern(subject_regex)
-    if not source.exists():
-        raise InputError(f"--{role.value}: there is no such folder or file; check the path")
+    source, pattern = _existing(Path(source), role), _pattern(subject_regex)
     if source.is_file():
-        kind, (records, rejected) = "manifest", _from_table(source)
+        table = read_table(source, arrays)
+        kind, listed = "manifest", table.listed
+        found, refused, others = table.rows, table.refused, 0
     else:
-        files, rejected = _walk(source)
-        if not files and not rejected:
+        walked = walk(source, links)
+        if not walked.files and not walked.rejected:
             raise InputError(
-                f"--{role.value}: the folder holds no image; known are {', '.join(SUFFIXES)}"
+                f"--{role.value}: the folder holds no image among {walked.found:,} files; known "
+                f"are {', '.join(SUFFIXES)}, and DICOM by its content"
             )
-        kind, records, more = _from_folder(source, files, role)
-        rejected += more
+        kind, listed = _from_folder(source, walked, role, arrays)
+        used = {path for record in listed.records for path in files_of(record)}
+        names = {printable(str(path.relative_to(source))) for path in used}
+        listed.unused = [unused for unused in listed.unused if unused.name not in names]
+        others = sum(unused.files for unused in listed.unused)
+        found, refused = walked.found, walked.found - len(used) - others
     if pattern is not None:
-        records = [_with_subject(record, pattern) for record in records]
-    records, doubles = _without_doubles(records)
+        listed.records = [_with_subject(record, pattern) for record in listed.records]
+    records, doubles = _without_doubles(listed.records)
+    rejected = listed.rejected + doubles
     if not records:
-        reason = (rejected + doubles)[0].reason if rejected or doubles else "none has the role"
+        reason = rejected[0].reason if rejected else "none has the role"
         raise InputError(f"--{role.value}: no image can be used; the first reason: {reason}")
     return Manifest(
         source=source,
         role=role,
         kind=kind,
         records=tuple(records),
-        rejected=tuple(sorted(rejected + doubles, key=lambda r: (r.image_id, r.reason))),
+        rejected=tuple(sorted(rejected, key=lambda r: (r.image_id, r.reason))),
+        unused=tuple(sorted(listed.unused, key=lambda u: u.name)),
+        counts=FileCounts(found, found - refused - others, refused, others),
+        notes=tuple(listed.notes),
     )
+
+
+def _existing(source: Path, role: Role) -> Path:
+    if not source.exists():
+        source = Path(os.path.expanduser(source))
+    if not source.exists():
+        raise InputError(f"--{role.value}: there is no such folder or file; check the path")
+    if not source.is_file() and not source.is_dir():
+        raise InputError(f"--{role.value}: is a pipe or device; give a folder or a manifest")
+    return source
 
 
 def _pattern(subject_regex: str | None) -> re.Pattern[str] | None:
@@ -112,7 +114,7 @@ def _pattern(subject_regex: str | None) -> re.Pattern[str] | None:
         return None
     try:
         pattern = re.compile(subject_regex)
-    except re.error as error:
+    except (re.error, TypeError) as error:
         raise InputError(
             f"--subject_regex={subject_regex!r} is no regular expression: {error}"
         ) from error
@@ -124,147 +126,93 @@ def _pattern(subject_regex: str | None) -> re.Pattern[str] | None:
     return pattern
 
 
+def check_subject_regex(subject_regex: str | None) -> None:
+    """Raises InputError for what is no regular expression with a group."""
+    _pattern(subject_regex)
+
+
 def _with_subject(record: Record, pattern: re.Pattern[str]) -> Record:
-    found = pattern.search(record.path.name)
+    found = pattern.search(printable(record.path.name))
     if found is None:
         return dataclasses.replace(record, subject_id=None)
     name = "subject" if "subject" in pattern.groupindex else 1
     return dataclasses.replace(record, subject_id=found.group(name))
 
 
-def _walk(root: Path) -> tuple[list[Path], list[Rejected]]:
-    """Every file with a known suffix; links that leave the root or run in a circle are refused."""
-    files, rejected = [], []
-    top = root.resolve()
-    seen = {top}
-    stack = [root]
-    while stack:
-        for entry in sorted(os.scandir(stack.pop()), key=lambda e: e.name, reverse=True):
-            path = Path(entry.path)
-            name = path.relative_to(root).as_posix()
-            if entry.name.startswith("."):
-                continue
-            try:
-                real = path.resolve(strict=True) if entry.is_symlink() else path
-                inside = not entry.is_symlink() or real.is_relative_to(top)
-            except (OSError, RuntimeError):
-                if entry.name.lower().endswith(SUFFIXES) or not path.suffix:
-                    rejected.append(Rejected(name, "a link that points nowhere or to itself"))
-                continue
-            if not inside:
-                rejected.append(
-                    Rejected(name, "a link that leaves the folder; copy the file instead")
-                )
-            elif entry.is_dir():
-                target = path.resolve()
-                if target in seen:
-                    rejected.append(Rejected(name, "a link to a folder that was already read"))
-                else:
-                    seen.add(target)
-                    stack.append(path)
-            elif entry.name.lower().endswith(SUFFIXES):
-                files.append(path)
-    return files, rejected
+def _from_folder(root: Path, walked: Walked, role: Role, arrays: ArrayLayout) -> tuple[str, Listed]:
+    names = [entry.name for entry in walked.files]
+    if _is_reference(names):
+        kind, listed = "reference", _reference(walked.files, role, arrays)
+    elif (root / "dataset_description.json").exists() or any(n.startswith("sub-") for n in names):
+        kind, listed = "bids", _bids(walked.files, arrays)
+    else:
+        kind, listed = "folder", records_of(walked.files, arrays)
+    # Files that belong to another's image, such as the data beside a header.
+    owned = {path for record in listed.records for path in record.parts[1:]}
+    listed.records = [r for r in listed.records if r.parts or r.path not in owned]
+    listed.rejected += walked.rejected
+    listed.unused += walked.unused
+    return kind, listed
 
 
-def _from_folder(
-    root: Path, files: list[Path], role: Role
-) -> tuple[str, list[Record], list[Rejected]]:
-    relative = {path: path.relative_to(root) for path in files}
-    reference = [
-        p for p in files if len(relative[p].parts) == 2 and _REFERENCE_NAME.match(p.name.lower())
+def _is_reference(names: list[str]) -> bool:
+    """Whether all files have names of the layout, or one folder holds an image and its samples."""
+    found = [(n, m) for n in names if n.count("/") == 1 and (m := _reference_name(n))]
+    if not found:
+        return False
+    stems: dict[str, set[bool]] = {}
+    for name, match in found:
+        stems.setdefault(name.split("/")[0], set()).add(match[1].lower() == "training")
+    return len(found) == len(names) or any(len(kinds) == 2 for kinds in stems.values())
+
+
+def _reference_name(name: str) -> re.Match[str] | None:
+    return _REFERENCE_NAME.match(name.rpartition("/")[2])
+
+
+def _reference(entries: list[Entry], role: Role, arrays: ArrayLayout) -> Listed:
+    wanted, strays, others = [], [], []
+    for entry in entries:
+        match = _reference_name(entry.name) if entry.name.count("/") == 1 else None
+        if match is None:
+            strays.append(Rejected(entry.name, "is neither <uid>/training.* nor <uid>/gen-<i>.*"))
+        elif (match[1].lower() == "training") == (role is not Role.SYNTHETIC):
+            uid = entry.name.split("/")[0]
+            wanted.append(dataclasses.replace(entry, name=f"{uid}___{match[1]}"))
+        else:
+            others.append(Unused(entry.name, "of the other side of the reference layout"))
+    if not wanted:
+        raise InputError(f"--{role.value}: the reference layout holds no image of this role")
+    listed = records_of(wanted, arrays)
+    listed.records = [
+        dataclasses.replace(r, subject_id=printable(r.path.parent.name)) for r in listed.records
     ]
-    if reference and len(reference) == len(files):
-        # Not `stem`, which leaves `.nii` of `.nii.gz`.
-        stems = {p: p.name.partition(".")[0] for p in files}
-        wanted = [
-            p for p in files if (stems[p].lower() == "training") == (role is not Role.SYNTHETIC)
-        ]
-        if not wanted:
-            raise InputError(f"--{role.value}: the reference layout holds no image of this role")
-        return (
-            "reference",
-            [Record(f"{p.parent.name}___{stems[p]}", p, subject_id=p.parent.name) for p in wanted],
-            [],
+    listed.rejected += strays
+    listed.unused += others
+    return listed
+
+
+def _bids(entries: list[Entry], arrays: ArrayLayout) -> Listed:
+    labels = [entry for entry in entries if _BIDS_LABELS.search(entry.name)]
+    listed = records_of([e for e in entries if not _BIDS_LABELS.search(e.name)], arrays)
+    for number, record in enumerate(listed.records):
+        subject = _BIDS_SUBJECT.findall(record.image_id)
+        session = _BIDS_SESSION.findall(record.image_id)
+        listed.records[number] = dataclasses.replace(
+            record,
+            subject_id=subject[-1] if subject else None,
+            session_id=session[-1] if session else None,
         )
-    if (root / "dataset_description.json").exists() or any(
-        part.startswith("sub-") for part in {r.parts[0] for r in relative.values()}
-    ):
-        records = []
-        for path in files:
-            found = _BIDS_NAME.match(path.name)
-            if found:
-                subject, session, _ = found.groups()
-                records.append(
-                    Record(relative[path].as_posix(), path, subject_id=subject, session_id=session)
-                )
-        if records:
-            return "bids", records, []
-    dicom = [p for p in files if p.suffix.lower() == ".dcm"]
-    others = [p for p in files if p.suffix.lower() != ".dcm"]
-    records = [Record(relative[path].as_posix(), path) for path in others]
-    rejected: list[Rejected] = []
-    if dicom:
-        from deepssim_jax.data import dicom as dicom_files
-
-        for group in dicom_files.series(dicom):
-            first = group[0]
-            name = relative[first].as_posix()
-            if len(group) > 1:
-                tag = hashlib.sha256(str([p.name for p in group]).encode()).hexdigest()[:8]
-                name = f"{relative[first].parent.as_posix()}/series-{tag}"
-            records.append(Record(name, first, parts=tuple(group)))
-    return "folder", records, rejected
-
-
-def _from_table(source: Path) -> tuple[list[Record], list[Rejected]]:
-    if source.suffix.lower() not in (".csv", ".tsv"):
-        raise InputError(
-            f"{source.suffix or 'a file without a suffix'} is no manifest; give a folder, or a .csv "
-            "or .tsv file with a column `path`"
-        )
-    root = source.resolve().parent
-    delimiter = "\t" if source.suffix.lower() == ".tsv" else ","
-    with source.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file, delimiter=delimiter)
-        if "path" not in (rows.fieldnames or []):
-            raise InputError(
-                f"the manifest has the columns {rows.fieldnames}; one must be called `path`"
-            )
-        records, rejected = [], []
-        for number, row in enumerate(rows, start=2):
-            entry = {k: v for k, v in row.items() if k and v and v.strip().lower() not in _MISSING}
-            name = entry.get("path")
-            if name is None:
-                rejected.append(Rejected(f"line {number}", "has no path"))
-                continue
-            image_id = entry.get("image_id", PurePosixPath(name).as_posix())
-            path = Path(os.path.normpath(root / name))
-            if not path.resolve().is_relative_to(root):
-                rejected.append(
-                    Rejected(image_id, "leaves the manifest's folder; move the manifest upwards")
-                )
-            elif not path.exists():
-                rejected.append(Rejected(image_id, "there is no such file"))
-            else:
-                records.append(
-                    Record(
-                        image_id,
-                        path,
-                        subject_id=entry.get("subject_id"),
-                        session_id=entry.get("session_id"),
-                        site=entry.get("site"),
-                    )
-                )
-    return records, rejected
+    listed.unused += [Unused(e.name, "a map of labels, by its BIDS suffix") for e in labels]
+    return listed
 
 
 def _without_doubles(records: list[Record]) -> tuple[list[Record], list[Rejected]]:
     kept: dict[str, Record] = {}
     rejected = []
-    for record in sorted(records, key=lambda r: (r.image_id, str(r.path))):
+    for record in sorted(records, key=in_order):
         if record.image_id in kept:
-            other = kept[record.image_id].path.name
+            other = printable(kept[record.image_id].path.name)
             rejected.append(
                 Rejected(record.image_id, f"a second file of this id; {other} was taken")
             )
@@ -273,6 +221,8 @@ def _without_doubles(records: list[Record]) -> tuple[list[Record], list[Rejected
     return list(kept.values()), rejected
 
 
-def files_of(record: Record) -> Iterator[Path]:
-    """The file, or all files, of a record."""
-    yield from record.parts or (record.path,)
+def in_order(record: Record) -> tuple[str, int, bytes]:
+    """The order of records: by id, and `file#2` before `file#10`."""
+    found = _NUMBERED.match(record.image_id)
+    name, number = (found[1], int(found[2])) if found else (record.image_id, 0)
+    return name, number, os.fsencode(record.path)

@@ -11,6 +11,8 @@ import nibabel
 import numpy as np
 from PIL import Image
 
+from deepssim_jax.data.preprocess import without_outliers
+
 # A picture has no size in millimetres: a pixel counts 1, and the unit stays unknown. Columns run to
 # the patient's left and rows to the back, which is how the reader shows a slice.
 _AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -34,7 +36,7 @@ class ImageFormat(enum.StrEnum):
     def as_read(self, image: np.ndarray) -> np.ndarray:
         """The image as its file will be read, float32 [h, w]."""
         kept = as_uint8(image) if self is ImageFormat.PNG else image
-        return np.asarray(kept, np.float32)
+        return without_outliers(np.asarray(kept, np.float32))
 
 
 def as_uint8(image: np.ndarray) -> np.ndarray:

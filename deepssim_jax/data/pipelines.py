@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar, cast
 import grain
 import numpy as np
 
-from deepssim_jax.data.manifest import InputError, Role, read_manifest
+from deepssim_jax.data.manifest import InputError, Role, in_order, read_manifest
 from deepssim_jax.data.store import ImageStore, InputSettings, Reading
 from deepssim_jax.workspace import Workspace
 
@@ -50,7 +50,7 @@ def open_images(
       InputError: it holds no readable image.
     """
     parts = [read_manifest(source, role=role, subject_regex=subject_regex) for role in roles]
-    records = sorted((r for p in parts for r in p.records), key=lambda r: r.image_id)
+    records = sorted((r for p in parts for r in p.records), key=in_order)
     rejected = tuple(r for p in parts for r in p.rejected)
     manifest = dataclasses.replace(parts[0], records=tuple(records), rejected=rejected)
     done, total = 0, len(manifest.records)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from deepssim_jax.data import changes
+from deepssim_jax.data.edits import regions
 
 UNRELATED, NEAR, EXACT = range(3)
 OTHER_PATIENT, SAME_PATIENT, NEAREST_PATIENT = "other patient", "same patient", "nearest patient"
@@ -145,7 +146,7 @@ def partner(
     image = take(pair.source)
     if pair.label == NEAR:
         if pair.kind == REPLACED:
-            image = changes.replaced(image, content, take(pair.donor))
+            image = regions.replaced(image, content, take(pair.donor))
         else:
             image = changes.NEAR[pair.kind](image, content)
     if pair.label == EXACT:

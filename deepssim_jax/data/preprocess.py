@@ -8,6 +8,9 @@ import numpy as np
 from PIL import Image
 
 _LEVELS = 65535
+# An outlier lies further from the rest than this many times the range of all but this share of the
+# values; percentiles of more values than `_MOST_SAMPLED` are taken from every n-th.
+_FAR, _SHARE, _MOST_SAMPLED = 10.0, 0.001, 200_000
 
 
 def fit_to_size(image: np.ndarray, *, size: tuple[int, int]) -> np.ndarray:
@@ -50,12 +53,34 @@ def fit_to_canvas(image: np.ndarray, *, side: int) -> tuple[np.ndarray, tuple[in
     low, high = float(image.min()), float(image.max())
     image = (image - low) / max(high - low, 1e-12)
     factor = side / max(image.shape)
-    inner = tuple(min(side, max(2, 2 * round(s * factor / 2))) for s in image.shape)
+    height, width = (min(side, max(2, 2 * round(s * factor / 2))) for s in image.shape)
+    inner = (height, width)
     if inner != image.shape:
         picture = Image.fromarray(np.ascontiguousarray(image, np.float32))
         image = np.asarray(picture.resize(inner[::-1], Image.Resampling.BILINEAR))
     pads = [((side - s) // 2,) * 2 for s in inner]
-    return np.pad(image, pads, mode="edge").astype(np.float32), (inner[0], inner[1])
+    return np.pad(image, pads, mode="edge").astype(np.float32), inner
+
+
+def without_outliers(image: np.ndarray) -> np.ndarray:
+    """Cuts a few values that would leave nothing of the picture: hot pixels, sentinels.
+
+    Where the whole range is more than ten times that from the 0.1st to the 99.9th percentile, values
+    outside of these two become the nearer one. Any other image, and one that is flat between them,
+    is given back as it is.
+
+    Args:
+      image: float32 of any shape, finite.
+
+    Returns:
+      float32 of the same shape.
+    """
+    low, high = float(image.min()), float(image.max())
+    sample = image.reshape(-1)[:: max(1, image.size // _MOST_SAMPLED)]
+    inner_low, inner_high = np.quantile(sample, [_SHARE, 1 - _SHARE], method="nearest")
+    if not 0 < _FAR * (float(inner_high) - float(inner_low)) < high - low:
+        return image
+    return np.clip(image, inner_low, inner_high)
 
 
 def quantize(image: np.ndarray) -> np.ndarray:

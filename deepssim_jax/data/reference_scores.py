@@ -61,13 +61,16 @@ def read_labelled(
             raise InputError(f"{table.name} needs real_key, synth_key, and final_label or label")
         for number, row in enumerate(reader, start=2):
             pair = (row["real_key"], row["synth_key"])
-            try:
-                places.append((keys[0][pair[0]], keys[1][pair[1]]))
-                labels.append(_LABELS[row[name].strip().removesuffix(".0")])
-            except KeyError as error:
+            label = (row[name] or "").strip().removesuffix(".0")
+            wrong = "real_key" if pair[0] not in keys[0] else "synth_key"
+            if pair[0] not in keys[0] or pair[1] not in keys[1]:
+                raise InputError(f"{table.name}, line {number}: its {wrong} is not in the indices")
+            if label not in _LABELS:
                 raise InputError(
-                    f"{table.name}, line {number}: {error.args[0]!r} is no known key or label"
-                ) from None
+                    f"{table.name}, line {number}: its {name} is none of {', '.join(_LABELS)}"
+                )
+            places.append((keys[0][pair[0]], keys[1][pair[1]]))
+            labels.append(_LABELS[label])
             patients.append(pair[0].split("___")[0])
     if not places:
         raise InputError(f"{table.name} holds no pair")

@@ -153,8 +153,7 @@ class Reading:
           ValueError: a setting cannot be meant.
         """
         settings.validate()
-        with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-            digests = list(pool.map(_digest, manifest.records))
+        digests = _digests(manifest, threads=threads)
         return cls(manifest, settings, store_cache(workspace, settings), digests)
 
     def __len__(self) -> int:
@@ -232,8 +231,14 @@ def store_cache(workspace: Workspace, settings: Settings) -> Cache:
 
 def fingerprint(manifest: Manifest, settings: Settings) -> str:
     """Hash of everything that decides what a store would hold, files by their content."""
-    rows = [(r.image_id, r.subject_id, _key(r, file_hash(r))) for r in manifest.records]
-    return key_of(settings, rows, [(r.image_id, r.reason) for r in manifest.rejected])
+    rows: list[tuple[str, str | None, str]] = []
+    refused = [(r.image_id, r.reason) for r in manifest.rejected]
+    for record, digest in zip(manifest.records, _digests(manifest), strict=True):
+        if isinstance(digest, Rejected):
+            refused.append((digest.image_id, digest.reason))
+        else:
+            rows.append((record.image_id, record.subject_id, _key(record, digest)))
+    return key_of(settings, rows, refused)
 
 
 def file_hash(record: Record) -> str:
@@ -241,11 +246,23 @@ def file_hash(record: Record) -> str:
     return sha256(*files_of(record))
 
 
-def _digest(record: Record) -> str | Rejected:
+def _digests(manifest: Manifest, *, threads: int = 4) -> list[str | Rejected]:
+    """`file_hash` of every record, or why there is none; each file is read once for all its images."""
+    files = [tuple(files_of(record)) for record in manifest.records]
+    distinct = list(dict.fromkeys(files))
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        found = dict(zip(distinct, pool.map(_digest, distinct), strict=True))
+    return [
+        digest if isinstance(digest, str) else Rejected(record.image_id, _because(digest))
+        for record, digest in zip(manifest.records, map(found.__getitem__, files), strict=True)
+    ]
+
+
+def _digest(files: tuple[Path, ...]) -> str | OSError:
     try:
-        return file_hash(record)
+        return sha256(*files)
     except OSError as error:
-        return Rejected(record.image_id, _because(error))
+        return error
 
 
 def _key(record: Record, digest: str) -> str:

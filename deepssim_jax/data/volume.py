@@ -30,7 +30,7 @@ class SliceSpec:
         Raises:
           ValueError: with what may stand there.
         """
-        plane, _, place = text.partition(":")
+        plane, _, place = str(text).partition(":")
         wrong = (
             f"slice {text!r} must be PLANE:PLACE, PLANE one of {', '.join(_PLANES)}, PLACE a fraction "
             "from 0 to 1 such as 0.5, or a slice number such as 90"

@@ -12,7 +12,7 @@ import enum
 import numpy as np
 
 from deepssim_jax.data.manifest import Record
-from deepssim_jax.data.preprocess import quantize
+from deepssim_jax.data.preprocess import quantize, without_outliers
 from deepssim_jax.data.readers import Limits, read_volume
 from deepssim_jax.data.volume import Unreadable
 
@@ -56,9 +56,11 @@ class VolumeSettings:
           Unreadable: with the reason.
         """
         volume, spacing = read_volume(record, assumed=1.0, limits=limits)
-        low, high = float(volume.min()), float(volume.max())
         if self.content is Content.LABELS:
             return self._labels(volume, spacing)
+        if self.window is None:
+            volume = without_outliers(volume)
+        low, high = float(volume.min()), float(volume.max())
         if high <= low:
             raise Unreadable(f"is constant: every voxel is {low:g}")
         if self.window is not None:

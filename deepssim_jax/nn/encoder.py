@@ -10,7 +10,7 @@ import importlib.resources
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from flax import nnx
 from deepssim_jax.nn.convnext import ConvNeXtSpec
 from deepssim_jax.nn.efficientnet import EfficientNetSpec
 from deepssim_jax.nn.embedder import Embedder, EmbedderSpec, Head
+from deepssim_jax.ops import arguments
 from deepssim_jax.ops.batches import in_batches
 from deepssim_jax.ops.intensity import zscore
 from deepssim_jax.ops.resample import resize
@@ -118,12 +119,43 @@ def embed(encoder: Encoder, images: Images, *, batch_size: int = 64) -> np.ndarr
       batch_size: images on the device at a time.
 
     Returns:
-      float32 [n, d], rows of unit norm.
+      float32 [n, d], rows of unit norm: NumPy, or JAX inside `jax.jit`.
+
+    Raises:
+      ValueError: that is not what the images are, one is constant or holds NaN or infinite values, or
+        `batch_size` is not positive.
+    """
+    _checked(encoder, images)
+    arguments.varied(images, "images", remedy="its embedding would match every other such image")
+    size = arguments.whole(batch_size, "batch_size", least=1)
+    return cast(np.ndarray, in_batches(functools.partial(apply, encoder), images, size=size))
+
+
+def encode(encoder: Encoder, images: Images) -> jax.Array:
+    """The embeddings of one batch as a pure function, for `jax.jit`, `jax.grad` and `jax.vmap`.
+
+    It can be differentiated by the images and by the weights: an `Encoder` is a pytree.
+
+    Args:
+      encoder: from `load_encoder`.
+      images: as for `embed`, all on the device at once; values are not looked at.
+
+    Returns:
+      float32 [n, d], rows of unit norm. What a constant image or one with NaN gives says nothing.
 
     Raises:
       ValueError: that is not what the images are.
     """
-    return np.asarray(in_batches(functools.partial(apply, encoder), images, size=batch_size))
+    _checked(encoder, images, finite=False)
+    return apply(encoder, images)
+
+
+def _checked(encoder: Encoder, images: Images, *, finite: bool = True) -> None:
+    arguments.instance(encoder, "encoder", Encoder, remedy="load_encoder gives one")
+    shape, dims = "[n, h, w]", (3,)
+    if encoder.spec.backbone.space == 3:
+        shape, dims = "[n, d, h, w], volumes", (4,)
+    arguments.images(images, "images", shape=shape, dims=dims, finite=finite)
 
 
 def to_tensors(encoder: Encoder) -> dict[str, np.ndarray]:
@@ -186,7 +218,8 @@ def save_encoder(path: str | Path, encoder: Encoder, *, card: Mapping[str, str])
 
 
 def _file(source: str | Path) -> Path:
-    if str(source) == "default":
+    arguments.instance(source, "source", (str, Path), remedy="'default' or a .safetensors file")
+    if source == "default":
         return Path(str(importlib.resources.files("deepssim_jax") / "weights" / _DEFAULT))
     return Path(source)
 
@@ -200,7 +233,7 @@ def encoder_hash(source: str | Path = "default") -> str:
     path = _file(source)
     if not path.is_file():
         raise ValueError(
-            f"there is no encoder {path.name!r}; give 'default' or a .safetensors file made by "
+            f"encoder {path.name!r} is not there; give 'default' or a .safetensors file made by "
             "train_encoder or convert"
         )
     return sha256(path)

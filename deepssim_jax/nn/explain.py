@@ -13,6 +13,7 @@ from flax import nnx
 
 from deepssim_jax.nn.embedder import Embedder
 from deepssim_jax.nn.encoder import Encoder, prepared
+from deepssim_jax.ops import arguments
 from deepssim_jax.ops.resample import resize
 from deepssim_jax.typing import Array, Images
 
@@ -46,10 +47,15 @@ def explain_pair(a: Images, b: Images, *, encoder: Encoder) -> PairExplanation:
       Scores and maps at the size of the images.
 
     Raises:
-      ValueError: if the shapes differ or are not [n, h, w].
+      ValueError: if the shapes differ or are not [n, h, w], or an image is constant or holds NaN or
+        infinite values.
     """
-    if a.ndim != 3 or a.shape != b.shape:
-        raise ValueError(f"a {a.shape} and b {b.shape} must both be [n, h, w]; add a leading axis")
+    arguments.instance(encoder, "encoder", Encoder, remedy="load_encoder gives one")
+    for name, images in (("a", a), ("b", b)):
+        arguments.images(images, name, shape="[n, h, w]", dims=(3,))
+        arguments.varied(images, name, remedy="its embedding would match every other such image")
+    if a.shape != b.shape:
+        raise ValueError(f"a {a.shape} and b {b.shape} must be alike, [n, h, w]")
     parts = []
     for start in range(0, len(a), _BATCH):
         rows = np.arange(start, start + _BATCH) % len(a)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from deepssim_jax.ops.arguments import is_traced
 from deepssim_jax.typing import Array
 
 T = TypeVar("T")
@@ -29,9 +30,12 @@ def in_batches(run: Callable[..., T], *columns: np.ndarray | Array, size: int) -
       size: rows of a batch.
 
     Returns:
-      The pytree of NumPy arrays [n, ...] that one call for all rows would give.
+      The pytree of NumPy arrays [n, ...] that one call for all rows would give; of JAX arrays inside
+      `jax.jit` or `jax.grad`, where the batches are a loop of the program.
     """
     count = len(columns[0])
+    if count and is_traced(*columns):
+        return _traced(run, *columns, size=size)
     if not count:
         like = [jnp.zeros((size, *c.shape[1:]), c.dtype) for c in map(jnp.asarray, columns)]
         return jax.tree.map(
@@ -50,3 +54,15 @@ def in_batches(run: Callable[..., T], *columns: np.ndarray | Array, size: int) -
             done.append(jax.tree.map(np.asarray, waiting.pop(0)))
     done.append(jax.tree.map(np.asarray, waiting.pop()))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *done)
+
+
+def _traced(run: Callable[..., T], *columns: np.ndarray | Array, size: int) -> T:
+    """`in_batches` as a part of a larger program."""
+    count = len(columns[0])
+    rows = np.minimum(np.arange(-(-count // size) * size), count - 1)
+    parts = [
+        jnp.asarray(column)[rows].reshape(-1, size, *column.shape[1:])  # the last row fills up
+        for column in columns
+    ]
+    made = jax.lax.map(lambda batch: run(*batch), parts)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], made)

@@ -15,7 +15,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from deepssim_jax.ops import refine, resample, search_grid
+from deepssim_jax.ops import arguments, refine, resample, search_grid
 from deepssim_jax.ops.batches import in_batches
 from deepssim_jax.ops.intensity import local_zscore, zscore
 from deepssim_jax.ops.local_likelihood import likelihoods
@@ -186,27 +186,29 @@ def register(
       The registration of all pairs; transformations are in pixels of these images.
 
     Raises:
-      ValueError: if the shapes differ, or images are not square, or there is no pair, or the grid
-        is for another dimension.
+      ValueError: if the shapes differ, or images are not square or hold NaN or infinite values, or there
+        is no pair, or the grid is for another dimension. A constant image is brought nowhere: its
+        correlation is 0.
     """
-    if moving.shape != fixed.shape or moving.ndim not in (3, 4):
+    for name, images in (("moving", moving), ("fixed", fixed)):
+        arguments.images(images, name, shape="[n, s, s] or [n, d, h, w]", dims=(3, 4))
+        if images.ndim == 3:
+            arguments.images(images, name, shape="[n, s, s]", dims=(3,), square=True, finite=False)
+    if moving.shape != fixed.shape:
         raise ValueError(
-            f"moving {moving.shape} and fixed {fixed.shape} must both be [n, s, s] or both "
-            "[n, d, h, w]; bring them to one size first, for example with "
-            "data.preprocess.fit_to_size"
-        )
-    if moving.ndim == 3 and moving.shape[1] != moving.shape[2]:
-        raise ValueError(
-            f"images of {moving.shape[1]} x {moving.shape[2]} are not square; pad them first, for "
-            "example with data.preprocess.fit_to_size"
+            f"moving {moving.shape} and fixed {fixed.shape} must be alike; bring them to one size "
+            "first, for example with data.preprocess.fit_to_size"
         )
     if not len(moving):
         raise ValueError("there is no pair to register; n is 0")
     dims = moving.ndim - 1
-    if grid is not None and isinstance(grid, RigidGrid) != (dims == 3):
-        raise ValueError(f"{type(grid).__name__} is not the search of {dims}D images")
-    batch_size = batch_size or _BATCH[dims]
-    model = model or (MotionModel.SIMILARITY if dims == 2 else MotionModel.RIGID)
+    usual_model = MotionModel.SIMILARITY if dims == 2 else MotionModel.RIGID
+    model = usual_model if model is None else arguments.member(model, "model", MotionModel)
+    if grid is not None:
+        kind = SearchGrid if dims == 2 else RigidGrid
+        arguments.instance(grid, "grid", kind, remedy=f"that is the search of {dims}D images")
+    size = _BATCH[dims] if batch_size is None else batch_size
+    size = arguments.whole(size, "batch_size", least=1)
     if dims == 3:
         volume_grid = grid if isinstance(grid, RigidGrid) else RigidGrid()
 
@@ -223,4 +225,4 @@ def register(
         def run(a: Array, b: Array) -> Registration:
             return _locate(a, b, grid=image_grid, model=model)
 
-    return in_batches(run, moving, fixed, size=batch_size)
+    return in_batches(run, moving, fixed, size=size)

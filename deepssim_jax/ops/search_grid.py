@@ -12,9 +12,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepssim_jax.ops import products, resample
+from deepssim_jax.ops import arguments, products, resample
 from deepssim_jax.ops.transform import FLIP_SIGNS, Transform, ellipsoid
 from deepssim_jax.typing import Array, Images
+
+
+def check_turns(max_rotation_deg: float, rotations: int) -> None:
+    """Raises ValueError for rotations that no grid can hold."""
+    arguments.number(max_rotation_deg, "max_rotation_deg", low=0, high=180, example=15)
+    arguments.whole(rotations, "rotations", least=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +43,21 @@ class SearchGrid:
     max_scale: float = 1.15
     scales: int = 5
     max_shift: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for values that cannot work."""
+        arguments.whole(self.size, "size", least=8, most=256)
+        arguments.number(self.high_pass, "high_pass", low=0, open_low=True, example=3)
+        arguments.number(self.radius, "radius", low=0.25, high=1, example=0.8)
+        check_turns(self.max_rotation_deg, self.rotations)
+        for name in ("min_scale", "max_scale"):
+            arguments.number(getattr(self, name), name, low=0.25, high=4, example=1)
+        if self.min_scale > self.max_scale:
+            raise ValueError(
+                f"min_scale {self.min_scale} must not be more than max_scale {self.max_scale}"
+            )
+        arguments.whole(self.scales, "scales", least=1)
+        arguments.number(self.max_shift, "max_shift", low=0, high=0.5, example=0.1)
 
     @property
     def key(self) -> str:

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepssim_jax.ops import products, resample
+from deepssim_jax.ops import arguments, products, resample
+from deepssim_jax.ops.search_grid import check_turns
 from deepssim_jax.ops.transform import VOLUME_FLIP_SIGNS, Transform, ellipsoid
 from deepssim_jax.typing import Array, Volumes
 
@@ -32,6 +33,14 @@ class RigidGrid:
     rotations: int = 5
     max_shift: float = 0.125
     high_pass: float = 3.0
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for values that cannot work."""
+        arguments.whole(self.size, "size", least=8, most=128)
+        arguments.number(self.radius, "radius", low=0.25, high=1, example=0.8)
+        check_turns(self.max_rotation_deg, self.rotations)
+        arguments.number(self.max_shift, "max_shift", low=0, high=0.5, example=0.125)
+        arguments.number(self.high_pass, "high_pass", low=0, open_low=True, example=3)
 
     @property
     def shift_voxels(self) -> int:

@@ -15,12 +15,13 @@ fills vector units on every platform. Means are taken off first, so that float32
 import collections
 import dataclasses
 import functools
-from typing import Literal
+from typing import Literal, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from deepssim_jax.ops import arguments
 from deepssim_jax.ops.fusion import made_once
 from deepssim_jax.typing import Array, Images
 
@@ -152,16 +153,38 @@ def _mean(maps: Array) -> Array:
     return jnp.einsum("kr,krn->kn", ones, flat, precision=exact).sum(0) / count
 
 
-def _as_batches(images: Images, spatial_dims: int) -> Array:
-    images = jnp.asarray(images, jnp.float32)
-    if spatial_dims not in (2, 3):
-        raise ValueError(f"spatial_dims {spatial_dims} must be 2 or 3")
-    if images.ndim not in (spatial_dims + 1, spatial_dims + 2):
-        raise ValueError(
-            f"got {images.shape}, and {spatial_dims} spatial axes need [n, ...] with a leading "
-            "batch axis and, at most, channels last"
-        )
-    return images
+def _as_batches(images: Images, name: str, spatial_dims: int) -> Array:
+    shape = _shape_words(spatial_dims)
+    arguments.images(
+        images,
+        name,
+        shape=f"{shape} or {shape[:-1]}, c]",
+        dims=(spatial_dims + 1, spatial_dims + 2),
+    )
+    return jnp.asarray(images, jnp.float32)
+
+
+def _shape_words(spatial_dims: int) -> str:
+    arguments.whole(spatial_dims, "spatial_dims", least=2, most=3)
+    return "[n, h, w]" if spatial_dims == 2 else "[n, d, h, w]"
+
+
+def _check_extent(data_range: object, first: Images, name: str) -> None:
+    """Refuses a range that is not positive; of "first", images without any."""
+    if isinstance(data_range, str):
+        if data_range != "first":
+            raise ValueError(f"data_range {data_range!r} must be positive numbers or 'first'")
+        arguments.varied(first, name, remedy="give data_range as a number: 'first' is its range")
+    elif not arguments.is_traced(data_range):
+        given = np.asarray(data_range)
+        real = given.dtype.kind in "iuf"
+        if not real or given.shape not in ((), (len(first),)) or not (given > 0).all():
+            raise ValueError(
+                f"data_range {data_range!r} must be a positive number, or one for each of the "
+                f"{len(first)} images of {name}"
+            )
+        if not np.isfinite(given).all():
+            raise ValueError(f"data_range {data_range!r} must be finite")
 
 
 @functools.partial(jax.jit, static_argnames=("first", "window", "spatial_dims"))
@@ -205,27 +228,25 @@ def ssim(
       A scalar, or [n]; at most 1, and 1 for an image with itself.
 
     Raises:
-      ValueError: shapes differ, an axis is shorter than the window, or data_range is not positive.
+      ValueError: shapes differ, an axis is shorter than the window, data_range is not positive, an
+        image holds NaN or infinite values, or is a constant `a` with "first". Inside `jax.jit` the
+        last three cannot be seen; such pairs are NaN there.
     """
-    a, b = _as_batches(a, spatial_dims), _as_batches(b, spatial_dims)
+    a, b = _as_batches(a, "a", spatial_dims), _as_batches(b, "b", spatial_dims)
     if a.shape != b.shape:
         raise ValueError(f"a {a.shape} and b {b.shape} must have the same shape")
+    if reduction not in ("mean", "none"):
+        raise ValueError(f"reduction {reduction!r} must be 'mean' or 'none'")
+    if reduction == "mean" and not len(a):
+        raise ValueError("there is no pair to take the mean of; n is 0")
+    _check_extent(data_range, a, "a")
+    _kernel(window)
+    if not len(a):
+        return jnp.zeros(0)
     first = isinstance(data_range, str)
-    if first and data_range != "first":
-        raise ValueError(f"data_range {data_range!r} must be positive numbers or 'first'")
-    if (
-        not first
-        and not isinstance(data_range, jax.core.Tracer)
-        and (np.asarray(data_range) <= 0).any()
-    ):
-        raise ValueError(f"data_range {data_range} must be positive")
     extent = jnp.broadcast_to(jnp.asarray(0.0 if first else data_range, jnp.float32), (a.shape[0],))
     values = _ssim(a, b, extent, first=first, window=window, spatial_dims=spatial_dims)
-    if reduction == "none":
-        return values
-    if reduction == "mean":
-        return values.mean()
-    raise ValueError(f"reduction {reduction!r} must be 'mean' or 'none'")
+    return values if reduction == "none" else values.mean()
 
 
 moments = jax.jit(_moments, static_argnames="window")
@@ -265,14 +286,30 @@ def ssim_matrix(
         if None.
 
     Returns:
-      float32 [n_real, n_synthetic].
+      float32 [n_real, n_synthetic]: NumPy, or JAX inside `jax.jit`, where all images are on the device
+      at once.
+
+    Raises:
+      ValueError: as for `ssim`, or `tile` is not positive.
     """
-    if real.shape[1:] != synthetic.shape[1:] or real.ndim != spatial_dims + 1:
+    shape = _shape_words(spatial_dims)
+    for name, images in (("real", real), ("synthetic", synthetic)):
+        arguments.images(images, name, shape=shape, dims=(spatial_dims + 1,))
+    if real.shape[1:] != synthetic.shape[1:]:
         raise ValueError(
-            f"real {real.shape} and synthetic {synthetic.shape} must be [n, ...] of one image shape "
-            f"with {spatial_dims} axes"
+            f"real {real.shape} and synthetic {synthetic.shape} must be of one image shape"
         )
-    tile = tile or _best_tile(int(np.prod(real.shape[1:])))
+    if np.ndim(data_range):
+        raise ValueError(f"data_range {data_range!r} must be one number, or 'first'")
+    _check_extent(data_range, real, "real")
+    _kernel(window)
+    if tile is None:
+        tile = _best_tile(int(np.prod(real.shape[1:])))
+    tile = arguments.whole(tile, "tile", least=1)
+    if arguments.is_traced(real, synthetic, data_range):
+        x, y = (moments(_first_last(images), window) for images in (real, synthetic))
+        extent = x.extent if isinstance(data_range, str) else jnp.full(len(real), data_range)
+        return cast(np.ndarray, ssim_tile(x, y, extent, window=window))
     out = np.zeros((len(real), len(synthetic)), np.float32)
     held: dict[int, _Moments] = {}
     hold = len(real) * np.prod(real.shape[1:]) * 16 <= _HELD_BYTES
@@ -302,6 +339,11 @@ def _best_tile(pixels: int) -> int:
     if jax.default_backend() == "cpu":
         return 32 if pixels <= 1 << 15 else 16
     return 128 if pixels <= 1 << 17 else 16
+
+
+def _first_last(images: Images) -> Array:
+    """[n, ...] to [..., n]."""
+    return jnp.moveaxis(jnp.asarray(images, jnp.float32), 0, -1)
 
 
 def _last(images: Images, start: int, count: int) -> Array:

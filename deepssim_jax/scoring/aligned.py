@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepssim_jax import parallel
-from deepssim_jax.ops import products, search_grid, topk
+from deepssim_jax.ops import arguments, products, search_grid, topk
 from deepssim_jax.ops.batches import in_batches, part_length
 from deepssim_jax.ops.intensity import zscore
 from deepssim_jax.ops.local_likelihood import likelihoods
@@ -138,7 +138,9 @@ class AlignedIndex:
             np.full(len(queries), -2, np.int32) if groups is None else np.asarray(groups, np.int32)
         )
         parts = [self._block(*block, k=k) for block in _blocks(queries, labels)]
-        columns = (np.concatenate(column)[: len(queries)] for column in zip(*parts))
+        kinds = (np.float32, np.int32, np.int32)
+        empty = tuple(np.empty((0, k), kind) for kind in kinds)
+        columns = (np.concatenate(column)[: len(queries)] for column in zip(empty, *parts))
         return AlignedMatches(*columns)
 
     def _block(self, queries: np.ndarray, labels: np.ndarray, *, k: int) -> tuple[np.ndarray, ...]:
@@ -315,8 +317,20 @@ def nearest_aligned(
       components: principal components of the real side that are compared.
 
     Returns:
-      Correlations, indices and grid transformations, best first.
+      Correlations, indices and grid transformations, best first. A constant image has no structure:
+      its correlations are 0.
+
+    Raises:
+      ValueError: images are not square or hold NaN or infinite values, there is no real one, or `k` or
+        `components` does not fit.
     """
+    for name, images in (("synthetic", synthetic), ("real", real)):
+        arguments.images(images, name, shape="[n, s, s]", dims=(3,), square=True)
+    arguments.instance(grid, "grid", SearchGrid, remedy="the global search of images")
+    if not len(real):
+        raise ValueError("real holds no image to search in; m is 0")
+    arguments.whole(k, "k", least=1, most=len(real))
+    arguments.whole(components, "components", least=1)
     low = [
         in_batches(lambda x: search_grid.low_resolution(zscore(x), grid=grid), images, size=256)
         for images in (synthetic, real)

@@ -10,6 +10,8 @@ import dataclasses
 import numpy as np
 from scipy import optimize, special, stats
 
+from deepssim_jax.ops import arguments
+
 # What is used when a set is too small to say: those that phantoms and films came to, see
 # benchmarks/README.md. Fewer null images than this cannot show a 5 % tail.
 MIN_NULL = 20
@@ -46,10 +48,10 @@ def clopper_pearson(count: int, total: int, *, level: float = 0.95) -> Proportio
     Raises:
       ValueError: if the count does not lie in [0, total] or the level not in (0, 1).
     """
-    if not 0 <= count <= total:
-        raise ValueError(f"count {count} must lie in [0, total {total}]")
-    if not 0.0 < level < 1.0:
-        raise ValueError(f"level {level} must lie in (0, 1), for example 0.95")
+    total = arguments.whole(total, "total", least=0)
+    count = arguments.whole(count, "count", least=0, most=total)
+    ends = {"open_low": True, "open_high": True}
+    level = arguments.number(level, "level", low=0, high=1, example=0.95, **ends)
     tail = (1.0 - level) / 2
     low = 0.0 if count == 0 else float(stats.beta.ppf(tail, count, total - count + 1))
     high = 1.0 if count == total else float(stats.beta.ppf(1 - tail, count + 1, total - count))
@@ -101,8 +103,8 @@ def clustered_interval(
     """A share whose trials come in clusters: images that show the same patient are no two trials.
 
     Percentiles of 2,000 draws of whole clusters with replacement (Davison and Hinkley, 1997,
-    section 3.8). Without a hit the interval is [0, 0]: then Clopper-Pearson's upper bound is the one
-    to go by.
+    section 3.8). Without a hit, or with hits alone, draws know nothing: the exact binomial interval of as
+    many trials as clusters takes their place.
 
     Args:
       hits: bool [n].
@@ -121,7 +123,11 @@ def clustered_interval(
     drawn = rng.multinomial(count, np.full(count, 1 / count), 2000)
     shares = (drawn @ found) / (drawn @ size)
     low, high = np.quantile(shares, [(1 - level) / 2, (1 + level) / 2])
-    return ClusteredShare(float(np.mean(hits)), float(low), float(high), level, count)
+    value = float(np.mean(hits))
+    if value in (0.0, 1.0):
+        exact = clopper_pearson(count if value else 0, count, level=level)
+        low, high = exact.low, exact.high
+    return ClusteredShare(value, float(low), float(high), level, count)
 
 
 def conformal_p_values(scores: np.ndarray, null: np.ndarray) -> np.ndarray:

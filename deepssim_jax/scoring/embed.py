@@ -45,8 +45,8 @@ def _low(images: Array, *, grid: SearchGrid) -> Array:
 
 def check_size(size: int) -> None:
     """Raises ValueError for a side in pixels at which images cannot be embedded and verified."""
-    if size < 64 or size % 32:
-        raise ValueError(f"size {size} must be a multiple of 32 and at least 64, e.g. 128")
+    if not isinstance(size, int) or isinstance(size, bool) or size % 32 or not 64 <= size <= 1024:
+        raise ValueError(f"size {size!r} must be a multiple of 32 in [64, 1024], for example 128")
 
 
 def features(

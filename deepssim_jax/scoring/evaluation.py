@@ -3,7 +3,8 @@
 Contract: scores float [n], larger is more alike; labels int [n], 0 unrelated, 1 near duplicate,
 2 exact duplicate; patients int [n], whose pair it is. A score at or above a threshold belongs to
 the class above. Intervals are percentiles of a bootstrap that draws patients, because the pairs of
-one patient are not independent.
+one patient are not independent; where it sees no error or no hit it knows nothing, and the exact
+binomial interval of as many trials as patients takes its place.
 """
 
 import dataclasses
@@ -11,6 +12,8 @@ from collections.abc import Iterator
 
 import numpy as np
 from scipy import stats
+
+from deepssim_jax.scoring.decide import clopper_pearson
 
 CLASSES = ("unrelated", "near_duplicate", "exact_duplicate")
 FALSE_RATES = (0.05, 0.01, 0.001)
@@ -167,32 +170,51 @@ def evaluate(
         for name in point
     }
 
-    def estimate(name: str, *place: int) -> Estimate:
+    def estimate(name: str, *place: int, trials: np.ndarray | None = None) -> Estimate:
+        """`trials` are the pairs that a share is of; all if None."""
         low, high = (float(b[place]) for b in bounds[name])
-        return Estimate(float(point[name][(0, *place)]), low, high)
+        value = float(point[name][(0, *place)])
+        people = len(np.unique(owner if trials is None else owner[trials]))
+        return _floored(Estimate(value, low, high), people, level)
+
+    kinds = range(len(CLASSES))
+    called = [found == c for c in kinds]
+    truly = [labels == c for c in kinds]
 
     return Evaluation(
         near=near,
         exact=exact,
         classes={
             name: ClassFigures(
-                estimate("precision", c),
-                estimate("recall", c),
-                estimate("f1", c),
-                int((labels == c).sum()),
+                estimate("precision", c, trials=called[c]),
+                estimate("recall", c, trials=truly[c]),
+                estimate("f1", c, trials=truly[c]),
+                int(truly[c].sum()),
             )
             for c, name in enumerate(CLASSES)
         },
         macro_f1=estimate("macro"),
         weighted_f1=estimate("weighted"),
-        true_rates={rate: estimate("exact_rates", i) for i, rate in enumerate(FALSE_RATES)},
-        copy_true_rates={rate: estimate("copy_rates", i) for i, rate in enumerate(FALSE_RATES)},
-        average_precision=estimate("average_precision"),
+        true_rates={
+            rate: estimate("exact_rates", i, trials=truly[2]) for i, rate in enumerate(FALSE_RATES)
+        },
+        copy_true_rates={
+            rate: estimate("copy_rates", i, trials=labels > 0) for i, rate in enumerate(FALSE_RATES)
+        },
+        average_precision=estimate("average_precision", trials=truly[2]),
         silhouette=silhouette(scores, labels),
         pairs=len(scores),
         patients=count,
         level=level,
     )
+
+
+def _floored(found: Estimate, people: int, level: float) -> Estimate:
+    """The interval, never narrower at 0 or 1 than so many patients allow."""
+    if found.value not in (0.0, 1.0):
+        return found
+    exact = clopper_pearson(people if found.value else 0, people, level=level)
+    return Estimate(found.value, min(found.low, exact.low), max(found.high, exact.high))
 
 
 def _drawn(count: int, seed: int) -> Iterator[np.ndarray]:

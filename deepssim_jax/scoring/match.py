@@ -265,7 +265,7 @@ def in_order(pairs: np.ndarray) -> np.ndarray:
 def transform_of(pairs: np.ndarray) -> Transform:
     """The transformations of rows of `PAIR`, in pixels of the images."""
     shift = np.stack([pairs["shift_y"], pairs["shift_x"]], -1)
-    return Transform(flip=pairs["flip"], matrix=pairs["matrix"], shift=shift)
+    return Transform.of(pairs["flip"], pairs["matrix"], shift)
 
 
 def local_index(references: Side) -> LocalIndex:
@@ -297,10 +297,10 @@ def placed_by_points(
     if len(good):
         query, place, chosen = query[good], place[good], out[good]
         moving, fixed = part.take(query), references.take(chosen["reference"])
-        start = Transform(
-            flip=found.flip[query, place],
-            matrix=found.matrix[query, place],
-            shift=found.shift[query, place] * moving.shape[-1],
+        start = Transform.of(
+            found.flip[query, place],
+            found.matrix[query, place],
+            found.shift[query, place] * moving.shape[-1],
         )
         _fill(chosen, verify_from(moving, fixed, start, chosen["negative"]), part, references)
         out[good] = chosen

@@ -14,13 +14,17 @@ import functools
 import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from deepssim_jax import parallel
+from deepssim_jax.ops import arguments, topk
+from deepssim_jax.ops.batches import in_batches
 from deepssim_jax.scoring import tiles
+from deepssim_jax.scoring.embedding_rows import ChosenRows, UnitRows, check_groups, check_rows
+from deepssim_jax.scoring.embedding_rows import Rows as Rows
 from deepssim_jax.scoring.tiles import Queries, References, State, Tiling, Visit
 from deepssim_jax.typing import Array
 from deepssim_jax.workspace import By, Section
@@ -28,43 +32,15 @@ from deepssim_jax.workspace import By, Section
 _FOUND = np.dtype([("score", "<f4"), ("index", "<i4")])
 _Columns = tuple[np.ndarray, ...]
 _BLOCK = 65_536  # queries a journalled block
+_TRACED = 256  # queries of a step inside another program
 _WORKERS = 3  # threads that hand strips to a single device
 _AHEAD = 4  # strips handed to several devices before the first one is waited for
 _REPLICATED_BYTES = 1 << 30  # references that every device holds; more go round a ring
 
 
-class Rows(Protocol):
-    """Rows that are read by slices."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(rows, dimensions)."""
-        ...
-
-    def __getitem__(self, rows: slice, /) -> object:
-        """Rows start to stop, as something NumPy can read."""
-        ...
-
-
-@dataclasses.dataclass(frozen=True)
-class _Chosen:
-    """Some rows of others, by their numbers in rising order."""
-
-    source: Rows
-    numbers: np.ndarray
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (len(self.numbers), *self.source.shape[1:])
-
-    def __getitem__(self, rows: slice, /) -> np.ndarray:
-        numbers = self.numbers[rows]
-        if not len(numbers):
-            return np.empty((0, *self.shape[1:]), np.float32)
-        low, high = int(numbers[0]), int(numbers[-1]) + 1
-        return np.asarray(self.source[low:high], np.float32)[numbers - low]
-
-
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=("scores", "indices"), meta_fields=()
+)
 @dataclasses.dataclass(frozen=True)
 class Neighbours:
     """`scores` float32 [n, k] from best to worst, clipped to [-1, 1]; `indices` int32 [n, k].
@@ -110,16 +86,38 @@ def nearest(
         are.
 
     Returns:
-      Scores and indices, best first.
+      Scores and indices, best first: NumPy, or JAX inside `jax.jit`, where one device does it all and
+      the norms of rows cannot be looked at.
 
     Raises:
-      ValueError: if the dimensions differ, k does not fit, or the groups are not one a row.
+      ValueError: if the dimensions differ, a row has not norm 1, k does not fit, or the groups are not
+        one a row.
     """
-    if not 1 <= k <= min(references.shape[0], 1024):
-        raise ValueError(
-            f"k = {k} must lie in [1, {min(references.shape[0], 1024)}]: there are "
-            f"{references.shape[0]} references, and at most 1024 are kept"
-        )
+    check_rows(queries, references)
+    # At most 1024 are kept.
+    arguments.whole(k, "k", least=1, most=min(references.shape[0], 1024))
+    if arguments.is_traced(queries, references):
+        return _traced(queries, references, k=k, groups=groups)
+    unit = UnitRows(queries, "queries"), UnitRows(references, "references")
+    how = {"journal": journal, "mesh": mesh, "tiling": tiling, "ring": ring, "groups": groups}
+    return largest_products(*unit, k=k, **how)
+
+
+def largest_products(
+    queries: Rows,
+    references: Rows,
+    *,
+    k: int,
+    journal: Section | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+    tiling: Tiling | None = None,
+    ring: bool | None = None,
+    groups: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Neighbours:
+    """`nearest` for rows of norm 1 or 0: what is empty has the product 0 with everything.
+
+    See `nearest` for the arguments; they are not checked.
+    """
     work = _Work.plan(queries, references, mesh, tiling, ring, k=k, groups=groups)
 
     def block(first: int, stop: int) -> np.ndarray:
@@ -214,19 +212,8 @@ class _Work:
         groups: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> "_Work":
         """Checks the shapes and fits the tiling to them; `k` is 0 where all pairs are counted."""
-        q, r = tuple(queries.shape), tuple(references.shape)
-        if len(q) != 2 or len(r) != 2 or q[1] != r[1] or not r[0]:
-            raise ValueError(
-                f"queries {q} and references {r} must be [n, d] and [m, d] with one d and m >= 1; "
-                "embed both with the same encoder"
-            )
-        if groups is not None:
-            groups = np.asarray(groups[0], np.int32), np.asarray(groups[1], np.int32)
-            if (groups[0].shape, groups[1].shape) != (q[:1], r[:1]):
-                raise ValueError(
-                    f"groups of {groups[0].shape} and {groups[1].shape} must be one a row of the "
-                    f"queries {q} and of the references {r}"
-                )
+        q, r = check_rows(queries, references)
+        groups = check_groups(groups, queries, references)
         mesh = mesh or parallel.data_mesh()
         devices = mesh.size
         if tiling is None:
@@ -248,7 +235,7 @@ class _Work:
         """The same search of some queries, a strip at a time; references that are held stay."""
         return dataclasses.replace(
             self,
-            queries=_Chosen(self.queries, rows),
+            queries=ChosenRows(self.queries, rows),
             groups=self.groups and (self.groups[0][rows], self.groups[1]),
             tiling=dataclasses.replace(self.tiling, strips=1),
         )
@@ -363,6 +350,27 @@ def _journalled(
         else:
             found.append(journal.step("nearest", [shape, first, stop], make, by=By.ALL))
     return np.concatenate(found)
+
+
+def _traced(
+    queries: Rows, references: Rows, *, k: int, groups: tuple[np.ndarray, np.ndarray] | None
+) -> Neighbours:
+    """`nearest` as a part of a larger program, a block of queries at a time."""
+    rows, others = (jnp.asarray(side, jnp.float32) for side in (queries, references))
+    own, theirs = (
+        (np.zeros(len(rows), np.int32), np.ones(len(others), np.int32))
+        if (given := check_groups(groups, queries, references)) is None
+        else given
+    )
+
+    def block(part: Array, mine: Array) -> Neighbours:
+        products = jnp.where(mine[:, None] == theirs, -jnp.inf, tiles.products(part, others))
+        scores, indices = topk.top_k(products, k)
+        present = scores != -jnp.inf
+        clipped = jnp.where(present, jnp.clip(scores, -1.0, 1.0), -2.0)
+        return Neighbours(clipped, jnp.where(present, indices, -1))  # type: ignore[arg-type]
+
+    return in_batches(block, rows, own, size=_TRACED)
 
 
 def _even(count: int, most: int) -> int:

@@ -88,8 +88,8 @@ def read_ratings(path: str | Path) -> Ratings:
     if not ids:
         raise ValueError(f"{path.name} holds no rating")
     if len(set(ids)) < len(ids):
-        twice = next(i for i in ids if ids.count(i) > 1)
-        raise ValueError(f"{path.name} rates {twice!r} twice; keep one row for each volume")
+        line = next(n for n, i in enumerate(ids, start=2) if ids.index(i) < n - 2)
+        raise ValueError(f"{path.name}, line {line}: rated before; keep one row for each volume")
     return Ratings(tuple(ids), raters, np.array(votes, bool))
 
 
@@ -97,7 +97,7 @@ def _vote(text: str | None, name: str, number: int, rater: str) -> bool:
     word = (text or "").strip().lower()
     if word not in _YES | _NO:
         raise ValueError(
-            f"{name}, line {number}, column {rater}: {text!r} is neither 1 (replica) nor 0 (none)"
+            f"{name}, line {number}, column {rater}: it is neither 1 (replica) nor 0 (none)"
         )
     return word in _YES
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepssim_jax.ops import agreement, registration, resample
+from deepssim_jax.ops import agreement, arguments, registration, resample
 from deepssim_jax.ops.batches import in_batches
 from deepssim_jax.ops.intensity import zscore
 from deepssim_jax.ops.search_grid import SearchGrid
@@ -103,17 +103,20 @@ def verify_pairs(
       grid: transformations of the global search.
 
     Returns:
-      Scores and transformations.
+      Scores and transformations; none for no pairs. A constant image has no structure to agree in: its
+      score is 0.
 
     Raises:
-      ValueError: if the shapes differ or the images are not square.
+      ValueError: if the shapes differ, or the images are not square or hold NaN or infinite values.
     """
-    moving, fixed = np.asarray(moving), np.asarray(fixed)
-    if moving.shape != fixed.shape or moving.ndim != 3 or moving.shape[1] != moving.shape[2]:
+    for name, images in (("moving", moving), ("fixed", fixed)):
+        arguments.images(images, name, shape="[n, s, s]", dims=(3,), square=True)
+    if moving.shape != fixed.shape:
         raise ValueError(
-            f"moving and fixed must be square and alike, [n, s, s]; got {moving.shape} and "
-            f"{fixed.shape}; bring them to one size with data.preprocess.fit_to_size"
+            f"moving {moving.shape} and fixed {fixed.shape} must be alike, [n, s, s]; bring them to one "
+            "size with data.preprocess.fit_to_size"
         )
+    arguments.instance(grid, "grid", SearchGrid, remedy="the global search of images")
     figures = functools.partial(_figures, grid=grid)
     return VerifiedPairs(*in_batches(figures, moving, fixed, size=_batch()))
 

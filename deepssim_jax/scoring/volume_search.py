@@ -2,7 +2,7 @@
 
 Contract: a `VolumeSide` is a set of n volumes in the order of their ids; pixels stay on disk and are
 read by rows. At each level a volume is a row of unit norm, and the closest real volumes are those
-of the largest product, exactly, streamed (`scoring.pairs.nearest`):
+of the largest product, exactly, streamed (`scoring.pairs.largest_products`):
 
   voxel         the z-scored volume over sqrt(voxels): the product is Pearson's correlation r, and the
                 root mean square difference of two such volumes is sqrt(2 - 2 r). Once in place, at
@@ -27,7 +27,7 @@ from deepssim_jax.ops import products
 from deepssim_jax.ops.intensity import zscore
 from deepssim_jax.ops.resample import blur_matrix, warp_affine
 from deepssim_jax.ops.search_rigid import RigidGrid
-from deepssim_jax.scoring.pairs import Rows, nearest
+from deepssim_jax.scoring.pairs import Rows, largest_products
 from deepssim_jax.scoring.tiles import Tiling
 from deepssim_jax.typing import Array
 from deepssim_jax.workspace import Section
@@ -206,7 +206,7 @@ def search(
     """
     pair = [_rows(side, level) for side in (queries, references)]
     tiling = _TILING if level is Level.VOXEL else dataclasses.replace(_TILING, tile=4096)
-    found = nearest(
+    found = largest_products(
         *pair,
         k=min(k, len(references)),
         tiling=tiling,
@@ -235,7 +235,7 @@ def search_posed(
     for first in range(0, len(queries), _BATCH):
         chosen = np.arange(first, min(first + _BATCH, len(queries)))
         turned = _posed(queries.rows(chosen), _TURNS)
-        found = nearest(
+        found = largest_products(
             turned,
             rows,
             k=wide,
@@ -258,4 +258,7 @@ def _filled(indices: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray
     """Neighbours as k columns: -1 stands in both where there is none."""
     missing = ((0, 0), (0, k - indices.shape[1]))
     scores = np.where(indices >= 0, scores, -1.0).astype(np.float32)
-    return tuple(np.pad(x, missing, constant_values=-1) for x in (indices, scores))
+    return (
+        np.pad(indices, missing, constant_values=-1),
+        np.pad(scores, missing, constant_values=-1.0),
+    )

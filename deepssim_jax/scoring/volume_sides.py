@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepssim_jax.data import store
-from deepssim_jax.data.manifest import Manifest
+from deepssim_jax.data.manifest import InputError, Manifest
 from deepssim_jax.data.whole_volume import Content, VolumeSettings
 from deepssim_jax.nn.volume_embedding import SLICES
 from deepssim_jax.ops import head_labels, tissue
@@ -125,6 +125,11 @@ def build_volume_side(
         done = min(done + settings.chunk, total)
         on_progress(done, total, what)
     images = reading.images()
+    if not len(images):
+        first = images.rejected[0].reason if images.rejected else "it is empty"
+        raise InputError(
+            f"--{manifest.role.value}: none of its {total} volumes could be read; the first reason: {first}"
+        )
     labels = None
     if sources.segmentations is not None:
         labels = _given_labels(images, sources.segmentations, workspace, settings)
@@ -187,8 +192,8 @@ def _given(images: store.ImageStore, given: Mapping[str, np.ndarray]) -> np.ndar
     missing = [i for i in images.image_ids if i not in given]
     if missing:
         raise ValueError(
-            f"the file of embeddings lacks {len(missing)} of {len(images)} volumes, the first of "
-            f"them {missing[0]!r}; its ids must be the files' paths inside the folder"
+            f"the file of embeddings lacks {len(missing)} of {len(images)} volumes; its ids must be "
+            "the files' paths inside the folder"
         )
     rows = np.stack([given[i] for i in images.image_ids]).astype(np.float32)
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)

@@ -27,7 +27,7 @@ from deepssim_jax.nn.unet import UNetSpec
 from deepssim_jax.training.autoencoder_step import AutoencoderJob, AutoencoderLoss
 from deepssim_jax.training.diffusion_step import DenoiserJob, DenoiserOptions
 from deepssim_jax.training.generator_config import AutoencoderConfig, LdmConfig
-from deepssim_jax.training.identity import bind_data, bind_settings, open_workdir
+from deepssim_jax.training.identity import bind, check_settings, open_workdir
 from deepssim_jax.training.images import ImageMaker, open_source
 from deepssim_jax.training.latents import (
     Duplication,
@@ -90,9 +90,9 @@ def _train_autoencoder(
     on_progress: Progress,
     on_notice: Callable[[str], None],
 ) -> Trained:
-    bind_settings(workspace, config)
+    check_settings(workspace, config)
     images, rows = open_source(config, workspace, on_progress=on_progress)
-    bind_data(workspace, images)
+    bind(workspace, config, images)
     spec = AutoencoderSpec(
         tuple(config.channels), config.latent, blocks=config.blocks, groups=config.groups
     )
@@ -157,10 +157,10 @@ def _train_denoiser(
     on_progress: Progress,
     on_notice: Callable[[str], None],
 ) -> Trained:
-    bind_settings(workspace, config)
+    check_settings(workspace, config)
     images, rows = open_source(config, workspace, on_progress=on_progress)
-    bind_data(workspace, images, autoencoder=source / AUTOENCODER)
     condition, columns = _condition(config, images, rows.training)
+    bind(workspace, config, images, autoencoder=source / AUTOENCODER)
     autoencoder, params, _ = network_file.load(source / AUTOENCODER, AutoencoderSpec)
     latents = cache_latents(
         images,

@@ -17,7 +17,7 @@ _MAY_CHANGE = {"steps", "epochs", "validate_every", "checkpoint_every", "fsdp", 
 # Fields that name a file or a folder, or a network that ships with the package.
 _FILES = {"table", "initial", "features"}
 _FOLDERS = {"images", "autoencoder"}
-_FLAG = "--workdir"
+_FLAG, _TRAINING = "--workdir", "training"
 
 
 def open_workdir(
@@ -38,12 +38,16 @@ def open_workdir(
     )
 
 
-def bind_settings(workspace: Workspace, config: object) -> None:
-    """Makes a workspace that of this configuration.
+def check_settings(workspace: Workspace, config: object) -> None:
+    """Refuses the workdir of a training that has begun with another configuration.
 
     Raises:
-      WorkspaceError: it is of another one, naming every field that differs.
+      WorkspaceError: naming every field that differs.
     """
+    workspace.check(_TRAINING, _facts(config), flag=_FLAG)
+
+
+def _facts(config: object) -> dict[str, object]:
     facts: dict[str, object] = {}
     for field in dataclasses.fields(config):  # type: ignore[arg-type]  # configs are dataclasses
         value = getattr(config, field.name)
@@ -53,13 +57,18 @@ def bind_settings(workspace: Workspace, config: object) -> None:
             facts[f"--config.{field.name}"] = "given" if value else "none"
         elif field.name not in _MAY_CHANGE:
             facts[f"--config.{field.name}"] = value
-    workspace.bind("training", facts, flag=_FLAG)
+    return facts
 
 
-def bind_data(
-    workspace: Workspace, images: ImageStore | None, *, autoencoder: Path | None = None
+def bind(
+    workspace: Workspace,
+    config: object,
+    images: ImageStore | None,
+    *,
+    autoencoder: Path | None = None,
 ) -> None:
-    """Makes a workspace that of these images, of phantoms if None, and of this autoencoder's file.
+    """Makes a workdir that of this configuration, of these images (of phantoms, made as training goes
+    on, if None) and of this autoencoder's file; called when training begins.
 
     Raises:
       WorkspaceError: it is of others.
@@ -69,4 +78,4 @@ def bind_data(
         facts["number of images"] = len(images)
     if autoencoder is not None:
         facts["autoencoder"] = sha256(autoencoder)
-    workspace.bind("training data", facts, flag=_FLAG)
+    workspace.bind(_TRAINING, _facts(config) | facts, flag=_FLAG)

@@ -159,6 +159,7 @@ def train(
         step = job.compiled_step
         speed = Speed(workspace, images=job.images_an_item * maker.batch)
         losses: list[jax.Array] = []
+        on_progress(start, config.steps, "training")  # the first step compiles, which takes long
 
         def validate(state: State) -> None:
             lowest = records.lowest(job.criterion or "")
@@ -190,7 +191,10 @@ def train(
                 if done % config.checkpoint_every == 0:
                     latest.save(state)
         except KeyboardInterrupt:
-            latest.save(state)
+            if (
+                jax.process_count() == 1
+            ):  # others may stand at another step, and cannot be waited for
+                latest.save(state)
             raise
         latest.save(state)
         chosen = best.restore(shapes, on_notice=on_notice) or state

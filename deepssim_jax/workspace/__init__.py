@@ -6,7 +6,7 @@ from deepssim_jax.workspace.files import Access, NoSpace, sha256
 from deepssim_jax.workspace.keys import code_of, key_of
 from deepssim_jax.workspace.scratch import scratch_copy, scratch_folder
 from deepssim_jax.workspace.steps import By, Processes, Progress, Section
-from deepssim_jax.workspace.workspace import Workspace
+from deepssim_jax.workspace.workspace import WORK, Workspace
 
 __all__ = [
     "MARKER",
@@ -21,6 +21,7 @@ __all__ = [
     "Processes",
     "Progress",
     "Section",
+    "WORK",
     "Workspace",
     "WorkspaceError",
     "code_of",

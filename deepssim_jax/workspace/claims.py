@@ -110,7 +110,7 @@ def check_owner(out: Path, *, command: str, flag: str) -> bool:
     if not out.exists():
         return False
     if not out.is_dir():
-        raise WorkspaceError(f"{flag}={out.name!r} is a file; give a folder")
+        raise WorkspaceError(f"{flag}={_name(out)!r} is a file; give a folder")
     try:
         names = {entry.name for entry in os.scandir(out)}
     except OSError as error:
@@ -119,7 +119,7 @@ def check_owner(out: Path, *, command: str, flag: str) -> bool:
         foreign = {n for n in names - OWN_FILES - _NOBODYS if not files.is_temporary(n)}
         if foreign:
             raise WorkspaceError(
-                f"{flag}={out.name!r} holds {len(foreign)} files or folders that this program did "
+                f"{flag}={_name(out)!r} holds {len(foreign)} files or folders that this program did "
                 "not make, and none of them is touched; give a new or an empty folder"
             )
         return False
@@ -128,16 +128,16 @@ def check_owner(out: Path, *, command: str, flag: str) -> bool:
         owner, version = marker["command"], marker["format"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WorkspaceError(
-            f"{flag}={out.name!r}: its marker {MARKER} cannot be read; give another folder"
+            f"{flag}={_name(out)!r}: its marker {MARKER} cannot be read; give another folder"
         ) from error
     if version != FORMAT:
         raise WorkspaceError(
-            f"{flag}={out.name!r} is of format {version} and this version writes {FORMAT}; give "
+            f"{flag}={_name(out)!r} is of format {version} and this version writes {FORMAT}; give "
             "another folder"
         )
     if owner != command:
         raise WorkspaceError(
-            f"{flag}={out.name!r} holds the work of `{owner}`, and this is `{command}`; give each "
+            f"{flag}={_name(out)!r} holds the work of `{owner}`, and this is `{command}`; give each "
             "command a folder of its own"
         )
     return True
@@ -162,7 +162,7 @@ def claimed(out: Path, *, command: str, flag: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout as error:
-        raise WorkspaceError(f"{flag}={out.name!r} is in use by {_holder(out)}") from error
+        raise WorkspaceError(f"{flag}={_name(out)!r} is in use by {_holder(out)}") from error
     except OSError as error:
         raise _unusable(out, flag, error) from error
     try:
@@ -189,6 +189,11 @@ def claimed(out: Path, *, command: str, flag: str) -> Iterator[None]:
                     out.rmdir()
 
 
+def _name(out: Path) -> str:
+    """For messages, also of `.` and of a link."""
+    return Path(os.path.realpath(out)).name
+
+
 def _holder(out: Path) -> str:
     try:
         found = json.loads((out / _HOLDER).read_text())
@@ -200,4 +205,4 @@ def _holder(out: Path) -> str:
 
 def _unusable(out: Path, flag: str, error: OSError) -> WorkspaceError:
     reason = (error.strerror or type(error).__name__).lower()
-    return WorkspaceError(f"{flag}={out.name!r} cannot be used: {reason}; give another folder")
+    return WorkspaceError(f"{flag}={_name(out)!r} cannot be used: {reason}; give another folder")

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,12 @@ from deepssim_jax.workspace.outputs import GROWS, Outputs
 from deepssim_jax.workspace.scratch import scratch_folder
 from deepssim_jax.workspace.steps import Kept, Processes, Section
 
-_WORK = "work"
+# Where an output folder keeps steps and caches.
+WORK = "work"
 # Anyone but the first process reads, and writes nothing.
 _READER = Processes(index=1)
 _WORK_FLAG, _ANY = "--work", Overlap.ALLOWED
-_OUTPUTS = "outputs.jsonl"
+_OUTPUTS, _SECRET = "outputs.jsonl", "secret"
 
 
 class Workspace(Section):
@@ -36,10 +38,10 @@ class Workspace(Section):
     def __init__(self, root: Path, processes: Processes = Processes(), work: Path | None = None):
         """Private: `open` claims the folder first."""
         self._root, self._processes = root, processes
-        self._work = root / _WORK if work is None else work
+        self._work = root / WORK if work is None else work
         super().__init__(Kept(self._work / "steps", processes))
         self._caches: dict[str, Cache] = {}
-        self._outputs = Outputs(self._work / "outputs.jsonl")
+        self._outputs = Outputs(self._work / _OUTPUTS)
 
     @classmethod
     @contextlib.contextmanager
@@ -122,10 +124,11 @@ class Workspace(Section):
           WorkspaceError: it is not a folder of that command.
         """
         root = Path(out).expanduser()
-        if not claims.check_owner(root, command=command, flag=flag):
+        if not (root / claims.MARKER).is_file():
             raise WorkspaceError(
-                f"{flag}={root.name!r} holds nothing; it must be the --out of a finished `{command}`"
+                f"{flag}={root.name!r} must be the --out of a finished `deepssim {command}`"
             )
+        claims.check_owner(root, command=command, flag=flag)
         return cls(root, _READER)
 
     @property
@@ -142,7 +145,7 @@ class Workspace(Section):
         parts = Path(name).parts
         if not parts or Path(name).is_absolute() or ".." in parts:
             raise ValueError(f"{name!r} is no name inside of the output folder")
-        if (parts[0] == _WORK and self._work.parent == self._root) or parts[0] in claims.OWN_FILES:
+        if (parts[0] == WORK and self._work.parent == self._root) or parts[0] in claims.OWN_FILES:
             raise ValueError(f"{name!r} is kept for the work in progress; give another name")
         path = self._root / name
         # A link that someone laid in here must not lead a write out of the folder.
@@ -210,36 +213,51 @@ class Workspace(Section):
         """Names of the outputs that were written here, of earlier runs too."""
         return iter(self._outputs)
 
-    def bind(self, name: str, facts: Mapping[str, object], *, flag: str = "--out") -> None:
-        """Writes down, once, what the outputs are of, and refuses to go on with anything else.
+    def check(self, name: str, facts: Mapping[str, object], *, flag: str = "--out") -> None:
+        """Refuses a folder that `bind` has made that of something else.
 
         Args:
           name: of the file that says so, beside the kept work.
-          facts: settings and hashes by what they are called in messages.
+          facts: settings and hashes by what they are called in messages; all of them, or some.
           flag: that of the folder, for messages.
 
         Raises:
           WorkspaceError: naming every fact that differs, with both values.
         """
         path = self._work / f"{name}.json"
-        if path.exists():
-            known = json.loads(path.read_text(encoding="utf-8"))
-            now = {fact: [key_of(value), _shown(value)] for fact, value in facts.items()}
-            missing = ["", "not known"]
-            other = [
-                f"{fact} ({known.get(fact, missing)[1]} there, {now.get(fact, missing)[1]} now)"
-                for fact in sorted(known.keys() | now.keys())
-                if known.get(fact, missing)[0] != now.get(fact, missing)[0]
-            ]
-            if other:
-                raise WorkspaceError(
-                    f"{flag}={self._root.name!r} is of another {name}: {'; '.join(other)}. Take another "
-                    "folder, or give what it was begun with"
-                )
-        elif self._processes.first:
-            content = {fact: [key_of(value), _shown(value)] for fact, value in facts.items()}
-            text = json.dumps(content, indent=1, sort_keys=True)
+        if not path.exists():
+            return
+        known, now = json.loads(path.read_text(encoding="utf-8")), _plain(facts)
+        missing = ["", "not known"]
+        other = [
+            f"{fact} ({known.get(fact, missing)[1]} there, {now.get(fact, missing)[1]} now)"
+            for fact in sorted(now)
+            if known.get(fact, missing)[0] != now.get(fact, missing)[0]
+        ]
+        if other:
+            raise WorkspaceError(
+                f"{flag}={self._root.name!r} is of another {name}: {'; '.join(other)}. Take another "
+                "folder, or give what it was begun with"
+            )
+
+    def bind(self, name: str, facts: Mapping[str, object], *, flag: str = "--out") -> None:
+        """Writes down, once, what the outputs are of; see `check`, which comes first."""
+        self.check(name, facts, flag=flag)
+        path = self._work / f"{name}.json"
+        if self._processes.first and not path.exists():
+            text = json.dumps(_plain(facts), indent=1, sort_keys=True)
             files.write_bytes(path, text.encode(), access=Access.PRIVATE)
+
+    def secret(self) -> bytes:
+        """32 random bytes, drawn once and kept in the private work: the key of aliases.
+
+        A key made from the images could be made again by whoever has these.
+        """
+        path = self._work / _SECRET
+        if self._processes.first and not path.exists():
+            files.write_bytes(path, secrets.token_bytes(32), access=Access.PRIVATE)
+        self._processes.wait()
+        return path.read_bytes()
 
     def lend(self, name: str) -> Path:
         """A folder for a library that writes and deletes files by itself (Orbax, TensorBoard).
@@ -315,9 +333,14 @@ class Workspace(Section):
             files.write_bytes(listing, content, access=Access.PRIVATE)
             raise WorkspaceError(
                 f"{len(changed)} files in {flag}={self._root.name!r} were changed after they were "
-                f"written; they are listed in {_WORK}/{listing.name}. Move them away and run the same "
+                f"written; they are listed in {WORK}/{listing.name}. Move them away and run the same "
                 "command again: it writes them anew"
             )
+
+
+def _plain(facts: Mapping[str, object]) -> dict[str, list[str]]:
+    """The hash of each fact, and how it is shown."""
+    return {fact: [key_of(value), _shown(value)] for fact, value in facts.items()}
 
 
 def _shown(value: object) -> str:

@@ -67,6 +67,11 @@ def test_the_files_say_what_the_result_says(audited) -> None:
         "holdout": 0,
         "unreadable_real": 1,
         "unreadable_synthetic": 2,
+        # Of every side, the files found are those used, refused, or no image.
+        "files_found_real": 61,
+        "files_found_synthetic": 86,
+        "not_images_real": 0,
+        "not_images_synthetic": 0,
     }
     assert sum(summary["classes"].values()) == 84
     assert summary["copy_rate"]["count"] == len(truth)

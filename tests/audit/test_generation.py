@@ -22,12 +22,12 @@ from deepssim_jax.data.readers import read_image
 from deepssim_jax.data.volume import SliceSpec
 from deepssim_jax.diffusion.samplers import Sampler
 from deepssim_jax.diffusion.schedule import Schedule
-from deepssim_jax.files import write_array
 from deepssim_jax.nn import network_file
 from deepssim_jax.nn.autoencoder import AutoencoderSpec
 from deepssim_jax.nn.network_file import Spec
 from deepssim_jax.nn.unet import UNetSpec
 from deepssim_jax.training import generator as generators
+from deepssim_jax.workspace.files import write_array
 
 AUTOENCODER = AutoencoderSpec(channels=(4, 8), blocks=1, groups=4)
 UNET = UNetSpec(channels=(8,), attention=(False,), heads=(8,), blocks=1, groups=4, context=3)
@@ -47,7 +47,7 @@ def weights(spec: Spec):
 def write_latents(workdir: Path, both: np.ndarray, scale: float) -> None:
     """Means and deviations [n, h, w, 2 c], as train_ldm leaves them."""
     folder = workdir / "latents"
-    write_array(folder / "mark-00000.npy", both)
+    write_array(folder / "latents.npy", both)
     card = {"images": len(both), "scale": scale, "weights": "mark"}
     (folder / "latents.json").write_text(json.dumps(card))
 
@@ -93,6 +93,40 @@ def test_an_image_depends_on_its_number_and_the_seed_alone(generator, monkeypatc
     np.testing.assert_allclose(single, together, atol=1e-4)
 
 
+@pytest.mark.parametrize(("devices", "batch"), [(1, 5), (2, 4)])
+def test_other_batches_and_devices_change_no_more_than_is_said(
+    generator: Generator, monkeypatch, devices: int, batch: int
+) -> None:
+    whole = generator.images(range(12), seed=4, settings=SETTINGS)
+    mesh = parallel.data_mesh(devices)
+    monkeypatch.setattr(parallel, "data_mesh", lambda: mesh)
+    # What one process with so many devices would take for its batch.
+    monkeypatch.setattr(generation, "_at_once", lambda settings: batch)
+    found = generator.images(range(12), seed=4, settings=SETTINGS)
+    assert np.abs(found - whole).max() < generation.TOLERANCE
+    levels = [np.round(255 * images).astype(int) for images in (found, whole)]
+    assert np.abs(levels[0] - levels[1]).max() <= 1
+    again = generator.images(range(12), seed=4, settings=SETTINGS)
+    np.testing.assert_array_equal(again, found)
+
+
+def test_guidance_of_a_model_without_condition_is_refused(
+    workdir: Path, tmp_path: Path, capsys
+) -> None:
+    folder = tmp_path / "plain"
+    shutil.copytree(workdir, folder)
+    spec = dataclasses.replace(UNET, context=None)
+    card = network_file.load(workdir / generators.DENOISER, UNetSpec)[2]
+    kept = {k: v for k, v in card.items() if k not in ("spec", "kind")}
+    network_file.save(folder / generators.DENOISER, spec, weights(spec), card=kept)
+    flags = ["generate", f"--workdir={folder}", f"--out={tmp_path}/x", "--n=1", "--guidance=3"]
+    assert main(flags) == 2
+    assert "--guidance needs a model that was trained with --config.condition" in (
+        capsys.readouterr().err
+    )
+    assert not (tmp_path / "x").exists()
+
+
 def test_half_precision_gives_nearly_the_same_image(generator: Generator) -> None:
     whole = generator.images(range(8), seed=4, settings=SETTINGS)
     half = dataclasses.replace(SETTINGS, half=True)
@@ -129,7 +163,7 @@ def test_a_stopped_run_goes_on_to_the_same_files(generator: Generator, tmp_path:
     assert {row["condition"] for row in rows} == {"record 0", "record 2"}
     with Image.open(tmp_path / "a" / rows[0]["path"]) as picture:
         assert picture.size == (7, 9)
-    with pytest.raises(ValueError, match="made with other seed; take another --out"):
+    with pytest.raises(ValueError, match=r"of another generation: seed \(0 there, 1 now\)"):
         generate(generator, tmp_path / "a", n=n, seed=1, settings=SETTINGS)
 
 
@@ -159,7 +193,7 @@ def test_nifti_holds_what_png_holds_and_folders_do_not_mix(
     (tmp_path / "again" / rows[1]["path"]).unlink()
     generate(generator, tmp_path / "again", per_record=1, settings=SETTINGS, image_format=nifti)
     assert files(tmp_path / "nifti") == files(tmp_path / "again")
-    with pytest.raises(ValueError, match="made with other format; take another --out"):
+    with pytest.raises(ValueError, match=r"of another generation: format \(nifti there, png now\)"):
         generate(generator, tmp_path / "nifti", per_record=1, settings=SETTINGS)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.audit import planted
+from tests.kept import share_secret
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,8 @@ def start(films: Path, out: Path) -> subprocess.Popen:
 
 
 def finish(films: Path, out: Path) -> dict[str, bytes]:
-    """Runs to the end, and gives every file outside of `work`."""
+    """Runs to the end, and gives every file outside of `work`; with one secret, so that aliases are equal."""
+    share_secret(out, command="audit")
     process = start(films, out)
     _, errors = process.communicate()
     assert process.returncode == 0, errors.decode()
@@ -68,7 +70,7 @@ def interrupt(films: Path, out: Path, once: str, how: signal.Signals) -> int:
     return process.returncode
 
 
-@pytest.mark.parametrize("once", ["real/*", "search-*/pairs-000000.npy"])
+@pytest.mark.parametrize("once", ["cache/pixels-*/*", "steps/search.pairs-*"])
 def test_killed_in_the_middle(films: Path, clean, tmp_path: Path, once: str) -> None:
     out = tmp_path / "out"
     assert interrupt(films, out, once, signal.SIGKILL) == -signal.SIGKILL
@@ -77,7 +79,7 @@ def test_killed_in_the_middle(films: Path, clean, tmp_path: Path, once: str) -> 
 
 def test_a_signal_that_asks_is_answered_with_75(films: Path, clean, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert interrupt(films, out, "search-*/pairs-000000.npy", signal.SIGTERM) == 75
+    assert interrupt(films, out, "steps/search.pairs-*", signal.SIGTERM) == 75
     assert finish(films, out) == clean
 
 

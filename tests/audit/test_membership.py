@@ -10,19 +10,20 @@ import pytest
 
 from deepssim_jax.audit import conclusion, console, membership
 from deepssim_jax.audit.audit import AuditSettings, audit
+from deepssim_jax.audit.disclosure import Edition
 from deepssim_jax.audit.generation import Generator
 from deepssim_jax.audit.membership import attack_model, fingerprint
 from deepssim_jax.audit.result import AuditResult, Coverage, Membership
 from deepssim_jax.cli.main import main
-from deepssim_jax.data.pictures import write_png
 from deepssim_jax.diffusion.schedule import Schedule
-from deepssim_jax.files import sha256
 from deepssim_jax.nn import network_file
 from deepssim_jax.nn.unet import UNetSpec
 from deepssim_jax.scoring.match import Retrieval
 from deepssim_jax.scoring.membership import Attack, figures
 from deepssim_jax.training import generator as generators
+from deepssim_jax.workspace.files import sha256
 from tests.audit.test_generation import AUTOENCODER, weights, write_latents
+from tests.kept import journal, share_secret, write_png
 
 UNET = UNetSpec(channels=(8,), attention=(False,), heads=(8,), blocks=1, groups=4)
 QUICK = AuditSettings(size=64, retrieval=Retrieval.ENCODER)
@@ -83,15 +84,13 @@ def stop_at(what: str, done_at_least: int):
 def test_stopped_attacks_go_on_to_the_same_figures(folders: Path, tmp_path: Path) -> None:
     model = Generator.load(folders / "ldm")
     whole = attack_model(model, batch=10)
-    with pytest.raises(KeyboardInterrupt):
-        attack_model(
-            model, batch=10, journal=tmp_path, on_progress=stop_at("membership inference", 20)
-        )
-    first = tmp_path / "scores-000000.npy"
-    assert len(list(tmp_path.iterdir())) == 2 and np.load(first).shape == (3, 10)
-    before = first.stat().st_mtime_ns
-    assert attack_model(model, batch=10, journal=tmp_path) == whole
-    assert first.stat().st_mtime_ns == before
+    with journal(tmp_path) as kept, pytest.raises(KeyboardInterrupt):
+        attack_model(model, batch=10, journal=kept, on_progress=stop_at("membership inference", 20))
+    steps = {p: p.stat().st_mtime_ns for p in (tmp_path / "work" / "steps").iterdir()}
+    assert len(steps) == 2 and all(np.load(path).shape == (3, 10) for path in steps)
+    with journal(tmp_path) as kept:
+        assert attack_model(model, batch=10, journal=kept) == whole
+    assert all(path.stat().st_mtime_ns == before for path, before in steps.items())
     found = whole[Attack.PIA]
     assert (found.members, found.held_out) == (MEMBERS, HELD_OUT)
     assert found.area_low < found.area < found.area_high
@@ -100,6 +99,7 @@ def test_stopped_attacks_go_on_to_the_same_figures(folders: Path, tmp_path: Path
 @pytest.fixture(scope="module")
 def audited(folders: Path) -> AuditResult:
     """Its files lie in `out`."""
+    share_secret(folders / "out", command="audit")
     return audit(
         folders / "real",
         folders / "synthetic",
@@ -141,6 +141,7 @@ def test_a_killed_audit_comes_to_the_same_bytes(
     folders: Path, audited: AuditResult, tmp_path: Path
 ) -> None:
     arguments = (folders / "real", folders / "synthetic")
+    share_secret(tmp_path, command="audit")
     with pytest.raises(KeyboardInterrupt):
         audit(
             *arguments,
@@ -150,7 +151,7 @@ def test_a_killed_audit_comes_to_the_same_bytes(
             on_progress=stop_at("membership inference", 1),
         )
     assert not (tmp_path / "summary.json").exists()
-    kept = list((tmp_path / "work").glob("membership-*/scores-000000.npy"))
+    kept = list((tmp_path / "work" / "steps").glob("membership.scores-*"))
     assert len(kept) == 1
     before = kept[0].stat().st_mtime_ns
     audit(*arguments, model=folders / "ldm", out=tmp_path, settings=QUICK)
@@ -207,19 +208,20 @@ def test_the_sentences_say_what_was_shown_and_no_more() -> None:
     assert "was shown" in silent and "no proof" in silent
     few = conclusion.membership(inferred(0.0, 200, 100))
     assert len(few) == 2 and "0.1% cannot be measured with 100 held-out images" in few[1]
-    shared = conclusion.membership(inferred(0.0, 40, 3), count=conclusion.suppressed)
+    shared = conclusion.membership(inferred(0.0, 40, 3), edition=Edition.SHARED)
     assert "fewer than 5 held-out" in shared[0] and not any(" 3 " in line for line in shared)
 
 
 def test_the_model_of_other_images_is_noticed(folders: Path, tmp_path: Path) -> None:
-    found = membership.infer_membership(
-        Generator.load(folders / "ldm"),
-        audited={"of", "others"},
-        journal=tmp_path,
-        seed=0,
-        level=0.95,
-        on_progress=lambda done, total, what: None,
-    )
+    with journal(tmp_path) as kept:
+        found = membership.infer_membership(
+            Generator.load(folders / "ldm"),
+            audited={"of", "others"},
+            journal=kept,
+            seed=0,
+            level=0.95,
+            on_progress=lambda done, total, what: None,
+        )
     assert found.coverage is Coverage.NONE
     assert conclusion.membership(found)[0].startswith("None of the images that this model")
 

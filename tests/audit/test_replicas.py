@@ -19,6 +19,7 @@ from deepssim_jax.data.manifest import InputError, Role
 from deepssim_jax.data.phantom_heads import angiograms
 from deepssim_jax.scoring.volume_search import Level
 from deepssim_jax.scoring.volume_sides import Modality
+from deepssim_jax.workspace import OWN_FILES
 
 SIZE, REAL, COPIES, OTHERS = 32, 26, 5, 5
 SETTINGS = ds.ReplicaSettings(size=SIZE, modality=Modality.ANGIOGRAPHY, candidates=1)
@@ -137,8 +138,10 @@ def test_half_of_the_work_lost_gives_the_same_bytes(folders: Path, found) -> Non
     """As a run killed before those files were written would find it."""
     before = {p.name: p.read_bytes() for p in (folders / "out").iterdir() if p.is_file()}
     again = folders / "again"
-    shutil.copytree(folders / "out" / "work", again / "work")
-    for lost in ("search-*/volumes-*", "calibration-*/planted-near", "synthetic"):
+    shutil.copytree(folders / "out", again)
+    for name in before.keys() - OWN_FILES:
+        (again / name).unlink()
+    for lost in ("steps/search.volumes-*", "steps/calibration.planted-near*", "cache/labels-*"):
         for path in (again / "work").glob(lost):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     ds.replicas(

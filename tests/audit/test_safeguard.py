@@ -24,7 +24,8 @@ from deepssim_jax.data.manifest import InputError
 from deepssim_jax.data.pictures import ImageFormat
 from deepssim_jax.scoring.diversity import diversity
 from deepssim_jax.scoring.embed import features
-from deepssim_jax.training.images import write_phantoms
+from deepssim_jax.workspace import OWN_FILES, Workspace, WorkspaceError
+from tests.kept import within, write_phantoms
 
 PEOPLE = 48
 SETTINGS = GuardSettings(size=64, subject_regex=r"^(p\d+)_")
@@ -75,7 +76,8 @@ def cohort(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def guard(cohort: Path, tmp_path_factory) -> Guard:
-    return Guard.build(cohort / "training", tmp_path_factory.mktemp("work"), settings=SETTINGS)
+    folder = tmp_path_factory.mktemp("work")
+    return within(folder, lambda w: Guard.build(cohort / "training", w, settings=SETTINGS))
 
 
 @dataclasses.dataclass
@@ -141,21 +143,31 @@ def release(
     budget: int = 40,
     image_format: ImageFormat = ImageFormat.PNG,
 ):
-    return generate_guarded(
-        generator,
-        guard,
-        folder / "share",
-        n=n,
-        work=folder / "work",
-        budget=budget,
-        settings=SamplingSettings(batch=6),
-        image_format=image_format,
-        residual_pairs=200,
-    )
+    with shared(folder) as workspace:
+        return generate_guarded(
+            generator,
+            guard,
+            workspace,
+            n=n,
+            budget=budget,
+            settings=SamplingSettings(batch=6),
+            image_format=image_format,
+            residual_pairs=200,
+        )
+
+
+def shared(folder: Path):
+    """The workspace of images to be given away, whose kept work lies beside it."""
+    return Workspace.open(folder / "share", command="generate", work=folder / "work")
+
+
+def filtered(source: Path, guard: Guard, folder: Path, **how):
+    with shared(folder) as workspace:
+        return filter_folder(source, guard, workspace, **how)
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in sorted(folder.iterdir())}
+    return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.name not in OWN_FILES}
 
 
 @pytest.fixture(scope="module")
@@ -170,10 +182,10 @@ def test_every_planted_candidate_stays(cohort: Path, guard: Guard, tmp_path: Pat
     for kind in KINDS:
         for row in range(12):
             write(tmp_path / "offered" / f"{kind}-{row}.png", change(training[row], kind))
-    found = filter_folder(tmp_path / "offered", guard, tmp_path / "share", work=tmp_path / "work")
+    found = filtered(tmp_path / "offered", guard, tmp_path)
     assert found.accepted == 0 and found.judged == 12 * len(KINDS)
     assert found.rejected[Reason.VERIFIED] == found.judged
-    assert [p.name for p in (tmp_path / "share").iterdir()] == [certificate.NAME]
+    assert list(bytes_of(tmp_path / "share")) == [certificate.NAME]
 
 
 def test_the_cosine_alone_keeps_copies_back(cohort: Path, guard: Guard, tmp_path: Path) -> None:
@@ -181,7 +193,7 @@ def test_the_cosine_alone_keeps_copies_back(cohort: Path, guard: Guard, tmp_path
         write(tmp_path / "offered" / f"{row}.png", change(image, "mirrored"))
     no_score = dataclasses.replace(guard.limits, max_ssim=2.0)
     blind = dataclasses.replace(guard, limits=no_score)
-    found = filter_folder(tmp_path / "offered", blind, tmp_path / "share", work=tmp_path / "work")
+    found = filtered(tmp_path / "offered", blind, tmp_path)
     assert found.rejected[Reason.COSINE] == found.judged == 6
 
 
@@ -192,7 +204,7 @@ def test_strangers_leave_with_their_names_and_bytes(
     (tmp_path / "offered" / "broken.png").write_bytes(b"no picture")
     volume = nibabel.nifti1.Nifti1Image(np.random.default_rng(0).random((8, 8, 8)), np.eye(4))
     nibabel.loadsave.save(volume, tmp_path / "offered" / "volume.nii")
-    found = filter_folder(tmp_path / "offered", guard, tmp_path / "share", work=tmp_path / "work")
+    found = filtered(tmp_path / "offered", guard, tmp_path)
     assert found.rejected[Reason.UNREADABLE] == 2
     # Limits at the 99 % quantile of few people are coarse, and phantoms are much alike.
     assert 16 <= found.accepted <= 24
@@ -200,10 +212,8 @@ def test_strangers_leave_with_their_names_and_bytes(
     assert len(kept) == found.accepted
     for path in (tmp_path / "share" / "deep").iterdir():
         assert path.read_bytes() == (cohort / "others" / path.name).read_bytes()
-    with pytest.raises(InputError, match="files of another run"):
-        filter_folder(cohort / "others", guard, tmp_path / "share", work=tmp_path / "work")
-    with pytest.raises(InputError, match="folder to filter"):
-        filter_folder(cohort / "others", guard, cohort / "others", work=tmp_path / "w")
+    with pytest.raises(WorkspaceError, match="of another release: listing"):
+        filtered(cohort / "others", guard, tmp_path)
 
 
 def test_what_a_memorizing_model_lets_out_holds_no_copy(
@@ -213,7 +223,7 @@ def test_what_a_memorizing_model_lets_out_holds_no_copy(
     said = json.loads((share / certificate.NAME).read_text())
     names = [row["name"] for row in said["images"]]
     assert len(names) == 8 and all(int(name[4:10]) % 2 for name in names)
-    assert {p.name for p in share.iterdir()} == {*names, certificate.NAME, "manifest.csv"}
+    assert set(bytes_of(share)) == {*names, certificate.NAME, "manifest.csv"}
     assert said["candidates"]["accepted"] == 8
     refused = said["candidates"]["rejected"]
     assert said["candidates"]["judged"] == 8 + sum(refused.values())
@@ -239,13 +249,28 @@ def test_stopped_anywhere_it_comes_to_the_same_bytes(
     generator: Memorizer, guard: Guard, released: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(released, tmp_path / "again")
-    judgements = sorted((tmp_path / "again" / "work").glob("release-*/judged-*.json"))
+    steps = (tmp_path / "again" / "work" / "steps").glob("release.judged-*.npz")
+    judgements = {int(np.load(path)["index"].min()): path for path in steps}
     assert len(judgements) >= 2
-    judgements[-1].unlink()
+    judgements[max(judgements)].unlink()
     (tmp_path / "again" / "share" / certificate.NAME).unlink()
     release(generator, guard, tmp_path / "again")
     assert bytes_of(tmp_path / "again" / "share") == bytes_of(released / "share")
     assert min(generator.drawn) == 6 * (len(judgements) - 1)  # finished batches are not drawn again
+
+
+def test_an_altered_image_is_noticed_and_one_that_is_gone_comes_back(
+    generator: Memorizer, guard: Guard, released: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(released, tmp_path / "again")
+    share = tmp_path / "again" / "share"
+    name = sorted(p.name for p in share.glob("gen-*.png"))[2]
+    (share / name).write_bytes((share / name).read_bytes() + b"!")
+    with pytest.raises(WorkspaceError, match="1 files in --out='share' were changed after"):
+        release(generator, guard, tmp_path / "again")
+    (share / name).unlink()
+    release(generator, guard, tmp_path / "again")
+    assert bytes_of(share) == bytes_of(released / "share")
 
 
 def test_too_few_images_are_said_to_be_too_few(
@@ -253,7 +278,7 @@ def test_too_few_images_are_said_to_be_too_few(
 ) -> None:
     found = release(generator, guard, tmp_path, n=8, budget=8)
     assert not found.complete and found.judged == 8 and 0 < found.accepted <= 4
-    with pytest.raises(InputError, match="files of another run"):
+    with pytest.raises(WorkspaceError, match="another release: images wanted"):
         release(generator, guard, tmp_path, n=9, budget=8)
 
 
@@ -272,9 +297,12 @@ def test_a_broken_training_image_stops_all(cohort: Path, tmp_path: Path) -> None
     shutil.copytree(cohort / "training", tmp_path / "training")
     (tmp_path / "training" / "p0003_t1.png").write_bytes(b"")
     with pytest.raises(InputError, match="1 training images cannot be read"):
-        Guard.build(tmp_path / "training", tmp_path / "work", settings=SETTINGS)
+        within(
+            tmp_path / "work",
+            lambda w: Guard.build(tmp_path / "training", w, settings=SETTINGS),
+        )
     with pytest.raises(ValueError, match="max_ssim 1.2"):
-        Guard.build(tmp_path, tmp_path / "w", settings=dataclasses.replace(SETTINGS, max_ssim=1.2))
+        dataclasses.replace(SETTINGS, max_ssim=1.2)
 
 
 def rewrite(share: Path, change) -> None:
@@ -295,7 +323,9 @@ def test_a_certificate_holds_until_something_is_altered(
         shutil.rmtree(tmp_path / "share", ignore_errors=True)
         shutil.copytree(released / "share", tmp_path / "share")
         alter(tmp_path / "share")
-        found = recheck_certificate(tmp_path / "share", real, work=tmp_path / "work")
+        found = within(
+            tmp_path / "work", lambda w: recheck_certificate(tmp_path / "share", real, work=w)
+        )
         return "\n".join(found.problems)
 
     assert problems(lambda share: None) == ""
@@ -361,15 +391,13 @@ def test_nifti_files_are_judged_certified_and_judged_again(
     names = [row["name"] for row in said["images"]]
     assert len(names) == 8 and all(re.fullmatch(r"gen-\d{5}[13579]\.nii\.gz", n) for n in names)
     assert recheck_certificate(share, cohort / "training").problems == ()
-    with pytest.raises(InputError, match="holds files of another run"):
+    with pytest.raises(WorkspaceError, match=r"another release: format \(nifti there, png now\)"):
         release(memorizer(cohort), guard, tmp_path)
     sagittal = dataclasses.replace(
         guard, settings=dataclasses.replace(SETTINGS, slice_spec="sagittal:0.5")
     )
     # What the search accepts is the same; without a sample to verify beyond it, nothing else differs.
-    found = filter_folder(
-        share, sagittal, tmp_path / "again", work=tmp_path / "w", residual_pairs=0
-    )
+    found = filtered(share, sagittal, tmp_path / "again", residual_pairs=0)
     assert (found.accepted, found.judged) == (8, 8)
     (name,) = names[:1]
-    assert (tmp_path / "again" / name).read_bytes() == (share / name).read_bytes()
+    assert (tmp_path / "again" / "share" / name).read_bytes() == (share / name).read_bytes()

@@ -11,6 +11,7 @@ from scipy import ndimage
 from deepssim_jax.audit import stress
 from deepssim_jax.data.planted_pairs import Setting
 from deepssim_jax.scoring.evaluation import CLASSES
+from tests.kept import within
 
 PATIENTS = np.repeat(np.arange(10), 2)
 
@@ -43,7 +44,7 @@ def test_good_and_blind_methods_are_told_apart(images: np.ndarray, tmp_path: Pat
     assert good.mcnemar is None and useless.mcnemar is not None and useless.mcnemar < 0.01
     assert good.same_patient_exact == 0.0
     ids = [f"=image {number}" for number in range(len(images))]
-    written = stress.write(result, tmp_path, image_ids=ids)
+    written = within(tmp_path, lambda w: stress.write(result, w, image_ids=ids))
     assert {path.name for path in written} == {
         "pairs.csv",
         "results.json",
@@ -59,10 +60,16 @@ def test_good_and_blind_methods_are_told_apart(images: np.ndarray, tmp_path: Pat
 
 
 def test_the_same_seed_gives_the_same_bytes(images: np.ndarray, tmp_path: Path) -> None:
+    paths = []
     for name in ("a", "b"):
         result = stress.stress(
             images, PATIENTS, methods=METHODS, settings=[Setting.HARSH], size=64, rounds=1, seed=5
         )
-        stress.write(result, tmp_path / name, image_ids=[str(i) for i in range(len(images))])
-    first, second = ({p.name: p.read_bytes() for p in (tmp_path / n).iterdir()} for n in "ab")
+        ids = [str(i) for i in range(len(images))]
+        paths.append(
+            within(
+                tmp_path / name, lambda w, found=result, i=ids: stress.write(found, w, image_ids=i)
+            )
+        )
+    first, second = ({p.name: p.read_bytes() for p in written} for written in paths)
     assert first == second

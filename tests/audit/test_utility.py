@@ -7,11 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from deepssim_jax.audit import utility as utility_room
 from deepssim_jax.audit import utility_report
 from deepssim_jax.audit.utility import (
     REFERENCE,
     UNTREATED,
     Figure,
+    Result,
+    UtilityResult,
     UtilitySettings,
     measure,
     read_arms,
@@ -19,8 +22,8 @@ from deepssim_jax.audit.utility import (
 )
 from deepssim_jax.data.manifest import InputError
 from deepssim_jax.ops.degradation import Task
-from deepssim_jax.training.images import write_phantoms
 from deepssim_jax.training.restoration import RestorationSettings, restore, train_restorer
+from tests.kept import within, write_phantoms
 
 SMALL = RestorationSettings(channels=4, steps=60, batch=4, patch=24)
 
@@ -37,13 +40,12 @@ def folders(tmp_path_factory) -> Path:
 
 
 def arms_of(folders: Path, work: Path):
-    return read_arms(
-        {name: folders / name for name in ("real", "synthetic")},
-        folders / "test",
-        work,
-        size=32,
-        subject_regex=r"^(p\d+)_",
-    )
+    arms = {name: folders / name for name in ("real", "synthetic")}
+    return arms_in(work, arms, folders / "test", subject_regex=r"^(p\d+)_")
+
+
+def arms_in(work: Path, arms: dict[str, Path], test: Path, *, size: int = 32, **how):
+    return within(work, lambda w: read_arms(arms, test, w, size=size, **how))
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +107,7 @@ def test_every_arm_has_the_same_budget_and_is_compared_with_the_real_one(result)
     ]
     for one in result.results:
         assert one.figures[Figure.PSNR].shape == (1 if one.arm == UNTREATED else 2, 8)
-        assert bool(one.compared) == (one.arm in ("synthetic", "broken"))
+        assert bool(one.compared) == (one.arm != UNTREATED)
     found = {(one.task, one.arm): one for one in result.results}
     for task in Task:
         noise, phantoms = found[task, "broken"], found[task, "synthetic"]
@@ -115,7 +117,7 @@ def test_every_arm_has_the_same_budget_and_is_compared_with_the_real_one(result)
 
 
 def test_the_report_says_what_was_shown_and_what_not(result, tmp_path: Path) -> None:
-    written = utility_report.write(result, tmp_path)
+    written = within(tmp_path, lambda w: utility_report.write(result, w))
     assert [path.name for path in written] == ["utility.html", "utility.json", "utility.csv"]
     page = written[0].read_text()
     assert "large p-value" in page and page.count("<svg") == 6 and "<script" not in page
@@ -127,27 +129,65 @@ def test_the_report_says_what_was_shown_and_what_not(result, tmp_path: Path) -> 
     assert "p00" not in page + written[2].read_text()
     for path in written:
         before = path.read_bytes()
-        utility_report.write(result, tmp_path)
+        within(tmp_path, lambda w: utility_report.write(result, w))
         assert path.read_bytes() == before
 
 
 def test_what_would_make_the_test_worthless_is_refused(folders: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="shares images"):
-        read_arms({"real": folders / "real"}, folders / "real", tmp_path / "a", size=32)
+        arms_in(tmp_path / "a", {"real": folders / "real"}, folders / "real")
     again = tmp_path / "again"
     shutil.copytree(folders / "test", again)
     content = sorted((folders / "test").glob("*.png"))[0].read_bytes()
     (again / "p0001_other.png").write_bytes(content)  # another image of someone learned from
     shutil.rmtree(tmp_path / "test", ignore_errors=True)
     with pytest.raises(InputError, match="1 patients of --test"):
-        read_arms(
-            {"real": folders / "real"},
-            again,
-            tmp_path / "b",
-            size=32,
-            subject_regex=r"^(p\d+)_",
-        )
+        arms_in(tmp_path / "b", {"real": folders / "real"}, again, subject_regex=r"^(p\d+)_")
     with pytest.raises(ValueError, match="size 30"):
-        read_arms({"real": folders / "real"}, folders / "test", tmp_path / "c", size=30)
+        arms_in(tmp_path / "c", {"real": folders / "real"}, folders / "test", size=30)
     with pytest.raises(ValueError, match="must hold 'real'"):
         utility({}, np.zeros((3, 32, 32), np.float32), np.arange(3))
+
+
+def flat_result(gain: float) -> UtilityResult:
+    """Synthetic exactly as good as real, and real better than nothing by `gain` dB."""
+    patients = np.repeat(np.arange(10), 2)
+    noise = np.random.default_rng(0).normal(0, 0.01, (2, 20))
+    base = {f: np.full((2, 20), 0.5) + noise for f in Figure}
+    signs = {Figure.PSNR: 1, Figure.SSIM: 1, Figure.RMSE: -1}
+    trained = {f: values + signs[f] * gain for f, values in base.items()}
+    stacked = {UNTREATED: base, REFERENCE: trained, "synthetic": trained}
+    settings = UtilitySettings(tasks=(Task.DENOISING,))
+    results = tuple(
+        Result(
+            Task.DENOISING,
+            name,
+            values,
+            patients,
+            utility_room._compared(stacked, name, patients, settings),
+        )
+        for name, values in stacked.items()
+    )
+    return UtilityResult(results, 30, {REFERENCE: 64, "synthetic": 30}, 20, 10, settings)
+
+
+def test_nothing_is_claimed_where_nothing_was_learned(tmp_path: Path) -> None:
+    """Networks that leave the image as it is are all alike: that is no equivalence."""
+    lazy = flat_result(gain=0.0)
+    assert "in 0 of 3 comparisons" in utility_report.headline(lazy)
+    assert "not shown to be better than no network" in utility_report.headline(lazy)
+    page = utility_report.write(lazy, tmp_path)[0].read_text()
+    assert page.count(">withheld<") == 3 and ">shown<" not in page
+    content = json.loads((tmp_path / "utility.json").read_text())
+    (synthetic,) = (r for r in content["results"] if r["arm"] == "synthetic")
+    assert all(not f["equivalent"] and f["withheld"] for f in synthetic["compared"].values())
+    assert "in 3 of 3 comparisons" in utility_report.headline(flat_result(gain=1.0))
+    assert "Withheld" not in utility_report.headline(flat_result(gain=1.0))
+
+
+def test_a_side_that_was_cut_is_said(tmp_path: Path) -> None:
+    found = flat_result(gain=1.0)
+    assert ("not all were used", "30 of 64 real images") in utility_report.summary(found)
+    page = utility_report.write(found, tmp_path)[0].read_text()
+    assert "30 of 64 real images" in page
+    assert json.loads((tmp_path / "utility.json").read_text())["images_given"]["real"] == 64

@@ -232,7 +232,7 @@ def test_the_demo_without_the_atlas(tmp_path: Path) -> None:
 
 
 def test_a_filtered_folder_is_certified_and_checked(tmp_path: Path) -> None:
-    from deepssim_jax.training.images import write_phantoms
+    from tests.kept import write_phantoms
 
     write_phantoms(tmp_path / "training", 6, size=(64, 64), seed=5)
     shutil.copytree(tmp_path / "training", tmp_path / "made")

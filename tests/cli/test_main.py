@@ -232,6 +232,28 @@ def test_a_signal_ends_with_75(tmp_path, number):
     assert time.monotonic() - start < 10
 
 
+def test_a_signal_during_a_long_call_of_compiled_code_ends_with_75(tmp_path):
+    """As in XLA's compiler: the interpreter does not run, so no handler of Python's does."""
+    (tmp_path / "stuck.py").write_text(
+        "import ctypes\n\n\ndef main(argv):\n    print('ready', flush=True)\n"
+        "    mutex, lock = ctypes.create_string_buffer(64), ctypes.CDLL(None).pthread_mutex_lock\n"
+        "    lock(mutex), lock(mutex)\n"
+    )
+    code = (
+        "import sys\nfrom deepssim_jax import cli\nfrom deepssim_jax.cli import commands, main, stopping\n"
+        f"cli.__path__.append({str(tmp_path)!r})\ncommands.COMMANDS['stuck'] = 'planted'\n"
+        "stopping._ALONE_S = 0.2\nsys.argv = ['deepssim', 'stuck']\nmain.run()\n"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert child.stdout.readline() == "ready\n"
+    child.send_signal(signal.SIGTERM)
+    _, err = child.communicate(timeout=30)
+    assert child.returncode == 75
+    assert err == "deepssim stuck: stopped; run the same command again to resume\n"
+
+
 def test_a_signal_that_compiled_code_turned_into_an_error_is_a_stop(plant, capsys):
     plant(
         "crash",

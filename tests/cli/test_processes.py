@@ -122,3 +122,33 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
         assert one.keys() == two.keys()
         for key in one:
             np.testing.assert_allclose(one[key], two[key], rtol=2e-3, err_msg=key)
+
+
+# Slow for the same reason.
+@pytest.mark.slow
+def test_a_job_of_two_stops_on_a_signal(tmp_path: Path) -> None:
+    """JAX's own service would swallow SIGTERM, and a lost process would end the others with a stack."""
+    (tmp_path / "config.py").write_text(CONFIG)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    environment = os.environ | {"PROCESSES": "2", "DEVICES": "2", "PORT": port, "XLA_FLAGS": ""}
+    job = subprocess.Popen(
+        [
+            *(shutil.which("bash"), str(ROOT / "launch" / "local.sh"), "train_encoder"),
+            *(f"--config={tmp_path}/config.py", f"--workdir={tmp_path / 'run'}"),
+        ],
+        env=environment | {"PYTHON": sys.executable, "JAX_COMPILATION_CACHE_DIR": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    for line in job.stderr:  # the first line says that the step compiles
+        if "still at work" in line:
+            break
+    job.terminate()
+    _, errors = job.communicate(timeout=30)
+    assert job.returncode == 75, errors[-2000:]
+    assert errors.count("stopped; run the same command again to resume") == 1
+    assert "***" not in errors and "Traceback" not in errors

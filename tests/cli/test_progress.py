@@ -2,9 +2,11 @@
 
 import io
 import threading
+import time
 
 import pytest
 
+from deepssim_jax.cli import progress as progress_room
 from deepssim_jax.cli.progress import progress
 
 
@@ -112,3 +114,17 @@ def test_an_exception_passes_and_leaves_the_terminal_usable():
     with pytest.raises(ValueError, match="bad"), progress(10, "reading", stream=out):
         raise ValueError("bad")
     assert out.getvalue().endswith("\x1b[?25h")  # the cursor is shown again
+
+
+def test_silence_is_broken(monkeypatch):
+    """While a program compiles, minutes pass without a step: a line says that work goes on."""
+    monkeypatch.setattr(progress_room, "_SILENCE_S", 0.2)
+    out = io.StringIO()
+    with progress(stream=out) as report:
+        time.sleep(0.5)
+        report(0, 4, "training")
+        time.sleep(0.5)
+    lines = out.getvalue().splitlines()
+    assert lines[0].startswith("starting: still at work")
+    assert lines[-1].startswith("training: still at work, no step done for 0:0")
+    assert not out.getvalue().count("done for 0:0") > 6

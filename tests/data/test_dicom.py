@@ -1,90 +1,329 @@
-"""DICOM files made here: rescale, inverted photometry, series sorted by position."""
+"""DICOM made here: what pixels mean, and which frames make a volume, in which order."""
 
+import gzip
+import io
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
+from pydicom.dataset import Dataset
 
 from deepssim_jax.data.manifest import Role, read_manifest
-from deepssim_jax.data.readers import read_image
-from deepssim_jax.data.volume import SliceSpec
+from deepssim_jax.data.readers import read_image, read_volume
+from deepssim_jax.data.volume import SliceSpec, Unreadable
+from tests.data.made import (
+    SYNTAXES,
+    compressed_dicom,
+    dicom_bytes,
+    dicom_dataset,
+    picture,
+    volume,
+    write_series,
+)
 
-pydicom = pytest.importorskip("pydicom", reason="the dicom extra is not installed")
+WHOLE = None
+CORONAL = SliceSpec.parse("coronal:1")
 
 
-def write(path: Path, pixels: np.ndarray, *, series: str = "1.2.3", **tags: object) -> None:
-    from pydicom.dataset import Dataset, FileMetaDataset
-    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+def images(folder: Path, spec: SliceSpec | None = WHOLE) -> list[np.ndarray]:
+    return [read_image(r, spec=spec) for r in read_manifest(folder, role=Role.REAL).records]
 
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = CTImageStorage
-    meta.MediaStorageSOPInstanceUID = generate_uid()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+
+def only(folder: Path, spec: SliceSpec | None = WHOLE) -> np.ndarray:
+    (image,) = images(folder, spec)
+    return image
+
+
+def single(folder: Path, pixels: np.ndarray, **tags: object) -> np.ndarray:
+    (folder / "a.dcm").write_bytes(dicom_bytes(pixels, **tags))
+    return only(folder)
+
+
+def item(**tags: object) -> Dataset:
     data = Dataset()
-    data.file_meta = meta
-    data.SOPClassUID, data.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
-    data.Modality, data.PatientName, data.PatientID = "CT", "CANARY^NAME", "CANARY-ID"
-    data.SeriesInstanceUID = series
-    data.Rows, data.Columns = pixels.shape
-    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
-    data.BitsAllocated = data.BitsStored = 16
-    data.HighBit, data.PixelRepresentation = 15, 0
     for name, value in tags.items():
         setattr(data, name, value)
-    data.PixelData = pixels.astype("<u2").tobytes()
-    data.save_as(path, enforce_file_format=True)
-
-
-def picture() -> np.ndarray:
-    return np.arange(48, dtype=np.uint16).reshape(6, 8)
-
-
-def only(folder: Path) -> np.ndarray:
-    manifest = read_manifest(folder, role=Role.REAL)
-    assert len(manifest.records) == 1
-    return read_image(manifest.records[0], spec=None)
+    return data
 
 
 def test_rescale_and_inverted_photometry(tmp_path: Path) -> None:
-    write(
-        tmp_path / "a.dcm",
-        picture(),
-        RescaleSlope=2,
-        RescaleIntercept=-100,
+    found = single(
+        tmp_path, picture(), RescaleSlope=2, RescaleIntercept=-100,
         PhotometricInterpretation="MONOCHROME1",
+    )  # fmt: skip
+    meant = 2.0 * picture() - 100
+    np.testing.assert_allclose(found, meant.max() + meant.min() - meant)
+
+
+def test_a_slope_alone_counts(tmp_path: Path) -> None:
+    np.testing.assert_allclose(single(tmp_path, picture(), RescaleSlope="0.5"), picture() / 2)
+
+
+def test_signed_values_of_twelve_bits(tmp_path: Path) -> None:
+    signed = picture().astype(np.int16) - 1000
+    np.testing.assert_allclose(
+        single(tmp_path, signed & 0xFFF, BitsStored=12, HighBit=11, PixelRepresentation=1), signed
     )
-    np.testing.assert_allclose(only(tmp_path), (2.0 * picture() - 100)[::-1, ::-1])
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_palette_is_looked_up(tmp_path: Path, bits: int) -> None:
+    grey = np.random.default_rng(0).permutation(256)
+    table = (grey * (257 if bits == 16 else 1)).astype("<u2" if bits == 16 else "u1").tobytes()
+    tags: dict[str, object] = {"PhotometricInterpretation": "PALETTE COLOR"}
+    for colour in ("Red", "Green", "Blue"):
+        tags[f"{colour}PaletteColorLookupTableDescriptor"] = [256, 0, bits]
+        tags[f"{colour}PaletteColorLookupTableData"] = table
+    found = single(tmp_path, np.argsort(grey).astype(np.uint8)[picture()], **tags)
+    np.testing.assert_allclose(found, picture() * (257.0 if bits == 16 else 1.0), rtol=1e-4)
+
+
+def test_a_modality_table_is_looked_up(tmp_path: Path) -> None:
+    data = dicom_dataset(255 - picture())
+    table = Dataset()
+    table.add_new("LUTDescriptor", "US", [256, 0, 16])
+    table.add_new("LUTData", "US", [int(x) for x in np.arange(256)[::-1] * 16])
+    table.ModalityLUTType = "US"
+    data.ModalityLUTSequence = [table]
+    data.save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    np.testing.assert_allclose(only(tmp_path), picture() * 16.0)
+
+
+@pytest.mark.parametrize("vr", ["US", "SS"])
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_padding_is_as_dark_as_the_darkest(tmp_path: Path, photometric: str, vr: str) -> None:
+    meant = picture().astype(np.int16) * 4 + 100
+    stored = 4095 - meant if photometric == "MONOCHROME1" else meant.copy()
+    stored[:3] = -2000
+    data = dicom_dataset(stored, PhotometricInterpretation=photometric)
+    data.add_new("PixelPaddingValue", vr, -2000 if vr == "SS" else 65536 - 2000)
+    data.save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    found = only(tmp_path)
+    inner = found[3:] - found[3:].min()
+    np.testing.assert_allclose(inner, meant[3:] - meant[3:].min(), atol=1e-3)
+    assert (found[:3] == found[3:].min()).all()
+
+
+def test_a_range_of_padding(tmp_path: Path) -> None:
+    data = dicom_dataset(picture().astype(np.int16))
+    data.add_new("PixelPaddingValue", "SS", 0)
+    data.add_new("PixelPaddingRangeLimit", "SS", 20)
+    data.save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    lowest = picture()[picture() > 20].min()
+    np.testing.assert_array_equal(only(tmp_path), np.maximum(picture(), lowest))
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"PixelSpacing": [2, 1]},
+        {"ImagerPixelSpacing": [0.4, 0.2]},
+        {"PixelAspectRatio": [2, 1]},
+    ],
+)
+def test_oblong_pixels_become_square(tmp_path: Path, tags: dict) -> None:
+    ramp = np.arange(24, dtype=np.uint8)[:, None] * np.ones((1, 18), np.uint8)
+    found = single(tmp_path, ramp, **tags)
+    assert found.shape == (48, 18)
+    # Row k of the new ones has its centre at (k + 1/2) / 2 - 1/2 of the old.
+    wanted = (np.arange(48) + 0.5) / 2 - 0.5
+    np.testing.assert_allclose(found[1:-1, 5], wanted[1:-1], atol=1e-4)
 
 
 def test_a_series_is_sorted_by_position_not_by_name(tmp_path: Path) -> None:
-    heights = [10.0, -5.0, 0.0, 5.0]
-    for number, z in enumerate(heights):
-        write(
-            tmp_path / f"{number}.dcm",
-            picture() + np.uint16(100 + int(z)),
-            ImagePositionPatient=[0, 0, z],
-            ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
-            PixelSpacing=[1, 1],
+    order = [3, 0, 4, 1, 2]
+    write_series(tmp_path, volume()[order], ImagePositionPatient=lambda i: [0, 0, order[i]])
+    np.testing.assert_array_equal(only(tmp_path), volume())
+    np.testing.assert_array_equal(only(tmp_path, SliceSpec.parse("axial:0")), volume()[0])
+
+
+def test_monochrome1_is_inverted_by_one_constant(tmp_path: Path) -> None:
+    write_series(tmp_path, 4095 - volume(), PhotometricInterpretation="MONOCHROME1")
+    found = only(tmp_path)
+    np.testing.assert_allclose(found - found.min(), volume() - float(volume().min()))
+
+
+def test_planes_and_echoes_of_one_series_stand_apart(tmp_path: Path) -> None:
+    write_series(tmp_path, volume(), name="a{}.dcm", EchoTime=10)
+    write_series(tmp_path, volume()[::-1] + np.uint16(500), name="b{}.dcm", EchoTime=80)
+    write_series(
+        tmp_path, volume()[:3], name="c{}.dcm", EchoTime=10,
+        ImageOrientationPatient=[0, 1, 0, 0, 0, -1], ImagePositionPatient=lambda i: [i, 0, 0],
+    )  # fmt: skip
+    found = images(tmp_path)
+    assert sorted(f.shape for f in found) == [(5, 8, 6), (5, 8, 6), (8, 6, 3)]
+    stacks = [f for f in found if f.shape == (5, 8, 6)]
+    assert any(np.array_equal(f, volume()) for f in stacks)
+    assert any(np.array_equal(f, volume()[::-1] + 500.0) for f in stacks)
+
+
+def test_images_of_one_place_without_a_difference(tmp_path: Path) -> None:
+    write_series(tmp_path / "same", volume(), ImagePositionPatient=[0, 0, 0])
+    write_series(tmp_path / "twice", volume(), name="a{}.dcm")
+    write_series(tmp_path / "twice", volume() + np.uint16(1000), name="b{}.dcm")
+    same = images(tmp_path / "same")
+    assert [f.shape for f in same] == [(8, 6)] * 5
+    assert sorted(float(f.min()) for f in same) == [float(f.min()) for f in volume()]
+    first, second = sorted(images(tmp_path / "twice"), key=lambda f: float(f.min()))
+    np.testing.assert_array_equal(first, volume())
+    np.testing.assert_array_equal(second, volume() + 1000.0)
+
+
+def test_a_missing_slice_is_interpolated(tmp_path: Path) -> None:
+    there = [0, 1, 3, 4]
+    write_series(tmp_path, volume()[there], ImagePositionPatient=lambda i: [0, 0, 2.5 * there[i]])
+    (record,) = read_manifest(tmp_path, role=Role.REAL).records
+    found, spacing = read_volume(record)
+    np.testing.assert_allclose(found, volume())  # the formula is linear from slice to slice
+    np.testing.assert_allclose(spacing, [2.5, 1, 1])
+
+
+@pytest.mark.parametrize("spacing", [None, [1], [0, 1]])
+def test_a_series_of_unknown_spacing_is_refused(tmp_path: Path, spacing: list | None) -> None:
+    write_series(tmp_path, volume(), PixelSpacing=spacing)
+    with pytest.raises(Unreadable, match="Pixel Spacing"):
+        images(tmp_path)
+
+
+def enhanced(
+    frames: np.ndarray, cosines: list, positions: list, scales: list | None = None
+) -> Dataset:
+    data = dicom_dataset(frames)
+    data.SharedFunctionalGroupsSequence = [
+        item(
+            PixelMeasuresSequence=[item(PixelSpacing=[1, 1])],
+            PlaneOrientationSequence=[item(ImageOrientationPatient=cosines)],
         )
-    volume = only(tmp_path)
-    assert volume.shape == (4, 6, 8)
-    # LPS: rows run to the back and columns to the left, which is the order wanted.
-    np.testing.assert_allclose(volume[:, 0, 0], [95, 100, 105, 110])
+    ]
+    data.PerFrameFunctionalGroupsSequence = [
+        item(PlanePositionSequence=[item(ImagePositionPatient=position)]) for position in positions
+    ]
+    for group, (slope, intercept) in zip(
+        data.PerFrameFunctionalGroupsSequence, scales or [], strict=False
+    ):
+        group.PixelValueTransformationSequence = [
+            item(RescaleSlope=str(slope), RescaleIntercept=str(intercept), RescaleType="US")
+        ]
+    return data
+
+
+AXIAL_COSINES, CORONAL_COSINES = [1, 0, 0, 0, 1, 0], [1, 0, 0, 0, 0, -1]
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [2, 4, 0, 1, 3]])
+def test_frames_of_an_enhanced_file_lie_where_they_say(tmp_path: Path, order: list[int]) -> None:
+    data = enhanced(volume()[order], AXIAL_COSINES, [[0, 0, z] for z in order])
+    data.save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    np.testing.assert_array_equal(only(tmp_path), volume())
+
+
+def test_an_enhanced_coronal_file_with_a_scale_for_each_frame(tmp_path: Path) -> None:
+    frames = volume()[::-1].transpose(1, 0, 2)
+    scales = [(2.0 ** (i % 3 - 1), 10.0 * i) for i in range(8)]
+    stored = np.stack([(f - b) / a for f, (a, b) in zip(frames.astype(float), scales, strict=True)])
+    stored = np.round(stored).astype(np.int16)
+    data = enhanced(stored, CORONAL_COSINES, [[0, y, 4] for y in range(8)], scales)
+    data.save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    np.testing.assert_allclose(only(tmp_path), volume(), atol=1)
+    np.testing.assert_allclose(only(tmp_path, CORONAL), frames[1], atol=1)
+
+
+def test_two_volumes_of_an_enhanced_file(tmp_path: Path) -> None:
+    frames = np.concatenate([volume(), volume() + np.uint16(1000)])
+    data = enhanced(frames, AXIAL_COSINES, [[0, 0, z] for z in (*range(5), *range(5))])
+    data.save_as(tmp_path / "a.dcm", enforce_file_format=True)
     manifest = read_manifest(tmp_path, role=Role.REAL)
-    axial = read_image(manifest.records[0], spec=SliceSpec.parse("axial:0"))
-    np.testing.assert_allclose(axial, picture() + 95.0)
+    assert [r.image_id for r in manifest.records] == ["a.dcm#1", "a.dcm#2"]
+    first, second = images(tmp_path)
+    np.testing.assert_array_equal(first, volume())
+    np.testing.assert_array_equal(second, volume() + 1000.0)
+
+
+def test_frames_without_geometry_are_images(tmp_path: Path) -> None:
+    (tmp_path / "cine.dcm").write_bytes(dicom_bytes(volume()))
+    for found, wanted in zip(images(tmp_path), volume(), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("syntax", list(SYNTAXES))
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_compressed_pixels_are_as_before(tmp_path: Path, syntax: str, dtype: type) -> None:
+    pixels = picture().astype(dtype) * dtype(1 if dtype is np.uint8 else 200)
+    (tmp_path / "a.dcm").write_bytes(compressed_dicom(syntax, pixels))
+    np.testing.assert_array_equal(only(tmp_path), pixels)
+
+
+def test_rle_and_gzip(tmp_path: Path) -> None:
+    data = dicom_dataset(volume()[:, :, :])
+    data.compress(pydicom.uid.RLELossless)
+    buffer = io.BytesIO()
+    data.save_as(buffer, enforce_file_format=True)
+    (tmp_path / "a.dcm.gz").write_bytes(gzip.compress(buffer.getvalue()))
+    for found, wanted in zip(images(tmp_path), volume(), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("syntax", list(SYNTAXES))
+def test_a_frame_of_another_size_than_its_file_is_refused(tmp_path: Path, syntax: str) -> None:
+    data = pydicom.dcmread(io.BytesIO(compressed_dicom(syntax, picture())))
+    data.Rows = 23
+    data.save_as(tmp_path / "a.dcm")
+    with pytest.raises(Unreadable):
+        images(tmp_path)
+
+
+def test_other_compression_is_named(tmp_path: Path) -> None:
+    data = pydicom.dcmread(io.BytesIO(compressed_dicom("JPEG-LS", picture())))
+    data.file_meta.TransferSyntaxUID = pydicom.uid.MPEG2MPML
+    data.save_as(tmp_path / "a.dcm")
+    with pytest.raises(Unreadable, match="MPEG2"):
+        images(tmp_path)
+    buffer = io.BytesIO()
+    data = dicom_dataset(picture())
+    data.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+    data.save_as(buffer, enforce_file_format=True)
+    (tmp_path / "a.dcm").write_bytes(buffer.getvalue())
+    with pytest.raises(Unreadable, match="deflated"):
+        images(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "vr", "value"),
+    [
+        ("NumberOfFrames", "LO", "1A"), ("NumberOfFrames", "IS", "2147483647"),
+        ("Rows", "US", [24, 24]), ("Rows", "LO", ""),
+        ("RescaleSlope", "LO", "1,5"), ("RescaleSlope", "LO", "1\\2"), ("RescaleSlope", "LO", "nan"),
+    ],
+)  # fmt: skip
+def test_a_bad_header_is_refused(tmp_path: Path, name: str, vr: str, value: object) -> None:
+    data = dicom_dataset(picture())
+    with pydicom.config.disable_value_validation():
+        data[name] = pydicom.DataElement(name, vr, value)
+        data.save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    with pytest.raises(Unreadable):
+        images(tmp_path)
 
 
 def test_no_name_from_the_header_becomes_an_id(tmp_path: Path) -> None:
-    write(tmp_path / "a.dcm", picture())
-    manifest = read_manifest(tmp_path, role=Role.REAL)
-    assert "CANARY" not in repr(manifest.records[0])
+    (tmp_path / "a.dcm").write_bytes(dicom_bytes(picture()))
+    assert "CANARY" not in repr(read_manifest(tmp_path, role=Role.REAL))
 
 
 def test_a_damaged_file_is_listed(tmp_path: Path) -> None:
-    from deepssim_jax.data.volume import Unreadable
-
     (tmp_path / "a.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"rubbish" * 20)
-    manifest = read_manifest(tmp_path, role=Role.REAL)
     with pytest.raises(Unreadable):
-        read_image(manifest.records[0], spec=None)
+        images(tmp_path)
+
+
+def test_a_file_without_pixels_is_no_image(tmp_path: Path) -> None:
+    data = dicom_dataset(picture())
+    for name in ("Rows", "Columns", "PixelData"):
+        delattr(data, name)
+    data.save_as(tmp_path / "report.dcm", enforce_file_format=True)
+    (tmp_path / "a.dcm").write_bytes(dicom_bytes(picture()))
+    found = read_manifest(tmp_path, role=Role.REAL)
+    assert [r.image_id for r in found.records] == ["a.dcm"]
+    assert [(u.name, u.reason) for u in found.unused] == [
+        ("report.dcm", "a DICOM file without pixels")
+    ]

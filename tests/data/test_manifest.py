@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from deepssim_jax.data.manifest import InputError, Role, read_manifest
+from deepssim_jax.data.records import FileCounts
 
 
 def touch(root: Path, *names: str) -> None:
@@ -65,11 +66,24 @@ def test_bids(tmp_path: Path) -> None:
         "sub-0003/ses-1/anat/sub-0003_ses-1_run-1_T1w.nii.gz",
         "sub-0003/ses-1/anat/sub-0003_ses-1_run-1_T1w.json",
         "sub-0004/anat/sub-0004_FLAIR.nii.gz",
-        "sub-0004/func/sub-0004_task-rest_bold.nii.gz",
+        "sub-0004/anat/sub-0004_UNIT1.nii.gz",
+        "sub-0004/anat/sub-0004_desc-brain_mask.nii.gz",
+        "sub-0004/figures/slice.png",
+        "phantom.png",
     )
     found = read_manifest(tmp_path, role=Role.REAL)
     assert found.kind == "bids"
-    assert [(r.subject_id, r.session_id) for r in found.records] == [("0003", "1"), ("0004", None)]
+    assert {r.image_id: (r.subject_id, r.session_id) for r in found.records} == {
+        "sub-0003/ses-1/anat/sub-0003_ses-1_run-1_T1w.nii.gz": ("0003", "1"),
+        "sub-0004/anat/sub-0004_FLAIR.nii.gz": ("0004", None),
+        "sub-0004/anat/sub-0004_UNIT1.nii.gz": ("0004", None),
+        "sub-0004/figures/slice.png": ("0004", None),
+        "phantom.png": (None, None),
+    }
+    assert found.counts == FileCounts(found=8, used=5, refused=0, not_images=3)
+    assert {u.name.rpartition("_")[2] for u in found.unused} == {
+        "mask.nii.gz", "description.json", "T1w.json"
+    }  # fmt: skip
 
 
 def test_the_reference_layout_by_role(tmp_path: Path) -> None:

@@ -1,19 +1,25 @@
 """Every kind of file is read as it should be, and every kind of bad file is refused with a reason."""
 
+import concurrent.futures
 import gzip
 import struct
+import time
 import tracemalloc
+import warnings
 import zlib
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
-from deepssim_jax.data.manifest import Record
+from deepssim_jax.data.manifest import Record, Role, read_manifest
+from deepssim_jax.data.quiet import quiet
 from deepssim_jax.data.readers import Limits, read_image
 from deepssim_jax.data.volume import SliceSpec, Unreadable, oriented
+from tests.data.made import write_series
 
 MIDDLE = SliceSpec.parse("axial:0.5")
 
@@ -64,7 +70,7 @@ def test_jpeg(tmp_path: Path) -> None:
 def marked_volume() -> tuple[np.ndarray, np.ndarray]:
     """RAS volume [x, y, z] with a bright voxel right, front and top of the centre."""
     volume = np.random.default_rng(0).uniform(0, 1, (8, 10, 12)).astype(np.float32)
-    volume[6, 8, 9] = 50.0
+    volume[6, 8, 9] = 5.0
     return volume, np.diag([1.0, 1.0, 1.0, 1.0])
 
 
@@ -81,16 +87,16 @@ def test_any_orientation_gives_the_same_volume(tmp_path: Path, code: str) -> Non
     found = read(tmp_path / "a.nii.gz", spec=None)
     # Upwards, front to back, right to left: z 9, y 9 - 8, x 7 - 6.
     assert found.shape == (12, 10, 8)
-    assert found[9, 1, 1] == pytest.approx(50.0)
+    assert found[9, 1, 1] == pytest.approx(5.0)
 
 
 def test_slices_of_a_volume(tmp_path: Path) -> None:
     volume, affine = marked_volume()
     nibabel.save(nibabel.Nifti1Image(volume, affine), tmp_path / "a.nii")
     axial = read(tmp_path / "a.nii", SliceSpec.parse("axial:9"))
-    assert axial[1, 1] == pytest.approx(50.0)
+    assert axial[1, 1] == pytest.approx(5.0)
     coronal = read(tmp_path / "a.nii", SliceSpec.parse("coronal:1"))
-    assert coronal[12 - 1 - 9, 1] == pytest.approx(50.0)  # head up
+    assert coronal[12 - 1 - 9, 1] == pytest.approx(5.0)  # head up
 
 
 def test_oblong_voxels_become_square(tmp_path: Path) -> None:
@@ -125,7 +131,7 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
         "truncated.png": ((folder / "whole.png").read_bytes()[:-900], "truncated"),
         "text.png": (b"this is no picture\n", "no PNG"),
         "zero.png": (b"", "0 bytes"),
-        "huge.png": (png_header(60_000, 60_000), "60,000 x 60,000"),
+        "huge.png": (png_header(60_000, 60_000), "more pixels than the limit"),
         "pointer.png": (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "git-lfs"),
         "noise.npy": (b"\x93NUMPY garbage", "NumPy"),
         "text.nii.gz": (gzip.compress(b"hello" * 100), "NIfTI"),
@@ -146,7 +152,7 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
         found[name] = (folder / name, words)
     four = nibabel.Nifti1Image(np.random.default_rng(0).uniform(size=(4, 4, 4, 3)), np.eye(4))
     nibabel.save(four, folder / "four.nii.gz")
-    found["four.nii.gz"] = (folder / "four.nii.gz", "4 dimensions")
+    found["four.nii.gz"] = (folder / "four.nii.gz", "3 images")
     (folder / "whole.png").unlink()
     return found
 
@@ -218,7 +224,7 @@ def test_a_gzip_bomb_is_refused_in_little_memory(tmp_path: Path, declared: int, 
 
 def test_limits_are_checked_before_decoding(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", ramp())
-    with pytest.raises(Unreadable, match="192 values"):
+    with pytest.raises(Unreadable, match="192 voxels"):
         read(tmp_path / "a.npy", limits=Limits(voxels=100))
 
 
@@ -226,3 +232,41 @@ def test_limits_are_checked_before_decoding(tmp_path: Path) -> None:
 def test_a_wrong_slice_says_what_is_right(text: str) -> None:
     with pytest.raises(ValueError, match="PLANE"):
         SliceSpec.parse(text)
+
+
+@pytest.mark.parametrize("kind", ["double.npy", "deep.tif", "colour.png", "series"])
+def test_no_more_than_two_decoded_images_are_in_memory(tmp_path: Path, kind: str) -> None:
+    values = np.random.default_rng(0).integers(0, 60_000, (20, 200, 200)).astype(np.uint16)
+    flat = values.reshape(800, 1000)
+    if kind == "series":
+        write_series(tmp_path, values, PhotometricInterpretation="MONOCHROME1")
+        decoded = 2 * values[0].nbytes
+    elif kind == "double.npy":
+        np.save(tmp_path / kind, flat.astype(np.float64))
+        decoded = 8 * flat.size
+    elif kind == "deep.tif":
+        tifffile.imwrite(tmp_path / kind, flat)
+        decoded = flat.nbytes
+    else:
+        Image.fromarray(np.stack([(flat >> 8).astype(np.uint8)] * 3, -1)).save(tmp_path / kind)
+        decoded = 2 * 3 * flat.size  # Pillow's and NumPy's
+    (record,) = read_manifest(tmp_path, role=Role.REAL).records
+    read_image(record, spec=None)  # so that imports are not counted
+    tracemalloc.start()
+    read_image(record, spec=None)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.35 * (decoded + 4 * flat.size) + 500_000
+
+
+def test_silence_ends_with_the_last_reader() -> None:
+    before = list(warnings.filters)
+
+    def reading(number: int) -> None:
+        with quiet():
+            time.sleep(0.002 * (number % 3))
+            warnings.warn("of no account", UserWarning, stacklevel=1)
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        list(pool.map(reading, range(64)))
+    assert list(warnings.filters) == before

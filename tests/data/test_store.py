@@ -1,5 +1,6 @@
 """Decoding: once, in order, restartable, whatever is missing."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 from deepssim_jax.data import store
 from deepssim_jax.data.manifest import Role, read_manifest
 from deepssim_jax.data.preprocess import fit_to_size, quantize
+from deepssim_jax.workspace import Workspace
 
 SETTINGS = store.InputSettings(size=(32, 32))
 
@@ -28,12 +30,15 @@ def folder(tmp_path: Path, monkeypatch) -> Path:
 
 def fill(root: Path, directory: Path) -> store.ImageStore:
     manifest = read_manifest(root, role=Role.REAL)
-    assert sum(len(c.images) for c in store.decode(manifest, directory, settings=SETTINGS)) == 9
-    return store.ImageStore.open(directory)
+    with Workspace.open(directory, command="test") as workspace:
+        reading = store.Reading.of(manifest, workspace, settings=SETTINGS)
+        assert sum(len(chunk.images) for chunk in reading.chunks()) == 9
+        return reading.images()
 
 
 def contents(directory: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in directory.iterdir()}
+    files = (path for path in sorted(directory.rglob("*")) if path.is_file())
+    return {p.relative_to(directory).as_posix(): p.read_bytes() for p in files}
 
 
 def test_images_come_back_in_order(folder: Path, tmp_path: Path) -> None:
@@ -53,21 +58,44 @@ def test_images_come_back_in_order(folder: Path, tmp_path: Path) -> None:
 def test_a_stopped_store_goes_on_to_the_same_bytes(folder: Path, tmp_path: Path) -> None:
     fill(folder, tmp_path / "whole")
     manifest = read_manifest(folder, role=Role.REAL)
-    stopped = store.decode(manifest, tmp_path / "stopped", settings=SETTINGS)
-    next(stopped)
-    stopped.close()
-    with pytest.raises(ValueError, match="not finished"):
-        store.ImageStore.open(tmp_path / "stopped")
+    with Workspace.open(tmp_path / "stopped", command="test") as workspace:
+        reading = store.Reading.of(manifest, workspace, settings=SETTINGS)
+        chunks = reading.chunks()
+        next(chunks)
+        chunks.close()
+        with pytest.raises(KeyError):
+            reading.images()
     fill(folder, tmp_path / "stopped")
     assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
 
 
-def test_finished_chunks_are_not_decoded_again(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_only_new_files_are_decoded(folder: Path, tmp_path: Path, monkeypatch) -> None:
+    fill(folder, tmp_path / "store")
+    seen = []
+    read = store.read_image
+    monkeypatch.setattr(
+        store, "read_image", lambda r, **how: seen.append(r.image_id) or read(r, **how)
+    )
+    (folder / "5.png").rename(folder / "renamed.png")
+    Image.fromarray(np.eye(40, dtype=np.uint8) * 255).save(folder / "2.png")
+    found = fill(folder, tmp_path / "store")
+    assert seen == ["2.png"] and "renamed.png" in found.image_ids
+
+
+def test_a_file_of_equal_size_and_time_is_not_taken_for_the_old_one(
+    folder: Path, tmp_path: Path
 ) -> None:
-    fill(folder, tmp_path / "store")
-    monkeypatch.setattr(store, "load_one", lambda *a: pytest.fail("decoded again"))
-    fill(folder, tmp_path / "store")
+    path = folder / "1.npy"
+    (folder / "1.png").unlink()
+    np.save(path, np.arange(1600, dtype=np.float32).reshape(40, 40))
+    before, status = fill(folder, tmp_path / "store"), path.stat()
+    np.save(path, np.arange(1600, dtype=np.float32)[::-1].reshape(40, 40))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert path.stat().st_size == status.st_size
+    after = fill(folder, tmp_path / "store")
+    row = after.image_ids.index("1.npy")
+    assert before.fingerprint != after.fingerprint
+    assert not np.array_equal(before.take(np.array([row])), after.take(np.array([row])))
 
 
 def test_a_changed_file_replaces_the_store(folder: Path, tmp_path: Path) -> None:

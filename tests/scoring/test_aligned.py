@@ -25,6 +25,7 @@ from deepssim_jax.scoring.match import (
     candidates,
     match,
 )
+from tests.kept import journal
 
 SIZE, GRID = 64, SearchGrid()
 
@@ -227,14 +228,25 @@ def side(images: np.ndarray, groups: np.ndarray | None = None) -> Side:
 def test_matching_goes_on_where_it_stopped_and_keeps_its_bytes(tmp_path) -> None:
     real = blobs(30)
     synthetic = np.concatenate([copies_of(real, 7), blobs(BLOCK, 8)])
-    whole = match(side(synthetic), side(real), journal=tmp_path / "a")
+    asked, told = side(synthetic), []
+    with journal(tmp_path / "a") as kept:
+        whole = match(asked, side(real), journal=kept)
     best = best_matches(whole, len(synthetic))
     np.testing.assert_array_equal(best["reference"][:30], np.arange(30))
-    (tmp_path / "b").mkdir()
-    (tmp_path / "b" / "pairs-000001.npy").write_bytes(
-        (tmp_path / "a" / "pairs-000001.npy").read_bytes()
-    )
-    np.testing.assert_array_equal(match(side(synthetic), side(real), journal=tmp_path / "b"), whole)
+
+    def stop(done: int, total: int, what: str) -> None:
+        told.append(done)
+        if len(told) == 1:
+            raise KeyboardInterrupt
+
+    for attempt in range(2):
+        with journal(tmp_path / "b") as kept:
+            if not attempt:
+                with pytest.raises(KeyboardInterrupt):
+                    match(asked, side(real), journal=kept, on_progress=stop)
+            else:
+                again = match(asked, side(real), journal=kept, on_progress=stop)
+    np.testing.assert_array_equal(again, whole)
     assert whole.dtype == PAIR
     keys = list(zip(whole["query"], -whole["verified"], whole["reference"]))
     assert keys == sorted(keys)
@@ -267,21 +279,20 @@ def test_apart_leaves_the_own_patient_out(tmp_path) -> None:
     real = blobs(12)
     groups = (np.arange(12) // 2).astype(np.int32)
     one = side(real, groups)
-    pairs = match(one, one, journal=tmp_path / "a", apart=True, proposals=Proposals(3, 1, 1, 2))
+    with journal(tmp_path) as kept:
+        pairs = match(one, one, journal=kept, apart=True, proposals=Proposals(3, 1, 1, 2))
     assert len(pairs) and not np.any(groups[pairs["query"]] == groups[pairs["reference"]])
-    with pytest.raises(ValueError, match="groups"):
-        match(dataclasses.replace(one, groups=None), one, journal=tmp_path / "b", apart=True)
+    with journal(tmp_path) as kept, pytest.raises(ValueError, match="groups"):
+        match(dataclasses.replace(one, groups=None), one, journal=kept, apart=True)
 
 
 @pytest.mark.parametrize("retrieval", [Retrieval.ENCODER, Retrieval.ALIGNED, Retrieval.BOTH])
 def test_every_way_of_retrieval_ends_in_the_same_scores(tmp_path, retrieval) -> None:
     real = blobs(24)
-    pairs = match(
-        side(copies_of(real, 3)),
-        side(real),
-        journal=tmp_path,
-        proposals=retrieval.proposals,
-    )
+    with journal(tmp_path) as kept:
+        pairs = match(
+            side(copies_of(real, 3)), side(real), journal=kept, proposals=retrieval.proposals
+        )
     best = best_matches(pairs, len(real))
     np.testing.assert_array_equal(best["reference"], np.arange(len(real)))
     assert best["verified"].min() > 0.9

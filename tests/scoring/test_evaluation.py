@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import stats
 from sklearn import metrics
 
 from deepssim_jax.cli.main import main
@@ -173,13 +174,13 @@ def test_the_matrix_is_mapped_and_never_read_whole(files, tmp_path: Path) -> Non
         (lambda f: f["table"].write_text("a,b\n"), "needs real_key, synth_key"),
         (
             lambda f: f["table"].write_text("real_key,synth_key,label\nx,y,0\n"),
-            "line 2: 'x' is no known key or label",
+            "line 2: its real_key is not in the indices",
         ),
         (
             lambda f: f["table"].write_text(
                 "real_key,synth_key,label\nu001___training,u001___gen-0,9\n"
             ),
-            "line 2: '9'",
+            "line 2: its label is none of 0, 1, 2",
         ),
     ],
 )
@@ -200,3 +201,32 @@ def test_fitted_thresholds_stand_in_the_middle_of_the_gaps() -> None:
     many = np.random.default_rng(0).random(5000)
     grid = evaluation.fitted_grid(many)
     assert 900 <= len(grid) <= 1000 and not np.isin(grid, many).any()
+
+
+def test_a_perfect_score_of_few_patients_has_an_interval() -> None:
+    """17 pairs without an error, "100.00 (100.00 to 100.00)" by a bootstrap: exact, it is 80.5 to 100."""
+    labels = np.repeat([0, 2], [17, 17])
+    scores = np.where(labels == 2, 0.9, 0.1)
+    found = evaluation.evaluate(scores, labels, np.arange(34) % 17, near=0.5, exact=0.6)
+    recall = found.classes["exact_duplicate"].recall
+    expected = stats.binomtest(17, 17).proportion_ci(0.95, "exact")
+    assert (recall.value, recall.high) == (1, 1)
+    assert recall.low == pytest.approx(expected.low)
+    for figure in (
+        found.classes["unrelated"].precision,
+        found.true_rates[0.05],
+        found.average_precision,
+    ):
+        assert figure.low == pytest.approx(expected.low)
+    # A class without a pair is not found with certainty, nor missed.
+    nothing = found.classes["near_duplicate"].recall
+    assert (nothing.low, nothing.high) == (0, 1)
+
+
+def test_pairs_of_one_patient_are_one_trial() -> None:
+    labels = np.repeat([0, 2], [40, 40])
+    found = evaluation.evaluate(
+        np.where(labels == 2, 0.9, 0.1), labels, np.arange(80) % 4, near=0.5, exact=0.6
+    )
+    low = stats.binomtest(4, 4).proportion_ci(0.95, "exact").low
+    assert found.classes["exact_duplicate"].recall.low == pytest.approx(low)

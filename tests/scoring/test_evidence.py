@@ -36,7 +36,9 @@ def test_the_normal_law_ignores_a_second_lower_mode() -> None:
     rng = np.random.default_rng(0)
     values = np.concatenate([rng.normal(1.0, 0.1, 4_000), rng.normal(-1.0, 0.1, 400)])
     law = NormalLaw.of(values)
-    assert law.location == pytest.approx(1.0, abs=0.03) and law.scale == pytest.approx(0.1, abs=0.02)
+    assert law.location == pytest.approx(1.0, abs=0.03) and law.scale == pytest.approx(
+        0.1, abs=0.02
+    )
     assert law.p_values(np.array([law.threshold(1e-3)])) == pytest.approx([1e-3])
 
 

@@ -17,6 +17,7 @@ from deepssim_jax import parallel
 from deepssim_jax.data.arrays import open_rows
 from deepssim_jax.scoring import pairs, tiles
 from deepssim_jax.scoring.tiles import Tiling
+from tests.kept import journal
 
 SMALL = Tiling(rows=16, tile=64, strips=2, spans=3)
 HALF = Tiling(rows=16, tile=64, strips=2, spans=3, half=True)
@@ -66,7 +67,7 @@ def test_k_of_1024() -> None:
 def test_ties_go_to_the_smaller_index(tiling: Tiling, ring: bool) -> None:
     references = np.tile(unit(40, 2), (10, 1))  # every vector ten times, far from one another
     queries = np.concatenate([unit(30, 3), references[:7], np.zeros((2, 24), np.float32)])
-    found = pairs.nearest(queries, references, k=25, tiling=tiling, ring=ring)
+    found = pairs.largest_products(queries, references, k=25, tiling=tiling, ring=ring)
     agrees(found, queries, references, 25)
     rows = scores(queries, references[:40]).astype(np.float32)
     expected = np.argsort(-np.tile(rows, (1, 10)), axis=1, kind="stable")[:, :25]
@@ -102,13 +103,13 @@ def test_only_what_halves_cannot_prove_is_searched_again(monkeypatch) -> None:
     references = np.concatenate([np.tile(np.eye(24, dtype=np.float32), (4, 1)), close])
     queries = np.eye(24, dtype=np.float32)[rng.integers(0, 24, 70)]
     queries[41] = close[7]
-    asked, chosen = [], pairs._Chosen
+    asked, chosen = [], pairs.ChosenRows
 
-    def seen(source: np.ndarray, numbers: np.ndarray) -> pairs._Chosen:
+    def seen(source: np.ndarray, numbers: np.ndarray) -> pairs.ChosenRows:
         asked.append(numbers.tolist())
         return chosen(source, numbers)
 
-    monkeypatch.setattr(pairs, "_Chosen", seen)
+    monkeypatch.setattr(pairs, "ChosenRows", seen)
     found = pairs.nearest(queries, references, k=3, tiling=ONE_TILE)
     agrees(found, queries, references, 3)
     assert asked == [[41]]
@@ -249,19 +250,20 @@ def test_a_journal_goes_on(tmp_path: Path, monkeypatch) -> None:
                 raise OSError("gone")
             return queries[rows]
 
-    with pytest.raises(OSError, match="gone"):
-        pairs.nearest(Breaks(), references, journal=tmp_path, **how)
-    done = sorted(path.name for path in tmp_path.glob("*.npy"))
-    assert done == ["nearest-000000.npy", "nearest-000001.npy"]
-    again = pairs.nearest(Breaks(), references, journal=tmp_path, **how)
+    with journal(tmp_path) as kept, pytest.raises(OSError, match="gone"):
+        pairs.nearest(Breaks(), references, journal=kept, **how)
+    assert len(list(tmp_path.glob("work/steps/test.nearest-*.npy"))) == 2
+    with journal(tmp_path) as kept:
+        again = pairs.nearest(Breaks(), references, journal=kept, **how)
     assert seen[3] == 64  # what was done is not read again
     np.testing.assert_array_equal(again.indices, whole.indices)
     np.testing.assert_array_equal(again.scores, whole.scores)
-    with pytest.raises(ValueError, match="belongs to the search"):
-        pairs.nearest(queries, references, journal=tmp_path, k=5, tiling=SMALL, mesh=mesh)
-    groups = np.zeros(150, int), np.arange(90)
-    with pytest.raises(ValueError, match="belongs to the search"):
-        pairs.nearest(queries, references, journal=tmp_path, groups=groups, **how)
+    with journal(tmp_path) as kept:  # another k is another search, and so are groups
+        other = pairs.nearest(queries, references, journal=kept, k=5, tiling=SMALL, mesh=mesh)
+        groups = np.zeros(150, int), np.arange(90)
+        apart = pairs.nearest(queries, references, journal=kept, groups=groups, **how)
+    np.testing.assert_array_equal(other.indices[:, :4], whole.indices)
+    assert not (apart.indices == 0).any()
 
 
 PROCESS = """
@@ -325,7 +327,7 @@ def test_two_processes(tmp_path: Path) -> None:
 def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="one d"):
         pairs.nearest(unit(3, 0), unit(3, 0, dim=8), k=1)
-    with pytest.raises(ValueError, match="k = 4"):
+    with pytest.raises(ValueError, match="k 4 must be a whole number"):
         pairs.nearest(unit(3, 0), unit(3, 0), k=4)
     with pytest.raises(ValueError, match=r"groups of \(2,\) and \(3,\) must be one a row"):
         pairs.nearest(unit(3, 0), unit(3, 0), k=1, groups=(np.zeros(2, int), np.zeros(3, int)))

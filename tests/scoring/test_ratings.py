@@ -93,8 +93,8 @@ def test_reads_one_column_or_one_a_rater(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("id,replica\na,1\n", "synthetic_id"),
-        ("synthetic_id,replica\na,maybe\n", "line 2, column replica: 'maybe'"),
-        ("synthetic_id,replica\na,1\na,0\n", "twice"),
+        ("synthetic_id,replica\na,maybe\n", "line 2, column replica: it is neither"),
+        ("synthetic_id,replica\na,1\na,0\n", "line 3: rated before"),
         ("synthetic_id,replica\n", "no rating"),
     ],
 )

@@ -18,6 +18,7 @@ from deepssim_jax.scoring.volume_match import (
 )
 from deepssim_jax.scoring.volume_search import Level, VolumeSide, search, search_posed
 from deepssim_jax.scoring.volume_sides import occupancies
+from tests.kept import journal
 
 SIZE = (32, 32, 32)
 
@@ -101,7 +102,12 @@ def test_every_level_measures_the_pair_and_a_journal_resumes(tmp_path: Path) -> 
         )
 
     settings = MatchSettings(labels=(1,), candidates=1, voxel_mm=2.0)
-    pairs = match_volumes(whole(queries), whole(references), settings=settings, journal=tmp_path)
+
+    def matched(settings: MatchSettings) -> np.ndarray:
+        with journal(tmp_path) as kept:
+            return match_volumes(whole(queries), whole(references), settings=settings, journal=kept)
+
+    pairs = matched(settings)
     best = best_by_level(pairs, 2)
     assert set(best) == {Level.VOXEL, Level.SEGMENTATION}
     for level, measure, least in (
@@ -113,12 +119,10 @@ def test_every_level_measures_the_pair_and_a_journal_resumes(tmp_path: Path) -> 
     truth = np.rad2deg(Rotation.from_euler("xyz", (4, -3, 5), degrees=True).magnitude())
     assert best[Level.VOXEL]["rotation_deg"][0] == pytest.approx(truth, abs=0.7)
     assert best[Level.VOXEL]["shift_mm"][0] == pytest.approx(2 * np.sqrt(7.25), abs=0.8)
-    again = match_volumes(whole(queries), whole(references), settings=settings, journal=tmp_path)
+    again = matched(settings)
     assert pairs.tobytes() == again.tobytes()
     still = MatchSettings(labels=(1,), alignment=Alignment.NONE)
-    unmoved = match_volumes(
-        whole(queries), whole(references), settings=still, journal=tmp_path / "still"
-    )
+    unmoved = matched(still)
     assert best_by_level(unmoved, 2)[Level.VOXEL]["ncc"][0] < 0.9
 
 

@@ -9,13 +9,14 @@ from flax import nnx
 
 from deepssim_jax.data import conditions, pipelines
 from deepssim_jax.data.manifest import InputError
-from deepssim_jax.data.pictures import write_png
 from deepssim_jax.nn import network_file
 from deepssim_jax.nn.autoencoder import Autoencoder, AutoencoderSpec
 from deepssim_jax.training import latents as latent_files
 from deepssim_jax.training.generator_config import SourceConfig
-from deepssim_jax.training.images import Rows, open_source, write_phantoms
+from deepssim_jax.training.images import Rows, open_source
 from deepssim_jax.training.latents import Duplication, DuplicationRange, LatentMaker, Latents
+from deepssim_jax.workspace import Workspace
+from tests.kept import within, write_phantoms, write_png
 
 TABLE = """image_id,path,age,sex,prompt
 a,a.png,40,F,T1 of a woman of 40
@@ -119,13 +120,18 @@ def pictures(folder: Path, count: int) -> Path:
 
 def test_latents_are_made_once_and_their_scale_is_measured(tmp_path: Path, monkeypatch) -> None:
     config = SourceConfig(images=str(pictures(tmp_path, 11)), size=(24, 20))
-    images, rows = open_source(config, tmp_path)
+    images, rows = within(tmp_path / "w", lambda w: open_source(config, w))
     assert not set(rows.training) & set(rows.held) and len(rows.training) + len(rows.held) == 11
     spec = AutoencoderSpec(channels=(4, 8), blocks=1, groups=4)
     model = Autoencoder(spec, rngs=nnx.Rngs(0))
     params = nnx.as_pure(nnx.split(model, nnx.Param)[1])
-    common = {"folder": tmp_path / "latents", "rows": rows.training}
-    found = latent_files.cache_latents(images, spec, params, **common)
+
+    def cached(workspace: Workspace) -> Latents:
+        return latent_files.cache_latents(
+            images, spec, params, workspace=workspace, rows=rows.training
+        )
+
+    found = within(tmp_path / "w", cached)
     pixels = images.take(np.arange(11)) / np.float32(65535)
     mean, deviation = jax.jit(
         lambda p, x: nnx.merge(network_file.blueprint(spec)[0], p, copy=True).encode(x)
@@ -134,14 +140,16 @@ def test_latents_are_made_once_and_their_scale_is_measured(tmp_path: Path, monke
     rng = np.random.default_rng(0)
     drawn = np.asarray(mean) + np.asarray(deviation) * rng.standard_normal((400, *mean.shape))
     assert found.scale * drawn[:, rows.training].std() == pytest.approx(1, abs=5e-3)
-    monkeypatch.setattr(latent_files, "write_array", None)  # nothing is written again
-    again = latent_files.cache_latents(images, spec, params, **common)
+    monkeypatch.setattr(latent_files, "_padded", None)  # nothing is encoded again
+    again = within(tmp_path / "w", cached)
+    stored = latent_files.load_latents(tmp_path / "w" / "latents")
+    np.testing.assert_array_equal(stored.mean, found.mean)
     assert again.scale == found.scale
 
 
 def test_a_source_that_holds_nobody_out(tmp_path: Path) -> None:
     config = SourceConfig(images=str(pictures(tmp_path, 2)), size=(24, 24), held_out=0.0)
-    _, rows = open_source(config, tmp_path)
+    _, rows = within(tmp_path / "w", lambda w: open_source(config, w))
     assert rows.training.tolist() == [0, 1] == rows.validation.tolist()
     data = pipelines.row_batches(rows.training, batch=2, seed=0)
     assert sorted(data[0].tolist()) == [0, 1]

@@ -1,7 +1,6 @@
 """Training the two halves of a generator: the same on any devices, after a stop, and it learns."""
 
 import dataclasses
-import shutil
 from pathlib import Path
 
 import jax
@@ -18,15 +17,17 @@ from deepssim_jax.nn.discriminator import DiscriminatorSpec
 from deepssim_jax.nn.unet import UNetSpec
 from deepssim_jax.training import checkpoints
 from deepssim_jax.training.autoencoder_step import AutoencoderJob, AutoencoderLoss, perceptual
-from deepssim_jax.training.checkpoints import NoSpace
 from deepssim_jax.training.diffusion_step import DenoiserJob, DenoiserOptions, LatentBatch
-from deepssim_jax.training.loop import Diverged, LoopConfig, train
+from deepssim_jax.training.loop import Diverged, LoopConfig
+from deepssim_jax.workspace import NoSpace, Workspace
+from tests.kept import train
 
 # XLA takes its time for every weight, so there are few, and mostly a simpler optimiser than Adam.
 UNET = UNetSpec(channels=(8,), attention=(False,), heads=(8,), blocks=1, groups=4)
 DEEP = UNetSpec(
     channels=(8, 16), attention=(False, True), heads=(0, 8), blocks=1, groups=4, context=4
 )
+
 AUTOENCODER = AutoencoderSpec(channels=(4, 8), blocks=1, groups=4)
 SIMPLE = optax.sgd(0.03, momentum=0.9)
 
@@ -183,7 +184,7 @@ def test_a_directory_belongs_to_one_architecture(denoiser: DenoiserJob, tmp_path
     config = dataclasses.replace(LOOP, steps=1)
     train(denoiser, Made(), config, tmp_path)
     other = DenoiserJob.create(dataclasses.replace(UNET, channels=(12,), heads=(12,)))
-    with pytest.raises(ValueError, match="another architecture.*take another --workdir"):
+    with pytest.raises(ValueError, match="of another architecture: network .*Take another folder"):
         train(other, Made(), config, tmp_path)
 
 
@@ -196,11 +197,13 @@ def test_a_full_disk_is_said(denoiser: DenoiserJob, tmp_path: Path, monkeypatch)
     def full(*_: object, **__: object) -> None:
         raise ValueError("RESOURCE_EXHAUSTED: [errno 28: No space left on device]")
 
-    with checkpoints.Checkpoints(tmp_path / "c", keep=1) as found:
+    with (
+        Workspace.open(tmp_path / "w", command="test") as workspace,
+        checkpoints.Checkpoints(workspace, "c", keep=1) as found,
+    ):
         monkeypatch.setattr(found._checkpointer, "save", full)
         with pytest.raises(NoSpace, match="free some and run the same command again"):
             found.save(denoiser.init(0))
-    shutil.rmtree(tmp_path / "c")
 
 
 def test_the_denoiser_learns(denoiser: DenoiserJob) -> None:

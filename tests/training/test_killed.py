@@ -95,7 +95,7 @@ def test_an_encoders_training_is_killed_while_it_writes_a_checkpoint(
 @pytest.mark.parametrize(
     "once",
     [
-        "architecture.txt",  # before the first step
+        "work/architecture.json",  # before the first step
         "checkpoints/2*",  # the first one is being written: nothing to resume from
         "checkpoints/2",  # just after it
         "checkpoints_sums/4.json",  # a whole one with its checksums

@@ -15,7 +15,7 @@ from deepssim_jax.data import anatomy
 from deepssim_jax.nn import encoder as encoders
 from deepssim_jax.nn.convnext import ConvNeXtSpec
 from deepssim_jax.nn.embedder import EmbedderSpec, Head
-from deepssim_jax.training.loop import Diverged, LoopConfig, train
+from deepssim_jax.training.loop import Diverged, LoopConfig
 from deepssim_jax.training.pairs import ECHO, PairBatch, PairMaker
 from deepssim_jax.training.records import Records
 from deepssim_jax.training.step import (
@@ -26,6 +26,8 @@ from deepssim_jax.training.step import (
     export,
     validation_figures,
 )
+from deepssim_jax.workspace import Workspace
+from tests.kept import train, within
 
 SPEC = EmbedderSpec(
     ConvNeXtSpec(channels=1, depths=(1, 1, 1, 1), dims=(8, 12, 16, 24), layer_scale=0.1),
@@ -145,9 +147,11 @@ def test_a_finished_run_does_nothing_and_exports(
     assert (tmp_path / "metrics.jsonl").read_text() == lines
     assert [json.loads(line)["step"] for line in lines.splitlines()] == [1, 2, 2]
     assert int(again.step) == 2
-    encoder = export(trainer, state, tmp_path / "e.safetensors", card={"note": "test"})
+    path = within(tmp_path, lambda w: export(trainer, state, w, card={"note": "test"}))
+    states = jax.device_get((state.best_params, state.stats))
+    encoder = encoders.from_params(trainer.spec, *states)
     images = np.asarray(maker(0).a)
-    loaded = encoders.load_encoder(tmp_path / "e.safetensors")
+    loaded = encoders.load_encoder(path)
     found = encoders.embed(loaded, images, batch_size=5)
     np.testing.assert_allclose(found, encoders.embed(encoder, images), atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1.0, atol=1e-5)
@@ -159,22 +163,27 @@ def test_a_finished_run_does_nothing_and_exports(
 
 def test_a_run_killed_as_it_resumes_keeps_its_records(tmp_path: Path, monkeypatch) -> None:
     """Which state is best so far is known from them alone."""
-    records = Records(tmp_path, step=0)
-    for step in (1, 2, 3):
-        records.write(step, {"rmse": 1 / step})
-    records.close()
+
+    def written(workspace: Workspace) -> None:
+        records = Records(workspace, step=0)
+        for step in (1, 2, 3):
+            records.write(step, {"rmse": 1 / step})
+        records.close()
+
+    within(tmp_path, written)
     before = (tmp_path / "metrics.jsonl").read_bytes()
 
     def killed(*names: object) -> None:
         raise SystemExit
 
-    with monkeypatch.context() as patch:
-        patch.setattr("deepssim_jax.files.os.replace", killed)
-        with pytest.raises(SystemExit):
-            Records(tmp_path, step=2)
-    assert (tmp_path / "metrics.jsonl").read_bytes() == before
-    again = Records(tmp_path, step=2)
-    again.close()
+    with Workspace.open(tmp_path, command="test") as workspace:
+        with monkeypatch.context() as patch:
+            patch.setattr("deepssim_jax.workspace.files.os.replace", killed)
+            with pytest.raises(SystemExit):
+                Records(workspace, step=2)
+        assert (tmp_path / "metrics.jsonl").read_bytes() == before
+        again = Records(workspace, step=2)
+        again.close()
     assert again.lowest("rmse") == 0.5
     assert (tmp_path / "metrics.jsonl").read_bytes() == b"".join(before.splitlines(True)[:2])
 

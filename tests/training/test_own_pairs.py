@@ -16,6 +16,7 @@ from deepssim_jax.nn.encoder import load_encoder
 from deepssim_jax.ops.augment import AugmentConfig
 from deepssim_jax.training.own_pairs import ImagePairs, TablePairs
 from deepssim_jax.training.pairs import ECHO
+from tests.kept import open_images
 
 PATIENTS, EACH = 12, 3
 
@@ -49,7 +50,7 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def images(folder: Path, tmp_path_factory):
     store = tmp_path_factory.mktemp("store")
-    return pipelines.open_images(folder / "flat", store, size=(64, 64), subject_regex="^(p[0-9]+)_")
+    return open_images(folder / "flat", store, size=(64, 64), subject_regex="^(p[0-9]+)_")
 
 
 def test_patients_are_on_one_side_alone(images) -> None:
@@ -94,8 +95,8 @@ def test_similarities_are_spread_and_true(images) -> None:
 
 
 def test_a_table_gives_its_own_similarities(folder: Path, tmp_path: Path) -> None:
-    images = pipelines.open_images(
-        folder / "reference", tmp_path, size=(64, 48), roles=(Role.REAL, Role.SYNTHETIC)
+    images = open_images(
+        folder / "reference", tmp_path / "s", size=(64, 48), roles=(Role.REAL, Role.SYNTHETIC)
     )
     table = TablePairs.of(folder / "pairs.csv", images, batch=4, seed=0, augment=AugmentConfig.v2())
     assert len(table.table) == 18 and table.batches_an_epoch == 4
@@ -108,7 +109,7 @@ def test_a_table_gives_its_own_similarities(folder: Path, tmp_path: Path) -> Non
 
 
 def test_a_table_that_does_not_fit_says_where(folder: Path, tmp_path: Path) -> None:
-    images = pipelines.open_images(
+    images = open_images(
         folder / "reference", tmp_path / "s", size=(64, 64), roles=(Role.REAL, Role.SYNTHETIC)
     )
     table = tmp_path / "t.csv"
@@ -127,7 +128,7 @@ def test_a_table_that_does_not_fit_says_where(folder: Path, tmp_path: Path) -> N
 
 
 def test_one_patient_cannot_be_split(folder: Path, tmp_path: Path) -> None:
-    images = pipelines.open_images(folder / "flat", tmp_path, size=(64, 64), subject_regex="^(p)")
+    images = open_images(folder / "flat", tmp_path / "s", size=(64, 64), subject_regex="^(p)")
     with pytest.raises(InputError, match="one patient"):
         pipelines.split_by_patient(images, seed=0)
 

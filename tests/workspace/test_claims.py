@@ -344,3 +344,23 @@ def test_a_temporary_workspace_is_gone(tmp_path):
         workspace.write("a.csv", b"1")
         assert workspaces.claims.MARKER in {p.name for p in folder.iterdir()}
     assert not folder.exists()
+
+
+def test_anothers_work_is_only_read(tmp_path):
+    with Workspace.open(tmp_path / "out", command="embed") as workspace:
+        workspace.write("a.csv", b"1")
+        workspace.step("x", 1, lambda: [1])
+    before = tree(tmp_path)
+    found = Workspace.finished(tmp_path / "out", command="embed", flag="--real")
+    assert found.step("x", 1, lambda: [1]) == [1]
+    found.write("b.csv", b"2")
+    found.prune()
+    assert tree(tmp_path) == before
+    (tmp_path / "images").mkdir()
+    for name in ("images", "none"):
+        with pytest.raises(
+            WorkspaceError, match="must be the --out of a finished `deepssim embed`"
+        ):
+            Workspace.finished(tmp_path / name, command="embed", flag="--real")
+    with pytest.raises(WorkspaceError, match="holds the work of `embed`"):
+        Workspace.finished(tmp_path / "out", command="audit", flag="--real")

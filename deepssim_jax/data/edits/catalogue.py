@@ -100,7 +100,7 @@ def _contents() -> Iterable[Edit]:
         "half of another image",
         Group.BLEND,
         50,
-        _with_donor(mixtures.halved),
+        _with_donor(mixtures.half_replaced),
         Label.NEAR,
         Relation.PARTIAL_COPY,
     )

@@ -100,7 +100,7 @@ def patched(
     return Edited(np.where(own, image, fitted(donor, image.shape)), own, own)
 
 
-def halved(image: np.ndarray, donor: np.ndarray, rng: np.random.Generator) -> Edited:
+def half_replaced(image: np.ndarray, donor: np.ndarray, rng: np.random.Generator) -> Edited:
     """One half, at one of the four edges, from the donor."""
     own = np.ones(image.shape, bool)
     axis, first = int(rng.integers(2)), bool(rng.integers(2))

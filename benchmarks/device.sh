@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Measures this machine's accelerator, on a machine that may be bare and without a network.
+#
+#     benchmarks/device.sh                            everything, in under 7 minutes
+#     benchmarks/device.sh --section=ssim --seconds=90
+#
+# It needs a python3 (PYTHON= names another) with JAX for the accelerator, flax, optax, orbax and
+# scikit-image; PyTorch, if there, is the peer. What else is needed comes from the wheels that
+# `make wheels` gathered in WHEELS, by default the folder wheels/ of this checkout, and goes to SITE.
+# Records go to OUT, by default benchmarks/results.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+python=${PYTHON:-python3}
+wheels=${WHEELS:-wheels}
+out=${OUT:-benchmarks/results}
+site=${SITE:-$(mktemp -d)}
+mkdir -p "$out"
+
+if compgen -G "$wheels/*.whl" > /dev/null; then
+  "$python" -m pip install --quiet --no-index --no-deps --no-compile --no-cache-dir --upgrade \
+    --target "$site" "$wheels"/*.whl
+  # Two wheels of one package would have failed above; an old one of ours would measure old code.
+  if [ -d "$site/deepssim_jax" ] && ! diff -rq -x __pycache__ deepssim_jax "$site/deepssim_jax"; then
+    echo "device.sh: the wheel in $wheels is not of this checkout; run make wheels again" >&2
+    exit 2
+  fi
+else
+  echo "device.sh: no wheels in $wheels; using what $python has" >&2
+fi
+
+export PYTHONPATH="$site:$PWD${PYTHONPATH:+:$PYTHONPATH}"
+export PYTHONUNBUFFERED=1
+# Half of the memory for JAX, the rest for PyTorch: both work in one process.
+export XLA_PYTHON_CLIENT_MEM_FRACTION=${XLA_PYTHON_CLIENT_MEM_FRACTION:-.55}
+export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-2}
+
+command -v nvidia-smi > /dev/null && nvidia-smi --query-gpu=name,driver_version --format=csv || true
+# Should the run itself be stuck, its records up to there are in OUT.
+status=0
+timeout --kill-after=5 410 "$python" -m benchmarks.device --out="$out" "$@" 2>&1 \
+  | tee "$out/device_log.txt" || status=$?
+exit "$status"

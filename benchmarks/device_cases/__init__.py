@@ -1,0 +1,1 @@
+"""The sections of device.py: what is measured on an accelerator, and how."""

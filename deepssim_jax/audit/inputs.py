@@ -1,0 +1,76 @@
+"""The folders of an audit: which files they hold, and what became of each of them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from deepssim_jax.data.manifest import Manifest, Role, read_manifest
+from deepssim_jax.data.records import ArrayLayout, Links
+
+
+class ReadingSettings(Protocol):
+    """What of an audit's settings decides how folders are listed."""
+
+    @property
+    def subject_regex(self) -> str | None:
+        """Finds the patient in a file's name."""
+        ...
+
+    @property
+    def links(self) -> Links:
+        """Which links are followed."""
+        ...
+
+    @property
+    def arrays(self) -> ArrayLayout:
+        """What the axes of NumPy arrays are."""
+        ...
+
+
+def folders(roots: Mapping[Role, str | Path]) -> dict[str, Path]:
+    """The sides by flag, as a workspace keeps them apart from its output and from each other.
+
+    The reference layout keeps both sides in one folder, under names that tell them apart: there they
+    are one input.
+    """
+    found = {f"--{role.value}": Path(root).expanduser() for role, root in roots.items()}
+    real, synthetic = (Path(roots[role]).expanduser() for role in (Role.REAL, Role.SYNTHETIC))
+    one = real.is_dir() and synthetic.is_dir() and real.samefile(synthetic)
+    if one and read_manifest(real, role=Role.REAL).kind == "reference":
+        del found[f"--{Role.SYNTHETIC.value}"]
+    return found
+
+
+def networks(model: str | Path | None, encoder: str) -> dict[str, str | Path]:
+    """What is read beside the sides, by flag."""
+    found: dict[str, str | Path] = {} if model is None else {"--model": model}
+    return found if encoder == "default" else found | {"--encoder": encoder}
+
+
+def list_sides(roots: Mapping[Role, str | Path], settings: ReadingSettings) -> dict[Role, Manifest]:
+    """The images of every side."""
+    return {
+        role: read_manifest(
+            root,
+            role=role,
+            subject_regex=settings.subject_regex,
+            links=settings.links,
+            arrays=settings.arrays,
+        )
+        for role, root in roots.items()
+    }
+
+
+def file_counts(manifests: Mapping[Role, Manifest]) -> dict[str, int]:
+    """Files found and files that are no image, by role; the rest was used or refused."""
+    found = {f"files_found_{role.value}": m.counts.found for role, m in manifests.items()}
+    return found | {
+        f"not_images_{role.value}": m.counts.not_images for role, m in manifests.items()
+    }
+
+
+def file_notes(manifests: Mapping[Role, Manifest]) -> tuple[str, ...]:
+    """How files were taken that do not say it themselves, in full sentences."""
+    return tuple(
+        f"Of the {role.value} side: {note}." for role, m in manifests.items() for note in m.notes
+    )

@@ -1,0 +1,102 @@
+"""Ways of finding the original of an image among real ones, behind one interface.
+
+Contract: a `Searcher` takes the real images, each float [h, w] on [0, 1] of any shape, and their
+patients, int [n], and gives a `Search`. That takes images and, where own images must not be found,
+their patients, and gives the best real image of each. Scores have no upper bound, because a law is
+fitted to their tail; a similarity s up to 1 becomes -log(1 - s).
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from deepssim_jax.data.preprocess import fit_to_size
+from deepssim_jax.nn.encoder import Encoder
+from deepssim_jax.scoring.aligned import AlignedIndex
+from deepssim_jax.scoring.embed import features
+from deepssim_jax.scoring.match import Retrieval, Side, best_matches, verified
+
+_TINY = 1e-6  # of 1 - s: what float32 holds of a cosine
+
+
+@dataclasses.dataclass(frozen=True)
+class Best:
+    """Row of the best reference, int [q] (-1 where none is left), and its score, float [q]."""
+
+    reference: np.ndarray
+    score: np.ndarray
+
+
+Search = Callable[[Sequence[np.ndarray], np.ndarray | None], Best]
+Searcher = Callable[[Sequence[np.ndarray], np.ndarray], Search]
+
+
+def unbounded(similarity: np.ndarray) -> np.ndarray:
+    """-log(1 - s) of similarities up to 1."""
+    return -np.log(np.maximum(1 - np.asarray(similarity, np.float64), _TINY))
+
+
+def squares(images: Sequence[np.ndarray], size: int) -> np.ndarray:
+    """float32 [n, size, size], the aspect kept."""
+    fitted = [fit_to_size(np.asarray(x, np.float32), size=(size, size)) for x in images]
+    return np.stack(fitted)
+
+
+def pick(scores: np.ndarray, patients: np.ndarray, own: np.ndarray | None) -> Best:
+    """The best of scores [q, n], own patients left out; ties go to the smaller row."""
+    allowed = scores
+    if own is not None:
+        allowed = np.where(own[:, None] == patients[None], -np.inf, scores)
+    best = allowed.argmax(1)
+    found = allowed[np.arange(len(best)), best]
+    nothing = ~np.isfinite(found)
+    return Best(np.where(nothing, -1, best), np.where(nothing, scores.min(), found))
+
+
+def by_embedding(embed: Callable[[np.ndarray], np.ndarray], *, size: int) -> Searcher:
+    """The largest cosine of an embedding of squares [n, size, size] -> [n, d]."""
+
+    def units(images: Sequence[np.ndarray]) -> np.ndarray:
+        rows = np.asarray(embed(squares(images, size)), np.float32)
+        return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+
+    def searcher(references: Sequence[np.ndarray], patients: np.ndarray) -> Search:
+        known = units(references)
+        return lambda queries, own: pick(unbounded(units(queries) @ known.T), patients, own)
+
+    return searcher
+
+
+def pixels(images: np.ndarray) -> np.ndarray:
+    """Pixels less their mean: their cosine is Pearson's correlation (Akbar et al., arXiv 2305.07644)."""
+    rows = images.reshape(len(images), -1)
+    return rows - rows.mean(1, keepdims=True)
+
+
+def detector(encoder: Encoder, *, size: int) -> Searcher:
+    """The search and verification of an audit, whose score decides."""
+
+    def side(images: Sequence[np.ndarray], patients: np.ndarray | None) -> Side:
+        stack = squares(images, size)
+        embeddings, low = features(stack, encoder)
+        return Side(lambda rows: stack[rows], low, embeddings, patients)
+
+    def searcher(references: Sequence[np.ndarray], patients: np.ndarray) -> Search:
+        real = side(references, patients)
+        proposals = Retrieval.BOTH.proposals
+        indexes: dict[bool, AlignedIndex] = {}
+
+        def search(queries: Sequence[np.ndarray], own: np.ndarray | None) -> Best:
+            apart = own is not None
+            if apart not in indexes:
+                indexes[apart] = AlignedIndex.build(real.low, groups=patients if apart else None)
+            pairs = verified(
+                side(queries, own), real, index=indexes[apart], proposals=proposals, apart=apart
+            )
+            best = best_matches(pairs, len(queries))
+            return Best(best["reference"], unbounded(best["verified"]))
+
+        return search
+
+    return searcher

@@ -1,0 +1,89 @@
+"""How a command ends before it is done: by a signal, or because its job cannot go on.
+
+A signal is Python's to handle only between two steps of Python code, and one call of the compiler can
+take minutes. A thread waits for that long a while and then ends the process: whatever counts is
+on disk at every moment.
+"""
+
+import contextlib
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import NoReturn
+
+from deepssim_jax.cli import console, processes
+from deepssim_jax.cli.exit_codes import ExitCode
+
+# How long compiled code may keep a signal waiting. Alone, a step that ends in time is saved; schedulers
+# kill after 30 s. In a job no process can save without the others, so there is nothing to wait for.
+_ALONE_S, _JOB_S = 20.0, 3.0
+# The first process carries the others' connections: without it they abort with a stack of C++.
+_LAST_S = 3.0
+
+
+def say(name: str) -> None:
+    """Says that the command was stopped, once for a job."""
+    if processes.is_first():
+        console.error(f"{name}: stopped; run the same command again to resume")
+
+
+@contextlib.contextmanager
+def by_signals(name: str) -> Iterator[None]:
+    """Makes SIGTERM arrive as Ctrl-C does; the second signal ends the process at once.
+
+    Compiled code that calls Python back turns the interrupt into an error of its own: it leaves here
+    as the interrupt that it is.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    asked = threading.Event()
+
+    def stop(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        asked.set()
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    heard, told = os.pipe()
+    os.set_blocking(told, False)
+    previous = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+    threading.Thread(target=_watch, args=(heard, asked, name), daemon=True).start()
+    try:
+        yield
+    except Exception as error:
+        if asked.is_set():
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        signal.set_wakeup_fd(previous)
+        os.close(told)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _watch(heard: int, asked: threading.Event, name: str) -> None:
+    """Ends the process if its main thread does not get to hear of a signal."""
+    with open(heard, "rb", buffering=0) as pipe:
+        if not pipe.read(1):
+            return  # the command came to its end
+        # Until a second signal, or the end.
+        select.select([pipe], [], [], _JOB_S if processes.in_job() else _ALONE_S)
+    if not asked.is_set():
+        say(name)
+        leave_job(ExitCode.STOPPED)
+
+
+def leave_job(status: int) -> NoReturn:
+    """Ends this process at once: at a usual end it would wait for processes that may never come."""
+    if processes.in_job() and processes.is_first():
+        time.sleep(_LAST_S)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    os._exit(status)

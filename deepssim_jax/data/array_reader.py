@@ -1,0 +1,209 @@
+"""NumPy's files, which say nothing of what their axes are.
+
+Contract: `item` counts the images from 0: by the rule of `ArrayLayout` in an `.npy`, and through the
+arrays of an `.npz` in the order in which they were saved. An array of one axis, or of rows of one
+number (labels), is no image.
+"""
+
+import dataclasses
+import math
+import threading
+import zipfile
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from deepssim_jax.data.decoded import Decoded, luminance
+from deepssim_jax.data.guards import MAX_RATIO, Limits, check_voxels, read_head, the_item
+from deepssim_jax.data.records import ArrayLayout
+from deepssim_jax.data.volume import Unreadable
+
+_COLOURS = (1, 3, 4)
+_MAGIC = b"\x93NUMPY"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Array:
+    """One array of a file: `name` in the `.npz` or "", and what its header says."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    fortran: bool
+    offset: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Contents:
+    """The images of a file, and the arrays in it that are none, with the reason."""
+
+    images: int
+    others: tuple[tuple[str, str], ...]
+
+
+def contents(path: Path, layout: ArrayLayout) -> Contents:
+    """What a file holds.
+
+    Raises:
+      Unreadable: with the reason; NumPy's and zipfile's own errors for damage pass.
+    """
+    images, others = 0, []
+    for array in _arrays(path):
+        try:
+            images += _count(array, layout)
+        except Unreadable as error:
+            others.append((array.name, str(error)))
+    if others and not images:
+        raise Unreadable(others[0][1])
+    return Contents(images, tuple(others))
+
+
+def read(path: Path, item: int | None, layout: ArrayLayout, limits: Limits) -> Decoded:
+    """Reads one image or volume; None is the only one there is.
+
+    Raises:
+      Unreadable: with the reason; NumPy's and zipfile's own errors for damage pass.
+    """
+    arrays = [(array, _images(array, layout)) for array in _arrays(path)]
+    if not any(images for _, images in arrays):
+        _count(arrays[0][0], layout)  # says why
+    place = the_item(item, sum(images for _, images in arrays))
+    for array, images in arrays:
+        if place < images:
+            return Decoded(_values(path, array, place, layout, limits))
+        place -= images
+    raise AssertionError("the_item lets no other place through")
+
+
+def _images(array: _Array, layout: ArrayLayout) -> int:
+    try:
+        return _count(array, layout)
+    except Unreadable:
+        return 0
+
+
+def _arrays(path: Path) -> list[_Array]:
+    if read_head(path, len(_MAGIC)) == _MAGIC or not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            return [_header(file, "")]
+    with zipfile.ZipFile(path) as archive:
+        found = []
+        for member in archive.infolist():
+            if member.file_size > MAX_RATIO * max(member.compress_size, 1):
+                raise Unreadable(
+                    f"declares {member.file_size:,} bytes, which its compressed bytes cannot hold"
+                )
+            with archive.open(member) as file:
+                found.append(_header(file, member.filename))
+    if not found:
+        raise Unreadable("is an empty .npz file")
+    return found
+
+
+def _header(file: IO[bytes], name: str) -> _Array:
+    version = np.lib.format.read_magic(file)
+    if version == (3, 0):
+        raise Unreadable("holds records with named fields, and real numbers are needed")
+    read_header = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }[version]
+    shape, fortran, dtype = read_header(file)
+    return _Array(name.removesuffix(".npy"), shape, dtype, fortran, file.tell())
+
+
+def _count(array: _Array, layout: ArrayLayout) -> int:
+    """Images of an array.
+
+    Raises:
+      Unreadable: it holds none.
+    """
+    if array.dtype.kind not in "biuf":
+        raise Unreadable(f"holds {array.dtype} values, and real numbers are needed")
+    shape = _without_ones(array.shape, layout)
+    if len(shape) < 2 or (len(shape) == 2 and min(array.shape) < 2 and len(array.shape) == 2):
+        raise Unreadable(f"has {len(array.shape)} dimensions {array.shape}, and 2 or 3 are known")
+    if min(shape[1:], default=0) < 1:
+        raise Unreadable(f"holds no image: its dimensions are {array.shape}")
+    if len(shape) == 2 or (len(shape) == 3 and _is_coloured(shape)):
+        return 1
+    if layout is not ArrayLayout.IMAGES:
+        if len(shape) > 4:
+            raise Unreadable(f"has {len(shape)} dimensions, and 2 to 4 are known")
+        return 1 if len(shape) == 3 else shape[0]
+    if len(shape) == 3 or (len(shape) == 4 and (_is_coloured(shape) or shape[1] in _COLOURS)):
+        return shape[0]
+    raise Unreadable(
+        f"has {len(shape)} dimensions {array.shape}; if it holds volumes, say so by --arrays=zyx "
+        "or --arrays=xyz"
+    )
+
+
+def _without_ones(shape: tuple[int, ...], layout: ArrayLayout) -> tuple[int, ...]:
+    """A shape without axes of one in front, as batches and channels leave them."""
+    least = 2 if layout is ArrayLayout.IMAGES else 3
+    while len(shape) > least and shape[0] == 1:
+        shape = shape[1:]
+    return shape
+
+
+def _is_coloured(shape: tuple[int, ...]) -> bool:
+    return shape[-1] in _COLOURS and min(shape[-3:-1]) > 4
+
+
+def _values(
+    path: Path, array: _Array, place: int, layout: ArrayLayout, limits: Limits
+) -> np.ndarray:
+    """float32 [h, w] or [d, h, w]."""
+    shape = _without_ones(array.shape, layout)
+    single = len(shape) == 2 or (len(shape) == 3 and _count(array, layout) == 1)
+    one = shape if single else shape[1:]
+    check_voxels(one, limits)
+    rows = math.prod(one)
+    if array.fortran:  # its images do not lie one after the other
+        check_voxels(array.shape, limits)
+        whole = _run(path, array, 0, math.prod(array.shape)).reshape(array.shape, order="F")
+        values = whole.reshape(shape) if single else whole.reshape(shape)[place]
+    else:
+        values = _run(path, array, 0 if single else place * rows, rows).reshape(one)
+    if len(one) == 3 and _is_coloured(one):
+        return luminance(values)
+    if len(one) == 3 and layout is ArrayLayout.IMAGES:  # [c, h, w]
+        return luminance(np.moveaxis(values, 0, -1))
+    values = np.asarray(values, np.float32)
+    if len(one) == 3 and layout is ArrayLayout.XYZ:
+        return np.ascontiguousarray(values.T)
+    return values
+
+
+class _Open(threading.local):
+    """The member of an archive that a thread read from last.
+
+    Compressed members can only be read forwards. Images are asked for in their order, so keeping the
+    place makes a pass over the file of one that would be of its square.
+    """
+
+    key: object = None
+    archive: zipfile.ZipFile | None = None
+    file: IO[bytes] | None = None
+
+
+_last = _Open()
+
+
+def _run(path: Path, array: _Array, start: int, count: int) -> np.ndarray:
+    """`count` values from number `start` on."""
+    size = array.dtype.itemsize
+    if not array.name:
+        return np.fromfile(path, array.dtype, count, offset=array.offset + start * size)
+    status = path.stat()
+    key = (path, status.st_size, status.st_mtime_ns, array.name)
+    if _last.key != key or _last.file is None:
+        if _last.archive is not None:
+            _last.archive.close()
+        _last.archive = zipfile.ZipFile(path)
+        _last.file = _last.archive.open(f"{array.name}.npy")
+        _last.key = key
+    _last.file.seek(array.offset + start * size)
+    return np.frombuffer(_last.file.read(count * size), array.dtype, count)

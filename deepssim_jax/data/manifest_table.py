@@ -1,0 +1,174 @@
+"""Manifests: tables that name files, and who is on them.
+
+Contract: `.csv` or `.tsv`, separated by commas, semicolons or tabs, in UTF-8, UTF-16 or, failing
+these, Windows-1252; a column `path`, and optionally `image_id`, `subject_id`, `session_id`, `site`,
+in letters of any case. Paths are relative to the table and stay in its folder. `file#3` names the
+third image of a file. What a row names is read or listed, never fatal.
+"""
+
+import csv
+import dataclasses
+import io
+import os
+import re
+import stat
+from pathlib import Path, PurePosixPath
+
+from deepssim_jax.data.contents import Listed, records_of
+from deepssim_jax.data.formats import recognise
+from deepssim_jax.data.records import ArrayLayout, InputError, Record, Rejected
+from deepssim_jax.data.walk import Entry, printable
+
+_MISSING = {"", "n/a", "na", "nan"}
+_BYTE_ORDER_MARKS = (
+    (b"\xef\xbb\xbf", "utf-8-sig"),
+    (b"\xff\xfe\x00\x00", "utf-32"),
+    (b"\x00\x00\xfe\xff", "utf-32"),
+    (b"\xff\xfe", "utf-16"),
+    (b"\xfe\xff", "utf-16"),
+)
+_MOST_BYTES = 1_000_000_000
+_LONGEST_FIELD = 1 << 24
+_ITEM = re.compile(r"^(.+)#([1-9][0-9]*)$")
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """What a table lists: of its `rows`, `refused` gave no image."""
+
+    listed: Listed
+    rows: int
+    refused: int
+
+
+def read_table(source: Path, layout: ArrayLayout) -> Table:
+    """The images that a table names.
+
+    Raises:
+      InputError: it is no table, or has no column `path`.
+    """
+    if source.suffix.lower() not in (".csv", ".tsv"):
+        raise InputError(
+            f"{source.suffix or 'a file without a suffix'} is no manifest; give a folder, or a .csv "
+            "or .tsv file with a column `path`"
+        )
+    out = Listed()
+    text = _decoded(source, out.notes)
+    rows = _rows(source, text)
+    root, refused = source.resolve().parent, 0
+    for number, row in rows:
+        entry = {k: v for k, v in row.items() if v.strip().lower() not in _MISSING}
+        name = entry.get("path")
+        if name is None:
+            reason: str | list[Record] = "has no path"
+            image_id = f"line {number}"
+        else:
+            image_id = entry.get("image_id", "").strip() or PurePosixPath(name.strip()).as_posix()
+            reason = _images(out, image_id, name, root, layout)
+        if isinstance(reason, str):
+            refused += 1
+            out.rejected.append(Rejected(printable(image_id), reason))
+            continue
+        out.records += [
+            dataclasses.replace(
+                record,
+                subject_id=_cell(entry, "subject_id"),
+                session_id=_cell(entry, "session_id"),
+                site=_cell(entry, "site"),
+            )
+            for record in reason
+        ]
+    return Table(out, len(rows), refused)
+
+
+def _cell(entry: dict[str, str], name: str) -> str | None:
+    return entry[name].strip() if name in entry else None
+
+
+def _decoded(source: Path, notes: list[str]) -> str:
+    if source.stat().st_size > _MOST_BYTES:
+        raise InputError(f"the manifest {source.name} has more than {_MOST_BYTES:,} bytes")
+    data = source.read_bytes()
+    encoding = next((name for mark, name in _BYTE_ORDER_MARKS if data.startswith(mark)), "utf-8")
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        if encoding != "utf-8":
+            raise InputError(
+                f"the manifest {source.name} is damaged {encoding}; save it as UTF-8"
+            ) from error
+    notes.append("the manifest is not in UTF-8; it is read as Windows-1252")
+    return data.decode("cp1252", "backslashreplace")
+
+
+def _rows(source: Path, text: str) -> list[tuple[int, dict[str, str]]]:
+    """Rows with the numbers of their lines; names of columns in small letters without spaces."""
+    before = csv.field_size_limit(_LONGEST_FIELD)
+    try:
+        header: list[str] = []
+        for delimiter in ("\t", ",", ";") if source.suffix.lower() == ".tsv" else (",", ";", "\t"):
+            reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+            columns = [name.strip().lower() for name in next(reader, [])]
+            if "path" in columns:
+                return [
+                    (reader.line_num, dict(zip(columns, row, strict=False)))
+                    for row in reader
+                    if row
+                ]
+            header = max(header, columns, key=len)
+    except csv.Error as error:
+        raise InputError(f"the manifest {source.name} is no readable table: {error}") from error
+    finally:
+        csv.field_size_limit(before)
+    raise InputError(
+        f"the manifest {source.name} has the columns {header}; one must be called `path`"
+    )
+
+
+def _images(
+    out: Listed, image_id: str, name: str, root: Path, layout: ArrayLayout
+) -> str | list[Record]:
+    """The records of a file, or why there are none; what else it holds goes to `out`."""
+    path, item = _found(root, name)
+    if path is None:
+        return "there is no such file"
+    if not path.resolve().is_relative_to(root):
+        return "leaves the manifest's folder; move the manifest upwards"
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            return "is a folder" if stat.S_ISDIR(mode) else "is no regular file"
+        recognised = recognise(path)
+    except OSError as error:
+        return f"cannot be opened: {error.strerror}"
+    if recognised is None:
+        return "is of no known image format"
+    listed = records_of([Entry(printable(image_id), path, recognised)], layout)
+    out.unused += [dataclasses.replace(unused, files=0) for unused in listed.unused]
+    out.notes += [note for note in listed.notes if note not in out.notes]
+    if not listed.records:
+        return [*listed.rejected, *listed.unused][0].reason
+    if item is None:
+        return listed.records
+    if item > len(listed.records):
+        return f"holds {len(listed.records)} images, and number {item} was asked for"
+    return [dataclasses.replace(listed.records[item - 1], image_id=printable(image_id))]
+
+
+def _found(root: Path, name: str) -> tuple[Path | None, int | None]:
+    """The file that is meant, and which of its images.
+
+    As it is written first; then without spaces around it, with `~` for the home folder, and with
+    slashes for backslashes.
+    """
+    plain = name.strip()
+    for text in (name, plain, os.path.expanduser(plain), plain.replace("\\", "/")):
+        found = _ITEM.match(text)
+        for candidate, item in ((text, None), *([(found[1], int(found[2]))] if found else [])):
+            try:
+                path = Path(os.path.normpath(root / candidate))
+                if os.path.lexists(path):
+                    return path, item
+            except (OSError, ValueError):  # too long, or with a NUL
+                continue
+    return None, None

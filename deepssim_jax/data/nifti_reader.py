@@ -1,0 +1,133 @@
+"""NIfTI-1 and 2, Analyze and FreeSurfer's MGH, by nibabel; orientation by the affine.
+
+Contract: `item` counts the volumes from 0 over the axes after the third, the fourth fastest. A 2D
+file is a volume of one slice. Complex values become their magnitude, RGB becomes luminance.
+"""
+
+import contextlib
+import gzip
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import nibabel
+import numpy as np
+from nibabel.spatialimages import SpatialImage
+
+from deepssim_jax.data.decoded import Decoded, luminance
+from deepssim_jax.data.formats import Format
+from deepssim_jax.data.guards import (
+    GZIP,
+    Limits,
+    check_gzip,
+    check_ratio,
+    check_voxels,
+    inflated_head,
+    read_head,
+    the_item,
+)
+from deepssim_jax.data.volume import Unreadable, oriented
+
+# What a file may hold beside its values: header, extensions, padding.
+_SLACK = 1_000_000
+
+
+def count(path: Path, kind: Format) -> int:
+    """Volumes in the file."""
+    if kind is Format.NIFTI:
+        # The header alone: folders hold thousands of such files.
+        head = _head(path)
+        known = nibabel.Nifti2Header if _is_second(head) else nibabel.Nifti1Header
+        header = known(head[: known.template_dtype.itemsize], check=False)
+        shape, item = header.get_data_shape(), header.get_data_dtype().itemsize
+    else:
+        with _opened(path, kind) as image:
+            shape, item = image.shape, image.get_data_dtype().itemsize
+    images = math.prod(_further(shape))
+    _check_size(path, images * item)
+    return images
+
+
+def _head(path: Path) -> bytes:
+    head = read_head(path, 4096)
+    return inflated_head(head, 540) if head.startswith(GZIP) else head
+
+
+def _is_second(head: bytes) -> bool:
+    return head[4:7] == b"n+2"
+
+
+def read(path: Path, item: int | None, kind: Format, limits: Limits) -> Decoded:
+    """Reads one volume.
+
+    Raises:
+      Unreadable: with the reason; nibabel's own errors for damage pass.
+    """
+    with _opened(path, kind) as image:
+        shape = tuple(int(length) for length in image.shape)
+        if len(shape) < 2:
+            raise Unreadable(f"has {len(shape)} dimensions, and 2 or 3 are known")
+        space, further = (*shape, 1)[:3], _further(shape)
+        voxels = check_voxels(space, limits)
+        number = the_item(item, math.prod(further))
+        size = voxels * math.prod(further) * image.get_data_dtype().itemsize
+        _check_size(path, size)
+        # The first of a series of volumes has looked at all of it.
+        if number == 0 and read_head(path, 2) == GZIP:
+            check_gzip(path, size + _SLACK)
+        place = np.unravel_index(number, further, order="F") if further else ()
+        values = np.asarray(image.dataobj[(..., *place)] if place else image.dataobj)
+        return Decoded(*oriented(_real(values).reshape(space), np.asarray(image.affine, float)))
+
+
+def _check_size(path: Path, size: int) -> None:
+    """Raises `Unreadable` if a file is too small for the bytes of values that it declares."""
+    if read_head(path, 2) == GZIP:
+        check_ratio(size, path)
+    elif size > path.stat().st_size:
+        raise Unreadable(f"is truncated: it declares {size:,} bytes of values")
+
+
+def _further(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The axes after the third, without those of one at the end."""
+    further = list(shape[3:])
+    while further and further[-1] == 1:
+        further.pop()
+    return tuple(further)
+
+
+def _real(values: np.ndarray) -> np.ndarray:
+    if values.dtype.names:
+        return luminance(np.stack([values[name] for name in values.dtype.names], -1))
+    if values.dtype.kind == "c":
+        return np.abs(values).astype(np.float32)
+    if values.dtype.kind not in "biuf":
+        raise Unreadable(f"holds {values.dtype} values, and real numbers are needed")
+    return values.astype(np.float32)
+
+
+@contextlib.contextmanager
+def _opened(path: Path, kind: Format) -> Iterator[SpatialImage]:
+    """The image of a file, whose name may have any suffix; its values are read while it is open."""
+    if kind is Format.ANALYZE:
+        image = nibabel.load(path)
+        if not isinstance(image, SpatialImage):
+            raise Unreadable("is no Analyze image")
+        yield image
+        return
+    packed = read_head(path, 2) == GZIP
+    opened = gzip.open if packed else open
+    head = _head(path)
+    with opened(path, "rb") as file:
+        if kind is Format.MGH:
+            yield nibabel.MGHImage.from_stream(file)
+        elif _is_second(head):
+            yield nibabel.Nifti2Image.from_stream(file)
+        elif head[344:347] == b"n+1":
+            yield nibabel.Nifti1Image.from_stream(file)
+        else:
+            raise Unreadable(
+                "has no readable NIfTI header"
+                if packed == path.name.lower().endswith(".gz")
+                else "is no gzip file, whatever its name says"
+            )

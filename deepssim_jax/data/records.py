@@ -1,0 +1,118 @@
+"""What a listing of images is made of.
+
+Contract: a `Record` is one image, whatever its file holds beside it. A `Manifest` accounts for every
+file of its source: the files of its records, those refused, and those that are no image add up to
+the files found.
+"""
+
+import dataclasses
+import enum
+from collections.abc import Iterator
+from pathlib import Path
+
+
+class InputError(ValueError):
+    """The input as a whole cannot be used; the message says what to do."""
+
+
+class Role(enum.Enum):
+    """What a set of images is for."""
+
+    REAL = "real"
+    SYNTHETIC = "synthetic"
+    HOLDOUT = "holdout"
+
+
+class Links(enum.Enum):
+    """Which links in a folder are followed: those that stay inside of it, or all.
+
+    DataLad and git-annex folders are made of links that leave the folder.
+    """
+
+    INSIDE = "inside"
+    FOLLOW = "follow"
+
+
+class ArrayLayout(enum.StrEnum):
+    """What the axes of a NumPy array of three are, for the file does not say.
+
+    IMAGES: [n, h, w] is n images (and [n, h, w, c] or [n, c, h, w] n pictures of 1, 3 or 4
+    channels). ZYX: it is one volume, inferior to superior, front to back, right to left, as
+    `SimpleITK.GetArrayFromImage` gives an axial scan in LPS. XYZ: it is one volume in the order of
+    nibabel's `get_fdata`, of a file in LPS. In both, [n, ...] of four axes is n volumes.
+    """
+
+    IMAGES = "images"
+    ZYX = "zyx"
+    XYZ = "xyz"
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One image.
+
+    `parts` are all files it is made of, where these are more than `path`: the slices of a DICOM
+    series in order, or a header beside its data. `items` are its places, from 0, among the images
+    that `path` holds: one place, or the frames of a volume in order; empty if the file is the image.
+    `layout` tells how an array without geometry is to be read.
+    """
+
+    image_id: str
+    path: Path
+    subject_id: str | None = None
+    session_id: str | None = None
+    site: str | None = None
+    parts: tuple[Path, ...] = ()
+    items: tuple[int, ...] = ()
+    layout: ArrayLayout = ArrayLayout.ZYX
+
+
+@dataclasses.dataclass(frozen=True)
+class Rejected:
+    """A file or an image that was not taken, and why."""
+
+    image_id: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Unused:
+    """What is no image of this source, and why: a file, a folder of `files` files that was not
+    searched, or an array inside a file (which counts as no file).
+    """
+
+    name: str
+    reason: str
+    files: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class FileCounts:
+    """Files of a source: `found` = `used` + `refused` + `not_images`."""
+
+    found: int = 0
+    used: int = 0
+    refused: int = 0
+    not_images: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """The images of one source, sorted by id. `source` is what the user named.
+
+    `notes` say what a reader of the report must know of how the files were taken.
+    """
+
+    source: Path
+    role: Role
+    kind: str  # "folder", "manifest", "bids" or "reference"
+    records: tuple[Record, ...]
+    rejected: tuple[Rejected, ...]
+    unused: tuple[Unused, ...] = ()
+    counts: FileCounts = FileCounts()
+    notes: tuple[str, ...] = ()
+
+
+def files_of(record: Record) -> Iterator[Path]:
+    """The file, or all files, of a record."""
+    yield from record.parts or (record.path,)

@@ -1,0 +1,93 @@
+"""TIFF files: any bit depth, signed or not, as their photometric interpretation means them.
+
+Contract: `item` counts the pages from 0, thumbnails and masks of a page left out. WhiteIsZero is
+inverted, palettes are looked up, and colours become luminance at their full depth.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import tifffile
+
+from deepssim_jax.data.decoded import Decoded, luminance, upright
+from deepssim_jax.data.guards import Limits, check_pixels, the_item
+from deepssim_jax.data.volume import Unreadable
+
+_ORIENTATION = 274
+_MOST_SAMPLES = 16
+_REDUCED_OR_MASK = 1 | 4  # bits of NewSubfileType
+
+
+def count(path: Path) -> int:
+    """Images in the file."""
+    with tifffile.TiffFile(path) as file:
+        return _stacked(file) or max(len(_pages(file)), 1)
+
+
+def read(path: Path, item: int | None, limits: Limits) -> Decoded:
+    """Reads one page.
+
+    Raises:
+      Unreadable: with the reason; tifffile's own errors for damage pass.
+    """
+    try:
+        file = tifffile.TiffFile(path)
+    except tifffile.TiffFileError as error:
+        raise Unreadable("is no readable TIFF file") from error
+    with file:
+        stacked = _stacked(file)
+        pages = _pages(file)
+        place = the_item(item, stacked or len(pages))
+        page = pages[0 if stacked else place].aspage()
+        check_pixels(page.imagewidth, page.imagelength * page.imagedepth, limits)
+        if page.samplesperpixel > _MOST_SAMPLES:
+            raise Unreadable(f"has {page.samplesperpixel} channels, and 1, 3 or 4 are known")
+        if stacked:
+            values = tifffile.memmap(path, mode="r").reshape(-1, *page.shape)[place]
+        else:
+            values = page.asarray()
+        turn = page.tags.valueof(_ORIENTATION, 1)
+        return Decoded(upright(_grey(values, page), int(turn)))
+
+
+def _pages(file: tifffile.TiffFile) -> list:
+    return [page for page in file.pages if not page.aspage().subfiletype & _REDUCED_OR_MASK]
+
+
+def _stacked(file: tifffile.TiffFile) -> int:
+    """Images of a file that describes only the first of many (ImageJ above 4 GB), else 0."""
+    if len(file.pages) != 1 or not (file.is_imagej or file.is_shaped):
+        return 0
+    page, series = file.pages.first, file.series[0]
+    planes = series.size // max(page.size, 1)
+    return planes if planes > 1 and series.dataoffset is not None else 0
+
+
+def _grey(values: np.ndarray, page: tifffile.TiffPage) -> np.ndarray:
+    """float32 [h, w] of a page's array."""
+    kinds = tifffile.PHOTOMETRIC
+    axes = page.axes
+    if "S" in axes:
+        values = np.moveaxis(values, axes.index("S"), -1)
+    if values.ndim != len(axes) or len(axes.replace("S", "")) != 2:
+        raise Unreadable(f"a page has the axes {axes}, and a picture has two")
+    if values.dtype.kind == "c":
+        return np.abs(values).astype(np.float32)
+    if page.photometric == kinds.PALETTE and page.colormap is not None:
+        return luminance(np.moveaxis(page.colormap[:, values], 0, -1))
+    if page.photometric == kinds.MINISWHITE:
+        if values.dtype.kind in "ub" and values.ndim == 2:
+            return np.float32(2**page.bitspersample - 1) - values.astype(np.float32)
+        values = -(values[..., 0] if values.ndim == 3 else values).astype(np.float32)
+        return values
+    if values.ndim == 2:
+        return values.astype(np.float32)
+    if page.photometric in (kinds.YCBCR, kinds.CIELAB) and page.compression != 7:
+        return values[..., 0].astype(np.float32)  # the lightness
+    if page.photometric == kinds.SEPARATED and values.shape[-1] >= 4:
+        full = float(np.iinfo(values.dtype).max) if values.dtype.kind == "u" else 1.0
+        ink = values.astype(np.float32) / full
+        return full * luminance((1 - ink[..., :3]) * (1 - ink[..., 3:4]))
+    if page.photometric == kinds.MINISBLACK and values.shape[-1] > 2:
+        raise Unreadable(f"has {values.shape[-1]} channels that are no colours; split it first")
+    return luminance(values)

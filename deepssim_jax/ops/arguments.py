@@ -1,0 +1,236 @@
+"""What public functions demand of what they are given: each answer is one clear `ValueError`.
+
+Contract: a check returns what it was given. Values of arrays are looked at only where they are
+known: under `jax.jit` shapes and types are checked, and numbers are not.
+"""
+
+import difflib
+import enum
+import math
+import numbers
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from deepssim_jax.typing import Images
+
+_AT_ONCE = 1 << 22  # numbers of a large array, such as a memory map, that are looked at together
+# Beyond these the square of a float32 is lost, and images are brought to one scale by squares.
+_LARGEST, _FLAT = 1e15, 1e-6
+_Enum = TypeVar("_Enum", bound=enum.Enum)
+_T = TypeVar("_T")
+
+
+def is_traced(*arrays: object) -> bool:
+    """Whether any of them is seen by `jax.jit`, `jax.grad` or `jax.vmap`: its values are not known."""
+    return any(isinstance(array, jax.core.Tracer) for array in arrays)
+
+
+def images(
+    value: Images,
+    name: str,
+    *,
+    shape: str,
+    dims: tuple[int, ...],
+    square: bool = False,
+    finite: bool = True,
+) -> Images:
+    """A real array with these numbers of axes, no empty axis but the first, and finite values.
+
+    Args:
+      value: what was given.
+      name: of the argument.
+      shape: the shapes wanted, in words, such as "[n, h, w]".
+      dims: numbers of axes that are wanted.
+      square: the last two axes must be equal.
+      finite: look at the values.
+
+    Raises:
+      ValueError: says what was given and what is wanted.
+    """
+    if not isinstance(value, (np.ndarray, jax.Array)):
+        raise ValueError(
+            f"{name} is of type {type(value).__name__} and must be a NumPy or JAX array {shape}; "
+            "np.asarray makes one of numbers"
+        )
+    if not any(jnp.issubdtype(value.dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool)):
+        raise ValueError(
+            f"{name} has dtype {value.dtype} and must be real; of complex images take the magnitude"
+        )
+    if value.ndim not in dims or 0 in value.shape[1:]:
+        raise ValueError(
+            f"{name} {value.shape} must be {shape}; a single image needs a leading axis, "
+            f"{name}[None]"
+        )
+    if square and value.shape[-1] != value.shape[-2]:
+        raise ValueError(
+            f"{name} {value.shape} must be square, {shape}; pad the images first, for example with "
+            "data.preprocess.fit_to_size"
+        )
+    if finite:
+        _refuse_rows(
+            value,
+            name,
+            _is_not_finite,
+            "holds NaN, infinite or values beyond 1e15; repair or drop it",
+        )
+    return value
+
+
+def varied(value: Images, name: str, *, remedy: str) -> Images:
+    """Refuses images [n, ...] of standard deviation 1e-6 or less; call it after `images`.
+
+    Raises:
+      ValueError: names the first one and the remedy.
+    """
+    _refuse_rows(
+        value, name, _is_constant, f"is constant, or varies by less than {_FLAT:g}; {remedy}"
+    )
+    return value
+
+
+def _is_not_finite(rows: np.ndarray) -> np.ndarray:
+    if not jnp.issubdtype(rows.dtype, jnp.floating):
+        return np.zeros(len(rows), bool)
+    known = np.abs(rows.astype(np.float64)) < _LARGEST
+    return np.logical_not(known.reshape(len(rows), -1).all(1))
+
+
+def _is_constant(rows: np.ndarray) -> np.ndarray:
+    return rows.reshape(len(rows), -1).astype(np.float64).std(1) <= _FLAT
+
+
+def _refuse_rows(
+    value: Images, name: str, wrong: Callable[[np.ndarray], np.ndarray], words: str
+) -> None:
+    if is_traced(value):
+        return
+    step = max(1, _AT_ONCE // max(1, math.prod(value.shape[1:])))
+    for start in range(0, len(value), step):
+        bad = np.flatnonzero(wrong(np.asarray(value[start : start + step])))
+        if len(bad):
+            raise ValueError(f"{name}: row {start + int(bad[0])} of {len(value)} {words}")
+
+
+def unit_rows(rows: np.ndarray, name: str, *, first: int = 0) -> np.ndarray:
+    """Rows [n, d] of unit norm to 1e-3, as `embed` gives them.
+
+    Args:
+      rows: what was given.
+      name: of the argument.
+      first: the number of the first row, for the message.
+
+    Raises:
+      ValueError: names the first row that is none.
+    """
+    norms = np.sqrt(np.einsum("nd,nd->n", rows, rows))
+    bad = np.flatnonzero(~(np.abs(norms - 1) <= 1e-3))  # NaN is bad, too
+    if len(bad):
+        raise ValueError(
+            f"{name}: row {first + int(bad[0])} has norm {norms[bad[0]]:.6g} and must have norm 1, as "
+            "rows of `embed` have; divide each row by its norm and drop rows of zeros or NaN"
+        )
+    return rows
+
+
+def whole(value: object, name: str, *, least: int, most: int | None = None) -> int:
+    """A whole number in [least, most].
+
+    Raises:
+      ValueError: names the argument, the value and the bounds.
+    """
+    bounds = f"at least {least}" if most is None else f"in [{least}, {most}]"
+    good = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not good or int(value) < least or (most is not None and int(value) > most):
+        raise ValueError(f"{name} {value!r} must be a whole number {bounds}")
+    return int(value)
+
+
+def number(
+    value: object,
+    name: str,
+    *,
+    low: float,
+    high: float = math.inf,
+    example: float,
+    open_low: bool = False,
+    open_high: bool = False,
+) -> float:
+    """A finite number between `low` and `high`, which an open end leaves out.
+
+    Raises:
+      ValueError: names the argument, the value, the bounds and an example.
+    """
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        given = float(value)
+        above = given > low if open_low else given >= low
+        below = given < high if open_high or math.isinf(high) else given <= high
+        if above and below:
+            return given
+    bounds = f"{'(' if open_low else '['}{low:g}, {high:g}{')' if open_high or math.isinf(high) else ']'}"
+    raise ValueError(f"{name} {value!r} must lie in {bounds}, for example {example:g}")
+
+
+def member(value: object, name: str, kind: type[_Enum]) -> _Enum:
+    """A member of an enum, and not the text of one.
+
+    Raises:
+      ValueError: names the argument, the value and the members.
+    """
+    if not isinstance(value, kind):
+        known = ", ".join(f"{kind.__name__}.{one.name}" for one in kind)
+        raise ValueError(f"{name} {value!r} must be one of {known}")
+    return value
+
+
+def instance(value: _T, name: str, kind: type | tuple[type, ...], *, remedy: str) -> _T:
+    """An object of a class, or of one of several.
+
+    Raises:
+      ValueError: names the argument, what it is, what is wanted and where that comes from.
+    """
+    if not isinstance(value, kind):
+        kinds = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
+        raise ValueError(f"{name} is of type {type(value).__name__} and must be {kinds}: {remedy}")
+    return value
+
+
+def choice(value: object, name: str, *, known: Sequence[str]) -> str:
+    """One of some words.
+
+    Raises:
+      ValueError: names the argument, the value, the words, and the one that was most likely meant.
+    """
+    if isinstance(value, str) and value in known:
+        return value
+    near = difflib.get_close_matches(str(value).lower(), known, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise ValueError(f"{name} {value!r} must be {' or '.join(known)}{hint}")
+
+
+def sequence(
+    value: object,
+    name: str,
+    *,
+    rule: Callable[[object, str], object],
+    count: int | None,
+    example: str,
+) -> None:
+    """A tuple or list of `count` values, or of at least one, that keep a rule.
+
+    Raises:
+      ValueError: names the argument, the value and an example.
+    """
+    good = isinstance(value, (tuple, list)) and len(value) > 0
+    good = good and count in (None, len(value))  # type: ignore[arg-type]
+    try:
+        for one in value if good else ():  # type: ignore[union-attr]
+            rule(one, name)
+    except ValueError:
+        good = False
+    if not good:
+        many = "values" if count is None else f"{count} values"
+        raise ValueError(f"{name} {value!r} must be {many}, for example {example}")

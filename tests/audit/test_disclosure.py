@@ -1,0 +1,212 @@
+"""Nothing that the shared edition holds back can be computed from what it says.
+
+The attacker knows the code. He makes every world that could have been, renders its shared page, and
+keeps the worlds whose page is the one in his hands: a count from 1 to 4 must never be the only one left.
+"""
+
+import collections
+import dataclasses
+import itertools
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deepssim_jax.audit import conclusion, disclosure, report
+from deepssim_jax.audit.calibration import Evidence
+from deepssim_jax.audit.disclosure import Edition
+from deepssim_jax.audit.result import (
+    AuditResult,
+    Coverage,
+    Exclusion,
+    Label,
+    Match,
+    Membership,
+    PlantedRecall,
+    Thresholds,
+)
+from deepssim_jax.scoring.decide import clopper_pearson, conformal_p_values, discoveries
+from deepssim_jax.scoring.membership import Attack, figures
+from deepssim_jax.workspace import Workspace
+from tests.kept import within
+
+SYNTHETIC = 40
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+    """What the attacker does not know. Every number of it belongs to people."""
+
+    exact: int = 0
+    near: int = 0
+    unread: int = 0
+    false: tuple[int, int] = (0, 30)
+    recall: tuple[int, int] = (30, 30)
+    near_recall: tuple[int, int] = (30, 30)
+    holdout: tuple[int, int] | None = None
+    by_change: tuple[int, int] | None = None
+    attacked: tuple[int, int, float] | None = None  # members, held out, and how far they are apart
+
+
+def shared_page(world: World) -> str:
+    labels = [Label.EXACT] * world.exact + [Label.NEAR] * world.near
+    labels += [Label.UNRELATED] * (SYNTHETIC - len(labels))
+    nearest = tuple(
+        Match(f"s{i}", f"r{i}", f"p{i}", 0.9, 0.99, label, None, None, "none", 0, 0, 0, 1)
+        for i, label in enumerate(labels)
+    )
+    copies = world.exact + world.near
+    counts = {
+        "real": 350,
+        "synthetic": SYNTHETIC,
+        "holdout": world.holdout[1] if world.holdout else 0,
+        "unreadable_real": world.unread,
+        "unreadable_synthetic": 0,
+    }
+    thresholds = Thresholds(
+        0.95,
+        0.97,
+        "60 best matches",
+        60,
+        0.9,
+        clopper_pearson(*world.false),
+        clopper_pearson(*world.recall),
+        clopper_pearson(*world.near_recall),
+    )
+    classes = {label.value: labels.count(label) for label in Label}
+    rate = clopper_pearson(copies, SYNTHETIC)
+    holdout = clopper_pearson(*world.holdout) if world.holdout else None
+    evidence = Evidence(thresholds, null_scores=np.zeros(0), separated=True, calibrated=True)
+    numbers = (counts, classes, rate, holdout, evidence)
+    verdict, reasons = conclusion.verdict(*numbers)
+    found = None
+    if world.holdout:
+        null = np.linspace(0, 0.9, world.holdout[1])
+        scores = np.array([0.99 if x is not Label.UNRELATED else 0.3 for x in labels])
+        found = discoveries(conformal_p_values(scores, null), holdout=len(null))
+    membership = None
+    if world.attacked:
+        rng = np.random.default_rng(0)
+        *sides, apart = world.attacked
+        scores = [rng.standard_normal(n) + at for n, at in zip(sides, (apart, 0), strict=True)]
+        membership = Membership({Attack.PIA: figures(*scores)}, *sides, 0.95, Coverage.ALL, "hash")
+    result = AuditResult(
+        verdict=verdict,
+        reasons=reasons,
+        reasons_to_share=conclusion.verdict(*numbers, edition=Edition.SHARED)[1],
+        counts=counts,
+        thresholds=thresholds,
+        classes=classes,
+        copy_rate=rate,
+        holdout_rate=holdout,
+        synthetic_to_holdout_rate=None,
+        subjects_exposed=copies,
+        subjects_total=300,
+        subjects_known=True,
+        nearest=nearest,
+        pairs=nearest[:copies],
+        distributions={"synthetic_to_real": np.linspace(0.3, 0.99, SYNTHETIC)},
+        exclusions=tuple(Exclusion("real", f"x{i}", "bad") for i in range(world.unread)),
+        notes=("A note.",),
+        settings={"size": 128},
+        versions={"jax": "1"},
+        discoveries=found,
+        planted=(PlantedRecall("blur", clopper_pearson(*world.by_change), False),)
+        if world.by_change
+        else (),
+        membership=membership,
+    )
+    return report._render(result, (), edition=Edition.SHARED, salt=b"salt")
+
+
+def small(total: int) -> list[tuple[int, int]]:
+    return [(count, total) for count in (0, 1, 2, 3, 4, 9)]
+
+
+def missed(*totals: int) -> list[tuple[int, int]]:
+    return [(total - miss, total) for total in totals for miss in (0, 1, 2, 3, 4, 9)]
+
+
+# Every way in which up to eight copies are exact and near ones.
+SPLITS = [(exact, copies - exact) for copies in range(9) for exact in range(copies + 1)]
+ATTACKS = {
+    # The binomial p of the reason, the verdict, and the chance that both rest on.
+    "copies": [
+        World(exact=exact, near=near, false=false)
+        for exact, near in SPLITS
+        for total in (20, 30, 60)
+        for false in small(total)
+    ],
+    "chance of held-out images": [
+        World(exact=exact, near=near, holdout=holdout)
+        for exact, near in SPLITS
+        for total in (10, 30, 60)
+        for holdout in small(total)
+    ],
+    # A sensitivity and its interval give away how many were missed, of however many.
+    "sensitivity": [
+        World(recall=recall, near_recall=near)
+        for recall in missed(26, 30, 60)
+        for near in missed(30)
+    ],
+    "sensitivity by change": [World(by_change=found) for found in missed(26, 30)],
+    # More than 1 % unread changes the verdict: at 350 images that is four.
+    "unread": [World(unread=unread) for unread in range(9)],
+    "membership": [
+        World(attacked=(members, held_out, apart))
+        for members, held_out in itertools.product((1, 2, 3, 4, 9, 40), repeat=2)
+        for apart in (0.0, 9.0)
+    ],
+}
+
+
+def secrets_of(world: World) -> dict[str, int]:
+    """Every count of the world that the page may not tell if it is from 1 to 4."""
+    out = {
+        "exact": world.exact,
+        "near": world.near,
+        "copies": world.exact + world.near,
+        "unread": world.unread,
+    }
+    pairs = {"false": world.false, "recall": world.recall, "near recall": world.near_recall}
+    pairs |= {"holdout": world.holdout, "by change": world.by_change}
+    for name, pair in pairs.items():
+        if pair:
+            out |= {name: pair[0], f"{name}, others": pair[1] - pair[0]}
+    if world.attacked:
+        out |= {"members": world.attacked[0], "held out": world.attacked[1]}
+    return out
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_no_small_count_can_be_told_from_the_page(attack: str) -> None:
+    worlds = collections.defaultdict(list)
+    for world in ATTACKS[attack]:
+        worlds[shared_page(world)].append(world)
+    for possible in worlds.values():
+        for name in secrets_of(possible[0]):
+            left = {secrets_of(world)[name] for world in possible}
+            assert len(left) > 1 or not left <= {1, 2, 3, 4}, (name, left, possible)
+
+
+def test_the_attacker_does_find_a_leak(monkeypatch) -> None:
+    """The p-value that the reason held, or a sensitivity with its interval, told everything."""
+    monkeypatch.setattr(disclosure, "is_telling", lambda p: False)
+    monkeypatch.setattr(report, "is_telling", lambda p: False)
+    with pytest.raises(AssertionError, match="recall, others"):
+        test_no_small_count_can_be_told_from_the_page("sensitivity")
+
+
+def test_the_salt_is_drawn_once_and_is_private(tmp_path: Path) -> None:
+    first, second = (within(tmp_path / name, Workspace.secret) for name in ("a", "b"))
+    assert len(first) == 32 and first != second
+    assert within(tmp_path / "a", Workspace.secret) == first
+    assert (tmp_path / "a" / "work" / "secret").stat().st_mode & 0o077 == 0
+
+
+def test_aliases_stand_for_people_and_say_nothing() -> None:
+    page = shared_page(World(exact=6))
+    aliases = re.findall(r"<td><code>([0-9a-f]{10})</code></td></tr>", page)
+    assert len(aliases) == 6 and aliases == sorted(aliases)
+    assert not re.search(r"\bp[0-5]\b|\br[0-5]\b", page)

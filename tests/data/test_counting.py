@@ -1,0 +1,198 @@
+"""Every file of a folder is accounted for once: used, refused, or no image."""
+
+import json
+import os
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from deepssim_jax.data.manifest import InputError, Role, files_of, read_manifest
+from deepssim_jax.data.records import ArrayLayout, FileCounts, Links, Manifest, Unused
+from deepssim_jax.workspace import MARKER
+from tests.data.made import LPS, dicom_bytes, files, picture, volume, write_series
+
+
+def ids(manifest: Manifest) -> list[str]:
+    return [record.image_id for record in manifest.records]
+
+
+def listed(root: Path, **options) -> Manifest:
+    """The manifest of a folder, after its counts were held against the files there."""
+    found = read_manifest(root, role=Role.REAL, **options)
+    there = {p.relative_to(root).as_posix() for p in root.rglob("*") if not p.is_dir()}
+    used = {p.relative_to(root).as_posix() for r in found.records for p in files_of(r)}
+    refused = {r.image_id.split("#")[0] for r in found.rejected} & there
+    others = {u.name for u in found.unused if u.files == 1 and not u.name.endswith("/")}
+    folders = tuple(u.name for u in found.unused if u.name.endswith("/"))
+    passed_over = {name for name in there if name.startswith(folders)} if folders else set()
+    assert used | refused | others | passed_over == there
+    assert len(used) + len(refused) + len(others) + len(passed_over) == len(there)
+    counts = FileCounts(len(there), len(used), len(refused), len(others) + len(passed_over))
+    assert found.counts == counts
+    return found
+
+
+def test_every_format_is_recognised_and_every_image_of_a_file_counts(tmp_path: Path) -> None:
+    made = files()
+    for name, content in made.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "notes.txt").write_text("none")
+    several = {"anim.png": 3, "anim.gif": 3, "pages.tif": 3, "stack.npz": 3, "frames.dcm": 3}
+    wanted = [
+        f"{name}#{k + 1}" if name in several else name
+        for name in made
+        for k in range(several.get(name, 1))
+    ]
+    found = listed(tmp_path)
+    assert sorted(ids(found)) == sorted(wanted)
+    assert {u.name: u.files for u in found.unused} == {"notes.txt": 1, "stack.npz:labels": 0}
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout", "images"),
+    [
+        ((9, 8, 7), ArrayLayout.IMAGES, 9),
+        ((9, 8, 7), ArrayLayout.ZYX, 1),
+        ((9, 8, 3), ArrayLayout.IMAGES, 1),
+        ((6, 9, 8, 3), ArrayLayout.IMAGES, 6),
+        ((6, 1, 9, 8), ArrayLayout.IMAGES, 6),
+        ((1, 1, 9, 8), ArrayLayout.IMAGES, 1),
+        ((1, 9, 8, 7), ArrayLayout.XYZ, 1),
+        ((2, 9, 8, 7), ArrayLayout.XYZ, 2),
+        ((2, 9, 8, 7), ArrayLayout.IMAGES, 0),
+        ((9,), ArrayLayout.IMAGES, 0),
+    ],
+)
+def test_the_rule_of_numpy_arrays(
+    tmp_path: Path, shape: tuple[int, ...], layout: ArrayLayout, images: int
+) -> None:
+    np.save(tmp_path / "a.npy", np.zeros(shape))
+    found = listed(tmp_path, arrays=layout)
+    # What cannot be told is one record, and is refused when it is read.
+    assert len(found.records) == max(images, 1)
+    assert bool(found.notes) == (len(found.records) > 1 or layout is not ArrayLayout.IMAGES)
+
+
+def test_file_2_comes_before_file_10(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((12, 8, 8)))
+    assert ids(listed(tmp_path)) == [f"a.npy#{k}" for k in range(1, 13)]
+
+
+def test_four_axes_and_pairs_of_files(tmp_path: Path) -> None:
+    nibabel.save(nibabel.Nifti1Image(np.zeros((4, 5, 6, 3)), LPS), tmp_path / "fmri.nii.gz")
+    nibabel.save(nibabel.Nifti1Pair(np.zeros((4, 5, 6), np.int16), LPS), tmp_path / "pair.img")
+    (tmp_path / "alone.img").write_bytes(b"\0" * 100)
+    header = "ObjectType = Image\nNDims = 2\nDimSize = 18 24\nElementType = MET_UCHAR\n"
+    (tmp_path / "two.mhd").write_text(f"{header}ElementDataFile = two.raw\n")
+    (tmp_path / "two.raw").write_bytes(picture().tobytes())
+    found = listed(tmp_path)
+    assert ids(found) == ["fmri.nii.gz#1", "fmri.nii.gz#2", "fmri.nii.gz#3", "pair.img", "two.mhd"]
+    assert [r.image_id for r in found.rejected] == ["alone.img"]
+    assert not found.unused
+
+
+def test_what_is_passed_over_is_named(tmp_path: Path) -> None:
+    for name in (
+        "a.png", ".hidden.png", ".git/annex/x.png", "__MACOSX/a.png", "@eaDir/a.png/S.jpg",
+        f"earlier/{MARKER}", "earlier/work/chunk-0.npy",
+        "earlier/0001.png",
+    ):  # fmt: skip
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(files()["a.png"])
+    found = listed(tmp_path)
+    assert ids(found) == ["a.png"]
+    reasons = {u.name: (u.files, u.reason) for u in found.unused}
+    assert reasons["earlier/"] == (3, "output of an earlier run")
+    assert reasons[".git/"][0] == 1 and reasons["@eaDir/"][0] == 1
+    # What the user names is read, even if it is ours: `generate` writes images. Kept work is none.
+    ours = read_manifest(tmp_path / "earlier", role=Role.REAL)
+    assert ids(ours) == ["0001.png"]
+    assert Unused("work/", "output of an earlier run") in ours.unused
+
+
+def test_special_files_and_names(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(files()["a.png"])
+    os.mkfifo(tmp_path / "pipe.png")
+    with open(os.fsencode(tmp_path) + b"/gr\xf6\xdfe.png", "wb") as file:
+        file.write(files()["a.png"])
+    found = read_manifest(tmp_path, role=Role.REAL, subject_regex="^([^.]+)")
+    assert ids(found) == ["a.png", r"gr\xf6\xdfe.png"]
+    assert [r.subject_id for r in found.records] == ["a", r"gr\xf6\xdfe"]
+    assert json.dumps(ids(found), ensure_ascii=False).encode()
+    assert [(r.image_id, "regular" in r.reason) for r in found.rejected] == [("pipe.png", True)]
+    assert found.counts == FileCounts(found=3, used=2, refused=1, not_images=0)
+
+
+def test_links_are_followed_on_request(tmp_path: Path) -> None:
+    store, root = tmp_path / "annex", tmp_path / "root"
+    (store / "deep").mkdir(parents=True)
+    root.mkdir()
+    (store / "deep" / "1.png").write_bytes(files()["a.png"])
+    (root / "1.png").symlink_to(store / "deep" / "1.png")
+    (root / "folder").symlink_to(store)
+    (root / "2.png").write_bytes(files()["a.png"])
+    inside = read_manifest(root, role=Role.REAL)
+    assert ids(inside) == ["2.png"]
+    assert all("--follow_links" in r.reason for r in inside.rejected)
+    followed = read_manifest(root, role=Role.REAL, links=Links.FOLLOW)
+    assert ids(followed) == ["1.png", "2.png", "folder/deep/1.png"]
+    (store / "loop").symlink_to(root)
+    assert len(read_manifest(root, role=Role.REAL, links=Links.FOLLOW).records) == 3
+
+
+def test_a_closed_folder_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.png").write_bytes(files()["a.png"])
+    (tmp_path / "closed").mkdir()
+    scandir = os.scandir
+
+    def refusing(folder: str):
+        if folder.endswith("closed"):  # the tests may run as root, for whom nothing is closed
+            raise PermissionError(13, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    found = read_manifest(tmp_path, role=Role.REAL)
+    assert [(r.image_id, r.reason) for r in found.rejected] == [
+        ("closed", "cannot be opened: Permission denied")
+    ]
+
+
+def test_dicom_is_known_by_its_content(tmp_path: Path) -> None:
+    write_series(tmp_path / "s", volume(), name="IM{:04d}")
+    (tmp_path / "s" / "IM0001").rename(tmp_path / "s" / "IM0001.dcm")
+    (tmp_path / "report").write_bytes(dicom_bytes(picture()).replace(b"DICM", b"DICX"))
+    found = listed(tmp_path)
+    assert [len(r.parts) for r in found.records] == [5]
+    assert [u.name for u in found.unused] == ["report"]
+    assert "one volume" in found.notes[0]
+
+
+def test_a_stray_file_leaves_the_reference_layout_as_it_is(tmp_path: Path) -> None:
+    for name in ("0/training.png", "0/gen-0.png", "1/training.png", "0/mask.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(files()["a.png"])
+    real = listed(tmp_path)
+    assert (real.kind, ids(real)) == ("reference", ["0___training", "1___training"])
+    assert [r.image_id for r in real.rejected] == ["0/mask.png"]
+    synthetic = read_manifest(tmp_path, role=Role.SYNTHETIC)
+    assert ids(synthetic) == ["0___gen-0"]
+    assert synthetic.counts == FileCounts(found=4, used=1, refused=1, not_images=2)
+
+
+def test_a_folder_without_images_says_how_many_files_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("x")
+    with pytest.raises(InputError, match="no image among 1 files"):
+        read_manifest(tmp_path, role=Role.REAL)
+
+
+def test_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "a.png").write_bytes(files()["a.png"])
+    (tmp_path / "a.txt").write_text("x")
+    monkeypatch.chdir(tmp_path)
+    found = read_manifest(".", role=Role.REAL)
+    assert ids(found) == ["deep/a.png"]
+    assert [u.name for u in found.unused] == ["a.txt"]
+    assert found.counts == FileCounts(found=2, used=1, refused=0, not_images=1)

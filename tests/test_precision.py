@@ -19,6 +19,7 @@ import pytest
 
 from deepssim_jax.diffusion import steering
 from deepssim_jax.diffusion.schedule import Schedule
+from deepssim_jax.features import extract, matching
 from deepssim_jax.nn import encoder as encoders
 from deepssim_jax.nn import explain
 from deepssim_jax.nn.embedder import EmbedderSpec
@@ -43,6 +44,7 @@ from deepssim_jax.scoring import (
     membership,
     pairs,
     plant_volumes,
+    points,
     tiles,
     unmoved,
     verify,
@@ -116,6 +118,35 @@ def _aligned_features() -> Kernel:
     pixels = int(aligned.search_grid.disc(GRID).sum())
     run = functools.partial(aligned._features, grid=GRID)
     return Kernel(run, (_like(2, GRID.size, GRID.size), _like(pixels, 16)))
+
+
+def _points_ranked() -> Kernel:
+    rows, labels = functools.partial(_like, 8, 16), functools.partial(_like, dtype=jnp.int32)
+    run = functools.partial(matching._rank, count=4)
+    given = (
+        rows(),
+        labels(),
+        _like(2, 3, 8, 16),
+        labels(2, 3),
+        _like(3, 8, 16),
+        labels(3),
+        _like(16),
+    )
+    return Kernel(run, given)
+
+
+def _points_verified() -> Kernel:
+    bytes_ = functools.partial(_like, dtype=jnp.uint8)
+    given = (
+        _like(2, 8, 6), bytes_(2, 8, 128), _like(2, 12, 8, 6), bytes_(2, 12, 8, 128),
+        _like(2, 12, dtype=jnp.int32), _like(2, 12, dtype=jnp.bool_), _like(128), _like(128, 16), _like(16),
+    )  # fmt: skip
+    return Kernel(points._verified, given)
+
+
+def _verified_from() -> Kernel:
+    start = Transform(_like(2, dtype=jnp.int32), _like(2, 2, 2), _like(2, 2))
+    return Kernel(verify._verify_from, (_like(2, 64, 64), _like(2, 64, 64), start, _like(2)))
 
 
 def _likelihoods() -> Kernel:
@@ -216,6 +247,12 @@ KERNELS: dict[str, Callable[[], Kernel]] = {
     ),
     "refine_rigid": lambda: _refined(MotionModel.RIGID),
     "refine_affine": lambda: _refined(MotionModel.AFFINE),
+    "points": lambda: Kernel(
+        functools.partial(extract.extract, points=16), (_like(2, 64, 64), _like(2, 2))
+    ),
+    "points_ranked": _points_ranked,
+    "points_verified": _points_verified,
+    "verify_from": _verified_from,
     "verify_pairs": lambda: _pair(verify._figures, 2, 64, 64, grid=GRID),
     "volume_similarity": lambda: _pair(volume_similarity.volume_similarity, 2, 12, 12, 12),
     "posed_rows": lambda: Kernel(volume_search.posed_rows, (_like(2, 40, 40, 40), _like(2, 3, 3))),
@@ -333,7 +370,7 @@ def test_every_product_in_the_source_names_its_precision() -> None:
     assert not unnamed("jnp.matmul(a, b, precision=exact)\nnp.dot(a, b)\nproducts.einsum('i', a)")
     found = {
         str(path.relative_to(PACKAGE)): lines
-        for room in ("ops", "scoring", "diffusion")
+        for room in ("ops", "scoring", "diffusion", "features")
         for path in sorted((PACKAGE / room).rglob("*.py"))
         if (lines := unnamed(path.read_text()))
     }

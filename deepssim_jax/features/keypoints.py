@@ -251,7 +251,9 @@ def orient(field: GradientField, points: Points, *, count: int) -> tuple[Points,
     for _ in range(_HARMONICS + 1):
         coefficients.append(power.sum(-1))
         power = power * unit
-    histogram = einsum("nkm,mb->nkb", jnp.stack(coefficients, -1), _series()).real
+    terms = jnp.stack(coefficients, -1)
+    parts = jnp.concatenate([terms.real, terms.imag], -1)
+    histogram = einsum("nkm,mb->nkb", parts, _series())
     before, after = jnp.roll(histogram, 1, -1), jnp.roll(histogram, -1, -1)
     peaks = jnp.where((histogram >= before) & (histogram > after), histogram, 0.0)
     angles, heights = [], []
@@ -279,7 +281,8 @@ def orient(field: GradientField, points: Points, *, count: int) -> tuple[Points,
 
 
 def _series() -> np.ndarray:
-    """complex64 [_HARMONICS + 1, _BINS]: from coefficients to the histogram at each bin's middle.
+    """float32 [2 _HARMONICS + 2, _BINS]: from the coefficients' real parts and then their imaginary ones to
+    the histogram at each bin's middle.
 
     That of triangular bins, smoothed three times by the mean of three neighbours.
     """
@@ -287,7 +290,8 @@ def _series() -> np.ndarray:
     transfer = np.sinc(m / _BINS) ** 2 * ((1 + 2 * np.cos(2 * np.pi * m / _BINS)) / 3) ** 3
     transfer *= np.where(m == 0, 1, 2) / _BINS
     waves = np.exp(-2j * np.pi * m[:, None] * np.arange(_BINS) / _BINS)
-    return (transfer[:, None] * waves).astype(np.complex64)
+    waves = transfer[:, None] * waves
+    return np.concatenate([waves.real, -waves.imag]).astype(np.float32)
 
 
 def circular(difference: Array, period: int) -> Array:

@@ -136,12 +136,3 @@ def test_blur_is_that_of_scipy(image) -> None:
     blurred = scale_space._blur(image[None], 1.5)[0]
     expected = ndimage.gaussian_filter(image, 1.5, mode="nearest", radius=5)
     np.testing.assert_allclose(blurred, expected, atol=2e-6)
-
-
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
-def test_extraction_lowers_for_accelerators(image, platform: str) -> None:
-    shapes = (
-        jax.ShapeDtypeStruct((2, SIDE, SIDE), np.float32),
-        jax.ShapeDtypeStruct((2, 2), np.float32),
-    )
-    assert extract.trace(*shapes, points=16).lower(lowering_platforms=(platform,)).as_text()

@@ -1,6 +1,5 @@
 """All pairs and geometry: known maps are found again, and nothing depends on tiles or order."""
 
-import jax
 import numpy as np
 import pytest
 
@@ -139,18 +138,3 @@ def test_points_say_whether_an_image_can_be_compared() -> None:
     few.geometry[:, 20:, 5] = 0
     crowded.geometry[..., :2] *= 0.05
     assert [bool(p.comparable[0]) for p in (full, few, crowded)] == [True, False, False]
-
-
-def test_verification_lowers_for_accelerators() -> None:
-    from deepssim_jax.scoring import points
-
-    def shape(*size: int, dtype: type = np.float32) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(size, dtype)
-
-    arguments = (
-        shape(2, K, 6), shape(2, K, 128, dtype=np.uint8), shape(2, 12, K, 6),
-        shape(2, 12, K, 128, dtype=np.uint8), shape(2, 12, dtype=np.int32), shape(2, 12, dtype=bool),
-        shape(128), shape(128, 16), shape(16),
-    )  # fmt: skip
-    for platform in ("cuda", "tpu"):
-        assert points._verified.trace(*arguments).lower(lowering_platforms=(platform,)).as_text()

@@ -230,5 +230,5 @@ def test_scores_depend_on_the_model_and_its_latents_alone(folders: Path, tmp_pat
     model, again = (Generator.load(folders / "ldm") for _ in range(2))
     assert fingerprint(model) == fingerprint(again)
     shutil.copytree(folders / "ldm", tmp_path / "moved")
-    write_latents(tmp_path / "moved", np.load(folders / "ldm/latents/mark-00000.npy")[::-1], 0.5)
+    write_latents(tmp_path / "moved", np.load(folders / "ldm/latents/latents.npy")[::-1], 0.5)
     assert fingerprint(Generator.load(tmp_path / "moved")) != fingerprint(model)

@@ -41,6 +41,20 @@ def verdict(
     if unread:
         number = f"Some real {_images(2)}" if shared else f"{unread:,} real {_images(unread)}"
         reasons.append(f"{number} could not be read; copies of them cannot be detected.")
+    for role in ("real", "synthetic"):
+        empty = counts.get(f"not_comparable_{role}", 0)
+        if empty:
+            number = f"Some {role} images" if shared else f"{empty:,} {role} {_images(empty)}"
+            reasons.append(
+                f"{number} could not be compared: too little structure to be told apart from others."
+            )
+    doubled = counts.get("real_with_doubles", 0)
+    if doubled:
+        number = "Some" if shared else f"{doubled:,}"
+        reasons.append(
+            f"{number} real images are copies of each other (real_duplicates.csv); copies of one image "
+            "count as one patient."
+        )
     if rate.count:
         chance = holdout or evidence.thresholds.false_rate
         if chance is not None and not classes[Label.EXACT.value]:
@@ -69,7 +83,14 @@ def verdict(
             "half to check them."
         )
         return Verdict.INCONCLUSIVE, tuple(reasons)
-    if recall is not None and recall.low < MIN_RECALL:
+    if recall is None or evidence.thresholds.false_rate is None:
+        what = "copies of these images" if recall is None else "images of other patients"
+        reasons.append(
+            f"No copy was found, but what this check finds was not measured: there were no {what} to test "
+            "it on in the half of the patients that is kept for that. More images would be needed."
+        )
+        return Verdict.INCONCLUSIVE, tuple(reasons)
+    if recall.low < MIN_RECALL:
         found = "too few" if shared else f"{recall.count} of {recall.total}"
         reasons.append(
             f"No copy was found, but only {found} of the copies planted into these images were found, so "
@@ -183,11 +204,11 @@ def notes(
         f"Every image was brought to {size} x {size} pixels with its aspect kept and "
         "to mean 0 and standard deviation 1.",
         f"Of volumes, the slice {slice_spec} was compared, after orientation by the affine.",
-        "Copies are looked for under mirroring, rotation up to 15 degrees, shift up to 9 % of the "
-        "side, zoom from 0.85 to 1.15, and changes of intensity, noise and blur.",
-        "Not tested: rotations beyond that, crops of a small part, inverted contrast, copies of "
-        f"structures without their surroundings, {'' if attacked else 'membership inference, '}"
-        "and attributes.",
+        "Copies are looked for in two ways: by a search over mirroring, rotation up to 15 degrees, shift up "
+        "to 9 % of the side and zoom from 0.85 to 1.15, which bears noise and blur best; and by local "
+        "features, under any rotation, mirroring, negative, crop, change of aspect and zoom.",
+        "Not tested: copies of a region that is small or holds little structure, "
+        f"{'' if attacked else 'membership inference, '}and attributes.",
         "Each synthetic image was verified against its best few candidates, not against every "
         f"image: {_candidates(retrieval)}.",
     ]

@@ -10,20 +10,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from deepssim_jax.scoring.match import Progress, Proposals, Side, best_matches, match
+from deepssim_jax.audit.calibration import Trial
+from deepssim_jax.scoring.match import Progress, Proposals, Side, match
 from deepssim_jax.workspace import Section
 
 
 @dataclasses.dataclass(frozen=True)
 class Control:
-    """Best-match verified scores of held-out images whose patients the real side does not hold.
+    """What the search found of held-out images whose patients the real side does not hold.
 
-    `holdout_to_real` has one score a held-out image, `synthetic_to_holdout` one a synthetic image;
-    `left_out` held-out images share a patient with the real side.
+    `holdout_to_real` of each held-out image, `synthetic_to_holdout` of each synthetic image; `left_out`
+    held-out images share a patient with the real side.
     """
 
-    holdout_to_real: np.ndarray
-    synthetic_to_holdout: np.ndarray
+    holdout_to_real: Trial
+    synthetic_to_holdout: Trial
     left_out: int
 
 
@@ -50,10 +51,10 @@ def search_holdout(
     """
     chosen = np.flatnonzero(apart)
     if not len(chosen):
-        empty = np.zeros(0, np.float32)
+        empty = Trial(np.zeros(0, np.float32), np.zeros(0, np.float32))
         return Control(empty, empty, len(holdout))
     unseen = holdout.rows(chosen)
-    scores = []
+    found = []
     for queries, references, journal, what in (
         (unseen, real, journals[0], "held-out with real"),
         (synthetic, unseen, journals[1], "synthetic with held-out"),
@@ -66,5 +67,5 @@ def search_holdout(
             on_progress=on_progress,
             what=what,
         )
-        scores.append(best_matches(pairs, len(queries))["verified"])
-    return Control(scores[0], scores[1], len(holdout) - len(chosen))
+        found.append(Trial.of(pairs, len(queries)))
+    return Control(found[0], found[1], len(holdout) - len(chosen))

@@ -2,11 +2,12 @@
 
 import numpy as np
 
-from deepssim_jax.audit.result import AuditResult, GalleryItem
+from deepssim_jax.audit.result import AuditResult, GalleryItem, Label
 from deepssim_jax.data.store import ImageStore
 from deepssim_jax.nn.encoder import Encoder
 from deepssim_jax.nn.explain import explain_pair
-from deepssim_jax.scoring.verify import align_for_display
+from deepssim_jax.scoring.match import transform_of
+from deepssim_jax.scoring.verify import align_for_display, show_from
 
 MAX_PAIRS = 48
 _ORANGE = (1.0, 0.45, 0.0)
@@ -33,13 +34,20 @@ def build_gallery(
       At most 48 items.
     """
     best = pairs[np.flatnonzero(np.diff(pairs["query"], prepend=-1))]
-    best = best[best["verified"] >= result.thresholds.near]
+    labels = [result.nearest[row].label for row in best["query"]]
+    best = best[np.array([label is not Label.UNRELATED for label in labels], bool)]
     best = best[np.lexsort((best["query"], -best["verified"]))][:MAX_PAIRS]
     if not len(best):
         return []
-    aligned, reference = align_for_display(
-        synthetic.take(best["query"]), real.take(best["reference"])
-    )
+    moving, fixed = synthetic.take(best["query"]), real.take(best["reference"])
+    aligned, reference = np.zeros(moving.shape, np.float32), np.zeros(moving.shape, np.float32)
+    placed = best["by_points"]
+    if not placed.all():
+        aligned[~placed], reference[~placed] = align_for_display(moving[~placed], fixed[~placed])
+    if placed.any():
+        start = transform_of(best[placed])
+        found = show_from(moving[placed], fixed[placed], start, best["negative"][placed])
+        aligned[placed], reference[placed] = found
     heat = None
     if explain_by is not None:
         heat = explain_pair(reference, aligned, encoder=explain_by).first

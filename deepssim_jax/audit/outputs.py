@@ -8,7 +8,7 @@ import importlib.metadata
 import json
 from collections.abc import Mapping, Sequence
 
-from deepssim_jax.audit import report, tables
+from deepssim_jax.audit import doubles, report, tables
 from deepssim_jax.audit.result import AuditResult, GalleryItem
 from deepssim_jax.data.manifest import Manifest, Role
 from deepssim_jax.data.store import ImageStore
@@ -47,12 +47,14 @@ def write_all(
     """
     out.write("nearest.csv", tables.matches_csv(result.nearest, ranked=False))
     out.write("pairs.csv", tables.matches_csv(result.pairs, ranked=True))
+    out.write("real_duplicates.csv", tables.table([doubles.COLUMNS, *result.real_doubles]))
     out.write("inputs.csv", _inputs_csv(manifests, stores))
     out.write("inputs.json", _inputs_json(result, manifests))
     report.write_reports(result, gallery, out, salt=out.secret())
     names = [
         "nearest.csv",
         "pairs.csv",
+        "real_duplicates.csv",
         "inputs.csv",
         "inputs.json",
         "report.html",

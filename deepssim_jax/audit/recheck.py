@@ -15,8 +15,9 @@ from deepssim_jax.data import store
 from deepssim_jax.data.manifest import InputError, Record, Role, read_manifest
 from deepssim_jax.data.records import ArrayLayout, Links
 from deepssim_jax.data.volume import Unreadable
+from deepssim_jax.ops.transform import FLIP_NAMES, Transform
 from deepssim_jax.scoring.match import Progress
-from deepssim_jax.scoring.verify import verify_pairs
+from deepssim_jax.scoring.verify import verify_from, verify_pairs
 from deepssim_jax.workspace import sha256
 
 # Scores are written with six decimals; another machine's arithmetic may differ in the fifth.
@@ -99,13 +100,32 @@ def _rescore(
     if not kept:
         return problems
     moving, fixed = np.stack([a for a, _ in images]), np.stack([b for _, b in images])
-    scores = verify_pairs(moving, fixed).score
+    placed = np.array([row["found_by"] == "local_features" for row in kept])
+    scores = np.zeros(len(kept), np.float32)
+    if not placed.all():
+        scores[~placed] = verify_pairs(moving[~placed], fixed[~placed]).score
+    if placed.any():
+        rows = [row for row, here in zip(kept, placed, strict=True) if here]
+        negative = np.array([row["negative"] == "1" for row in rows])
+        start = _transform(rows)
+        scores[placed] = verify_from(moving[placed], fixed[placed], start, negative).score
     for row, score in zip(kept, scores, strict=True):
         written = float(row["verified_score"])
         # A search from scratch may find an even better alignment, never a much worse one.
         if score < written - TOLERANCE:
             problems.append(f"pair {row['rank']}: scored {written:.4f}, now {score:.4f}")
     return problems
+
+
+def _transform(rows: list[dict[str, str]]) -> Transform:
+    """The transformations that the table holds."""
+
+    def numbers(*columns: str) -> np.ndarray:
+        return np.array([[float(row[c]) for c in columns] for row in rows], np.float32)
+
+    matrix = numbers("matrix_yy", "matrix_yx", "matrix_xy", "matrix_xx").reshape(-1, 2, 2)
+    flip = np.array([FLIP_NAMES.index(row["flip"]) for row in rows], np.int32)
+    return Transform.of(flip, matrix, numbers("shift_y", "shift_x"))
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

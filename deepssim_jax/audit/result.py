@@ -52,6 +52,11 @@ class Match:
     shift_y: float
     shift_x: float
     scale: float
+    negative: bool = False  # bright and dark changed places
+    matrix: tuple[float, ...] = (1.0, 0.0, 0.0, 1.0)  # row by row; see `ops.transform`
+    points: float = 0.0  # sum of the local features' matches that lie as the real image's do
+    evidence: float = 0.0  # the same relative to other real images
+    by_points: bool = False  # the transformation is that of local features
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +69,8 @@ class Thresholds:
 
     near: float
     exact: float
+    local: float  # evidence of local features from which a pair is a copy
+    chance: float  # probability at which an unrelated image reaches a threshold, at most
     origin: str
     null_count: int
     null_max: float
@@ -155,6 +162,7 @@ class AuditResult:
     synthetic_to_holdout_rate: Proportion | None
     subjects_exposed: int
     subjects_total: int
+    real_doubles: tuple[tuple[object, ...], ...]  # rows of real_duplicates.csv
     subjects_known: bool  # False: no patient ids were given, every image counts as one
     nearest: tuple[Match, ...]
     pairs: tuple[Match, ...]

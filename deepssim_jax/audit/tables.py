@@ -26,7 +26,17 @@ COLUMNS = (
     "rotation_deg",
     "shift_y",
     "shift_x",
+    "scale",
+    "negative",
+    "matrix_yy",
+    "matrix_yx",
+    "matrix_xy",
+    "matrix_xx",
+    "local_points",
+    "local_evidence",
+    "found_by",
 )
+_MATRIX = COLUMNS[-7:-3]
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -51,9 +61,21 @@ def matches_csv(matches: Sequence[Match], *, ranked: bool) -> bytes:
     """Matches in their order as CSV; `ranked` puts their rank, from 1, in front."""
     rows: list[list[object]] = [[*(("rank",) if ranked else ()), *COLUMNS]]
     for rank, match in enumerate(matches, start=1):
-        row = [getattr(match, column) for column in COLUMNS]
+        row = [_value(match, column) for column in COLUMNS]
         rows.append([rank, *row] if ranked else row)
     return table(rows)
+
+
+def _value(match: Match, column: str) -> object:
+    if column in _MATRIX:
+        return match.matrix[_MATRIX.index(column)]
+    if column == "found_by":
+        return "local_features" if match.by_points else "search"
+    if column == "negative":
+        return int(match.negative)
+    return getattr(
+        match, {"local_points": "points", "local_evidence": "evidence"}.get(column, column)
+    )
 
 
 def proportion(value: Proportion | None) -> dict[str, object] | None:
@@ -108,6 +130,9 @@ def summary_json(result: AuditResult, files: Mapping[str, str]) -> bytes:
         "thresholds": {
             "near": round(thresholds.near, 6),
             "exact": round(thresholds.exact, 6),
+            "local": round(thresholds.local, 6),
+            "chance": thresholds.chance,
+            "expected_false_alarms": round(thresholds.chance * result.counts["synthetic"], 4),
             "origin": thresholds.origin,
             "null_count": thresholds.null_count,
             "null_max": round(thresholds.null_max, 6),

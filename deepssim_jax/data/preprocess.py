@@ -39,6 +39,29 @@ def fit_to_size(image: np.ndarray, *, size: tuple[int, int]) -> np.ndarray:
     return out
 
 
+def fit_to_canvas(image: np.ndarray, *, side: int) -> tuple[np.ndarray, tuple[int, int]]:
+    """An image [h, w] with its longer side brought to `side`, in the middle of a square canvas.
+
+    Args:
+      image: float32, any range; it is brought to [0, 1].
+      side: of the canvas in pixels, a multiple of 16.
+
+    Returns:
+      float32 [side, side], the border pixels repeated outwards, and the (height, width) of the image in it,
+      both even.
+    """
+    low, high = float(image.min()), float(image.max())
+    image = (image - low) / max(high - low, 1e-12)
+    factor = side / max(image.shape)
+    height, width = (min(side, max(2, 2 * round(s * factor / 2))) for s in image.shape)
+    inner = (height, width)
+    if inner != image.shape:
+        picture = Image.fromarray(np.ascontiguousarray(image, np.float32))
+        image = np.asarray(picture.resize(inner[::-1], Image.Resampling.BILINEAR))
+    pads = [((side - s) // 2,) * 2 for s in inner]
+    return np.pad(image, pads, mode="edge").astype(np.float32), inner
+
+
 def without_outliers(image: np.ndarray) -> np.ndarray:
     """Cuts a few values that would leave nothing of the picture: hot pixels, sentinels.
 

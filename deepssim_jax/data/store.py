@@ -14,24 +14,29 @@ from pathlib import Path
 import numpy as np
 
 from deepssim_jax.data.manifest import Manifest, Record, Rejected, files_of
-from deepssim_jax.data.preprocess import fit_to_size, quantize
+from deepssim_jax.data.preprocess import fit_to_canvas, fit_to_size, quantize
 from deepssim_jax.data.readers import Limits, read_image
 from deepssim_jax.data.volume import SliceSpec, Unreadable
 from deepssim_jax.data.whole_volume import VolumeSettings
 from deepssim_jax.workspace import Cache, Entries, Made, Workspace, key_of, sha256
 
 CHUNK = 256
-_PIXELS = "pixels"
+_PIXELS, _CANVAS, _CONTENT = "pixels", "canvas", "content"
 # What says whose a record is and where it lies; all else decides what is read from it.
 _IDENTITY = {"image_id", "path", "subject_id", "session_id", "site", "parts"}
 
 
 @dataclasses.dataclass(frozen=True)
 class InputSettings:
-    """How images are brought into one form: (height, width) and the slice of volumes."""
+    """How images are brought into one form: (height, width) and the slice of volumes.
+
+    Where `canvas` is not 0, the image is kept a second time with its longer side of so many pixels, in
+    the middle of a square, for local features.
+    """
 
     size: tuple[int, int] = (128, 128)
     slice: str = "axial:0.5"
+    canvas: int = 0
 
     @property
     def chunk(self) -> int:
@@ -42,9 +47,14 @@ class InputSettings:
         """Raises ValueError if the slice cannot be meant."""
         SliceSpec.parse(self.slice)
 
-    def load(self, record: Record) -> np.ndarray:
-        """See `load_one`."""
-        return load_one(record, self)
+    def load(self, record: Record) -> dict[str, np.ndarray]:
+        """The fields of an entry."""
+        image = read_image(record, spec=SliceSpec.parse(self.slice))
+        fields = {_PIXELS: fitted(image, self)}
+        if self.canvas:
+            canvas, content = fit_to_canvas(image, side=self.canvas)
+            fields |= {_CANVAS: quantize(canvas), _CONTENT: np.array(content, np.int32)}
+        return fields
 
 
 Settings = InputSettings | VolumeSettings
@@ -52,11 +62,17 @@ Settings = InputSettings | VolumeSettings
 
 @dataclasses.dataclass(frozen=True)
 class Chunk:
-    """The readable images of one run of records: uint16 [m, ...], their ids and their entries' keys."""
+    """The readable images of one run of records: uint16 [m, ...], their ids and their entries' keys.
+
+    `canvases` uint16 [m, s, s] and `content` int32 [m, 2], see `preprocess.fit_to_canvas`; empty where
+    the settings ask for none.
+    """
 
     images: np.ndarray
     image_ids: tuple[str, ...]
     keys: tuple[str, ...]
+    canvases: np.ndarray
+    content: np.ndarray
 
 
 def load_one(record: Record, settings: InputSettings, limits: Limits = Limits()) -> np.ndarray:
@@ -166,7 +182,12 @@ class Reading:
                     pending = ahead.submit(work, runs[number + 1])
                 names = tuple(self._records[run[p]].image_id for p in entries.positions)
                 images = entries.field(_PIXELS) if len(entries) else np.zeros((0, 1, 1), np.uint16)
-                yield Chunk(images, names, entries.ids)
+                asked = self._settings.canvas if isinstance(self._settings, InputSettings) else 0
+                more = [
+                    entries.field(name) if asked and len(entries) else np.zeros((0, asked, asked))
+                    for name in (_CANVAS, _CONTENT)
+                ]
+                yield Chunk(images, names, entries.ids, *more)
 
     def images(self) -> ImageStore:
         """The store of what was decoded.
@@ -195,9 +216,10 @@ class Reading:
         def make(places: np.ndarray) -> Made:
             records = [self._records[row] for row in run[places]]
             found = list(pool.map(lambda record: _load(record, self._settings), records))
-            images = [x for x in found if isinstance(x, np.ndarray)]
+            images = [x for x in found if not isinstance(x, str)]
             refused = {place: x for place, x in enumerate(found) if isinstance(x, str)}
-            return Made({_PIXELS: np.stack(images)} if images else {}, refused)
+            names = images[0] if images else ()
+            return Made({name: np.stack([x[name] for x in images]) for name in names}, refused)
 
         return self._cache.compute([self._keys[row] for row in run], make, block=len(run))
 
@@ -251,9 +273,10 @@ def _key(record: Record, digest: str) -> str:
     return key_of(digest, suffixes, rest)[:40]
 
 
-def _load(record: Record, settings: Settings) -> np.ndarray | str:
+def _load(record: Record, settings: Settings) -> dict[str, np.ndarray] | str:
     try:
-        return settings.load(record)
+        found = settings.load(record)
+        return found if isinstance(found, dict) else {_PIXELS: found}
     except Unreadable as error:
         return str(error)
     except MemoryError:

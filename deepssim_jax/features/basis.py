@@ -36,9 +36,7 @@ class Basis:
         return z * valid[..., None]
 
 
-def learn(
-    descriptors: np.ndarray, valid: np.ndarray, *, even: int = EVEN, odd: int = ODD
-) -> Basis:
+def learn(descriptors: np.ndarray, valid: np.ndarray, *, even: int = EVEN, odd: int = ODD) -> Basis:
     """Principal axes of each mirror part, of an even sample of points in their order.
 
     Args:

@@ -36,7 +36,8 @@ def describe(field: GradientField, points: Points, angles: Array) -> Array:
     """RootSIFT float32 [n, k, 128] of unit norm: cells along and across the orientation, directions."""
     steps = (np.arange(_SAMPLES) - (_SAMPLES - 1) / 2) * (_CELL_WIDTH * CELLS / _SAMPLES)
     along, across = (
-        jnp.asarray(a.ravel(), jnp.float32) for a in np.meshgrid(steps, steps, indexing="ij")
+        jnp.asarray(a.reshape(1, 1, -1), jnp.float32)
+        for a in np.meshgrid(steps, steps, indexing="ij")
     )
     window = jnp.exp(-(along**2 + across**2) / (2 * (_CELL_WIDTH * CELLS / 2) ** 2))
     angle, sigma = angles[..., None], points.sigma[..., None]
@@ -45,13 +46,11 @@ def describe(field: GradientField, points: Points, angles: Array) -> Array:
     magnitude = jnp.sqrt((gradient**2).sum(-1)) * window
     direction = jnp.arctan2(gradient[..., 0], gradient[..., 1]) - angle
     direction = direction * (DIRECTIONS / (2 * math.pi))
-    away = circular(direction[..., None] - jnp.arange(DIRECTIONS), DIRECTIONS)
+    away = circular(direction[..., None] - jnp.arange(DIRECTIONS)[None, None, None], DIRECTIONS)
     soft = jnp.maximum(1 - away, 0.0) * magnitude[..., None]
     soft = soft.reshape(*soft.shape[:2], _SAMPLES, _SAMPLES, DIRECTIONS)
     pool = jnp.asarray(_pooling())
-    cells = jnp.einsum(
-        "nkuvo,ui,vj->nkijo", soft, pool, pool, precision=jax.lax.Precision.HIGHEST
-    )
+    cells = jnp.einsum("nkuvo,ui,vj->nkijo", soft, pool, pool, precision=jax.lax.Precision.HIGHEST)
     d = cells.reshape(*cells.shape[:2], LENGTH)
     d = d / (jnp.sqrt((d**2).sum(-1, keepdims=True)) + 1e-9)
     d = jnp.minimum(d, _CLIP)

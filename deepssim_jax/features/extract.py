@@ -11,7 +11,6 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image
 
 from deepssim_jax.features import descriptors, keypoints, scale_space
 from deepssim_jax.ops.batches import in_batches
@@ -51,34 +50,12 @@ class LocalFeatures:
         return jax.tree.map(lambda a: a[rows], self)
 
 
-def fit_to_canvas(image: np.ndarray, *, side: int = SIDE) -> tuple[np.ndarray, tuple[int, int]]:
-    """An image [h, w] with its longer side brought to `side`, in the middle of a square canvas.
-
-    Args:
-      image: float32, any range; it is brought to [0, 1].
-      side: of the canvas in pixels, a multiple of 16.
-
-    Returns:
-      float32 [side, side], the border pixels repeated outwards, and the (height, width) of the image in it,
-      both even.
-    """
-    low, high = float(image.min()), float(image.max())
-    image = (image - low) / max(high - low, 1e-12)
-    factor = side / max(image.shape)
-    inner = tuple(min(side, max(2, 2 * round(s * factor / 2))) for s in image.shape)
-    if inner != image.shape:
-        picture = Image.fromarray(np.ascontiguousarray(image, np.float32))
-        image = np.asarray(picture.resize(inner[::-1], Image.Resampling.BILINEAR))
-    pads = [((side - s) // 2,) * 2 for s in inner]
-    return np.pad(image, pads, mode="edge").astype(np.float32), (inner[0], inner[1])
-
-
 @functools.partial(jax.jit, static_argnames=("points",))
 def extract(canvases: Array, content: Array, *, points: int = POINTS) -> LocalFeatures:
     """Points and RootSIFT descriptors of canvases float32 [n, s, s] with content [n, 2].
 
     Args:
-      canvases: of `fit_to_canvas`.
+      canvases: of `data.preprocess.fit_to_canvas`.
       content: rows and columns that hold the image.
       points: how many an image gets.
     """
@@ -101,7 +78,9 @@ def extract(canvases: Array, content: Array, *, points: int = POINTS) -> LocalFe
     )
 
 
-def extract_all(canvases: np.ndarray, content: np.ndarray, *, points: int = POINTS) -> LocalFeatures:
+def extract_all(
+    canvases: np.ndarray, content: np.ndarray, *, points: int = POINTS
+) -> LocalFeatures:
     """`extract` in batches; NumPy arrays."""
     batch = _CPU_BATCH if jax.default_backend() == "cpu" else _ACCELERATOR_BATCH
     run = functools.partial(extract, points=points)

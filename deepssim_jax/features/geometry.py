@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from deepssim_jax.features.extract import LocalFeatures
 from deepssim_jax.features.matching import weights
+from deepssim_jax.ops.products import einsum, matmul
 from deepssim_jax.typing import Array
 
 COMMON = 4  # the so many-th best candidate says what is common
@@ -26,7 +27,6 @@ _TOLERANCES = (16.0, 10.0, 7.0)  # pixels, of the reweighting
 _GUIDED = 8.0  # pixels around the predicted place
 _CELL = 12.0  # pixels
 _MIN_AREA, _MAX_AREA, _MAX_ASPECT = 0.06, 16.0, 2.4
-_HIGHEST = jax.lax.Precision.HIGHEST
 
 
 @functools.partial(
@@ -76,10 +76,9 @@ class _Frames:
         """[c, k]: left and right changed places for those of `which` [c]."""
         flip = which[:, None]
         sign = jnp.where(flip, -1.0, 1.0)
-        position = jnp.stack(
-            [jnp.broadcast_to(self.position[..., 0], (len(which), len(self.angle))), sign * self.position[..., 1]], -1
-        )
-        angle = jnp.where(flip, jnp.pi - self.angle, self.angle)
+        y = jnp.broadcast_to(self.position[..., 0], (len(which), len(self.angle)))
+        position = jnp.stack([y, sign * self.position[None, :, 1]], -1)
+        angle = jnp.where(flip, jnp.pi - self.angle[None], self.angle[None])
         return dataclasses.replace(self, position=position, angle=angle)
 
 
@@ -96,18 +95,19 @@ def verify(
       signs: of the basis.
     """
     frames, others = _Frames.of(query), _Frames.of(candidates)
-    signed = jnp.where(mirrored[:, None, None], query.descriptors * signs, query.descriptors)
-    cosine = jnp.einsum("ckd,cjd->ckj", signed, candidates.descriptors, precision=_HIGHEST)
+    both = query.descriptors[None], (query.descriptors * signs[None])[None]
+    signed = jnp.where(mirrored[:, None, None], both[1], both[0])
+    cosine = einsum("ckd,cjd->ckj", signed, candidates.descriptors)
     cosine = jnp.where(others.valid[:, None, :] & (image >= 0)[:, None, None], cosine, -1.0)
     best, partner = cosine.max(2), cosine.argmax(2)
     common = jnp.sort(best, 0)[-min(COMMON, len(best))]
-    weight = weights(best, common) * frames.valid
+    weight = weights(best, common[None]) * frames.valid[None]
     frames = frames.mirrored(mirrored)
-    votes, seeds = jax.vmap(_vote)(frames_rows(frames, len(best)), others, partner, weight)
+    votes, seeds = jax.vmap(_vote)(_for_each(frames, len(best)), others, partner, weight)
     total, chosen = jax.lax.top_k(votes, min(_VERIFIED, len(votes)))
     take = functools.partial(jax.tree.map, lambda a: a[chosen])
     found = jax.vmap(_fit, in_axes=(0, 0, 0, 0, 0, 0, None))(
-        take(frames_rows(frames, len(best))), take(others), partner[chosen], weight[chosen],
+        take(_for_each(frames, len(best))), take(others), partner[chosen], weight[chosen],
         take(seeds), cosine[chosen], common,
     )  # fmt: skip
     score, cells, matrix, shift, negative = found
@@ -117,12 +117,16 @@ def verify(
     return Verified(*(a[order] for a in columns))
 
 
-def frames_rows(frames: _Frames, count: int) -> _Frames:
+def _for_each(frames: _Frames, count: int) -> _Frames:
     """The query's frames once for each candidate."""
     k = frames.valid.shape[-1]
     wide = functools.partial(jnp.broadcast_to, shape=(count, k))
     return _Frames(
-        frames.position, frames.angle, wide(frames.log_sigma), wide(frames.polarity), wide(frames.valid)
+        frames.position,
+        frames.angle,
+        wide(frames.log_sigma),
+        wide(frames.polarity),
+        wide(frames.valid),
     )
 
 
@@ -144,7 +148,7 @@ def _vote(frames: _Frames, others: _Frames, partner: Array, weight: Array) -> tu
     agrees &= jnp.cos(turn[:, None] - turn[None]) > _TURN
     agrees &= jnp.abs(zoom[:, None] - zoom[None]) < _ZOOM
     agrees &= negative[:, None] == negative[None]
-    votes = jnp.where(w > 0, (agrees * w).sum(1), 0.0)
+    votes = jnp.where(w > 0, (agrees * w[None]).sum(1), 0.0)
     top, which = jax.lax.top_k(votes, 2)
     chosen = jnp.zeros((2, len(weight)), bool).at[:, order].set(agrees[which])
     return top[0], chosen
@@ -183,7 +187,7 @@ def _fit(
     # |M|^2 / det = r + 1 / r for the ratio r of its axes.
     ratio = (matrix**2).sum() / jnp.maximum(area, 1e-3)
     sane = (area > _MIN_AREA) & (area < _MAX_AREA) & (ratio < _MAX_ASPECT + 1 / _MAX_ASPECT)
-    placed = frames.position @ matrix.T + shift
+    placed = _moved(matrix, shift, frames.position)
     near = ((placed[:, None] - others.position[None]) ** 2).sum(-1) < _GUIDED**2
     zoom = others.log_sigma[None] - frames.log_sigma[:, None] - jnp.log(jnp.maximum(area, 1e-3)) / 2
     near &= jnp.abs(zoom) < _ZOOM
@@ -201,18 +205,23 @@ def _fit(
     return grid.sum() * sane, (grid > 0.1).sum() * sane, matrix, shift, sign < 0
 
 
+def _moved(matrix: Array, shift: Array, p: Array) -> Array:
+    """M p + t of positions [k, 2]."""
+    return matmul(p, matrix.T) + shift[None]
+
+
 def _residual(matrix: Array, shift: Array, p: Array, q: Array) -> Array:
-    return jnp.sqrt(((p @ matrix.T + shift - q) ** 2).sum(-1))
+    return jnp.sqrt(((_moved(matrix, shift, p) - q) ** 2).sum(-1))
 
 
 def _affine(w: Array, p: Array, q: Array) -> tuple[Array, Array]:
     """Weighted least squares q = M p + t, slightly drawn to no change of shape."""
     total = w.sum() + 1e-6
-    pm, qm = (w @ p) / total, (w @ q) / total
-    a, b = p - pm, q - qm
-    gram = (a * w[:, None]).T @ a + 1e-3 * total * jnp.eye(2)
-    cross = (b * w[:, None]).T @ a
+    pm, qm = ((w[:, None] * x).sum(0) / total for x in (p, q))
+    a, b = p - pm[None], q - qm[None]
+    gram = matmul((a * w[:, None]).T, a) + 1e-3 * total * jnp.eye(2)
+    cross = matmul((b * w[:, None]).T, a)
     determinant = gram[0, 0] * gram[1, 1] - gram[0, 1] ** 2
     inverse = jnp.array([[gram[1, 1], -gram[0, 1]], [-gram[0, 1], gram[0, 0]]])
-    matrix = cross @ inverse / jnp.maximum(determinant, 1e-9)
-    return matrix, qm - matrix @ pm
+    matrix = matmul(cross, inverse) / jnp.maximum(determinant, 1e-9)
+    return matrix, qm - matmul(matrix, pm)

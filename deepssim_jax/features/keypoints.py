@@ -73,7 +73,7 @@ def detect(pyramid: list[Octave], content: Array, *, count: int) -> Points:
     for number, (octave, share) in enumerate(zip(pyramid, QUOTA, strict=True)):
         quota = share * count / sum(QUOTA)
         points = _strongest(octave, number, content, count=round(_SPARE * quota))
-        rank = jnp.arange(points.response.shape[1]) / quota
+        rank = jnp.arange(points.response.shape[1])[None] / quota
         found.append(points)
         ranks.append(jnp.where(points.response > _FLAT, -rank, -jnp.inf))
     points = jax.tree.map(lambda *a: jnp.concatenate(a, 1), *found)
@@ -85,14 +85,19 @@ def _strongest(octave: Octave, number: int, content: Array, *, count: int) -> Po
     response = _extrema(octave, content)
     n, h, w = response[0].shape
     best = functools.reduce(jnp.maximum, response)
-    best = best.reshape(n, h // _CELL, _CELL, w).max(2).reshape(n, h // _CELL, w // _CELL, _CELL).max(3)
+    best = (
+        best.reshape(n, h // _CELL, _CELL, w)
+        .max(2)
+        .reshape(n, h // _CELL, w // _CELL, _CELL)
+        .max(3)
+    )
     best = jax.lax.optimization_barrier(best)
     best = jnp.where(best < _maximum3(best), _WEAKER * best, best)
     strength, cell = top_k(best.reshape(n, -1), min(3 * count, best[0].size))
     # Which of the cell's pixels it was, and at which level.
     corner = cell // (w // _CELL) * _CELL * w + cell % (w // _CELL) * _CELL
     pixels = np.add.outer(np.arange(_CELL) * w, np.arange(_CELL)).ravel()
-    places = (corner[..., None] + pixels).reshape(n, -1)
+    places = (corner[..., None] + pixels[None, None]).reshape(n, -1)
     inside = jnp.concatenate(
         [
             jnp.take_along_axis(r.reshape(n, -1), places, 1).reshape(n, -1, _CELL**2)
@@ -226,16 +231,14 @@ class GradientField:
         return out * (inside * points.polarity[..., None])[..., None]
 
 
-def orient(
-    field: GradientField, points: Points, *, count: int
-) -> tuple[Points, Array]:
+def orient(field: GradientField, points: Points, *, count: int) -> tuple[Points, Array]:
     """Each point with the strongest direction around it; where there is a second one, twice.
 
     Returns:
       `count` points and their angles float32 [n, count], in radians from the x axis towards the y axis.
     """
     steps = np.linspace(-_REACH, _REACH, _WINDOW, dtype=np.float32)
-    ty, tx = (jnp.asarray(a.ravel()) for a in np.meshgrid(steps, steps, indexing="ij"))
+    ty, tx = (jnp.asarray(a.reshape(1, 1, -1)) for a in np.meshgrid(steps, steps, indexing="ij"))
     scale = points.sigma[..., None]
     gradient = field.sample(points, ty * scale, tx * scale)
     magnitude = jnp.sqrt((gradient**2).sum(-1))
@@ -262,12 +265,14 @@ def orient(
         shift = jnp.clip(0.5 * (left - right) / bend, -1, 1)
         angles.append((top[..., 0] + shift) * (2 * math.pi / _BINS))
         heights.append(height)
-        peaks = jnp.where(jnp.arange(_BINS) == top, 0.0, peaks)
+        peaks = jnp.where(jnp.arange(_BINS)[None, None] == top, 0.0, peaks)
     # First the points as they come, then the second directions in the same order.
-    order = jnp.arange(points.response.shape[1], dtype=jnp.float32)
+    order = jnp.arange(points.response.shape[1], dtype=jnp.float32)[None]
     second = jnp.where(heights[1] > _SECOND * heights[0], -1.5 * order - 1, -jnp.inf)
     exists = points.response > _FLAT
-    rank = jnp.concatenate([jnp.where(exists, -order, -jnp.inf), jnp.where(exists, second, -jnp.inf)], 1)
+    rank = jnp.concatenate(
+        [jnp.where(exists, -order, -jnp.inf), jnp.where(exists, second, -jnp.inf)], 1
+    )
     worth, place = top_k(rank, count)
     twice = jax.tree.map(lambda a: jnp.concatenate([a, a], 1), points).take(place)
     twice = dataclasses.replace(twice, response=jnp.where(worth > -jnp.inf, twice.response, 0.0))

@@ -63,14 +63,14 @@ def _rank(
     count: int,
 ) -> tuple[Array, Array]:
     """The best of 2 x images in the order of (image, mirrored): values [count] and places [count]."""
-    signed = jnp.stack([query, query * signs])
+    signed = jnp.stack([query, query * signs[None]])
     known = jnp.where((sample_subjects == own)[:, None, None], -1.0, _best(signed, sample))
     common = jnp.sort(known.max(1), 0)[-min(COMMON, len(sample))]
     exists = (jnp.abs(query).sum(-1) > 0).astype(jnp.float32)
 
     def score(tile: tuple[Array, Array]) -> Array:
         images, people = tile
-        worth = (weights(_best(signed, images), common) * exists).sum(-1)
+        worth = (weights(_best(signed, images), common[None, None]) * exists[None, None]).sum(-1)
         return jnp.where((people == own)[:, None] | (people < 0)[:, None], -1.0, worth)
 
     scores = jax.lax.map(score, (tiles, subjects)).reshape(-1)
@@ -89,7 +89,9 @@ class PointIndex:
     count: int
 
     @classmethod
-    def build(cls, descriptors: np.ndarray, signs: np.ndarray, subjects: np.ndarray) -> "PointIndex":
+    def build(
+        cls, descriptors: np.ndarray, signs: np.ndarray, subjects: np.ndarray
+    ) -> "PointIndex":
         """From float32 [n, k, d], the signs of the basis and a number >= 0 for each image's patient."""
         n = len(descriptors)
         padding = -n % _TILE
@@ -105,9 +107,7 @@ class PointIndex:
             count=n,
         )
 
-    def rank(
-        self, queries: np.ndarray, *, count: int, exclude: np.ndarray | None = None
-    ) -> Ranked:
+    def rank(self, queries: np.ndarray, *, count: int, exclude: np.ndarray | None = None) -> Ranked:
         """The `count` real images that hold most of each query's points.
 
         Args:

@@ -55,9 +55,7 @@ def normalise_contrast(images: Array) -> Array:
     matrix = jnp.asarray(_blur_matrix(side // 4, side * _NEIGHBOURHOOD / 4))
 
     def local_mean(x: Array) -> Array:
-        return jnp.einsum(
-            "ij,njk,lk->nil", matrix, x, matrix, precision=jax.lax.Precision.HIGHEST
-        )
+        return jnp.einsum("ij,njk,lk->nil", matrix, x, matrix, precision=jax.lax.Precision.HIGHEST)
 
     mean = local_mean(coarse)
     variance = local_mean(_halve(_halve(images**2))) - mean**2

@@ -63,6 +63,11 @@ class Transform:
     matrix: Array
     shift: Array
 
+    @classmethod
+    def of(cls, flip: np.ndarray, matrix: np.ndarray, shift: np.ndarray) -> "Transform":
+        """From NumPy arrays."""
+        return cls(jnp.asarray(flip, jnp.int32), jnp.asarray(matrix), jnp.asarray(shift))
+
     @property
     def signs(self) -> Array:
         """[n, d]: the diagonal of F."""

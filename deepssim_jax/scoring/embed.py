@@ -7,7 +7,7 @@ makes those of new images alone.
 
 import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -21,11 +21,13 @@ from deepssim_jax.ops.batches import in_batches
 from deepssim_jax.ops.intensity import local_zscore, zscore
 from deepssim_jax.ops.search_grid import SearchGrid
 from deepssim_jax.scoring.match import Progress, Side
+from deepssim_jax.scoring.points import PointSet
 from deepssim_jax.typing import Array, Images
 from deepssim_jax.workspace import Cache, Made, Workspace
 
 STORE = "store.json"
 _BATCH = 64
+_LEVELS = 65535.0
 
 
 # The side is this many times the width of what a pixel is seen against before the global search:
@@ -97,7 +99,12 @@ def build_side(
     for chunk in reading.chunks():
 
         def make(places: np.ndarray, chunk: store.Chunk = chunk) -> Made:
-            return Made(_named(features(chunk.images[places], model(), grid=grid)))
+            fields = _named(features(chunk.images[places], model(), grid=grid))
+            if settings.canvas:
+                canvases = chunk.canvases[places].astype(np.float32) / _LEVELS
+                points = PointSet.of(canvases, chunk.content[places])
+                fields |= {"geometry": points.geometry, "descriptors": points.descriptors}
+            return Made(fields)
 
         cache.compute(chunk.keys, make, block=store.CHUNK)
         done = min(done + store.CHUNK, total)
@@ -119,11 +126,15 @@ def side_of(images: store.ImageStore, cache: Cache, *, groups: bool = False) -> 
       KeyError: an image has no features of this encoder.
     """
     entries = cache.entries(images.keys)
+    points = None
+    if entries.has("geometry"):
+        points = PointSet(entries.field("geometry"), entries.field("descriptors"))
     return Side(
         take=images.take,
         low=entries.field("low"),
         embeddings=entries.field("embedding"),
         groups=images.patients() if groups else None,
+        points=points,
     )
 
 
@@ -134,7 +145,7 @@ def feature_cache(
     return workspace.cache("features", [settings, encoder_id, grid], code=features)
 
 
-def _named(found: tuple[np.ndarray, np.ndarray]) -> Mapping[str, np.ndarray]:
+def _named(found: tuple[np.ndarray, np.ndarray]) -> dict[str, np.ndarray]:
     return {"embedding": found[0], "low": found[1]}
 
 

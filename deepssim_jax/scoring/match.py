@@ -14,10 +14,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from deepssim_jax.ops.search_grid import SearchGrid
+from deepssim_jax.ops.transform import Transform
 from deepssim_jax.scoring.aligned import AlignedIndex, likeliest
 from deepssim_jax.scoring.pairs import nearest
+from deepssim_jax.scoring.points import LocalIndex, PointSet
 from deepssim_jax.scoring.unmoved import nearest_unmoved
-from deepssim_jax.scoring.verify import verify_pairs
+from deepssim_jax.scoring.verify import VerifiedPairs, verify_from, verify_pairs
 from deepssim_jax.workspace import Section
 
 PAIR = np.dtype(
@@ -31,9 +33,17 @@ PAIR = np.dtype(
         ("scale", "<f4"),
         ("shift_y", "<f4"),
         ("shift_x", "<f4"),
+        ("matrix", "<f4", (2, 2)),  # of `ops.transform`
+        ("negative", "?"),  # bright and dark changed places
+        ("by_points", "?"),  # found and placed by local features; the fields below are theirs
+        ("points", "<f4"),  # sum of the matches that lie as the real image's do
+        ("evidence", "<f4"),  # relative to the query's other candidates
     ]
 )
 BLOCK = 128
+# A sum of matches below this is chance.
+_MIN_POINTS, _MIN_EVIDENCE = 2.0, 1.0
+NO_EVIDENCE = -5.0
 # So many of the aligned search are compared tile by tile, which for one of them costs a
 # three-hundredth of a verification.
 _COMPARED = 64
@@ -49,13 +59,15 @@ class Side:
 
     `take(rows)` gives square images [k, s, s] of any real dtype; `low` float32 [n, g, g] are
     their versions for the global search; `embeddings` float32 [n, d] of unit norm; `groups` int
-    [n] holds the patient of each, or is None where pairs of one patient are wanted too.
+    [n] holds the patient of each, or is None where pairs of one patient are wanted too; `points` are
+    local features, or None where they are not searched.
     """
 
     take: Callable[[np.ndarray], np.ndarray]
     low: np.ndarray
     embeddings: np.ndarray
     groups: np.ndarray | None = None
+    points: PointSet | None = None
 
     def __len__(self) -> int:
         return len(self.low)
@@ -75,6 +87,7 @@ class Side:
             low=self.low[chosen],
             embeddings=self.embeddings[chosen],
             groups=None if self.groups is None else self.groups[chosen],
+            points=None if self.points is None else self.points.rows(chosen),
         )
 
 
@@ -150,6 +163,7 @@ def match(
     _groups(queries, references, apart)
     groups = references.groups if apart else None
     index = functools.cache(lambda: AlignedIndex.build(references.low, grid=grid, groups=groups))
+    local = functools.cache(lambda: local_index(references))
 
     def block(rows: np.ndarray) -> np.ndarray:
         found = verified(
@@ -161,6 +175,14 @@ def match(
             apart=apart,
         )
         if len(rows):
+            if references.points is not None and queries.points is not None:
+                part = queries.rows(rows)
+                found = np.concatenate([found, placed_by_points(part, references, local(), apart)])
+                # What holds next to nothing agrees with everything of its kind; that is no match.
+                empty = ~queries.points.comparable[rows][found["query"]]
+                empty |= ~references.points.comparable[found["reference"]]
+                found["verified"][empty], found["evidence"][empty] = 0.0, NO_EVIDENCE
+                found = in_order(found)
             found["query"] += rows[0]
         return found
 
@@ -177,7 +199,8 @@ def match(
 
 def _content(side: Side) -> tuple[np.ndarray | None, ...]:
     """What tells a side's images apart without fetching them."""
-    return side.low, side.embeddings, side.groups
+    points = None if side.points is None else side.points.geometry
+    return side.low, side.embeddings, side.groups, points
 
 
 def best_matches(pairs: np.ndarray, count: int) -> np.ndarray:
@@ -231,7 +254,66 @@ def verified(
             rest = set(_below(enough, out, len(part)).tolist())
             keys = [k for k, place in places.items() if k[0] in rest and (place == 0) == first]
             out = np.concatenate([out, verify(sorted(keys))])
-    return out[np.lexsort((out["reference"], -out["verified"], out["query"]))]
+    return in_order(out)
+
+
+def in_order(pairs: np.ndarray) -> np.ndarray:
+    """Pairs by query, then those of the best score first, then by reference."""
+    return pairs[np.lexsort((pairs["reference"], -pairs["verified"], pairs["query"]))]
+
+
+def transform_of(pairs: np.ndarray) -> Transform:
+    """The transformations of rows of `PAIR`, in pixels of the images."""
+    shift = np.stack([pairs["shift_y"], pairs["shift_x"]], -1)
+    return Transform.of(pairs["flip"], pairs["matrix"], shift)
+
+
+def local_index(references: Side) -> LocalIndex:
+    """The index of a side's local features; without patients every image is one."""
+    assert references.points is not None
+    return LocalIndex.build(references.points, references.grouped()[1])
+
+
+def placed_by_points(
+    part: Side, references: Side, index: LocalIndex, apart: bool = False
+) -> np.ndarray:
+    """Rows of `PAIR` for the real images whose local features lie as the query's do.
+
+    Args:
+      part: the queries, with their points.
+      references: the real images.
+      index: of `local_index`.
+      apart: leave out references of the query's own group.
+    """
+    assert part.points is not None
+    found = index.search(part.points, exclude=part.groups if apart else None)
+    query, place = np.nonzero(found.reference >= 0)
+    out = np.zeros(len(query), PAIR)
+    out["query"], out["reference"], out["by_points"] = query, found.reference[query, place], True
+    out["points"], out["evidence"] = found.points[query, place], found.evidence[query, place]
+    out["negative"], out["verified"] = found.negative[query, place], -1.0
+    # What lies so is chance; its evidence says how far chance reaches, and needs no pixels.
+    good = np.flatnonzero((out["points"] >= _MIN_POINTS) & (out["evidence"] >= _MIN_EVIDENCE))
+    if len(good):
+        query, place, chosen = query[good], place[good], out[good]
+        moving, fixed = part.take(query), references.take(chosen["reference"])
+        start = Transform.of(
+            found.flip[query, place],
+            found.matrix[query, place],
+            found.shift[query, place] * moving.shape[-1],
+        )
+        _fill(chosen, verify_from(moving, fixed, start, chosen["negative"]), part, references)
+        out[good] = chosen
+    return out
+
+
+def _fill(out: np.ndarray, found: VerifiedPairs, part: Side, references: Side) -> None:
+    """Writes what verification says, and the cosine, into rows of `PAIR`."""
+    out["verified"], out["flip"], out["matrix"] = found.score, found.flip, found.matrix
+    out["rotation_deg"], out["scale"] = found.rotation_deg, found.scale
+    out["shift_y"], out["shift_x"] = found.shift[:, 0], found.shift[:, 1]
+    cosine = (part.embeddings[out["query"]] * references.embeddings[out["reference"]]).sum(1)
+    out["embedding"] = np.clip(cosine, -1.0, 1.0)
 
 
 def _below(enough: float, pairs: np.ndarray, count: int) -> np.ndarray:
@@ -250,12 +332,7 @@ def _verified(
     # A verified pair's images are fetched once a block: memory stays O(block).
     moving = part.take(np.arange(len(part)))[out["query"]]
     fixed = references.take(out["reference"])
-    found = verify_pairs(moving, fixed, grid=grid)
-    out["verified"], out["flip"] = found.score, found.flip
-    out["rotation_deg"], out["scale"] = found.rotation_deg, found.scale
-    out["shift_y"], out["shift_x"] = found.shift[:, 0], found.shift[:, 1]
-    cosine = (part.embeddings[out["query"]] * references.embeddings[out["reference"]]).sum(1)
-    out["embedding"] = np.clip(cosine, -1.0, 1.0)
+    _fill(out, verify_pairs(moving, fixed, grid=grid), part, references)
     return out
 
 

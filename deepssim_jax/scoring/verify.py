@@ -16,7 +16,7 @@ from deepssim_jax.ops import agreement, arguments, registration, resample
 from deepssim_jax.ops.batches import in_batches
 from deepssim_jax.ops.intensity import zscore
 from deepssim_jax.ops.search_grid import SearchGrid
-from deepssim_jax.ops.transform import FLIP_NAMES, Transform, ellipsoid
+from deepssim_jax.ops.transform import FLIP_NAMES, MotionModel, Transform, ellipsoid
 from deepssim_jax.typing import Array, Images
 
 # Pairs at a time. A CPU wants what fits its caches, and little padding of the last batch.
@@ -36,7 +36,7 @@ class VerifiedPairs:
 
     `score` float32 in [0, 1], made of `likeness` and `sameness` (see `ops.agreement`); `flip` int
     index into `FLIP_NAMES`; `rotation_deg` counter-clockwise; `scale`; `shift` [n, 2] (y, x) in
-    pixels: how `fixed` was zoomed, turned, moved and then mirrored to give `moving`.
+    pixels, `matrix` [n, 2, 2]: how `fixed` was zoomed, turned, moved and then mirrored to give `moving`.
     """
 
     score: np.ndarray
@@ -46,6 +46,7 @@ class VerifiedPairs:
     rotation_deg: np.ndarray
     scale: np.ndarray
     shift: np.ndarray
+    matrix: np.ndarray
 
     def flip_name(self, row: int) -> str:
         """The mirroring of one pair in words."""
@@ -60,9 +61,24 @@ def _batch() -> int:
 def _verify(
     moving: Array, fixed: Array, *, grid: SearchGrid
 ) -> tuple[agreement.Agreement, Transform, Array, Array]:
-    size = fixed.shape[-1]
     moving, fixed = zscore(moving), zscore(fixed)
-    found = registration.locate(moving, fixed, grid=grid)
+    return _judged(registration.locate(moving, fixed, grid=grid), fixed)
+
+
+@jax.jit
+def _verify_from(
+    moving: Array, fixed: Array, start: Transform, sign: Array
+) -> tuple[agreement.Agreement, Transform, Array, Array]:
+    moving, fixed = zscore(moving) * sign[:, None, None], zscore(fixed)
+    found = registration.align(moving, fixed, start, model=MotionModel.AFFINE)
+    return _judged(found, fixed)
+
+
+def _judged(
+    found: registration.Registration, fixed: Array
+) -> tuple[agreement.Agreement, Transform, Array, Array]:
+    """How well an aligned pair agrees where both have data, with what brought it there."""
+    size = fixed.shape[-1]
     inside = found.inside & jnp.asarray(ellipsoid((size, size), radius=_DISC))[None]
     positions = found.transform.positions((size, size))
     core = inside & resample.inside(positions, (size, size), margin=_RIM * size)
@@ -109,6 +125,11 @@ def verify_pairs(
 def _figures(moving: Array, fixed: Array, *, grid: SearchGrid) -> tuple[Array, ...]:
     """The columns of `VerifiedPairs`, made on the device: outside, each number of pairs compiles."""
     found, moved, _, _ = _verify(moving, fixed, grid=grid)
+    return _columns(found, moved)
+
+
+@jax.jit
+def _columns(found: agreement.Agreement, moved: Transform) -> tuple[Array, ...]:
     return (
         found.score,
         found.likeness,
@@ -117,7 +138,29 @@ def _figures(moving: Array, fixed: Array, *, grid: SearchGrid) -> tuple[Array, .
         moved.rotation_deg,
         moved.scale,
         moved.shift,
+        moved.matrix,
     )
+
+
+def verify_from(
+    moving: Images, fixed: Images, start: Transform, negative: np.ndarray
+) -> VerifiedPairs:
+    """`verify_pairs` from a start that is known, of any affine map, and for negatives.
+
+    Args:
+      moving: [n, s, s] synthetic images.
+      fixed: [n, s, s] real images, row for row.
+      start: n transformations, to be refined.
+      negative: bool [n], whether bright and dark of `moving` change places first.
+    """
+    sign = np.where(negative, -1.0, 1.0).astype(np.float32)
+
+    def run(moving: Array, fixed: Array, flip: Array, matrix: Array, shift: Array, sign: Array):
+        found, moved, _, _ = _verify_from(moving, fixed, Transform(flip, matrix, shift), sign)
+        return _columns(found, moved)
+
+    columns = (np.asarray(moving), np.asarray(fixed), start.flip, start.matrix, start.shift, sign)
+    return VerifiedPairs(*in_batches(run, *columns, size=_batch()))
 
 
 def align_for_display(
@@ -143,6 +186,21 @@ def align_for_display(
         return _fitted(aligned, zscore(b), inside)
 
     aligned, reference = in_batches(shown, moving, fixed, size=_batch())
+    return np.asarray(aligned), np.asarray(reference)
+
+
+def show_from(
+    moving: Images, fixed: Images, start: Transform, negative: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """`align_for_display` from a start that is known; the arguments are those of `verify_from`."""
+    sign = np.where(negative, -1.0, 1.0).astype(np.float32)
+
+    def shown(a: Array, b: Array, flip: Array, matrix: Array, shift: Array, sign: Array):
+        _, _, aligned, inside = _verify_from(a, b, Transform(flip, matrix, shift), sign)
+        return _fitted(jnp.where(inside, aligned, 0.0), zscore(b), inside)
+
+    columns = (np.asarray(moving), np.asarray(fixed), start.flip, start.matrix, start.shift, sign)
+    aligned, reference = in_batches(shown, *columns, size=_batch())
     return np.asarray(aligned), np.asarray(reference)
 
 

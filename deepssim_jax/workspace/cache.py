@@ -63,6 +63,10 @@ class Entries:
             out[here] = self.shards[shard][field][chosen[here, 1]]
         return out
 
+    def has(self, field: str) -> bool:
+        """Whether the entries hold this field."""
+        return any(field in self.shards[number] for number in np.unique(self.places[:, 0]))
+
     def field(self, name: str) -> np.ndarray:
         """[n, ...] of all entries."""
         return self.take(name, np.arange(len(self)))

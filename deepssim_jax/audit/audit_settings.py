@@ -1,0 +1,51 @@
+"""What a user may choose of an audit."""
+
+import dataclasses
+
+from deepssim_jax.data.manifest import check_subject_regex as check_regex
+from deepssim_jax.data.records import ArrayLayout, Links
+from deepssim_jax.data.volume import SliceSpec
+from deepssim_jax.ops import arguments
+from deepssim_jax.scoring.embed import check_size
+from deepssim_jax.scoring.match import Retrieval
+
+
+@dataclasses.dataclass(frozen=True)
+class AuditSettings:
+    """What a user may choose; every field is echoed in the report.
+
+    `size` is the side in pixels that every image is brought to (a multiple of 32), `slice_spec`
+    the slice taken of volumes, `retrieval` the search for candidates, `level` the coverage of
+    intervals, `seed` that of the calibration. `explain` shows what the encoder saw in the gallery.
+    `plant` copies of the real images are made in memory, to say what would have been found. `links`
+    and `arrays` are how folders and NumPy arrays are read.
+    """
+
+    size: int = 128
+    slice_spec: str = "axial:0.5"
+    subject_regex: str | None = None
+    encoder: str = "default"
+    retrieval: Retrieval = Retrieval.AUTO
+    level: float = 0.95
+    seed: int = 0
+    allow_same: bool = False
+    explain: bool = False
+    plant: int = 0
+    links: Links = Links.INSIDE
+    arrays: ArrayLayout = ArrayLayout.IMAGES
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for values that cannot work."""
+        check_size(self.size)
+        SliceSpec.parse(self.slice_spec)
+        check_regex(self.subject_regex)
+        arguments.instance(self.encoder, "encoder", str, remedy="'default' or a path")
+        arguments.member(self.retrieval, "retrieval", Retrieval)
+        arguments.number(self.level, "level", low=0.5, high=1, open_high=True, example=0.95)
+        arguments.whole(self.seed, "seed", least=0)
+        arguments.whole(self.plant, "plant", least=0)
+        arguments.member(self.links, "links", Links)
+        arguments.member(self.arrays, "arrays", ArrayLayout)
+
+
+COMMAND = "audit"

@@ -1,0 +1,222 @@
+"""Candidates by local features: which real image a query's points come from, and how it was moved.
+
+Contract: a `PointSet` holds the local features of a set of images as they are kept on disk. `LocalIndex`
+finds, for each query, the real images whose points lie as the query's do. Its evidence is relative to
+the query's own other candidates, log((s1 + 1) / (mean of s7 to s12 + 1)) of the sums of matches s, so
+that a noisy or flat query is judged by its own measure. Up to any rotation, mirroring and negative,
+zooms from about a quarter to four times, and parts.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from deepssim_jax.data.preprocess import fit_to_canvas
+from deepssim_jax.features import basis as bases
+from deepssim_jax.features import extract, geometry
+from deepssim_jax.features.extract import LocalFeatures
+from deepssim_jax.features.matching import PointIndex, Ranked
+from deepssim_jax.ops.batches import in_batches
+from deepssim_jax.ops.products import einsum
+from deepssim_jax.typing import Array
+
+SIDE = extract.SIDE
+KEPT = 2  # candidates a query that are verified from their pixels
+_FEW = 64  # points of the first stage, which looks at all pairs
+_FEW_EVEN, _FEW_ODD = 20, 12  # numbers a point there
+_CANDIDATES = 24  # of the first stage
+_NULL = slice(6, 12)  # the query's own candidates that stand for unrelated images
+_USUAL = 2.0  # what unrelated images reach where there are too few to ask
+_LEVELS = 512.0  # RootSIFT numbers lie below 1 / 2
+_BATCH = 4
+_STANDS_OUT = 1.5
+# Every image of nine kinds of picture has 200 points in 65 cells; a blob, a frame or a pale square at most 40
+# in 12.
+_MIN_POINTS, _MIN_CELLS = 60, 16
+
+
+@dataclasses.dataclass(frozen=True)
+class PointSet:
+    """Local features of n images: `geometry` float32 [n, k, 6], `descriptors` uint8 [n, k, 128].
+
+    Geometry is y, x, sigma, angle, polarity and whether the point exists.
+    """
+
+    geometry: np.ndarray
+    descriptors: np.ndarray
+
+    @classmethod
+    def of(cls, canvases: np.ndarray, content: np.ndarray) -> "PointSet":
+        """Of canvases float [n, 256, 256] in [0, 1] and the rows and columns [n, 2] that hold the image."""
+        return cls.packed(extract.extract_all(canvases, content))
+
+    @classmethod
+    def of_images(cls, images: np.ndarray) -> "PointSet":
+        """Of images [n, h, w] of any range."""
+        fitted = [fit_to_canvas(np.asarray(image, np.float32), side=SIDE) for image in images]
+        canvases, content = (np.array(column) for column in zip(*fitted))
+        return cls.of(canvases, content)
+
+    @classmethod
+    def packed(cls, found: LocalFeatures) -> "PointSet":
+        """As they are kept."""
+        geometry = np.concatenate(
+            [
+                found.positions,
+                *(
+                    np.asarray(a, np.float32)[..., None]
+                    for a in (found.sigmas, found.angles, found.polarities, found.valid)
+                ),
+            ],
+            -1,
+        )
+        levels = np.minimum(np.round(np.asarray(found.descriptors) * _LEVELS), 255)
+        return cls(geometry, levels.astype(np.uint8))
+
+    def __len__(self) -> int:
+        return len(self.geometry)
+
+    def rows(self, chosen: np.ndarray) -> "PointSet":
+        """Some of its images."""
+        return PointSet(self.geometry[chosen], self.descriptors[chosen])
+
+    @property
+    def valid(self) -> np.ndarray:
+        """Bool [n, k]: which points exist."""
+        return self.geometry[..., 5] > 0
+
+    @functools.cached_property
+    def comparable(self) -> np.ndarray:
+        """Bool [n]: which images hold enough structure to be told apart from others."""
+        cell = np.floor(self.geometry[..., :2] / (SIDE / 16)).astype(int)
+        number = np.where(self.valid, cell[..., 0] * 64 + cell[..., 1], 10**6)
+        spread = [len(np.unique(row[row < 10**6])) for row in number]
+        return (self.valid.sum(1) >= _MIN_POINTS) & (np.array(spread, int) >= _MIN_CELLS)
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalMatches:
+    """Of n queries their KEPT best images, arrays [n, KEPT, ...].
+
+    `reference` -1 where there is none; `points` the sum of matches, `evidence` relative to the query's other
+    candidates; `flip`, `matrix` and `shift` (of a canvas of side 1) as in `ops.transform`: how the real
+    image was moved to give the query; `negative` whether bright and dark changed places.
+    """
+
+    reference: np.ndarray
+    points: np.ndarray
+    evidence: np.ndarray
+    flip: np.ndarray
+    matrix: np.ndarray
+    shift: np.ndarray
+    negative: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalIndex:
+    """The real side, ready to be searched."""
+
+    references: PointSet
+    full: bases.Basis
+    few: bases.Basis
+    first: PointIndex
+
+    @classmethod
+    def build(cls, references: PointSet, subjects: np.ndarray) -> "LocalIndex":
+        """From the real side's points and a number >= 0 for each image's patient."""
+        values = references.descriptors.astype(np.float32) / _LEVELS
+        valid = references.valid
+        full = bases.learn(values, valid)
+        few = bases.learn(values, valid, even=_FEW_EVEN, odd=_FEW_ODD)
+        z = few.project(values[:, :_FEW], valid[:, :_FEW])
+        return cls(references, full, few, PointIndex.build(z, few.signs, subjects))
+
+    def search(self, queries: PointSet, *, exclude: np.ndarray | None = None) -> LocalMatches:
+        """The best images of each query.
+
+        Args:
+          queries: their points.
+          exclude: int [n], the patient whose images each query must not be compared with.
+        """
+        ranked = self._rank(queries, exclude)
+
+        def run(geometry_: Array, descriptors: Array, images: Array, mirrored: Array) -> tuple:
+            rows = np.maximum(np.asarray(images), 0)
+            others = self.references.rows(rows)
+            return _verified(
+                geometry_, descriptors, others.geometry, others.descriptors, images, mirrored,
+                self.full.mean, self.full.axes, self.full.signs,
+            )  # fmt: skip
+
+        found = in_batches(
+            run, queries.geometry, queries.descriptors, ranked.images, ranked.mirrored, size=_BATCH
+        )
+        return LocalMatches(*found)
+
+    def stands_out(self, queries: PointSet, *, exclude: np.ndarray | None = None) -> np.ndarray:
+        """Bool [n]: whose best image holds clearly more of its points than others do, at a glance.
+
+        What has a copy here does; it spares looking at the others closely.
+        """
+        scores = np.maximum(self._rank(queries, exclude).scores, 0.0)
+        null = scores[:, _NULL].mean(1)
+        return scores[:, 0] + 1 >= _STANDS_OUT * (null + 1)
+
+    def _rank(self, queries: PointSet, exclude: np.ndarray | None) -> Ranked:
+        values = queries.descriptors[:, :_FEW].astype(np.float32) / _LEVELS
+        projected = self.few.project(values, queries.valid[:, :_FEW])
+        return self.first.rank(projected, count=_CANDIDATES, exclude=exclude)
+
+
+def _unpacked(geometry_: Array, descriptors: Array, mean: Array, axes: Array) -> LocalFeatures:
+    valid = geometry_[..., 5] > 0
+    levels = descriptors.astype(jnp.float32) / _LEVELS
+    z = einsum("...i,ij->...j", levels - jnp.expand_dims(mean, range(levels.ndim - 1)), axes)
+    z /= jnp.sqrt((z**2).sum(-1, keepdims=True)) + 1e-9
+    return LocalFeatures(
+        positions=geometry_[..., :2],
+        sigmas=jnp.maximum(geometry_[..., 2], 0.3),
+        angles=geometry_[..., 3],
+        polarities=geometry_[..., 4],
+        descriptors=z * valid[..., None],
+        valid=valid,
+    )
+
+
+@jax.jit
+def _verified(
+    query_geometry: Array,
+    query_descriptors: Array,
+    geometry_: Array,
+    descriptors: Array,
+    images: Array,
+    mirrored: Array,
+    mean: Array,
+    axes: Array,
+    signs: Array,
+) -> tuple[Array, ...]:
+    queries = _unpacked(query_geometry, query_descriptors, mean, axes)
+    others = _unpacked(geometry_, descriptors, mean, axes)
+    verify = functools.partial(geometry.verify, signs=signs)
+    found = jax.lax.map(lambda one: verify(*one), (queries, others, images, mirrored))
+    score = jnp.where(found.image >= 0, found.score, 0.0)
+    null = jnp.where(found.image >= 0, score, _USUAL)[:, _NULL]
+    usual = null.mean(1) if null.shape[1] else jnp.full(len(score), _USUAL)
+    evidence = jnp.log((score + 1) / (usual[:, None] + 1))
+    # The map of the real image onto the query is the inverse of that of the query onto it.
+    m = found.matrix
+    determinant = m[..., 0, 0] * m[..., 1, 1] - m[..., 0, 1] * m[..., 1, 0]
+    usable = jnp.abs(determinant) > 1e-3
+    safe = jnp.where(usable, determinant, 1.0)[..., None, None]
+    rows = [[m[..., 1, 1], -m[..., 0, 1]], [-m[..., 1, 0], m[..., 0, 0]]]
+    inverse = jnp.stack([jnp.stack(r, -1) for r in rows], -2) / safe
+    inverse = jnp.where(usable[..., None, None], inverse, jnp.eye(2)[None, None])
+    shift = -einsum("ncij,ncj->nci", inverse, found.shift) / SIDE
+    columns = (
+        found.image, score, evidence,
+        found.mirrored.astype(jnp.int32), inverse, shift, found.negative,
+    )  # fmt: skip
+    return tuple(a[:, :KEPT] for a in columns)

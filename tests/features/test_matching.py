@@ -1,0 +1,156 @@
+"""All pairs and geometry: known maps are found again, and nothing depends on tiles or order."""
+
+import jax
+import numpy as np
+import pytest
+
+from deepssim_jax.features import basis, matching
+from deepssim_jax.features.matching import PointIndex
+from deepssim_jax.scoring.points import SIDE, LocalIndex, PointSet
+
+N, K = 40, 24
+
+
+@pytest.fixture(scope="module")
+def descriptors() -> np.ndarray:
+    z = np.random.default_rng(0).normal(size=(N, K, 16)).astype(np.float32)
+    return z / np.linalg.norm(z, axis=-1, keepdims=True)
+
+
+SIGNS = np.where(np.arange(16) < 10, 1, -1).astype(np.float32)
+
+
+def test_an_image_and_its_mirror_image_are_found(descriptors) -> None:
+    index = PointIndex.build(descriptors, SIGNS, np.arange(N))
+    found = index.rank(np.concatenate([descriptors[3:5], descriptors[7:8] * SIGNS]), count=4)
+    assert found.images[:, 0].tolist() == [3, 4, 7]
+    assert found.mirrored[:, 0].tolist() == [False, False, True]
+    np.testing.assert_allclose(found.scores[:, 0], K, rtol=1e-5)
+
+
+def test_scores_are_those_of_the_definition(descriptors) -> None:
+    index = PointIndex.build(descriptors, SIGNS, np.arange(N))
+    query = descriptors[0] + 0.3 * descriptors[1]
+    query /= np.linalg.norm(query, axis=-1, keepdims=True)
+    found = index.rank(query[None], count=2 * N)
+    best = np.stack(
+        [np.einsum("kd,njd->knj", q, descriptors).max(2) for q in (query, query * SIGNS)], 1
+    )
+    common = np.sort(best.max(1), 1)[:, -matching.COMMON]
+    weight = np.maximum(1 - (1 - best) / np.maximum(1 - common, 1e-3)[:, None, None], 0)
+    expected = weight.sum(0)
+    np.testing.assert_allclose(
+        found.scores[0], expected[found.mirrored[0].astype(int), found.images[0]], atol=1e-4
+    )
+    np.testing.assert_allclose(found.scores[0], np.sort(expected.ravel())[::-1], atol=1e-4)
+
+
+def test_excluded_patients_never_appear_and_fewer_images_leave_places_empty(descriptors) -> None:
+    index = PointIndex.build(descriptors[:5], SIGNS, np.array([0, 0, 1, 1, 2]))
+    found = index.rank(descriptors[:2], count=12, exclude=np.array([0, 1]))
+    assert set(found.images[0].tolist()) == {2, 3, 4, -1}
+    assert set(found.images[1].tolist()) == {0, 1, 4, -1}
+
+
+@pytest.mark.parametrize("tile", [8, 64])
+def test_tiles_change_nothing(descriptors, monkeypatch, tile: int) -> None:
+    usual = PointIndex.build(descriptors, SIGNS, np.arange(N)).rank(descriptors[:3], count=6)
+    monkeypatch.setattr(matching, "_TILE", tile)
+    found = PointIndex.build(descriptors, SIGNS, np.arange(N)).rank(descriptors[:3], count=6)
+    np.testing.assert_array_equal(found.images, usual.images)
+    np.testing.assert_allclose(found.scores, usual.scores, atol=1e-5)
+
+
+def _points(rng: np.random.Generator, count: int, k: int = 64) -> PointSet:
+    geometry = np.zeros((count, k, 6), np.float32)
+    geometry[..., :2] = rng.uniform(-90, 90, (count, k, 2))
+    geometry[..., 2] = rng.uniform(2, 8, (count, k))
+    geometry[..., 3] = rng.uniform(-np.pi, np.pi, (count, k))
+    geometry[..., 4] = rng.choice([-1, 1], (count, k))
+    geometry[..., 5] = 1
+    return PointSet(geometry, rng.integers(0, 120, (count, k, 128)).astype(np.uint8))
+
+
+@pytest.fixture(scope="module")
+def index() -> tuple[LocalIndex, PointSet]:
+    references = _points(np.random.default_rng(1), 20)
+    return LocalIndex.build(references, np.arange(20)), references
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("negative", [False, True])
+def test_a_known_map_is_found_again(index, mirrored: bool, negative: bool) -> None:
+    """Image 6 turned by 100 degrees, zoomed by 0.7 and moved: its points say how."""
+    local, references = index
+    query = references.rows(np.array([6]))
+    angle, zoom, move = np.deg2rad(100), 0.7, np.array([4.0, -9.0])
+    matrix = zoom * np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    geometry = query.geometry.copy()
+    geometry[..., :2] = geometry[..., :2] @ matrix.T + move
+    geometry[..., 2] *= zoom
+    geometry[..., 3] += angle
+    values = query.descriptors
+    if negative:
+        geometry[..., 4] *= -1
+    if mirrored:
+        from deepssim_jax.features.descriptors import mirrored as permutation
+
+        geometry[..., 1] *= -1
+        geometry[..., 3] = np.pi - geometry[..., 3]
+        values = values[..., permutation()]
+    found = local.search(PointSet(geometry, values))
+    assert found.reference[0, 0] == 6 and found.evidence[0, 0] > 2
+    assert bool(found.negative[0, 0]) == negative and found.flip[0, 0] == int(mirrored)
+    np.testing.assert_allclose(found.matrix[0, 0], matrix, atol=0.01)
+    np.testing.assert_allclose(found.shift[0, 0] * SIDE, move, atol=0.3)
+
+
+def test_chance_is_no_evidence(index) -> None:
+    local, _ = index
+    found = local.search(_points(np.random.default_rng(2), 6))
+    assert (found.evidence[:, 0] < 1.7).all()
+
+
+def test_block_size_and_order_change_nothing(index) -> None:
+    local, references = index
+    whole = local.search(references)
+    part = local.search(references.rows(np.arange(20)[::-1][:7]))
+    np.testing.assert_array_equal(part.reference, whole.reference[::-1][:7])
+    np.testing.assert_allclose(part.evidence, whole.evidence[::-1][:7], atol=1e-5)
+
+
+def test_a_basis_keeps_most_of_the_cosine_and_mirrors_by_signs() -> None:
+    from deepssim_jax.features.descriptors import mirrored as permutation
+
+    rng = np.random.default_rng(3)
+    mixed = np.abs(rng.normal(size=(6, 128)))
+    d = np.abs(rng.normal(size=(30, 50, 6)) @ mixed).astype(np.float32)
+    d /= np.linalg.norm(d, axis=-1, keepdims=True)
+    valid = np.ones((30, 50), bool)
+    learned = basis.learn(d, valid, even=40, odd=24)
+    z, turned = (learned.project(x, valid) for x in (d, d[..., permutation()]))
+    np.testing.assert_allclose(turned, z * learned.signs, atol=1e-4)
+    np.testing.assert_allclose(learned.axes.T @ learned.axes, np.eye(64), atol=1e-4)
+
+
+def test_points_say_whether_an_image_can_be_compared() -> None:
+    rng = np.random.default_rng(4)
+    full, few, crowded = (_points(rng, 1, 80) for _ in range(3))
+    few.geometry[:, 20:, 5] = 0
+    crowded.geometry[..., :2] *= 0.05
+    assert [bool(p.comparable[0]) for p in (full, few, crowded)] == [True, False, False]
+
+
+def test_verification_lowers_for_accelerators() -> None:
+    from deepssim_jax.scoring import points
+
+    def shape(*size: int, dtype: type = np.float32) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(size, dtype)
+
+    arguments = (
+        shape(2, K, 6), shape(2, K, 128, dtype=np.uint8), shape(2, 12, K, 6),
+        shape(2, 12, K, 128, dtype=np.uint8), shape(2, 12, dtype=np.int32), shape(2, 12, dtype=bool),
+        shape(128), shape(128, 16), shape(16),
+    )  # fmt: skip
+    for platform in ("cuda", "tpu"):
+        assert points._verified.trace(*arguments).lower(lowering_platforms=(platform,)).as_text()

@@ -19,7 +19,8 @@ ROWS = (
     {"typing", "workspace"},
     {"ops", "parallel"},
     {"nn", "diffusion", "data"},
-    {"training", "scoring", "interop", "features"},
+    {"features"},
+    {"training", "scoring", "interop"},
     {"audit"},
     {"cli"},
 )

@@ -140,7 +140,7 @@ def conclude(
         **file_counts(manifests),
     }
     copy_rate = decide.clopper_pearson(copies, len(synthetic), level=level)
-    numbers = (counts, classes, copy_rate, holdout_rate, evidence)
+    numbers = (counts, classes, copy_rate, holdout_rate, thresholds)
     verdict, reasons = conclusion.verdict(*numbers)
     _, reasons_to_share = conclusion.verdict(*numbers, edition=Edition.SHARED)
     return AuditResult(

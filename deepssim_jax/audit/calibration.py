@@ -98,8 +98,6 @@ class Evidence:
 
     thresholds: Thresholds
     null_scores: np.ndarray
-    separated: bool
-    calibrated: bool
     scores: NormalLaw
     points: GumbelLaw
     null: Trial
@@ -227,12 +225,11 @@ def calibrate_on_real(
         false_rate=None,
         planted_recall=None,
         planted_near_recall=None,
+        calibrated=chosen.calibrated,
     )
     evidence = Evidence(
         thresholds=thresholds,
         null_scores=null.scores,
-        separated=chosen.separated,
-        calibrated=chosen.calibrated,
         scores=scores,
         points=points,
         null=null[~null_tuning],

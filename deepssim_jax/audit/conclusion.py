@@ -2,9 +2,8 @@
 
 from scipy import stats
 
-from deepssim_jax.audit.calibration import Evidence
 from deepssim_jax.audit.disclosure import Edition
-from deepssim_jax.audit.result import Coverage, Label, Membership, Verdict
+from deepssim_jax.audit.result import Coverage, Label, Membership, Thresholds, Verdict
 from deepssim_jax.scoring import decide
 from deepssim_jax.scoring.match import Retrieval
 from deepssim_jax.scoring.membership import RATES, Attack
@@ -20,7 +19,7 @@ def verdict(
     classes: dict[str, int],
     rate: decide.Proportion,
     holdout: decide.Proportion | None,
-    evidence: Evidence,
+    thresholds: Thresholds,
     *,
     edition: Edition = Edition.INTERNAL,
 ) -> tuple[Verdict, tuple[str, ...]]:
@@ -31,7 +30,7 @@ def verdict(
       classes: of `AuditResult`.
       rate: share of synthetic images called copies.
       holdout: the same share of held-out images, if there are any.
-      evidence: thresholds and what the detector is worth.
+      thresholds: and what the detector is worth at them.
       edition: who reads the sentences. Outside, no number stands in them from which together with the
         verdict, which follows from all of them, a small count could be told.
     """
@@ -56,7 +55,7 @@ def verdict(
             "count as one patient."
         )
     if rate.count:
-        chance = holdout or evidence.thresholds.false_rate
+        chance = holdout or thresholds.false_rate
         if chance is not None and not classes[Label.EXACT.value]:
             # Laplace's rule keeps an unseen error from being taken for an impossible one.
             expected = (chance.count + 1) / (chance.total + 2)
@@ -75,15 +74,15 @@ def verdict(
                     "images would sharpen this.",
                 )
         return Verdict.COPIES_FOUND, tuple(reasons)
-    recall = evidence.thresholds.planted_recall
-    if not evidence.calibrated:
+    recall = thresholds.planted_recall
+    if not thresholds.calibrated:
         reasons.append(
             f"No copy was found, but the thresholds could not be calibrated here: they need images "
             f"of at least {2 * decide.MIN_NULL} patients, about half of them to choose thresholds and "
             "half to check them."
         )
         return Verdict.INCONCLUSIVE, tuple(reasons)
-    if recall is None or evidence.thresholds.false_rate is None:
+    if recall is None or thresholds.false_rate is None:
         what = "copies of these images" if recall is None else "images of other patients"
         reasons.append(
             f"No copy was found, but what this check finds was not measured: there were no {what} to test "
@@ -107,7 +106,7 @@ def verdict(
         f"No copy was found among {rate.total} images; the share of copies that a generator like this "
         f"makes is below {rate.high:.2%} at {rate.level:.0%} confidence."
     )
-    near = evidence.thresholds.planted_near_recall
+    near = thresholds.planted_near_recall
     if near is not None and near.low < MIN_RECALL:
         found = "too few" if shared else f"{near.count} of {near.total}"
         missed = ": most such copies would have been missed" if near.value < 0.5 else ""

@@ -247,7 +247,7 @@ def _limits(
     )
     cosine, cosine_origin, known = _cosine_limit(side, encoder, work, settings.seed)
     ssim, ssim_origin = evidence.thresholds.near, evidence.thresholds.origin
-    if evidence.calibrated:
+    if evidence.thresholds.calibrated:
         strict = float(np.quantile(evidence.null_scores, _QUANTILE))
         if strict < ssim:
             ssim = strict
@@ -258,7 +258,7 @@ def _limits(
     given = "given by the user"
     calibrated = [
         *(["max_cosine"] if settings.max_cosine is None and known else []),
-        *(["max_ssim"] if settings.max_ssim is None and evidence.calibrated else []),
+        *(["max_ssim"] if settings.max_ssim is None and evidence.thresholds.calibrated else []),
     ]
     return Limits(
         max_cosine=cosine if settings.max_cosine is None else settings.max_cosine,

@@ -77,6 +77,7 @@ class Thresholds:
     false_rate: Proportion | None  # of the null's images at or above `near`
     planted_recall: Proportion | None  # of planted exact copies called a copy of their patient
     planted_near_recall: Proportion | None  # likewise of locally changed ones
+    calibrated: bool = True  # False: the package's defaults, for too few images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,7 +163,6 @@ class AuditResult:
     synthetic_to_holdout_rate: Proportion | None
     subjects_exposed: int
     subjects_total: int
-    real_doubles: tuple[tuple[object, ...], ...]  # rows of real_duplicates.csv
     subjects_known: bool  # False: no patient ids were given, every image counts as one
     nearest: tuple[Match, ...]
     pairs: tuple[Match, ...]
@@ -176,3 +176,4 @@ class AuditResult:
     planted: tuple[PlantedRecall, ...] = ()  # where copies were planted by transformation
     copy_rate_by_patient: ClusteredShare | None = None  # where copies were found
     membership: Membership | None = None  # where a model was given
+    real_doubles: tuple[tuple[object, ...], ...] = ()  # rows of real_duplicates.csv

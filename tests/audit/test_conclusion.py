@@ -1,13 +1,14 @@
 """From numbers to a verdict."""
 
+import numpy as np
 import pytest
 
 from deepssim_jax.audit import conclusion
-from deepssim_jax.audit.calibration import Evidence
+from deepssim_jax.audit.calibration import called
 from deepssim_jax.audit.disclosure import Edition
 from deepssim_jax.audit.result import Thresholds, Verdict
 from deepssim_jax.scoring.decide import clopper_pearson
-from deepssim_jax.scoring.match import Retrieval
+from deepssim_jax.scoring.match import PAIR, Retrieval
 
 COUNTS = {
     "real": 500,
@@ -18,21 +19,23 @@ COUNTS = {
 }
 
 
-def evidence(found: int = 50, near: int = 50, calibrated: bool = True) -> Evidence:
-    thresholds = Thresholds(
-        0.95,
-        0.97,
-        "somewhere",
-        100,
-        0.9,
-        clopper_pearson(0, 50),
-        clopper_pearson(found, 50),
-        clopper_pearson(near, 50),
+def thresholds(found: int = 50, near: int = 50, calibrated: bool = True) -> Thresholds:
+    return Thresholds(
+        near=0.95,
+        exact=0.97,
+        local=1.8,
+        chance=0.005,
+        origin="somewhere",
+        null_count=100,
+        null_max=0.9,
+        false_rate=clopper_pearson(0, 50),
+        planted_recall=None if found < 0 else clopper_pearson(found, 50),
+        planted_near_recall=clopper_pearson(near, 50),
+        calibrated=calibrated,
     )
-    return Evidence(thresholds, null_scores=None, separated=True, calibrated=calibrated)
 
 
-def judge(exact: int, near: int, *, counts=COUNTS, holdout=None, of=evidence()):
+def judge(exact: int, near: int, *, counts=COUNTS, holdout=None, of=thresholds()):
     classes = {"exact_duplicate": exact, "near_duplicate": near, "unrelated": 400 - exact - near}
     rate = clopper_pearson(exact + near, 400)
     return conclusion.verdict(counts, classes, rate, holdout, of)
@@ -49,7 +52,7 @@ def test_nothing_found_holds_within_its_interval() -> None:
 
 
 def test_what_would_have_been_missed_is_said() -> None:
-    verdict, reasons = judge(0, 0, of=evidence(near=7))
+    verdict, reasons = judge(0, 0, of=thresholds(near=7))
     assert verdict is Verdict.NONE_FOUND_WITHIN_LIMITS
     assert "7 of 50 were found: most such copies would have been missed" in reasons[-1]
 
@@ -57,8 +60,9 @@ def test_what_would_have_been_missed_is_said() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"of": evidence(calibrated=False)}, "could not be calibrated"),
-        ({"of": evidence(found=40)}, "copies could have been missed"),
+        ({"of": thresholds(calibrated=False)}, "could not be calibrated"),
+        ({"of": thresholds(found=-1)}, "was not measured"),
+        ({"of": thresholds(found=40)}, "copies could have been missed"),
         ({"counts": {**COUNTS, "unreadable_real": 20}}, "untested"),
     ],
 )
@@ -79,7 +83,7 @@ def test_counts_to_share_are_never_small() -> None:
     few = {**COUNTS, "unreadable_real": 3}
     classes = {"exact_duplicate": 1, "near_duplicate": 0, "unrelated": 399}
     _, reasons = conclusion.verdict(
-        few, classes, clopper_pearson(1, 400), None, evidence(), edition=Edition.SHARED
+        few, classes, clopper_pearson(1, 400), None, thresholds(), edition=Edition.SHARED
     )
     assert reasons == ("Some real images could not be read; copies of them cannot be detected.",)
 
@@ -88,3 +92,31 @@ def test_notes_name_what_was_left_out() -> None:
     assert len(conclusion.notes(128, "axial:0.5", Retrieval.BOTH, left_out=0)) + 1 == len(
         conclusion.notes(128, "axial:0.5", Retrieval.BOTH, left_out=2)
     )
+
+
+def test_near_empty_images_and_doubles_are_named() -> None:
+    counts = {**COUNTS, "not_comparable_synthetic": 1, "real_with_doubles": 72}
+    reasons = " ".join(judge(0, 0, counts=counts)[1])
+    assert "1 synthetic image could not be compared" in reasons
+    assert "72 real images are copies of each other" in reasons
+
+
+def test_either_kind_of_evidence_makes_a_copy() -> None:
+    """Query 0 by its score, 1 by its points, 2 by neither; what points alone propose is left out."""
+    pairs = np.zeros(5, PAIR)
+    pairs["query"], pairs["reference"] = [0, 1, 1, 2, 2], [4, 5, 6, 7, 8]
+    pairs["verified"] = [0.96, 0.5, 0.6, 0.7, 0.99]
+    pairs["by_points"] = [False, True, False, False, True]
+    pairs["evidence"] = [0, 2.0, 0, 0, 1.0]
+    found, copy = called(pairs, thresholds())
+    assert found["reference"].tolist() == [4, 5, 6, 7]
+    assert copy.tolist() == [True, True, False, False]
+
+
+def test_a_pair_found_both_ways_keeps_the_better_alignment_and_the_thresholds() -> None:
+    pairs = np.zeros(2, PAIR)
+    pairs["reference"], pairs["verified"], pairs["by_points"] = 3, [0.99, 0.9], [False, True]
+    pairs["evidence"], pairs["points"] = [0, 4.0], [0, 80]
+    found, copy = called(pairs, thresholds())
+    assert len(found) == 1 and copy[0] and not found["by_points"][0]
+    assert found["verified"][0] == np.float32(0.99) and found["evidence"][0] == 4.0

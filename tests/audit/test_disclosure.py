@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from deepssim_jax.audit import conclusion, disclosure, report
-from deepssim_jax.audit.calibration import Evidence
 from deepssim_jax.audit.disclosure import Edition
 from deepssim_jax.audit.result import (
     AuditResult,
@@ -65,20 +64,21 @@ def shared_page(world: World) -> str:
         "unreadable_synthetic": 0,
     }
     thresholds = Thresholds(
-        0.95,
-        0.97,
-        "60 best matches",
-        60,
-        0.9,
-        clopper_pearson(*world.false),
-        clopper_pearson(*world.recall),
-        clopper_pearson(*world.near_recall),
+        near=0.95,
+        exact=0.97,
+        local=1.8,
+        chance=0.005,
+        origin="60 best matches",
+        null_count=60,
+        null_max=0.9,
+        false_rate=clopper_pearson(*world.false),
+        planted_recall=clopper_pearson(*world.recall),
+        planted_near_recall=clopper_pearson(*world.near_recall),
     )
     classes = {label.value: labels.count(label) for label in Label}
     rate = clopper_pearson(copies, SYNTHETIC)
     holdout = clopper_pearson(*world.holdout) if world.holdout else None
-    evidence = Evidence(thresholds, null_scores=np.zeros(0), separated=True, calibrated=True)
-    numbers = (counts, classes, rate, holdout, evidence)
+    numbers = (counts, classes, rate, holdout, thresholds)
     verdict, reasons = conclusion.verdict(*numbers)
     found = None
     if world.holdout:

@@ -59,7 +59,16 @@ def result(exact: int, near: int, unrelated: int = 50) -> AuditResult:
             "unreadable_synthetic": 0,
         },
         thresholds=Thresholds(
-            0.95, 0.97, "somewhere", 60, 0.9, clopper_pearson(0, 30), clopper_pearson(29, 30), None
+            near=0.95,
+            exact=0.97,
+            local=1.8,
+            chance=0.005,
+            origin="somewhere",
+            null_count=60,
+            null_max=0.9,
+            false_rate=clopper_pearson(0, 30),
+            planted_recall=clopper_pearson(29, 30),
+            planted_near_recall=None,
         ),
         classes={"exact_duplicate": exact, "near_duplicate": near, "unrelated": unrelated},
         copy_rate=clopper_pearson(exact + near, total),

@@ -16,6 +16,7 @@ from deepssim_jax.nn.encoder import Encoder
 from deepssim_jax.scoring.aligned import AlignedIndex
 from deepssim_jax.scoring.embed import features
 from deepssim_jax.scoring.match import Retrieval, Side, best_matches, verified
+from deepssim_jax.scoring.points import LocalIndex, PointSet
 
 _TINY = 1e-6  # of 1 - s: what float32 holds of a cosine
 
@@ -74,8 +75,23 @@ def pixels(images: np.ndarray) -> np.ndarray:
     return rows - rows.mean(1, keepdims=True)
 
 
+def local_features() -> Searcher:
+    """The local features of an audit, whose evidence decides."""
+
+    def searcher(references: Sequence[np.ndarray], patients: np.ndarray) -> Search:
+        index = LocalIndex.build(PointSet.of_images(references), patients)
+
+        def search(queries: Sequence[np.ndarray], own: np.ndarray | None) -> Best:
+            found = index.search(PointSet.of_images(queries), exclude=own)
+            return Best(found.reference[:, 0], found.evidence[:, 0])
+
+        return search
+
+    return searcher
+
+
 def detector(encoder: Encoder, *, size: int) -> Searcher:
-    """The search and verification of an audit, whose score decides."""
+    """The search over all transformations and its verification, whose score decides."""
 
     def side(images: Sequence[np.ndarray], patients: np.ndarray | None) -> Side:
         stack = squares(images, size)

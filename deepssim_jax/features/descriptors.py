@@ -11,11 +11,11 @@ RootSIFT: Lowe, IJCV 60, 2004, section 6; Arandjelovic and Zisserman, CVPR 2012,
 
 import math
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from deepssim_jax.features.keypoints import GradientField, Points, circular
+from deepssim_jax.ops.products import einsum
 from deepssim_jax.typing import Array
 
 CELLS, DIRECTIONS = 4, 8
@@ -50,7 +50,7 @@ def describe(field: GradientField, points: Points, angles: Array) -> Array:
     soft = jnp.maximum(1 - away, 0.0) * magnitude[..., None]
     soft = soft.reshape(*soft.shape[:2], _SAMPLES, _SAMPLES, DIRECTIONS)
     pool = jnp.asarray(_pooling())
-    cells = jnp.einsum("nkuvo,ui,vj->nkijo", soft, pool, pool, precision=jax.lax.Precision.HIGHEST)
+    cells = einsum("nkuvo,ui,vj->nkijo", soft, pool, pool)
     d = cells.reshape(*cells.shape[:2], LENGTH)
     d = d / (jnp.sqrt((d**2).sum(-1, keepdims=True)) + 1e-9)
     d = jnp.minimum(d, _CLIP)

@@ -60,8 +60,9 @@ def extract(canvases: Array, content: Array, *, points: int = POINTS) -> LocalFe
       points: how many an image gets.
     """
     side = canvases.shape[-1]
-    images = scale_space.normalise_contrast(jnp.asarray(canvases, jnp.float32))
     content = jnp.asarray(content, jnp.float32)
+    images = scale_space.without_noise(jnp.asarray(canvases, jnp.float32), content)
+    images = scale_space.normalise_contrast(images)
     pyramid = scale_space.build(images, octaves=len(keypoints.QUOTA))
     found = keypoints.detect(pyramid, content, count=points)
     field = keypoints.GradientField.of(pyramid)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepssim_jax.features.scale_space import LEVELS, Octave
+from deepssim_jax.ops.products import einsum
 from deepssim_jax.ops.topk import top_k
 from deepssim_jax.typing import Array
 
@@ -250,9 +251,7 @@ def orient(field: GradientField, points: Points, *, count: int) -> tuple[Points,
     for _ in range(_HARMONICS + 1):
         coefficients.append(power.sum(-1))
         power = power * unit
-    histogram = jnp.einsum(
-        "nkm,mb->nkb", jnp.stack(coefficients, -1), _series(), precision=jax.lax.Precision.HIGHEST
-    ).real
+    histogram = einsum("nkm,mb->nkb", jnp.stack(coefficients, -1), _series()).real
     before, after = jnp.roll(histogram, 1, -1), jnp.roll(histogram, -1, -1)
     peaks = jnp.where((histogram >= before) & (histogram > after), histogram, 0.0)
     angles, heights = [], []

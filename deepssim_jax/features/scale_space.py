@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from deepssim_jax.ops.products import einsum
 from deepssim_jax.typing import Array
 
 LEVELS = 3  # detection levels an octave (Lowe, IJCV 60, 2004, section 3.2)
@@ -24,6 +25,8 @@ _NEIGHBOURHOOD = 16 / 256
 # ... and against this part of the full range, which keeps noise on a flat ground small.
 _FLOOR = 0.02
 _GAIN = 0.25
+# Noise above _CLEAN is blurred away, by so many pixels of a canvas of 256 for each unit of it.
+_CLEAN, _BLUR_PER_NOISE, _MOST_BLUR, _LEAST_BLUR = 0.03, 30.0, 3.0, 0.1
 
 
 @functools.partial(
@@ -45,6 +48,50 @@ class Octave:
     sigmas: tuple[float, ...]
 
 
+def without_noise(images: Array, content: Array) -> Array:
+    """Images [n, s, s] blurred by as much as their noise asks for; most are left as they are.
+
+    Contrast normalisation takes noise for contrast, so strong noise has to go before. It is judged by
+    the median second difference of 2 x 2 means (after Immerkaer, CVIU 64, 1996), which for clean
+    pictures of nine kinds stays below 0.03, and for noise of deviation 0.2 lies above 0.07.
+
+    Args:
+      images: float32 on [0, 1].
+      content: float32 [n, 2], the rows and columns that hold the image.
+    """
+    small = _halve(images)
+    inner = small[:, 1:-1, 1:-1]
+    around = small[:, :-2, 1:-1] + small[:, 2:, 1:-1] + small[:, 1:-1, :-2] + small[:, 1:-1, 2:]
+    second = jnp.abs(4 * inner - around) / math.sqrt(20)
+    rows = jnp.abs(jnp.arange(inner.shape[1]) - (inner.shape[1] - 1) / 2)[None]
+    inside = [rows < content[:, axis, None] / 4 - 2 for axis in (0, 1)]
+    mask = inside[0][:, :, None] & inside[1][:, None, :]
+    noise = 1.4826 * _median(second, mask)
+    sigma = jnp.clip(_BLUR_PER_NOISE * (noise - _CLEAN), 0.0, _MOST_BLUR)
+    sigma = (sigma * (images.shape[-1] / 256))[:, None, None]
+    place = jnp.arange(images.shape[-1], dtype=jnp.float32)
+    squares = ((place[:, None] - place[None, :]) ** 2)[None]
+    weights = jnp.exp(-squares / (2 * jnp.maximum(sigma, 1e-3) ** 2))
+    weights /= weights.sum(-1, keepdims=True)
+    blurred = einsum("nij,njk,nlk->nil", weights, images, weights)
+    return jnp.where(sigma > _LEAST_BLUR, blurred, images)
+
+
+def _median(values: Array, mask: Array) -> Array:
+    """[n]: that of the values >= 0 [n, h, w] in the mask, by halving an interval; no sort."""
+    half = mask.sum((1, 2)) / 2
+
+    def halve(step: int, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
+        del step
+        low, high = bounds
+        middle = (low + high) / 2
+        enough = ((values <= middle[:, None, None]) & mask).sum((1, 2)) >= half
+        return jnp.where(enough, low, middle), jnp.where(enough, middle, high)
+
+    start = jnp.zeros_like(half), jnp.where(mask, values, 0.0).max((1, 2))
+    return jax.lax.fori_loop(0, 16, halve, start)[1]
+
+
 def normalise_contrast(images: Array) -> Array:
     """(x - m) / (s + 0.02) / 4 with m and s the local mean and deviation; float32 [n, s, s].
 
@@ -55,7 +102,7 @@ def normalise_contrast(images: Array) -> Array:
     matrix = jnp.asarray(_blur_matrix(side // 4, side * _NEIGHBOURHOOD / 4))
 
     def local_mean(x: Array) -> Array:
-        return jnp.einsum("ij,njk,lk->nil", matrix, x, matrix, precision=jax.lax.Precision.HIGHEST)
+        return einsum("ij,njk,lk->nil", matrix, x, matrix)
 
     mean = local_mean(coarse)
     variance = local_mean(_halve(_halve(images**2))) - mean**2

@@ -9,6 +9,7 @@ zooms from about a quarter to four times, and parts.
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -54,8 +55,8 @@ class PointSet:
         return cls.packed(extract.extract_all(canvases, content))
 
     @classmethod
-    def of_images(cls, images: np.ndarray) -> "PointSet":
-        """Of images [n, h, w] of any range."""
+    def of_images(cls, images: Sequence[np.ndarray] | np.ndarray) -> "PointSet":
+        """Of images, each [h, w] of any shape and range."""
         fitted = [fit_to_canvas(np.asarray(image, np.float32), side=SIDE) for image in images]
         canvases, content = (np.array(column) for column in zip(*fitted))
         return cls.of(canvases, content)

@@ -123,6 +123,15 @@ def test_contrast_normalisation_undoes_gain_offset_and_gamma_nearly(image) -> No
     assert np.corrcoef(np.ravel(one), np.ravel(two))[0, 1] > 0.98
 
 
+def test_noise_is_blurred_away_and_clean_images_stay(image) -> None:
+    rng = np.random.default_rng(0)
+    noisy = np.clip(image + rng.normal(0, 0.2, image.shape), 0, 1).astype(np.float32)
+    given = np.stack([image, noisy])
+    out = np.asarray(scale_space.without_noise(given, np.repeat(_FULL, 2, 0)))
+    np.testing.assert_array_equal(out[0], image)
+    assert np.abs(out[1] - image).mean() < 0.4 * np.abs(noisy - image).mean()
+
+
 def test_blur_is_that_of_scipy(image) -> None:
     blurred = scale_space._blur(image[None], 1.5)[0]
     expected = ndimage.gaussian_filter(image, 1.5, mode="nearest", radius=5)

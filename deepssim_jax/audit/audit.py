@@ -59,8 +59,8 @@ def audit(
       The result; with `out`, the files listed in design.md lie there too.
 
     Raises:
-      InputError: a folder is missing or holds no readable image, or both are the same.
-      ValueError: a setting cannot work, or `model` is no finished training.
+      InputError: a folder is missing or holds no readable image, or both hold the same files.
+      ValueError: a setting cannot work, a folder lies in another, or `model` is no finished training.
     """
     roots = {Role.REAL: real, Role.SYNTHETIC: synthetic}
     if holdout is not None:

@@ -181,7 +181,11 @@ def _attacks(result: AuditResult, edition: Edition) -> list[tuple[str, Membershi
     if found is None:
         return []
     small = is_small(found.members) or is_small(found.held_out)
-    small = small or any(is_telling(p) for f in found.figures.values() for _, p in f.detected)
+    small = small or any(
+        f.measurable(rate) and is_telling(p)
+        for f in found.figures.values()
+        for rate, p in f.detected
+    )
     if edition is Edition.SHARED and small:
         return []
     return [(conclusion.ATTACKS[attack], figures) for attack, figures in found.figures.items()]

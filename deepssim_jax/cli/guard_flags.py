@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from deepssim_jax.cli import console
+from deepssim_jax.cli import console, usage
 from deepssim_jax.cli.exit_codes import ExitCode
 
 if TYPE_CHECKING:  # at run time they would load JAX before --help is answered
-    from deepssim_jax.audit.guard import Guard
+    from deepssim_jax.audit.guard import Guard, GuardSettings
     from deepssim_jax.audit.safeguard import Release
     from deepssim_jax.scoring.match import Progress
     from deepssim_jax.workspace import Workspace
@@ -90,9 +90,13 @@ class GuardFlags:
     def open(
         self, out: Path, *, command: str, inputs: Mapping[str, str], reads: Mapping[str, str]
     ) -> "contextlib.AbstractContextManager[Workspace]":
-        """Claims `--out` and `--work`, before anything is read; both lie outside of the inputs."""
+        """Claims `--out` and `--work`, before anything is read; both lie outside of the inputs.
+
+        Flags that cannot work are refused first, so that nothing is claimed for them.
+        """
         from deepssim_jax.workspace import Workspace
 
+        self._settings()
         return Workspace.open(
             out,
             command=command,
@@ -103,9 +107,17 @@ class GuardFlags:
 
     def build(self, work: "Workspace", on_progress: "Progress") -> "Guard":
         """The guard that these flags describe."""
-        from deepssim_jax.audit.guard import Guard, GuardSettings
+        from deepssim_jax.audit.guard import Guard
 
-        settings = GuardSettings(
+        settings = self._settings()
+        return Guard.build(Path(self.real.value), work, settings=settings, on_progress=on_progress)
+
+    def _settings(self) -> "GuardSettings":
+        from deepssim_jax.audit.guard import GuardSettings
+
+        if self.encoder.value != "default":
+            usage.exists(self.encoder, "file of weights")
+        return GuardSettings(
             max_cosine=self.max_cosine.value,
             max_ssim=self.max_ssim.value,
             size=self.size.value,
@@ -113,7 +125,6 @@ class GuardFlags:
             subject_regex=self.subject_regex.value,
             encoder=self.encoder.value,
         )
-        return Guard.build(Path(self.real.value), work, settings=settings, on_progress=on_progress)
 
 
 def finish(release: "Release", out: Path) -> ExitCode:

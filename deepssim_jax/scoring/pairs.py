@@ -364,7 +364,7 @@ def _traced(
     )
 
     def block(part: Array, mine: Array) -> Neighbours:
-        products = jnp.where(mine[:, None] == theirs, -jnp.inf, tiles.products(part, others))
+        products = jnp.where(mine[:, None] == theirs[None], -jnp.inf, tiles.products(part, others))
         scores, indices = topk.top_k(products, k)
         present = scores != -jnp.inf
         clipped = jnp.where(present, jnp.clip(scores, -1.0, 1.0), -2.0)

@@ -118,6 +118,8 @@ class Cache:
           ValueError: `make` returned another number of rows.
           NoSpace: the disk is full; finished blocks are kept.
         """
+        if self._processes.count > 1:
+            self._processes.wait()  # all have seen the same shards before anyone writes another
         first: dict[str, int] = {}
         for place, image in enumerate(ids):
             if image not in self:

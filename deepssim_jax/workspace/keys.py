@@ -14,6 +14,7 @@ import importlib.util
 import inspect
 import json
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ import numpy as np
 _PACKAGE = __name__.split(".")[0]
 # Whose versions can change a number.
 _LIBRARIES = ("jax", "jaxlib", "numpy")
+# CPython 3.11 counts the depth of a syntax tree for all threads together, and may fail over it.
+_ONE_AT_A_TIME = threading.Lock()
 
 
 def key_of(*inputs: object) -> str:
@@ -84,7 +87,8 @@ def code_of(make: Callable[..., Any]) -> str:
     module = inspect.getmodule(inspect.unwrap(getattr(make, "__func__", make)))
     if module is None:
         module = inspect.getmodule(type(make))
-    return _code_of_module(module.__name__ if module is not None else _PACKAGE)
+    with _ONE_AT_A_TIME:
+        return _code_of_module(module.__name__ if module is not None else _PACKAGE)
 
 
 @functools.cache

@@ -118,6 +118,7 @@ def test_guidance_of_a_model_without_condition_is_refused(
     spec = dataclasses.replace(UNET, context=None)
     card = network_file.load(workdir / generators.DENOISER, UNetSpec)[2]
     kept = {k: v for k, v in card.items() if k not in ("spec", "kind")}
+    (folder / generators.DENOISER).unlink()
     network_file.save(folder / generators.DENOISER, spec, weights(spec), card=kept)
     flags = ["generate", f"--workdir={folder}", f"--out={tmp_path}/x", "--n=1", "--guidance=3"]
     assert main(flags) == 2

@@ -129,7 +129,7 @@ def test_every_output_has_the_table_and_what_it_means(
         assert "What the model’s weights give away" in page and "<td>SecMI</td>" in page
         assert page.count("<td>not measurable</td>") == 6
         assert "it takes 1,000 of them at least" in page
-        assert "locations, membership inference" not in page
+        assert "membership inference, and attributes" not in page
         assert str(folders) not in page
     assert "patient0" not in (folders / "out" / "report_share.html").read_text()
     console.print_result(audited, folders / "out")
@@ -176,7 +176,7 @@ def test_nobody_held_out_is_said_and_is_no_failure(folders: Path, tmp_path: Path
     page = (tmp_path / "out" / "report.html").read_text()
     assert "nothing can be inferred about membership" in page
     assert "area under ROC" not in page
-    assert "surroundings, membership inference, and" in page
+    assert "structure, membership inference, and attributes" in page
 
 
 def test_a_workdir_that_is_not_finished_is_refused_at_once(
@@ -230,5 +230,5 @@ def test_scores_depend_on_the_model_and_its_latents_alone(folders: Path, tmp_pat
     model, again = (Generator.load(folders / "ldm") for _ in range(2))
     assert fingerprint(model) == fingerprint(again)
     shutil.copytree(folders / "ldm", tmp_path / "moved")
-    write_latents(tmp_path / "moved", np.load(folders / "ldm/latents/mark-00000.npy")[::-1], 0.5)
+    write_latents(tmp_path / "moved", np.load(folders / "ldm/latents/latents.npy")[::-1], 0.5)
     assert fingerprint(Generator.load(tmp_path / "moved")) != fingerprint(model)

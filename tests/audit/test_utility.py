@@ -176,7 +176,7 @@ def test_nothing_is_claimed_where_nothing_was_learned(tmp_path: Path) -> None:
     lazy = flat_result(gain=0.0)
     assert "in 0 of 3 comparisons" in utility_report.headline(lazy)
     assert "not shown to be better than no network" in utility_report.headline(lazy)
-    page = utility_report.write(lazy, tmp_path)[0].read_text()
+    page = within(tmp_path, lambda w: utility_report.write(lazy, w))[0].read_text()
     assert page.count(">withheld<") == 3 and ">shown<" not in page
     content = json.loads((tmp_path / "utility.json").read_text())
     (synthetic,) = (r for r in content["results"] if r["arm"] == "synthetic")
@@ -188,6 +188,6 @@ def test_nothing_is_claimed_where_nothing_was_learned(tmp_path: Path) -> None:
 def test_a_side_that_was_cut_is_said(tmp_path: Path) -> None:
     found = flat_result(gain=1.0)
     assert ("not all were used", "30 of 64 real images") in utility_report.summary(found)
-    page = utility_report.write(found, tmp_path)[0].read_text()
+    page = within(tmp_path, lambda w: utility_report.write(found, w))[0].read_text()
     assert "30 of 64 real images" in page
     assert json.loads((tmp_path / "utility.json").read_text())["images_given"]["real"] == 64

@@ -58,9 +58,9 @@ def test_pairs_of_each_kind_have_a_folder_of_their_own(kinds, tmp_path: Path, ca
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (("--setting=edits", "--methods=cascade"), "cascade must be among detector"),
+        (("--setting=edits", "--methods=cascade"), "--methods='cascade' must be detector or"),
         (("--setting=edits", "--setting=harsh", "--methods=cascade"), "none for --setting=edits"),
-        (("--setting=edits", "--groups=turns"), "--groups: turns must be among identity"),
+        (("--setting=edits", "--groups=turns"), "--groups='turns' must be identity or"),
         (("--setting=mi_oni", "--groups=part", "--methods=ncc"), "--setting=mi_oni has none"),
     ],
 )

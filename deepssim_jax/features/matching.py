@@ -19,6 +19,7 @@ from deepssim_jax.typing import Array
 
 COMMON = 2  # the so many-th best image of the sample says what is common
 SAMPLE = 128
+_USUAL = 0.7
 _TILE = 32  # images whose products stay in a core's cache
 _WORKERS = 2
 
@@ -33,8 +34,12 @@ class Ranked:
 
 
 def weights(best: Array, common: Array) -> Array:
-    """How much a match says: 1 for the same descriptor, 0 for what is as good elsewhere."""
-    return jnp.maximum(1 - (1 - best) / jnp.maximum(1 - common, 1e-3), 0.0)
+    """How much a match says: 1 for the same descriptor, 0 for what is as good elsewhere.
+
+    Where there are too few other images to say what is common, a usual cosine is.
+    """
+    common = jnp.clip(common, _USUAL, 1 - 1e-3)
+    return jnp.maximum(1 - (1 - best) / (1 - common), 0.0)
 
 
 def _best(signed: Array, images: Array) -> Array:

@@ -52,7 +52,8 @@ class Outputs:
         if not path.exists() and not path.is_symlink():
             return True
         noted = self._noted.get(name, [])
-        if noted and noted[-1] == GROWS:
+        # A write after it may have been noted and then interrupted.
+        if GROWS in noted[-2:]:
             return not path.is_symlink()
         return path.is_file() and not path.is_symlink() and files.sha256(path) in noted
 

@@ -28,7 +28,7 @@ def convert(source: Path, out: Path, *more: str) -> int:
 
 
 def theirs(folder: Path, spec: Spec) -> Path:
-    path = folder / "theirs.safetensors"
+    path = folder / f"theirs-{type(spec).__name__}.safetensors"
     torch_files.write_state_dict(path, monai_networks.to_monai(spec, weights(spec)))
     return path
 

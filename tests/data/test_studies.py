@@ -169,9 +169,9 @@ def test_tools_are_called_in_order_and_recorded(ixi_tar: Path, tmp_path: Path, m
     ("flag", "words"),
     [
         ("--tools=mni", "flirt, which does mni, is not installed"),
-        ("--tools=magic", "'magic' is no tool; known are n4, skullstrip, mni"),
+        ("--tools=magic", "--tools='magic' must be n4 or skullstrip or mni"),
         ("--size=136", "must be two numbers"),
-        ("--source=nowhere", "there is no 'nowhere'"),
+        ("--source=nowhere", "there is no such folder or tar file"),
     ],
 )
 def test_wrong_input_is_said(ixi_tar: Path, tmp_path: Path, capsys, flag: str, words: str) -> None:

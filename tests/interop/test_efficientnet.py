@@ -241,4 +241,4 @@ def test_stress_takes_it_by_path(converted: Path, tmp_path: Path, capsys) -> Non
     assert "registered, efficientnet" in capsys.readouterr().out
     assert main([*command, "--methods=efficientnet"]) == 2
     assert main([*command, f"--efficientnet={tmp_path}/no.safetensors"]) == 2
-    assert "no file 'no.safetensors'" in capsys.readouterr().err
+    assert "no.safetensors: there is no such file" in capsys.readouterr().err

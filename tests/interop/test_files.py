@@ -46,7 +46,10 @@ def test_what_convert_cannot_take_is_an_input_error(published, tmp_path: Path, c
     broken.write_bytes(safetensors.numpy.save(weights))
     for args, words in (
         ([f"--source={broken}", f"--out={tmp_path}/o.safetensors"], "gem_a.p: missing"),
-        ([f"--source={tmp_path}/no.pt", f"--out={tmp_path}/o.safetensors"], "there is no file"),
+        (
+            [f"--source={tmp_path}/no.pt", f"--out={tmp_path}/o.safetensors"],
+            "there is no such file",
+        ),
         ([f"--source={source}", f"--out={tmp_path}/o.pth"], ".safetensors"),
     ):
         assert main(["convert", *args]) == 2

@@ -53,7 +53,7 @@ def test_embeddings_know_neither_batch_nor_scale(shipped: ds.Encoder) -> None:
 
 
 def test_wrong_shapes_say_the_remedy(shipped: ds.Encoder) -> None:
-    with pytest.raises(ValueError, match="add a leading axis"):
+    with pytest.raises(ValueError, match="needs a leading axis"):
         ds.embed(shipped, images()[0])
 
 

@@ -141,7 +141,7 @@ def test_volumes_are_embedded_whole_at_any_size(tmp_path: Path) -> None:
     assert found.shape == (11, 16)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
     np.testing.assert_allclose(embed_volumes(encoder, 3 * volumes + 5), found, atol=1e-4)
-    with pytest.raises(ValueError, match=r"volumes \[n, d, h, w\]"):
+    with pytest.raises(ValueError, match=r"must be \[n, d, h, w\], volumes"):
         ds.embed(encoder, volumes[0])
 
 

@@ -68,7 +68,7 @@ def test_refuses_what_cannot_be() -> None:
     a = np.zeros((1, 16, 16))
     with pytest.raises(ValueError, match=r"\(1, 16, 16\).*\(1, 16, 15\)"):
         ssim.ssim(a, a[:, :, :-1], data_range=1.0)
-    with pytest.raises(ValueError, match="must be positive"):
+    with pytest.raises(ValueError, match="must be a positive number"):
         ssim.ssim(a, a, data_range=0.0)
     with pytest.raises(ValueError, match="shorter than"):
         ssim.ssim(a[:, :5], a[:, :5], data_range=1.0)

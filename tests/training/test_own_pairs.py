@@ -155,11 +155,11 @@ def test_fine_tuning_from_a_folder_to_an_encoder(folder: Path, tmp_path: Path, c
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ("--config.augment=v3", "must be one of v1, v2, stress"),
+        ("--config.augment=v3", "must be v1 or v2 or stress or volumes"),
         ("--config.batch=20", "multiple of 16"),
-        ("--config.table=x.csv", "needs --config.images"),
-        ("--config.initial=nothing.pth", "there is no file 'nothing.pth'"),
-        ("--config.network=huge", "must be one of nano, tiny, base, lite0, volume"),
+        ("--config.table=x.csv", "--config.table='x.csv' is not there"),
+        ("--config.initial=nothing.pth", "--config.initial='nothing.pth' is not there"),
+        ("--config.network=huge", "must be nano or lite0 or tiny or base or volume"),
     ],
 )
 def test_a_wrong_setting_is_an_input_error(change: str, words: str, tmp_path, capsys) -> None:

@@ -11,6 +11,7 @@ from deepssim_jax import parallel
 from deepssim_jax.nn.resnet import ResNetSpec
 from deepssim_jax.training import contrastive
 from deepssim_jax.training.contrastive import Contrastive, Views, nt_xent, train_contrastive
+from tests.kept import within
 
 SPEC = ResNetSpec(depths=(1, 1, 1), width=8, dim=16)
 
@@ -74,7 +75,9 @@ def test_it_learns_who_is_who_and_a_stopped_run_goes_on(
 ) -> None:
     monkeypatch.setattr(contrastive, "_RATE", 3e-3)  # few steps
     options = {"spec": SPEC, "epochs": 24, "batch": 16}
-    embedding = train_contrastive(pictures, tmp_path / "whole", **options)
+    embedding = within(
+        tmp_path / "whole", lambda work: train_contrastive(pictures, work, **options)
+    )
     turned = ndimage.rotate(pictures.images[:, ::-1], 4, (1, 2), reshape=False, mode="nearest")
     a, b = embedding(pictures.images), embedding(turned)
     found = np.corrcoef(a, b)[: len(a), len(a) :]
@@ -86,6 +89,9 @@ def test_it_learns_who_is_who_and_a_stopped_run_goes_on(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_contrastive(pictures, tmp_path / "stopped", on_progress=stop, **options)
-    again = train_contrastive(pictures, tmp_path / "stopped", **options)
+        within(
+            tmp_path / "stopped",
+            lambda work: train_contrastive(pictures, work, on_progress=stop, **options),
+        )
+    again = within(tmp_path / "stopped", lambda work: train_contrastive(pictures, work, **options))
     np.testing.assert_array_equal(again(pictures.images), a)

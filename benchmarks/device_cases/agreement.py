@@ -18,7 +18,7 @@ from scipy import ndimage
 
 import deepssim_jax as ds
 from benchmarks.device_cases.images import blobs
-from deepssim_jax.data.pictures import write_png
+from benchmarks.kept import write_png
 from deepssim_jax.ops import fsim, volume_similarity
 from deepssim_jax.scoring import embed, unmoved, volume_search
 

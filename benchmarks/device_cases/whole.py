@@ -12,9 +12,9 @@ import jax
 import numpy as np
 
 from benchmarks.device_cases.section import Work
+from benchmarks.kept import write_png
 from deepssim_jax.audit.audit import audit as run_audit
 from deepssim_jax.data import phantom_chests
-from deepssim_jax.data.pictures import write_png
 
 _SIDE, _BATCH = 128, 512
 

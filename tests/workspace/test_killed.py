@@ -107,6 +107,7 @@ def test_strangers_files_outlive_kills(tmp_path: Path, clean) -> None:
     assert {name: content for name, content in found.items() if name not in names} == clean
 
 
+@pytest.mark.filterwarnings("ignore:os.fork")  # the child only sets a limit before it is replaced
 def test_a_file_that_may_not_grow_is_said_and_gone_on_from(tmp_path: Path, clean) -> None:
     """As a disk that fills up: the first big file cannot be written."""
 

@@ -111,7 +111,7 @@ def test_volumes_do_not_depend_on_the_batch() -> None:
 def test_wrong_input_is_refused_with_the_remedy() -> None:
     with pytest.raises(ValueError, match="must be square"):
         registration.register(np.zeros((1, 8, 16)), np.zeros((1, 8, 16)))
-    with pytest.raises(ValueError, match="not the search of 2D"):
+    with pytest.raises(ValueError, match="the search of 2D images"):
         registration.register(pictures(1), pictures(1), grid=RigidGrid())
     with pytest.raises(ValueError, match=r"\(64, 64\)"):
         registration.register(np.zeros((SIZE, SIZE)), np.zeros((SIZE, SIZE)))

@@ -35,11 +35,6 @@ class Doubles:
     subjects: np.ndarray
     group: np.ndarray
 
-    @property
-    def images(self) -> int:
-        """How many images have a double."""
-        return int((np.bincount(self.group)[self.group] > 1).sum())
-
     def rows(self, images: ImageStore) -> tuple[tuple[object, ...], ...]:
         """Rows of `COLUMNS`: every image that has a double, by group, with its closest one."""
         a, b = self.pairs["first"], self.pairs["second"]
@@ -97,10 +92,12 @@ def find_doubles(
     group = _connected(pairs["first"], pairs["second"], len(real))
     # Patients are linked by the doubles of their images.
     people = np.arange(len(real)) if real.groups is None else real.groups
-    first = np.unique(people, return_index=True)[1][np.unique(people, return_inverse=True)[1]]
+    _, first, inverse = np.unique(people, return_index=True, return_inverse=True)
     rows = np.arange(len(real))
     subjects = _connected(
-        np.concatenate([pairs["first"], rows]), np.concatenate([pairs["second"], first]), len(real)
+        np.concatenate([pairs["first"], rows]),
+        np.concatenate([pairs["second"], first[inverse]]),
+        len(real),
     )
     return Doubles(pairs, subjects, group)
 
@@ -125,8 +122,7 @@ def _doubles_of(rows: np.ndarray, alone: Side, index: LocalIndex) -> np.ndarray:
 
 def _same_files(digests: tuple[str, ...]) -> np.ndarray:
     """Pairs of byte-equal files: each with the first of its kind."""
-    number, first, inverse = np.unique(digests, return_index=True, return_inverse=True)
-    del number
+    _, first, inverse = np.unique(digests, return_index=True, return_inverse=True)
     rows = np.flatnonzero(first[inverse] != np.arange(len(digests)))
     out = np.zeros(len(rows), PAIRS)
     out["first"], out["second"], out["score"] = rows, first[inverse][rows], 1.0

@@ -12,7 +12,6 @@ import numpy as np
 from deepssim_jax.features.descriptors import LENGTH, mirrored
 
 EVEN, ODD = 40, 24
-DIMENSIONS = EVEN + ODD
 _SAMPLE = 40_000
 
 

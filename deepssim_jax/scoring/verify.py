@@ -7,6 +7,7 @@ region where both have data, after `ops.registration` has brought `moving` onto 
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -153,14 +154,31 @@ def verify_from(
       start: n transformations, to be refined.
       negative: bool [n], whether bright and dark of `moving` change places first.
     """
-    sign = np.where(negative, -1.0, 1.0).astype(np.float32)
 
-    def run(moving: Array, fixed: Array, flip: Array, matrix: Array, shift: Array, sign: Array):
-        found, moved, _, _ = _verify_from(moving, fixed, Transform(flip, matrix, shift), sign)
+    def run(moving: Array, fixed: Array, start: Transform, sign: Array) -> tuple[Array, ...]:
+        found, moved, _, _ = _verify_from(moving, fixed, start, sign)
         return _columns(found, moved)
 
+    return VerifiedPairs(*_from(run, moving, fixed, start, negative))
+
+
+def _from(
+    run: Callable[[Array, Array, Transform, Array], tuple[Array, ...]],
+    moving: Images,
+    fixed: Images,
+    start: Transform,
+    negative: np.ndarray,
+) -> tuple[np.ndarray, ...]:
+    """`run` in batches over pairs, their starts, and -1 for each negative."""
+
+    def batch(
+        a: Array, b: Array, flip: Array, matrix: Array, shift: Array, sign: Array
+    ) -> tuple[Array, ...]:
+        return run(a, b, Transform(flip, matrix, shift), sign)
+
+    sign = np.where(negative, -1.0, 1.0).astype(np.float32)
     columns = (np.asarray(moving), np.asarray(fixed), start.flip, start.matrix, start.shift, sign)
-    return VerifiedPairs(*in_batches(run, *columns, size=_batch()))
+    return tuple(np.asarray(x) for x in in_batches(batch, *columns, size=_batch()))
 
 
 def align_for_display(
@@ -193,15 +211,13 @@ def show_from(
     moving: Images, fixed: Images, start: Transform, negative: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """`align_for_display` from a start that is known; the arguments are those of `verify_from`."""
-    sign = np.where(negative, -1.0, 1.0).astype(np.float32)
 
-    def shown(a: Array, b: Array, flip: Array, matrix: Array, shift: Array, sign: Array):
-        _, _, aligned, inside = _verify_from(a, b, Transform(flip, matrix, shift), sign)
+    def shown(a: Array, b: Array, start: Transform, sign: Array) -> tuple[Array, ...]:
+        _, _, aligned, inside = _verify_from(a, b, start, sign)
         return _fitted(jnp.where(inside, aligned, 0.0), zscore(b), inside)
 
-    columns = (np.asarray(moving), np.asarray(fixed), start.flip, start.matrix, start.shift, sign)
-    aligned, reference = in_batches(shown, *columns, size=_batch())
-    return np.asarray(aligned), np.asarray(reference)
+    aligned, reference = _from(shown, moving, fixed, start, negative)
+    return aligned, reference
 
 
 @jax.jit

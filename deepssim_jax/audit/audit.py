@@ -10,17 +10,14 @@ import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from deepssim_jax.audit import calibration, doubles, membership, outputs, planting
+from deepssim_jax.audit import calibration, doubles, membership, outputs
 from deepssim_jax.audit.assess import AuditSet, conclude
 from deepssim_jax.audit.audit_settings import AuditSettings
 from deepssim_jax.audit.control import search_holdout
 from deepssim_jax.audit.gallery import build_gallery
 from deepssim_jax.audit.generation import Generator
 from deepssim_jax.audit.inputs import folders, list_sides, networks
-from deepssim_jax.audit.result import (
-    AuditResult,
-    PlantedRecall,
-)
+from deepssim_jax.audit.result import AuditResult
 from deepssim_jax.data import store
 from deepssim_jax.data.manifest import InputError, Manifest, Role
 from deepssim_jax.nn import encoder as encoders
@@ -128,6 +125,7 @@ def _audit(
         journal=journal("calibration", real_set),
         seed=settings.seed,
         level=settings.level,
+        planted=settings.plant,
         proposals=retrieval.proposals,
         on_progress=on_progress,
     )
@@ -148,19 +146,6 @@ def _audit(
             proposals=retrieval.proposals,
             on_progress=on_progress,
         )
-    planted: tuple[PlantedRecall, ...] = ()
-    if settings.plant:
-        planted = planting.recall_by_change(
-            real_set.side,
-            encoder,
-            count=settings.plant,
-            near=evidence.thresholds.near,
-            journal=journal("recall", real_set),
-            seed=settings.seed,
-            level=settings.level,
-            proposals=retrieval.proposals,
-            on_progress=on_progress,
-        )
     inferred = None
     if attacked and attack_id:
         inferred = membership.infer_membership(
@@ -172,7 +157,7 @@ def _audit(
             on_progress=on_progress,
         )
     result = conclude(sets, pairs, copy, evidence, control, settings, retrieval, inferred)
-    result = dataclasses.replace(result, planted=planted)
+    result = dataclasses.replace(result, planted=evidence.by_change())
     gallery = build_gallery(
         result,
         pairs,

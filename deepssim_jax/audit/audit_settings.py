@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from deepssim_jax.audit.calibration import PLANTED
 from deepssim_jax.data.manifest import check_subject_regex as check_regex
 from deepssim_jax.data.records import ArrayLayout, Links
 from deepssim_jax.data.volume import SliceSpec
@@ -17,7 +18,7 @@ class AuditSettings:
     `size` is the side in pixels that every image is brought to (a multiple of 32), `slice_spec`
     the slice taken of volumes, `retrieval` the search for candidates, `level` the coverage of
     intervals, `seed` that of the calibration. `explain` shows what the encoder saw in the gallery.
-    `plant` copies of the real images are made in memory, to say what would have been found. `links`
+    `plant` edited copies of the real images are looked for, to say what would have been found. `links`
     and `arrays` are how folders and NumPy arrays are read.
     """
 
@@ -30,7 +31,7 @@ class AuditSettings:
     seed: int = 0
     allow_same: bool = False
     explain: bool = False
-    plant: int = 0
+    plant: int = PLANTED
     links: Links = Links.INSIDE
     arrays: ArrayLayout = ArrayLayout.IMAGES
 

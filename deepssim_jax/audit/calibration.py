@@ -1,9 +1,9 @@
 """Thresholds from the real images alone, and what the detector is worth on them.
 
 Two experiments are run through the very search and verification that the synthetic images get:
-real images are matched with other patients' real images (the null), and copies planted in memory
-are matched with the real side (the positives). Patients are split in two halves: thresholds are
-chosen on one, error rates are reported on the other.
+real images are matched with other patients' real images (the null), and copies of real images under
+every edit of `data.edits` are matched with the real side (the controls). Patients are split in two
+halves: thresholds are chosen on one, error rates are reported on the other.
 """
 
 import dataclasses
@@ -11,48 +11,62 @@ from collections.abc import Callable
 
 import numpy as np
 
-from deepssim_jax.audit.result import Thresholds
+from deepssim_jax.audit.controls import Controls
+from deepssim_jax.audit.result import PlantedRecall, Thresholds
+from deepssim_jax.data.edits import EDITS, Edit
+from deepssim_jax.data.edits.types import Group
+from deepssim_jax.data.edits.types import Label as EditLabel
 from deepssim_jax.nn.encoder import Encoder
 from deepssim_jax.scoring import decide, plant
-from deepssim_jax.scoring.embed import features
-from deepssim_jax.scoring.evidence import MOST_FALSE, GumbelLaw, NormalLaw, either
+from deepssim_jax.scoring.detail import BANDS
+from deepssim_jax.scoring.evidence import MOST_FALSE, GumbelLaw, LargestLaw, NormalLaw, either
 from deepssim_jax.scoring.match import NO_EVIDENCE, PAIR, Progress, Proposals, Side, match
-from deepssim_jax.scoring.points import PointSet
+from deepssim_jax.scoring.verify import verify_pairs
 from deepssim_jax.workspace import Section
 
 MAX_NULL = 256
-MAX_PLANTED = 96
+PLANTED = 2 * len(EDITS)
+_LABELLED = 48  # copies of each class that place the labels' thresholds
 _LIMIT = 1.0 - 1e-5
 
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """What the search found of some images: best verified scores without local features, and the
-    largest evidence of local features, float32 [n] each; of -1 and -5 where it found nothing.
+    """What the search found of n images: the best of each kind of evidence, float32.
+
+    `scores` [n] verified scores without local features, `points` [n] of local features, `partial`
+    [n, BANDS] of `scoring.detail`; -1 and NO_EVIDENCE where it found nothing.
     """
 
     scores: np.ndarray
     points: np.ndarray
+    partial: np.ndarray
 
     @classmethod
     def of(cls, pairs: np.ndarray, count: int) -> "Trial":
         """From the pairs of `match` of `count` queries."""
         scores = np.full(count, -1.0, np.float32)
         points = np.full(count, NO_EVIDENCE, np.float32)
+        partial = np.full((count, BANDS), NO_EVIDENCE, np.float32)
         placed = pairs["by_points"]
         np.maximum.at(scores, pairs["query"][~placed], pairs["verified"][~placed])
         np.maximum.at(points, pairs["query"][placed], pairs["evidence"][placed])
-        return cls(scores, points)
+        np.maximum.at(partial, pairs["query"], pairs["partial"])
+        return cls(scores, points, partial)
 
     def __len__(self) -> int:
         return len(self.scores)
 
     def __getitem__(self, rows: np.ndarray) -> "Trial":
-        return Trial(self.scores[rows], self.points[rows])
+        return Trial(self.scores[rows], self.points[rows], self.partial[rows])
 
     def copies(self, thresholds: Thresholds) -> np.ndarray:
-        """Bool [n]: either kind of evidence reaches its threshold."""
-        return (self.scores >= thresholds.near) | (self.points >= thresholds.local)
+        """Bool [n]: one kind of evidence reaches its threshold."""
+        return (
+            (self.scores >= thresholds.near)
+            | (self.points >= thresholds.local)
+            | (self.partial >= np.array(thresholds.partial)).any(1)
+        )
 
 
 def called(pairs: np.ndarray, thresholds: Thresholds) -> tuple[np.ndarray, np.ndarray]:
@@ -64,7 +78,7 @@ def called(pairs: np.ndarray, thresholds: Thresholds) -> tuple[np.ndarray, np.nd
 
     Returns:
       By query, copies first, those of the best verified score first; and bool, which are copies. What
-      local features alone proposed is left out where their evidence is too small: its score is that
+      local features alone proposed is left out where its evidence is too small: its score is that
       of an alignment with more freedom than that of the other pairs.
     """
     placed = pairs["by_points"]
@@ -72,7 +86,7 @@ def called(pairs: np.ndarray, thresholds: Thresholds) -> tuple[np.ndarray, np.nd
         placed,
         (pairs["evidence"] >= thresholds.local) & (pairs["verified"] > -1),
         pairs["verified"] >= thresholds.near,
-    )
+    ) | (pairs["partial"] >= np.array(thresholds.partial)).any(1)
     pairs, copy = pairs[~placed | copy], copy[~placed | copy]
     order = np.lexsort((pairs["reference"], -pairs["verified"], ~copy, pairs["query"]))
     pairs, copy = pairs[order], copy[order]
@@ -89,47 +103,103 @@ def called(pairs: np.ndarray, thresholds: Thresholds) -> tuple[np.ndarray, np.nd
 
 
 @dataclasses.dataclass(frozen=True)
+class Laws:
+    """How much of each kind of evidence unrelated images show."""
+
+    scores: NormalLaw
+    points: GumbelLaw
+    partial: tuple[LargestLaw, ...]
+
+    @classmethod
+    def of(cls, null: Trial) -> "Laws":
+        """Learned of what the search found of unrelated images."""
+        return cls(
+            scores=NormalLaw.of(fisher(null.scores)),
+            points=GumbelLaw.of(null.points),
+            partial=tuple(LargestLaw.of(band) for band in null.partial.T),
+        )
+
+    def p_values(self, found: Trial) -> np.ndarray:
+        """Of each image, the probability of as much evidence of any kind without a copy."""
+        bands = [law.p_values(band) for law, band in zip(self.partial, found.partial.T)]
+        return either(
+            self.scores.p_values(fisher(found.scores)),
+            self.points.p_values(found.points),
+            either(*bands),
+        )
+
+    def thresholds(self, cut: float) -> tuple[float, float, tuple[float, ...]]:
+        """Of scores, points and partial correlations, so that all together are reached with
+        probability `cut` at most by unrelated images.
+        """
+        return (
+            float(np.tanh(self.scores.threshold(cut / 3))),
+            self.points.threshold(cut / 3),
+            tuple(law.threshold(cut / 3 / len(self.partial)) for law in self.partial),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class Evidence:
     """What real images say of the detector: thresholds, and the trials from which they come.
 
     `null_scores` are the best-match scores of all unrelated images; the laws are learned on the tuning
-    half; `null` and `copies` (exact, near) are the trials of the reporting half.
+    half; `null` and `copies` are the trials of the reporting half, `edits` what was done to each copy.
     """
 
     thresholds: Thresholds
     null_scores: np.ndarray
-    scores: NormalLaw
-    points: GumbelLaw
+    laws: Laws
     null: Trial
-    copies: tuple[Trial, Trial]
+    copies: Trial
+    edits: tuple[Edit, ...]
     level: float
 
     def p_values(self, found: Trial) -> np.ndarray:
-        """Of each image, the probability of as much evidence of either kind without a copy."""
-        return either(
-            self.scores.p_values(fisher(found.scores)), self.points.p_values(found.points)
-        )
+        """Of each image, the probability of as much evidence of any kind without a copy."""
+        return self.laws.p_values(found)
 
     def at(self, cut: float) -> "Evidence":
         """With thresholds that unrelated images reach with probability `cut` at most, and the error
         rates of the reporting half at these; never below the thresholds of one image.
         """
-        near = max(self.thresholds.near, float(np.tanh(self.scores.threshold(cut / 2))))
+        score, local, partial = self.laws.thresholds(cut)
+        near = max(self.thresholds.near, score)
         thresholds = dataclasses.replace(
             self.thresholds,
             chance=cut,
             near=near,
             exact=max(self.thresholds.exact, near),
-            local=self.points.threshold(cut / 2),
+            local=local,
+            partial=partial,
         )
-        recalls = [share_of(trial.copies(thresholds), self.level) for trial in self.copies]
+        found = self.copies.copies(thresholds)
+        near_copy = np.array([edit.label is EditLabel.NEAR for edit in self.edits], bool)
         thresholds = dataclasses.replace(
             thresholds,
             false_rate=share_of(self.null.copies(thresholds), self.level),
-            planted_recall=recalls[0],
-            planted_near_recall=recalls[1],
+            planted_recall=share_of(found[~near_copy], self.level),
+            planted_near_recall=share_of(found[near_copy], self.level),
         )
         return dataclasses.replace(self, thresholds=thresholds)
+
+    def by_change(self) -> tuple[PlantedRecall, ...]:
+        """Of each kind of change, how many of its copies were called copies of their own patient."""
+        found = self.copies.copies(self.thresholds)
+        rows: dict[tuple[Group, EditLabel], list[bool]] = {
+            (edit.group, edit.label): [] for edit in EDITS
+        }
+        for edit, hit in zip(self.edits, found.tolist(), strict=True):
+            rows[edit.group, edit.label].append(hit)
+        return tuple(
+            PlantedRecall(
+                group.value,
+                decide.clopper_pearson(sum(hits), len(hits), level=self.level),
+                local=label is EditLabel.NEAR,
+            )
+            for (group, label), hits in rows.items()
+            if hits
+        )
 
 
 def balanced_rows(groups: np.ndarray, count: int, *, seed: int | list[int]) -> np.ndarray:
@@ -154,6 +224,7 @@ def calibrate_on_real(
     journal: Section,
     seed: int,
     level: float,
+    planted: int,
     proposals: Proposals,
     on_progress: Progress,
 ) -> Evidence:
@@ -165,6 +236,7 @@ def calibrate_on_real(
       journal: keeps what is found, by the features of the side.
       seed: of the draw and of the planted transformations.
       level: coverage of the reported intervals.
+      planted: copies that say what would be found, about equally many of every edit.
       proposals: those of the search that the thresholds are for.
       on_progress: as for `match`.
 
@@ -174,7 +246,7 @@ def calibrate_on_real(
     real, groups = real.grouped()
     tune = tuning_half(groups, seed=seed)
     rows, tuning = _drawn(groups, tune, MAX_NULL, seed=seed)
-    null, null_tuning = Trial(np.zeros(0, np.float32), np.zeros(0, np.float32)), tuning[:0]
+    null, null_tuning = Trial.of(np.zeros(0, PAIR), 0), tuning[:0]
     if len(np.unique(groups)) > 1:
         pairs = match(
             real.rows(rows),
@@ -189,35 +261,22 @@ def calibrate_on_real(
         seen = null.scores > -1
         null, null_tuning = null[seen], tuning[seen]
 
-    rows, tuning = _drawn(groups, tune, MAX_PLANTED, seed=seed)
-    donors = _donors(rows, groups)
-    images = real.take(rows)
-    copies = {}
-    for kind in ("exact", "near"):
-        planted = journal.section(f"planted-{kind}", rows, donors, seed)
-
-        def found_planted(kind: str = kind, planted: Section = planted) -> np.ndarray:
-            copies = (
-                plant.exact_copies(images, seed=seed)
-                if kind == "exact"
-                else plant.near_copies(images, real.take(donors), seed=seed + 1)
-            )
-            return match_planted(copies, real, encoder(), planted, proposals, on_progress)
-
-        pairs = planted.step("found", [proposals, real.low, real.embeddings], found_planted)
-        own = groups[pairs["reference"]] == groups[rows[pairs["query"]]]
-        copies[kind] = Trial.of(pairs[own], len(rows))
-
-    chosen = decide.calibrate(
-        null.scores[null_tuning],
-        *(copies[kind].scores[tuning & (copies[kind].scores > -1)] for kind in ("exact", "near")),
+    chosen = _labelled(null.scores[null_tuning], real, tune, journal, seed=seed)
+    there = np.flatnonzero(~tune[groups])
+    controls = Controls.of(
+        real, there[balanced_rows(groups[there], planted, seed=[seed, 1])], count=planted, seed=seed
     )
-    scores = NormalLaw.of(fisher(null.scores[null_tuning]))
-    points = GumbelLaw.of(null.points[null_tuning])
+    pairs = controls.search(
+        real, encoder, journal=journal, proposals=proposals, on_progress=on_progress
+    )
+    copies = Trial.of(pairs, len(controls))
+    laws = Laws.of(null[null_tuning])
+    _, local, partial = laws.thresholds(MOST_FALSE)
     thresholds = Thresholds(
         near=chosen.near,
         exact=chosen.exact,
-        local=points.threshold(MOST_FALSE / 2),
+        local=local,
+        partial=partial,
         chance=MOST_FALSE,
         origin=chosen.origin,
         null_count=len(null.scores),
@@ -230,10 +289,10 @@ def calibrate_on_real(
     evidence = Evidence(
         thresholds=thresholds,
         null_scores=null.scores,
-        scores=scores,
-        points=points,
+        laws=laws,
         null=null[~null_tuning],
-        copies=(copies["exact"][~tuning], copies["near"][~tuning]),
+        copies=copies,
+        edits=controls.edits,
         level=level,
     )
     return evidence.at(MOST_FALSE)
@@ -244,28 +303,35 @@ def fisher(scores: np.ndarray) -> np.ndarray:
     return np.arctanh(np.clip(np.asarray(scores, np.float64), -_LIMIT, _LIMIT))
 
 
-def match_planted(
-    copies: np.ndarray,
-    real: Side,
-    encoder: Encoder,
-    journal: Section,
-    proposals: Proposals,
-    on_progress: Progress,
-) -> np.ndarray:
-    """Pairs, as of `match`, of copies [n, s, s] that were planted in memory."""
-    if not len(copies):
-        return np.zeros(0, PAIR)
-    embeddings, low = features(copies, encoder)
-    points = None if real.points is None else PointSet.of_images(copies)
-    side = Side(take=lambda rows: copies[rows], low=low, embeddings=embeddings, points=points)
-    return match(
-        side,
-        real,
-        journal=journal,
-        proposals=proposals,
-        on_progress=on_progress,
-        what="planted copies with real",
-    )
+def _labelled(
+    null: np.ndarray, real: Side, tune: np.ndarray, journal: Section, *, seed: int
+) -> decide.Calibration:
+    """Verified scores that tell exact copies, locally changed ones and unrelated images apart.
+
+    Args:
+      null: best scores of unrelated images of the tuning half.
+      real: the real side, with groups.
+      tune: bool by patient, the tuning half.
+      journal: keeps the scores.
+      seed: of the draw and of the copies.
+    """
+    _, groups = real.grouped()
+    there = np.flatnonzero(tune[groups])
+    rows = there[balanced_rows(groups[there], _LABELLED, seed=[seed, 0])]
+    donors = _donors(rows, groups)
+
+    def scores() -> np.ndarray:
+        if not len(rows):
+            return np.zeros((2, 0), np.float32)
+        images = real.take(rows)
+        copies = (
+            plant.exact_copies(images, seed=seed),
+            plant.near_copies(images, real.take(donors), seed=seed + 1),
+        )
+        return np.stack([verify_pairs(copy, images).score for copy in copies])
+
+    exact, near = journal.step("labelled", [rows, donors, seed, real.low, real.embeddings], scores)
+    return decide.calibrate(null, exact, near)
 
 
 def _drawn(

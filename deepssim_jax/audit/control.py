@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from deepssim_jax.audit.calibration import Trial
-from deepssim_jax.scoring.match import Progress, Proposals, Side, match
+from deepssim_jax.scoring.match import PAIR, Progress, Proposals, Side, match
 from deepssim_jax.workspace import Section
 
 
@@ -51,7 +51,7 @@ def search_holdout(
     """
     chosen = np.flatnonzero(apart)
     if not len(chosen):
-        empty = Trial(np.zeros(0, np.float32), np.zeros(0, np.float32))
+        empty = Trial.of(np.zeros(0, PAIR), 0)
         return Control(empty, empty, len(holdout))
     unseen = holdout.rows(chosen)
     found = []

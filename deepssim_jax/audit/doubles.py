@@ -17,7 +17,7 @@ from deepssim_jax.workspace import Section
 
 # Nothing short of a copy of the whole image: neighbouring slices and other radiographs of a patient
 # stay below at least one of these.
-_MIN_EVIDENCE, _MIN_POINTS, _MIN_SCORE = 2.5, 20.0, 0.9
+_MIN_EVIDENCE, _MIN_POINTS, _MIN_SCORE = 1.0, 20.0, 0.9
 _BLOCK = 128
 COLUMNS = (
     "group", "image_id", "subject_id", "closest_double", "verified_score", "local_evidence", "same_file",

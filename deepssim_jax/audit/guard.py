@@ -242,6 +242,7 @@ def _limits(
         journal=work,
         seed=settings.seed,
         level=settings.level,
+        planted=calibration.PLANTED,
         proposals=PROPOSALS,
         on_progress=on_progress,
     )

@@ -70,6 +70,7 @@ class Thresholds:
     near: float
     exact: float
     local: float  # evidence of local features from which a pair is a copy
+    partial: tuple[float, ...]  # likewise of partial correlations, band by band
     chance: float  # probability at which an unrelated image reaches a threshold, at most
     origin: str
     null_count: int
@@ -82,7 +83,7 @@ class Thresholds:
 
 @dataclasses.dataclass(frozen=True)
 class PlantedRecall:
-    """Share of copies planted under one change that were found; `local` changes leave a near copy."""
+    """Share of copies under one kind of change that were found; `local` changes leave a near copy."""
 
     change: str
     share: Proportion
@@ -173,7 +174,7 @@ class AuditResult:
     versions: Mapping[str, str]
     discoveries: Discoveries | None = None  # with held-out images
     exposure: tuple[tuple[int, float], ...] = ()
-    planted: tuple[PlantedRecall, ...] = ()  # where copies were planted by transformation
+    planted: tuple[PlantedRecall, ...] = ()  # by kind of change
     copy_rate_by_patient: ClusteredShare | None = None  # where copies were found
     membership: Membership | None = None  # where a model was given
     real_doubles: tuple[tuple[object, ...], ...] = ()  # rows of real_duplicates.csv

@@ -131,6 +131,7 @@ def summary_json(result: AuditResult, files: Mapping[str, str]) -> bytes:
             "near": round(thresholds.near, 6),
             "exact": round(thresholds.exact, 6),
             "local": round(thresholds.local, 6),
+            "partial": [round(x, 6) for x in thresholds.partial],
             "chance": thresholds.chance,
             "expected_false_alarms": round(thresholds.chance * result.counts["synthetic"], 4),
             "origin": thresholds.origin,

@@ -61,7 +61,10 @@ _EXPLAIN = flags.DEFINE_bool(
     "explain", False, "show in the gallery what made the encoder call a pair alike"
 )
 _PLANT = flags.DEFINE_integer(
-    "plant", 0, "copies to make of the real images, to say by transformation what would be found"
+    "plant",
+    None,
+    "edited copies of the real images to look for, which say what would be found: two of each edit "
+    "if not given; 0: none, and what would be found stays unknown",
 )
 _READING = ReadingFlags.define("images")
 _MAX_COPY_RATE = flags.DEFINE_float(
@@ -98,7 +101,7 @@ def main(argv: Sequence[str]) -> int:
         seed=_SEED.value,
         allow_same=_ALLOW_SAME.value,
         explain=_EXPLAIN.value,
-        plant=_PLANT.value,
+        **({} if _PLANT.value is None else {"plant": _PLANT.value}),
         links=_READING.links(),
         arrays=_READING.layout(),
     )

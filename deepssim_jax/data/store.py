@@ -22,6 +22,7 @@ from deepssim_jax.workspace import Cache, Entries, Made, Workspace, key_of, sha2
 
 CHUNK = 256
 _PIXELS, _CANVAS, _CONTENT = "pixels", "canvas", "content"
+_LEVELS = 65535.0  # of `preprocess.quantize`
 # What says whose a record is and where it lies; all else decides what is read from it.
 _IDENTITY = {"image_id", "path", "subject_id", "session_id", "site", "parts"}
 
@@ -126,6 +127,16 @@ class ImageStore:
     def take(self, rows: np.ndarray) -> np.ndarray:
         """uint16 [k, ...] of the given rows, in their order."""
         return self.entries.take(_PIXELS, rows)
+
+    def pictures(self, rows: np.ndarray) -> list[np.ndarray]:
+        """float32 [h, w] on [0, 1] of the given rows, without the rim of the canvas.
+
+        Only where the settings asked for a canvas.
+        """
+        canvases = self.entries.take(_CANVAS, rows).astype(np.float32) / _LEVELS
+        side = canvases.shape[-1]
+        pads = (side - self.entries.take(_CONTENT, rows)) // 2
+        return [c[y : side - y, x : side - x] for c, (y, x) in zip(canvases, pads, strict=True)]
 
 
 class Reading:

@@ -7,7 +7,7 @@ makes those of new images alone.
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -15,6 +15,7 @@ import numpy as np
 
 from deepssim_jax.data import store
 from deepssim_jax.data.manifest import Manifest, Rejected
+from deepssim_jax.data.preprocess import fit_to_size, quantize
 from deepssim_jax.nn import encoder as encoders
 from deepssim_jax.ops import search_grid
 from deepssim_jax.ops.batches import in_batches
@@ -135,7 +136,26 @@ def side_of(images: store.ImageStore, cache: Cache, *, groups: bool = False) -> 
         embeddings=entries.field("embedding"),
         groups=images.patients() if groups else None,
         points=points,
+        pictures=None if points is None else images.pictures,
     )
+
+
+def side_of_images(
+    images: Sequence[np.ndarray], encoder: encoders.Encoder, *, size: int, points: bool
+) -> Side:
+    """A side of images float [h, w] that are in memory, as `build_side` makes one of files.
+
+    Args:
+      images: of any shape.
+      encoder: whose embeddings are wanted.
+      size: of the squares.
+      points: whether local features are searched, too.
+    """
+    squares = [quantize(fit_to_size(np.asarray(x, np.float32), size=(size, size))) for x in images]
+    stack = np.array(squares, np.uint16).reshape(-1, size, size)
+    embeddings, low = features(stack, encoder)
+    found = PointSet.of_images(images) if points and len(images) else None
+    return Side(lambda rows: stack[rows], low, embeddings, points=found)
 
 
 def feature_cache(

@@ -16,6 +16,7 @@ import numpy as np
 from deepssim_jax.ops.search_grid import SearchGrid
 from deepssim_jax.ops.transform import Transform
 from deepssim_jax.scoring.aligned import AlignedIndex, likeliest
+from deepssim_jax.scoring.detail import BANDS, Common, sample_rows
 from deepssim_jax.scoring.pairs import nearest
 from deepssim_jax.scoring.points import LocalIndex, PointSet
 from deepssim_jax.scoring.unmoved import nearest_unmoved
@@ -38,11 +39,12 @@ PAIR = np.dtype(
         ("by_points", "?"),  # found and placed by local features; the fields below are theirs
         ("points", "<f4"),  # sum of the matches that lie as the real image's do
         ("evidence", "<f4"),  # relative to the query's other candidates
+        ("partial", "<f4", (BANDS,)),  # of `scoring.detail`, where the pair was looked at so
     ]
 )
 BLOCK = 128
 # A sum of matches below this is chance.
-_MIN_POINTS, _MIN_EVIDENCE = 2.0, 1.0
+_MIN_POINTS = 2.0
 NO_EVIDENCE = -5.0
 # So many of the aligned search are compared tile by tile, which for one of them costs a
 # three-hundredth of a verification.
@@ -60,7 +62,8 @@ class Side:
     `take(rows)` gives square images [k, s, s] of any real dtype; `low` float32 [n, g, g] are
     their versions for the global search; `embeddings` float32 [n, d] of unit norm; `groups` int
     [n] holds the patient of each, or is None where pairs of one patient are wanted too; `points` are
-    local features, or None where they are not searched.
+    local features, or None where they are not searched; `pictures(rows)` gives float [h, w] images on
+    [0, 1] of their own aspect and as fine as they are kept, or is None where only squares are.
     """
 
     take: Callable[[np.ndarray], np.ndarray]
@@ -68,6 +71,7 @@ class Side:
     embeddings: np.ndarray
     groups: np.ndarray | None = None
     points: PointSet | None = None
+    pictures: Callable[[np.ndarray], list[np.ndarray]] | None = None
 
     def __len__(self) -> int:
         return len(self.low)
@@ -81,13 +85,14 @@ class Side:
 
     def rows(self, chosen: np.ndarray) -> "Side":
         """The side made of some of its rows."""
-        chosen = np.asarray(chosen)
+        chosen, pictures = np.asarray(chosen), self.pictures
         return Side(
             take=lambda rows: self.take(chosen[rows]),
             low=self.low[chosen],
             embeddings=self.embeddings[chosen],
             groups=None if self.groups is None else self.groups[chosen],
             points=None if self.points is None else self.points.rows(chosen),
+            pictures=pictures and (lambda rows: pictures(chosen[rows])),
         )
 
 
@@ -164,6 +169,7 @@ def match(
     groups = references.groups if apart else None
     index = functools.cache(lambda: AlignedIndex.build(references.low, grid=grid, groups=groups))
     local = functools.cache(lambda: local_index(references))
+    common = functools.cache(lambda: Common.of(references.take(sample_rows(len(references)))))
 
     def block(rows: np.ndarray) -> np.ndarray:
         found = verified(
@@ -178,11 +184,15 @@ def match(
             if references.points is not None and queries.points is not None:
                 part = queries.rows(rows)
                 found = np.concatenate([found, placed_by_points(part, references, local(), apart)])
+                _fill_partial(found, part, references, common())
                 # What holds next to nothing agrees with everything of its kind; that is no match.
                 empty = ~queries.points.comparable[rows][found["query"]]
                 empty |= ~references.points.comparable[found["reference"]]
                 found["verified"][empty], found["evidence"][empty] = 0.0, NO_EVIDENCE
+                found["partial"][empty] = NO_EVIDENCE
                 found = in_order(found)
+            else:
+                found["partial"] = NO_EVIDENCE
             found["query"] += rows[0]
         return found
 
@@ -293,7 +303,7 @@ def placed_by_points(
     out["points"], out["evidence"] = found.points[query, place], found.evidence[query, place]
     out["negative"], out["verified"] = found.negative[query, place], -1.0
     # What lies so is chance; its evidence says how far chance reaches, and needs no pixels.
-    good = np.flatnonzero((out["points"] >= _MIN_POINTS) & (out["evidence"] >= _MIN_EVIDENCE))
+    good = np.flatnonzero((out["points"] >= _MIN_POINTS) & (out["evidence"] > 0))
     if len(good):
         query, place, chosen = query[good], place[good], out[good]
         moving, fixed = part.take(query), references.take(chosen["reference"])
@@ -314,6 +324,17 @@ def _fill(out: np.ndarray, found: VerifiedPairs, part: Side, references: Side) -
     out["shift_y"], out["shift_x"] = found.shift[:, 0], found.shift[:, 1]
     cosine = (part.embeddings[out["query"]] * references.embeddings[out["reference"]]).sum(1)
     out["embedding"] = np.clip(cosine, -1.0, 1.0)
+
+
+def _fill_partial(out: np.ndarray, part: Side, references: Side, common: Common) -> None:
+    """Writes partial correlations into those rows of `PAIR` whose pixels were aligned."""
+    out["partial"] = NO_EVIDENCE
+    seen = np.flatnonzero(out["verified"] > -1)
+    if len(seen):
+        rows = out[seen]
+        moving, fixed = part.take(rows["query"]), references.take(rows["reference"])
+        found = common.correlations(moving, fixed, transform_of(rows), rows["negative"])
+        out["partial"][seen] = found
 
 
 def _below(enough: float, pairs: np.ndarray, count: int) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 Contract: a `PointSet` holds the local features of a set of images as they are kept on disk. `LocalIndex`
 finds, for each query, the real images whose points lie as the query's do. Its evidence is relative to
-the query's own other candidates, log((s1 + 1) / (mean of s7 to s12 + 1)) of the sums of matches s, so
+the query's own other candidates, log((s1 + 8) / (mean of s7 to s12 + 8)) of the sums of matches s, so
 that a noisy or flat query is judged by its own measure. Up to any rotation, mirroring and negative,
 zooms from about a quarter to four times, and parts.
 """
@@ -30,6 +30,7 @@ _FEW = 64  # points of the first stage, which looks at all pairs
 _FEW_EVEN, _FEW_ODD = 20, 12  # numbers a point there
 _CANDIDATES = 24  # of the first stage
 _NULL = slice(6, 12)  # the query's own candidates that stand for unrelated images
+_ADDED = 8.0  # to a sum of matches: what unrelated images reach by chance decides little
 _USUAL = 2.0  # what unrelated images reach where there are too few to ask
 _LEVELS = 512.0  # RootSIFT numbers lie below 1 / 2
 _BATCH = 4
@@ -206,7 +207,7 @@ def _verified(
     score = jnp.where(found.image >= 0, found.score, 0.0)
     null = jnp.where(found.image >= 0, score, _USUAL)[:, _NULL]
     usual = null.mean(1) if null.shape[1] else jnp.full(len(score), _USUAL)
-    evidence = jnp.log((score + 1) / (usual[:, None] + 1))
+    evidence = jnp.log((score + _ADDED) / (usual[:, None] + _ADDED))
     # The map of the real image onto the query is the inverse of that of the query onto it.
     m = found.matrix
     determinant = m[..., 0, 0] * m[..., 1, 1] - m[..., 0, 1] * m[..., 1, 0]

@@ -1,0 +1,129 @@
+"""Does an aligned pair share what the other images of its kind do not?
+
+Contract: two images of one kind agree in much that every image of the kind shows: a disc in a black frame,
+ribs, a skull. So the structure that the real side has in common, its mean and its principal components in
+the real images' own frame, is taken out of both images of a pair by least squares before they are
+correlated: a partial correlation. It is looked at in bands of detail apart, because noise destroys
+the fine one and blur, too, while the coarse one is alike in strangers.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from deepssim_jax.ops import resample
+from deepssim_jax.ops.batches import in_batches
+from deepssim_jax.ops.intensity import local_zscore, zscore
+from deepssim_jax.ops.products import einsum
+from deepssim_jax.ops.transform import Transform, ellipsoid
+from deepssim_jax.typing import Array, Images
+
+SIGMAS = (
+    0.6,
+    1.2,
+    2.4,
+)  # pixels at a side of _SIDE: each band lies between a blur and one twice as wide
+BANDS = len(SIGMAS)
+_SIDE = 64
+_NEIGHBOURHOOD = 16  # the side is this many times the width of what a pixel is compared with
+_SAMPLE, _COMPONENTS = 256, 16
+_DISC = 1.05  # corners hold whatever a copy's maker filled them with
+_RIDGE = 1e-3  # of the components' mean square
+_LIMIT = 1 - 1e-5
+_CPU_BATCH, _ACCELERATOR_BATCH = 16, 256
+
+
+def _batch() -> int:
+    return _CPU_BATCH if jax.default_backend() == "cpu" else _ACCELERATOR_BATCH
+
+
+def _blur(images: Array, sigma: float) -> Array:
+    matrix = jnp.asarray(resample.blur_matrix(_SIDE, sigma))
+    return einsum("ij,njk,lk->nil", matrix, images, matrix)
+
+
+def _bands(local: Array) -> Array:
+    """[n, BANDS, p] of contrast-normalised images [n, _SIDE, _SIDE]."""
+    parts = [_blur(local, sigma) - _blur(local, 2 * sigma) for sigma in SIGMAS]
+    return jnp.stack(parts, 1).reshape(len(local), BANDS, -1)
+
+
+@jax.jit
+def _local(images: Array) -> Array:
+    small = resample.resize(jnp.asarray(images, jnp.float32), (_SIDE, _SIDE))
+    return local_zscore(zscore(small), sigma=_SIDE / _NEIGHBOURHOOD)
+
+
+def sample_rows(count: int) -> np.ndarray:
+    """int [m]: an even sample of so many images, of which `Common` is made."""
+    return np.unique(np.linspace(0, count - 1, min(_SAMPLE, count)).round().astype(int))
+
+
+@dataclasses.dataclass(frozen=True)
+class Common:
+    """What the images of one side share: `axes` float32 [BANDS, c, p], orthonormal in each band."""
+
+    axes: np.ndarray
+
+    @classmethod
+    def of(cls, images: Images) -> "Common":
+        """The mean and the first principal components of images [n, s, s], n at least 1."""
+        found = in_batches(lambda x: _bands(_local(x)), images, size=_batch())
+        bands = np.asarray(found, np.float64)
+        axes = []
+        for band in np.moveaxis(bands, 1, 0):
+            mean = band.mean(0)
+            centred = band - mean
+            values, vectors = np.linalg.eigh(centred @ centred.T)
+            few = max(1, min(_COMPONENTS, len(band) // 4))
+            axes.append(np.stack([mean, *(vectors[:, ::-1][:, :few].T @ centred)]))
+        return cls(np.stack([np.linalg.qr(a.T)[0].T for a in axes]).astype(np.float32))
+
+    def correlations(
+        self, moving: Images, fixed: Images, transform: Transform, negative: np.ndarray
+    ) -> np.ndarray:
+        """Partial correlations of pairs, as Fisher's z by the share of the frame that both see.
+
+        Args:
+          moving: [n, s, s] synthetic images.
+          fixed: [n, s, s] real images, row for row.
+          transform: how each `fixed` became `moving`, in pixels.
+          negative: bool [n], whether bright and dark of `moving` change places first.
+
+        Returns:
+          float32 [n, BANDS], z times the root of that share, larger for a copy.
+        """
+        axes = jnp.asarray(self.axes)
+        scale = _SIDE / moving.shape[-1]
+
+        def run(a: Array, b: Array, flip: Array, m: Array, shift: Array, sign: Array) -> Array:
+            return _partial(a, b, Transform(flip, m, shift * scale), sign, axes)
+
+        sign = np.where(negative, -1.0, 1.0).astype(np.float32)
+        motion = map(np.asarray, (transform.flip, transform.matrix, transform.shift))
+        return np.asarray(in_batches(run, moving, fixed, *motion, sign, size=_batch()))
+
+
+@jax.jit
+def _partial(moving: Array, fixed: Array, transform: Transform, sign: Array, axes: Array) -> Array:
+    positions = transform.positions((_SIDE, _SIDE))
+    aligned = resample.sample_at(_local(moving) * sign[:, None, None], positions)
+    disc = jnp.asarray(ellipsoid((_SIDE, _SIDE), radius=_DISC))[None]
+    seen = (resample.inside(positions, (_SIDE, _SIDE)) & disc).astype(jnp.float32)
+    seen = seen.reshape(len(seen), 1, -1)
+    a, b = (_bands(x) * seen for x in (aligned, _local(fixed)))
+    masked = axes[None] * seen[:, :, None]
+    gram = einsum("nbcp,bdp->nbcd", masked, axes)
+    gram += _RIDGE * jnp.eye(axes.shape[1])[None, None]
+
+    def left(x: Array) -> Array:
+        """What the common axes do not explain where both see."""
+        weights = jnp.linalg.solve(gram, einsum("nbcp,nbp->nbc", masked, x)[..., None])[..., 0]
+        return x - einsum("nbc,nbcp->nbp", weights, masked)
+
+    a, b = left(a), left(b)
+    norm = jnp.sqrt((a * a).sum(-1) * (b * b).sum(-1))
+    cosine = (a * b).sum(-1) / jnp.maximum(norm, 1e-9)
+    return jnp.arctanh(jnp.clip(cosine, -_LIMIT, _LIMIT)) * jnp.sqrt(seen.mean(-1))

@@ -40,6 +40,7 @@ from deepssim_jax.ops.search_rigid import RigidGrid
 from deepssim_jax.ops.transform import MotionModel, Transform
 from deepssim_jax.scoring import (
     aligned,
+    detail,
     embed,
     membership,
     pairs,
@@ -142,6 +143,12 @@ def _points_verified() -> Kernel:
         _like(2, 12, dtype=jnp.int32), _like(2, 12, dtype=jnp.bool_), _like(128), _like(128, 16), _like(16),
     )  # fmt: skip
     return Kernel(points._verified, given)
+
+
+def _partial() -> Kernel:
+    start = Transform(_like(2, dtype=jnp.int32), _like(2, 2, 2), _like(2, 2))
+    axes = _like(detail.BANDS, 3, detail._SIDE**2)
+    return Kernel(detail._partial, (_like(2, 96, 96), _like(2, 96, 96), start, _like(2), axes))
 
 
 def _verified_from() -> Kernel:
@@ -253,6 +260,7 @@ KERNELS: dict[str, Callable[[], Kernel]] = {
     "points_ranked": _points_ranked,
     "points_verified": _points_verified,
     "verify_from": _verified_from,
+    "partial_correlation": _partial,
     "verify_pairs": lambda: _pair(verify._figures, 2, 64, 64, grid=GRID),
     "volume_similarity": lambda: _pair(volume_similarity.volume_similarity, 2, 12, 12, 12),
     "posed_rows": lambda: Kernel(volume_search.posed_rows, (_like(2, 40, 40, 40), _like(2, 3, 3))),

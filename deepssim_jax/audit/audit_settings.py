@@ -8,7 +8,7 @@ from deepssim_jax.data.records import ArrayLayout, Links
 from deepssim_jax.data.volume import SliceSpec
 from deepssim_jax.ops import arguments
 from deepssim_jax.scoring.embed import check_size
-from deepssim_jax.scoring.match import Retrieval
+from deepssim_jax.scoring.retrieval import Retrieval
 
 
 @dataclasses.dataclass(frozen=True)

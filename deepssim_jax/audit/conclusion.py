@@ -5,8 +5,8 @@ from scipy import stats
 from deepssim_jax.audit.disclosure import Edition
 from deepssim_jax.audit.result import Coverage, Label, Membership, Thresholds, Verdict
 from deepssim_jax.scoring import decide
-from deepssim_jax.scoring.match import Retrieval
 from deepssim_jax.scoring.membership import RATES, Attack
+from deepssim_jax.scoring.retrieval import Retrieval
 
 # An audit in which more real images than this share could not be read proves little.
 MAX_UNREADABLE = 0.01

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from deepssim_jax.audit.calibration import Trial
-from deepssim_jax.scoring.match import PAIR, Progress, Proposals, Side, match
+from deepssim_jax.scoring.match import PAIR, Progress, Side, match
+from deepssim_jax.scoring.retrieval import Proposals
 from deepssim_jax.workspace import Section
 
 

@@ -26,14 +26,9 @@ from deepssim_jax.ops.transform import FLIP_SIGNS
 from deepssim_jax.scoring.aligned import AlignedIndex
 from deepssim_jax.scoring.decide import MIN_NULL
 from deepssim_jax.scoring.embed import build_side, check_size, features
-from deepssim_jax.scoring.match import (
-    Progress,
-    Retrieval,
-    Side,
-    best_matches,
-    verified,
-)
+from deepssim_jax.scoring.match import Progress, Side, best_matches, verified
 from deepssim_jax.scoring.pairs import nearest
+from deepssim_jax.scoring.retrieval import Retrieval
 from deepssim_jax.scoring.verify import verify_pairs
 from deepssim_jax.workspace import Section, Workspace
 

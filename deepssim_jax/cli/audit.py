@@ -89,7 +89,7 @@ def main(argv: Sequence[str]) -> int:
     # Imported here so that --help and a wrong flag answer at once.
     from deepssim_jax.audit import console as summary
     from deepssim_jax.audit.audit import AuditSettings, audit
-    from deepssim_jax.scoring.match import Retrieval
+    from deepssim_jax.scoring.retrieval import Retrieval
 
     settings = AuditSettings(
         size=_SIZE.value,

@@ -40,7 +40,8 @@ def main(argv: Sequence[str]) -> int:
     from deepssim_jax.nn.encoder import encoder_hash
     from deepssim_jax.ops.transform import FLIP_NAMES
     from deepssim_jax.scoring.embed import open_side
-    from deepssim_jax.scoring.match import Retrieval, match
+    from deepssim_jax.scoring.match import match
+    from deepssim_jax.scoring.retrieval import Retrieval
     from deepssim_jax.workspace import Workspace
 
     usage.exists(_REAL, "store; make it with deepssim embed")

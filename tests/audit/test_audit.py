@@ -15,7 +15,7 @@ from deepssim_jax.audit.audit import AuditSettings, audit
 from deepssim_jax.audit.recheck import recheck
 from deepssim_jax.audit.result import Label, Verdict
 from deepssim_jax.data.manifest import InputError
-from deepssim_jax.scoring.match import Retrieval
+from deepssim_jax.scoring.retrieval import Retrieval
 from deepssim_jax.workspace import WorkspaceError
 from tests.audit import planted
 

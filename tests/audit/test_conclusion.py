@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from deepssim_jax.audit import conclusion
-from deepssim_jax.audit.calibration import called
+from deepssim_jax.audit.calibration import Trial, called
 from deepssim_jax.audit.disclosure import Edition
 from deepssim_jax.audit.result import Thresholds, Verdict
 from deepssim_jax.scoring.decide import clopper_pearson
-from deepssim_jax.scoring.match import PAIR, Retrieval
+from deepssim_jax.scoring.match import PAIR
+from deepssim_jax.scoring.retrieval import Retrieval
 
 COUNTS = {
     "real": 500,
@@ -24,6 +25,7 @@ def thresholds(found: int = 50, near: int = 50, calibrated: bool = True) -> Thre
         near=0.95,
         exact=0.97,
         local=1.8,
+        partial=(0.5, 0.6, 0.7),
         chance=0.005,
         origin="somewhere",
         null_count=100,
@@ -111,6 +113,14 @@ def test_either_kind_of_evidence_makes_a_copy() -> None:
     found, copy = called(pairs, thresholds())
     assert found["reference"].tolist() == [4, 5, 6, 7]
     assert copy.tolist() == [True, True, False, False]
+
+
+def test_one_band_of_partial_correlation_is_enough() -> None:
+    pairs = np.zeros(2, PAIR)
+    pairs["query"], pairs["reference"], pairs["verified"] = [0, 1], [4, 5], 0.3
+    pairs["partial"] = [[0.1, 0.7, 0.1], [0.4, 0.5, 0.6]]
+    assert called(pairs, thresholds())[1].tolist() == [True, False]
+    assert Trial.of(pairs, 2).copies(thresholds()).tolist() == [True, False]
 
 
 def test_a_pair_found_both_ways_keeps_the_better_alignment_and_the_thresholds() -> None:

@@ -67,6 +67,7 @@ def shared_page(world: World) -> str:
         near=0.95,
         exact=0.97,
         local=1.8,
+        partial=(0.5, 0.6, 0.7),
         chance=0.005,
         origin="60 best matches",
         null_count=60,

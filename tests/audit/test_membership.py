@@ -18,8 +18,8 @@ from deepssim_jax.cli.main import main
 from deepssim_jax.diffusion.schedule import Schedule
 from deepssim_jax.nn import network_file
 from deepssim_jax.nn.unet import UNetSpec
-from deepssim_jax.scoring.match import Retrieval
 from deepssim_jax.scoring.membership import Attack, figures
+from deepssim_jax.scoring.retrieval import Retrieval
 from deepssim_jax.training import generator as generators
 from deepssim_jax.workspace.files import sha256
 from tests.audit.test_generation import AUTOENCODER, weights, write_latents

@@ -62,6 +62,7 @@ def result(exact: int, near: int, unrelated: int = 50) -> AuditResult:
             near=0.95,
             exact=0.97,
             local=1.8,
+            partial=(0.5, 0.6, 0.7),
             chance=0.005,
             origin="somewhere",
             null_count=60,

@@ -8,6 +8,7 @@ from deepssim_jax.scoring.evidence import (
     FALSE_DISCOVERIES,
     MOST_FALSE,
     GumbelLaw,
+    LargestLaw,
     NormalLaw,
     either,
     false_discovery_cut,
@@ -42,9 +43,18 @@ def test_the_normal_law_ignores_a_second_lower_mode() -> None:
     assert law.p_values(np.array([law.threshold(1e-3)])) == pytest.approx([1e-3])
 
 
+def test_the_law_of_the_largest_gives_back_what_it_was_drawn_from() -> None:
+    values = np.random.default_rng(0).normal(0.1, 0.05, (20_000, 8)).max(1)
+    law = LargestLaw.of(values)
+    assert (law.location, law.scale) == pytest.approx((0.1, 0.05), abs=2e-3)
+    for p in (1e-2, 1e-5, 1e-9):
+        assert law.p_values(np.array([law.threshold(p)])) == pytest.approx([p], rel=1e-4)
+    assert (values > law.threshold(1e-2)).mean() == pytest.approx(1e-2, abs=2e-3)
+
+
 def test_too_few_images_give_the_usual_law() -> None:
     few = GumbelLaw.of(np.zeros(3))
-    assert few.count == 3 and 1.5 < few.threshold(MOST_FALSE) < 3
+    assert few.count == 3 and 0.4 < few.threshold(MOST_FALSE) < 1
 
 
 @pytest.mark.parametrize("images", [100, 1_000, 10_000])

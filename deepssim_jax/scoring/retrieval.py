@@ -1,0 +1,50 @@
+"""How candidates are found among all pairs."""
+
+import dataclasses
+import enum
+
+# The aligned search of so many takes an hour and a half on two cores, half a minute on a large GPU.
+_MAX_ALIGNED_PAIRS = 200_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Proposals:
+    """How many references each way of searching proposes for verification.
+
+    Of many that the aligned search finds, `aligned` are those of the best correlation and `likely`
+    those that agree best tile by tile; `unmoved` come from the search that moves nothing.
+    """
+
+    aligned: int
+    likely: int
+    unmoved: int
+    encoder: int
+
+
+class Retrieval(enum.StrEnum):
+    """How candidates are found among all pairs; every candidate is verified from its pixels.
+
+    The aligned search looks through every transformation of a grid, and without any, and misses
+    least; its cost a pair is that of millions of operations. The encoder's cosine costs hundreds, and
+    because it ranks less well it proposes more. `benchmarks/README.md` has the recall of each.
+    """
+
+    AUTO = "auto"
+    ENCODER = "encoder"
+    ALIGNED = "aligned"
+    BOTH = "both"
+
+    def resolved(self, *, pairs: int) -> "Retrieval":
+        """What AUTO means for this many pairs; it depends on nothing else, so runs agree."""
+        if self is not Retrieval.AUTO:
+            return self
+        return Retrieval.BOTH if pairs <= _MAX_ALIGNED_PAIRS else Retrieval.ENCODER
+
+    @property
+    def proposals(self) -> Proposals:
+        """Candidates of each way; AUTO has none until it is resolved."""
+        return {
+            Retrieval.ENCODER: Proposals(aligned=0, likely=0, unmoved=0, encoder=16),
+            Retrieval.ALIGNED: Proposals(aligned=3, likely=2, unmoved=1, encoder=0),
+            Retrieval.BOTH: Proposals(aligned=3, likely=2, unmoved=1, encoder=2),
+        }[self]

@@ -2,7 +2,7 @@
 
     python -m benchmarks.device --out=benchmarks/results
     python -m benchmarks.device --section=search_study --section=ssim --seconds=120
-    python -m benchmarks.device --tiny            # a dry run, on a CPU too
+    python -m benchmarks.device --tiny            # a dry run, on a CPU too: compiling takes minutes
 
 Sections run one after the other in a child process, each in its own time; records are written as they
 come, so that a cut leaves what was measured. A section that crashes or hangs ends its process, and the

@@ -2,34 +2,30 @@
 # Measures this machine's accelerator, on a machine that may be bare and without a network.
 #
 #     benchmarks/device.sh                            everything, in under 7 minutes
-#     benchmarks/device.sh --section=ssim --seconds=90
+#     LIMIT=120 benchmarks/device.sh --section=ssim
 #
-# It needs a python3 (PYTHON= names another) with JAX for the accelerator, flax, optax, orbax and
-# scikit-image; PyTorch, if there, is the peer. What else is needed comes from the wheels that
-# `make wheels` gathered in WHEELS, by default the folder wheels/ of this checkout, and goes to SITE.
-# Records go to OUT, by default benchmarks/results.
+# The package is this checkout's. It needs a python3 (PYTHON= names another) with JAX for the
+# accelerator, flax, optax, orbax and scikit-image; PyTorch, if there, is the peer. What else is needed
+# comes from the wheels that `make wheels` gathered in WHEELS, by default the folder wheels/ of this
+# checkout, and goes to SITE. Records go to OUT, by default benchmarks/results. It ends within LIMIT
+# seconds, by default 400, whatever hangs.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=${PYTHON:-python3}
 wheels=${WHEELS:-wheels}
 out=${OUT:-benchmarks/results}
+limit=${LIMIT:-400}
 site=${SITE:-$(mktemp -d)}
 mkdir -p "$out"
 
 if compgen -G "$wheels/*.whl" > /dev/null; then
   "$python" -m pip install --quiet --no-index --no-deps --no-compile --no-cache-dir --upgrade \
     --target "$site" "$wheels"/*.whl
-  # Two wheels of one package would have failed above; an old one of ours would measure old code.
-  if [ -d "$site/deepssim_jax" ] && command -v diff > /dev/null &&
-    ! diff -rq -x __pycache__ deepssim_jax "$site/deepssim_jax"; then
-    echo "device.sh: the wheel in $wheels is not of this checkout; run make wheels again" >&2
-    exit 2
-  fi
 else
   echo "device.sh: no wheels in $wheels; using what $python has" >&2
 fi
 
-export PYTHONPATH="$site:$PWD${PYTHONPATH:+:$PYTHONPATH}"
+export PYTHONPATH="$PWD:$site${PYTHONPATH:+:$PYTHONPATH}"
 export PYTHONUNBUFFERED=1
 # Half of the memory for JAX, the rest for PyTorch: both work in one process. The CPU must stay beside the
 # card, so JAX_PLATFORMS is left to whoever calls.
@@ -46,7 +42,8 @@ command -v nvidia-smi > /dev/null && nvidia-smi --query-gpu=name,driver_version 
 # a pipe is open as long as any process that was left behind.
 log=$out/device_log.txt
 : > "$log"
-timeout --kill-after=5 400 "$python" -m benchmarks.device --out="$out" "$@" > "$log" 2>&1 &
+timeout --kill-after=5 "$limit" "$python" -m benchmarks.device --out="$out" \
+  --seconds="$((limit - 20))" "$@" > "$log" 2>&1 &
 run=$!
 tail -n +1 -f --pid="$run" "$log" &
 status=0

@@ -119,12 +119,12 @@ def test_a_peer_that_cannot_be_made_does_not_cost_ours() -> None:
 
 def test_records_are_given_before_the_peers_run() -> None:
     def stuck() -> None:
-        raise TimeoutError("its time was over")
+        raise section.CutOff("its time was over")
 
     work = section.Work("w", "pairs", 1.0, lambda: None, {}, {"p": section.Peer(stuck, 1)})
     steps = section.measure(work, seconds=0.01)
     assert next(steps)["peers"] == {}
-    with pytest.raises(TimeoutError):
+    with pytest.raises(section.CutOff):
         next(steps)
 
 
@@ -187,26 +187,42 @@ def test_points_are_matched_whatever_their_order() -> None:
 def test_agreement_is_said_between_two_backends_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def made(*, tiny: bool) -> list[dict[str, np.ndarray]]:
-        return [{"ssim": np.array([0.5, 0.25], np.float32)}, {"labels": np.array(["copy", "new"])}]
+    def broken() -> dict[str, np.ndarray]:
+        raise MemoryError("too large")
 
-    monkeypatch.setattr(agreement, "results", made)
+    made = {
+        "similarity": lambda: {"ssim": np.array([0.5, 0.25], np.float32)},
+        "audit": lambda: {"labels": np.array(["copy", "new"])},
+    }
+    monkeypatch.setattr(agreement, "kernels", lambda tiny: made | {"local": broken})
     monkeypatch.setenv(agreement.REFERENCE, str(tmp_path))
-    agreement._write(tmp_path, tiny=False)
+    agreement.write(tmp_path, tiny=False)
+    assert "MemoryError: too large" in (tmp_path / "local.txt").read_text()
     alone = list(agreement.compared(False))
-    assert [record["backends"] for record in alone] == [["cpu"], ["cpu"]]
+    assert [record.get("backends") for record in alone] == [["cpu"], ["cpu"], None]
     assert not any("agrees" in record for record in alone)
-    np.save(tmp_path / "labels.npy", np.array(["copy", "copy"]))
+    assert alone[2] == {"failed": "local: MemoryError: too large"}
+    np.savez(tmp_path / "audit.npz", labels=np.array(["copy", "copy"]))
+    monkeypatch.setattr(agreement, "kernels", lambda tiny: made | {"local": dict})
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     both = list(agreement.compared(False))
-    assert [record["agrees"] for record in both] == [True, False] and both[1]["worst"] == 1
-    assert both[0]["backends"] == ["cpu", "gpu"]
+    assert [record.get("agrees") for record in both] == [True, False, None]
+    assert both[1]["worst"] == 1 and both[0]["backends"] == ["cpu", "gpu"]
+    assert "local: RuntimeError: the CPU's process failed" in both[2]["failed"]
     with pytest.raises(RuntimeError, match="on gpu, not on the CPU"):
-        agreement._write(tmp_path, tiny=False)
-    (tmp_path / "ssim.npy").unlink()
-    (tmp_path / agreement._FAILED).write_text("MemoryError")
-    with pytest.raises(RuntimeError, match="the CPU's process failed: MemoryError"):
-        next(agreement.compared(False))
+        agreement.write(tmp_path, tiny=False)
+
+
+@pytest.mark.slow
+def test_every_kernel_is_compared() -> None:
+    made = {
+        name: value
+        for run in agreement.kernels(tiny=False).values()
+        for name, value in run().items()
+    }
+    assert made.keys() == agreement.TOLERANCES.keys()
+    assert all(value.size for value in made.values())
+    assert (made["local_reference"] == np.arange(16)).all()
 
 
 def test_the_table_says_what_is_wrong() -> None:

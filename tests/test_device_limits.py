@@ -92,7 +92,7 @@ def test_what_hangs_is_ended_with_its_children(
     assert failed.keys() == {"first", "deaf", "slow"}
     assert failed["first"] == "ValueError: broken"
     assert failed["deaf"].startswith("cut off: it hung for")
-    assert "cut off: its" in failed["slow"] and failed["slow"].startswith("TimeoutError")
+    assert failed["slow"].startswith("cut off: its")
     child = int((tmp_path / "child").read_text())
     assert not Path(f"/proc/{child}").exists() or "Z" in state(child)
     assert "FAILED deaf: cut off: it hung for" in table(records)

@@ -2,11 +2,12 @@
 
     JAX_PLATFORMS=cpu python -m benchmarks.device_cases.agreement FOLDER [--tiny]
 
-writes what the CPU gives, a file for each name as it comes; `compared`, in a process of the other
+writes what the CPU gives, a file for each kernel as it comes; `compared`, in a process of the other
 platform, waits for each. Where that is a CPU too, nothing is compared with another, and that is said.
 """
 
 import csv
+import functools
 import os
 import sys
 import tempfile
@@ -29,7 +30,6 @@ from deepssim_jax.scoring import embed, unmoved, volume_search
 from deepssim_jax.scoring.points import LocalIndex, PointSet
 
 REFERENCE = "DEVICE_REFERENCE"  # names the folder of the CPU's answers
-_FAILED = "failed.txt"
 
 # Largest difference; scores are float32 of sums of thousands of terms, in another order. A refined
 # transformation may end a little elsewhere in a flat minimum: degrees and pixels are looser.
@@ -72,28 +72,40 @@ def _images(count: int, size: int) -> tuple[np.ndarray, np.ndarray]:
 Results = dict[str, np.ndarray]
 
 
-def results(*, tiny: bool) -> Iterator[Results]:
-    """What this process's platform gives for inputs that are the same everywhere, the quickest first.
+def kernels(*, tiny: bool) -> dict[str, Callable[[], Results]]:
+    """What gives a platform's results for inputs that are the same everywhere, the quickest first.
 
     A dry run leaves out what takes long to compile.
     """
     moving, fixed = _images(*((4, 64) if tiny else (32, 128)))
-    unit = np.random.default_rng(0).normal(size=(900 if tiny else 9_000, 64)).astype(np.float32)
+    quick = {
+        "nearest": functools.partial(_nearest, 900 if tiny else 9_000),
+        "similarity": lambda: _similarity(moving, fixed),
+    }
+    long = {
+        "local": _local,
+        "embedding": lambda: _embedded(moving, fixed),
+        "audit": lambda: _audited(moving, fixed),
+        "pairs": lambda: _pairs(moving, fixed),
+        "volumes": _volumes,
+    }
+    return quick if tiny else quick | long
+
+
+def _nearest(count: int) -> Results:
+    unit = np.random.default_rng(0).normal(size=(count, 64)).astype(np.float32)
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
     near = ds.nearest(unit[:100], unit[100:], k=5)
-    yield {"nearest": near.scores, "nearest_index": near.indices}
-    yield {
+    return {"nearest": near.scores, "nearest_index": near.indices}
+
+
+def _similarity(moving: np.ndarray, fixed: np.ndarray) -> Results:
+    gaussian = ds.ssim(fixed, moving, data_range="first", window="gaussian", reduction="none")
+    return {
         "ssim": ds.ssim_matrix(fixed, moving),
+        "ssim_gaussian": np.asarray(gaussian),
         "fsim": np.asarray(fsim.fsim(128 + 40 * moving, 128 + 40 * fixed)),
     }
-    if tiny:
-        return
-    yield {"ssim_gaussian": np.asarray(ds.ssim(fixed, moving, window="gaussian"))}
-    yield _local()
-    yield _embedded(moving, fixed)
-    yield _audited(moving, fixed)
-    yield _pairs(moving, fixed)
-    yield _volumes()
 
 
 def _local() -> Results:
@@ -190,24 +202,32 @@ def unmatched(found: np.ndarray, wanted: np.ndarray) -> float:
 _DIFFERENCES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {"local_points": unmatched}
 
 
-def _answer(folder: Path, name: str) -> np.ndarray:
+def _answer(folder: Path, kernel: str) -> Results:
     """The CPU's; the section's time limit ends the waiting."""
-    while not (folder / f"{name}.npy").exists():
-        if (folder / _FAILED).exists():
-            raise RuntimeError(f"the CPU's process failed: {(folder / _FAILED).read_text()[-300:]}")
+    made, failed = folder / f"{kernel}.npz", folder / f"{kernel}.txt"
+    while not made.exists():
+        if failed.exists():
+            raise RuntimeError(f"the CPU's process failed: {failed.read_text()[-300:]}")
         time.sleep(0.1)
-    return np.load(folder / f"{name}.npy")
+    with np.load(made) as arrays:
+        return dict(arrays)
 
 
 def compared(tiny: bool) -> Iterator[dict[str, object]]:
-    """A record for every kernel: how far from the CPU's answer, and what is tolerated.
+    """A record for every result: how far from the CPU's answer, and what is tolerated.
 
     Between two processes of a CPU there is no agreement to report: `agrees` is left out.
     """
     folder, ours = Path(os.environ[REFERENCE]), jax.default_backend()
-    for group in results(tiny=tiny):
-        for name, values in group.items():
-            worst = _DIFFERENCES.get(name, difference)(values, _answer(folder, name))
+    for kernel, run in kernels(tiny=tiny).items():
+        try:
+            found, wanted = run(), _answer(folder, kernel)
+        except Exception as error:  # the others are worth knowing
+            traceback.print_exc()
+            yield {"failed": f"{kernel}: {type(error).__name__}: {str(error)[:400]}"}
+            continue
+        for name, values in found.items():
+            worst = _DIFFERENCES.get(name, difference)(values, wanted[name])
             record: dict[str, object] = {
                 "work": f"agreement_{name}",
                 "backends": sorted({ours, "cpu"}),
@@ -218,20 +238,18 @@ def compared(tiny: bool) -> Iterator[dict[str, object]]:
             yield record if ours == "cpu" else record | {"agrees": worst <= TOLERANCES[name]}
 
 
-def _write(folder: Path, *, tiny: bool) -> None:
+def write(folder: Path, *, tiny: bool) -> None:
+    """In a process of the CPU: a file of each kernel's results, or of why there are none."""
     if jax.default_backend() != "cpu":
         raise RuntimeError(f"JAX computes on {jax.default_backend()}, not on the CPU")
-    for group in results(tiny=tiny):
-        for name, values in group.items():
-            part = folder / f"{name}.part.npy"
-            np.save(part, values)
-            part.replace(folder / f"{name}.npy")
+    for kernel, run in kernels(tiny=tiny).items():
+        try:
+            part = folder / f"{kernel}.part.npz"
+            np.savez(part, **run())
+            part.replace(folder / f"{kernel}.npz")
+        except Exception:
+            (folder / f"{kernel}.txt").write_text(traceback.format_exc())
 
 
 if __name__ == "__main__":
-    target = Path(sys.argv[1])
-    try:
-        _write(target, tiny="--tiny" in sys.argv)
-    except Exception:
-        (target / _FAILED).write_text(traceback.format_exc())
-        raise
+    write(Path(sys.argv[1]), tiny="--tiny" in sys.argv)

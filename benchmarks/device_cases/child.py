@@ -15,7 +15,7 @@ import jax
 
 from benchmarks.device_cases.card import machine
 from benchmarks.device_cases.schedule import Schedule
-from benchmarks.device_cases.section import Work, measure
+from benchmarks.device_cases.section import CutOff, Work, measure
 from benchmarks.device_cases.torch_device import release
 
 Say = Callable[[dict[str, object]], None]
@@ -23,10 +23,10 @@ Say = Callable[[dict[str, object]], None]
 
 @contextlib.contextmanager
 def _at_most(seconds: float) -> Iterator[None]:
-    """Raises TimeoutError in this thread after so many seconds, once it is back in Python."""
+    """Raises CutOff in this thread after so many seconds, once it is back in Python."""
 
     def stop(*_: object) -> None:
-        raise TimeoutError(f"cut off: its {seconds:.0f} s were over")
+        raise CutOff(f"cut off: its {seconds:.0f} s were over")
 
     signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.01))
@@ -56,6 +56,8 @@ def run_sections(names: Sequence[str], schedule: Schedule, report: Path, *, tiny
             try:
                 with _at_most(schedule.limit(name, start)):
                     _section(name, schedule, lambda line, base=base: say(base | line | about), tiny)
+            except CutOff as over:
+                say(base | {"failed": str(over)} | about)
             except Exception as error:  # one section must not cost the others
                 say(base | {"failed": _reason(error)} | about)
             say({"section": name, "event": "end"})
@@ -74,15 +76,12 @@ def _section(name: str, schedule: Schedule, say: Say, tiny: bool) -> None:
         try:
             for record in measure(item, seconds=0.05 if tiny else 1.5):
                 say({"part": part} | record)
-        except TimeoutError:
-            raise
         except Exception as error:
             say({"failed": f"{item.name}: {_reason(error)}"})
 
 
 def _reason(error: Exception) -> str:
-    if not isinstance(error, TimeoutError):
-        traceback.print_exception(error)
+    traceback.print_exception(error)
     return f"{type(error).__name__}: {str(error)[:400]}"
 
 

@@ -25,7 +25,7 @@ def summary(run: Callable[[], object]) -> list[dict[str, object]]:
                 jax.block_until_ready(run())
             found = sorted(Path(folder).rglob("*.xplane.pb"))
             return by_operation(jax.profiler.ProfileData.from_file(str(found[0])))
-        except (RuntimeError, IndexError, AttributeError, ValueError) as error:
+        except Exception as error:  # the profiler may be refused; what was measured must stay
             return [{"name": f"no profile: {type(error).__name__}: {str(error)[:200]}"}]
 
 
@@ -44,7 +44,7 @@ def programs(*, beside: Sequence[object]) -> list[dict[str, object]]:
             counts = executable.cost_analysis()
             temporary = executable.get_compiled_memory_stats().temp_size_in_bytes
             name = executable.hlo_modules()[0].name
-        except (RuntimeError, NotImplementedError):  # not every plug-in counts
+        except Exception:  # not every plug-in counts, and nothing measured may be lost by that
             continue
         counts = counts[0] if isinstance(counts, list) else counts
         flops, moved = counts.get("flops", 0.0), counts.get("bytes accessed", 0.0)

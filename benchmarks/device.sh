@@ -15,7 +15,11 @@ python=${PYTHON:-python3}
 wheels=${WHEELS:-wheels}
 out=${OUT:-benchmarks/results}
 limit=${LIMIT:-400}
-site=${SITE:-$(mktemp -d)}
+site=${SITE:-}
+if [ -z "$site" ]; then
+  site=$(mktemp -d)
+  trap 'rm -rf "$site"' EXIT
+fi
 mkdir -p "$out"
 
 if compgen -G "$wheels/*.whl" > /dev/null; then

@@ -161,7 +161,7 @@ def _volumes() -> Results:
 
 
 def _audited(moving: np.ndarray, fixed: np.ndarray) -> Results:
-    """Label and real image of every synthetic one, as the audit's table has them."""
+    """Label of every synthetic image, and its original, as the audit's table has them."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         for side, images in (("real", fixed), ("synthetic", moving)):
@@ -173,7 +173,10 @@ def _audited(moving: np.ndarray, fixed: np.ndarray) -> Results:
             table = sorted(csv.DictReader(file), key=lambda row: row["synthetic_id"])
     return {
         "labels": np.array([row["label"] for row in table]),
-        "matched": np.array([row["real_id"] for row in table]),
+        # What stands nearest to an unrelated image is decided by rounding.
+        "matched": np.array(
+            ["" if row["label"] == "unrelated" else row["real_id"] for row in table]
+        ),
     }
 
 

@@ -84,7 +84,8 @@ def _keep(records: Sequence[dict], folder: Path) -> Path:
     with (folder / f"{name}.jsonl").open("a") as file:
         file.writelines(json.dumps(record | {"day": day}) + "\n" for record in records)
     if text := profiles(records):
-        (folder / f"{name}_profiles.txt").write_text(text + "\n")
+        with (folder / f"{name}_profiles.txt").open("a") as file:
+            file.write(text + "\n")
     return folder / f"{name}.jsonl"
 
 
@@ -116,9 +117,11 @@ def main(_: list[str]) -> None:
                 end(reference)
         records = run.records()
         print("\n" + table(records), flush=True)
-        if run.todo:
-            left = " ".join(f"--section={name}" for name in run.todo)
-            print(f"\nWhat was not begun: benchmarks/device.sh {left}")
+        late = ("cut off", "no time")
+        left = [r["section"] for r in records if str(r.get("failed", "")).startswith(late)]
+        if left:
+            again = " ".join(f"--section={name}" for name in left)
+            print(f"\nfor what was cut off or not begun: benchmarks/device.sh {again}")
         if _OUT.value:
             print(f"records: {_keep(records, Path(_OUT.value))}")
             report.unlink()

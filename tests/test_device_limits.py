@@ -137,6 +137,8 @@ def test_sections_of_other_flags_come_last() -> None:
 
 
 def test_the_script_runs_on_a_machine_without_wheels(tmp_path: Path) -> None:
+    # Any other card's records and profiles stay, and so do this one's of a run before.
+    (tmp_path / "device_cpu_profiles.txt").write_text("before\n")
     done = subprocess.run(
         [ROOT / "benchmarks" / "device.sh", "--tiny", "--section=selection"],
         env=os.environ
@@ -147,5 +149,6 @@ def test_the_script_runs_on_a_machine_without_wheels(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "no wheels in" in done.stderr and "selection_of_16" in done.stdout
+    assert (tmp_path / "device_cpu_profiles.txt").read_text().startswith("before\nselection_of_16")
     files = {path.name for path in tmp_path.iterdir()}
     assert files == {"device_cpu.jsonl", "device_cpu_profiles.txt", "device_log.txt"}

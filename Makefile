@@ -56,10 +56,9 @@ pytest: $(VENV)/.tests
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
 wheels: $(VENV)/.runs
-	rm -rf $(WHEELS) build
+	rm -rf $(WHEELS)
 	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps \
 	  --only-binary=:all: $(WHEEL_TAGS) --dest $(WHEELS) --requirement benchmarks/wheels.txt
-	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(WHEELS) .
 	@du -sh $(WHEELS)
 
 clean:

@@ -32,7 +32,7 @@ class Card:
 
 # Dense figures of NVIDIA's data sheets for the SXM modules.
 _HOPPER = {Kind.F32: 67e12, Kind.TF32: 495e12, Kind.BF16: 989e12, Kind.INT8: 1979e12}
-NOMINAL = {"H100": Card(3.35e12, _HOPPER), "H200": Card(4.8e12, _HOPPER)}
+NOMINAL = {"H100 80GB HBM3": Card(3.35e12, _HOPPER), "NVIDIA H200": Card(4.8e12, _HOPPER)}
 
 
 @functools.cache

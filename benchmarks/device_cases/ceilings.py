@@ -1,5 +1,6 @@
 """What the card is seen to do: products of each kind, and a copy, in JAX and in PyTorch."""
 
+import functools
 from collections.abc import Iterator
 
 from benchmarks.device_cases.card import Kind, copy, product
@@ -14,7 +15,7 @@ def measured(tiny: bool) -> Iterator[Work]:
     for kind in kinds:
         peers = {}
         if has_torch() and kind in (Kind.F32, Kind.BF16):
-            peers["torch"] = Peer(_torch_product(kind, side), 2.0 * side**3)
+            peers["torch"] = Peer(functools.partial(_torch_product, kind, side), 2.0 * side**3)
         yield Work(
             f"product_{kind.value}",
             "operations",

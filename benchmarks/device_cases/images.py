@@ -1,10 +1,9 @@
-"""SSIM of all pairs, the aligned search, registration, verification, and products of local features."""
+"""SSIM of all pairs, the aligned search, registration and verification."""
 
 import functools
 from collections.abc import Callable, Iterator
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from scipy import ndimage
 
@@ -42,13 +41,17 @@ def all_ssim(tiny: bool) -> Iterator[Work]:
     pixels = float(np.prod(shape))
     sizes = {"real": n, "synthetic": m, "shape": shape}
     bytes_moved = 2 * 4 * pixels * n * m
-    peers = {"torch_fused": Peer(_torch_ssim(real, synthetic), n * m)} if has_torch() else {}
+    peers = {}
+    if has_torch():
+        for name, fused in (("torch", False), ("torch_compiled", True)):
+            make = functools.partial(_torch_ssim, real, synthetic, compiled=fused)
+            peers[name] = Peer(make, n * m)
     yield Work("ssim_resident", "pairs", n * m, ours, sizes, peers, bytes=bytes_moved)
     whole = functools.partial(ssim.ssim_matrix, real, synthetic)
     yield Work("ssim_matrix", "pairs", n * m, whole, sizes, bytes=bytes_moved)
 
 
-def _torch_ssim(real: np.ndarray, synthetic: np.ndarray) -> Callable[[], object]:
+def _torch_ssim(real: np.ndarray, synthetic: np.ndarray, *, compiled: bool) -> Callable[[], object]:
     """Every real image with all others: what belongs to one image is computed once."""
     import torch
     from torch.nn import functional
@@ -69,7 +72,8 @@ def _torch_ssim(real: np.ndarray, synthetic: np.ndarray) -> Callable[[], object]
         upper = (2 * mx * my + c1) * (2 * cross + c2)
         return (upper / ((mx**2 + my**2 + c1) * (vx + vy + c2))).mean((1, 2, 3))
 
-    fused = torch.compile(row) if a.is_cuda else row
+    # A CPU's compiler is not what is measured, and takes long.
+    fused = torch.compile(row) if compiled and a.is_cuda else row
     (ma, va), (mb, vb) = moments(a), moments(b)
     extents = [float(np.ptp(x)) for x in real]
     extents = [torch.tensor(x, device=a.device) for x in extents]
@@ -98,8 +102,11 @@ def aligned(tiny: bool) -> Iterator[Work]:
         from benchmarks.cases.torch_aligned import best_correlations
         from benchmarks.device_cases.torch_device import device
 
-        few = functools.partial(best_correlations, synthetic[:1], real, grid, device=device())
-        peers["torch_fft"] = Peer(waited(few), len(real))
+        def make() -> Callable[[], object]:
+            few = functools.partial(best_correlations, synthetic[:1], real, grid, device=device())
+            return waited(few)
+
+        peers["torch_fft"] = Peer(make, len(real))
     yield Work(
         "aligned",
         "pairs",
@@ -135,60 +142,3 @@ def registration(tiny: bool) -> Iterator[Work]:
     if not tiny:  # a part of the above, which takes as long to compile
         run = functools.partial(register, moving, fixed, batch_size=256)
         yield Work("registration", "pairs", n, lambda: run().transform, sizes)
-
-
-def local_features(tiny: bool) -> Iterator[Work]:
-    """Descriptors [Q K, d] x [d, N K] and the best of each reference's K, on raw arrays.
-
-    Of each keypoint of Q images its nearest keypoint in each of N: what matching local features costs
-    before geometry. Written so that nothing of [Q K, N K] has to stay.
-    """
-    q, n, keys, d = (2, 8, 16, 32) if tiny else (128, 2_048, 128, 128)
-    some = n // 4 if tiny else 64  # references at a time
-    for kind, dtype, result in (
-        (Kind.INT8, jnp.int8, jnp.int32),
-        (Kind.BF16, jnp.bfloat16, jnp.float32),
-        (Kind.F32, jnp.float32, jnp.float32),
-    ):
-        scale = 40 if kind is Kind.INT8 else 1
-        rows, others = (
-            jnp.asarray(scale * jax.random.normal(jax.random.key(i), shape), dtype)
-            for i, shape in enumerate([(q * keys, d), (n // some, some * keys, d)])
-        )
-
-        @functools.partial(jax.jit, static_argnames=("result", "precision"))
-        def run(rows: jax.Array, others: jax.Array, result: object, precision: str | None):
-            def best(part: jax.Array) -> jax.Array:
-                found = jnp.einsum(
-                    "qd,rd->qr", rows, part, precision=precision, preferred_element_type=result
-                )
-                return found.reshape(len(rows), some, keys).max(2)
-
-            return jax.lax.map(best, others)
-
-        precision = "highest" if kind is Kind.F32 else None
-        peers = {}
-        if has_torch() and kind is not Kind.INT8:
-            peers["torch"] = Peer(_torch_local(rows, others, some, keys), q * n)
-        yield Work(
-            f"local_features_{kind.value}",
-            "image pairs",
-            q * n,
-            functools.partial(run, rows, others, result, precision),
-            {"queries": q, "references": n, "keypoints": keys, "d": d},
-            peers,
-            bytes=rows.nbytes + others.nbytes + 4.0 * q * keys * n,
-            products={kind: 2.0 * q * n * keys * keys * d},
-        )
-
-
-def _torch_local(rows: jax.Array, others: jax.Array, some: int, keys: int) -> Callable[[], object]:
-    import torch
-
-    kind = torch.bfloat16 if rows.dtype == jnp.bfloat16 else torch.float32
-    a, b = (on_device(np.array(x, np.float32)).to(kind) for x in (rows, others))
-
-    def run() -> list[torch.Tensor]:
-        return [(a @ part.T).view(len(a), some, keys).amax(2) for part in b]
-
-    return waited(run)

@@ -127,26 +127,29 @@ def resident(queries: np.ndarray, references: np.ndarray) -> Callable[[], object
 
 def _peers(queries: np.ndarray, references: np.ndarray, *, few: int) -> dict[str, Peer]:
     """Products and topk in PyTorch, and faiss on the card where it is installed."""
-    peers = {}
     queries = queries[:few]
     items = float(len(queries) * len(references))
+    makers: dict[str, Callable[[], Callable[[], object]]] = {}
     if has_torch():
-        import torch
-
-        for name, kind in (("torch_float32", torch.float32), ("torch_bfloat16", torch.bfloat16)):
-            q, r = (on_device(x).to(kind) for x in (queries, references))
-            # A block's scores take at most 2 GiB.
-            block = max(1, min(len(q), (1 << 29) // len(r)))
-
-            def run(q=q, r=r, block=block) -> list:
-                return [torch.topk(part @ r.T, _K) for part in q.split(block)]
-
-            peers[name] = Peer(waited(run), items)
+        for kind in ("float32", "bfloat16"):
+            makers[f"torch_{kind}"] = functools.partial(_torch, queries, references, kind)
     if importlib.util.find_spec("faiss"):
-        import faiss
+        makers["faiss_gpu"] = functools.partial(_faiss, queries, references)
+    return {name: Peer(make, items) for name, make in makers.items()}
 
-        if hasattr(faiss, "StandardGpuResources"):
-            index = faiss.GpuIndexFlatIP(faiss.StandardGpuResources(), _DIM)
-            index.add(references)
-            peers["faiss_gpu"] = Peer(lambda: index.search(queries, _K), items)
-    return peers
+
+def _torch(queries: np.ndarray, references: np.ndarray, kind: str) -> Callable[[], object]:
+    import torch
+
+    q, r = (on_device(x).to(getattr(torch, kind)) for x in (queries, references))
+    # A block's scores take at most 2 GiB.
+    block = max(1, min(len(q), (1 << 29) // len(r)))
+    return waited(lambda: [torch.topk(part @ r.T, _K) for part in q.split(block)])
+
+
+def _faiss(queries: np.ndarray, references: np.ndarray) -> Callable[[], object]:
+    import faiss
+
+    index = faiss.GpuIndexFlatIP(faiss.StandardGpuResources(), _DIM)  # fails where it has no GPU
+    index.add(references)
+    return lambda: index.search(queries, _K)

@@ -1,25 +1,35 @@
 """One measurement on a device: the work, its peers, and the record that comes of it."""
 
 import dataclasses
+import gc
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import jax
 
 from benchmarks.device_cases import card
 from benchmarks.device_cases.card import Kind
-from benchmarks.device_cases.profiles import summary
+from benchmarks.device_cases.profiles import programs, summary
+from benchmarks.device_cases.torch_device import release
 
 # A median of as many runs as fit into the time given, but at least and at most so many.
 _LEAST, _MOST = 3, 15
 
 
+class CutOff(BaseException):
+    """A section's time is over: no error, which readers and other libraries would take for one of theirs."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Peer:
-    """Another program at the same work, of which it does `items`; `run` waits for its device."""
+    """Another program at the same work, of which it does `items`.
 
-    run: Callable[[], object]
+    `make` gives what is timed, which waits for its device. It is made after ours was measured: what it
+    takes of the card's memory, or a failure of it, must not cost ours.
+    """
+
+    make: Callable[[], Callable[[], object]]
     items: float
 
 
@@ -57,9 +67,12 @@ def times(run: Callable[[], object], *, seconds: float) -> list[float]:
 def peer_figures(peer: Peer, rate: float, *, seconds: float) -> dict[str, object]:
     """A peer's rate, and how many times it ours is; or why it could not run."""
     try:
-        theirs = peer.items / statistics.median(times(peer.run, seconds=seconds))
-    except (RuntimeError, ImportError, ValueError, TypeError, AttributeError) as error:
+        theirs = peer.items / statistics.median(times(peer.make(), seconds=seconds))
+    except Exception as error:  # whatever another library raises
         return {"failed": f"{type(error).__name__}: {str(error)[:200]}"}
+    finally:
+        gc.collect()
+        release()
     return {"items_per_s": float(f"{theirs:.4g}"), "ours_is_times": float(f"{rate / theirs:.3g}")}
 
 
@@ -83,13 +96,18 @@ def bounds(work: Work, rate: float) -> dict[str, object]:
     }
 
 
-def measure(work: Work, *, seconds: float) -> dict[str, object]:
-    """The record of one piece of work; `seconds` of runs are wanted, of it and of every peer."""
+def measure(work: Work, *, seconds: float) -> Iterator[dict[str, object]]:
+    """The record of one piece of work, which grows: ours first, then each peer, then the profile.
+
+    `seconds` of runs are wanted, of it and of every peer.
+    """
+    before = jax.devices()[0].client.live_executables()
     start = time.perf_counter()
     jax.block_until_ready(work.run())
     first = time.perf_counter() - start
     spent = [first] if work.once else times(work.run, seconds=seconds)
     rate = work.items / statistics.median(spent)
+    peers: dict[str, object] = {}
     record: dict[str, object] = {
         "work": work.name,
         "unit": work.unit,
@@ -101,8 +119,14 @@ def measure(work: Work, *, seconds: float) -> dict[str, object]:
         "first_s": round(first, 2),
         "items_per_s": float(f"{rate:.4g}"),
         **bounds(work, rate),
-        "peers": {
-            name: peer_figures(peer, rate, seconds=seconds) for name, peer in work.peers.items()
-        },
+        "programs": programs(beside=before),
+        "peers": peers,
+        "top_operations": [],
     }
-    return record | {"top_operations": [] if work.once else summary(work.run)}
+    yield record
+    for name, peer in work.peers.items():
+        peers[name] = peer_figures(peer, rate, seconds=seconds)
+        yield record
+    if not work.once:
+        record["top_operations"] = summary(work.run)
+        yield record

@@ -15,6 +15,12 @@ def table(records: Sequence[dict]) -> str:
     wrong = [record for record in checks if not record["agrees"]]
     if checks:
         lines.append(f"\nagreement with the CPU: {len(checks) - len(wrong)} of {len(checks)}")
+    alone = [record for record in records if "worst" in record and "agrees" not in record]
+    if alone:
+        seen = ", ".join(sorted({name for record in alone for name in record["backends"]}))
+        lines.append(
+            f"\nagreement: one backend only ({seen}), nothing compared; {len(alone)} results made"
+        )
     for record in wrong:
         worst, allowed = record["worst"], record["tolerance"]
         lines.append(f"  {record['work']}: {worst:g} where {allowed:g} is tolerated")
@@ -42,13 +48,19 @@ def _row(record: dict) -> tuple[str, ...]:
 
 def profiles(records: Sequence[dict]) -> str:
     """The operations of every profiled work, those of the smallest share of the ceiling first."""
-    shown = [record for record in records if record.get("top_operations")]
+    shown = [record for record in records if "programs" in record]
     shown.sort(key=lambda record: record.get("share_of_ceiling", 0.0))
     lines = []
     for record in shown:
         share = record.get("share_of_ceiling")
         reached = f", {share:.1%} of the ceiling" if share is not None else ""
         lines.append(f"{record['work']}: {record['seconds']:g} s{reached}")
+        for row in record["programs"]:
+            lines.append(
+                f"  by XLA's count: {row['operations']:.3g} operations, {row['bytes']:.3g} bytes, "
+                f"at least {row['least_ms']:.3g} ms, {row['temporary_bytes']:.3g} bytes beside "
+                f"them: {row['name']}"
+            )
         for row in record["top_operations"]:
             if "share" in row:
                 lines.append(

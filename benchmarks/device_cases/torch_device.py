@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -42,8 +43,7 @@ def waited(run: Callable[[], object]) -> Callable[[], None]:
 
 
 def release() -> None:
-    """Gives PyTorch's memory back, so that the next section finds it."""
-    import torch
-
-    if device() == "cuda":
+    """Gives PyTorch's memory back, so that JAX finds it, where PyTorch was used at all."""
+    torch = sys.modules.get("torch")
+    if torch is not None and device() == "cuda":
         torch.cuda.empty_cache()

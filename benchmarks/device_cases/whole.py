@@ -12,9 +12,9 @@ import jax
 import numpy as np
 
 from benchmarks.device_cases.section import Work
-from benchmarks.kept import write_png
 from deepssim_jax.audit.audit import audit as run_audit
 from deepssim_jax.data import phantom_chests
+from deepssim_jax.data.pictures import png
 
 _SIDE, _BATCH = 128, 512
 
@@ -29,7 +29,8 @@ def _write(folder: Path, *, first: int, count: int, seed: int, side: int) -> Non
             rows = range(min(_BATCH, first + count - start))
             made = (made - made.min((1, 2), keepdims=True)) / np.ptp(made, (1, 2))[:, None, None]
             names = [folder / f"{start + row:06d}.png" for row in rows]
-            list(pool.map(write_png, names, made))
+            # Nothing has to outlive the machine: no waiting for its disk.
+            list(pool.map(lambda path, image: path.write_bytes(png(image)), names, made))
 
 
 class _Phases:

@@ -106,7 +106,9 @@ def _audit(
     grouped = dataclasses.replace(real_set.side, groups=found_doubles.subjects)
     listed = found_doubles.rows(real_set.images)
     real_set = sets[Role.REAL] = dataclasses.replace(real_set, side=grouped, doubles=listed)
-    retrieval = settings.retrieval.resolved(pairs=len(real_set.side) * len(synthetic_set.side))
+    retrieval = settings.retrieval.resolved(
+        pairs=len(real_set.side) * len(synthetic_set.side), local_features=True
+    )
 
     def journal(what: str, *others: AuditSet) -> Section:
         return out.section(what, encoder_id, [s.images.fingerprint for s in others])

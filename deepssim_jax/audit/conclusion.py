@@ -120,16 +120,13 @@ def verdict(
 def _candidates(retrieval: Retrieval) -> str:
     """Which pairs were verified, in words."""
     asked = retrieval.proposals
-    if not asked.aligned:
-        return (
-            f"{asked.encoder} from the encoder; the search over all transformations, which finds more, "
-            "was left out"
-        )
-    words = (
-        f"from a search over all transformations {asked.aligned} of the best correlation and "
-        f"{asked.likely} that agree best tile by tile, {asked.unmoved} that agrees best where it lies"
-    )
-    return f"{words}, and {asked.encoder} from the encoder" if asked.encoder else words
+    ways = [
+        (asked.aligned, "of the best correlation in a search over a grid of transformations"),
+        (asked.likely, "that agree best tile by tile after it"),
+        (asked.unmoved, "that agree best where they lie"),
+        (asked.encoder, "from the encoder"),
+    ]
+    return ", ".join(["2 from local features", *(f"{n} {what}" for n, what in ways if n)])
 
 
 def _images(count: int) -> str:
@@ -203,9 +200,8 @@ def notes(
         f"Every image was brought to {size} x {size} pixels with its aspect kept and "
         "to mean 0 and standard deviation 1.",
         f"Of volumes, the slice {slice_spec} was compared, after orientation by the affine.",
-        "Copies are looked for in two ways: by a search over mirroring, rotation up to 15 degrees, shift up "
-        "to 9 % of the side and zoom from 0.85 to 1.15, which bears noise and blur best; and by local "
-        "features, under any rotation, mirroring, negative, crop, change of aspect and zoom.",
+        "Copies are looked for by local features, under any rotation, mirroring, negative, crop, change "
+        "of aspect and zoom; and among the images that look alike as they lie, which bears noise and blur best.",
         "Not tested: copies of a region that is small or holds little structure, "
         f"{'' if attacked else 'membership inference, '}and attributes.",
         "Each synthetic image was verified against its best few candidates, not against every "

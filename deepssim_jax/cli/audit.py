@@ -49,8 +49,9 @@ _ENCODER = flags.DEFINE_string("encoder", "default", "the shipped encoder, or a 
 _RETRIEVAL = flags.DEFINE_enum(
     "retrieval",
     "auto",
-    ["auto", "encoder", "aligned", "both"],
-    "how candidates are found; auto is both, and beyond 200 million pairs the encoder alone",
+    ["auto", "local", "encoder", "aligned", "both"],
+    "what proposes candidates beside local features; auto is local: the images that lie alike, and the "
+    "encoder's nearest; both is the search over a grid of transformations and the encoder",
 )
 _LEVEL = flags.DEFINE_float("level", 0.95, "coverage of the intervals, between 0.5 and 1")
 _SEED = flags.DEFINE_integer("seed", 0, "seed of the copies planted for calibration", lower_bound=0)

@@ -53,7 +53,9 @@ def main(argv: Sequence[str]) -> int:
         synthetic, synthetic_images = open_side(
             Path(_SYNTHETIC.value), encoder_id=encoder_id, flag="--synthetic"
         )
-        retrieval = Retrieval(_RETRIEVAL.value).resolved(pairs=len(real) * len(synthetic))
+        retrieval = Retrieval(_RETRIEVAL.value).resolved(
+            pairs=len(real) * len(synthetic), local_features=False
+        )
         images = [real_images.fingerprint, synthetic_images.fingerprint]
         with progress() as on_progress:
             pairs = match(

@@ -9,7 +9,7 @@ import dataclasses
 
 import numpy as np
 
-from deepssim_jax.features.descriptors import LENGTH, mirrored
+from deepssim_jax.features.descriptors import mirrored
 
 EVEN, ODD = 40, 24
 _SAMPLE = 40_000
@@ -35,20 +35,23 @@ class Basis:
         return z * valid[..., None]
 
 
-def learn(descriptors: np.ndarray, valid: np.ndarray, *, even: int = EVEN, odd: int = ODD) -> Basis:
-    """Principal axes of each mirror part, of an even sample of points in their order.
+def sample_points(valid: np.ndarray) -> np.ndarray:
+    """Places in [n k] of an even sample of the points that exist, bool [n, k]."""
+    rows = np.flatnonzero(valid.ravel())
+    return rows[np.linspace(0, len(rows) - 1, min(_SAMPLE, len(rows))).astype(int)]
+
+
+def learn(sample: np.ndarray, *, even: int = EVEN, odd: int = ODD) -> Basis:
+    """Principal axes of each mirror part.
 
     Args:
-      descriptors: float32 [n, k, 128].
-      valid: bool [n, k].
+      sample: float32 [m, 128], descriptors of points that exist.
       even: axes of the part that a mirror keeps, at most 72.
       odd: axes of the part that it negates, at most 56.
     """
-    rows = np.flatnonzero(valid.ravel())
-    rows = rows[np.linspace(0, len(rows) - 1, min(_SAMPLE, len(rows))).astype(int)]
-    sample = descriptors.reshape(-1, LENGTH)[rows].astype(np.float64)
+    sample = sample.astype(np.float64)
     turned = sample[:, mirrored()]
-    mean = (sample + turned).mean(0) / 2
+    mean = (sample + turned).sum(0) / (2 * max(len(sample), 1))
     axes = []
     for part, count in (((sample + turned) / 2 - mean, even), ((sample - turned) / 2, odd)):
         vectors = np.linalg.eigh(part.T @ part)[1][:, ::-1][:, :count]

@@ -43,8 +43,8 @@ def describe(field: GradientField, points: Points, angles: Array) -> Array:
     angle, sigma = angles[..., None], points.sigma[..., None]
     c, s = jnp.cos(angle) * sigma, jnp.sin(angle) * sigma
     gradient = field.sample(points, s * along + c * across, c * along - s * across)
-    magnitude = jnp.sqrt((gradient**2).sum(-1)) * window
-    direction = jnp.arctan2(gradient[..., 0], gradient[..., 1]) - angle
+    magnitude = jnp.abs(gradient) * window
+    direction = jnp.angle(gradient) - angle
     direction = direction * (DIRECTIONS / (2 * math.pi))
     away = circular(direction[..., None] - jnp.arange(DIRECTIONS)[None, None, None], DIRECTIONS)
     soft = jnp.maximum(1 - away, 0.0) * magnitude[..., None]

@@ -99,7 +99,8 @@ def verify(
     signed = jnp.where(mirrored[:, None, None], both[1], both[0])
     cosine = einsum("ckd,cjd->ckj", signed, candidates.descriptors)
     cosine = jnp.where(others.valid[:, None, :] & (image >= 0)[:, None, None], cosine, -1.0)
-    best, partner = cosine.max(2), cosine.argmax(2)
+    best = cosine.max(2)
+    partner = _first_of(cosine, best)
     common = jnp.sort(best, 0)[-min(COMMON, len(best))]
     weight = weights(best, common[None]) * frames.valid[None]
     frames = frames.mirrored(mirrored)
@@ -145,7 +146,7 @@ def _vote(frames: _Frames, others: _Frames, partner: Array, weight: Array) -> tu
     ex = q[:, None, 1] + c[:, None] * dx - s[:, None] * dy - q[None, :, 1]
     distance = jnp.sqrt(((q[:, None] - q[None]) ** 2).sum(-1))
     agrees = ey**2 + ex**2 < (_NEAR + _SLOPE * distance) ** 2
-    agrees &= jnp.cos(turn[:, None] - turn[None]) > _TURN
+    agrees &= _alike(turn[:, None], turn[None]) > _TURN
     agrees &= jnp.abs(zoom[:, None] - zoom[None]) < _ZOOM
     agrees &= negative[:, None] == negative[None]
     votes = jnp.where(w > 0, (agrees * w[None]).sum(1), 0.0)
@@ -192,17 +193,30 @@ def _fit(
     zoom = others.log_sigma[None] - frames.log_sigma[:, None] - jnp.log(jnp.maximum(area, 1e-3)) / 2
     near &= jnp.abs(zoom) < _ZOOM
     turn = jnp.arctan2(matrix[0, 1] - matrix[1, 0], matrix[0, 0] + matrix[1, 1])
-    near &= jnp.cos(others.angle[None] - frames.angle[:, None] - turn) > 0.75
+    near &= _alike(others.angle[None], frames.angle[:, None] + turn) > 0.75
     near &= others.polarity[None] * frames.polarity[:, None] == sign
     guided = jnp.where(near, cosine, -1.0)
-    w = weights(guided.max(1), common) * frames.valid
-    real = guided.argmax(1)
+    best = guided.max(1)
+    w, real = weights(best, common) * frames.valid, _first_of(guided, best)
     strongest = jnp.zeros(len(w)).at[real].max(w)
     w = jnp.where(w >= strongest[real] - 1e-9, w, 0.0)
     side = 32
     cell = jnp.clip(jnp.floor(frames.position / _CELL) + side // 2, 0, side - 1).astype(jnp.int32)
     grid = jnp.zeros(side * side).at[cell[:, 0] * side + cell[:, 1]].max(w)
     return grid.sum() * sane, (grid > 0.1).sum() * sane, matrix, shift, sign < 0
+
+
+def _first_of(values: Array, largest: Array) -> Array:
+    """Where the largest values [..., k] first stand in [..., k, m]; what `argmax` gives, but vectorised."""
+    count = values.shape[-1]
+    places = jnp.arange(count).reshape((1,) * (values.ndim - 1) + (count,))
+    found = jnp.where(values >= largest[..., None], places, count).min(-1)
+    return jnp.minimum(found, count - 1)
+
+
+def _alike(a: Array, b: Array) -> Array:
+    """Cosine of the difference of angles; the functions of single angles are made once each."""
+    return jnp.cos(a) * jnp.cos(b) + jnp.sin(a) * jnp.sin(b)
 
 
 def _moved(matrix: Array, shift: Array, p: Array) -> Array:

@@ -118,7 +118,6 @@ def _strongest(octave: Octave, number: int, content: Array, *, count: int) -> Po
 def _extrema(octave: Octave, content: Array) -> list[Array]:
     """|difference| [n, h, w] of each level where it is the largest among its 26 neighbours, else 0."""
     sizes = [jnp.abs(d) for d in octave.differences]
-    largest = jax.lax.optimization_barrier([_maximum3(a) for a in sizes])
     n, h, w = sizes[0].shape
     # Half of the content's extent, in pixels of the octave, less the border.
     half = content[:, :, None] / (2 * octave.step) - _BORDER
@@ -129,8 +128,9 @@ def _extrema(octave: Octave, content: Array) -> list[Array]:
     mask = allowed[0][:, :, None] & allowed[1][:, None, :]
     out = []
     for i in range(1, LEVELS + 1):
-        top = jnp.maximum(jnp.maximum(largest[i - 1], largest[i + 1]), largest[i])
-        out.append(jnp.where(mask & (sizes[i] >= top), sizes[i], 0.0))
+        # Over the levels first: three fields have their neighbours asked instead of five.
+        top = jnp.maximum(jnp.maximum(sizes[i - 1], sizes[i + 1]), sizes[i])
+        out.append(jnp.where(mask & (sizes[i] >= _maximum3(top)), sizes[i], 0.0))
     return jax.lax.optimization_barrier(out)
 
 
@@ -189,7 +189,7 @@ def _refine(
 )
 @dataclasses.dataclass(frozen=True)
 class GradientField:
-    """Gradients (y, x) of all octaves' detection levels, one after the other: [n, pixels, 2].
+    """The detection levels of all octaves, one after the other: float32 [n, pixels].
 
     `sizes` are the octaves' (height, width).
     """
@@ -199,37 +199,33 @@ class GradientField:
 
     @classmethod
     def of(cls, pyramid: list[Octave]) -> "GradientField":
-        parts, sizes = [], []
-        for octave in pyramid:
-            for level in octave.gaussians[1 : LEVELS + 1]:
-                rows = jnp.pad((level[:, 2:] - level[:, :-2]) / 2, ((0, 0), (1, 1), (0, 0)))
-                columns = jnp.pad((level[..., 2:] - level[..., :-2]) / 2, ((0, 0), (0, 0), (1, 1)))
-                parts.append(jnp.stack([rows, columns], -1).reshape(len(level), -1, 2))
-            sizes.append(octave.gaussians[0].shape[1:])
-        return cls(jax.lax.optimization_barrier(jnp.concatenate(parts, 1)), tuple(sizes))
+        levels = [level for octave in pyramid for level in octave.gaussians[1 : LEVELS + 1]]
+        values = jnp.concatenate([level.reshape(len(level), -1) for level in levels], 1)
+        sizes = tuple(octave.gaussians[0].shape[1:] for octave in pyramid)
+        return cls(jax.lax.optimization_barrier(values), sizes)
 
     def sample(self, points: Points, dy: Array, dx: Array) -> Array:
-        """Gradients [n, k, m, 2] at offsets [n, k, m] in the octave's pixels, as of a bright point.
+        """Gradients x + iy, complex64 [n, k, m], at offsets [n, k, m] in the octave's pixels, as of a
+        bright point.
 
-        Zero outside of the canvas; linear between pixels.
+        Central differences at the nearest pixel; zero outside of the canvas and at its border.
         """
         sizes = np.array(self.sizes)
         starts = np.concatenate([[0], np.cumsum(LEVELS * sizes.prod(1))[:-1]])
         h, w, start = (jnp.asarray(a)[points.octave][..., None] for a in (*sizes.T, starts))
-        y, x = points.y[..., None] + dy, points.x[..., None] + dx
-        inside = (y >= 0) & (y <= h - 1) & (x >= 0) & (x <= w - 1)
-        row = jnp.clip(jnp.floor(y).astype(jnp.int32), 0, h - 2)
-        column = jnp.clip(jnp.floor(x).astype(jnp.int32), 0, w - 2)
-        fy, fx = y - row, x - column
-        base = start + ((points.level[..., None] - 1) * h + row) * w + column
-        out = jnp.zeros((*y.shape, 2), jnp.float32)
-        for offset, weight in (
-            (0, (1 - fy) * (1 - fx)), (1, (1 - fy) * fx), (w, fy * (1 - fx)), (w + 1, fy * fx)
-        ):  # fmt: skip
-            index = (base + offset).reshape(len(y), -1)
-            read = jax.vmap(lambda f, i: f.at[i].get(mode="promise_in_bounds"))(self.values, index)
-            out += weight[..., None] * read.reshape(*y.shape, 2)
-        return out * (inside * points.polarity[..., None])[..., None]
+        row = jnp.round(points.y[..., None] + dy).astype(jnp.int32)
+        column = jnp.round(points.x[..., None] + dx).astype(jnp.int32)
+        inside = (row >= 1) & (row <= h - 2) & (column >= 1) & (column <= w - 2)
+        row, column = jnp.clip(row, 1, h - 2), jnp.clip(column, 1, w - 2)
+        place = start + ((points.level[..., None] - 1) * h + row) * w + column
+
+        def at(offset: Array) -> Array:
+            flat = (place + offset).reshape(len(place), -1)
+            read = jax.vmap(lambda f, i: f.at[i].get(mode="promise_in_bounds"))
+            return read(self.values, flat).reshape(place.shape)
+
+        worth = inside * points.polarity[..., None] / 2
+        return jax.lax.complex((at(1) - at(-1)) * worth, (at(w) - at(-w)) * worth)
 
 
 def orient(field: GradientField, points: Points, *, count: int) -> tuple[Points, Array]:
@@ -242,11 +238,11 @@ def orient(field: GradientField, points: Points, *, count: int) -> tuple[Points,
     ty, tx = (jnp.asarray(a.reshape(1, 1, -1)) for a in np.meshgrid(steps, steps, indexing="ij"))
     scale = points.sigma[..., None]
     gradient = field.sample(points, ty * scale, tx * scale)
-    magnitude = jnp.sqrt((gradient**2).sum(-1))
+    magnitude = jnp.abs(gradient)
     weight = magnitude * jnp.exp(-(ty**2 + tx**2) / (2 * _WIDTH**2))
     # The smoothed histogram of directions as a Fourier series: its coefficients are sums of powers of
     # the unit vectors, which costs a fraction of sorting every sample into bins.
-    unit = jax.lax.complex(gradient[..., 1], gradient[..., 0]) / jnp.maximum(magnitude, 1e-12)
+    unit = gradient / jnp.maximum(magnitude, 1e-12)
     power, coefficients = jax.lax.complex(weight, jnp.zeros_like(weight)), []
     for _ in range(_HARMONICS + 1):
         coefficients.append(power.sum(-1))

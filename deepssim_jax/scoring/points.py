@@ -34,6 +34,7 @@ _ADDED = 8.0  # to a sum of matches: what unrelated images reach by chance decid
 _USUAL = 2.0  # what unrelated images reach where there are too few to ask
 _LEVELS = 512.0  # RootSIFT numbers lie below 1 / 2
 _BATCH = 4
+_PROJECTED = 1024  # images at a time
 _STANDS_OUT = 1.5
 # Every image of nine kinds of picture has 200 points in 65 cells; a blob, a frame or a pale square at most 40
 # in 12.
@@ -81,7 +82,7 @@ class PointSet:
     def __len__(self) -> int:
         return len(self.geometry)
 
-    def rows(self, chosen: np.ndarray) -> "PointSet":
+    def rows(self, chosen: np.ndarray | slice) -> "PointSet":
         """Some of its images."""
         return PointSet(self.geometry[chosen], self.descriptors[chosen])
 
@@ -129,12 +130,14 @@ class LocalIndex:
     @classmethod
     def build(cls, references: PointSet, subjects: np.ndarray) -> "LocalIndex":
         """From the real side's points and a number >= 0 for each image's patient."""
-        values = references.descriptors.astype(np.float32) / _LEVELS
-        valid = references.valid
-        full = bases.learn(values, valid)
-        few = bases.learn(values, valid, even=_FEW_EVEN, odd=_FEW_ODD)
-        z = few.project(values[:, :_FEW], valid[:, :_FEW])
-        return cls(references, full, few, PointIndex.build(z, few.signs, subjects))
+        places = bases.sample_points(references.valid)
+        levels = references.descriptors.reshape(-1, references.descriptors.shape[-1])[places]
+        sample = levels.astype(np.float32) / _LEVELS
+        full, few = bases.learn(sample), bases.learn(sample, even=_FEW_EVEN, odd=_FEW_ODD)
+        starts = range(0, len(references), _PROJECTED)
+        parts = [_few_of(references.rows(slice(i, i + _PROJECTED)), few) for i in starts]
+        index = PointIndex.build(np.concatenate(parts), few.signs, subjects)
+        return cls(references, full, few, index)
 
     def search(self, queries: PointSet, *, exclude: np.ndarray | None = None) -> LocalMatches:
         """The best images of each query.
@@ -168,9 +171,13 @@ class LocalIndex:
         return scores[:, 0] + 1 >= _STANDS_OUT * (null + 1)
 
     def _rank(self, queries: PointSet, exclude: np.ndarray | None) -> Ranked:
-        values = queries.descriptors[:, :_FEW].astype(np.float32) / _LEVELS
-        projected = self.few.project(values, queries.valid[:, :_FEW])
-        return self.first.rank(projected, count=_CANDIDATES, exclude=exclude)
+        return self.first.rank(_few_of(queries, self.few), count=_CANDIDATES, exclude=exclude)
+
+
+def _few_of(images: PointSet, few: bases.Basis) -> np.ndarray:
+    """float32 [n, _FEW, d]: what the first stage compares."""
+    values = images.descriptors[:, :_FEW].astype(np.float32) / _LEVELS
+    return few.project(values, images.valid[:, :_FEW])
 
 
 def _unpacked(geometry_: Array, descriptors: Array, mean: Array, axes: Array) -> LocalFeatures:

@@ -126,7 +126,7 @@ def test_a_basis_keeps_most_of_the_cosine_and_mirrors_by_signs() -> None:
     d = np.abs(rng.normal(size=(30, 50, 6)) @ mixed).astype(np.float32)
     d /= np.linalg.norm(d, axis=-1, keepdims=True)
     valid = np.ones((30, 50), bool)
-    learned = basis.learn(d, valid, even=40, odd=24)
+    learned = basis.learn(d.reshape(-1, d.shape[-1])[basis.sample_points(valid)], even=40, odd=24)
     z, turned = (learned.project(x, valid) for x in (d, d[..., permutation()]))
     np.testing.assert_allclose(turned, z * learned.signs, atol=1e-4)
     np.testing.assert_allclose(learned.axes.T @ learned.axes, np.eye(64), atol=1e-4)

@@ -295,9 +295,10 @@ def test_every_way_of_retrieval_ends_in_the_same_scores(tmp_path, retrieval) -> 
 
 
 def test_auto_is_the_thorough_search_until_there_are_too_many_pairs() -> None:
-    assert Retrieval.AUTO.resolved(pairs=65_850 * 2_195) is Retrieval.BOTH
-    assert Retrieval.AUTO.resolved(pairs=1_000_000 * 100_000) is Retrieval.ENCODER
-    assert Retrieval.ALIGNED.resolved(pairs=10**12) is Retrieval.ALIGNED
+    assert Retrieval.AUTO.resolved(pairs=65_850 * 2_195, local_features=False) is Retrieval.BOTH
+    assert Retrieval.AUTO.resolved(pairs=10**11, local_features=False) is Retrieval.ENCODER
+    assert Retrieval.AUTO.resolved(pairs=1, local_features=True) is Retrieval.LOCAL
+    assert Retrieval.ALIGNED.resolved(pairs=10**12, local_features=True) is Retrieval.ALIGNED
 
 
 def test_best_matches_of_queries_without_a_pair() -> None:

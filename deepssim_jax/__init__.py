@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from deepssim_jax.audit.replicas import replicas as replicas
     from deepssim_jax.audit.result import AuditResult as AuditResult
     from deepssim_jax.data.manifest import InputError as InputError
+    from deepssim_jax.jobs.duplicates import DuplicateSettings as DuplicateSettings
+    from deepssim_jax.jobs.duplicates import duplicates as duplicates
+    from deepssim_jax.jobs.duplicates_result import DuplicatesResult as DuplicatesResult
     from deepssim_jax.nn.encoder import Encoder as Encoder
     from deepssim_jax.nn.encoder import embed as embed
     from deepssim_jax.nn.encoder import encode as encode
@@ -49,6 +52,8 @@ _HOMES = {
     "AlignedMatches": "scoring.aligned",
     "AuditResult": "audit.result",
     "AuditSettings": "audit.audit",
+    "DuplicateSettings": "jobs.duplicates",
+    "DuplicatesResult": "jobs.duplicates_result",
     "Encoder": "nn.encoder",
     "InputError": "data.manifest",
     "MotionModel": "ops.transform",
@@ -64,6 +69,7 @@ _HOMES = {
     "VerifiedPairs": "scoring.verify",
     "audit": "audit.audit",
     "clopper_pearson": "scoring.decide",
+    "duplicates": "jobs.duplicates",
     "embed": "nn.encoder",
     "encode": "nn.encoder",
     "explain_pair": "nn.explain",

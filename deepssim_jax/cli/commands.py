@@ -19,6 +19,7 @@ COMMANDS: dict[str, str] = {
     "demo": "plant copies in a made-up cohort, audit it and say how many were found",
     "audit": "find the synthetic images that are copies of a real one, and write the report",
     "replicas": "find the synthetic volumes that are replicas of a real one, at three levels",
+    "duplicates": "find images of a data set that are copies of each other, also between its splits",
     "embed": "embed a folder of images into a store (a stage of audit, for large sets)",
     "score": "search and verify between two stores (a stage of audit, for large sets)",
     "evaluate": "score a matrix of similarities against labelled pairs",

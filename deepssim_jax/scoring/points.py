@@ -34,6 +34,7 @@ _USUAL = 2.0  # what unrelated images reach where there are too few to ask
 _LEVELS = 512.0  # RootSIFT numbers lie below 1 / 2
 _BATCH = 4
 _STANDS_OUT = 1.5
+_CROWD = 16.0  # points of the first stage: where even those candidates hold so many, they are copies, too
 # Every image of nine kinds of picture has 200 points in 65 cells; a blob, a frame or a pale square at most 40
 # in 12.
 _MIN_POINTS, _MIN_CELLS = 60, 16
@@ -164,7 +165,7 @@ class LocalIndex:
         """
         scores = np.maximum(self._rank(queries, exclude).scores, 0.0)
         null = scores[:, _NULL].mean(1)
-        return scores[:, 0] + 1 >= _STANDS_OUT * (null + 1)
+        return (scores[:, 0] + 1 >= _STANDS_OUT * (null + 1)) | (null >= _CROWD)
 
     def _rank(self, queries: PointSet, exclude: np.ndarray | None) -> Ranked:
         values = queries.descriptors[:, :_FEW].astype(np.float32) / _LEVELS

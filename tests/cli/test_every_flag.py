@@ -19,6 +19,7 @@ GIVEN = {
     "demo": ["--out=OUT"],
     "audit": ["--real=IN", "--synthetic=IN", "--allow_same", "--out=OUT"],
     "replicas": ["--real=IN", "--synthetic=IN", "--allow_same", "--out=OUT"],
+    "duplicates": ["IN", "--out=OUT"],
     "embed": ["--images=IN", "--out=OUT"],
     "score": ["--real=IN", "--synthetic=IN", "--out=OUT"],
     "evaluate": [

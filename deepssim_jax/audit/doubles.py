@@ -51,7 +51,7 @@ class Doubles:
             out.append((
                 names[self.group[one]], images.image_ids[one], images.subject_ids[one],
                 images.image_ids[other], float(row["score"]), float(row["evidence"]),
-                "yes" if images.sha256[one] == images.sha256[other] else "no",
+                "yes" if images.keys[one] == images.keys[other] else "no",
             ))  # fmt: skip
         return tuple(out)
 
@@ -63,11 +63,11 @@ def find_doubles(
 
     Args:
       real: the real side, with local features.
-      images: its store, for the files' hashes.
+      images: its store, for what is equal as decoded.
       journal: keeps what is found.
       on_progress: called with (images done, images in all, what).
     """
-    same = _same_files(images.sha256)
+    same = _same_pixels(images.decoded())
     pairs = np.zeros(0, PAIRS)
     if real.points is not None and len(real) > 1:
         alone = dataclasses.replace(real, groups=np.arange(len(real), dtype=np.int32))
@@ -120,12 +120,16 @@ def _doubles_of(rows: np.ndarray, alone: Side, index: LocalIndex) -> np.ndarray:
     return out
 
 
-def _same_files(digests: tuple[str, ...]) -> np.ndarray:
-    """Pairs of byte-equal files: each with the first of its kind."""
-    _, first, inverse = np.unique(digests, return_index=True, return_inverse=True)
-    rows = np.flatnonzero(first[inverse] != np.arange(len(digests)))
+def _same_pixels(decoded: np.ndarray) -> np.ndarray:
+    """Pairs of images that are equal as decoded: each with the first of its kind.
+
+    Files are not asked: one file can hold many images.
+    """
+    _, first, inverse = np.unique(decoded, axis=0, return_index=True, return_inverse=True)
+    stands = first[inverse.reshape(-1)]
+    rows = np.flatnonzero(stands != np.arange(len(decoded)))
     out = np.zeros(len(rows), PAIRS)
-    out["first"], out["second"], out["score"] = rows, first[inverse][rows], 1.0
+    out["first"], out["second"], out["score"] = rows, stands[rows], 1.0
     return out
 
 

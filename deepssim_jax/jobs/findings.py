@@ -64,7 +64,10 @@ def conclude(
     """
     n = len(images)
     splits = [collection.split[name] for name in images.image_ids]
-    equal = [_equal_pair(row, int(found.equal[row]), images, splits) for row in _repeats(found)]
+    places = {record.image_id: record.items for record in collection.manifest.records}
+    equal = [
+        _equal_pair(row, int(found.equal[row]), images, splits, places) for row in _repeats(found)
+    ]
     copies = [_pair(row, How.COPY, found, images, splits) for row in found.pairs]
     group = connected(
         np.concatenate([np.arange(n), found.pairs["query"]]),
@@ -120,7 +123,6 @@ def conclude(
             "evidence": found.evidence,
             "points": found.points,
             "chance": found.chance,
-            "expected_false": found.chance * n,
             "unrelated_count": float(found.law.count),
         },
         notes=(*_NOTES, *(f"{note}." for note in collection.manifest.notes)),
@@ -169,9 +171,15 @@ def _weakest_link(rows: list[int], found: Found) -> float | None:
 
 
 def _equal_pair(
-    row: int, other: int, images: ImageStore, splits: list[str | None]
+    row: int,
+    other: int,
+    images: ImageStore,
+    splits: list[str | None],
+    places: dict[str, tuple[int, ...]],
 ) -> DuplicatePair:
+    # Of one file with several images, two equal ones are no equal files.
     same_file = images.sha256[row] == images.sha256[other]
+    same_file &= places[images.image_ids[row]] == places[images.image_ids[other]]
     return DuplicatePair(
         first_id=images.image_ids[other],
         second_id=images.image_ids[row],

@@ -1,9 +1,9 @@
 """One set of images searched against itself by local features.
 
 Contract: the rows are those of a `Side`. A first round looks for each image among all others; further
-rounds look beyond the images that an image was already found to resemble, until nothing new comes up, so
-that a crowd of copies of one image does not hide its own members. What each image reaches beyond its
-crowd is what unrelated images reach in this very folder.
+rounds look beyond its copies that were found, until nothing new comes up, so that a crowd of copies of
+one image does not hide its own members. The last rounds look, for a sample, beyond all that is related,
+such as other slices of a patient: what is left is what unrelated images reach in this very folder.
 """
 
 import dataclasses
@@ -20,9 +20,8 @@ _BLOCK = 128
 # So many images, evenly spread, are looked at closely whatever they seem to be: the law of unrelated
 # images is learned from them.
 MAX_NULL = 256
-# Resemblance enough to be left out of that law and to be looked beyond: of unrelated images of nine kinds
-# none has it, neighbouring slices may.
-_RESEMBLES, _POINTS = 2.5, 20.0
+# (Evidence, points) from which a pair may be copies, and from which it is related.
+_COPIES, _RELATED = (2.5, 20.0), (1.75, 6.0)
 # Where an image's seventh to twelfth candidates hold this many of its points, they are copies as well, and
 # `_USUAL` points stand for unrelated images.
 _CROWD, _USUAL = 8.0, 2.0
@@ -63,26 +62,28 @@ def self_join(side: Side, *, journal: Section, on_progress: Progress) -> SelfJoi
     crowd = np.arange(len(rows), dtype=np.int32)
     drawn = np.zeros(len(rows), bool)
     drawn[np.linspace(0, len(rows) - 1, min(MAX_NULL, len(rows))).round().astype(int)] = True
-    todo, found, number = np.arange(len(rows)), np.zeros(0, PAIR), 1
     best = np.full(len(rows), np.nan, np.float32)
-    while len(todo):
-        round_ = _Round(dataclasses.replace(part, groups=crowd), todo, drawn)
-        new = journal.by_rows(
-            "round",
-            [content, crowd, todo],
-            round_.found,
-            count=len(todo),
-            block=_BLOCK,
-            on_progress=on_progress,
-            what="images with each other" if number == 1 else f"beyond what was found, {number}",
-        )
-        best[todo[drawn[todo]]] = NO_EVIDENCE
-        best[todo] = np.fmax(best[todo], _largest(new, len(rows))[todo])
-        found = np.concatenate([found, new])
-        joined = _crowds(found, len(rows))
-        again = np.flatnonzero(np.bincount(joined)[joined] > np.bincount(crowd)[crowd])
-        best[again] = np.nan
-        crowd, todo, number = joined, again, number + 1
+    todo, found, number = np.arange(len(rows)), np.zeros(0, PAIR), 1
+    for level, asked in ((_COPIES, np.ones(len(rows), bool)), (_RELATED, drawn)):
+        while len(todo):
+            round_ = _Round(dataclasses.replace(part, groups=crowd), todo, drawn)
+            new = journal.by_rows(
+                "round",
+                [content, crowd, todo],
+                round_.found,
+                count=len(todo),
+                block=_BLOCK,
+                on_progress=on_progress,
+                what="images with each other"
+                if number == 1
+                else f"beyond what was found, {number}",
+            )
+            best[todo] = _largest(new, len(rows))[todo]
+            found, number = np.concatenate([found, new]), number + 1
+            crowd, todo = _beyond(found, crowd, level)
+            todo = todo[asked[todo]]
+        crowd, todo = _beyond(found, crowd, _RELATED)
+        todo = todo[drawn[todo]]
     found["query"], found["reference"] = rows[found["query"]], rows[found["reference"]]
     return SelfJoin(_each_once(found), best[drawn & ~np.isnan(best)])
 
@@ -156,15 +157,20 @@ def _null_points(pairs: np.ndarray) -> np.ndarray:
 
 
 def _largest(pairs: np.ndarray, count: int) -> np.ndarray:
+    """float32 [count]: the most evidence of each row's pairs; NaN where it has none."""
     out = np.full(count, np.nan, np.float32)
     np.fmax.at(out, pairs["query"], pairs["evidence"])
     return out
 
 
-def _crowds(pairs: np.ndarray, count: int) -> np.ndarray:
-    """int32 [count]: a number for each image and those it resembles."""
-    there = pairs[(pairs["evidence"] >= _RESEMBLES) & (pairs["points"] >= _POINTS)]
-    return connected(there["query"], there["reference"], count)
+def _beyond(
+    pairs: np.ndarray, crowd: np.ndarray, level: tuple[float, float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The crowds that pairs of a level make, and the rows whose crowd has grown."""
+    there = pairs[(pairs["evidence"] >= level[0]) & (pairs["points"] >= level[1])]
+    joined = connected(there["query"], there["reference"], len(crowd))
+    grown = np.bincount(joined)[joined] > np.bincount(crowd)[crowd]
+    return joined, np.flatnonzero(grown)
 
 
 def connected(a: np.ndarray, b: np.ndarray, count: int) -> np.ndarray:

@@ -20,6 +20,8 @@ COMMANDS: dict[str, str] = {
     "audit": "find the synthetic images that are copies of a real one, and write the report",
     "replicas": "find the synthetic volumes that are replicas of a real one, at three levels",
     "duplicates": "find images of a data set that are copies of each other, also between its splits",
+    "index": "prepare a folder of images to be looked up in",
+    "lookup": "say which image of a prepared folder, and of whom, an image is a copy of",
     "embed": "embed a folder of images into a store (a stage of audit, for large sets)",
     "score": "search and verify between two stores (a stage of audit, for large sets)",
     "evaluate": "score a matrix of similarities against labelled pairs",

@@ -58,6 +58,10 @@ class InputSettings:
             raise Unreadable(
                 f"is a volume of {len(image)} slices; --slice=axial:0.5 compares one slice of each"
             )
+        return self.fields(image)
+
+    def fields(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        """The fields of an entry, of an image [h, w] that is in memory."""
         fields = {_PIXELS: fitted(image, self), _DECODED: _pixel_digest(image)}
         if self.canvas:
             canvas, content = fit_to_canvas(image, side=self.canvas)

@@ -19,6 +19,7 @@ from deepssim_jax.data.records import ArrayLayout, Links
 from deepssim_jax.data.volume import SliceSpec
 from deepssim_jax.jobs import duplicates_outputs
 from deepssim_jax.jobs.collection import Collection, read_collection
+from deepssim_jax.jobs.copy_rule import CopyRule
 from deepssim_jax.jobs.duplicate_pictures import build_pictures
 from deepssim_jax.jobs.duplicates_result import DuplicatesResult
 from deepssim_jax.jobs.findings import Found, conclude
@@ -27,19 +28,10 @@ from deepssim_jax.nn import encoder as encoders
 from deepssim_jax.ops import arguments
 from deepssim_jax.scoring import points
 from deepssim_jax.scoring.embed import build_side, check_size
-from deepssim_jax.scoring.evidence import GumbelLaw, false_discovery_cut
 from deepssim_jax.scoring.match import Progress, Side
 from deepssim_jax.workspace import Workspace
 
 COMMAND = "duplicates"
-# Below this no pair is called a copy, whatever the folder's own law says.
-LEAST_EVIDENCE = 2.5
-# Points from which a pair is a copy. Where a quarter of the images have a look-alike, such as a
-# neighbouring slice, it is this many times what that quarter reaches; the most alike of 300 slices of
-# lung CT reach 53 points, 3.3 times.
-_LEAST_POINTS, _MOST_POINTS, _TIMES = 25.0, 60.0, 3.6
-# With so high a verified score, which neighbouring slices do not reach (0.90), fewer points do.
-_SURE_SCORE, _SURE_POINTS = 0.91, 20.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,16 +120,7 @@ def _duplicates(
         links=settings.links,
         arrays=settings.arrays,
     )
-    side, images = _read(collection, out, settings, on_progress)
-    # Equal images are one: the first of each stands for all.
-    _, first, equal = np.unique(images.decoded(), axis=0, return_index=True, return_inverse=True)
-    stands = np.sort(first)
-    joined = self_join(
-        side.rows(stands),
-        journal=out.section("duplicates", images.fingerprint),
-        on_progress=on_progress,
-    )
-    found = _judged(joined, stands, first[equal.reshape(-1)], settings)
+    side, images, found = search(collection, out, settings, on_progress)
     result = conclude(
         found,
         collection,
@@ -155,6 +138,22 @@ def _duplicates(
     )
     out.prune()
     return result
+
+
+def search(
+    collection: Collection, out: Workspace, settings: DuplicateSettings, on_progress: Progress
+) -> tuple[Side, store.ImageStore, Found]:
+    """Reads a collection and searches it against itself: its features, its store, what was found."""
+    side, images = _read(collection, out, settings, on_progress)
+    # Equal images are one: the first of each stands for all.
+    _, first, equal = np.unique(images.decoded(), axis=0, return_index=True, return_inverse=True)
+    stands = np.sort(first)
+    joined = self_join(
+        side.rows(stands),
+        journal=out.section("duplicates", images.fingerprint),
+        on_progress=on_progress,
+    )
+    return side, images, _judged(joined, stands, first[equal.reshape(-1)], settings)
 
 
 def _read(
@@ -207,39 +206,9 @@ def _judged(
       equal: int [n], the row that stands for each image.
       settings: of the job.
     """
-    law = GumbelLaw.of(joined.unrelated)
     pairs = joined.pairs.copy()
-    best = np.full(len(stands), -np.inf)
-    for side in ("query", "reference"):
-        np.maximum.at(best, pairs[side], pairs["evidence"])
-    cut = false_discovery_cut(law.p_values(best), rate=settings.false_discoveries)
-    threshold = max(law.threshold(cut), LEAST_EVIDENCE)
-    alike = pairs["evidence"] >= threshold
-    sure = (pairs["verified"] >= _SURE_SCORE) & (pairs["points"] >= _SURE_POINTS)
-    least = _least_points(pairs[~(alike & sure)], len(stands))
-    copy = alike & (sure | (pairs["points"] >= least))
+    rule = CopyRule.of(pairs, joined.unrelated, count=len(stands), rate=settings.false_discoveries)
     pairs["query"], pairs["reference"] = stands[pairs["query"]], stands[pairs["reference"]]
-    order = np.lexsort((pairs["reference"], pairs["query"], -pairs["evidence"]))
-    return Found(
-        pairs=pairs[order][copy[order]],
-        similar=pairs[order][(alike & ~copy)[order]],
-        equal=equal,
-        law=law,
-        evidence=threshold,
-        points=least,
-        chance=float(law.p_values(np.array([threshold]))[0]),
-    )
-
-
-def _least_points(pairs: np.ndarray, count: int) -> float:
-    """The points from which a pair is a copy in this folder; see above.
-
-    Args:
-      pairs: those that are not surely copies; beyond _MOST_POINTS they are none of look-alikes.
-      count: images in all.
-    """
-    best = np.zeros(count)
-    pairs = pairs[pairs["points"] < _MOST_POINTS]
-    for side in ("query", "reference"):
-        np.maximum.at(best, pairs[side], pairs["points"])
-    return float(np.clip(_TIMES * np.quantile(best, 0.75), _LEAST_POINTS, _MOST_POINTS))
+    pairs = pairs[np.lexsort((pairs["reference"], pairs["query"], -pairs["evidence"]))]
+    copy, alike = rule.copies(pairs), rule.alike(pairs)
+    return Found(pairs=pairs[copy], similar=pairs[alike & ~copy], equal=equal, rule=rule)

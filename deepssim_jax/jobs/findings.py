@@ -10,6 +10,7 @@ from deepssim_jax.audit import outputs
 from deepssim_jax.audit.result import Exclusion
 from deepssim_jax.data.store import ImageStore
 from deepssim_jax.jobs.collection import Collection
+from deepssim_jax.jobs.copy_rule import CopyRule
 from deepssim_jax.jobs.duplicates_result import (
     Crossing,
     DuplicateImage,
@@ -21,7 +22,6 @@ from deepssim_jax.jobs.duplicates_result import (
 from deepssim_jax.jobs.self_join import connected
 from deepssim_jax.ops.transform import FLIP_NAMES
 from deepssim_jax.scoring.decide import clopper_pearson
-from deepssim_jax.scoring.evidence import GumbelLaw
 from deepssim_jax.scoring.match import Side
 
 
@@ -29,18 +29,14 @@ from deepssim_jax.scoring.match import Side
 class Found:
     """`pairs` (copies) and `similar` of `PAIR`, by rows of the store, most evidence first.
 
-    `equal` int [n] is the row that stands for each image and those that equal it; `law` that of
-    unrelated images; `evidence` and `points` from which a pair is a copy; `chance` the probability
-    at which unrelated images reach `evidence`.
+    `equal` int [n] is the row that stands for each image and those that equal it; `rule` says what
+    copies are.
     """
 
     pairs: np.ndarray
     similar: np.ndarray
     equal: np.ndarray
-    law: GumbelLaw
-    evidence: float
-    points: float
-    chance: float
+    rule: CopyRule
 
 
 def conclude(
@@ -69,12 +65,7 @@ def conclude(
         _equal_pair(row, int(found.equal[row]), images, splits, places) for row in _repeats(found)
     ]
     copies = [_pair(row, How.COPY, found, images, splits) for row in found.pairs]
-    group = connected(
-        np.concatenate([np.arange(n), found.pairs["query"]]),
-        np.concatenate([found.equal, found.pairs["reference"]]),
-        n,
-    )
-    members = _members(group)
+    members = _members(groups_of(found))
     weakest = {number: _weakest_link(rows, found) for number, rows in members.items()}
     kept = np.ones(n, bool)
     listed = []
@@ -120,14 +111,24 @@ def conclude(
         clean=tuple(images.image_ids[row] for row in np.flatnonzero(kept)),
         exclusions=tuple(Exclusion("real", x.image_id, x.reason) for x in images.rejected),
         thresholds={
-            "evidence": found.evidence,
-            "points": found.points,
-            "chance": found.chance,
-            "unrelated_count": float(found.law.count),
+            "evidence": found.rule.evidence,
+            "points": found.rule.points,
+            "chance": found.rule.chance,
+            "unrelated_count": float(found.rule.law.count),
         },
         notes=(*_NOTES, *(f"{note}." for note in collection.manifest.notes)),
         settings=settings,
         versions=outputs.versions("default"),
+    )
+
+
+def groups_of(found: Found) -> np.ndarray:
+    """int32 [n]: a number for each image and its duplicates."""
+    n = len(found.equal)
+    return connected(
+        np.concatenate([np.arange(n), found.pairs["query"]]),
+        np.concatenate([found.equal, found.pairs["reference"]]),
+        n,
     )
 
 
@@ -213,7 +214,7 @@ def _pair(
         matrix=tuple(float(x) for x in row["matrix"].ravel()),
         points=float(row["points"]),
         evidence=float(row["evidence"]),
-        p_value=float(found.law.p_values(row["evidence"])),
+        p_value=float(found.rule.law.p_values(row["evidence"])),
     )
 
 

@@ -101,26 +101,37 @@ class _Round:
         if not len(block) or side.points is None or side.groups is None:
             return np.zeros(0, PAIR)
         if self._index is None:
-            self._index = _index(side)
+            self._index = build_index(side)
         rows, index = self._todo[block], self._index
         glance = index.stands_out(side.points.rows(rows), exclude=side.groups[rows])
         rows = rows[glance | self._drawn[rows]]
-        out = placed_by_points(side.rows(rows), side, index, apart=True)
-        crowded = _null_points(out) >= _CROWD
-        if crowded.any():
-            those = np.unique(out["query"][crowded])
-            again = placed_by_points(
-                side.rows(rows[those]), side, index, apart=True, least_evidence=NO_EVIDENCE
-            )
-            again["evidence"] = np.log((again["points"] + 1) / (_USUAL + 1))
-            again["query"] = those[again["query"]]
-            out = np.concatenate([out[~np.isin(out["query"], those)], again])
+        out = look(side.rows(rows), side, index, apart=True)
         out["query"] = rows[out["query"]]
         return out
 
 
-def _index(side: Side) -> LocalIndex:
-    """The index, with a sample of images that are no copies of each other.
+def look(part: Side, side: Side, index: LocalIndex, *, apart: bool) -> np.ndarray:
+    """`placed_by_points` of queries whose candidates may all be copies of them.
+
+    Args:
+      part: the queries, with groups where `apart`.
+      side: the images to look among.
+      index: of `build_index`.
+      apart: leave out images of the query's own group.
+    """
+    out = placed_by_points(part, side, index, apart)
+    crowded = _null_points(out) >= _CROWD
+    if crowded.any():
+        those = np.unique(out["query"][crowded])
+        again = placed_by_points(part.rows(those), side, index, apart, least_evidence=NO_EVIDENCE)
+        again["evidence"] = np.log((again["points"] + 1) / (_USUAL + 1))
+        again["query"] = those[again["query"]]
+        out = np.concatenate([out[~np.isin(out["query"], those)], again])
+    return out
+
+
+def build_index(side: Side) -> LocalIndex:
+    """The index of a side with groups, with a sample of images that are no copies of each other.
 
     Two copies of one image in the sample would make all that they show look common.
     """

@@ -1,6 +1,6 @@
 """How `duplicates` does on folders of real images into which copies were planted.
 
-    python benchmarks/duplicates.py --images=pictures/ct_head --images=pictures/xray_knee
+    python benchmarks/duplicates.py --images=pictures/ct_head --images=pictures/xray_knee --work=/tmp/found
 
 One image in ten gets a copy under one of 20 changes, under a name of its own. A planted copy is found if
 it is in a group with its original. Pairs that hold no planted copy are listed by name, to be looked at:
@@ -8,7 +8,6 @@ public sets hold doubles that nobody has written down.
 """
 
 import collections
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +25,9 @@ CHANGES = (
     "negative", "noise 0.05", "text", "part 40 %, moved",
 )  # fmt: skip
 _IMAGES = flags.DEFINE_multi_string("images", None, "folders", required=True)
+_WORK = flags.DEFINE_string(
+    "work", None, "folder for images and work; a stopped run goes on", required=True
+)
 _SHARE = flags.DEFINE_float("share", 0.1, "of the images get a copy")
 _SEED = flags.DEFINE_integer("seed", 0, "of what is copied how")
 _PLANTED = "planted_"
@@ -61,11 +63,11 @@ def main(argv: list[str]) -> None:
     missed: collections.Counter[str] = collections.Counter()
     found = total = 0
     for source in _IMAGES.value:
-        with tempfile.TemporaryDirectory() as place:
-            folder = Path(place) / "images"
-            folder.mkdir()
-            planted = plant(source, folder, share=_SHARE.value, seed=_SEED.value)
-            result = ds.duplicates(folder)
+        place = Path(_WORK.value) / Path(source).name
+        folder = place / "images"
+        folder.mkdir(parents=True, exist_ok=True)
+        planted = plant(source, folder, share=_SHARE.value, seed=_SEED.value)
+        result = ds.duplicates(folder, out=place / "found")
         group = {x.image_id: x.group for x in result.groups}
         hits = {
             name: name in group and group[name] == group.get(original)

@@ -6,7 +6,6 @@ not kept; `pixels` are images of the size at which pairs are verified.
 """
 
 import dataclasses
-import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from deepssim_jax.scoring.evidence import GumbelLaw
 from deepssim_jax.scoring.match import Side
 from deepssim_jax.scoring.points import LocalIndex, PointSet
 from deepssim_jax.workspace import Workspace, sha256
+from deepssim_jax.workspace.values import encoded
 
 COMMAND, LISTING, VERSION = "index", "index.json", 1
 _TILE_FIELDS = ("tiles", "subjects", "sample", "sample_subjects")
@@ -64,9 +64,7 @@ def write_index(prepared: PreparedIndex, out: Workspace) -> None:
         basis: Basis = getattr(prepared.local, name)
         arrays |= {f"{name}_mean": basis.mean, f"{name}_axes": basis.axes}
     for name, array in arrays.items():
-        buffer = io.BytesIO()
-        np.save(buffer, array, allow_pickle=False)
-        out.write(f"{name}.npy", buffer.getvalue())
+        out.write(f"{name}.npy", encoded(array)[1])
     content = {
         "version": VERSION,
         "holds": "names of files and patients, local features, and images of "

@@ -34,7 +34,7 @@ class CopyRule:
         """From a folder searched against itself.
 
         Args:
-          pairs: of `jobs.self_join`.
+          pairs: of `audit.self_join`.
           unrelated: evidence of unrelated images [m].
           count: images in all.
           rate: of false discoveries among images called copies.

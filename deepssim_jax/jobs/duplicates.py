@@ -1,7 +1,7 @@
 """Which images of a data set are copies of each other, also between its splits.
 
 Equal files and equal pixels are found by their hashes, and of equal images one is searched. The rest is
-the search of an audit by local features, of the set against itself (`jobs.self_join`). What unrelated
+the search of an audit by local features, of the set against itself (`audit.self_join`). What unrelated
 images of this very folder reach gives the threshold, and false discoveries are held over all images.
 """
 
@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from deepssim_jax.audit.audit_settings import check_regex
+from deepssim_jax.audit.doubles import stand_for
+from deepssim_jax.audit.self_join import SelfJoin, self_join
 from deepssim_jax.data import store
 from deepssim_jax.data.manifest import InputError
 from deepssim_jax.data.records import ArrayLayout, Links
@@ -23,7 +25,6 @@ from deepssim_jax.jobs.copy_rule import CopyRule
 from deepssim_jax.jobs.duplicate_pictures import build_pictures
 from deepssim_jax.jobs.duplicates_result import DuplicatesResult
 from deepssim_jax.jobs.findings import Found, conclude
-from deepssim_jax.jobs.self_join import SelfJoin, self_join
 from deepssim_jax.nn import encoder as encoders
 from deepssim_jax.ops import arguments
 from deepssim_jax.scoring import points
@@ -146,14 +147,14 @@ def search(
     """Reads a collection and searches it against itself: its features, its store, what was found."""
     side, images = _read(collection, out, settings, on_progress)
     # Equal images are one: the first of each stands for all.
-    _, first, equal = np.unique(images.decoded(), axis=0, return_index=True, return_inverse=True)
-    stands = np.sort(first)
+    equal = stand_for(images.decoded())
+    stands = np.unique(equal)
     joined = self_join(
         side.rows(stands),
         journal=out.section("duplicates", images.fingerprint),
         on_progress=on_progress,
     )
-    return side, images, _judged(joined, stands, first[equal.reshape(-1)], settings)
+    return side, images, _judged(joined, stands, equal, settings)
 
 
 def _read(

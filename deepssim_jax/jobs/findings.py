@@ -8,6 +8,7 @@ import numpy as np
 
 from deepssim_jax.audit import outputs
 from deepssim_jax.audit.result import Exclusion
+from deepssim_jax.audit.self_join import connected
 from deepssim_jax.data.store import ImageStore
 from deepssim_jax.jobs.collection import Collection
 from deepssim_jax.jobs.copy_rule import CopyRule
@@ -19,7 +20,6 @@ from deepssim_jax.jobs.duplicates_result import (
     How,
     SubjectSuspicion,
 )
-from deepssim_jax.jobs.self_join import connected
 from deepssim_jax.ops.transform import FLIP_NAMES
 from deepssim_jax.scoring.decide import clopper_pearson
 from deepssim_jax.scoring.match import Side

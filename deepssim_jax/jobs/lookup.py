@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from deepssim_jax.audit import tables
+from deepssim_jax.audit.self_join import build_index, look
 from deepssim_jax.data import store
 from deepssim_jax.data.contents import records_of
 from deepssim_jax.data.formats import recognise
@@ -23,7 +24,6 @@ from deepssim_jax.jobs.duplicates import DuplicateSettings, search
 from deepssim_jax.jobs.duplicates_result import How
 from deepssim_jax.jobs.findings import groups_of
 from deepssim_jax.jobs.point_index import COMMAND, PreparedIndex, open_index, write_index
-from deepssim_jax.jobs.self_join import build_index, look
 from deepssim_jax.ops.transform import FLIP_NAMES
 from deepssim_jax.scoring import points
 from deepssim_jax.scoring.match import Progress, Side

@@ -17,8 +17,7 @@ from deepssim_jax.scoring.points import LocalIndex
 from deepssim_jax.workspace import Section
 
 _BLOCK = 128
-# So many images, evenly spread, are looked at closely whatever they seem to be: the law of unrelated
-# images is learned from them.
+# So many images, evenly spread, are looked at closely whatever they seem to be.
 MAX_NULL = 256
 # (Evidence, points) from which a pair may be copies, and from which it is related.
 _COPIES, _RELATED = (2.5, 20.0), (1.75, 6.0)
@@ -42,13 +41,22 @@ class SelfJoin:
     unrelated: np.ndarray
 
 
-def self_join(side: Side, *, journal: Section, on_progress: Progress) -> SelfJoin:
+def self_join(
+    side: Side,
+    *,
+    journal: Section,
+    on_progress: Progress,
+    what: str = "images with each other",
+    unrelated: int = MAX_NULL,
+) -> SelfJoin:
     """Searches a side against itself.
 
     Args:
       side: with local features; images that are not `comparable` are left out.
       journal: keeps what is found.
       on_progress: called with (images done, images in all, what).
+      what: the name of this work for the progress line.
+      unrelated: so many images are looked at for what unrelated images reach.
     """
     empty = SelfJoin(np.zeros(0, PAIR), np.zeros(0, np.float32))
     if side.points is None:
@@ -61,7 +69,7 @@ def self_join(side: Side, *, journal: Section, on_progress: Progress) -> SelfJoi
     content = [part.points.geometry, part.embeddings]
     crowd = np.arange(len(rows), dtype=np.int32)
     drawn = np.zeros(len(rows), bool)
-    drawn[np.linspace(0, len(rows) - 1, min(MAX_NULL, len(rows))).round().astype(int)] = True
+    drawn[np.linspace(0, len(rows) - 1, min(unrelated, len(rows))).round().astype(int)] = True
     best = np.full(len(rows), np.nan, np.float32)
     todo, found, number = np.arange(len(rows)), np.zeros(0, PAIR), 1
     for level, asked in ((_COPIES, np.ones(len(rows), bool)), (_RELATED, drawn)):
@@ -69,14 +77,12 @@ def self_join(side: Side, *, journal: Section, on_progress: Progress) -> SelfJoi
             round_ = _Round(dataclasses.replace(part, groups=crowd), todo, drawn)
             new = journal.by_rows(
                 "round",
-                [content, crowd, todo],
+                [content, crowd, todo, drawn],
                 round_.found,
                 count=len(todo),
                 block=_BLOCK,
                 on_progress=on_progress,
-                what="images with each other"
-                if number == 1
-                else f"beyond what was found, {number}",
+                what=what if number == 1 else f"{what}, round {number}",
             )
             best[todo] = _largest(new, len(rows))[todo]
             found, number = np.concatenate([found, new]), number + 1

@@ -11,14 +11,15 @@ import numpy as np
 
 from deepssim_jax.scoring.evidence import GumbelLaw, false_discovery_cut
 
-# Below this no pair is called a copy, whatever the folder's own law says.
-LEAST_EVIDENCE = 2.5
+# Below the first no pair is called alike, whatever the folder's own law says, and below the second none
+# a copy by its points: two films of one patient were seen to reach 2.8 and 31 points.
+LEAST_EVIDENCE, _COPY_EVIDENCE = 2.5, 3.0
 # Points from which a pair is a copy. Where a quarter of the images have a look-alike, such as a
 # neighbouring slice, it is this many times what that quarter reaches; the most alike of 300 slices of
 # lung CT reach 53 points, 3.3 times, and of brain MR at 1 mm 69, 4.3 times.
 _LEAST_POINTS, _MOST_POINTS, _TIMES = 25.0, 80.0, 4.5
-# With so high a verified score, which neighbouring slices do not reach (0.90), fewer points do.
-_SURE_SCORE, _SURE_POINTS = 0.91, 20.0
+# With so high a verified score, which neighbouring slices and other films do not reach (0.90), fewer do.
+_SURE_SCORE, _SURE_POINTS = 0.92, 20.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +66,8 @@ class CopyRule:
 
     def copies(self, pairs: np.ndarray) -> np.ndarray:
         """Bool [n]: which pairs are copies."""
-        return self.sure(pairs) | (self.alike(pairs) & (pairs["points"] >= self.points))
+        by_points = (pairs["points"] >= self.points) & (pairs["evidence"] >= _COPY_EVIDENCE)
+        return self.sure(pairs) | (self.alike(pairs) & by_points)
 
 
 def _best(pairs: np.ndarray, field: str, count: int, *, start: float) -> np.ndarray:

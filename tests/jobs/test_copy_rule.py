@@ -25,11 +25,16 @@ def rule(found: np.ndarray, count: int = 100) -> CopyRule:
 
 
 def test_without_look_alikes_a_part_of_an_image_is_enough() -> None:
-    found = pairs((0, 1, 3.4, 30.0, 0.4), (2, 3, 2.0, 30.0, 0.95), (4, 5, 3.2, 12.0, 0.8))
+    found = pairs(
+        (0, 1, 3.4, 30.0, 0.4),
+        (2, 3, 2.0, 30.0, 0.95),
+        (4, 5, 3.2, 12.0, 0.8),
+        (6, 7, 2.8, 31.0, 0.82),
+    )
     made = rule(found)
     assert made.points == 25
-    assert made.copies(found).tolist() == [True, False, False]
-    assert made.alike(found).tolist() == [True, False, True]
+    assert made.copies(found).tolist() == [True, False, False, False]
+    assert made.alike(found).tolist() == [True, False, True, True]
 
 
 def test_neighbouring_slices_raise_the_points() -> None:

@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
         made = index(argv[1], out=_OUT.value, settings=settings, on_progress=on_progress)
     rows = [
         ("images", f"{len(made):,}"),
-        ("a copy from", f"evidence {made.rule.evidence:.2f}, {made.rule.points:.0f} points"),
+        ("a copy from", f"evidence {made.rule.copy_evidence:.2f}, {made.rule.points:.0f} points"),
     ]
     console.finish(rows, written=[Path(_OUT.value) / LISTING])
     return ExitCode.DONE

@@ -24,7 +24,9 @@ _SURE_SCORE, _SURE_POINTS = 0.92, 20.0
 
 @dataclasses.dataclass(frozen=True)
 class CopyRule:
-    """From which `evidence` and `points` a pair is a copy; `law` is that of unrelated images."""
+    """From which `evidence` a pair is alike, and from which `points` it can be a copy; `law` is that of
+    unrelated images.
+    """
 
     law: GumbelLaw
     evidence: float
@@ -51,9 +53,14 @@ class CopyRule:
         return dataclasses.replace(rule, points=least)
 
     @property
+    def copy_evidence(self) -> float:
+        """From which a pair is a copy by its points."""
+        return max(self.evidence, _COPY_EVIDENCE)
+
+    @property
     def chance(self) -> float:
-        """The probability at which an unrelated image reaches the evidence."""
-        return float(self.law.p_values(np.array([self.evidence]))[0])
+        """The probability at which an unrelated image reaches `copy_evidence`."""
+        return float(self.law.p_values(np.array([self.copy_evidence]))[0])
 
     def alike(self, pairs: np.ndarray) -> np.ndarray:
         """Bool [n]: more alike than unrelated images are."""
@@ -66,8 +73,8 @@ class CopyRule:
 
     def copies(self, pairs: np.ndarray) -> np.ndarray:
         """Bool [n]: which pairs are copies."""
-        by_points = (pairs["points"] >= self.points) & (pairs["evidence"] >= _COPY_EVIDENCE)
-        return self.sure(pairs) | (self.alike(pairs) & by_points)
+        enough = pairs["evidence"] >= self.copy_evidence
+        return self.sure(pairs) | (enough & (pairs["points"] >= self.points))
 
 
 def _best(pairs: np.ndarray, field: str, count: int, *, start: float) -> np.ndarray:

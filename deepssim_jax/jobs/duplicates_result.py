@@ -94,8 +94,8 @@ class DuplicatesResult:
     `counts` has the keys images, unreadable, not_images, not_comparable, groups, in_groups, surplus
     (images that `clean` leaves out) and, of pairs, same_file, same_pixels, copies and similar.
     `duplicate_rate` is the share of surplus images among those read. `thresholds` says from which
-    `evidence` and `points` a pair is a copy, at which `chance` unrelated images reach that evidence, and
-    by how many images that was learned (`unrelated_count`).
+    `evidence` and `points` a pair is a copy, from which evidence it is `similar`, at which `chance`
+    unrelated images reach that of a copy, and by how many images that was learned (`unrelated_count`).
     """
 
     counts: Mapping[str, int]

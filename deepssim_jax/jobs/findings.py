@@ -111,7 +111,8 @@ def conclude(
         clean=tuple(images.image_ids[row] for row in np.flatnonzero(kept)),
         exclusions=tuple(Exclusion("real", x.image_id, x.reason) for x in images.rejected),
         thresholds={
-            "evidence": found.rule.evidence,
+            "evidence": found.rule.copy_evidence,
+            "similar": found.rule.evidence,
             "points": found.rule.points,
             "chance": found.rule.chance,
             "unrelated_count": float(found.rule.law.count),

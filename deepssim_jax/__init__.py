@@ -21,6 +21,14 @@ if TYPE_CHECKING:
     from deepssim_jax.audit.replicas import replicas as replicas
     from deepssim_jax.audit.result import AuditResult as AuditResult
     from deepssim_jax.data.manifest import InputError as InputError
+    from deepssim_jax.jobs.duplicates import DuplicateSettings as DuplicateSettings
+    from deepssim_jax.jobs.duplicates import duplicates as duplicates
+    from deepssim_jax.jobs.duplicates_result import DuplicatesResult as DuplicatesResult
+    from deepssim_jax.jobs.lookup import LookupAnswer as LookupAnswer
+    from deepssim_jax.jobs.lookup import index as index
+    from deepssim_jax.jobs.lookup import lookup as lookup
+    from deepssim_jax.jobs.point_index import PreparedIndex as PreparedIndex
+    from deepssim_jax.jobs.point_index import open_index as open_index
     from deepssim_jax.nn.encoder import Encoder as Encoder
     from deepssim_jax.nn.encoder import embed as embed
     from deepssim_jax.nn.encoder import encode as encode
@@ -49,12 +57,16 @@ _HOMES = {
     "AlignedMatches": "scoring.aligned",
     "AuditResult": "audit.result",
     "AuditSettings": "audit.audit",
+    "DuplicateSettings": "jobs.duplicates",
+    "DuplicatesResult": "jobs.duplicates_result",
     "Encoder": "nn.encoder",
     "InputError": "data.manifest",
     "MotionModel": "ops.transform",
     "Neighbours": "scoring.pairs",
     "PairExplanation": "nn.explain",
     "LevelFiles": "audit.replicas",
+    "LookupAnswer": "jobs.lookup",
+    "PreparedIndex": "jobs.point_index",
     "Proportion": "scoring.decide",
     "Registration": "ops.registration",
     "ReplicaResult": "audit.replica_result",
@@ -64,12 +76,16 @@ _HOMES = {
     "VerifiedPairs": "scoring.verify",
     "audit": "audit.audit",
     "clopper_pearson": "scoring.decide",
+    "duplicates": "jobs.duplicates",
     "embed": "nn.encoder",
     "encode": "nn.encoder",
     "explain_pair": "nn.explain",
+    "index": "jobs.lookup",
     "load_encoder": "nn.encoder",
+    "lookup": "jobs.lookup",
     "nearest": "scoring.pairs",
     "nearest_aligned": "scoring.aligned",
+    "open_index": "jobs.point_index",
     "register": "ops.registration",
     "replicas": "audit.replicas",
     "ssim": "ops.ssim",

@@ -22,6 +22,7 @@ ROWS = (
     {"features"},
     {"training", "scoring", "interop"},
     {"audit"},
+    {"jobs"},
     {"cli"},
 )
 LEVEL = {room: level for level, row in enumerate(ROWS) for room in row}

@@ -36,7 +36,7 @@ def test_commands_and_their_flags_exist(line):
 
 def test_flags_named_in_the_text_exist():
     known = {"help"}
-    for command in ("audit", "generate", "stress"):  # those that the text speaks of
+    for command in ("audit", "duplicates", "generate", "stress"):  # those that the text speaks of
         known |= {flag.name for flag in usage.key_flags(commands.load(command))}
     named = set(re.findall(r"`--([a-z_]+)", README))
     assert named <= known, named - known

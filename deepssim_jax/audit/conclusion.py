@@ -201,7 +201,8 @@ def notes(
         "to mean 0 and standard deviation 1.",
         f"Of volumes, the slice {slice_spec} was compared, after orientation by the affine.",
         "Copies are looked for by local features, under any rotation, mirroring, negative, crop, change "
-        "of aspect and zoom; and among the images that look alike as they lie, which bears noise and blur best.",
+        "of aspect and zoom; and among the images that look alike as they lie, which bears noise and "
+        "blur best.",
         "Not tested: copies of a region that is small or holds little structure, "
         f"{'' if attacked else 'membership inference, '}and attributes.",
         "Each synthetic image was verified against its best few candidates, not against every "

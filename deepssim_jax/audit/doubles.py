@@ -8,17 +8,15 @@ found first, and count as one patient from there on.
 import dataclasses
 
 import numpy as np
-from scipy import sparse
 
+from deepssim_jax.audit.self_join import connected, self_join
 from deepssim_jax.data.store import ImageStore
-from deepssim_jax.scoring.match import Progress, Side, placed_by_points
-from deepssim_jax.scoring.points import LocalIndex
+from deepssim_jax.scoring.match import Progress, Side
 from deepssim_jax.workspace import Section
 
 # Nothing short of a copy of the whole image: neighbouring slices and other radiographs of a patient
 # stay below at least one of these.
 _MIN_EVIDENCE, _MIN_POINTS, _MIN_SCORE = 1.0, 20.0, 0.9
-_BLOCK = 128
 COLUMNS = (
     "group", "image_id", "subject_id", "closest_double", "verified_score", "local_evidence", "same_file",
 )  # fmt: skip
@@ -51,7 +49,7 @@ class Doubles:
             out.append((
                 names[self.group[one]], images.image_ids[one], images.subject_ids[one],
                 images.image_ids[other], float(row["score"]), float(row["evidence"]),
-                "yes" if images.sha256[one] == images.sha256[other] else "no",
+                "yes" if images.keys[one] == images.keys[other] else "no",
             ))  # fmt: skip
         return tuple(out)
 
@@ -63,38 +61,34 @@ def find_doubles(
 
     Args:
       real: the real side, with local features.
-      images: its store, for the files' hashes.
+      images: its store, for what is equal as decoded.
       journal: keeps what is found.
       on_progress: called with (images done, images in all, what).
     """
-    same = _same_files(images.sha256)
-    pairs = np.zeros(0, PAIRS)
-    if real.points is not None and len(real) > 1:
-        alone = dataclasses.replace(real, groups=np.arange(len(real), dtype=np.int32))
-        index: list[LocalIndex] = []
-
-        def block(rows: np.ndarray) -> np.ndarray:
-            if not index:
-                assert alone.points is not None
-                index.append(LocalIndex.build(alone.points, np.arange(len(alone))))
-            return _doubles_of(rows, alone, index[0])
-
-        pairs = journal.by_rows(
-            "doubles",
-            [real.points.geometry, real.embeddings],
-            block,
-            count=len(real),
-            block=_BLOCK,
-            on_progress=on_progress,
-            what="doubles among the real images",
-        )
-    pairs = np.concatenate([same, pairs])
-    group = _connected(pairs["first"], pairs["second"], len(real))
+    stands = stand_for(images.decoded())
+    rows = np.unique(stands)
+    joined = self_join(
+        real.rows(rows),
+        journal=journal,
+        on_progress=on_progress,
+        what="doubles among the real images",
+        unrelated=0,
+    ).pairs
+    joined = joined[
+        (joined["evidence"] >= _MIN_EVIDENCE)
+        & (joined["points"] >= _MIN_POINTS)
+        & (joined["verified"] >= _MIN_SCORE)
+    ]
+    found = np.zeros(len(joined), PAIRS)
+    found["first"], found["second"] = rows[joined["query"]], rows[joined["reference"]]
+    found["score"], found["evidence"] = joined["verified"], joined["evidence"]
+    pairs = np.concatenate([_same_pixels(stands), found])
+    group = connected(pairs["first"], pairs["second"], len(real))
     # Patients are linked by the doubles of their images.
     people = np.arange(len(real)) if real.groups is None else real.groups
     _, first, inverse = np.unique(people, return_index=True, return_inverse=True)
     rows = np.arange(len(real))
-    subjects = _connected(
+    subjects = connected(
         np.concatenate([pairs["first"], rows]),
         np.concatenate([pairs["second"], first[inverse]]),
         len(real),
@@ -102,34 +96,18 @@ def find_doubles(
     return Doubles(pairs, subjects, group)
 
 
-def _doubles_of(rows: np.ndarray, alone: Side, index: LocalIndex) -> np.ndarray:
-    if not len(rows):
-        return np.zeros(0, PAIRS)
-    part = alone.rows(rows)
-    assert part.points is not None
-    likely = np.flatnonzero(index.stands_out(part.points, exclude=rows))
-    found = placed_by_points(part.rows(likely), alone, index, apart=True)
-    found = found[
-        (found["evidence"] >= _MIN_EVIDENCE)
-        & (found["points"] >= _MIN_POINTS)
-        & (found["verified"] >= _MIN_SCORE)
-    ]
-    out = np.zeros(len(found), PAIRS)
-    out["first"], out["second"] = rows[likely[found["query"]]], found["reference"]
-    out["score"], out["evidence"] = found["verified"], found["evidence"]
-    return out
+def stand_for(decoded: np.ndarray) -> np.ndarray:
+    """int64 [n]: the first row with the same pixels as each, of `ImageStore.decoded`.
+
+    Files are not asked: one file can hold many images.
+    """
+    _, first, inverse = np.unique(decoded, axis=0, return_index=True, return_inverse=True)
+    return first[inverse.reshape(-1)]
 
 
-def _same_files(digests: tuple[str, ...]) -> np.ndarray:
-    """Pairs of byte-equal files: each with the first of its kind."""
-    _, first, inverse = np.unique(digests, return_index=True, return_inverse=True)
-    rows = np.flatnonzero(first[inverse] != np.arange(len(digests)))
+def _same_pixels(stands: np.ndarray) -> np.ndarray:
+    """`PAIRS` of images that equal an earlier one, with that one."""
+    rows = np.flatnonzero(stands != np.arange(len(stands)))
     out = np.zeros(len(rows), PAIRS)
-    out["first"], out["second"], out["score"] = rows, first[inverse][rows], 1.0
+    out["first"], out["second"], out["score"] = rows, stands[rows], 1.0
     return out
-
-
-def _connected(a: np.ndarray, b: np.ndarray, count: int) -> np.ndarray:
-    """int32 [count]: a number for each connected component."""
-    graph = sparse.coo_array((np.ones(len(a)), (a, b)), shape=(count, count))
-    return sparse.csgraph.connected_components(graph, directed=False)[1].astype(np.int32)

@@ -53,27 +53,34 @@ def build_gallery(
         heat = explain_pair(reference, aligned, encoder=explain_by).first
     items = []
     for number, (row, moved, fixed) in enumerate(zip(best, aligned, reference, strict=True)):
-        low, high = np.percentile(fixed, [0.5, 99.5])
-        scale = max(float(high - low), 1e-6)
-        shown = [np.clip((x - low) / scale, 0, 1) for x in (fixed, moved)]
-        difference = np.clip(0.5 + (shown[1] - shown[0]), 0, 1)
+        still, own, difference = shown(fixed, moved)
         items.append(
             GalleryItem(
                 match=result.nearest[int(row["query"])],
-                real=_bytes(shown[0]),
-                aligned=_bytes(shown[1]),
-                difference=np.round(difference * 255 + 0.25).astype(np.uint8),
-                heat=() if heat is None else tuple(_heated(shown[0], h) for h in heat[number]),
+                real=grey_bytes(still),
+                aligned=grey_bytes(own),
+                difference=difference,
+                heat=() if heat is None else tuple(_heated(still, h) for h in heat[number]),
             )
         )
     return items
 
 
+def shown(fixed: np.ndarray, moved: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Two aligned images [h, w] in the window of the first, on [0, 1], and their difference in uint8."""
+    low, high = np.percentile(fixed, [0.5, 99.5])
+    scale = max(float(high - low), 1e-6)
+    first, second = (np.clip((x - low) / scale, 0, 1) for x in (fixed, moved))
+    difference = np.clip(0.5 + (second - first), 0, 1)
+    return first, second, np.round(difference * 255 + 0.25).astype(np.uint8)
+
+
 def _heated(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
     """A grey image in [0, 1] with orange where the heat in [0, 1] is, uint8 [h, w, 3]."""
     share = 0.7 * heat[..., None]
-    return _bytes((1 - share) * image[..., None] + share * np.array(_ORANGE))
+    return grey_bytes((1 - share) * image[..., None] + share * np.array(_ORANGE))
 
 
-def _bytes(image: np.ndarray) -> np.ndarray:
+def grey_bytes(image: np.ndarray) -> np.ndarray:
+    """An image on [0, 1] as uint8."""
     return np.round(image * 255).astype(np.uint8)

@@ -11,6 +11,7 @@ import functools
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import jinja2
 import numpy as np
@@ -19,7 +20,7 @@ from PIL import Image
 from deepssim_jax.audit import conclusion, figures
 from deepssim_jax.audit.console import WORDS
 from deepssim_jax.audit.disclosure import SMALL, Edition, is_small, is_telling, percent
-from deepssim_jax.audit.result import AuditResult, Exclusion, GalleryItem, Match
+from deepssim_jax.audit.result import AuditResult, Exclusion, GalleryItem
 from deepssim_jax.scoring.membership import RATES, MembershipFigures
 from deepssim_jax.workspace import Access, Workspace
 
@@ -53,7 +54,36 @@ def write_reports(
     )
 
 
-def transformation(match: Match) -> str:
+class Moved(Protocol):
+    """How one image was moved to give another, as `audit.result.Match` says it."""
+
+    @property
+    def flip(self) -> str:
+        """A mirroring by its name in `ops.transform`."""
+        ...
+
+    @property
+    def rotation_deg(self) -> float:
+        """Counter-clockwise."""
+        ...
+
+    @property
+    def scale(self) -> float:
+        """1 for none."""
+        ...
+
+    @property
+    def shift_y(self) -> float:
+        """In pixels."""
+        ...
+
+    @property
+    def shift_x(self) -> float:
+        """In pixels."""
+        ...
+
+
+def transformation(match: Moved) -> str:
     """What was done to the real image, in words."""
     parts = []
     if match.flip in _FLIPS:

@@ -2,7 +2,7 @@
 
 Contract: `.csv` or `.tsv`, separated by commas, semicolons or tabs, in UTF-8, UTF-16 or, failing
 these, Windows-1252; a column `path`, and optionally `image_id`, `subject_id`, `session_id`, `site`,
-in letters of any case. Paths are relative to the table and stay in its folder. `file#3` names the
+`split`, in letters of any case. Paths are relative to the table and stay in its folder. `file#3` names the
 third image of a file. What a row names is read or listed, never fatal.
 """
 
@@ -75,6 +75,7 @@ def read_table(source: Path, layout: ArrayLayout) -> Table:
                 subject_id=_cell(entry, "subject_id"),
                 session_id=_cell(entry, "session_id"),
                 site=_cell(entry, "site"),
+                split=_cell(entry, "split"),
             )
             for record in reason
         ]

@@ -54,7 +54,8 @@ class Record:
     `parts` are all files it is made of, where these are more than `path`: the slices of a DICOM
     series in order, or a header beside its data. `items` are its places, from 0, among the images
     that `path` holds: one place, or the frames of a volume in order; empty if the file is the image.
-    `layout` tells how an array without geometry is to be read.
+    `layout` tells how an array without geometry is to be read. `split` is the part of a data set that
+    the image belongs to, such as train or test.
     """
 
     image_id: str
@@ -62,6 +63,7 @@ class Record:
     subject_id: str | None = None
     session_id: str | None = None
     site: str | None = None
+    split: str | None = None
     parts: tuple[Path, ...] = ()
     items: tuple[int, ...] = ()
     layout: ArrayLayout = ArrayLayout.ZYX

@@ -8,6 +8,7 @@ so a changed file is a new image whatever its size and time, and a second run de
 import concurrent.futures
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,15 +22,16 @@ from deepssim_jax.data.whole_volume import VolumeSettings
 from deepssim_jax.workspace import Cache, Entries, Made, Workspace, key_of, sha256
 
 CHUNK = 256
-_PIXELS, _CANVAS, _CONTENT = "pixels", "canvas", "content"
 _LEVELS = 65535.0  # of `preprocess.quantize`
+NO_SLICE = "none"  # volumes are refused
+_PIXELS, _CANVAS, _CONTENT, _DECODED = "pixels", "canvas", "content", "decoded"
 # What says whose a record is and where it lies; all else decides what is read from it.
-_IDENTITY = {"image_id", "path", "subject_id", "session_id", "site", "parts"}
+_IDENTITY = {"image_id", "path", "subject_id", "session_id", "site", "split", "parts"}
 
 
 @dataclasses.dataclass(frozen=True)
 class InputSettings:
-    """How images are brought into one form: (height, width) and the slice of volumes.
+    """How images are brought into one form: (height, width) and the slice of volumes, or NO_SLICE.
 
     Where `canvas` is not 0, the image is kept a second time with its longer side of so many pixels, in
     the middle of a square, for local features.
@@ -46,12 +48,22 @@ class InputSettings:
 
     def validate(self) -> None:
         """Raises ValueError if the slice cannot be meant."""
-        SliceSpec.parse(self.slice)
+        if self.slice != NO_SLICE:
+            SliceSpec.parse(self.slice)
 
     def load(self, record: Record) -> dict[str, np.ndarray]:
         """The fields of an entry."""
-        image = read_image(record, spec=SliceSpec.parse(self.slice))
-        fields = {_PIXELS: fitted(image, self)}
+        spec = None if self.slice == NO_SLICE else SliceSpec.parse(self.slice)
+        image = read_image(record, spec=spec)
+        if image.ndim != 2:
+            raise Unreadable(
+                f"is a volume of {len(image)} slices; --slice=axial:0.5 compares one slice of each"
+            )
+        return self.fields(image)
+
+    def fields(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        """The fields of an entry, of an image [h, w] that is in memory."""
+        fields = {_PIXELS: fitted(image, self), _DECODED: _pixel_digest(image)}
         if self.canvas:
             canvas, content = fit_to_canvas(image, side=self.canvas)
             fields |= {_CANVAS: quantize(canvas), _CONTENT: np.array(content, np.int32)}
@@ -83,6 +95,14 @@ def load_one(record: Record, settings: InputSettings, limits: Limits = Limits())
       Unreadable: with the reason.
     """
     return fitted(read_image(record, spec=SliceSpec.parse(settings.slice), limits=limits), settings)
+
+
+def _pixel_digest(image: np.ndarray) -> np.ndarray:
+    """uint8 [32]: SHA-256 of an image's shape and values."""
+    values = np.ascontiguousarray(image, np.float32)
+    digest = hashlib.sha256(repr(values.shape).encode())
+    digest.update(values.data)
+    return np.frombuffer(digest.digest(), np.uint8)
 
 
 def fitted(image: np.ndarray, settings: InputSettings) -> np.ndarray:
@@ -137,6 +157,10 @@ class ImageStore:
         side = canvases.shape[-1]
         pads = (side - self.entries.take(_CONTENT, rows)) // 2
         return [c[y : side - y, x : side - x] for c, (y, x) in zip(canvases, pads, strict=True)]
+
+    def decoded(self) -> np.ndarray:
+        """uint8 [n, 32]: SHA-256 of each image as it was decoded, before it was brought to one size."""
+        return self.entries.field(_DECODED)
 
 
 class Reading:

@@ -201,7 +201,7 @@ class GradientField:
     def of(cls, pyramid: list[Octave]) -> "GradientField":
         levels = [level for octave in pyramid for level in octave.gaussians[1 : LEVELS + 1]]
         values = jnp.concatenate([level.reshape(len(level), -1) for level in levels], 1)
-        sizes = tuple(octave.gaussians[0].shape[1:] for octave in pyramid)
+        sizes = tuple((o.gaussians[0].shape[1], o.gaussians[0].shape[2]) for o in pyramid)
         return cls(jax.lax.optimization_barrier(values), sizes)
 
     def sample(self, points: Points, dy: Array, dx: Array) -> Array:
@@ -219,7 +219,7 @@ class GradientField:
         row, column = jnp.clip(row, 1, h - 2), jnp.clip(column, 1, w - 2)
         place = start + ((points.level[..., None] - 1) * h + row) * w + column
 
-        def at(offset: Array) -> Array:
+        def at(offset: Array | int) -> Array:
             flat = (place + offset).reshape(len(place), -1)
             read = jax.vmap(lambda f, i: f.at[i].get(mode="promise_in_bounds"))
             return read(self.values, flat).reshape(place.shape)

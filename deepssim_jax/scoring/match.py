@@ -240,7 +240,11 @@ def local_index(references: Side) -> LocalIndex:
 
 
 def placed_by_points(
-    part: Side, references: Side, index: LocalIndex, apart: bool = False
+    part: Side,
+    references: Side,
+    index: LocalIndex,
+    apart: bool = False,
+    least_evidence: float = 0.0,
 ) -> np.ndarray:
     """Rows of `PAIR` for the real images whose local features lie as the query's do.
 
@@ -249,6 +253,7 @@ def placed_by_points(
       references: the real images.
       index: of `local_index`.
       apart: leave out references of the query's own group.
+      least_evidence: with which a pair is verified from its pixels.
     """
     assert part.points is not None
     found = index.search(part.points, exclude=part.groups if apart else None)
@@ -258,7 +263,7 @@ def placed_by_points(
     out["points"], out["evidence"] = found.points[query, place], found.evidence[query, place]
     out["negative"], out["verified"] = found.negative[query, place], -1.0
     # What lies so is chance; its evidence says how far chance reaches, and needs no pixels.
-    good = np.flatnonzero((out["points"] >= _MIN_POINTS) & (out["evidence"] > 0))
+    good = np.flatnonzero((out["points"] >= _MIN_POINTS) & (out["evidence"] >= least_evidence))
     if len(good):
         query, place, chosen = query[good], place[good], out[good]
         moving, fixed = part.take(query), references.take(chosen["reference"])

@@ -30,12 +30,13 @@ _FEW = 64  # points of the first stage, which looks at all pairs
 _FEW_EVEN, _FEW_ODD = 20, 12  # numbers a point there
 _CANDIDATES = 24  # of the first stage
 _NULL = slice(6, 12)  # the query's own candidates that stand for unrelated images
-_ADDED = 8.0  # to a sum of matches: what unrelated images reach by chance decides little
+ADDED = 8.0  # to a sum of matches: what unrelated images reach by chance decides little
 _USUAL = 2.0  # what unrelated images reach where there are too few to ask
 _LEVELS = 512.0  # RootSIFT numbers lie below 1 / 2
 _BATCH = 4
 _PROJECTED = 1024  # images at a time
 _STANDS_OUT = 1.5
+_CROWD = 16.0  # points of the first stage: where even those candidates hold so many, they are copies, too
 # Every image of nine kinds of picture has 200 points in 65 cells; a blob, a frame or a pale square at most 40
 # in 12.
 _MIN_POINTS, _MIN_CELLS = 60, 16
@@ -168,7 +169,7 @@ class LocalIndex:
         """
         scores = np.maximum(self._rank(queries, exclude).scores, 0.0)
         null = scores[:, _NULL].mean(1)
-        return scores[:, 0] + 1 >= _STANDS_OUT * (null + 1)
+        return (scores[:, 0] + 1 >= _STANDS_OUT * (null + 1)) | (null >= _CROWD)
 
     def _rank(self, queries: PointSet, exclude: np.ndarray | None) -> Ranked:
         return self.first.rank(_few_of(queries, self.few), count=_CANDIDATES, exclude=exclude)
@@ -214,7 +215,7 @@ def _verified(
     score = jnp.where(found.image >= 0, found.score, 0.0)
     null = jnp.where(found.image >= 0, score, _USUAL)[:, _NULL]
     usual = null.mean(1) if null.shape[1] else jnp.full(len(score), _USUAL)
-    evidence = jnp.log((score + _ADDED) / (usual[:, None] + _ADDED))
+    evidence = jnp.log((score + ADDED) / (usual[:, None] + ADDED))
     # The map of the real image onto the query is the inverse of that of the query onto it.
     m = found.matrix
     determinant = m[..., 0, 0] * m[..., 1, 1] - m[..., 0, 1] * m[..., 1, 0]

@@ -19,6 +19,9 @@ GIVEN = {
     "demo": ["--out=OUT"],
     "audit": ["--real=IN", "--synthetic=IN", "--allow_same", "--out=OUT"],
     "replicas": ["--real=IN", "--synthetic=IN", "--allow_same", "--out=OUT"],
+    "duplicates": ["IN", "--out=OUT"],
+    "index": ["IN", "--out=OUT"],
+    "lookup": ["FILE", "--index=IN"],
     "embed": ["--images=IN", "--out=OUT"],
     "score": ["--real=IN", "--synthetic=IN", "--out=OUT"],
     "evaluate": [

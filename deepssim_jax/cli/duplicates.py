@@ -1,0 +1,121 @@
+"""Finds images of a data set that are copies of each other, also between its splits.
+
+    deepssim duplicates training_images/ --against=test_images/ --out=duplicates/
+
+Folders are read only, and nothing is deleted. A run that was stopped goes on when the same command is
+given again.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from deepssim_jax.cli import console, usage
+from deepssim_jax.cli.exit_codes import ExitCode
+from deepssim_jax.cli.progress import progress
+from deepssim_jax.cli.reading_flags import ReadingFlags
+
+POSITIONALS = ("FOLDER",)
+_AGAINST = flags.DEFINE_multi_string(
+    "against",
+    [],
+    "another split or an earlier release, likewise; may be given several times, each is a split",
+)
+_OUT = flags.DEFINE_string(
+    "out", None, "folder for the report, the tables and work to resume from", required=True
+)
+_SUBJECT_REGEX = flags.DEFINE_string(
+    "subject_regex",
+    None,
+    "regular expression whose first group, found in a file's name, is the patient; e.g. '^([0-9]+)_'",
+)
+_SIZE = flags.DEFINE_integer(
+    "size", 128, "side in pixels at which pairs are verified, aspect kept; a multiple of 32"
+)
+_SLICE = flags.DEFINE_string(
+    "slice",
+    None,
+    "slice that stands for a volume: PLANE:FRACTION or PLANE:INDEX; volumes are refused if not given",
+)
+_FALSE_DISCOVERIES = flags.DEFINE_float(
+    "false_discoveries",
+    0.05,
+    "expected share of false ones among images called duplicates, between 0 and 1",
+)
+_LEVEL = flags.DEFINE_float("level", 0.95, "coverage of the interval, between 0.5 and 1")
+_MAX_DUPLICATE_RATE = flags.DEFINE_float(
+    "max_duplicate_rate",
+    None,
+    "share of images that repeat another one, 0 to 1, above which the exit status is 3",
+    lower_bound=0.0,
+    upper_bound=1.0,
+)
+_WRITE_MANIFEST = flags.DEFINE_string(
+    "write_manifest",
+    None,
+    "name of a table in --out that lists one file a group, and all without duplicates; e.g. clean.csv",
+)
+_READING = ReadingFlags.define("images")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the search and prints its outcome.
+
+    Args:
+        argv: The command's name and the folder.
+
+    Returns:
+        0, or 3 where `--max_duplicate_rate` is exceeded.
+    """
+    # Imported here so that --help and a wrong flag answer at once.
+    from deepssim_jax.jobs.duplicates import DuplicateSettings, duplicates
+    from deepssim_jax.jobs.duplicates_outputs import headline
+
+    usage.exists(_AGAINST, "folder or file")
+    settings = DuplicateSettings(
+        size=_SIZE.value,
+        slice_spec=_SLICE.value,
+        subject_regex=_SUBJECT_REGEX.value,
+        false_discoveries=_FALSE_DISCOVERIES.value,
+        level=_LEVEL.value,
+        links=_READING.links(),
+        arrays=_READING.layout(),
+        write_manifest=_WRITE_MANIFEST.value,
+    )
+    with progress() as on_progress:
+        result = duplicates(
+            argv[1],
+            against=_AGAINST.value,
+            out=_OUT.value,
+            settings=settings,
+            on_progress=on_progress,
+        )
+    counts = result.counts
+    rows = [
+        ("images", f"{counts['images']:,}"),
+        ("groups of duplicates", f"{counts['groups']:,}, of {counts['in_groups']:,} images"),
+        ("equal files, equal pixels", f"{counts['same_file']:,}, {counts['same_pixels']:,}"),
+        ("pairs of changed copies", f"{counts['copies']:,}"),
+        ("alike, no duplicates", f"{counts['similar']:,} pairs"),
+        ("not comparable", f"{counts['not_comparable']:,}"),
+    ]
+    # Names of folders may be names of patients: splits have numbers here and names in the report.
+    groups = sum(x.groups for x in result.crossings)
+    if len(result.splits) > 1:
+        rows.append(("groups in two splits", f"{groups:,}"))
+        rows.append(
+            ("patients in two splits", f"{sum(len(x.subjects) for x in result.crossings):,}")
+        )
+    if result.suspicions:
+        rows.append(("patient ids that share an image", f"{len(result.suspicions):,} pairs"))
+    if result.exclusions:
+        rows.append(("not compared", f"{len(result.exclusions):,} files, see the report"))
+    print(headline(result))
+    names = ["report.html", "groups.csv", "pairs.csv", "summary.json"]
+    names += [_WRITE_MANIFEST.value] if _WRITE_MANIFEST.value else []
+    console.finish(rows, written=[Path(_OUT.value) / name for name in names])
+    limit = _MAX_DUPLICATE_RATE.value
+    if limit is not None and result.duplicate_rate.value > limit:
+        return ExitCode.POLICY_BROKEN
+    return ExitCode.DONE

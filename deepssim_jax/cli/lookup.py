@@ -1,0 +1,36 @@
+"""Says which image of a prepared folder an image is a copy of, and which patient's.
+
+    deepssim lookup scan.png --index=training_index/
+
+The answer is a table on the standard output, one row a match, which names files and patients of the
+index. IMAGE may be a folder or a manifest of several.
+"""
+
+from collections.abc import Sequence
+
+from absl import flags
+
+from deepssim_jax.cli import usage
+from deepssim_jax.cli.exit_codes import ExitCode
+
+POSITIONALS = ("IMAGE",)
+_INDEX = flags.DEFINE_string("index", None, "the --out of `deepssim index`", required=True)
+_CHECK = flags.DEFINE_bool("check", False, "compare the hashes of the index first; reads all of it")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Prints the matches.
+
+    Args:
+        argv: The command's name and the image.
+
+    Returns:
+        `ExitCode.DONE`.
+    """
+    from deepssim_jax.jobs.lookup import answers_csv, lookup
+    from deepssim_jax.jobs.point_index import open_index
+
+    usage.exists(_INDEX, "folder")
+    answers = lookup(argv[1], index=open_index(_INDEX.value, check=_CHECK.value))
+    print(answers_csv(answers).decode(), end="")
+    return ExitCode.DONE

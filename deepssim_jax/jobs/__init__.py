@@ -1,0 +1,1 @@
+"""Jobs around an audit, on the same search, verification and report: duplicates inside a data set."""

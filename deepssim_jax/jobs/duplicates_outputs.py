@@ -1,0 +1,163 @@
+"""The files of a search for duplicates, each written whole; `summary.json` last, with their hashes.
+
+All of them hold names of files and patients, and the report images: they are for the institution that
+runs the job. Nothing is ever deleted from the folders looked at.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterable, Sequence
+
+from deepssim_jax.audit import tables
+from deepssim_jax.audit.disclosure import Edition
+from deepssim_jax.audit.report import data_uri, environment, excluded_files, transformation
+from deepssim_jax.data.records import Record
+from deepssim_jax.jobs.duplicate_pictures import PairPicture, Pictures
+from deepssim_jax.jobs.duplicates_result import DuplicatePair, DuplicatesResult, How
+from deepssim_jax.workspace import Workspace, sha256
+
+GROUPS = ("group", "file", "subject", "split", "kept", "weakest_link")
+PAIRS = (
+    "rank", "first_id", "second_id", "first_subject", "second_subject", "first_split", "second_split",
+    "how", "verified_score", "flip", "rotation_deg", "shift_y", "shift_x", "scale", "negative",
+    "matrix_yy", "matrix_yx", "matrix_xy", "matrix_xx", "local_points", "local_evidence", "p_value",
+)  # fmt: skip
+_MOST_LISTED = 200
+_WORDS = {
+    How.SAME_FILE: "the same file",
+    How.SAME_PIXELS: "the same pixels",
+    How.COPY: "copy",
+    How.SIMILAR: "similar, no duplicate",
+}
+
+
+def write_all(
+    result: DuplicatesResult,
+    pictures: Pictures,
+    out: Workspace,
+    *,
+    manifest_name: str | None,
+    records: Sequence[Record],
+) -> None:
+    """Writes every file.
+
+    Args:
+      result: what was found.
+      pictures: for the report.
+      out: where to.
+      manifest_name: of the table of one file a group, or None for none.
+      records: all files that were listed.
+    """
+    content = {
+        "groups.csv": groups_csv(result),
+        "pairs.csv": tables.table([PAIRS, *_pair_rows((*result.pairs, *result.similar))]),
+        "report.html": _page(result, pictures).encode(),
+    }
+    root = ""
+    if manifest_name is not None:
+        root, content[manifest_name] = clean_csv(result, records)
+    for name, data in content.items():
+        out.write(name, data)
+    files = {name: sha256(out.path(name)) for name in content}
+    out.write("summary.json", _summary(result, files, root))
+
+
+def groups_csv(result: DuplicatesResult) -> bytes:
+    """A row for each image that has duplicates, by group, the one to keep first."""
+    rows = [
+        (x.group, x.image_id, x.subject_id, x.split, "yes" if x.kept else "no", x.weakest_link)
+        for x in result.groups
+    ]
+    return tables.table([GROUPS, *rows])
+
+
+def clean_csv(result: DuplicatesResult, records: Sequence[Record]) -> tuple[str, bytes]:
+    """A manifest of one file a group and of all that have no duplicate, and the folder of its paths."""
+    kept = set(result.clean)
+    chosen = [record for record in records if record.image_id in kept]
+    root = os.path.commonpath([record.path.resolve().parent for record in chosen])
+    rows = []
+    for record in chosen:
+        path = record.path.resolve().relative_to(root).as_posix()
+        number = f"#{record.image_id.rpartition('#')[2]}" if record.items else ""
+        rows.append((f"{path}{number}", record.image_id, record.subject_id, record.split))
+    return root, tables.table([("path", "image_id", "subject_id", "split"), *rows])
+
+
+def _pair_rows(pairs: Iterable[DuplicatePair]) -> Iterable[tuple[object, ...]]:
+    for rank, x in enumerate(pairs, start=1):
+        yield (
+            rank, x.first_id, x.second_id, x.first_subject, x.second_subject, x.first_split,
+            x.second_split, x.how.value, x.verified_score, x.flip, x.rotation_deg, x.shift_y, x.shift_x,
+            x.scale, int(x.negative), *x.matrix, x.points, x.evidence, x.p_value,
+        )  # fmt: skip
+
+
+def headline(result: DuplicatesResult) -> str:
+    """The answer in two sentences."""
+    counts, rate = result.counts, result.duplicate_rate
+    if not counts["groups"]:
+        return f"No duplicates were found among {counts['images']:,} images."
+    return (
+        f"{counts['in_groups']:,} of {counts['images']:,} images have duplicates, in {counts['groups']:,} "
+        f"groups. Without {counts['surplus']:,} of them ({rate.value:.2%}) each image is there once."
+    )
+
+
+def _page(result: DuplicatesResult, pictures: Pictures) -> str:
+    return (
+        environment()
+        .get_template("duplicates.html.jinja")
+        .render(
+            result=result,
+            headline=headline(result),
+            groups=result.groups[:_MOST_LISTED],
+            more_groups=max(0, len(result.groups) - _MOST_LISTED),
+            copies=[_picture(item) for item in pictures.copies],
+            more_copies=result.counts["copies"] - len(pictures.copies),
+            similar=[_picture(item) for item in pictures.similar],
+            more_similar=len(result.similar) - len(pictures.similar),
+            crossings=result.crossings,
+            suspicions=result.suspicions[:_MOST_LISTED],
+            excluded=excluded_files(result.exclusions, Edition.INTERNAL),
+        )
+    )
+
+
+def _picture(item: PairPicture) -> dict[str, object]:
+    pair = item.pair
+    return {
+        "pair": pair,
+        "words": transformation(pair) + (", negative" if pair.negative else ""),
+        "how": _WORDS[pair.how],
+        "first": data_uri(item.first),
+        "second": data_uri(item.second),
+        "difference": data_uri(item.difference),
+    }
+
+
+def _summary(result: DuplicatesResult, files: dict[str, str], root: str) -> bytes:
+    content = {
+        "counts": dict(result.counts),
+        "duplicate_rate": tables.proportion(result.duplicate_rate),
+        "thresholds": {name: round(value, 8) for name, value in result.thresholds.items()},
+        "splits": list(result.splits),
+        "crossings": [
+            {
+                "first": x.first,
+                "second": x.second,
+                "groups": x.groups,
+                "images": len(x.image_ids),
+                "subjects": len(x.subjects),
+            }
+            for x in result.crossings
+        ],
+        "suspicions": [dataclasses.asdict(x) for x in result.suspicions],
+        "clean_root": root,
+        "settings": dict(result.settings),
+        "versions": dict(result.versions),
+        "files": files,
+    }
+    text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False)
+    return (text + "\n").encode()

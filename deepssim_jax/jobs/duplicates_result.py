@@ -1,0 +1,114 @@
+"""What a search for duplicates found, as plain data.
+
+The tables, the report and `summary.json` are all written from one `DuplicatesResult`. Scores are as in
+`audit.result`: similarities in [-1, 1]; shifts are pixels of the declared image size.
+"""
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+
+from deepssim_jax.audit.result import Exclusion
+from deepssim_jax.scoring.decide import Proportion
+
+
+class How(enum.StrEnum):
+    """What ties two images.
+
+    SAME_FILE: equal bytes. SAME_PIXELS: equal after decoding. COPY: one was made from the other, or
+    both from one image: turned, mirrored, cropped, resized, compressed, relit or in part. SIMILAR: more
+    alike than unrelated images, as neighbouring slices, two contrasts or very degraded copies are; no
+    duplicate.
+    """
+
+    SAME_FILE = "same_file"
+    SAME_PIXELS = "same_pixels"
+    COPY = "copy"
+    SIMILAR = "similar"
+
+
+@dataclasses.dataclass(frozen=True)
+class DuplicateImage:
+    """An image that has duplicates; of each group one is `kept`."""
+
+    group: int  # from 1
+    image_id: str
+    subject_id: str | None
+    split: str | None
+    kept: bool
+    weakest_link: (
+        float | None
+    )  # evidence of the weakest pair that holds the group; None: all are equal
+
+
+@dataclasses.dataclass(frozen=True)
+class DuplicatePair:
+    """Two images, and how the second was moved to give the first (see `audit.result.Match`)."""
+
+    first_id: str
+    second_id: str
+    first_subject: str | None
+    second_subject: str | None
+    first_split: str | None
+    second_split: str | None
+    how: How
+    verified_score: float = 1.0
+    flip: str = "none"
+    rotation_deg: float = 0.0
+    shift_y: float = 0.0
+    shift_x: float = 0.0
+    scale: float = 1.0
+    negative: bool = False
+    matrix: tuple[float, ...] = (1.0, 0.0, 0.0, 1.0)
+    points: float | None = None  # None of equal images, which are not searched
+    evidence: float | None = None  # likewise
+    p_value: float | None = None  # likewise: of as much evidence without a copy
+
+
+@dataclasses.dataclass(frozen=True)
+class Crossing:
+    """What two splits share: groups of duplicates with a file in each, and patients in both."""
+
+    first: str
+    second: str
+    groups: int
+    image_ids: tuple[str, ...]  # of those groups, in either split
+    subjects: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class SubjectSuspicion:
+    """Two patient ids under one image: one person with two ids, or a file under a wrong one."""
+
+    first_subject: str
+    second_subject: str
+    first_id: str
+    second_id: str
+    pairs: int
+
+
+@dataclasses.dataclass(frozen=True)
+class DuplicatesResult:
+    """Everything that was found.
+
+    `counts` has the keys images, unreadable, not_images, not_comparable, groups, in_groups, surplus
+    (images that `clean` leaves out) and, of pairs, same_file, same_pixels, copies and similar.
+    `duplicate_rate` is the share of surplus images among those read. `thresholds` says from which
+    `evidence` and `points` a pair is a copy, from which evidence it is `similar`, at which `chance`
+    unrelated images reach that of a copy, and by how many images that was learned (`unrelated_count`).
+    """
+
+    counts: Mapping[str, int]
+    duplicate_rate: Proportion
+    groups: tuple[DuplicateImage, ...]
+    pairs: tuple[DuplicatePair, ...]  # duplicates, most certain first
+    similar: tuple[DuplicatePair, ...]
+    splits: tuple[str, ...]
+    crossings: tuple[Crossing, ...]
+    suspicions: tuple[SubjectSuspicion, ...]
+    clean: tuple[str, ...]  # image ids, one a group and all without duplicates
+    exclusions: tuple[Exclusion, ...]
+    thresholds: Mapping[str, float]
+    notes: tuple[str, ...]
+    settings: Mapping[str, object]
+    versions: Mapping[str, str]

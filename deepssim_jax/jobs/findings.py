@@ -1,0 +1,259 @@
+"""From pairs to groups, splits and patients."""
+
+import collections
+import dataclasses
+import itertools
+
+import numpy as np
+
+from deepssim_jax.audit import outputs
+from deepssim_jax.audit.result import Exclusion
+from deepssim_jax.audit.self_join import connected
+from deepssim_jax.data.store import ImageStore
+from deepssim_jax.jobs.collection import Collection
+from deepssim_jax.jobs.copy_rule import CopyRule
+from deepssim_jax.jobs.duplicates_result import (
+    Crossing,
+    DuplicateImage,
+    DuplicatePair,
+    DuplicatesResult,
+    How,
+    SubjectSuspicion,
+)
+from deepssim_jax.ops.transform import FLIP_NAMES
+from deepssim_jax.scoring.decide import clopper_pearson
+from deepssim_jax.scoring.match import Side
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """`pairs` (copies) and `similar` of `PAIR`, by rows of the store, most evidence first.
+
+    `equal` int [n] is the row that stands for each image and those that equal it; `rule` says what
+    copies are.
+    """
+
+    pairs: np.ndarray
+    similar: np.ndarray
+    equal: np.ndarray
+    rule: CopyRule
+
+
+def conclude(
+    found: Found,
+    collection: Collection,
+    images: ImageStore,
+    side: Side,
+    *,
+    level: float,
+    settings: dict[str, object],
+) -> DuplicatesResult:
+    """Everything that the report says.
+
+    Args:
+      found: of the search.
+      collection: which files there are.
+      images: the store of those that could be read.
+      side: their features.
+      level: coverage of the interval.
+      settings: to be echoed.
+    """
+    n = len(images)
+    splits = [collection.split[name] for name in images.image_ids]
+    places = {record.image_id: record.items for record in collection.manifest.records}
+    equal = [
+        _equal_pair(row, int(found.equal[row]), images, splits, places) for row in _repeats(found)
+    ]
+    copies = [_pair(row, How.COPY, found, images, splits) for row in found.pairs]
+    members = _members(groups_of(found))
+    weakest = {number: _weakest_link(rows, found) for number, rows in members.items()}
+    kept = np.ones(n, bool)
+    listed = []
+    for number, rows in members.items():
+        kept[rows[1:]] = False
+        listed += [
+            DuplicateImage(
+                group=number,
+                image_id=images.image_ids[row],
+                subject_id=images.subject_ids[row],
+                split=splits[row],
+                kept=row == rows[0],
+                weakest_link=weakest[number],
+            )
+            for row in rows
+        ]
+    pairs = (*equal, *copies)
+    hows = collections.Counter(pair.how for pair in pairs)
+    surplus = int((~kept).sum())
+    comparable = np.ones(n, bool) if side.points is None else side.points.comparable
+    counts = {
+        "images": n,
+        "unreadable": len(images.rejected),
+        "not_comparable": int((~comparable).sum()),
+        "not_images": collection.manifest.counts.not_images,
+        "groups": len(members),
+        "in_groups": len(listed),
+        "surplus": surplus,
+        "same_file": hows[How.SAME_FILE],
+        "same_pixels": hows[How.SAME_PIXELS],
+        "copies": hows[How.COPY],
+        "similar": len(found.similar),
+    }
+    return DuplicatesResult(
+        counts=counts,
+        duplicate_rate=clopper_pearson(surplus, n, level=level),
+        groups=tuple(listed),
+        pairs=pairs,
+        similar=tuple(_pair(row, How.SIMILAR, found, images, splits) for row in found.similar),
+        splits=collection.splits,
+        crossings=_crossings(collection, images, splits, members),
+        suspicions=_suspicions(pairs),
+        clean=tuple(images.image_ids[row] for row in np.flatnonzero(kept)),
+        exclusions=tuple(Exclusion("real", x.image_id, x.reason) for x in images.rejected),
+        thresholds={
+            "evidence": found.rule.copy_evidence,
+            "similar": found.rule.evidence,
+            "points": found.rule.points,
+            "chance": found.rule.chance,
+            "unrelated_count": float(found.rule.law.count),
+        },
+        notes=(*_NOTES, *(f"{note}." for note in collection.manifest.notes)),
+        settings=settings,
+        versions=outputs.versions("default"),
+    )
+
+
+def groups_of(found: Found) -> np.ndarray:
+    """int32 [n]: a number for each image and its duplicates."""
+    n = len(found.equal)
+    return connected(
+        np.concatenate([np.arange(n), found.pairs["query"]]),
+        np.concatenate([found.equal, found.pairs["reference"]]),
+        n,
+    )
+
+
+_NOTES = (
+    "Two images are duplicates where one was made from the other, or both from one image: turned, "
+    "mirrored, cropped, resized, compressed, relit, or in part.",
+    "Neighbouring slices, other films of one patient and other contrasts are none. What is more alike than "
+    "unrelated images, and no duplicate, is listed as similar; copies under strong noise or blur may be "
+    "among them.",
+    "Images that hold too little structure to be told apart are compared by their pixels alone.",
+)
+
+
+def _repeats(found: Found) -> np.ndarray:
+    """Rows that equal an earlier one."""
+    return np.flatnonzero(found.equal != np.arange(len(found.equal)))
+
+
+def _members(group: np.ndarray) -> dict[int, list[int]]:
+    """Rows of each group of two and more, numbered from 1 in the order of their first rows."""
+    rows: dict[int, list[int]] = {}
+    for row, number in enumerate(group.tolist()):
+        rows.setdefault(number, []).append(row)
+    return dict(enumerate((x for x in rows.values() if len(x) > 1), start=1))
+
+
+def _weakest_link(rows: list[int], found: Found) -> float | None:
+    """The evidence of the weakest pair without which the group would fall apart; None of equal images.
+
+    That is the smallest edge of the maximum spanning tree.
+    """
+    own = {row: number for number, row in enumerate(sorted({int(found.equal[r]) for r in rows}))}
+    weakest, joined = None, np.arange(len(own))
+    for pair in found.pairs:  # most evidence first
+        one, other = own.get(int(pair["query"])), own.get(int(pair["reference"]))
+        if one is None or other is None or joined[one] == joined[other]:
+            continue
+        joined[joined == joined[other]] = joined[one]
+        weakest = float(pair["evidence"])
+    return weakest
+
+
+def _equal_pair(
+    row: int,
+    other: int,
+    images: ImageStore,
+    splits: list[str | None],
+    places: dict[str, tuple[int, ...]],
+) -> DuplicatePair:
+    # Of one file with several images, two equal ones are no equal files.
+    same_file = images.sha256[row] == images.sha256[other]
+    same_file &= places[images.image_ids[row]] == places[images.image_ids[other]]
+    return DuplicatePair(
+        first_id=images.image_ids[other],
+        second_id=images.image_ids[row],
+        first_subject=images.subject_ids[other],
+        second_subject=images.subject_ids[row],
+        first_split=splits[other],
+        second_split=splits[row],
+        how=How.SAME_FILE if same_file else How.SAME_PIXELS,
+    )
+
+
+def _pair(
+    row: np.void, how: How, found: Found, images: ImageStore, splits: list[str | None]
+) -> DuplicatePair:
+    query, reference = int(row["query"]), int(row["reference"])
+    return DuplicatePair(
+        first_id=images.image_ids[query],
+        second_id=images.image_ids[reference],
+        first_subject=images.subject_ids[query],
+        second_subject=images.subject_ids[reference],
+        first_split=splits[query],
+        second_split=splits[reference],
+        how=how,
+        verified_score=float(row["verified"]),
+        flip=FLIP_NAMES[int(row["flip"])],
+        rotation_deg=float(row["rotation_deg"]),
+        shift_y=float(row["shift_y"]),
+        shift_x=float(row["shift_x"]),
+        scale=float(row["scale"]),
+        negative=bool(row["negative"]),
+        matrix=tuple(float(x) for x in row["matrix"].ravel()),
+        points=float(row["points"]),
+        evidence=float(row["evidence"]),
+        p_value=float(found.rule.law.p_values(row["evidence"])),
+    )
+
+
+def _crossings(
+    collection: Collection,
+    images: ImageStore,
+    splits: list[str | None],
+    members: dict[int, list[int]],
+) -> tuple[Crossing, ...]:
+    """What each two splits share, where they share something."""
+    people: dict[str, set[str]] = {}
+    for record in collection.manifest.records:
+        name = collection.split[record.image_id]
+        if name is not None and record.subject_id is not None:
+            people.setdefault(name, set()).add(record.subject_id)
+    out = []
+    for first, second in itertools.combinations(collection.splits, 2):
+        across = [
+            [row for row in rows if splits[row] in (first, second)]
+            for rows in members.values()
+            if {first, second} <= {splits[row] for row in rows}
+        ]
+        both = sorted(people.get(first, set()) & people.get(second, set()))
+        files = tuple(images.image_ids[row] for rows in across for row in rows)
+        if across or both:
+            out.append(Crossing(first, second, len(across), files, tuple(both)))
+    return tuple(out)
+
+
+def _suspicions(pairs: tuple[DuplicatePair, ...]) -> tuple[SubjectSuspicion, ...]:
+    """Pairs of patient ids that share an image, those of most pairs first."""
+    seen: dict[tuple[str, str], list[DuplicatePair]] = {}
+    for pair in pairs:
+        one, other = pair.first_subject, pair.second_subject
+        if one is not None and other is not None and one != other:
+            seen.setdefault((min(one, other), max(one, other)), []).append(pair)
+    rows = sorted(seen.items(), key=lambda item: (-len(item[1]), item[0]))
+    return tuple(
+        SubjectSuspicion(*names, found[0].first_id, found[0].second_id, len(found))
+        for names, found in rows
+    )

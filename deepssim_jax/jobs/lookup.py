@@ -1,0 +1,225 @@
+"""Which images of a prepared folder one image is a copy of, and whose they are.
+
+`index` prepares a folder once; `lookup` answers for single images from it. It is the search and the rule
+of `jobs.duplicates`: a pair is a copy here if it would be one there.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from deepssim_jax.audit import tables
+from deepssim_jax.audit.self_join import build_index, look
+from deepssim_jax.data import store
+from deepssim_jax.data.contents import records_of
+from deepssim_jax.data.formats import recognise
+from deepssim_jax.data.manifest import InputError, Role, read_manifest
+from deepssim_jax.data.records import ArrayLayout, Record
+from deepssim_jax.data.volume import Unreadable
+from deepssim_jax.data.walk import Entry
+from deepssim_jax.jobs.collection import read_collection
+from deepssim_jax.jobs.duplicates import DuplicateSettings, search
+from deepssim_jax.jobs.duplicates_result import How
+from deepssim_jax.jobs.findings import groups_of
+from deepssim_jax.jobs.point_index import COMMAND, PreparedIndex, open_index, write_index
+from deepssim_jax.ops.transform import FLIP_NAMES
+from deepssim_jax.scoring import points
+from deepssim_jax.scoring.match import Progress, Side
+from deepssim_jax.scoring.points import PointSet
+from deepssim_jax.workspace import Workspace
+
+_LEVELS = 65535.0
+ANSWERS = (
+    "query", "how", "image_id", "subject_id", "verified_score", "flip", "rotation_deg", "scale",
+    "local_points", "local_evidence", "p_value", "its_duplicates",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class LookupMatch:
+    """An image of the index that a query is a copy of, or merely alike (see `How`).
+
+    `verified_score`, `flip`, `rotation_deg` and `scale` are as in `audit.result.Match`; `points` and
+    `evidence` are None where the pixels are equal. `in_group` are further images of the index that are
+    duplicates of this one.
+    """
+
+    image_id: str
+    subject_id: str | None
+    how: How
+    verified_score: float = 1.0
+    flip: str = "none"
+    rotation_deg: float = 0.0
+    scale: float = 1.0
+    points: float | None = None
+    evidence: float | None = None
+    p_value: float | None = None
+    in_group: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class LookupAnswer:
+    """Of one image: `matches`, best first; `refused` says why it could not be looked up."""
+
+    query_id: str
+    matches: tuple[LookupMatch, ...] = ()
+    refused: str | None = None
+
+
+def index(
+    folder: str | Path,
+    *,
+    out: str | Path,
+    settings: DuplicateSettings = DuplicateSettings(),
+    on_progress: Progress = lambda done, total, what: None,
+) -> PreparedIndex:
+    """Prepares a folder of 2D images to be looked up in.
+
+    Args:
+      folder: folder, manifest or BIDS root.
+      out: directory of the index; it holds names, features and small images, no image in full.
+      settings: see `DuplicateSettings`; `write_manifest` does nothing here.
+      on_progress: called with (done, total, what) as the work goes on.
+
+    Returns:
+      The index, as `open_index` opens it.
+
+    Raises:
+      InputError: the folder is missing or holds no image that can be told apart from others.
+      ValueError: a setting cannot work.
+    """
+    source = Path(folder).expanduser()
+    # What reading leaves behind holds larger images than the index may: it goes when the index is made.
+    with (
+        Workspace.open(out, command=COMMAND, inputs={"FOLDER": source}) as workspace,
+        Workspace.temporary(command=COMMAND) as work,
+    ):
+        collection = read_collection(
+            [source],
+            subject_regex=settings.subject_regex,
+            links=settings.links,
+            arrays=settings.arrays,
+        )
+        side, images, found = search(collection, work, settings, on_progress)
+        rows = np.arange(len(side), dtype=np.int32)
+        side = dataclasses.replace(side, groups=rows)
+        prepared = PreparedIndex(
+            side=side,
+            local=build_index(side),
+            rule=found.rule,
+            decoded=images.decoded(),
+            group=groups_of(found),
+            image_ids=images.image_ids,
+            subject_ids=images.subject_ids,
+            settings={
+                "size": settings.size,
+                "slice": settings.slice_spec or store.NO_SLICE,
+                "arrays": settings.arrays.value,
+            },
+        )
+        write_index(prepared, workspace)
+        workspace.prune()
+    return open_index(out)
+
+
+def lookup(image: str | Path | np.ndarray, *, index: PreparedIndex) -> tuple[LookupAnswer, ...]:
+    """Looks images up in a prepared folder.
+
+    Args:
+      image: a file, a folder or manifest of several, or one image [h, w] of any real dtype.
+      index: of `open_index`.
+
+    Returns:
+      An answer for each image, in the order of their ids.
+
+    Raises:
+      InputError: there is no such file, or it holds no image.
+    """
+    settings = store.InputSettings(
+        size=(int(str(index.settings["size"])),) * 2,
+        slice=str(index.settings["slice"]),
+        canvas=points.SIDE,
+    )
+    if isinstance(image, np.ndarray):
+        return (_answer("array", settings.fields(np.asarray(image, np.float32)), index),)
+    layout = ArrayLayout(str(index.settings["arrays"]))
+    answers = []
+    for record in _records(Path(image).expanduser(), layout):
+        try:
+            answers.append(_answer(record.image_id, settings.load(record), index))
+        except (Unreadable, OSError) as error:
+            answers.append(LookupAnswer(record.image_id, refused=str(error)))
+    return tuple(answers)
+
+
+def answers_csv(answers: Sequence[LookupAnswer]) -> bytes:
+    """One row a match; an image without one has a row that says so."""
+    rows: list[tuple[object, ...]] = []
+    for answer in answers:
+        for x in answer.matches:
+            rows.append((
+                answer.query_id, x.how.value, x.image_id, x.subject_id, x.verified_score, x.flip,
+                x.rotation_deg, x.scale, x.points, x.evidence, x.p_value, " ".join(x.in_group),
+            ))  # fmt: skip
+        if not answer.matches:
+            rows.append((answer.query_id, answer.refused or "no match", *[None] * 10))
+    return tables.table([ANSWERS, *rows])
+
+
+def _records(source: Path, layout: ArrayLayout) -> Sequence[Record]:
+    if not source.exists():
+        raise InputError("IMAGE: there is no such file or folder; check the path")
+    if source.is_dir() or source.suffix.lower() in (".csv", ".tsv"):
+        return read_manifest(source, role=Role.REAL, arrays=layout).records
+    recognised = recognise(source)
+    if recognised is None:
+        raise InputError(f"IMAGE: {source.name} is of no known image format")
+    return records_of([Entry(source.name, source, recognised)], layout).records
+
+
+def _answer(name: str, fields: dict[str, np.ndarray], index: PreparedIndex) -> LookupAnswer:
+    same = np.flatnonzero((index.decoded == fields["decoded"][None]).all(1))
+    if len(same):
+        return LookupAnswer(name, (_match(int(same[0]), How.SAME_PIXELS, index),))
+    canvas = fields["canvas"][None].astype(np.float32) / _LEVELS
+    found = PointSet.of(canvas, fields["content"][None])
+    if not found.comparable[0]:
+        return LookupAnswer(name, refused="holds too little structure to be told apart")
+    pixels = fields["pixels"][None]
+    query = Side(
+        take=lambda rows: pixels[rows],
+        low=np.zeros((1, 1, 1), np.float32),
+        embeddings=np.zeros((1, index.side.embeddings.shape[1]), np.float32),
+        points=found,
+    )
+    pairs = look(query, index.side, index.local, apart=False)
+    pairs = pairs[index.rule.alike(pairs)]
+    pairs = pairs[np.lexsort((pairs["reference"], -pairs["evidence"]))]
+    copies = index.rule.copies(pairs)
+    order = np.argsort(~copies, kind="stable")
+    matches = [
+        dataclasses.replace(
+            _match(int(row["reference"]), How.COPY if copy else How.SIMILAR, index),
+            verified_score=float(row["verified"]),
+            flip=FLIP_NAMES[int(row["flip"])],
+            rotation_deg=float(row["rotation_deg"]),
+            scale=float(row["scale"]),
+            points=float(row["points"]),
+            evidence=float(row["evidence"]),
+            p_value=float(index.rule.law.p_values(row["evidence"])),
+        )
+        for row, copy in zip(pairs[order], copies[order], strict=True)
+    ]
+    return LookupAnswer(name, tuple(matches))
+
+
+def _match(row: int, how: How, index: PreparedIndex) -> LookupMatch:
+    others = np.flatnonzero(index.group == index.group[row])
+    return LookupMatch(
+        image_id=index.image_ids[row],
+        subject_id=index.subject_ids[row],
+        how=how,
+        in_group=tuple(index.image_ids[other] for other in others if other != row),
+    )

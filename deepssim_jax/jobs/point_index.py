@@ -1,0 +1,149 @@
+"""A folder's features on disk, ready to be searched: what `deepssim index` writes and `lookup` opens.
+
+Contract: arrays lie as `NAME.npy` beside `index.json`, which names their hashes, the version of their
+form and what is held of the patients. They are memory-mapped: opening does not read them. Full pixels are
+not kept; `pixels` are images of the size at which pairs are verified.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+
+from deepssim_jax.data.manifest import InputError
+from deepssim_jax.features.basis import Basis
+from deepssim_jax.features.matching import PointIndex
+from deepssim_jax.jobs.copy_rule import CopyRule
+from deepssim_jax.scoring.evidence import GumbelLaw
+from deepssim_jax.scoring.match import Side
+from deepssim_jax.scoring.points import LocalIndex, PointSet
+from deepssim_jax.workspace import Workspace, sha256
+from deepssim_jax.workspace.values import encoded
+
+COMMAND, LISTING, VERSION = "index", "index.json", 1
+_TILE_FIELDS = ("tiles", "subjects", "sample", "sample_subjects")
+_BASES = ("full", "few")
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedIndex:
+    """An index that is open: `side` of its images, `local` to search it, and the rule for copies.
+
+    `decoded` uint8 [n, 32] tells equal pixels; `image_ids` and `subject_ids` are those of the rows,
+    `group` int32 [n] the duplicates among them; `settings` how images were read.
+    """
+
+    side: Side
+    local: LocalIndex
+    rule: CopyRule
+    decoded: np.ndarray
+    group: np.ndarray
+    image_ids: tuple[str, ...]
+    subject_ids: tuple[str | None, ...]
+    settings: Mapping[str, object]
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+
+def write_index(prepared: PreparedIndex, out: Workspace) -> None:
+    """Writes every array, then the listing with their hashes."""
+    points, first = prepared.local.references, prepared.local.first
+    arrays: dict[str, np.ndarray] = {
+        "geometry": points.geometry,
+        "descriptors": points.descriptors,
+        "pixels": prepared.side.take(np.arange(len(prepared))),
+        "decoded": prepared.decoded,
+        "group": prepared.group,
+        **{name: np.asarray(getattr(first, name)) for name in _TILE_FIELDS},
+    }
+    for name in _BASES:
+        basis: Basis = getattr(prepared.local, name)
+        arrays |= {f"{name}_mean": basis.mean, f"{name}_axes": basis.axes}
+    for name, array in arrays.items():
+        out.write(f"{name}.npy", encoded(array)[1])
+    content = {
+        "version": VERSION,
+        "holds": "names of files and patients, local features, and images of "
+        f"{prepared.settings['size']} pixels a side; no image in full",
+        "images": list(prepared.image_ids),
+        "subjects": list(prepared.subject_ids),
+        "even": {name: getattr(prepared.local, name).even for name in _BASES},
+        "rule": {
+            "location": prepared.rule.law.location,
+            "scale": prepared.rule.law.scale,
+            "count": prepared.rule.law.count,
+            "evidence": prepared.rule.evidence,
+            "points": prepared.rule.points,
+        },
+        "settings": dict(prepared.settings),
+        "files": {f"{name}.npy": sha256(out.path(f"{name}.npy")) for name in sorted(arrays)},
+    }
+    out.write(LISTING, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
+
+
+def open_index(folder: str | Path, *, check: bool = False) -> PreparedIndex:
+    """Opens an index, only to read it.
+
+    Args:
+      folder: `--out` of `deepssim index`.
+      check: compare every array's hash, which reads all of them.
+
+    Raises:
+      InputError: it is of another version, or an array is missing or was changed.
+      ValueError: the folder is not the output of a finished `deepssim index`.
+    """
+    root = Workspace.finished(folder, command=COMMAND, flag="--index").root
+    listing = root / LISTING
+    if not listing.is_file():
+        raise InputError(f"--index={root.name!r} is not finished; run deepssim index again")
+    content = json.loads(listing.read_text(encoding="utf-8"))
+    if content.get("version") != VERSION:
+        raise InputError(
+            f"--index={root.name!r} has the form {content.get('version')}, and this program reads "
+            f"{VERSION}; run deepssim index again"
+        )
+    arrays: dict[str, np.ndarray] = {}
+    for name, digest in content["files"].items():
+        path = root / name
+        if not path.is_file() or (check and sha256(path) != digest):
+            raise InputError(
+                f"--index={root.name!r}: {name} is missing or was changed; run deepssim index again"
+            )
+        arrays[path.stem] = np.load(path, mmap_mode="r", allow_pickle=False)
+    bases = {
+        name: Basis(
+            np.array(arrays[f"{name}_mean"]),
+            np.array(arrays[f"{name}_axes"]),
+            content["even"][name],
+        )
+        for name in _BASES
+    }
+    points = PointSet(arrays["geometry"], arrays["descriptors"])
+    count = len(content["images"])
+    first = PointIndex(
+        **{name: jnp.asarray(arrays[name]) for name in _TILE_FIELDS},
+        signs=jnp.asarray(bases["few"].signs),
+        count=count,
+    )
+    law = content["rule"]
+    return PreparedIndex(
+        side=Side(
+            take=lambda rows: arrays["pixels"][rows],
+            low=np.zeros((count, 1, 1), np.float32),
+            embeddings=np.zeros((count, 1), np.float32),
+            points=points,
+        ),
+        local=LocalIndex(points, bases["full"], bases["few"], first),
+        rule=CopyRule(
+            GumbelLaw(law["location"], law["scale"], law["count"]), law["evidence"], law["points"]
+        ),
+        decoded=arrays["decoded"],
+        group=arrays["group"],
+        image_ids=tuple(content["images"]),
+        subject_ids=tuple(content["subjects"]),
+        settings=content["settings"],
+    )

@@ -1,0 +1,86 @@
+"""An index of a folder answers for single images as the search for duplicates would."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import deepssim_jax as ds
+from deepssim_jax.cli.main import main
+from deepssim_jax.data.manifest import InputError
+from deepssim_jax.jobs.duplicates_result import How
+from tests.jobs import made
+
+SETTINGS = ds.DuplicateSettings(subject_regex="^(p[0-9]+)_")
+
+
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory) -> tuple[ds.PreparedIndex, Path]:
+    root = tmp_path_factory.mktemp("index")
+    for number in range(12):
+        made.write(root / "in" / f"p{number}_0.png", made.texture(number))
+    made.write(root / "in" / "p3_1.png", made.texture(3)[::-1])
+    return ds.index(root / "in", out=root / "index", settings=SETTINGS), root
+
+
+def test_a_changed_copy_leads_to_its_patient_and_all_duplicates(indexed) -> None:
+    index, _ = indexed
+    (answer,) = ds.lookup(np.rot90(made.texture(3))[:, 10:], index=index)
+    first = answer.matches[0]
+    assert {x.image_id for x in answer.matches} == {"p3_0.png", "p3_1.png"}
+    assert first.how is How.COPY and first.subject_id == "p3"
+    assert {first.image_id, *first.in_group} == {"p3_0.png", "p3_1.png"}
+
+
+def test_equal_pixels_need_no_search(indexed, tmp_path: Path) -> None:
+    index, root = indexed
+    shutil.copyfile(root / "in" / "p5_0.png", tmp_path / "x.png")
+    (answer,) = ds.lookup(tmp_path / "x.png", index=index)
+    (match,) = answer.matches
+    assert (match.image_id, match.how) == ("p5_0.png", How.SAME_PIXELS)
+
+
+def test_an_unrelated_image_matches_nothing(indexed) -> None:
+    (answer,) = ds.lookup(made.texture(99), index=indexed[0])
+    assert answer.matches == () and answer.refused is None
+
+
+def test_an_image_without_structure_is_refused(indexed) -> None:
+    blank = np.zeros((160, 160))
+    blank[70:90, 70:90] = 1
+    (answer,) = ds.lookup(blank, index=indexed[0])
+    assert "too little structure" in str(answer.refused)
+
+
+def test_the_index_holds_no_image_in_full(indexed) -> None:
+    index, root = indexed
+    sizes = [np.load(path, mmap_mode="r").shape for path in (root / "index").glob("*.npy")]
+    images = [shape for shape in sizes if len(shape) == 3 and shape[1] == shape[2]]
+    assert images == [(13, 128, 128)]
+    assert not list((root / "index").rglob("*canvas*"))
+
+
+def test_the_command_prints_a_table(indexed, tmp_path: Path, capsys) -> None:
+    _, root = indexed
+    made.write(tmp_path / "scan.png", made.texture(7)[:, ::-1])
+    assert main(["lookup", str(tmp_path / "scan.png"), f"--index={root / 'index'}", "--check"]) == 0
+    header, row = capsys.readouterr().out.splitlines()[:2]
+    found = dict(zip(header.split(","), row.split(","), strict=True))
+    assert (found["how"], found["image_id"], found["flip"]) == ("copy", "p7_0.png", "horizontal")
+
+
+def test_a_changed_index_is_refused(indexed, tmp_path: Path) -> None:
+    _, root = indexed
+    copy = tmp_path / "index"
+    shutil.copytree(root / "index", copy)
+    array = np.load(copy / "pixels.npy")
+    array[0, 0, 0] += 1
+    np.save(copy / "pixels.npy", array)
+    with pytest.raises(InputError, match=r"pixels.npy is missing or was changed"):
+        ds.open_index(copy, check=True)
+    listing = json.loads((copy / "index.json").read_text()) | {"version": 0}
+    (copy / "index.json").write_text(json.dumps(listing))
+    with pytest.raises(InputError, match="has the form 0"):
+        ds.open_index(copy)

@@ -24,6 +24,10 @@ from deepssim_jax.scoring.diversity import diversity
 from deepssim_jax.workspace import Access, Workspace
 
 NAME = "certificate.json"
+_NOTHING = (
+    "Nothing was released and nothing is claimed of any image: it is not known well enough whether copies "
+    "of these training images would be found."
+)
 _STATEMENT = (
     "Every image listed here was compared with every training image and lies below both limits. This "
     "does not say that the images are anonymous: it says that none is a copy that this search finds."
@@ -96,7 +100,7 @@ def certify(
     kept = [c for c in candidates if c.reason is None]
     settings, limits = guard.settings, guard.limits
     content: dict[str, object] = {
-        "statement": _STATEMENT,
+        "statement": _NOTHING if guard.doubt else _STATEMENT,
         "missed": missed(limits.thresholds),
         "limits": {
             "max_cosine": limits.max_cosine,

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from deepssim_jax.audit import certificate
-from deepssim_jax.audit.guard import Guard, GuardSettings
+from deepssim_jax.audit.guard import Guard, GuardSettings, View
 from deepssim_jax.audit.recheck import TOLERANCE, Recheck
-from deepssim_jax.data import store
 from deepssim_jax.data.manifest import InputError, Record
-from deepssim_jax.data.volume import Unreadable
+from deepssim_jax.data.readers import read_image
+from deepssim_jax.data.volume import SliceSpec, Unreadable
 from deepssim_jax.nn.encoder import encoder_hash
 from deepssim_jax.scoring.match import Progress
 from deepssim_jax.workspace import OWN_FILES, Workspace, sha256
@@ -149,19 +149,23 @@ def _judge_again(
 ) -> list[str]:
     problems = []
     for start in range(0, len(said), _BATCH):
-        images, rows = [], []
+        views, rows = [], []
         for row in said[start : start + _BATCH]:
             try:
                 record = Record(row["name"], folder / row["name"])
-                images.append(store.load_one(record, guard.settings.form))
+                image = read_image(record, spec=SliceSpec.parse(guard.settings.slice_spec))
+                views.append(View.of(image, guard.settings.form))
                 rows.append(row)
             except (Unreadable, OSError):
                 problems.append(f"{_image(row)}: cannot be read")
         if rows:
-            judged = guard.judge(np.stack(images))
+            judged = guard.judge(views)
             for number, row in enumerate(rows):
                 now = (float(judged.cosine[number]), float(judged.verified[number]))
-                missed = row["tested"] and guard.exhaustive(images[number]) >= guard.limits.max_ssim
+                missed = (
+                    row["tested"]
+                    and guard.exhaustive(views[number].square) >= guard.limits.max_ssim
+                )
                 if judged.reason[number] is not None or missed:
                     problems.append(f"{_image(row)}: is too close to a training image")
                 elif not np.allclose(now, (row["cosine"], row["verified"]), atol=TOLERANCE):

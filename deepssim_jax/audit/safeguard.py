@@ -18,7 +18,7 @@ import numpy as np
 from deepssim_jax.audit import certificate, generation
 from deepssim_jax.audit.certificate import Candidate, Residual, Source
 from deepssim_jax.audit.generation import Generator, Planned, SamplingSettings
-from deepssim_jax.audit.guard import Guard, Judged, Reason
+from deepssim_jax.audit.guard import Guard, Judged, Reason, View
 from deepssim_jax.audit.result import Thresholds
 from deepssim_jax.data import store
 from deepssim_jax.data.manifest import InputError, Record, Role, read_manifest
@@ -39,13 +39,13 @@ RESIDUAL_PAIRS = 2000
 class Offer:
     """A candidate: its number, the name of its file, the file's bytes, and the image to judge.
 
-    `image` is uint16 [s, s], or None if it cannot be judged.
+    `view` is None if it cannot be judged.
     """
 
     index: int
     name: str
     content: bytes
-    image: np.ndarray | None
+    view: View | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Release:
     """What came of it; `wanted` is None where everything that may leave was wanted.
 
     `rejected` counts by reason; `residual` is what the search misses of these images, `thresholds` hold
-    what it misses of planted copies.
+    what it misses of planted copies. `doubt` says why nothing was judged and nothing leaves, if so.
     """
 
     accepted: int
@@ -62,11 +62,12 @@ class Release:
     wanted: int | None
     residual: Residual
     thresholds: Thresholds
+    doubt: str | None = None
 
     @property
     def complete(self) -> bool:
-        """Whether as many stand as were wanted."""
-        return self.wanted is None or self.accepted >= self.wanted
+        """Whether as many stand as were wanted, by a guard that is known to find copies."""
+        return self.doubt is None and (self.wanted is None or self.accepted >= self.wanted)
 
 
 def generate_guarded(
@@ -120,7 +121,7 @@ def generate_guarded(
                 int(i),
                 f"gen-{i:06d}{image_format.suffix}",
                 image_format.encoded(image),
-                _pixels(image_format.as_read(image), guard),
+                _view(image_format.as_read(image), guard),
             )
             for i, image in zip(numbers, made, strict=True)
         ]
@@ -129,6 +130,8 @@ def generate_guarded(
     drawn = {**how, **{k: str(v) for k, v in dataclasses.asdict(settings).items()}}
     source = Source(generator.weights_hash, {**drawn, "budget": budget}, n)
     run = _Run(guard, out, source, residual_pairs)
+    if guard.doubt:
+        return run.certified(run.nothing, {})
     residual = run.judge(range(0, budget, settings.batch), draw, on_progress)
     told = generator.conditions is not None
     planned = [Planned(c.index, int(records[c.index]), c.name) for c in run.standing]
@@ -170,13 +173,15 @@ def filter_folder(
 
     origin = Source(None, {"listing": store.fingerprint(manifest, guard.settings.form)}, None)
     run = _Run(guard, out, origin, residual_pairs)
+    if guard.doubt:
+        return run.certified(run.nothing, {})
     return run.certified(run.judge(range(0, len(records), _BATCH), load, on_progress), {})
 
 
-def _pixels(image: np.ndarray, guard: Guard) -> np.ndarray | None:
-    """What a drawn image's file will be read as, fitted, or None if it is blank."""
+def _view(image: np.ndarray, guard: Guard) -> View | None:
+    """What a drawn image's file will be read as, or None if it is blank."""
     try:
-        return store.fitted(image, guard.settings.form)
+        return View.of(image, guard.settings.form)
     except Unreadable:
         return None
 
@@ -188,9 +193,7 @@ def _offer(number: int, record: Record, root: Path, guard: Guard) -> Offer:
         # A file is released as a whole: it must be the one image that was judged.
         if image.ndim != 2 or record.parts or record.items:
             raise Unreadable("is a volume, or one of several images of its file")
-        return Offer(
-            number, name, record.path.read_bytes(), store.fitted(image, guard.settings.form)
-        )
+        return Offer(number, name, record.path.read_bytes(), View.of(image, guard.settings.form))
     except (Unreadable, OSError):
         return Offer(number, name, b"", None)
 
@@ -218,6 +221,12 @@ class _Run:
         self._candidates: list[Candidate] = []
         self._embeddings: list[np.ndarray] = []
         self._tested: set[str] = set()
+
+    @property
+    def nothing(self) -> Residual:
+        """What is said of what the search misses where nothing was judged."""
+        settings = self._guard.settings
+        return Residual(settings.seed + 1, clopper_pearson(0, 0, level=settings.level))
 
     @property
     def standing(self) -> list[Candidate]:
@@ -339,14 +348,15 @@ class _Run:
             self._source.wanted,
             residual,
             self._guard.limits.thresholds,
+            self._guard.doubt,
         )
 
 
 def _judge(offers: Iterable[Offer], guard: Guard, *, room: int | None) -> dict[str, np.ndarray]:
     """Judges a batch, until `room` images stand: columns of candidates, and `embeddings`."""
     offers = list(offers)
-    seen = [(offer, offer.image) for offer in offers if offer.image is not None]
-    judged = guard.judge(np.stack([image for _, image in seen])) if seen else None
+    seen = [(offer, offer.view) for offer in offers if offer.view is not None]
+    judged = guard.judge([view for _, view in seen]) if seen else None
     places = {offer.index: place for place, (offer, _) in enumerate(seen)}
     rows: list[Candidate] = []
     used: list[int] = []

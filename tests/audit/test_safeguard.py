@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from deepssim_jax.audit import certificate
+from deepssim_jax.audit import calibration, certificate
 from deepssim_jax.audit.audit import AuditSettings, audit
 from deepssim_jax.audit.generation import SamplingSettings, TrainingRecord
-from deepssim_jax.audit.guard import Guard, GuardSettings, Reason
+from deepssim_jax.audit.guard import Guard, GuardSettings, Reason, View
 from deepssim_jax.audit.recheck_certificate import recheck_certificate
 from deepssim_jax.audit.safeguard import filter_folder, generate_guarded
 from deepssim_jax.data.manifest import InputError
@@ -401,3 +401,50 @@ def test_nifti_files_are_judged_certified_and_judged_again(
     assert (found.accepted, found.judged) == (8, 8)
     (name,) = names[:1]
     assert (tmp_path / "again" / "share" / name).read_bytes() == (share / name).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def doubled(cohort: Path, tmp_path_factory) -> Guard:
+    """A guard of 24 people, each a second time mirrored, as augmentation leaves them; few controls."""
+    folder = tmp_path_factory.mktemp("doubled")
+    for path in sorted((cohort / "training").glob("*.png"))[:24]:
+        image = np.asarray(Image.open(path))
+        (folder / "training").mkdir(exist_ok=True)
+        Image.fromarray(image).save(folder / "training" / path.name)
+        Image.fromarray(image[:, ::-1]).save(folder / "training" / f"twin-{path.name}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calibration, "PLANTED", 8)
+        return within(
+            folder / "work",
+            lambda w: Guard.build(folder / "training", w, settings=GuardSettings(size=64)),
+        )
+
+
+def test_doubles_of_the_training_folder_are_one_patient(cohort: Path, doubled: Guard) -> None:
+    groups = doubled.side.grouped()[1]
+    assert len(groups) == 48 and len(np.unique(groups)) == 24
+    assert doubled.limits.max_ssim < 0.95 and doubled.limits.max_cosine < 0.999
+    image = np.asarray(Image.open(sorted((cohort / "training").glob("*.png"))[3]), np.float32)
+    turned = ndimage.rotate(image, 5, reshape=False, order=1, mode="nearest")
+    blob = np.zeros((64, 64), np.float32)
+    blob[20:40, 20:40] = 1.0
+    views = [View.of(x, doubled.settings.form) for x in (turned, np.rot90(image), blob)]
+    reason = doubled.judge(views).reason
+    # A quarter turn is beyond the search over transformations; local features see it.
+    assert reason[:2] == (Reason.VERIFIED, Reason.LOCAL) and reason[2] is not None
+
+
+def test_a_guard_that_may_miss_copies_lets_nothing_out(
+    cohort: Path, doubled: Guard, tmp_path: Path
+) -> None:
+    assert doubled.doubt and "copies made of the training images" in doubled.doubt
+    found = filtered(cohort / "others", doubled, tmp_path)
+    assert (found.accepted, found.judged, found.complete) == (0, 0, False)
+    assert list(bytes_of(tmp_path / "share")) == [certificate.NAME]
+    said = json.loads((tmp_path / "share" / certificate.NAME).read_text())
+    assert said["images"] == [] and "Nothing was released" in said["statement"]
+    limits = dataclasses.replace(
+        doubled.limits,
+        thresholds=dataclasses.replace(doubled.limits.thresholds, planted_recall=None),
+    )
+    assert "was not measured" in str(dataclasses.replace(doubled, limits=limits).doubt)

@@ -8,6 +8,7 @@ from deepssim_jax.audit import calibration, conclusion, outputs
 from deepssim_jax.audit.audit_settings import AuditSettings
 from deepssim_jax.audit.control import Control
 from deepssim_jax.audit.disclosure import Edition
+from deepssim_jax.audit.holdout import Make, difference
 from deepssim_jax.audit.inputs import file_counts, file_notes
 from deepssim_jax.audit.result import (
     AuditResult,
@@ -35,8 +36,8 @@ class AuditSet:
     doubles: tuple[tuple[object, ...], ...] = ()
 
 
-def _not_comparable(side: Side) -> int:
-    return 0 if side.points is None else int((~side.points.comparable).sum())
+def _comparable(side: Side) -> np.ndarray:
+    return np.ones(len(side), bool) if side.points is None else side.points.comparable
 
 
 def _label(score: float, thresholds: Thresholds) -> Label:
@@ -112,7 +113,10 @@ def conclude(
     first = [names[row] for row in best["reference"][hits]]
     times = np.unique(first, return_counts=True)[1]
     owners = np.unique([names[row] for row in best["reference"]], return_inverse=True)[1]
-    by_patient = decide.clustered_interval(hits, owners, level=level, seed=settings.seed)
+    compared = _comparable(sets[Role.SYNTHETIC].side)
+    by_patient = decide.clustered_interval(
+        hits[compared], owners[compared], level=level, seed=settings.seed
+    )
     distributions = {"synthetic_to_real": best["verified"], "real_to_real": evidence.null_scores}
     rates = {}
     for name in ("holdout_to_real", "synthetic_to_holdout") if control is not None else ():
@@ -136,14 +140,21 @@ def conclude(
         "unreadable_real": len(real.rejected),
         "unreadable_synthetic": len(synthetic.rejected),
         "real_with_doubles": len(sets[Role.REAL].doubles),
-        "not_comparable_real": _not_comparable(sets[Role.REAL].side),
-        "not_comparable_synthetic": _not_comparable(sets[Role.SYNTHETIC].side),
+        "not_comparable_real": int((~_comparable(sets[Role.REAL].side)).sum()),
+        "not_comparable_synthetic": int((~compared).sum()),
         **file_counts(manifests),
     }
-    copy_rate = decide.clopper_pearson(copies, len(synthetic), level=level)
+    copy_rate = decide.clopper_pearson(copies, int(compared.sum()), level=level)
     numbers = (counts, classes, copy_rate, holdout_rate, thresholds)
     verdict, reasons = conclusion.verdict(*numbers)
     _, reasons_to_share = conclusion.verdict(*numbers, edition=Edition.SHARED)
+    if control is not None:
+        makes = [
+            Make.of(sets[role].manifest, sets[role].images, settings.slice_spec)
+            for role in (Role.REAL, Role.HOLDOUT)
+        ]
+        if other := difference(*makes):
+            reasons, reasons_to_share = (other, *reasons), (other, *reasons_to_share)
     return AuditResult(
         verdict=verdict,
         reasons=reasons,

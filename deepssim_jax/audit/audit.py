@@ -16,6 +16,7 @@ from deepssim_jax.audit.audit_settings import AuditSettings
 from deepssim_jax.audit.control import search_holdout
 from deepssim_jax.audit.gallery import build_gallery
 from deepssim_jax.audit.generation import Generator
+from deepssim_jax.audit.holdout import refuse_same_files
 from deepssim_jax.audit.inputs import folders, list_sides, networks
 from deepssim_jax.audit.result import AuditResult
 from deepssim_jax.data import store
@@ -56,7 +57,8 @@ def audit(
       The result; with `out`, the files listed in design.md lie there too.
 
     Raises:
-      InputError: a folder is missing or holds no readable image, or both hold the same files.
+      InputError: a folder is missing or holds no readable image, both hold the same files, or held-out
+        images are real ones.
       ValueError: a setting cannot work, a folder lies in another, or `model` is no finished training.
     """
     roots = {Role.REAL: real, Role.SYNTHETIC: synthetic}
@@ -97,6 +99,8 @@ def _audit(
     if files[0] == files[1] and not settings.allow_same:
         raise InputError(_SAME)
 
+    if (holdout_set := sets.get(Role.HOLDOUT)) is not None:
+        refuse_same_files(real_set.images, holdout_set.images)
     found_doubles = doubles.find_doubles(
         real_set.side,
         real_set.images,
@@ -133,7 +137,7 @@ def _audit(
     evidence = evidence.at(false_discovery_cut(evidence.p_values(trial)))
     pairs, copy = calibration.called(pairs, evidence.thresholds)
     control = None
-    if (holdout_set := sets.get(Role.HOLDOUT)) is not None:
+    if holdout_set is not None:
         everything = (real_set, synthetic_set, holdout_set)
         controls = (journal("control", *everything), journal("holdout", *everything))
         known = set(real_set.images.subject_ids) - {None}

@@ -109,15 +109,21 @@ def _doubles_of(rows: np.ndarray, alone: Side, index: LocalIndex) -> np.ndarray:
     assert part.points is not None
     likely = np.flatnonzero(index.stands_out(part.points, exclude=rows))
     found = placed_by_points(part.rows(likely), alone, index, apart=True)
-    found = found[
-        (found["evidence"] >= _MIN_EVIDENCE)
-        & (found["points"] >= _MIN_POINTS)
-        & (found["verified"] >= _MIN_SCORE)
-    ]
+    found = found[are_doubles(found)]
     out = np.zeros(len(found), PAIRS)
     out["first"], out["second"] = rows[likely[found["query"]]], found["reference"]
     out["score"], out["evidence"] = found["verified"], found["evidence"]
     return out
+
+
+def are_doubles(pairs: np.ndarray) -> np.ndarray:
+    """Bool [n]: which rows of `PAIR`, placed by local features, are nothing short of the whole image."""
+    return (
+        pairs["by_points"]
+        & (pairs["evidence"] >= _MIN_EVIDENCE)
+        & (pairs["points"] >= _MIN_POINTS)
+        & (pairs["verified"] >= _MIN_SCORE)
+    )
 
 
 def _same_files(digests: tuple[str, ...]) -> np.ndarray:

@@ -49,7 +49,7 @@ def conclude(
     sets: dict[Role, AuditSet],
     pairs: np.ndarray,
     copy: np.ndarray,
-    evidence: calibration.Evidence,
+    evidences: tuple[calibration.Evidence, calibration.Evidence],
     control: Control | None,
     settings: AuditSettings,
     retrieval: Retrieval,
@@ -61,13 +61,15 @@ def conclude(
       sets: the images by role.
       pairs: of `calibration.called`.
       copy: bool, which of them are copies.
-      evidence: what the detector is worth here, at the thresholds of this audit.
+      evidences: what the detector is worth here, at the thresholds of this audit, and at those of a single
+        image, which do not depend on what was found.
       control: what was found of held-out images, where there are any.
       settings: of the audit.
       retrieval: the search that was made.
       inferred: membership, where a model was given.
     """
     real, synthetic = sets[Role.REAL].images, sets[Role.SYNTHETIC].images
+    evidence, usual = evidences
     thresholds, level = evidence.thresholds, settings.level
     best = best_matches(pairs, len(synthetic))
     hits = np.zeros(len(synthetic), bool)
@@ -117,12 +119,17 @@ def conclude(
     by_patient = decide.clustered_interval(
         hits[compared], owners[compared], level=level, seed=settings.seed
     )
-    distributions = {"synthetic_to_real": best["verified"], "real_to_real": evidence.null_scores}
+    distributions = {
+        "synthetic_to_real": best["verified"][compared],
+        "real_to_real": evidence.null_scores,
+    }
     rates = {}
     for name in ("holdout_to_real", "synthetic_to_holdout") if control is not None else ():
         trial = getattr(control, name)
         if not len(trial):  # every held-out image is of a patient of the real side
             continue
+        if name == "synthetic_to_holdout":
+            trial = trial[compared]
         distributions[name] = trial.scores
         count = int(trial.copies(thresholds).sum())
         rates[name] = decide.clopper_pearson(count, len(trial), level=level)
@@ -161,6 +168,7 @@ def conclude(
         reasons_to_share=reasons_to_share,
         counts=counts,
         thresholds=thresholds,
+        thresholds_to_share=usual.thresholds,
         classes=classes,
         copy_rate=copy_rate,
         holdout_rate=holdout_rate,
@@ -199,5 +207,7 @@ def conclude(
         discoveries=discoveries,
         exposure=decide.exposure(times, len(synthetic)),
         copy_rate_by_patient=by_patient if copies else None,
+        planted=evidence.by_change(),
+        planted_to_share=usual.by_change(),
         membership=inferred,
     )

@@ -123,7 +123,7 @@ def _audit(
         on_progress=on_progress,
         what="synthetic with real",
     )
-    evidence = calibration.calibrate_on_real(
+    calibrated = calibration.calibrate_on_real(
         real_set.side,
         encoder,
         journal=journal("calibration", real_set),
@@ -134,7 +134,7 @@ def _audit(
         on_progress=on_progress,
     )
     trial = calibration.Trial.of(pairs, len(synthetic_set.side))
-    evidence = evidence.at(false_discovery_cut(evidence.p_values(trial)))
+    evidence = calibrated.at(false_discovery_cut(calibrated.p_values(trial)))
     pairs, copy = calibration.called(pairs, evidence.thresholds)
     control = None
     if holdout_set is not None:
@@ -160,8 +160,9 @@ def _audit(
             level=settings.level,
             on_progress=on_progress,
         )
-    result = conclude(sets, pairs, copy, evidence, control, settings, retrieval, inferred)
-    result = dataclasses.replace(result, planted=evidence.by_change())
+    result = conclude(
+        sets, pairs, copy, (evidence, calibrated), control, settings, retrieval, inferred
+    )
     gallery = build_gallery(
         result,
         pairs,

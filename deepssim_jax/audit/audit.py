@@ -22,6 +22,7 @@ from deepssim_jax.audit.result import AuditResult
 from deepssim_jax.data import store
 from deepssim_jax.data.manifest import InputError, Manifest, Role
 from deepssim_jax.nn import encoder as encoders
+from deepssim_jax.ops import arguments
 from deepssim_jax.scoring import points
 from deepssim_jax.scoring.embed import build_side
 from deepssim_jax.scoring.evidence import false_discovery_cut
@@ -61,6 +62,9 @@ def audit(
         images are real ones.
       ValueError: a setting cannot work, a folder lies in another, or `model` is no finished training.
     """
+    for name, path in (("real", real), ("synthetic", synthetic), ("holdout", holdout or "")):
+        arguments.instance(path, name, (str, Path), remedy="a folder or manifest")
+    arguments.instance(settings, "settings", AuditSettings, remedy="it has all defaults")
     roots = {Role.REAL: real, Role.SYNTHETIC: synthetic}
     if holdout is not None:
         roots[Role.HOLDOUT] = holdout

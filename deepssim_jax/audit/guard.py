@@ -82,7 +82,7 @@ class GuardSettings:
         SliceSpec.parse(self.slice_spec)
         check_subject_regex(self.subject_regex)
         arguments.number(self.level, "level", low=0.5, high=1, open_high=True, example=0.95)
-        arguments.whole(self.seed, "seed", least=0)
+        arguments.seed(self.seed, "seed")
 
     @property
     def form(self) -> InputSettings:

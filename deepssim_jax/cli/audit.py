@@ -53,7 +53,9 @@ _RETRIEVAL = flags.DEFINE_enum(
     "how candidates are found; auto is both, and beyond 200 million pairs the encoder alone",
 )
 _LEVEL = flags.DEFINE_float("level", 0.95, "coverage of the intervals, between 0.5 and 1")
-_SEED = flags.DEFINE_integer("seed", 0, "seed of the copies planted for calibration", lower_bound=0)
+_SEED = flags.DEFINE_integer(
+    "seed", 0, "seed of the copies planted for calibration", lower_bound=0, upper_bound=2**32 - 1
+)
 _ALLOW_SAME = flags.DEFINE_bool(
     "allow_same", False, "let --real and --synthetic be the same images"
 )

@@ -126,6 +126,7 @@ def embed(encoder: Encoder, images: Images, *, batch_size: int = 64) -> np.ndarr
         `batch_size` is not positive.
     """
     _checked(encoder, images)
+    arguments.levelled(images, "images")
     arguments.varied(images, "images", remedy="its embedding would match every other such image")
     size = arguments.whole(batch_size, "batch_size", least=1)
     return cast(np.ndarray, in_batches(functools.partial(apply, encoder), images, size=size))

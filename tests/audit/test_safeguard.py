@@ -362,7 +362,9 @@ def test_a_certificate_holds_until_something_is_altered(
         shutil.copy(sorted(training.glob("*.png"))[0], share / "gen-000099.png")
 
     assert "no one has judged what is there" in problems(slip_in)
-    assert "not the training set" in problems(lambda share: None, cohort / "others")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calibration, "PLANTED", 8)  # another training set needs no exact recall
+        assert "not the training set" in problems(lambda share: None, cohort / "others")
 
     def claim_it(share: Path) -> None:
         slip_in(share)

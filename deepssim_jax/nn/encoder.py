@@ -272,7 +272,7 @@ def load_encoder(source: str | Path = "default") -> Encoder:
                 raise ValueError(f"{path.name} does not fit its specification: {'; '.join(wrong)}")
             tensors = {name: file.get_tensor(name) for name in found}
     except (safetensors.SafetensorError, KeyError, TypeError, OSError) as error:
-        raise ValueError(f"{path.name} is no encoder of this package: {error}") from error
+        raise ValueError(f"encoder {path.name!r} is no encoder of this package: {error}") from error
     return from_tensors(spec, tensors)
 
 

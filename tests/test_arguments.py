@@ -41,7 +41,7 @@ BAD_IMAGES = {
     "complex": (IMAGES.astype(complex), "complex128"),
     "objects": (IMAGES.astype(object), "dtype object"),
     "one image": (IMAGES[0], "leading axis"),
-    "no pixel": (IMAGES[:, :0], "leading axis"),
+    "no pixel": (IMAGES[:, :0], "empty axis"),
 }
 ON_IMAGES: dict[str, Callable[[object, ds.Encoder], object]] = {
     "embed": lambda x, e: ds.embed(e, x),
@@ -76,6 +76,21 @@ def test_bad_images_are_refused_by_name(function: str, bad: str, encoder: ds.Enc
     [
         (lambda e: ds.embed(e, changed("constant")), "images: row 1 of 3 is constant"),
         (lambda e: ds.embed(e, IMAGES * 1e-9), "images: row 0 of 3 is constant, or varies by less"),
+        (
+            lambda e: ds.embed(e, changed(1e12)),
+            "images: row 1 of 3 is ruled by a few .*without_outl",
+        ),
+        (lambda e: ds.verify_pairs(IMAGES, changed(-1e6)), "fixed: row 1 of 3 is ruled by a few"),
+        (lambda e: ds.register(changed(1e9), IMAGES), "moving: row 1 of 3 is ruled by a few"),
+        (lambda e: ds.verify_pairs(IMAGES[:, :3, :3], IMAGES), "moving .* too small: .* 8 pixels"),
+        (lambda e: ds.register(IMAGES[:, :3, :3], IMAGES[:, :3, :3]), "moving .* too small"),
+        (lambda e: ds.audit(["a"], "b"), "real is of type list and must be str or Path"),
+        (lambda e: ds.audit(None, "b"), "real is of type NoneType"),
+        (lambda e: ds.audit("a", "b", settings={}), "settings is of type dict"),
+        (lambda e: ds.AuditSettings(seed=2**32), r"seed 4294967296 must .* in \[0, 4294967295\]"),
+        (lambda e: ds.ReplicaSettings(seed=2**70), "seed 1180591620717411303424"),
+        (lambda e: ds.AuditSettings(allow_same="yes"), "allow_same 'yes' must be True or False"),
+        (lambda e: ds.AuditSettings(explain=1), "explain 1 must be True or False"),
         (lambda e: ds.embed("default", IMAGES), "encoder is of type str .* load_encoder"),
         (lambda e: ds.embed(e, IMAGES, batch_size=-1), "batch_size -1 must be a whole number"),
         (lambda e: ds.encode(e, IMAGES[0]), "images .* leading axis"),

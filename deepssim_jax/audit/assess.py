@@ -8,6 +8,7 @@ from deepssim_jax.audit import calibration, conclusion, outputs
 from deepssim_jax.audit.audit_settings import AuditSettings
 from deepssim_jax.audit.control import Control
 from deepssim_jax.audit.disclosure import Edition
+from deepssim_jax.audit.holdout import Make, difference
 from deepssim_jax.audit.inputs import file_counts, file_notes
 from deepssim_jax.audit.result import (
     AuditResult,
@@ -35,8 +36,8 @@ class AuditSet:
     doubles: tuple[tuple[object, ...], ...] = ()
 
 
-def _not_comparable(side: Side) -> int:
-    return 0 if side.points is None else int((~side.points.comparable).sum())
+def _comparable(side: Side) -> np.ndarray:
+    return np.ones(len(side), bool) if side.points is None else side.points.comparable
 
 
 def _label(score: float, thresholds: Thresholds) -> Label:
@@ -48,7 +49,7 @@ def conclude(
     sets: dict[Role, AuditSet],
     pairs: np.ndarray,
     copy: np.ndarray,
-    evidence: calibration.Evidence,
+    evidences: tuple[calibration.Evidence, calibration.Evidence],
     control: Control | None,
     settings: AuditSettings,
     retrieval: Retrieval,
@@ -60,13 +61,15 @@ def conclude(
       sets: the images by role.
       pairs: of `calibration.called`.
       copy: bool, which of them are copies.
-      evidence: what the detector is worth here, at the thresholds of this audit.
+      evidences: what the detector is worth here, at the thresholds of this audit, and at those of a single
+        image, which do not depend on what was found.
       control: what was found of held-out images, where there are any.
       settings: of the audit.
       retrieval: the search that was made.
       inferred: membership, where a model was given.
     """
     real, synthetic = sets[Role.REAL].images, sets[Role.SYNTHETIC].images
+    evidence, usual = evidences
     thresholds, level = evidence.thresholds, settings.level
     best = best_matches(pairs, len(synthetic))
     hits = np.zeros(len(synthetic), bool)
@@ -112,13 +115,21 @@ def conclude(
     first = [names[row] for row in best["reference"][hits]]
     times = np.unique(first, return_counts=True)[1]
     owners = np.unique([names[row] for row in best["reference"]], return_inverse=True)[1]
-    by_patient = decide.clustered_interval(hits, owners, level=level, seed=settings.seed)
-    distributions = {"synthetic_to_real": best["verified"], "real_to_real": evidence.null_scores}
+    compared = _comparable(sets[Role.SYNTHETIC].side)
+    by_patient = decide.clustered_interval(
+        hits[compared], owners[compared], level=level, seed=settings.seed
+    )
+    distributions = {
+        "synthetic_to_real": best["verified"][compared],
+        "real_to_real": evidence.null_scores,
+    }
     rates = {}
     for name in ("holdout_to_real", "synthetic_to_holdout") if control is not None else ():
         trial = getattr(control, name)
         if not len(trial):  # every held-out image is of a patient of the real side
             continue
+        if name == "synthetic_to_holdout":
+            trial = trial[compared]
         distributions[name] = trial.scores
         count = int(trial.copies(thresholds).sum())
         rates[name] = decide.clopper_pearson(count, len(trial), level=level)
@@ -136,20 +147,28 @@ def conclude(
         "unreadable_real": len(real.rejected),
         "unreadable_synthetic": len(synthetic.rejected),
         "real_with_doubles": len(sets[Role.REAL].doubles),
-        "not_comparable_real": _not_comparable(sets[Role.REAL].side),
-        "not_comparable_synthetic": _not_comparable(sets[Role.SYNTHETIC].side),
+        "not_comparable_real": int((~_comparable(sets[Role.REAL].side)).sum()),
+        "not_comparable_synthetic": int((~compared).sum()),
         **file_counts(manifests),
     }
-    copy_rate = decide.clopper_pearson(copies, len(synthetic), level=level)
+    copy_rate = decide.clopper_pearson(copies, int(compared.sum()), level=level)
     numbers = (counts, classes, copy_rate, holdout_rate, thresholds)
     verdict, reasons = conclusion.verdict(*numbers)
     _, reasons_to_share = conclusion.verdict(*numbers, edition=Edition.SHARED)
+    if control is not None:
+        makes = [
+            Make.of(sets[role].manifest, sets[role].images, settings.slice_spec)
+            for role in (Role.REAL, Role.HOLDOUT)
+        ]
+        if other := difference(*makes):
+            reasons, reasons_to_share = (other, *reasons), (other, *reasons_to_share)
     return AuditResult(
         verdict=verdict,
         reasons=reasons,
         reasons_to_share=reasons_to_share,
         counts=counts,
         thresholds=thresholds,
+        thresholds_to_share=usual.thresholds,
         classes=classes,
         copy_rate=copy_rate,
         holdout_rate=holdout_rate,
@@ -188,5 +207,7 @@ def conclude(
         discoveries=discoveries,
         exposure=decide.exposure(times, len(synthetic)),
         copy_rate_by_patient=by_patient if copies else None,
+        planted=evidence.by_change(),
+        planted_to_share=usual.by_change(),
         membership=inferred,
     )

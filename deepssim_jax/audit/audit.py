@@ -16,11 +16,13 @@ from deepssim_jax.audit.audit_settings import AuditSettings
 from deepssim_jax.audit.control import search_holdout
 from deepssim_jax.audit.gallery import build_gallery
 from deepssim_jax.audit.generation import Generator
+from deepssim_jax.audit.holdout import refuse_same_files
 from deepssim_jax.audit.inputs import folders, list_sides, networks
 from deepssim_jax.audit.result import AuditResult
 from deepssim_jax.data import store
 from deepssim_jax.data.manifest import InputError, Manifest, Role
 from deepssim_jax.nn import encoder as encoders
+from deepssim_jax.ops import arguments
 from deepssim_jax.scoring import points
 from deepssim_jax.scoring.embed import build_side
 from deepssim_jax.scoring.evidence import false_discovery_cut
@@ -56,9 +58,13 @@ def audit(
       The result; with `out`, the files listed in design.md lie there too.
 
     Raises:
-      InputError: a folder is missing or holds no readable image, or both hold the same files.
+      InputError: a folder is missing or holds no readable image, both hold the same files, or held-out
+        images are real ones.
       ValueError: a setting cannot work, a folder lies in another, or `model` is no finished training.
     """
+    for name, path in (("real", real), ("synthetic", synthetic), ("holdout", holdout or "")):
+        arguments.instance(path, name, (str, Path), remedy="a folder or manifest")
+    arguments.instance(settings, "settings", AuditSettings, remedy="it has all defaults")
     roots = {Role.REAL: real, Role.SYNTHETIC: synthetic}
     if holdout is not None:
         roots[Role.HOLDOUT] = holdout
@@ -97,6 +103,8 @@ def _audit(
     if files[0] == files[1] and not settings.allow_same:
         raise InputError(_SAME)
 
+    if (holdout_set := sets.get(Role.HOLDOUT)) is not None:
+        refuse_same_files(real_set.images, holdout_set.images)
     found_doubles = doubles.find_doubles(
         real_set.side,
         real_set.images,
@@ -121,7 +129,7 @@ def _audit(
         on_progress=on_progress,
         what="synthetic with real",
     )
-    evidence = calibration.calibrate_on_real(
+    calibrated = calibration.calibrate_on_real(
         real_set.side,
         encoder,
         journal=journal("calibration", real_set),
@@ -132,10 +140,10 @@ def _audit(
         on_progress=on_progress,
     )
     trial = calibration.Trial.of(pairs, len(synthetic_set.side))
-    evidence = evidence.at(false_discovery_cut(evidence.p_values(trial)))
+    evidence = calibrated.at(false_discovery_cut(calibrated.p_values(trial)))
     pairs, copy = calibration.called(pairs, evidence.thresholds)
     control = None
-    if (holdout_set := sets.get(Role.HOLDOUT)) is not None:
+    if holdout_set is not None:
         everything = (real_set, synthetic_set, holdout_set)
         controls = (journal("control", *everything), journal("holdout", *everything))
         known = set(real_set.images.subject_ids) - {None}
@@ -158,8 +166,9 @@ def _audit(
             level=settings.level,
             on_progress=on_progress,
         )
-    result = conclude(sets, pairs, copy, evidence, control, settings, retrieval, inferred)
-    result = dataclasses.replace(result, planted=evidence.by_change())
+    result = conclude(
+        sets, pairs, copy, (evidence, calibrated), control, settings, retrieval, inferred
+    )
     gallery = build_gallery(
         result,
         pairs,

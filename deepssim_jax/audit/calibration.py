@@ -174,6 +174,10 @@ class Evidence:
             local=local,
             partial=partial,
         )
+        return self.under(thresholds)
+
+    def under(self, thresholds: Thresholds) -> "Evidence":
+        """With other thresholds, and the error rates of the reporting half at these."""
         found = self.copies.copies(thresholds)
         near_copy = np.array([edit.label is EditLabel.NEAR for edit in self.edits], bool)
         thresholds = dataclasses.replace(

@@ -1,9 +1,9 @@
 """What is said of guarded images: `certificate.json`, made to go where the images go.
 
-It names no patient and no path. Its digest catches a slip or a careless hand; who fears more signs the
-file. The guard's search is not its own witness: some of what it accepts, drawn by another seed, is
-verified against every training image without any search; what this finds is withheld, and its share is
-the residual rate of what was not drawn.
+It names no patient and no path, and no small count of copies (`audit.disclosure`). Its digest catches a
+slip or a careless hand; who fears more signs the file. The guard's search is not its own witness: some
+of what it accepts, drawn by another seed, is verified against every training image without any search;
+what this finds is withheld, and its share is the residual rate of what was not drawn.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from deepssim_jax.audit import outputs
+from deepssim_jax.audit.disclosure import SMALL, Edition, is_small, is_telling
 from deepssim_jax.audit.guard import Guard, Reason
 from deepssim_jax.audit.result import Thresholds
 from deepssim_jax.audit.tables import proportion
@@ -24,6 +25,10 @@ from deepssim_jax.scoring.diversity import diversity
 from deepssim_jax.workspace import Access, Workspace
 
 NAME = "certificate.json"
+_NOTHING = (
+    "Nothing was released and nothing is claimed of any image: it is not known well enough whether copies "
+    "of these training images would be found."
+)
 _STATEMENT = (
     "Every image listed here was compared with every training image and lies below both limits. This "
     "does not say that the images are anonymous: it says that none is a copy that this search finds."
@@ -54,7 +59,7 @@ class Residual:
 
     def to_json(self) -> dict[str, object]:
         """As the certificate has it."""
-        return {"seed": self.seed, "rate": proportion(self.rate)}
+        return {"seed": self.seed, "rate": _to_share(self.rate)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +101,7 @@ def certify(
     kept = [c for c in candidates if c.reason is None]
     settings, limits = guard.settings, guard.limits
     content: dict[str, object] = {
-        "statement": _STATEMENT,
+        "statement": _NOTHING if guard.doubt else _STATEMENT,
         "missed": missed(limits.thresholds),
         "limits": {
             "max_cosine": limits.max_cosine,
@@ -104,16 +109,12 @@ def certify(
             "cosine_origin": limits.cosine_origin,
             "ssim_origin": limits.ssim_origin,
             "calibrated": list(limits.calibrated),
-            "recall_of_planted_copies": proportion(limits.thresholds.planted_recall),
-            "recall_of_planted_local_changes": proportion(limits.thresholds.planted_near_recall),
+            **recalls(limits.thresholds),
         },
         "training": training_mark(guard),
         "source": {"model": source.model, "wanted": source.wanted, **source.drawn},
-        "candidates": {
-            "judged": len(candidates),
-            "accepted": len(kept),
-            "rejected": rejected(candidates),
-        },
+        # Not by reason: how many were found to be copies is for the house that drew them.
+        "candidates": {"judged": len(candidates), "accepted": len(kept)},
         "residual": residual.to_json(),
         "diversity": _cost(guard.side.embeddings, embeddings, accepted),
         "images": [
@@ -131,7 +132,7 @@ def certify(
         "settings": {
             "size": settings.size,
             "slice": settings.slice_spec,
-            "subject_regex": settings.subject_regex,
+            "subject_regex": settings.subject_regex is not None,
             "encoder": "default" if settings.encoder == "default" else "custom",
             "seed": settings.seed,
             "level": settings.level,
@@ -150,7 +151,7 @@ def missed(thresholds: Thresholds) -> str:
         "images with a changed region": thresholds.planted_near_recall,
     }
     known = [
-        f"of {p.total} planted copies of {name} it missed {p.total - p.count}"
+        f"of {p.total} planted copies of {name} it {_words(p)}"
         for name, p in shares.items()
         if p is not None
     ]
@@ -159,6 +160,26 @@ def missed(thresholds: Thresholds) -> str:
             "What this search misses was not measured: there are too few training images for that."
         )
     return f"This search misses copies: {', and '.join(known)}."
+
+
+def _words(p: Proportion) -> str:
+    if is_small(p.count):
+        return f"found fewer than {SMALL}"
+    return f"missed {Edition.SHARED.count(p.total - p.count)}"
+
+
+def recalls(thresholds: Thresholds) -> dict[str, object]:
+    """Shares of planted copies that were found, as the certificate has them."""
+    return {
+        "recall_of_planted_copies": _to_share(thresholds.planted_recall),
+        "recall_of_planted_local_changes": _to_share(thresholds.planted_near_recall),
+    }
+
+
+def _to_share(p: Proportion | None) -> dict[str, object] | None:
+    if p is not None and is_telling(p):
+        return {"suppressed": f"a count below {SMALL} could point to a person"}
+    return proportion(p)
 
 
 def rejected(candidates: Sequence[Candidate]) -> dict[str, int]:

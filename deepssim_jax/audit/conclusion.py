@@ -8,7 +8,7 @@ from deepssim_jax.scoring import decide
 from deepssim_jax.scoring.membership import RATES, Attack
 from deepssim_jax.scoring.retrieval import Retrieval
 
-# An audit in which more real images than this share could not be read proves little.
+# An audit in which more images of a side than this share could not be read or compared proves little.
 MAX_UNREADABLE = 0.01
 # Below this lower bound on the planted recall, finding nothing says nothing.
 MIN_RECALL = 0.8
@@ -28,7 +28,7 @@ def verdict(
     Args:
       counts: of `AuditResult`.
       classes: of `AuditResult`.
-      rate: share of synthetic images called copies.
+      rate: share of the synthetic images that could be compared called copies.
       holdout: the same share of held-out images, if there are any.
       thresholds: and what the detector is worth at them.
       edition: who reads the sentences. Outside, no number stands in them from which together with the
@@ -36,17 +36,21 @@ def verdict(
     """
     reasons = []
     shared = edition is Edition.SHARED
-    unread = counts["unreadable_real"]
-    if unread:
-        number = f"Some real {_images(2)}" if shared else f"{unread:,} real {_images(unread)}"
-        reasons.append(f"{number} could not be read; copies of them cannot be detected.")
-    for role in ("real", "synthetic"):
-        empty = counts.get(f"not_comparable_{role}", 0)
-        if empty:
-            number = f"Some {role} images" if shared else f"{empty:,} {role} {_images(empty)}"
-            reasons.append(
-                f"{number} could not be compared: too little structure to be told apart from others."
-            )
+    untested = []
+    for role, unknown in (
+        ("real", "copies of them cannot be detected"),
+        ("synthetic", "nothing is known of them"),
+    ):
+        unread, empty = counts[f"unreadable_{role}"], counts.get(f"not_comparable_{role}", 0)
+        for number, why in (
+            (unread, f"could not be read; {unknown}."),
+            (empty, "could not be compared: too little structure to be told apart from others."),
+        ):
+            if number:
+                images = f"Some {role} images" if shared else f"{number:,} {role} {_images(number)}"
+                reasons.append(f"{images} {why}")
+        if unread + empty > MAX_UNREADABLE * (counts[role] + unread):
+            untested.append(role)
     doubled = counts.get("real_with_doubles", 0)
     if doubled:
         number = "Some" if shared else f"{doubled:,}"
@@ -96,10 +100,10 @@ def verdict(
             "copies could have been missed."
         )
         return Verdict.INCONCLUSIVE, tuple(reasons)
-    if unread > MAX_UNREADABLE * (counts["real"] + unread):
+    if untested:
         reasons.append(
-            f"No copy was found, but more than {MAX_UNREADABLE:.0%} of the real images are untested. "
-            "Repair or remove them and run again."
+            f"No copy was found, but more than {MAX_UNREADABLE:.0%} of the {' and of the '.join(untested)} "
+            "images are untested. Repair or remove them and run again."
         )
         return Verdict.INCONCLUSIVE, tuple(reasons)
     reasons.append(

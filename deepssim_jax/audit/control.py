@@ -11,9 +11,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from deepssim_jax.audit.calibration import Trial
+from deepssim_jax.audit.doubles import are_doubles
+from deepssim_jax.audit.holdout import overlap_error
 from deepssim_jax.scoring.match import PAIR, Progress, Side, match
 from deepssim_jax.scoring.retrieval import Proposals
 from deepssim_jax.workspace import Section
+
+_COPIED = "by their local features the same picture as one"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +53,9 @@ def search_holdout(
       journals: of the two searches, in the order of the fields.
       proposals: as for `match`.
       on_progress: as for `match`.
+
+    Raises:
+      InputError: held-out images are copies of real ones.
     """
     chosen = np.flatnonzero(apart)
     if not len(chosen):
@@ -68,5 +75,7 @@ def search_holdout(
             on_progress=on_progress,
             what=what,
         )
+        if references is real and (copied := np.unique(pairs["query"][are_doubles(pairs)])).size:
+            raise overlap_error(len(copied), len(unseen), _COPIED)
         found.append(Trial.of(pairs, len(queries)))
     return Control(found[0], found[1], len(holdout) - len(chosen))

@@ -74,11 +74,7 @@ def find_doubles(
         what="doubles among the real images",
         unrelated=0,
     ).pairs
-    joined = joined[
-        (joined["evidence"] >= _MIN_EVIDENCE)
-        & (joined["points"] >= _MIN_POINTS)
-        & (joined["verified"] >= _MIN_SCORE)
-    ]
+    joined = joined[are_doubles(joined)]
     found = np.zeros(len(joined), PAIRS)
     found["first"], found["second"] = rows[joined["query"]], rows[joined["reference"]]
     found["score"], found["evidence"] = joined["verified"], joined["evidence"]
@@ -94,6 +90,16 @@ def find_doubles(
         len(real),
     )
     return Doubles(pairs, subjects, group)
+
+
+def are_doubles(pairs: np.ndarray) -> np.ndarray:
+    """Bool [n]: which rows of `PAIR`, placed by local features, are nothing short of the whole image."""
+    return (
+        pairs["by_points"]
+        & (pairs["evidence"] >= _MIN_EVIDENCE)
+        & (pairs["points"] >= _MIN_POINTS)
+        & (pairs["verified"] >= _MIN_SCORE)
+    )
 
 
 def stand_for(decoded: np.ndarray) -> np.ndarray:

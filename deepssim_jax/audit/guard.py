@@ -1,33 +1,49 @@
 """The guard: may this image leave, judged against every training image?
 
-Contract: images are uint16 [n, s, s] as `data.store` holds them. An image is refused if its cosine
-with any training image, itself or mirrored, is `max_cosine` or more, or if its verified score with
-any proposed one is `max_ssim` or more. Proposed are those that the searches over mirrorings,
-rotations, zooms and shifts, and without any motion, and the encoder find nearest among all;
-`Guard.exhaustive` leaves none out, at the cost of a verification for every training image.
+Contract: an image is refused if its cosine with any training image, itself or mirrored, is
+`max_cosine` or more, if its verified score with any proposed one is `max_ssim` or more, if local
+features or partial correlations show what an audit would call a copy, or if it holds too little
+structure to be told apart. Proposed are those that the searches over mirrorings, rotations, zooms and
+shifts, and without any motion, and the encoder find nearest among all; `Guard.exhaustive` leaves none
+out, at the cost of a verification for every training image. Training images that are copies of each
+other count as one patient's, as in an audit.
 """
 
 import dataclasses
 import enum
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from deepssim_jax.audit import calibration
+from deepssim_jax.audit import calibration, doubles
+from deepssim_jax.audit.conclusion import MIN_RECALL
 from deepssim_jax.audit.result import Thresholds
+from deepssim_jax.data import store
 from deepssim_jax.data.manifest import InputError, Role, check_subject_regex, read_manifest
+from deepssim_jax.data.preprocess import fit_to_canvas
 from deepssim_jax.data.store import ImageStore, InputSettings
 from deepssim_jax.data.volume import SliceSpec
 from deepssim_jax.nn.encoder import Encoder, embed, encoder_hash, load_encoder
 from deepssim_jax.ops import arguments
 from deepssim_jax.ops.transform import FLIP_SIGNS
+from deepssim_jax.scoring import points
 from deepssim_jax.scoring.aligned import AlignedIndex
 from deepssim_jax.scoring.decide import MIN_NULL
+from deepssim_jax.scoring.detail import Common
 from deepssim_jax.scoring.embed import build_side, check_size, features
-from deepssim_jax.scoring.match import Progress, Side, best_matches, verified
+from deepssim_jax.scoring.match import (
+    Progress,
+    Side,
+    best_matches,
+    common_of,
+    local_index,
+    verified,
+    with_evidence,
+)
 from deepssim_jax.scoring.pairs import nearest
+from deepssim_jax.scoring.points import LocalIndex, PointSet
 from deepssim_jax.scoring.retrieval import Retrieval
 from deepssim_jax.scoring.verify import verify_pairs
 from deepssim_jax.workspace import Section, Workspace
@@ -66,25 +82,46 @@ class GuardSettings:
         SliceSpec.parse(self.slice_spec)
         check_subject_regex(self.subject_regex)
         arguments.number(self.level, "level", low=0.5, high=1, open_high=True, example=0.95)
-        arguments.whole(self.seed, "seed", least=0)
+        arguments.seed(self.seed, "seed")
 
     @property
     def form(self) -> InputSettings:
         """How files become images."""
-        return InputSettings(size=(self.size, self.size), slice=self.slice_spec)
+        return InputSettings(size=(self.size, self.size), slice=self.slice_spec, canvas=points.SIDE)
 
 
 class Reason(enum.StrEnum):
     """Why an image stays.
 
     By its cosine or its verified score; by the latter without any search, where it was drawn for that;
-    or because it is blank, broken or a volume.
+    by local features or partial correlations; because it holds too little to be compared; or because it
+    is blank, broken or a volume.
     """
 
     COSINE = "cosine"
     VERIFIED = "verified"
+    LOCAL = "local_evidence"
+    EMPTY = "not_comparable"
     EXHAUSTIVE = "exhaustive"
     UNREADABLE = "unreadable"
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """An image as it is judged: uint16 [s, s], and a canvas for local features with what holds the image."""
+
+    square: np.ndarray
+    canvas: np.ndarray
+    content: tuple[int, int]
+
+    @classmethod
+    def of(cls, image: np.ndarray, form: InputSettings) -> "View":
+        """Of an image float32 [h, w], as it was read.
+
+        Raises:
+          Unreadable: it is constant.
+        """
+        return cls(store.fitted(image, form), *fit_to_canvas(image, side=form.canvas))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +141,10 @@ class Judged:
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """From which similarity on an image is refused, and where the two numbers come from."""
+    """From which similarity on an image is refused, and where the two numbers come from.
+
+    `thresholds` hold what else decides, and what was found of planted copies at all of these.
+    """
 
     max_cosine: float
     max_ssim: float
@@ -148,10 +188,11 @@ class Guard:
         manifest = read_manifest(training, role=Role.REAL, subject_regex=settings.subject_regex)
         encoder = functools.cache(lambda: load_encoder(settings.encoder))
         encoder_id = encoder_hash(settings.encoder)
+        form = settings.form
         side, images = build_side(
             manifest,
             work,
-            settings=settings.form,
+            settings=form,
             encoder=encoder,
             encoder_id=encoder_id,
             on_progress=on_progress,
@@ -164,6 +205,10 @@ class Guard:
                 f"that none of them is copied (the first: {first}); mend them, or train without them"
             )
         journal = work.section("limits", images.fingerprint, encoder_id)
+        found = doubles.find_doubles(
+            side, images, journal=journal.section("doubles"), on_progress=on_progress
+        )
+        side = dataclasses.replace(side, groups=found.subjects)
         limits = _limits(side, encoder, journal, settings, on_progress)
         return cls(side, images, encoder, limits, settings)
 
@@ -172,11 +217,42 @@ class Guard:
         """The training images, ready for the search over transformations."""
         return AlignedIndex.build(self.side.low)
 
-    def judge(self, images: np.ndarray) -> Judged:
-        """Judges images, uint16 [n, s, s]."""
+    @functools.cached_property
+    def local(self) -> LocalIndex:
+        """Their local features, ready to be searched."""
+        return local_index(self.side)
+
+    @functools.cached_property
+    def common(self) -> Common:
+        """What they share, which is no sign of a copy."""
+        return common_of(self.side)
+
+    @property
+    def doubt(self) -> str | None:
+        """Why nothing may leave: nobody knows that copies of these training images would be found."""
+        recall = self.limits.thresholds.planted_recall
+        if recall is None:
+            return (
+                "how many copies are found was not measured: too few training images, or too small "
+                "ones, to make copies of"
+            )
+        if recall.low < MIN_RECALL:
+            return (
+                f"of {recall.total} copies made of the training images only {recall.count} were found, "
+                "so copies could leave; lower limits find more, and so do more training images"
+            )
+        return None
+
+    def judge(self, views: Sequence[View]) -> Judged:
+        """Judges images, at least one."""
+        images = np.stack([view.square for view in views])
         embeddings, low = features(images, self.encoder())
+        points = PointSet.of(
+            np.stack([view.canvas for view in views]), np.array([view.content for view in views])
+        )
+        side = Side(take=lambda rows: images[rows], low=low, embeddings=embeddings, points=points)
         pairs = verified(
-            Side(take=lambda rows: images[rows], low=low, embeddings=embeddings),
+            side,
             self.side,
             index=self.index,
             proposals=PROPOSALS,
@@ -184,6 +260,9 @@ class Guard:
         )
         score = best_matches(pairs, len(images))["verified"]
         refused = score >= self.limits.max_ssim
+        pairs = with_evidence(pairs, side, self.side, self.local, self.common)
+        trial = calibration.Trial.of(pairs, len(images))
+        local = trial.copies(self.limits.thresholds)
         cosine = np.full(len(images), -1.0, np.float32)
         rest = np.flatnonzero(~refused)
         for there in _mirrored(images[rest], embeddings[rest], self.encoder()):
@@ -191,10 +270,16 @@ class Guard:
             rows = embeddings.copy()
             rows[rest] = there
             cosine = np.maximum(cosine, nearest(rows, self.side.embeddings, k=1).scores[:, 0])
-        close = cosine >= self.limits.max_cosine
+        # The first that holds is given as the reason.
+        rules = {
+            Reason.VERIFIED: refused,
+            Reason.COSINE: cosine >= self.limits.max_cosine,
+            Reason.LOCAL: local,
+            Reason.EMPTY: ~points.comparable,
+        }
         reason = tuple(
-            Reason.VERIFIED if one else Reason.COSINE if other else None
-            for one, other in zip(refused, close, strict=True)
+            next((why for why, holds in rules.items() if holds[row]), None)
+            for row in range(len(images))
         )
         return Judged(cosine, score, reason, embeddings)
 
@@ -256,13 +341,18 @@ def _limits(
         *(["max_cosine"] if settings.max_cosine is None and known else []),
         *(["max_ssim"] if settings.max_ssim is None and evidence.thresholds.calibrated else []),
     ]
+    max_ssim = ssim if settings.max_ssim is None else settings.max_ssim
+    # What planted copies say holds for the limits that are used.
+    used = dataclasses.replace(
+        evidence.thresholds, near=max_ssim, exact=max(evidence.thresholds.exact, max_ssim)
+    )
     return Limits(
         max_cosine=cosine if settings.max_cosine is None else settings.max_cosine,
-        max_ssim=ssim if settings.max_ssim is None else settings.max_ssim,
+        max_ssim=max_ssim,
         cosine_origin=cosine_origin if settings.max_cosine is None else given,
         ssim_origin=ssim_origin if settings.max_ssim is None else given,
         calibrated=tuple(calibrated),
-        thresholds=evidence.thresholds,
+        thresholds=evidence.under(used).thresholds,
     )
 
 

@@ -15,6 +15,17 @@ from deepssim_jax.data.store import ImageStore
 from deepssim_jax.nn import encoder as encoders
 from deepssim_jax.workspace import Workspace, sha256
 
+# Every file of an audit but the summary, which has their hashes.
+NAMES = (
+    "nearest.csv",
+    "pairs.csv",
+    "real_duplicates.csv",
+    "inputs.csv",
+    "inputs.json",
+    "report.html",
+    "report_share.html",
+)
+
 
 def versions(encoder: str) -> dict[str, str]:
     """Versions that can change a score, and the encoder's hash."""
@@ -51,16 +62,7 @@ def write_all(
     out.write("inputs.csv", _inputs_csv(manifests, stores))
     out.write("inputs.json", _inputs_json(result, manifests))
     report.write_reports(result, gallery, out, salt=out.secret())
-    names = [
-        "nearest.csv",
-        "pairs.csv",
-        "real_duplicates.csv",
-        "inputs.csv",
-        "inputs.json",
-        "report.html",
-        "report_share.html",
-    ]
-    files = {name: sha256(out.path(name)) for name in names}
+    files = {name: sha256(out.path(name)) for name in NAMES}
     out.write("summary.json", tables.summary_json(result, files))
 
 

@@ -1,16 +1,18 @@
-"""Checking a finished audit from its files: every hash, and every flagged score.
+"""Checking a finished audit from its files: every hash, every count, and every flagged score.
 
-The report's claims do not rest on trust in a folder: the pairs are read again from the original
-images, aligned again, and scored again.
+The report's claims do not rest on trust in a folder: what is summed up is summed up again, and the
+pairs are read again from the original images, aligned again, and scored again.
 """
 
-import csv
+import collections
 import dataclasses
-import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from deepssim_jax.audit import recheck_summary
+from deepssim_jax.audit.recheck_summary import Rows
 from deepssim_jax.data import store
 from deepssim_jax.data.manifest import InputError, Record, Role, read_manifest
 from deepssim_jax.data.records import ArrayLayout, Links
@@ -43,20 +45,21 @@ def recheck(directory: Path, *, on_progress: Progress = lambda done, total, what
       on_progress: called with (done, total, what).
 
     Raises:
-      InputError: there is no finished audit in the directory.
+      InputError: there is no finished audit in the directory, or its summary is damaged.
     """
-    summary_path = directory / "summary.json"
-    if not summary_path.exists():
+    if not (directory / recheck_summary.NAME).exists():
         raise InputError("there is no summary.json here; give the --out folder of a finished audit")
-    summary = json.loads(summary_path.read_text())
-    problems = [
-        f"{name}: {'missing' if found is None else 'was changed'}"
-        for name, digest in sorted(summary["files"].items())
-        if (found := _digest(directory / name)) != digest
-    ]
-    if any(line.startswith(("inputs.", "pairs.csv")) for line in problems):
-        return Recheck(len(summary["files"]), 0, 0, tuple(problems))
-    inputs = json.loads((directory / "inputs.json").read_text())
+    summary = recheck_summary.read(directory / recheck_summary.NAME)
+    try:
+        problems = _unlike(directory, summary["files"]) or recheck_summary.problems(
+            directory, summary
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise recheck_summary.damaged(recheck_summary.NAME) from error
+    files = len(summary["files"])
+    if any(line.startswith(recheck_summary.FILE) for line in problems):
+        return Recheck(files, 0, 0, tuple(problems))  # its tables are not those of the audit
+    inputs = recheck_summary.read(directory / "inputs.json")
     settings = inputs["settings"]
     records: dict[tuple[str, str], Record] = {}
     for role, source in inputs["sources"].items():
@@ -68,7 +71,11 @@ def recheck(directory: Path, *, on_progress: Progress = lambda done, total, what
             arrays=ArrayLayout(settings["arrays"]),
         )
         records |= {(role, r.image_id): r for r in manifest.records}
-    rows = [row for row in _rows(directory / "inputs.csv") if row["status"] == "read"]
+    listed = recheck_summary.rows(directory / "inputs.csv")
+    known = {(row["role"], _plain(row["image_id"])) for row in listed}
+    added = collections.Counter(role for role, image_id in records if (role, image_id) not in known)
+    problems += [f"{n:,} {role} images were added since" for role, n in sorted(added.items())]
+    rows = [row for row in listed if row["status"] == "read"]
     for number, row in enumerate(rows, start=1):
         record = records.get((row["role"], _plain(row["image_id"])))
         if record is None:
@@ -76,17 +83,27 @@ def recheck(directory: Path, *, on_progress: Progress = lambda done, total, what
         elif store.file_hash(record) != row["sha256"]:
             problems.append(f"inputs.csv, image {number} ({row['role']}): the file was changed")
         on_progress(number, len(rows), "hashing images")
-    pairs = list(_rows(directory / "pairs.csv"))
+    pairs = recheck_summary.rows(directory / "pairs.csv")
     side = settings["size"]
     form = store.InputSettings(size=(side, side), slice=settings["slice"])
     for start in range(0, len(pairs), _BATCH):
         problems += _rescore(pairs[start : start + _BATCH], records, form)
         on_progress(min(start + _BATCH, len(pairs)), len(pairs), "scoring pairs")
-    return Recheck(len(summary["files"]), len(rows), len(pairs), tuple(problems))
+    return Recheck(files, len(rows), len(pairs), tuple(problems))
+
+
+def _unlike(directory: Path, files: Mapping[str, str]) -> list[str]:
+    """What is missing, changed, or without a hash."""
+    changed = [
+        f"{recheck_summary.FILE}{name}: {'missing' if found is None else 'was changed'}"
+        for name, digest in sorted(files.items())
+        if (found := _digest(directory / name)) != digest
+    ]
+    return recheck_summary.unlisted(files) + changed
 
 
 def _rescore(
-    pairs: list[dict[str, str]], records: dict[tuple[str, str], Record], form: store.InputSettings
+    pairs: Rows, records: dict[tuple[str, str], Record], form: store.InputSettings
 ) -> list[str]:
     images, kept, problems = [], [], []
     for row in pairs:
@@ -117,7 +134,7 @@ def _rescore(
     return problems
 
 
-def _transform(rows: list[dict[str, str]]) -> Transform:
+def _transform(rows: Rows) -> Transform:
     """The transformations that the table holds."""
 
     def numbers(*columns: str) -> np.ndarray:
@@ -126,11 +143,6 @@ def _transform(rows: list[dict[str, str]]) -> Transform:
     matrix = numbers("matrix_yy", "matrix_yx", "matrix_xy", "matrix_xx").reshape(-1, 2, 2)
     flip = np.array([FLIP_NAMES.index(row["flip"]) for row in rows], np.int32)
     return Transform.of(flip, matrix, numbers("shift_y", "shift_x"))
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def _plain(cell: str) -> str:

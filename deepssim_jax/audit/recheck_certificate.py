@@ -11,16 +11,18 @@ from pathlib import Path
 import numpy as np
 
 from deepssim_jax.audit import certificate
-from deepssim_jax.audit.guard import Guard, GuardSettings
+from deepssim_jax.audit.guard import Guard, GuardSettings, View
 from deepssim_jax.audit.recheck import TOLERANCE, Recheck
-from deepssim_jax.data import store
 from deepssim_jax.data.manifest import InputError, Record
-from deepssim_jax.data.volume import Unreadable
+from deepssim_jax.data.readers import read_image
+from deepssim_jax.data.volume import SliceSpec, Unreadable
 from deepssim_jax.nn.encoder import encoder_hash
 from deepssim_jax.scoring.match import Progress
 from deepssim_jax.workspace import OWN_FILES, Workspace, sha256
 
 _BATCH = 64
+_REGEX = "patients were found by a --subject_regex, which the certificate does not hold: give the same one"
+_NO_REGEX = "no --subject_regex was given when these images were released: leave it out"
 
 
 def has_certificate(folder: Path) -> bool:
@@ -33,6 +35,7 @@ def recheck_certificate(
     training: str | Path | None,
     *,
     encoder: str = "default",
+    subject_regex: str | None = None,
     work: Workspace | None = None,
     on_progress: Progress = lambda done, total, what: None,
 ) -> Recheck:
@@ -42,6 +45,7 @@ def recheck_certificate(
       folder: the `--out` of `generate --safeguard` or of `filter`.
       training: the images that the certificate speaks of.
       encoder: that the images were judged by.
+      subject_regex: that of the command that released the images; the certificate does not hold it.
       work: keeps what a second check of the same training images need not do again; a folder that
         is removed at the end if None.
       on_progress: called with (done, total, what).
@@ -54,11 +58,18 @@ def recheck_certificate(
     if work is None:
         with Workspace.temporary(command="verify") as own:
             return recheck_certificate(
-                folder, training, encoder=encoder, work=own, on_progress=on_progress
+                folder,
+                training,
+                encoder=encoder,
+                subject_regex=subject_regex,
+                work=own,
+                on_progress=on_progress,
             )
     content = certificate.read(folder)
     try:
-        return _recheck(content, folder, training, encoder, work, on_progress)
+        if content["settings"]["subject_regex"] != (subject_regex is not None):
+            raise InputError(_REGEX if subject_regex is None else _NO_REGEX)
+        return _recheck(content, folder, training, (encoder, subject_regex), work, on_progress)
     except (KeyError, TypeError) as error:
         raise InputError(f"{certificate.NAME} lacks what it should say: {error}") from error
 
@@ -67,10 +78,11 @@ def _recheck(
     content: Mapping,
     folder: Path,
     training: str | Path,
-    encoder: str,
+    given_settings: tuple[str, str | None],
     work: Workspace,
     on_progress: Progress,
 ) -> Recheck:
+    encoder, subject_regex = given_settings
     problems = []
     if certificate.digest(content) != content["digest"]:
         problems.append(f"{certificate.NAME} was changed after it was written")
@@ -93,7 +105,7 @@ def _recheck(
             **given,
             size=settings["size"],
             slice_spec=settings["slice"],
-            subject_regex=settings["subject_regex"],
+            subject_regex=subject_regex,
             encoder=encoder,
             level=settings["level"],
             seed=settings["seed"],
@@ -108,6 +120,13 @@ def _recheck(
             problems.append(
                 f"{name}: {limits[name]:.4f} is said, the training images give {found:.4f}"
             )
+    said_recalls = {name: limits[name] for name in certificate.recalls(guard.limits.thresholds)}
+    if said_recalls != certificate.recalls(guard.limits.thresholds):
+        problems.append("how many planted copies are found is not what the certificate says")
+    if content["missed"] != certificate.missed(guard.limits.thresholds):
+        problems.append("what the search misses is not what the certificate says")
+    if guard.doubt and content["images"]:
+        problems.append(f"nothing should have been released: {guard.doubt}")
     # The limits that are said are what every image has to keep, and so have those found now.
     guard = dataclasses.replace(
         guard,
@@ -149,19 +168,23 @@ def _judge_again(
 ) -> list[str]:
     problems = []
     for start in range(0, len(said), _BATCH):
-        images, rows = [], []
+        views, rows = [], []
         for row in said[start : start + _BATCH]:
             try:
                 record = Record(row["name"], folder / row["name"])
-                images.append(store.load_one(record, guard.settings.form))
+                image = read_image(record, spec=SliceSpec.parse(guard.settings.slice_spec))
+                views.append(View.of(image, guard.settings.form))
                 rows.append(row)
             except (Unreadable, OSError):
                 problems.append(f"{_image(row)}: cannot be read")
         if rows:
-            judged = guard.judge(np.stack(images))
+            judged = guard.judge(views)
             for number, row in enumerate(rows):
                 now = (float(judged.cosine[number]), float(judged.verified[number]))
-                missed = row["tested"] and guard.exhaustive(images[number]) >= guard.limits.max_ssim
+                missed = (
+                    row["tested"]
+                    and guard.exhaustive(views[number].square) >= guard.limits.max_ssim
+                )
                 if judged.reason[number] is not None or missed:
                     problems.append(f"{_image(row)}: is too close to a training image")
                 elif not np.allclose(now, (row["cosine"], row["verified"]), atol=TOLERANCE):

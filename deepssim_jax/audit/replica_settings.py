@@ -45,7 +45,8 @@ class ReplicaSettings:
         arguments.whole(self.candidates, "candidates", least=1, most=32)
         check_subject_regex(self.subject_regex)
         arguments.number(self.level, "level", low=0.5, high=1, open_high=True, example=0.95)
-        arguments.whole(self.seed, "seed", least=0)
+        arguments.seed(self.seed, "seed")
+        arguments.switch(self.allow_same, "allow_same")
         arguments.member(self.links, "links", Links)
         arguments.member(self.arrays, "arrays", ArrayLayout)
 

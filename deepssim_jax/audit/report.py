@@ -128,8 +128,11 @@ def _render(
             more=max(0, result.copy_rate.count - len(gallery)),
             verdict=WORDS[result.verdict].capitalize(),
             figure=figures.histogram(result.distributions, result.thresholds)
-            if not share
+            if not share and any((scores > -1).any() for scores in result.distributions.values())
             else None,
+            thresholds=result.thresholds_to_share if share else result.thresholds,
+            planted=result.planted_to_share if share else result.planted,
+            of_people=_of_people(result, edition),
             legend=figures.legend(result.distributions),
             headline=_headline(result, edition),
             reasons=result.reasons_to_share if share else result.reasons,
@@ -184,7 +187,8 @@ def _quality(result: AuditResult, edition: Edition) -> list[tuple[str, str]]:
     Outside, shares that decide the verdict together are told together or not at all: what the verdict
     says of the one would tell the other.
     """
-    found = result.thresholds
+    shared = edition is Edition.SHARED
+    found = result.thresholds_to_share if shared else result.thresholds
     planted = [
         ("planted exact copies found", found.planted_recall),
         ("planted locally changed copies found", found.planted_near_recall),
@@ -197,8 +201,8 @@ def _quality(result: AuditResult, edition: Edition) -> list[tuple[str, str]]:
     rows = []
     for group in (planted, chance, others):
         shares = [share for _, share in group]
-        hidden = edition is Edition.SHARED and any(is_telling(share) for share in shares)
-        if edition is Edition.SHARED and group is chance:
+        hidden = shared and any(is_telling(share) for share in shares)
+        if shared and group is chance:
             hidden = hidden or is_small(result.copy_rate.count)
         if not hidden:
             rows += [(name, edition.proportion(p)) for name, p in group if p is not None]
@@ -231,7 +235,7 @@ def _class_counts(result: AuditResult, edition: Edition) -> tuple[str, str]:
 
 def _headline(result: AuditResult, edition: Edition) -> str:
     rate, count = result.copy_rate, edition.count
-    people = "patients" if result.subjects_known else "real images"
+    exposed = f"{count(result.subjects_exposed)} {_of_people(result, edition)}"
     if not rate.count:
         return (
             f"None of {rate.total:,} synthetic images was found to be a copy of one of "
@@ -239,15 +243,19 @@ def _headline(result: AuditResult, edition: Edition) -> str:
             f"copies of up to {percent(rate.high)} cannot be excluded ({rate.level:.0%} interval)."
         )
     if edition is Edition.SHARED and is_small(rate.count):
-        return (
-            f"Of {rate.total:,} synthetic images, {count(rate.count)} are copies of "
-            f"{count(result.subjects_exposed)} of {result.subjects_total:,} {people}."
-        )
+        return f"Of {rate.total:,} synthetic images, {count(rate.count)} are copies of {exposed}."
     return (
         f"Of {rate.total:,} synthetic images, {rate.count:,} ({percent(rate.value)}, {rate.level:.0%} "
-        f"interval {percent(rate.low)} to {percent(rate.high)}) are copies of "
-        f"{count(result.subjects_exposed)} of {result.subjects_total:,} {people}."
+        f"interval {percent(rate.low)} to {percent(rate.high)}) are copies of {exposed}."
     )
+
+
+def _of_people(result: AuditResult, edition: Edition) -> str:
+    """Of how many patients; outside not where images are doubles of each other: it would tell of how many."""
+    people = "patients" if result.subjects_known else "real images"
+    if edition is Edition.SHARED and result.counts.get("real_with_doubles", 0):
+        return people
+    return f"of {result.subjects_total:,} {people}"
 
 
 def _picture(item: GalleryItem) -> dict[str, object]:

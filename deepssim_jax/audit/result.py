@@ -145,7 +145,8 @@ class AuditResult:
 
     `counts` has the keys real, synthetic, holdout, unreadable_real, unreadable_synthetic;
     `reasons` says in full sentences why the verdict is what it is and what would be needed, and
-    `reasons_to_share` the same without small counts;
+    `reasons_to_share` the same without small counts; `thresholds_to_share` and `planted_to_share` are at
+    the chance of a single image, because those of the audit depend on how many copies it found;
     `distributions` holds best-match verified scores under "synthetic_to_real",
     "real_to_real" (between different patients) and, with held-out images, "holdout_to_real" and
     "synthetic_to_holdout". `exposure` holds, for numbers of generated images, how many patients would
@@ -157,6 +158,7 @@ class AuditResult:
     reasons_to_share: tuple[str, ...]
     counts: Mapping[str, int]
     thresholds: Thresholds
+    thresholds_to_share: Thresholds
     classes: Mapping[str, int]
     copy_rate: Proportion
     # Of held-out images called copies of a real one, and of synthetic ones, of a held-out one:
@@ -175,6 +177,7 @@ class AuditResult:
     discoveries: Discoveries | None = None  # with held-out images
     exposure: tuple[tuple[int, float], ...] = ()
     planted: tuple[PlantedRecall, ...] = ()  # by kind of change
+    planted_to_share: tuple[PlantedRecall, ...] = ()
     copy_rate_by_patient: ClusteredShare | None = None  # where copies were found
     membership: Membership | None = None  # where a model was given
     real_doubles: tuple[tuple[object, ...], ...] = ()  # rows of real_duplicates.csv

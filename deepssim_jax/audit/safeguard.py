@@ -9,8 +9,7 @@ to the same bytes.
 import dataclasses
 import functools
 import hashlib
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,8 @@ import numpy as np
 from deepssim_jax.audit import certificate, generation
 from deepssim_jax.audit.certificate import Candidate, Residual, Source
 from deepssim_jax.audit.generation import Generator, Planned, SamplingSettings
-from deepssim_jax.audit.guard import Guard, Judged, Reason
+from deepssim_jax.audit.guard import Guard, Reason, View
+from deepssim_jax.audit.judging import Offer, candidates, judge
 from deepssim_jax.audit.result import Thresholds
 from deepssim_jax.data import store
 from deepssim_jax.data.manifest import InputError, Record, Role, read_manifest
@@ -36,24 +36,11 @@ RESIDUAL_PAIRS = 2000
 
 
 @dataclasses.dataclass(frozen=True)
-class Offer:
-    """A candidate: its number, the name of its file, the file's bytes, and the image to judge.
-
-    `image` is uint16 [s, s], or None if it cannot be judged.
-    """
-
-    index: int
-    name: str
-    content: bytes
-    image: np.ndarray | None
-
-
-@dataclasses.dataclass(frozen=True)
 class Release:
     """What came of it; `wanted` is None where everything that may leave was wanted.
 
     `rejected` counts by reason; `residual` is what the search misses of these images, `thresholds` hold
-    what it misses of planted copies.
+    what it misses of planted copies. `doubt` says why nothing was judged and nothing leaves, if so.
     """
 
     accepted: int
@@ -62,11 +49,12 @@ class Release:
     wanted: int | None
     residual: Residual
     thresholds: Thresholds
+    doubt: str | None = None
 
     @property
     def complete(self) -> bool:
-        """Whether as many stand as were wanted."""
-        return self.wanted is None or self.accepted >= self.wanted
+        """Whether as many stand as were wanted, by a guard that is known to find copies."""
+        return self.doubt is None and (self.wanted is None or self.accepted >= self.wanted)
 
 
 def generate_guarded(
@@ -120,7 +108,7 @@ def generate_guarded(
                 int(i),
                 f"gen-{i:06d}{image_format.suffix}",
                 image_format.encoded(image),
-                _pixels(image_format.as_read(image), guard),
+                _view(image_format.as_read(image), guard),
             )
             for i, image in zip(numbers, made, strict=True)
         ]
@@ -129,6 +117,8 @@ def generate_guarded(
     drawn = {**how, **{k: str(v) for k, v in dataclasses.asdict(settings).items()}}
     source = Source(generator.weights_hash, {**drawn, "budget": budget}, n)
     run = _Run(guard, out, source, residual_pairs)
+    if guard.doubt:
+        return run.certified(run.nothing, {})
     residual = run.judge(range(0, budget, settings.batch), draw, on_progress)
     told = generator.conditions is not None
     planned = [Planned(c.index, int(records[c.index]), c.name) for c in run.standing]
@@ -170,13 +160,15 @@ def filter_folder(
 
     origin = Source(None, {"listing": store.fingerprint(manifest, guard.settings.form)}, None)
     run = _Run(guard, out, origin, residual_pairs)
+    if guard.doubt:
+        return run.certified(run.nothing, {})
     return run.certified(run.judge(range(0, len(records), _BATCH), load, on_progress), {})
 
 
-def _pixels(image: np.ndarray, guard: Guard) -> np.ndarray | None:
-    """What a drawn image's file will be read as, fitted, or None if it is blank."""
+def _view(image: np.ndarray, guard: Guard) -> View | None:
+    """What a drawn image's file will be read as, or None if it is blank."""
     try:
-        return store.fitted(image, guard.settings.form)
+        return View.of(image, guard.settings.form)
     except Unreadable:
         return None
 
@@ -188,9 +180,7 @@ def _offer(number: int, record: Record, root: Path, guard: Guard) -> Offer:
         # A file is released as a whole: it must be the one image that was judged.
         if image.ndim != 2 or record.parts or record.items:
             raise Unreadable("is a volume, or one of several images of its file")
-        return Offer(
-            number, name, record.path.read_bytes(), store.fitted(image, guard.settings.form)
-        )
+        return Offer(number, name, record.path.read_bytes(), View.of(image, guard.settings.form))
     except (Unreadable, OSError):
         return Offer(number, name, b"", None)
 
@@ -218,6 +208,12 @@ class _Run:
         self._candidates: list[Candidate] = []
         self._embeddings: list[np.ndarray] = []
         self._tested: set[str] = set()
+
+    @property
+    def nothing(self) -> Residual:
+        """What is said of what the search misses where nothing was judged."""
+        settings = self._guard.settings
+        return Residual(settings.seed + 1, clopper_pearson(0, 0, level=settings.level))
 
     @property
     def standing(self) -> list[Candidate]:
@@ -267,9 +263,9 @@ class _Run:
         room = None if wanted is None else wanted - len(self.standing)
         offered = functools.cache(lambda: offers(start))
         judged = self._steps.step(
-            "judged", [number, start, room], lambda: _judge(offered(), self._guard, room=room)
+            "judged", [number, start, room], lambda: judge(offered(), self._guard, room=room)
         )
-        rows = _candidates(judged)
+        rows = candidates(judged)
         # Looked at again in every run: an image that is gone or was changed is written anew.
         lacking = [
             row
@@ -339,60 +335,5 @@ class _Run:
             self._source.wanted,
             residual,
             self._guard.limits.thresholds,
+            self._guard.doubt,
         )
-
-
-def _judge(offers: Iterable[Offer], guard: Guard, *, room: int | None) -> dict[str, np.ndarray]:
-    """Judges a batch, until `room` images stand: columns of candidates, and `embeddings`."""
-    offers = list(offers)
-    seen = [(offer, offer.image) for offer in offers if offer.image is not None]
-    judged = guard.judge(np.stack([image for _, image in seen])) if seen else None
-    places = {offer.index: place for place, (offer, _) in enumerate(seen)}
-    rows: list[Candidate] = []
-    used: list[int] = []
-    for offer in offers:
-        if room is not None and sum(row.reason is None for row in rows) >= room:
-            break
-        place = places.get(offer.index)
-        rows.append(_row(offer, judged, place))
-        used += [] if place is None else [place]
-    return {
-        "name": np.array([row.name for row in rows], np.str_),
-        "index": np.array([row.index for row in rows], np.int64),
-        "cosine": np.array([np.nan if row.cosine is None else row.cosine for row in rows]),
-        "verified": np.array([np.nan if row.verified is None else row.verified for row in rows]),
-        "reason": np.array([row.reason or "" for row in rows], np.str_),
-        "sha256": np.array([row.sha256 for row in rows], np.str_),
-        "embeddings": judged.embeddings[used] if judged else guard.side.embeddings[:0],
-    }
-
-
-def _row(offer: Offer, judged: Judged | None, place: int | None) -> Candidate:
-    if judged is None or place is None:
-        return Candidate(offer.name, offer.index, None, None, Reason.UNREADABLE, "")
-    reason = judged.reason[place]
-    return Candidate(
-        name=offer.name,
-        index=offer.index,
-        cosine=round(float(judged.cosine[place]), 6),
-        verified=round(float(judged.verified[place]), 6),
-        reason=reason,
-        sha256="" if reason else hashlib.sha256(offer.content).hexdigest(),
-    )
-
-
-def _candidates(judged: Mapping[str, np.ndarray]) -> list[Candidate]:
-    """The rows of `_judge`."""
-    columns = [judged[name].tolist() for name in ("name", "index", "cosine", "verified")]
-    rest = zip(judged["reason"].tolist(), judged["sha256"].tolist(), strict=True)
-    return [
-        Candidate(
-            name=name,
-            index=index,
-            cosine=None if math.isnan(cosine) else cosine,
-            verified=None if math.isnan(verified) else verified,
-            reason=Reason(reason) if reason else None,
-            sha256=digest,
-        )
-        for name, index, cosine, verified, (reason, digest) in zip(*columns, rest, strict=True)
-    ]

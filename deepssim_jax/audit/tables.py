@@ -140,6 +140,7 @@ def summary_json(result: AuditResult, files: Mapping[str, str]) -> bytes:
             "false_rate": proportion(thresholds.false_rate),
             "planted_recall": proportion(thresholds.planted_recall),
             "planted_near_recall": proportion(thresholds.planted_near_recall),
+            "calibrated": thresholds.calibrated,
         },
         "classes": dict(result.classes),
         "copy_rate": proportion(result.copy_rate),

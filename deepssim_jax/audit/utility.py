@@ -257,7 +257,8 @@ def read_arms(
                 on_progress=on_progress,
             )
         except InputError as error:  # which reader calls every side real
-            raise InputError(str(error).replace("--real:", f"--{name}:", 1)) from error
+            text = str(error).replace("--real:", f"--{name}:", 1)
+            raise InputError(text.replace("file names", f"file names of --{name}")) from error
 
     stores = {name: read(name, source) for name, source in folders.items()}
     held_out = read("test", test)

@@ -54,7 +54,9 @@ _RETRIEVAL = flags.DEFINE_enum(
     "encoder's nearest; both is the search over a grid of transformations and the encoder",
 )
 _LEVEL = flags.DEFINE_float("level", 0.95, "coverage of the intervals, between 0.5 and 1")
-_SEED = flags.DEFINE_integer("seed", 0, "seed of the copies planted for calibration", lower_bound=0)
+_SEED = flags.DEFINE_integer(
+    "seed", 0, "seed of the copies planted for calibration", lower_bound=0, upper_bound=2**32 - 1
+)
 _ALLOW_SAME = flags.DEFINE_bool(
     "allow_same", False, "let --real and --synthetic be the same images"
 )

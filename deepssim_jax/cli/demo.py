@@ -15,7 +15,7 @@ from deepssim_jax.cli.exit_codes import ExitCode
 from deepssim_jax.cli.progress import progress
 
 _OUT = flags.DEFINE_string("out", None, "folder for the cohort and its audit", required=True)
-_SEED = flags.DEFINE_integer("seed", 7, "seed of the cohort", lower_bound=0)
+_SEED = flags.DEFINE_integer("seed", 7, "seed of the cohort", lower_bound=0, upper_bound=2**32 - 1)
 
 
 def main(argv: Sequence[str]) -> int:

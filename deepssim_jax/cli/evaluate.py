@@ -29,7 +29,9 @@ _OUT = flags.DEFINE_string("out", None, "folder for the figures", required=True)
 _NEAR = flags.DEFINE_float("near", None, "threshold of near duplicates; with --exact")
 _EXACT = flags.DEFINE_float("exact", None, "threshold of exact duplicates; with --near")
 _LEVEL = flags.DEFINE_float("level", 0.95, "coverage of the intervals, between 0.5 and 1")
-_SEED = flags.DEFINE_integer("seed", 0, "of the halves and of the bootstrap", lower_bound=0)
+_SEED = flags.DEFINE_integer(
+    "seed", 0, "of the halves and of the bootstrap", lower_bound=0, upper_bound=2**32 - 1
+)
 
 
 def main(argv: Sequence[str]) -> int:

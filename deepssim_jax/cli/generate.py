@@ -27,7 +27,7 @@ _N = flags.DEFINE_integer("n", 0, "how many images", lower_bound=0)
 _PER_RECORD = flags.DEFINE_integer(
     "per_record", 0, "or how many for each training image, with its condition", lower_bound=0
 )
-_SEED = flags.DEFINE_integer("seed", 0, "of all images", lower_bound=0)
+_SEED = flags.DEFINE_integer("seed", 0, "of all images", lower_bound=0, upper_bound=2**32 - 1)
 _SAMPLER = flags.DEFINE_enum("sampler", "ddim", ["ddim", "ancestral", "dpm"], "how to draw")
 _STEPS = flags.DEFINE_integer("steps", 50, "calls of the network for an image", lower_bound=1)
 _GUIDANCE = flags.DEFINE_float(

@@ -128,7 +128,11 @@ class GuardFlags:
 
 
 def finish(release: "Release", out: Path) -> ExitCode:
-    """Says what came of it; `ExitCode.INCONCLUSIVE` if fewer images stand than were wanted."""
+    """Says what came of it.
+
+    `ExitCode.INCONCLUSIVE` if fewer images stand than were wanted, or if nothing may leave because it is
+    not known whether copies would be found.
+    """
     from deepssim_jax.audit import console as summary
 
     rate = release.residual.rate
@@ -145,6 +149,9 @@ def finish(release: "Release", out: Path) -> ExitCode:
     )
     if release.complete:
         return ExitCode.DONE
+    if release.doubt:
+        console.error(f"nothing was released: {release.doubt}")
+        return ExitCode.INCONCLUSIVE
     console.error(
         f"only {release.accepted} of {release.wanted} images stand after {release.judged} candidates: "
         "the model repeats its training images; raise --budget, or train on more images or for less "

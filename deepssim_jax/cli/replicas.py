@@ -79,7 +79,7 @@ _ENCODER = flags.DEFINE_string(
 )
 _LEVEL = flags.DEFINE_float("level", 0.95, "coverage of the intervals, between 0.5 and 1")
 _SEED = flags.DEFINE_integer(
-    "seed", 0, "seed of the replicas planted for calibration", lower_bound=0
+    "seed", 0, "seed of the replicas planted for calibration", lower_bound=0, upper_bound=2**32 - 1
 )
 _ALLOW_SAME = flags.DEFINE_bool(
     "allow_same", False, "let --real and --synthetic be the same volumes"

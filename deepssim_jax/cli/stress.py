@@ -91,7 +91,11 @@ _SSCD = flags.DEFINE_string(
 )
 _ROUNDS = flags.DEFINE_integer("rounds", 2, "pairs of each class and image", lower_bound=1)
 _SEED = flags.DEFINE_integer(
-    "seed", 0, "of the pairs and of the halves of the patients", lower_bound=0
+    "seed",
+    0,
+    "of the pairs and of the halves of the patients",
+    lower_bound=0,
+    upper_bound=2**32 - 1,
 )
 
 

@@ -16,6 +16,12 @@ from deepssim_jax.cli import common_flags
 from deepssim_jax.cli.commands import COMMANDS
 
 _Config = TypeVar("_Config")
+# What the parsers of flags say, in Python's words, and what is wanted.
+_KINDS = {
+    "invalid literal for int()": "a whole number, for example 128",
+    "could not convert string to float": "a number, for example 0.5",
+    "('Non-boolean argument to boolean flag'": "true or false",
+}
 _REQUIRED = "must have a value other than None"
 
 
@@ -171,6 +177,10 @@ def config_first(args: Sequence[str]) -> list[str]:
 def _one_line(text: str, *, known_flags: Iterable[flags.Flag]) -> str:
     """A library's message without its line breaks, with the choice that was most likely meant."""
     text = " ".join(text.split()).removeprefix("flag ")
+    for said, meant in _KINDS.items():
+        given, found, _ = text.partition(said)
+        if found:
+            return f"{given.rstrip(' :')} must be {meant}"
     for flag in known_flags:
         choices = getattr(flag.parser, "enum_values", None)
         if choices and text.startswith(f"--{flag.name}="):
@@ -272,6 +282,8 @@ def parse(command: str, module: types.ModuleType, args: Sequence[str]) -> list[s
         text = error.args[0] if isinstance(error, KeyError) else error  # str() of one adds quotes
         raise UsageError(_one_line(str(text), known_flags=key_flags(module))) from error
     for flag in key_flags(module):
+        if flag.present and flag.value == "" and flag.default is None:
+            raise UsageError(f"--{flag.name}= is empty: give a value, or leave the flag out")
         if isinstance(flag.value, float) and not math.isfinite(flag.value):
             raise UsageError(f"--{flag.name}={flag.value} must be a finite number")
     names = getattr(module, "POSITIONALS", ())

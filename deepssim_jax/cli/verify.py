@@ -22,6 +22,9 @@ _REAL = flags.DEFINE_string("real", None, "of a certificate: the training images
 _ENCODER = flags.DEFINE_string(
     "encoder", "default", "of a certificate: what its images were judged by"
 )
+_SUBJECT_REGEX = flags.DEFINE_string(
+    "subject_regex", None, "of a certificate: that of the command that released the images"
+)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -40,11 +43,17 @@ def main(argv: Sequence[str]) -> int:
     with progress() as on_progress:
         certified = has_certificate(folder)
         usage.belong(
-            [_REAL, _ENCODER], "a certificate in DIR, and this is an audit", wanted=certified
+            [_REAL, _ENCODER, _SUBJECT_REGEX],
+            "a certificate in DIR, and this is an audit",
+            wanted=certified,
         )
         if certified:
             found = recheck_certificate(
-                folder, _REAL.value, encoder=_ENCODER.value, on_progress=on_progress
+                folder,
+                _REAL.value,
+                encoder=_ENCODER.value,
+                subject_regex=_SUBJECT_REGEX.value,
+                on_progress=on_progress,
             )
         else:
             found = recheck(folder, on_progress=on_progress)

@@ -37,6 +37,7 @@ _BIDS_LABELS = re.compile(r"_(?:mask|dseg|probseg)\.[^/]+$")
 _REFERENCE_NAME = re.compile(
     r"^(training|gen-\d+)\.(?:png|jpg|jpeg|tif|tiff|npy|nii|nii\.gz)$", re.IGNORECASE
 )
+_FEW = 20  # so many files are as a rule not of one patient
 _NUMBERED = re.compile(r"^(.*)#(\d+)$", re.DOTALL)
 
 
@@ -60,7 +61,8 @@ def read_manifest(
       arrays: what NumPy arrays of three axes are.
 
     Raises:
-      InputError: the source is missing or empty, or the expression is wrong.
+      InputError: the source is missing or empty, or the expression is wrong, finds no patient, or one
+        patient alone in 20 real files or more.
     """
     source, pattern = _existing(Path(source), role), _pattern(subject_regex)
     if source.is_file():
@@ -82,6 +84,8 @@ def read_manifest(
         found, refused = walked.found, walked.found - len(used) - others
     if pattern is not None:
         listed.records = [_with_subject(record, pattern) for record in listed.records]
+        if role is not Role.SYNTHETIC:  # generated images need not name a patient
+            _check_patients(listed.records, pattern, role)
     records, doubles = _without_doubles(listed.records)
     rejected = listed.rejected + doubles
     if not records:
@@ -137,6 +141,24 @@ def _with_subject(record: Record, pattern: re.Pattern[str]) -> Record:
         return dataclasses.replace(record, subject_id=None)
     name = "subject" if "subject" in pattern.groupindex else 1
     return dataclasses.replace(record, subject_id=found.group(name))
+
+
+def _check_patients(records: list[Record], pattern: re.Pattern[str], role: Role) -> None:
+    """Refuses an expression that tells no patients apart."""
+    patients = {record.subject_id for record in records}
+    files = len({record.path for record in records})
+    if not records or (len(patients) > 1 or (patients != {None} and files < _FEW)):
+        return
+    side = " of --holdout" if role is Role.HOLDOUT else ""
+    what = (
+        f"is found in none of {files:,} file names{side}"
+        if patients == {None}
+        else f"makes one patient of all {files:,} files{side}"
+    )
+    raise InputError(
+        f"--subject_regex={pattern.pattern!r} {what}; its first group must find what tells the "
+        "patients apart, for example '^([0-9]+)_'"
+    )
 
 
 def _from_folder(root: Path, walked: Walked, role: Role, arrays: ArrayLayout) -> tuple[str, Listed]:

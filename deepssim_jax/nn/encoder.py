@@ -126,6 +126,7 @@ def embed(encoder: Encoder, images: Images, *, batch_size: int = 64) -> np.ndarr
         `batch_size` is not positive.
     """
     _checked(encoder, images)
+    arguments.levelled(images, "images")
     arguments.varied(images, "images", remedy="its embedding would match every other such image")
     size = arguments.whole(batch_size, "batch_size", least=1)
     return cast(np.ndarray, in_batches(functools.partial(apply, encoder), images, size=size))
@@ -271,7 +272,7 @@ def load_encoder(source: str | Path = "default") -> Encoder:
                 raise ValueError(f"{path.name} does not fit its specification: {'; '.join(wrong)}")
             tensors = {name: file.get_tensor(name) for name in found}
     except (safetensors.SafetensorError, KeyError, TypeError, OSError) as error:
-        raise ValueError(f"{path.name} is no encoder of this package: {error}") from error
+        raise ValueError(f"encoder {path.name!r} is no encoder of this package: {error}") from error
     return from_tensors(spec, tensors)
 
 

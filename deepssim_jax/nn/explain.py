@@ -53,6 +53,7 @@ def explain_pair(a: Images, b: Images, *, encoder: Encoder) -> PairExplanation:
     arguments.instance(encoder, "encoder", Encoder, remedy="load_encoder gives one")
     for name, images in (("a", a), ("b", b)):
         arguments.images(images, name, shape="[n, h, w]", dims=(3,))
+        arguments.levelled(images, name)
         arguments.varied(images, name, remedy="its embedding would match every other such image")
     if a.shape != b.shape:
         raise ValueError(f"a {a.shape} and b {b.shape} must be alike, [n, h, w]")

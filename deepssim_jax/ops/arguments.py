@@ -20,6 +20,10 @@ from deepssim_jax.typing import Images
 _AT_ONCE = 1 << 22  # numbers of a large array, such as a memory map, that are looked at together
 # Beyond these the square of a float32 is lost, and images are brought to one scale by squares.
 _LARGEST, _FLAT = 1e15, 1e-6
+# A picture is lost where its whole range is more than so many times that of all values but this share.
+# Of integers, which files are read into, none is.
+_RULED, _SHARE = 1e3, 1e-3
+MOST_SEED = 2**32 - 1  # what every random generator takes
 _Enum = TypeVar("_Enum", bound=enum.Enum)
 _T = TypeVar("_T")
 
@@ -37,6 +41,7 @@ def images(
     dims: tuple[int, ...],
     square: bool = False,
     finite: bool = True,
+    least: int = 1,
 ) -> Images:
     """A real array with these numbers of axes, no empty axis but the first, and finite values.
 
@@ -47,6 +52,7 @@ def images(
       dims: numbers of axes that are wanted.
       square: the last two axes must be equal.
       finite: look at the values.
+      least: pixels of the shorter side.
 
     Raises:
       ValueError: says what was given and what is wanted.
@@ -60,7 +66,9 @@ def images(
         raise ValueError(
             f"{name} has dtype {value.dtype} and must be real; of complex images take the magnitude"
         )
-    if value.ndim not in dims or 0 in value.shape[1:]:
+    if value.ndim in dims and 0 in value.shape[1:]:
+        raise ValueError(f"{name} {value.shape} has an empty axis and must be {shape}")
+    if value.ndim not in dims:
         raise ValueError(
             f"{name} {value.shape} must be {shape}; a single image needs a leading axis, "
             f"{name}[None]"
@@ -69,6 +77,10 @@ def images(
         raise ValueError(
             f"{name} {value.shape} must be square, {shape}; pad the images first, for example with "
             "data.preprocess.fit_to_size"
+        )
+    if min(value.shape[1:], default=least) < least:
+        raise ValueError(
+            f"{name} {value.shape} is too small: images need {least} pixels a side at least"
         )
     if finite:
         _refuse_rows(
@@ -90,6 +102,31 @@ def varied(value: Images, name: str, *, remedy: str) -> Images:
         value, name, _is_constant, f"is constant, or varies by less than {_FLAT:g}; {remedy}"
     )
     return value
+
+
+def levelled(value: Images, name: str) -> Images:
+    """Refuses images [n, ...] of floats that a few values rule; call it after `images`.
+
+    Raises:
+      ValueError: names the first one and the remedy.
+    """
+    if jnp.issubdtype(value.dtype, jnp.floating):
+        _refuse_rows(
+            value,
+            name,
+            _is_ruled,
+            "is ruled by a few values, such as hot pixels, beside which nothing of the picture is left; "
+            "cut them first, for example with data.preprocess.without_outliers",
+        )
+    return value
+
+
+def _is_ruled(rows: np.ndarray) -> np.ndarray:
+    flat = rows.reshape(len(rows), -1)
+    inner = np.quantile(flat, [_SHARE, 1 - _SHARE], axis=1, method="nearest").astype(np.float64)
+    whole = flat.max(1).astype(np.float64) - flat.min(1)
+    spread = inner[1] - inner[0]
+    return (spread > 0) & (whole > _RULED * spread)
 
 
 def _is_not_finite(rows: np.ndarray) -> np.ndarray:
@@ -147,6 +184,22 @@ def whole(value: object, name: str, *, least: int, most: int | None = None) -> i
     if not good or int(value) < least or (most is not None and int(value) > most):
         raise ValueError(f"{name} {value!r} must be a whole number {bounds}")
     return int(value)
+
+
+def seed(value: object, name: str) -> int:
+    """A seed: a whole number that every random generator takes."""
+    return whole(value, name, least=0, most=MOST_SEED)
+
+
+def switch(value: object, name: str) -> bool:
+    """True or False, and nothing that could be taken for one of them.
+
+    Raises:
+      ValueError: names the argument and the value.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} {value!r} must be True or False")
+    return value
 
 
 def number(

@@ -24,6 +24,7 @@ from deepssim_jax.ops.search_rigid import RigidGrid, coarse_rigid
 from deepssim_jax.ops.transform import MotionModel, Transform, mirrorings
 from deepssim_jax.typing import Array, Images, Scores, Volumes
 
+LEAST_SIDE = 8  # of images in pixels: smaller ones hold no grid of transformations
 _KEPT = 4  # starts that are refined roughly
 _MARGIN = 0.02  # of the likelihood: by less, a refinement that made it smaller is believed
 _NEIGHBOURHOOD = 16  # the side is this many times the width of what a pixel is compared with
@@ -192,8 +193,10 @@ def register(
     """
     for name, images in (("moving", moving), ("fixed", fixed)):
         arguments.images(images, name, shape="[n, s, s] or [n, d, h, w]", dims=(3, 4))
+        arguments.levelled(images, name)
         if images.ndim == 3:
-            arguments.images(images, name, shape="[n, s, s]", dims=(3,), square=True, finite=False)
+            how = {"square": True, "finite": False, "least": LEAST_SIDE}
+            arguments.images(images, name, shape="[n, s, s]", dims=(3,), **how)
     if moving.shape != fixed.shape:
         raise ValueError(
             f"moving {moving.shape} and fixed {fixed.shape} must be alike; bring them to one size "

@@ -124,7 +124,7 @@ def match(
     groups = references.groups if apart else None
     index = functools.cache(lambda: AlignedIndex.build(references.low, grid=grid, groups=groups))
     local = functools.cache(lambda: local_index(references))
-    common = functools.cache(lambda: Common.of(references.take(sample_rows(len(references)))))
+    common = functools.cache(lambda: common_of(references))
 
     def block(rows: np.ndarray) -> np.ndarray:
         found = verified(
@@ -138,14 +138,7 @@ def match(
         if len(rows):
             if references.points is not None and queries.points is not None:
                 part = queries.rows(rows)
-                found = np.concatenate([found, placed_by_points(part, references, local(), apart)])
-                _fill_partial(found, part, references, common())
-                # What holds next to nothing agrees with everything of its kind; that is no match.
-                empty = ~queries.points.comparable[rows][found["query"]]
-                empty |= ~references.points.comparable[found["reference"]]
-                found["verified"][empty], found["evidence"][empty] = 0.0, NO_EVIDENCE
-                found["partial"][empty] = NO_EVIDENCE
-                found = in_order(found)
+                found = with_evidence(found, part, references, local(), common(), apart=apart)
             else:
                 found["partial"] = NO_EVIDENCE
             found["query"] += rows[0]
@@ -220,6 +213,44 @@ def verified(
             keys = [k for k, place in places.items() if k[0] in rest and (place == 0) == first]
             out = np.concatenate([out, verify(sorted(keys))])
     return in_order(out)
+
+
+def with_evidence(
+    found: np.ndarray,
+    part: Side,
+    references: Side,
+    local: LocalIndex,
+    common: Common,
+    *,
+    apart: bool = False,
+) -> np.ndarray:
+    """Pairs of `verified`, with those that local features place, and with partial correlations.
+
+    Args:
+      found: of `verified`, of these queries.
+      part: the queries, with their points.
+      references: images they may come from, with their points.
+      local: of `local_index`.
+      common: what the references share.
+      apart: leave out references of the query's own group.
+
+    Returns:
+      Rows of `PAIR` in the order of `match`. What holds next to nothing agrees with everything of its
+      kind; that is no match, and its rows have no evidence.
+    """
+    assert part.points is not None and references.points is not None
+    found = np.concatenate([found, placed_by_points(part, references, local, apart)])
+    _fill_partial(found, part, references, common)
+    empty = ~part.points.comparable[found["query"]]
+    empty |= ~references.points.comparable[found["reference"]]
+    found["verified"][empty], found["evidence"][empty] = 0.0, NO_EVIDENCE
+    found["partial"][empty] = NO_EVIDENCE
+    return in_order(found)
+
+
+def common_of(references: Side) -> Common:
+    """What the images of a side share."""
+    return Common.of(references.take(sample_rows(len(references))))
 
 
 def in_order(pairs: np.ndarray) -> np.ndarray:

@@ -111,7 +111,10 @@ def verify_pairs(
       ValueError: if the shapes differ, or the images are not square or hold NaN or infinite values.
     """
     for name, images in (("moving", moving), ("fixed", fixed)):
-        arguments.images(images, name, shape="[n, s, s]", dims=(3,), square=True)
+        arguments.images(
+            images, name, shape="[n, s, s]", dims=(3,), square=True, least=registration.LEAST_SIDE
+        )
+        arguments.levelled(images, name)
     if moving.shape != fixed.shape:
         raise ValueError(
             f"moving {moving.shape} and fixed {fixed.shape} must be alike, [n, s, s]; bring them to one "

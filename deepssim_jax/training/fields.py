@@ -97,9 +97,9 @@ _ENCODER: Mapping[str, Rule] = {
 _SOURCE: Mapping[str, Rule] = {
     **_LOOP,
     "phantoms": _whole(2),
-    "phantom_seed": _whole(0),
+    "phantom_seed": _whole(0, 2**32 - 1),
     "held_out": _share(0.15),
-    "split_seed": _whole(0),
+    "split_seed": _whole(0, 2**32 - 1),
     "groups": _whole(1),
     "blocks": _whole(1),
 }

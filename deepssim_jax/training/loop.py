@@ -138,7 +138,8 @@ def train(
 
     Raises:
       Diverged: with the step and its items.
-      ValueError: the batch cannot be spread, or the workspace belongs to another architecture.
+      ValueError: the batch cannot be spread, the workspace belongs to another architecture, or it has
+        been trained for more steps.
       NoSpace: the disk is full.
     """
     mesh = parallel.data_mesh(fsdp=config.fsdp)
@@ -154,6 +155,11 @@ def train(
         shapes = abstract(state)
         state = latest.restore(shapes, on_notice=on_notice) or state
         start = int(state.step)
+        if start > config.steps:
+            raise ValueError(
+                f"steps {config.steps} is fewer than the {start} that this workdir has been trained for; "
+                "give as many or more, or another --workdir"
+            )
         records = Records(workspace, step=start)
         stack.callback(records.close)
         step = job.compiled_step

@@ -70,7 +70,7 @@ def check_places(
                 f"{flag} is {name} or lies inside of it, and inputs are never written to; give a "
                 f"folder outside of {name}"
             )
-        if out.exists() and target[0] in chain:
+        if target[0] in chain:
             raise WorkspaceError(
                 f"{name} lies inside of {flag}, where files are replaced; give {flag} a folder of "
                 "its own"
@@ -90,15 +90,46 @@ def check_places(
                 )
 
 
-def _chain(path: Path) -> list[tuple[int, int]]:
-    """Device and inode of a path and of every folder above it, from what exists."""
+def check_apart(first: Path, second: Path, *, flags: tuple[str, str]) -> None:
+    """Refuses two outputs one of which is, or lies inside of, the other; neither need exist.
+
+    Raises:
+      WorkspaceError: naming both flags.
+    """
+    chains = _chain(first), _chain(second)
+    for (inner, outer), (chain, other) in zip(
+        (flags, flags[::-1]), (chains, chains[::-1]), strict=True
+    ):
+        if other[0] in chain:
+            raise WorkspaceError(
+                f"{inner} is {outer} or lies inside of it; give each a folder of its own"
+            )
+
+
+def _chain(path: Path) -> list[tuple[object, ...]]:
+    """What identifies a path and every folder above it.
+
+    Device and inode of what exists; of what does not, those of the nearest folder above it that does, and
+    the names from there, in lower case, because some systems make no difference.
+    """
     real = Path(os.path.realpath(path))
-    found = []
+    found: list[tuple[object, ...]] = []
+    below: list[Path] = []
     for place in (real, *real.parents):
-        with contextlib.suppress(OSError):
+        try:
             status = place.stat()
-            found.append((status.st_dev, status.st_ino))
+        except OSError:
+            below.append(place)
+            continue
+        here = (status.st_dev, status.st_ino)
+        if not found:
+            found = [(*here, *_names(missing, place)) for missing in below]
+        found.append(here)
     return found
+
+
+def _names(path: Path, above: Path) -> tuple[str, ...]:
+    return tuple(name.casefold() for name in path.relative_to(above).parts)
 
 
 def check_owner(out: Path, *, command: str, flag: str) -> bool:

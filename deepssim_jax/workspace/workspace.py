@@ -84,7 +84,8 @@ class Workspace(Section):
         kept = None if work is None else Path(work).expanduser()
         claims.check_places(root, apart, reads=read, flag=flag, overlap=overlap)
         if kept is not None:
-            claims.check_places(kept, {**apart, **read, flag: root}, flag=_WORK_FLAG, overlap=_ANY)
+            claims.check_places(kept, {**apart, **read}, flag=_WORK_FLAG, overlap=_ANY)
+            claims.check_apart(root, kept, flags=(flag, _WORK_FLAG))
         with contextlib.ExitStack() as stack:
             error: WorkspaceError | None = None
             if processes.first:
@@ -94,6 +95,7 @@ class Workspace(Section):
                         owner = f"{command}, its --work"
                         claim = claims.claimed(kept, command=owner, flag=_WORK_FLAG)
                         stack.enter_context(claim)
+                        _check_work(root, kept, flag)
                         _sweep(kept)
                     _sweep(root)
                     cls(root, work=kept)._check_outputs(flag)
@@ -331,10 +333,11 @@ class Workspace(Section):
             listing = self._work / "changed.txt"
             content = "".join(f"{name}\n" for name in changed).encode()
             files.write_bytes(listing, content, access=Access.PRIVATE)
+            # From the folder of outputs, whose path the user typed.
+            where = os.path.relpath(listing, self._root.parent)
             raise WorkspaceError(
-                f"{len(changed)} files in {flag}={self._root.name!r} were changed after they were "
-                f"written; they are listed in {WORK}/{listing.name}. Move them away and run the same "
-                "command again: it writes them anew"
+                f"{flag}={self._root.name!r}: {len(changed):,} of its files changed after being written; "
+                f"{where} lists them. Move them away and run the same command again: it writes them anew"
             )
 
 
@@ -347,6 +350,16 @@ def _shown(value: object) -> str:
     """A fact in a message: short settings as they are, of longer ones the start of their hash."""
     text = f"{value:g}" if isinstance(value, float) else str(value)
     return text if len(text) <= 32 else f"{key_of(value)[:8]}..."
+
+
+def _check_work(root: Path, kept: Path, flag: str) -> None:
+    """Refuses a folder of outputs whose list is in another folder of kept work."""
+    names = {entry.name for entry in os.scandir(root) if not entry.name.startswith(".")}
+    if any(not files.is_temporary(name) for name in names) and not (kept / _OUTPUTS).exists():
+        raise WorkspaceError(
+            f"{flag}={root.name!r} was begun with another {_WORK_FLAG}: give the same one, or another "
+            f"{flag}"
+        )
 
 
 def _holds(path: Path, digest: str) -> bool:

@@ -65,13 +65,28 @@ def test_what_would_have_been_missed_is_said() -> None:
         ({"of": thresholds(calibrated=False)}, "could not be calibrated"),
         ({"of": thresholds(found=-1)}, "was not measured"),
         ({"of": thresholds(found=40)}, "copies could have been missed"),
-        ({"counts": {**COUNTS, "unreadable_real": 20}}, "untested"),
+        ({"counts": {**COUNTS, "unreadable_real": 20}}, "1% of the real images are untested"),
+        ({"counts": {**COUNTS, "not_comparable_real": 6}}, "1% of the real images are untested"),
+        ({"counts": {**COUNTS, "unreadable_synthetic": 5}}, "the synthetic images are untested"),
+        (
+            {"counts": {**COUNTS, "not_comparable_synthetic": 5}},
+            "the synthetic images are untested",
+        ),
     ],
 )
 def test_nothing_found_proves_nothing_where_little_was_tested(change: dict, words: str) -> None:
     verdict, reasons = judge(0, 0, **change)
     assert verdict is Verdict.INCONCLUSIVE
     assert any(words in reason for reason in reasons)
+
+
+def test_a_few_images_that_cannot_be_compared_are_named_on_either_side() -> None:
+    few = {"not_comparable_real": 5, "unreadable_synthetic": 3, "not_comparable_synthetic": 1}
+    verdict, reasons = judge(0, 0, counts={**COUNTS, **few})
+    assert verdict is Verdict.NONE_FOUND_WITHIN_LIMITS
+    assert reasons[0].startswith("5 real images could not be compared")
+    assert reasons[1] == "3 synthetic images could not be read; nothing is known of them."
+    assert reasons[2].startswith("1 synthetic image could not be compared")
 
 
 def test_a_few_near_copies_may_be_chance_and_many_are_not() -> None:

@@ -40,6 +40,8 @@ class World:
     exact: int = 0
     near: int = 0
     unread: int = 0
+    doubles: int = 0  # real images that are copies of another one
+    empty: int = 0  # synthetic images that hold too little to be compared
     false: tuple[int, int] = (0, 30)
     recall: tuple[int, int] = (30, 30)
     near_recall: tuple[int, int] = (30, 30)
@@ -58,10 +60,12 @@ def shared_page(world: World) -> str:
     copies = world.exact + world.near
     counts = {
         "real": 350,
-        "synthetic": SYNTHETIC,
+        "synthetic": SYNTHETIC + world.empty,
         "holdout": world.holdout[1] if world.holdout else 0,
         "unreadable_real": world.unread,
         "unreadable_synthetic": 0,
+        "real_with_doubles": world.doubles and world.doubles + 1,
+        "not_comparable_synthetic": world.empty,
     }
     thresholds = Thresholds(
         near=0.95,
@@ -77,6 +81,7 @@ def shared_page(world: World) -> str:
         planted_near_recall=clopper_pearson(*world.near_recall),
     )
     classes = {label.value: labels.count(label) for label in Label}
+    # As many are compared in every world: the page may not tell how many there were beside them.
     rate = clopper_pearson(copies, SYNTHETIC)
     holdout = clopper_pearson(*world.holdout) if world.holdout else None
     numbers = (counts, classes, rate, holdout, thresholds)
@@ -97,13 +102,15 @@ def shared_page(world: World) -> str:
         reasons=reasons,
         reasons_to_share=conclusion.verdict(*numbers, edition=Edition.SHARED)[1],
         counts=counts,
-        thresholds=thresholds,
+        # What the audit itself used depends on the number of copies.
+        thresholds=dataclasses.replace(thresholds, near=0.95 + 0.001 * copies),
+        thresholds_to_share=thresholds,
         classes=classes,
         copy_rate=rate,
         holdout_rate=holdout,
         synthetic_to_holdout_rate=None,
         subjects_exposed=copies,
-        subjects_total=300,
+        subjects_total=350 - world.doubles,
         subjects_known=True,
         nearest=nearest,
         pairs=nearest[:copies],
@@ -113,7 +120,7 @@ def shared_page(world: World) -> str:
         settings={"size": 128},
         versions={"jax": "1"},
         discoveries=found,
-        planted=(PlantedRecall("blur", clopper_pearson(*world.by_change), False),)
+        planted_to_share=(PlantedRecall("blur", clopper_pearson(*world.by_change), False),)
         if world.by_change
         else (),
         membership=membership,
@@ -154,6 +161,8 @@ ATTACKS = {
     "sensitivity by change": [World(by_change=found) for found in missed(26, 30)],
     # More than 1 % unread changes the verdict: at 350 images that is four.
     "unread": [World(unread=unread) for unread in range(9)],
+    "doubles": [World(exact=exact, doubles=doubles) for exact in (0, 6) for doubles in range(9)],
+    "not comparable": [World(empty=empty) for empty in range(9)],
     "membership": [
         World(attacked=(members, held_out, apart))
         for members, held_out in itertools.product((1, 2, 3, 4, 9, 40), repeat=2)
@@ -169,6 +178,8 @@ def secrets_of(world: World) -> dict[str, int]:
         "near": world.near,
         "copies": world.exact + world.near,
         "unread": world.unread,
+        "doubles": world.doubles,
+        "empty": world.empty,
     }
     pairs = {"false": world.false, "recall": world.recall, "near recall": world.near_recall}
     pairs |= {"holdout": world.holdout, "by change": world.by_change}

@@ -142,6 +142,35 @@ def test_the_nearest_right_value_is_named(
     assert words in capfd.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("--size=abc", "--size=abc must be a whole number, for example 128"),
+        ("--level=x", "--level=x must be a number, for example 0.5"),
+        ("--explain=maybe", "--explain=maybe must be true or false"),
+        ("--seed=99999999999999999999", "--seed=99999999999999999999"),
+        ("--out=", "--out= is empty: give a value"),
+        ("--real=", "--real= is empty: give a value"),
+    ],
+)
+def test_a_wrong_value_is_said_in_our_words(inputs, tmp_path, capfd, text, words) -> None:
+    assert run(inputs, tmp_path, "audit", text) == 2
+    assert words in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["audit", "replicas", "embed", "filter", "stress", "utility"])
+def test_an_expression_that_finds_no_patient_is_refused(inputs, tmp_path, capfd, command) -> None:
+    given = ["--subject_regex=^(zz)"]
+    for flag in {"filter": ["synthetic"], "utility": ["synthetic", "test"]}.get(command, []):
+        (tmp_path / flag).mkdir()
+        image = np.random.default_rng(len(flag)).integers(0, 255, (64, 64), np.uint8)
+        Image.fromarray(image).save(tmp_path / flag / "b.png")
+        given.append(f"--{flag}={tmp_path / flag}")
+    assert run(inputs, tmp_path, command, *given) == 2
+    err = capfd.readouterr().err
+    assert "--subject_regex='^(zz)' is found in none of 1 file names" in err
+
+
 # A wrong value of each field, by the field's type.
 BY_TYPE = {int: "-1", float: "-1.0", tuple: "(0,)", bool: "7"}
 WRONG_FIELDS = {

@@ -245,5 +245,5 @@ def test_a_filtered_folder_is_certified_and_checked(tmp_path: Path) -> None:
     assert "images that stand" in filtered.stdout and not list(share.glob("*.png"))
     assert not (share / "work").exists() and (tmp_path / "share.work").is_dir()
     shutil.copy(tmp_path / "made" / "p0000_t1.png", share / "p0000_t1.png")
-    slipped = deepssim("verify", share, f"--real={tmp_path / 'training'}")
+    slipped = deepssim("verify", share, f"--real={tmp_path / 'training'}", options[1])
     assert slipped.returncode == 1 and "no one has judged" in slipped.stderr

@@ -36,6 +36,19 @@ def test_a_wrong_expression_is_explained(tmp_path: Path, regex: str, words: str)
         read_manifest(tmp_path, role=Role.REAL, subject_regex=regex)
 
 
+def test_an_expression_that_tells_no_patients_apart_is_refused(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"p{number:02d}_1.png" for number in range(20)))
+    with pytest.raises(
+        InputError, match=r"--subject_regex='\^\(zz\)' is found in none of 20 file n"
+    ):
+        read_manifest(tmp_path, role=Role.REAL, subject_regex="^(zz)")
+    with pytest.raises(InputError, match="makes one patient of all 20 files of --holdout"):
+        read_manifest(tmp_path, role=Role.HOLDOUT, subject_regex="^(p)")
+    read_manifest(tmp_path, role=Role.SYNTHETIC, subject_regex="^(zz)")
+    (tmp_path / "p00_1.png").unlink()  # so few may be of one patient
+    assert len(read_manifest(tmp_path, role=Role.REAL, subject_regex="^(p)").records) == 19
+
+
 def test_a_table(tmp_path: Path) -> None:
     touch(tmp_path, "x/1.png", "x/2.png", "../outside.png")
     (tmp_path / "m.tsv").write_text(

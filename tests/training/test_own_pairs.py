@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -128,7 +129,10 @@ def test_a_table_that_does_not_fit_says_where(folder: Path, tmp_path: Path) -> N
 
 
 def test_one_patient_cannot_be_split(folder: Path, tmp_path: Path) -> None:
-    images = open_images(folder / "flat", tmp_path / "s", size=(64, 64), subject_regex="^(p)")
+    (tmp_path / "few").mkdir()
+    for path in sorted((folder / "flat").glob("*.png"))[:3]:
+        shutil.copy(path, tmp_path / "few")
+    images = open_images(tmp_path / "few", tmp_path / "s", size=(64, 64), subject_regex="^(p)")
     with pytest.raises(InputError, match="one patient"):
         pipelines.split_by_patient(images, seed=0)
 

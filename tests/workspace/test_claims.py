@@ -54,6 +54,33 @@ def test_an_output_inside_of_an_input_is_refused(images, place):
     assert tree(images) == before
 
 
+@pytest.mark.parametrize(
+    ("out", "work", "words"),
+    [
+        ("new", "new/work", "--work is --out or lies inside of it"),
+        ("new", "NEW/deep/../deep/work", "--work is --out or lies inside of it"),
+        ("work/new", "work", "--out is --work or lies inside of it"),
+        ("new", "./new", "--out is --work or lies inside of it"),
+        ("new", "images/new", "--work is --real or lies inside of it"),
+    ],
+)
+def test_outputs_that_do_not_exist_yet_are_kept_apart(images, out, work, words):
+    before, root = tree(images.parent), images.parent
+    refused(root / out, words, work=f"{root}/{work}", inputs={"--real": images})
+    assert tree(root) == before
+
+
+def test_another_folder_of_kept_work_is_refused_at_once(tmp_path):
+    with Workspace.open(tmp_path / "out", command="a", work=tmp_path / "one") as workspace:
+        workspace.write("x.png", b"x")
+    before = tree(tmp_path)
+    refused(tmp_path / "out", "--out='out' was begun with another --work", work=tmp_path / "two")
+    assert tree(tmp_path) == before
+    with Workspace.open(tmp_path / "out", command="a", work=tmp_path / "one") as workspace:
+        (tmp_path / "out" / "x.png").write_bytes(b"y")
+    refused(tmp_path / "out", "files changed .*; one/changed.txt lists them", work=tmp_path / "one")
+
+
 def test_an_output_inside_of_an_input_is_seen_through_links(images):
     link = images.parent / "link"
     link.symlink_to(images)
@@ -250,7 +277,10 @@ def test_an_output_that_was_changed_stops_the_next_run(tmp_path):
         workspace.write("b.csv", b"2")
         assert workspace.intact("p1.png") and not workspace.intact("c.csv")
     (out / "p1.png").write_bytes(b"changed")
-    refused(out, re.escape("1 files in --out='out' were changed after they were written"))
+    refused(
+        out,
+        re.escape("--out='out': 1 of its files changed after being written; out/work/changed.txt"),
+    )
     assert (out / "work" / "changed.txt").read_text() == "p1.png\n"
     assert (out / "p1.png").read_bytes() == b"changed"
     (out / "p1.png").unlink()

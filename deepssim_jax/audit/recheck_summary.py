@@ -1,0 +1,143 @@
+"""Checking what `summary.json` says: against its noted hash, and against the tables that it sums up.
+
+Officers read the verdict, the counts and the rate. They follow from the tables and the thresholds,
+and are made again here from these; all else that the file says is held by its hash in the kept work.
+"""
+
+import csv
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from deepssim_jax.audit import conclusion, outputs, tables
+from deepssim_jax.audit.result import Label, Thresholds
+from deepssim_jax.data.manifest import InputError
+from deepssim_jax.scoring.decide import Proportion, clopper_pearson
+from deepssim_jax.workspace import Workspace
+
+NAME = "summary.json"
+FILE = "file "  # how a line of what is wrong with a whole file begins
+Rows = list[dict[str, str]]
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A JSON object of an audit.
+
+    Raises:
+      InputError: it is missing or damaged.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise damaged(path.name) from error
+    if not isinstance(content, dict):
+        raise damaged(path.name)
+    return content
+
+
+def damaged(name: str) -> InputError:
+    """For a file that does not hold what this program writes."""
+    return InputError(f"{name} is damaged; run the same audit again, which writes it anew")
+
+
+def rows(path: Path) -> Rows:
+    """The rows of a table."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def problems(directory: Path, summary: Mapping[str, Any]) -> list[str]:
+    """What a summary says that does not follow from the files beside it, one line each.
+
+    Args:
+      directory: the `--out` of an audit, whose tables have the hashes that the summary says.
+      summary: its content.
+
+    Raises:
+      WorkspaceError: the folder is not that of an audit.
+    """
+    found = []
+    # The folder may be named in any way: what the user typed is not repeated by a flag.
+    if not Workspace.finished(directory, command="audit", flag="DIR").intact(NAME):
+        found.append(f"{NAME}: was changed, or the folder `work`, which holds its hash, is gone")
+    inputs, nearest, pairs, doubles = (
+        rows(directory / f"{name}.csv")
+        for name in ("inputs", "nearest", "pairs", "real_duplicates")
+    )
+    said = dict(summary["counts"])
+    for role in ("real", "synthetic", "holdout"):
+        status = [row["status"] for row in inputs if row["role"] == role]
+        found += _differs(f"{role} images", said[role], status.count("read"))
+        if role != "holdout":
+            unread = status.count("excluded")
+            found += _differs(f"unreadable {role} images", said[f"unreadable_{role}"], unread)
+    found += _differs("real images with doubles", said["real_with_doubles"], len(doubles))
+    found += _differs("synthetic images with a best match", said["synthetic"], len(nearest))
+    classes = {label.value: sum(r["label"] == label.value for r in nearest) for label in Label}
+    found += _differs("images of each class", summary["classes"], classes)
+    copied = {r["synthetic_id"] for r in nearest if r["label"] != Label.UNRELATED.value}
+    if copied != {row["synthetic_id"] for row in pairs}:
+        found.append("pairs.csv and nearest.csv do not name the same copies")
+    if (
+        not doubles
+    ):  # images that are doubles count as one patient, and no table says which patients
+        exposed = {row["subject_id"] or ("", row["real_id"]) for row in pairs}
+        people = {
+            row["subject_id"] or ("", row["image_id"])
+            for row in inputs
+            if (row["role"], row["status"]) == ("real", "read")
+        }
+        found += _differs("patients exposed", summary["subjects"]["exposed"], len(exposed))
+        found += _differs("patients", summary["subjects"]["total"], len(people))
+    compared = len(nearest) - said["not_comparable_synthetic"]
+    level = summary["settings"]["level"]
+    rate = clopper_pearson(len(copied), compared, level=level)
+    found += _differs("the rate of copies", summary["copy_rate"], tables.proportion(rate))
+    verdict, reasons = conclusion.verdict(
+        said, classes, rate, _share(summary["holdout_rate"]), _thresholds(summary["thresholds"])
+    )
+    found += _differs("the verdict", summary["verdict"], verdict.value)
+    if not set(reasons) <= set(summary["reasons"]):
+        found.append(f"{NAME}: the reasons do not follow from the numbers")
+    return found
+
+
+def unlisted(files: Mapping[str, str]) -> list[str]:
+    """Files of an audit whose hashes a summary does not say."""
+    return [
+        f"{FILE}{name}: {NAME} says no hash of it" for name in outputs.NAMES if name not in files
+    ]
+
+
+def _differs(what: str, said: object, found: object) -> list[str]:
+    if said == found:
+        return []
+    return [f"{NAME}: {what}: {_words(said)} said, {_words(found)} found"]
+
+
+def _words(value: object) -> str:
+    return json.dumps(value, sort_keys=True).replace('"', "") if value is not None else "nothing"
+
+
+def _share(said: Mapping[str, Any] | None) -> Proportion | None:
+    if said is None:
+        return None
+    return clopper_pearson(said["count"], said["total"], level=said["level"])
+
+
+def _thresholds(said: Mapping[str, Any]) -> Thresholds:
+    return Thresholds(
+        near=said["near"],
+        exact=said["exact"],
+        local=said["local"],
+        partial=tuple(said["partial"]),
+        chance=said["chance"],
+        origin=said["origin"],
+        null_count=said["null_count"],
+        null_max=said["null_max"],
+        false_rate=_share(said["false_rate"]),
+        planted_recall=_share(said["planted_recall"]),
+        planted_near_recall=_share(said["planted_near_recall"]),
+        calibrated=said["calibrated"],
+    )

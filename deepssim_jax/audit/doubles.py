@@ -67,7 +67,7 @@ def find_doubles(
       journal: keeps what is found.
       on_progress: called with (images done, images in all, what).
     """
-    same = _same_files(images.sha256)
+    same = same_files(images.sha256)
     pairs = np.zeros(0, PAIRS)
     if real.points is not None and len(real) > 1:
         alone = dataclasses.replace(real, groups=np.arange(len(real), dtype=np.int32))
@@ -89,12 +89,12 @@ def find_doubles(
             what="doubles among the real images",
         )
     pairs = np.concatenate([same, pairs])
-    group = _connected(pairs["first"], pairs["second"], len(real))
+    group = connected(pairs["first"], pairs["second"], len(real))
     # Patients are linked by the doubles of their images.
     people = np.arange(len(real)) if real.groups is None else real.groups
     _, first, inverse = np.unique(people, return_index=True, return_inverse=True)
     rows = np.arange(len(real))
-    subjects = _connected(
+    subjects = connected(
         np.concatenate([pairs["first"], rows]),
         np.concatenate([pairs["second"], first[inverse]]),
         len(real),
@@ -120,7 +120,7 @@ def _doubles_of(rows: np.ndarray, alone: Side, index: LocalIndex) -> np.ndarray:
     return out
 
 
-def _same_files(digests: tuple[str, ...]) -> np.ndarray:
+def same_files(digests: tuple[str, ...]) -> np.ndarray:
     """Pairs of byte-equal files: each with the first of its kind."""
     _, first, inverse = np.unique(digests, return_index=True, return_inverse=True)
     rows = np.flatnonzero(first[inverse] != np.arange(len(digests)))
@@ -129,7 +129,7 @@ def _same_files(digests: tuple[str, ...]) -> np.ndarray:
     return out
 
 
-def _connected(a: np.ndarray, b: np.ndarray, count: int) -> np.ndarray:
+def connected(a: np.ndarray, b: np.ndarray, count: int) -> np.ndarray:
     """int32 [count]: a number for each connected component."""
     graph = sparse.coo_array((np.ones(len(a)), (a, b)), shape=(count, count))
     return sparse.csgraph.connected_components(graph, directed=False)[1].astype(np.int32)

@@ -24,7 +24,7 @@ class ReplicaSettings:
     size: int = 64
     spacing: float | None = None
     modality: Modality = Modality.OTHER
-    alignment: Alignment = Alignment.RIGID
+    alignment: Alignment = Alignment.AFFINE
     encoder: str = "default"
     candidates: int = 2
     subject_regex: str | None = None

@@ -1,13 +1,14 @@
 """From candidates to measured pairs of volumes: align, then compare at every level.
 
-Contract: candidates come from `volume_search`, the closest few of each level; every one of them is
-measured at all levels, so that the levels can be compared. The answer is one row a pair, of
-`pair_dtype`, sorted by query and reference; finished blocks of queries are journalled.
+Contract: candidates come from keypoints (`volume_points`), from a search of all poses
+(`volume_poses`), and in place from every level (`volume_search`), the closest few of each; every one
+of them is measured at all levels, so that the levels can be compared. A candidate carries the maps
+that its searches found into the alignment. The answer is one row a pair, of `pair_dtype`, sorted by
+query and reference; finished blocks of queries are journalled.
 """
 
 import dataclasses
 import enum
-import functools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -15,23 +16,26 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepssim_jax.ops import overlap as overlaps
-from deepssim_jax.ops import registration
 from deepssim_jax.ops import volume_similarity as similarities
-from deepssim_jax.ops.search_rigid import RigidGrid
-from deepssim_jax.ops.transform import MotionModel, Transform
+from deepssim_jax.ops import volume_structure as structure
+from deepssim_jax.ops.transform import Transform
 from deepssim_jax.scoring.match import Progress
-from deepssim_jax.scoring.volume_search import Level, VolumeSide, search, search_posed
+from deepssim_jax.scoring.volume_points import Found, VolumeIndex
+from deepssim_jax.scoring.volume_search import Level, VolumeSide, search
 from deepssim_jax.typing import Array
 from deepssim_jax.workspace import Section
 
-# An eighth of the default grid's time; coarser ones take every tenth head for its mirror image.
-GRID = RigidGrid(size=20, rotations=3, max_rotation_deg=8.0)
-_BATCH = 8
-_BLOCK = 32
+_BATCH = 4
+_BLOCK = 16
+_GRID = np.stack(np.meshgrid(*[(np.arange(8) + 0.5) / 8 - 0.5] * 3, indexing="ij"), -1).reshape(
+    -1, 3
+)
+_LEAST_COVERED = 0.25  # of a reference: evidence is not divided by less
 
 # Each level's measures, and whether more of it means more alike; the first one decides.
 MEASURES: dict[Level, dict[str, bool]] = {
-    Level.VOXEL: similarities.MEASURES,
+    Level.POINTS: {"points": True},
+    Level.VOXEL: {"structure": True, **similarities.MEASURES},
     Level.FEATURE: {"cosine": True},
     Level.SEGMENTATION: overlaps.MEASURES,
 }
@@ -41,20 +45,17 @@ DECIDING = {level: next(iter(measures)) for level, measures in MEASURES.items()}
 class Alignment(enum.StrEnum):
     """What is done to a synthetic volume before it is compared with a real one."""
 
-    RIGID = "rigid"
+    AFFINE = "affine"
     NONE = "none"
 
 
 @dataclasses.dataclass(frozen=True)
 class MatchSettings:
-    """How volumes are matched: candidates of each search, the labels that are compared and the
-    size of a voxel in mm.
-    """
+    """How volumes are matched: candidates of each search and the labels that are compared."""
 
     candidates: int = 2
-    alignment: Alignment = Alignment.RIGID
+    alignment: Alignment = Alignment.AFFINE
     labels: tuple[int, ...] = ()
-    voxel_mm: float = 1.0
 
 
 def pair_dtype(labels: Sequence[int]) -> np.dtype:
@@ -63,15 +64,33 @@ def pair_dtype(labels: Sequence[int]) -> np.dtype:
     shape = (len(labels), len(overlaps.MEASURES))
     return np.dtype(
         [("query", "<i4"), ("reference", "<i4"), ("mirrored", "<i4"), ("rotation_deg", "<f4")]
-        + [("shift_mm", "<f4")]
+        + [("shift_mm", "<f4"), ("covered", "<f4")]
         + [(name, "<f4") for name in names]
         + [("by_label", "<f4", shape)]
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """Where volumes are looked up: the side, and its keypoints unless volumes are compared in place."""
+
+    side: VolumeSide
+    index: VolumeIndex | None
+
+    @classmethod
+    def of(
+        cls, side: VolumeSide, *, alignment: Alignment, journal: Section,
+        on_progress: Progress = lambda done, total, what: None,
+    ) -> "Reference":  # fmt: skip
+        """Describes a side once for all that is looked up in it."""
+        if alignment is Alignment.NONE:
+            return cls(side, None)
+        return cls(side, VolumeIndex.build(side, journal=journal, on_progress=on_progress))
+
+
 def match_volumes(
     queries: VolumeSide,
-    references: VolumeSide,
+    references: Reference,
     *,
     settings: MatchSettings,
     journal: Section,
@@ -96,17 +115,22 @@ def match_volumes(
     Returns:
       Rows of `pair_dtype`; measures of levels that a side lacks are NaN.
     """
-    candidates = functools.cache(lambda: _candidates(queries, references, settings, journal, apart))
+    side = references.side
 
     def block(rows: np.ndarray) -> np.ndarray:
-        pairs = [(int(q), int(r)) for q in rows for r in candidates()[q]]
-        if not pairs:
+        if not len(rows):
             return np.zeros(0, pair_dtype(settings.labels))
-        return _measure(pairs, queries, references, settings, embed)
+        part = queries.rows(rows)
+        found = None if references.index is None else references.index.vote(part)
+        chosen = _candidates(part, side, found, settings, apart)
+        pairs = [(i, int(r)) for i, row in enumerate(chosen) for r in row]
+        out = _measure(pairs, part, side, found, settings, embed)
+        out["query"] = rows[out["query"]]
+        return out
 
     return journal.by_rows(
         "volumes",
-        [settings, queries.groups, references.groups, apart],
+        [settings, queries.groups, side.groups, apart],
         block,
         count=len(queries),
         block=_BLOCK,
@@ -118,7 +142,7 @@ def match_volumes(
 def measure_pairs(
     pairs: list[tuple[int, int]],
     queries: VolumeSide,
-    references: VolumeSide,
+    references: Reference,
     *,
     settings: MatchSettings,
     journal: Section,
@@ -131,7 +155,13 @@ def measure_pairs(
     def block(rows: np.ndarray) -> np.ndarray:
         if not len(rows):
             return np.zeros(0, pair_dtype(settings.labels))
-        return _measure([pairs[row] for row in rows], queries, references, settings, embed)
+        chosen = np.unique([pairs[row][0] for row in rows])
+        part = queries.rows(chosen)
+        found = None if references.index is None else references.index.vote(part)
+        named = [(int(np.searchsorted(chosen, pairs[row][0])), pairs[row][1]) for row in rows]
+        out = _measure(named, part, references.side, found, settings, embed)
+        out["query"] = chosen[out["query"]]
+        return out
 
     return journal.by_rows(
         "pairs",
@@ -185,31 +215,43 @@ def best_by_measure(pairs: np.ndarray, count: int) -> dict[tuple[Level, str], np
 def _candidates(
     queries: VolumeSide,
     references: VolumeSide,
+    found: Found | None,
     settings: MatchSettings,
-    journal: Section,
     apart: bool,
 ) -> list[np.ndarray]:
-    found = []
-    for level in queries.levels:
-        rows, _ = search(
-            queries,
-            references,
-            level=level,
-            k=settings.candidates,
-            apart=apart,
-            journal=journal.section(f"nearest-{level.value}", level, apart),
-        )
-        found.append(rows)
-    if settings.alignment is Alignment.RIGID:
-        found.append(search_posed(queries, references, k=settings.candidates, apart=apart)[0])
-    together = np.concatenate(found, axis=1)
+    """Rows of the references to measure for each query, rising."""
+    k = settings.candidates
+    columns = [
+        search(queries, references, level=level, k=k, apart=apart)[0]
+        for level in queries.levels
+        if level is not Level.POINTS
+    ]
+    if found is not None:
+        own = queries.groups[:, None] == references.groups[None] if apart else None
+        for scores in (found.evidence, found.posed):
+            columns.append(_largest(scores, references.groups, own, k))
+    together = np.concatenate(columns, axis=1)
     return [np.unique(row[row >= 0]) for row in together]
+
+
+def _largest(scores: np.ndarray, groups: np.ndarray, own: np.ndarray | None, k: int) -> np.ndarray:
+    """int [n, k + 1]: the k best references above 0, then the best of another group than the first."""
+    scores = scores if own is None else np.where(own, 0.0, scores)
+    order = np.argsort(-scores, axis=1, kind="stable")
+    out = np.full((len(scores), k + 1), -1)
+    for row, ranked in enumerate(order):
+        ranked = ranked[scores[row, ranked] > 0]
+        out[row, : min(k, len(ranked))] = ranked[:k]
+        others = ranked[groups[ranked] != groups[ranked[0]]] if len(ranked) else ranked
+        out[row, k] = others[0] if len(others) else -1
+    return out
 
 
 def _measure(
     pairs: list[tuple[int, int]],
     queries: VolumeSide,
     references: VolumeSide,
+    found: Found | None,
     settings: MatchSettings,
     embed: Callable[[np.ndarray], np.ndarray] | None,
 ) -> np.ndarray:
@@ -217,31 +259,133 @@ def _measure(
     if not pairs:
         return out
     out["query"], out["reference"] = np.array(pairs, np.int32).T
-    for name in ("cosine", *overlaps.MEASURES):
+    for name in ("points", "cosine", *overlaps.MEASURES):
         out[name] = np.nan
     if queries.features is not None:
         out["cosine"] = _cosine(queries.features[out["query"]], references, out["reference"])
     for first in range(0, len(pairs), _BATCH):
         part = out[first : first + _BATCH]
-        rows = [np.resize(part[name], _BATCH) for name in ("query", "reference")]  # one shape
+        rows = np.resize(part["query"], _BATCH), np.resize(part["reference"], _BATCH)  # one shape
         moving, fixed = queries.take(rows[0]), references.take(rows[1])
-        aligned, transform = _aligned(moving, fixed, settings.alignment)
-        measured = similarities.volume_similarity(aligned, jnp.asarray(fixed, jnp.float32))
+        held = _held(queries, rows[0]), _held(references, rows[1])
+        maps = starts(queries, references, found, *rows)
+        aligned = brought_together(moving, fixed, held, maps, settings.alignment)
+        measured = similarities.volume_similarity(aligned.aligned, jnp.asarray(fixed, jnp.float32))
+        part["structure"] = np.asarray(aligned.score)[: len(part)]
         for name in similarities.MEASURES:
             part[name] = np.asarray(getattr(measured, name))[: len(part)]
-        if transform is not None and embed is not None and queries.features is not None:
-            found = embed(np.asarray(aligned))[: len(part)]
-            part["cosine"] = _cosine(found, references, part["reference"])
+        transform = None if settings.alignment is Alignment.NONE else aligned.transform
         if transform is not None:
-            part["mirrored"] = np.asarray(transform.flip)[: len(part)]
-            part["rotation_deg"] = np.asarray(transform.rotation_deg)[: len(part)]
-            shift = np.linalg.norm(np.asarray(transform.shift), axis=1)
-            part["shift_mm"] = shift[: len(part)] * settings.voxel_mm
+            if embed is not None and queries.features is not None:
+                again = embed(np.asarray(aligned.aligned))[: len(part)]
+                part["cosine"] = _cosine(again, references, part["reference"])
+            _describe_motion(part, transform, queries, references, found)
         if queries.labels is not None and references.labels is not None:
-            maps = jnp.asarray(queries.labels(rows[0]))
-            maps = np.asarray(maps if transform is None else warp_labels(maps, transform))
-            _overlap_into(part, maps, references.labels(rows[1]), settings)
+            label = jnp.asarray(queries.labels(rows[0]))
+            label = np.asarray(label if transform is None else warp_labels(label, transform))
+            maps_of = label, references.labels(rows[1])
+            _overlap_into(part, *maps_of, settings.labels, references.geometry.voxel_mm)
+    if settings.alignment is Alignment.NONE:
+        out["covered"] = 1.0
     return out
+
+
+def _held(side: VolumeSide, rows: np.ndarray) -> Array:
+    return structure.boxes(side.shape, jnp.asarray(side.geometry.box[rows]))
+
+
+def starts(
+    queries: VolumeSide,
+    references: VolumeSide,
+    found: Found | None,
+    query: np.ndarray,
+    reference: np.ndarray,
+) -> list[Transform]:
+    """Where alignments of pairs start: where keypoints, and where the search of poses say."""
+    n = len(query)
+    if found is None:
+        matrix = np.broadcast_to(np.eye(3, dtype=np.float32), (n, 3, 3))
+        return [structure.proper(jnp.asarray(matrix), jnp.zeros((n, 3)))]
+    view = queries.geometry.box[query] / references.geometry.box[reference]
+    plain = np.zeros((n, 3, 3), np.float32)
+    plain[:, [0, 1, 2], [0, 1, 2]] = view
+    none = np.zeros((n, 3), np.float32)
+    by_points = found.evidence[query, reference] > 0
+    posed = found.posed[query, reference] > 0
+    maps = [
+        (
+            np.where(there[:, None, None], matrix[query, reference], plain),
+            np.where(there[:, None], shift[query, reference], none),
+        )
+        for there, matrix, shift in (
+            (by_points, found.matrix, found.shift),
+            (posed, found.posed_matrix, found.posed_shift),
+        )
+    ]
+    return [structure.proper(*map(jnp.asarray, pair)) for pair in maps]
+
+
+def brought_together(
+    moving: np.ndarray,
+    fixed: np.ndarray,
+    held: tuple[Array, Array],
+    maps: list[Transform],
+    alignment: Alignment,
+) -> structure.Alignment:
+    """Each moving volume on the frame of its fixed one, from the best of several starts."""
+    columns = jnp.asarray(moving), jnp.asarray(fixed), *held
+    if alignment is Alignment.NONE:
+        return structure.compare(*columns, maps[0])
+    return structure.align(*columns, jax.tree.map(lambda *x: jnp.stack(x, 1), *maps))
+
+
+def shown_together(
+    queries: VolumeSide,
+    references: Reference,
+    *,
+    query: int,
+    reference: int,
+    alignment: Alignment,
+) -> structure.Alignment:
+    """One pair aligned as it was compared, batches of one."""
+    part, rows = queries.rows(np.array([query])), np.array([reference])
+    found = None if references.index is None else references.index.vote(part)
+    first = np.zeros(1, int)
+    return brought_together(
+        part.take(first),
+        references.side.take(rows),
+        (_held(part, first), _held(references.side, rows)),
+        starts(part, references.side, found, first, rows),
+        alignment,
+    )
+
+
+def _describe_motion(
+    part: np.ndarray,
+    transform: Transform,
+    queries: VolumeSide,
+    references: VolumeSide,
+    found: Found | None,
+) -> None:
+    """How the real volume was moved, and the evidence of keypoints by what of it is there."""
+    query, reference, n = part["query"], part["reference"], len(part)
+    part["mirrored"] = np.asarray(transform.flip)[:n]
+    part["rotation_deg"] = np.asarray(transform.rotation_deg)[:n]
+    # What the middle of the real volume is away from where it was, in the synthetic one's mm.
+    shift = np.linalg.norm(np.asarray(transform.shift)[:n], axis=1)
+    mm = queries.geometry.voxel_mm[query]
+    part["shift_mm"] = shift * np.where(
+        np.isfinite(mm), mm, references.geometry.voxel_mm[reference]
+    )
+    matrix, signs = (np.asarray(x)[:n] for x in (transform.matrix, transform.signs))
+    places = _GRID[None] * references.geometry.box[reference][:, None]
+    there = np.einsum("nij,npj->npi", signs[:, :, None] * matrix, places)
+    there = there + (signs * np.asarray(transform.shift)[:n])[:, None]
+    inside = (np.abs(there) <= queries.geometry.box[query][:, None] / 2).all(-1)
+    part["covered"] = inside.mean(1)
+    if found is not None:
+        evidence = found.evidence[query, reference]
+        part["points"] = evidence / np.maximum(part["covered"], _LEAST_COVERED)
 
 
 def _cosine(rows: np.ndarray, references: VolumeSide, chosen: np.ndarray) -> np.ndarray:
@@ -253,62 +397,31 @@ def _cosine(rows: np.ndarray, references: VolumeSide, chosen: np.ndarray) -> np.
 
 
 def _overlap_into(
-    part: np.ndarray, moving: np.ndarray, fixed: np.ndarray, settings: MatchSettings
+    part: np.ndarray,
+    moving: np.ndarray,
+    fixed: np.ndarray,
+    labels: tuple[int, ...],
+    voxel_mm: np.ndarray,
 ) -> None:
+    """Distances are in mm of the real volume, in voxels where its spacing is not known."""
     names = tuple(overlaps.MEASURES)
     for row, (a, b) in enumerate(zip(moving[: len(part)], fixed[: len(part)], strict=True)):
         if not a.any() or not b.any():
             continue  # no map of one of them: not measured
+        size = float(voxel_mm[part["reference"][row]])
         found = overlaps.overlap(
-            a, b.astype(a.dtype), labels=settings.labels, spacing=(settings.voxel_mm,) * 3
+            a,
+            b.astype(a.dtype),
+            labels=labels,
+            spacing=(size if np.isfinite(size) else 1.0,) * 3,
         )
         columns = np.stack([getattr(found, name) for name in names], 1)
         part["by_label"][row] = columns
         # That neither has a haemorrhage says little about whether they are of one person.
-        held = np.isin(settings.labels, np.union1d(a, b))
+        held = np.isin(labels, np.union1d(a, b))
         if held.any():
             for name, value in zip(names, columns[held].mean(0), strict=True):
                 part[name][row] = value
-
-
-_refined = jax.jit(registration.align, static_argnames="model")
-
-
-def _aligned(
-    moving: np.ndarray, fixed: np.ndarray, alignment: Alignment
-) -> tuple[Array, Transform | None]:
-    """Each moving volume on the frame of its fixed one: of two alignments the one that agrees better.
-
-    One starts from a search of all motions and mirrorings; it now and then takes a head for its
-    mirror image. The other starts where the volumes are.
-    """
-    if alignment is Alignment.NONE:
-        return jnp.asarray(moving, jnp.float32), None
-    a, b = jnp.asarray(moving, jnp.float32), jnp.asarray(fixed, jnp.float32)
-    still = Transform(jnp.zeros(1, jnp.int32), jnp.eye(3)[None], jnp.zeros((1, 3)))
-    found = registration.register(a, b, grid=GRID)
-    parts = [
-        _refined(a[i : i + 1], b[i : i + 1], still, model=MotionModel.RIGID) for i in range(len(a))
-    ]
-    near = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
-    better = near.correlation > found.correlation
-
-    def chosen(x: Array, y: Array) -> Array:
-        return jnp.where(better.reshape(-1, *(1,) * (x.ndim - 1)), x, y)
-
-    best = jax.tree.map(chosen, near, found)
-    return best.aligned, best.transform
-
-
-def aligned_for_display(
-    moving: np.ndarray, fixed: np.ndarray, *, alignment: Alignment
-) -> np.ndarray:
-    """`moving` [n, d, h, w] on the frame of `fixed`, float32, as it was compared."""
-    parts = [
-        np.asarray(_aligned(moving[i : i + 1], fixed[i : i + 1], alignment)[0])
-        for i in range(len(moving))
-    ]
-    return np.concatenate(parts)
 
 
 @jax.jit

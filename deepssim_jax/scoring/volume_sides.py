@@ -18,6 +18,7 @@ from deepssim_jax.data.manifest import InputError, Manifest
 from deepssim_jax.data.whole_volume import Content, VolumeSettings
 from deepssim_jax.nn.volume_embedding import SLICES
 from deepssim_jax.ops import head_labels, tissue
+from deepssim_jax.ops.volume_grid import Geometry
 from deepssim_jax.scoring.match import Progress
 from deepssim_jax.scoring.volume_search import VolumeSide, occupancy_of
 from deepssim_jax.workspace import Cache, Made, Workspace
@@ -142,6 +143,7 @@ def build_volume_side(
             take=images.take,
             shape=settings.size,
             groups=images.patients(),
+            geometry=Geometry(images.geometry[:, :3], images.geometry[:, 3]),
             features=held if sources.given is None else _given(images, sources.given),
             labels=labels,
             occupancy=None if labels is None else occupancies(labels, len(images), sources.labels),

@@ -3,9 +3,9 @@
 Real volumes are matched with other patients' (the null), with other scans of their own patient (the
 repeats), and copies made of them in memory with the real side (the positive controls, nine edits):
 all through the search and the measures that the synthetic volumes get. The null gives each level a
-law of unrelated volumes, the controls its recall. A level that finds none of the controls at a
-threshold that unrelated volumes do not reach has no say. Patients are split in halves: laws come from
-one, error rates from the other.
+law of unrelated volumes, the controls its recall. A level that finds clearly fewer of the controls
+than the best one, at a threshold that unrelated volumes do not reach, has no say. Patients are split
+in halves: laws come from one, error rates from the other.
 """
 
 import dataclasses
@@ -30,11 +30,13 @@ from deepssim_jax.scoring.volume_search import Level, VolumeSide
 from deepssim_jax.scoring.volume_sides import Embed, occupancies
 from deepssim_jax.workspace import Section
 
-MAX_NULL, MAX_REPEATS, EACH_EDIT = 64, 100, 5
+MAX_NULL, MAX_REPEATS, EACH_EDIT = 64, 100, 4
 _SAME_SCORE = 0.9999  # of scans of one patient: by more, they are one file twice
 _ABOVE = 1e-4
-# A level has a say from so much recall on, and so much more than false alarms.
-_LEAST_RECALL, _TIMES_FALSE = 0.2, 4.0
+_TAIL = 3
+# A level has a say if it finds nearly as many of the controls as the best one, else it would add
+# little but its false alarms; and many times more than those.
+_BEHIND, _TIMES_FALSE = 0.15, 4.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,11 +114,10 @@ def calibrate_levels(
             settings=settings,
             journal=journal.section("null", rows),
             apart=True,
-            embed=embed,
             on_progress=on_progress,
             what="real with other patients' real",
         )
-    repeats = _repeats(references, settings, journal, embed, on_progress, seed=seed)
+    repeats = _repeats(references, settings, journal, on_progress, seed=seed)
     edits = tuple(edit for edit in Edit for _ in range(EACH_EDIT))
     planted_rows = np.resize(rows, len(edits))
     copies = planted_side(real, planted_rows, edits, embed, segment, settings, seed=seed)
@@ -125,7 +126,6 @@ def calibrate_levels(
         references,
         settings=settings,
         journal=journal.section("controls", copies.take(np.arange(len(copies)))),
-        embed=embed,
         on_progress=on_progress,
         what="copies made of real volumes with real",
     )
@@ -180,6 +180,10 @@ def _thresholds(
     law = law_of(trial.null[trial.null_tunes] if halves else trial.null, at)
     calibrated = len(trial.null) >= MIN_NULL
     person = law.threshold(MOST_FALSE)
+    # A law of quantiles knows nothing of a heavy tail. Two volumes that are doubles nobody knows of
+    # make two high values, which do not count.
+    if len(trial.null):
+        person = max(person, float(np.sort(trial.null)[-min(_TAIL, len(trial.null))]) + _ABOVE)
     cut = max(law.threshold(share), person)
     words = (
         f"{len(trial.null)} best matches between different patients"
@@ -224,8 +228,9 @@ def _with_a_say(found: dict[Level, LevelThresholds]) -> dict[Level, LevelThresho
     def good(at: Level) -> bool:
         false = found[at].false_rate
         most = false.value if false else 0.0
-        return recall(at) >= max(_LEAST_RECALL, _TIMES_FALSE * most)
+        return recall(at) >= max(best - _BEHIND, _TIMES_FALSE * most)
 
+    best = max(map(recall, found))
     chosen = [at for at in found if good(at)] or [max(found, key=recall)]
     return {at: dataclasses.replace(t, counts=at in chosen) for at, t in found.items()}
 
@@ -241,7 +246,6 @@ def _repeats(
     references: Reference,
     settings: MatchSettings,
     journal: Section,
-    embed: Embed | None,
     on_progress: Progress,
     *,
     seed: int,
@@ -261,7 +265,6 @@ def _repeats(
         references,
         settings=settings,
         journal=journal.section("repeats"),
-        embed=embed,
         on_progress=on_progress,
         what="scans of one patient",
     )

@@ -21,9 +21,36 @@ from deepssim_jax.data.manifest import Role
 from deepssim_jax.data.store import ImageStore
 from deepssim_jax.scoring import decide, ratings
 from deepssim_jax.scoring.evidence import false_discovery_cut
-from deepssim_jax.scoring.volume_evidence import ahead, best_of, scaled
+from deepssim_jax.scoring.volume_evidence import Best, ahead, best_of, scaled
 from deepssim_jax.scoring.volume_match import DECIDING, MEASURES, best_by_measure
 from deepssim_jax.scoring.volume_search import Level, VolumeSide
+
+
+@dataclasses.dataclass(frozen=True)
+class Weighed:
+    """Each query's best pair by level; `p_values` [n] of the counting levels together; `evidence` with
+    thresholds for as many queries.
+    """
+
+    best: dict[Level, Best]
+    p_values: np.ndarray
+    evidence: Evidence
+
+
+def weigh(pairs: np.ndarray, groups: np.ndarray, count: int, evidence: Evidence) -> Weighed:
+    """What measured pairs are worth, with room for `count` queries and for several levels."""
+    found = {at: best_of(pairs, groups, count, at) for at in evidence.thresholds}
+    best = {at: x for at, x in found.items() if x is not None}
+    p_values = [
+        np.where(x.row >= 0, evidence.thresholds[at].law.p_values(x.evidence), 1.0)
+        for at, x in best.items()
+        if at in evidence.counting
+    ]
+    # Of several levels the one that says the most, and as many chances to say it (Bonferroni).
+    together_p = np.ones(count)
+    if p_values:
+        together_p = np.minimum(len(p_values) * np.min(p_values, axis=0), 1.0)
+    return Weighed(best, together_p, evidence.at(false_discovery_cut(together_p)))
 
 
 def conclude(
@@ -50,18 +77,9 @@ def conclude(
     """
     real, synthetic = stores[Role.REAL], stores[Role.SYNTHETIC]
     groups = sides[Role.REAL].groups
-    count = len(synthetic)
-    best = {at: best_of(pairs, groups, count, at) for at in evidence.thresholds}
-    best = {at: found for at, found in best.items() if found is not None}
-    p_values = np.stack([
-        np.where(found.row >= 0, evidence.thresholds[at].law.p_values(found.evidence), 1.0)
-        for at, found in best.items()
-        if at in evidence.counting
-    ] or [np.ones(count)])  # fmt: skip
-    # Of several levels the one that says the most, and as many chances to say it (Bonferroni).
-    together_p = np.minimum(len(p_values) * p_values.min(0), 1.0)
-    evidence = evidence.at(false_discovery_cut(together_p))
-    q_values = decide.benjamini_hochberg(together_p)
+    weighed = weigh(pairs, groups, len(synthetic), evidence)
+    best, evidence = weighed.best, weighed.evidence
+    q_values = decide.benjamini_hochberg(weighed.p_values)
     thresholds = evidence.thresholds
     matches = []
     for query, name in enumerate(synthetic.image_ids):
@@ -86,7 +104,7 @@ def conclude(
         found_kind = together(name, levels, patients, evidence.counting)
         matches.append(
             dataclasses.replace(
-                found_kind, p_value=float(together_p[query]), q_value=float(q_values[query])
+                found_kind, p_value=float(weighed.p_values[query]), q_value=float(q_values[query])
             )
         )
     copies = sum(m.kind is Kind.REPLICA for m in matches)

@@ -205,7 +205,6 @@ def _replicas(
         references,
         settings=matching,
         journal=out.section("search", how, prints),
-        embed=embed,
         on_progress=on_progress,
         what="synthetic with real",
     )

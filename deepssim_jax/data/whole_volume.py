@@ -60,16 +60,20 @@ class VolumeSettings:
           Unreadable: with the reason.
         """
         volume, spacing = read_volume(record, assumed=float("nan"), limits=limits)
-        known = bool(np.isfinite(spacing).all())
-        if not known:
-            spacing = np.array(self.size) / np.array(volume.shape)
+        pixels, geometry = self.fitted(volume, spacing if np.isfinite(spacing).all() else None)
+        return {"pixels": pixels, "geometry": geometry}
+
+    def fitted(
+        self, volume: np.ndarray, spacing: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`load` of a float32 volume [d, h, w] in memory; `spacing` in mm, None if it is not known."""
+        known = spacing is not None
+        size = np.array(volume.shape)
+        spacing = np.asarray(spacing) if known else np.array(self.size) / size
         steps = self._steps(volume.shape, spacing, known=known)
-        box = np.minimum(np.array(volume.shape) / steps, self.size)
+        box = np.minimum(size / steps, self.size)
         voxel_mm = float((steps * spacing)[0]) if known else float("nan")
-        return {
-            "pixels": self._pixels(volume, steps),
-            "geometry": np.array([*box, voxel_mm], np.float32),
-        }
+        return self._pixels(volume, steps), np.array([*box, voxel_mm], np.float32)
 
     def _pixels(self, volume: np.ndarray, steps: np.ndarray) -> np.ndarray:
         if self.content is Content.LABELS:

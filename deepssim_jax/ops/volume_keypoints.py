@@ -47,6 +47,8 @@ def _kernels() -> np.ndarray:
             for order in range(-degree, degree + 1):
                 value = sph_harm_y(degree, abs(order), polar, around)
                 real = value.real if order >= 0 else value.imag
+                # The middle lies in no direction.
+                real = np.where((radius > 0) | (degree == 0), real, 0.0)
                 out.append(weight * real * (np.sqrt(2) if order else 1.0) * np.sqrt(4 * np.pi))
     return np.stack(out).reshape(len(_SHELLS), (_DEGREES + 1) ** 2, -1).astype(np.float32)
 

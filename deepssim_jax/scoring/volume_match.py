@@ -9,7 +9,7 @@ query and reference; finished blocks of queries are journalled.
 
 import dataclasses
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -95,7 +95,6 @@ def match_volumes(
     settings: MatchSettings,
     journal: Section,
     apart: bool = False,
-    embed: Callable[[np.ndarray], np.ndarray] | None = None,
     on_progress: Progress = lambda done, total, what: None,
     what: str = "comparing",
 ) -> np.ndarray:
@@ -105,10 +104,8 @@ def match_volumes(
       queries: what is looked up.
       references: where.
       settings: see `MatchSettings`.
-      journal: keeps finished blocks; its inputs must tell both sides and what embeds.
+      journal: keeps finished blocks; its inputs must tell both sides.
       apart: leave out references of the query's own group.
-      embed: makes features of volumes, to embed the aligned ones again; without it the features of
-        the sides are compared as they are.
       on_progress: called with (queries done, queries in all, what).
       what: the name of this work for the progress line.
 
@@ -124,7 +121,7 @@ def match_volumes(
         found = None if references.index is None else references.index.vote(part)
         chosen = _candidates(part, side, found, settings, apart)
         pairs = [(i, int(r)) for i, row in enumerate(chosen) for r in row]
-        out = _measure(pairs, part, side, found, settings, embed)
+        out = _measure(pairs, part, side, found, settings)
         out["query"] = rows[out["query"]]
         return out
 
@@ -146,7 +143,6 @@ def measure_pairs(
     *,
     settings: MatchSettings,
     journal: Section,
-    embed: Callable[[np.ndarray], np.ndarray] | None = None,
     on_progress: Progress = lambda done, total, what: None,
     what: str = "comparing",
 ) -> np.ndarray:
@@ -159,7 +155,7 @@ def measure_pairs(
         part = queries.rows(chosen)
         found = None if references.index is None else references.index.vote(part)
         named = [(int(np.searchsorted(chosen, pairs[row][0])), pairs[row][1]) for row in rows]
-        out = _measure(named, part, references.side, found, settings, embed)
+        out = _measure(named, part, references.side, found, settings)
         out["query"] = chosen[out["query"]]
         return out
 
@@ -224,12 +220,12 @@ def _candidates(
     columns = [
         search(queries, references, level=level, k=k, apart=apart)[0]
         for level in queries.levels
-        if level is not Level.POINTS
+        if level is not Level.POINTS and (found is None or level is not Level.VOXEL)
     ]
     if found is not None:
         own = queries.groups[:, None] == references.groups[None] if apart else None
-        for scores in (found.evidence, found.posed):
-            columns.append(_largest(scores, references.groups, own, k))
+        columns.append(_largest(found.evidence, references.groups, own, k))
+        columns.append(_largest(found.posed, references.groups, own, k)[:, :k])
     together = np.concatenate(columns, axis=1)
     return [np.unique(row[row >= 0]) for row in together]
 
@@ -253,7 +249,6 @@ def _measure(
     references: VolumeSide,
     found: Found | None,
     settings: MatchSettings,
-    embed: Callable[[np.ndarray], np.ndarray] | None,
 ) -> np.ndarray:
     out = np.zeros(len(pairs), pair_dtype(settings.labels))
     if not pairs:
@@ -276,9 +271,6 @@ def _measure(
             part[name] = np.asarray(getattr(measured, name))[: len(part)]
         transform = None if settings.alignment is Alignment.NONE else aligned.transform
         if transform is not None:
-            if embed is not None and queries.features is not None:
-                again = embed(np.asarray(aligned.aligned))[: len(part)]
-                part["cosine"] = _cosine(again, references, part["reference"])
             _describe_motion(part, transform, queries, references, found)
         if queries.labels is not None and references.labels is not None:
             label = jnp.asarray(queries.labels(rows[0]))

@@ -32,12 +32,8 @@ from deepssim_jax.data.whole_volume import VolumeSettings
 from deepssim_jax.nn.encoder import load_encoder
 from deepssim_jax.nn.volume_embedding import embed_volumes
 from deepssim_jax.scoring.ratings import BalancedAccuracy, rate_measures
-from deepssim_jax.scoring.volume_match import (
-    MatchSettings,
-    best_by_level,
-    best_by_measure,
-    match_volumes,
-)
+from deepssim_jax.scoring.volume_match import best_by_level, best_by_measure, match_volumes
+from deepssim_jax.scoring.volume_measure import MatchSettings
 from deepssim_jax.scoring.volume_search import VolumeSide
 from deepssim_jax.scoring.volume_sides import Modality, occupancies
 

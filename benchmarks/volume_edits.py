@@ -33,7 +33,8 @@ from deepssim_jax.data.whole_volume import VolumeSettings
 from deepssim_jax.ops.volume_grid import Geometry, on_grid
 from deepssim_jax.ops.volume_poses import POSES
 from deepssim_jax.scoring.decide import clopper_pearson
-from deepssim_jax.scoring.volume_match import Alignment, MatchSettings, Reference, match_volumes
+from deepssim_jax.scoring.volume_match import Reference, match_volumes
+from deepssim_jax.scoring.volume_measure import Alignment, MatchSettings
 from deepssim_jax.scoring.volume_search import VolumeSide
 
 DATA = flags.DEFINE_string("data", "../shared/data", "folder with brain3d/")

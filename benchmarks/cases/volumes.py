@@ -11,7 +11,8 @@ import numpy as np
 
 from benchmarks.cases.case import Case
 from benchmarks.kept import COMMAND, journal
-from deepssim_jax.scoring.volume_match import MatchSettings, best_by_level, match_volumes
+from deepssim_jax.scoring.volume_match import best_by_level, match_volumes
+from deepssim_jax.scoring.volume_measure import MatchSettings
 from deepssim_jax.scoring.volume_search import Level, VolumeSide
 from deepssim_jax.workspace import Entries, Made, Workspace
 

@@ -19,13 +19,8 @@ from deepssim_jax.scoring.evidence import MIN_NULL, MOST_FALSE
 from deepssim_jax.scoring.match import Progress
 from deepssim_jax.scoring.plant_volumes import Edit, plant_copies
 from deepssim_jax.scoring.volume_evidence import ahead, best_of, law_of, scaled
-from deepssim_jax.scoring.volume_match import (
-    DECIDING,
-    MatchSettings,
-    Reference,
-    match_volumes,
-    measure_pairs,
-)
+from deepssim_jax.scoring.volume_match import Reference, match_volumes, measure_pairs
+from deepssim_jax.scoring.volume_measure import DECIDING, MatchSettings
 from deepssim_jax.scoring.volume_search import Level, VolumeSide
 from deepssim_jax.scoring.volume_sides import Embed, occupancies
 from deepssim_jax.workspace import Section

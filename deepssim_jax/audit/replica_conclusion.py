@@ -22,7 +22,8 @@ from deepssim_jax.data.store import ImageStore
 from deepssim_jax.scoring import decide, ratings
 from deepssim_jax.scoring.evidence import false_discovery_cut
 from deepssim_jax.scoring.volume_evidence import Best, ahead, best_of, scaled
-from deepssim_jax.scoring.volume_match import DECIDING, MEASURES, best_by_measure
+from deepssim_jax.scoring.volume_match import best_by_measure
+from deepssim_jax.scoring.volume_measure import DECIDING, MEASURES
 from deepssim_jax.scoring.volume_search import Level, VolumeSide
 
 
@@ -183,7 +184,10 @@ def _without_labels(
     sides: Mapping[Role, VolumeSide], stores: Mapping[Role, ImageStore]
 ) -> tuple[Exclusion, ...]:
     """Volumes that take no part in the segmentation level, where there is one."""
-    reason = "has no label map, or an empty one: not compared at the segmentation level"
+    reason = (
+        "has no label map, an empty one, or one that cannot be what it says (too large, too small, in "
+        "pieces or in the wrong place): not compared at the segmentation level"
+    )
     out = []
     for role, side in sides.items():
         if side.occupancy is not None:

@@ -12,7 +12,8 @@ import numpy as np
 from deepssim_jax.audit.doubles import PAIRS, Doubles, connected, same_files
 from deepssim_jax.data.store import ImageStore
 from deepssim_jax.scoring.match import Progress
-from deepssim_jax.scoring.volume_match import MatchSettings, Reference, measure_pairs
+from deepssim_jax.scoring.volume_match import Reference, measure_pairs
+from deepssim_jax.scoring.volume_measure import MatchSettings
 from deepssim_jax.workspace import Section
 
 # Of the brains at hand, two scans of one person come to at most 13, and copies with noise, blur or a

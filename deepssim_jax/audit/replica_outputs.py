@@ -24,7 +24,8 @@ from deepssim_jax.ops import overlap
 from deepssim_jax.scoring.decide import Proportion
 from deepssim_jax.scoring.evidence import MOST_FALSE
 from deepssim_jax.scoring.ratings import BalancedAccuracy, MeasureRating
-from deepssim_jax.scoring.volume_match import DECIDING, MEASURES, Alignment, Reference
+from deepssim_jax.scoring.volume_match import Reference
+from deepssim_jax.scoring.volume_measure import DECIDING, MEASURES, Alignment
 from deepssim_jax.scoring.volume_search import Level, VolumeSide
 from deepssim_jax.workspace import Workspace, sha256
 

@@ -19,12 +19,14 @@ from deepssim_jax.audit.replica_result import Kind, RatingSummary, ReplicaResult
 from deepssim_jax.data.manifest import Role
 from deepssim_jax.data.store import ImageStore
 from deepssim_jax.scoring.decide import Proportion
-from deepssim_jax.scoring.volume_match import DECIDING, Alignment, Reference, shown_together
+from deepssim_jax.scoring.volume_match import Reference, shown_together
+from deepssim_jax.scoring.volume_measure import DECIDING, Alignment
 from deepssim_jax.scoring.volume_search import Level, VolumeSide
 from deepssim_jax.workspace import Access, Workspace
 
 MAX_PAIRS = 24
 _MAX_LISTED, _MAX_EXPOSED = 200, 12
+_LEAST_SIDE = 160  # pixels of a plane
 KIND_WORDS = {
     Kind.REPLICA: "replica",
     Kind.SAME_PERSON: "same person",
@@ -120,9 +122,11 @@ def _planes(volume: np.ndarray) -> np.ndarray:
     slices = [volume[middle[0]], volume[::-1, middle[1]], volume[::-1, :, middle[2]]]
     width = max(s.shape[1] for s in slices)
     low = float(volume.min())
-    return np.concatenate(
+    planes = np.concatenate(
         [np.pad(s, ((0, 0), (0, width - s.shape[1])), constant_values=low) for s in slices]
     )
+    times = -(-_LEAST_SIDE // width)
+    return planes.repeat(times, 0).repeat(times, 1)
 
 
 def _unit(image: np.ndarray) -> np.ndarray:

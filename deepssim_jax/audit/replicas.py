@@ -27,7 +27,8 @@ from deepssim_jax.nn import encoder as encoders
 from deepssim_jax.nn.volume_embedding import embed_volumes
 from deepssim_jax.scoring import ratings
 from deepssim_jax.scoring.match import Progress
-from deepssim_jax.scoring.volume_match import MatchSettings, Reference, match_volumes
+from deepssim_jax.scoring.volume_match import Reference, match_volumes
+from deepssim_jax.scoring.volume_measure import MatchSettings
 from deepssim_jax.scoring.volume_search import VolumeSide
 from deepssim_jax.scoring.volume_sides import Embed, LevelSources, build_volume_side
 from deepssim_jax.workspace import Overlap, Workspace, sha256

@@ -102,7 +102,7 @@ def main(argv: Sequence[str]) -> int:
     from deepssim_jax.audit.replicas import LevelFiles, replicas
     from deepssim_jax.audit.result import Verdict
     from deepssim_jax.data.manifest import Role
-    from deepssim_jax.scoring.volume_match import Alignment
+    from deepssim_jax.scoring.volume_measure import Alignment
     from deepssim_jax.scoring.volume_sides import Modality
 
     def given(real: str | None, synthetic: str | None) -> dict[Role, str | Path]:

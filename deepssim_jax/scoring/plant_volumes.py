@@ -188,7 +188,7 @@ def _permute(copy: _Copy, rng: np.random.Generator) -> None:
     order = rng.permutation(3)
     if (order == np.arange(3)).all():
         order = np.array([1, 2, 0])
-    flips = [axis for axis in range(3) if rng.random() < 0.5]
+    flips = tuple(axis for axis in range(3) if rng.random() < 0.5)
     copy.image = np.flip(np.transpose(copy.image, order), flips)
     copy.box, copy.voxel_mm = copy.box[order], float("nan")
     if copy.map is not None:
@@ -199,7 +199,7 @@ def _strip(copy: _Copy) -> None:
     smooth = ndimage.gaussian_filter(copy.image, 1.0)
     low, high = smooth.min(), np.quantile(smooth, 0.99)
     body = ndimage.binary_fill_holes(smooth > low + 0.12 * (high - low))
-    depth = ndimage.distance_transform_edt(np.pad(body, 1))[1:-1, 1:-1, 1:-1]
+    depth = np.asarray(ndimage.distance_transform_edt(np.pad(body, 1)))[1:-1, 1:-1, 1:-1]
     keep = depth > _EDGE * depth.max()
     copy.image = np.where(keep, copy.image, copy.image.min())
     if copy.map is not None:

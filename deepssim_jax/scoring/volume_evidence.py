@@ -11,7 +11,7 @@ import dataclasses
 import numpy as np
 
 from deepssim_jax.scoring.evidence import MIN_NULL, GumbelLaw, NormalLaw
-from deepssim_jax.scoring.volume_match import DECIDING
+from deepssim_jax.scoring.volume_measure import DECIDING
 from deepssim_jax.scoring.volume_search import Level
 
 Law = GumbelLaw | NormalLaw

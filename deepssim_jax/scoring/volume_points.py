@@ -110,7 +110,9 @@ class VolumeIndex:
             parts = [
                 (
                     *_described(references, rows, steps[rows, grid]),
-                    volume_poses.unit(_coarse(references, rows, steps[rows, grid])),
+                    np.asarray(
+                        volume_poses.unit(jnp.asarray(_coarse(references, rows, steps[rows, grid])))
+                    ),
                 )
                 for grid in range(_GRIDS)
             ]
@@ -223,9 +225,8 @@ class VolumeIndex:
 def _padded(first: np.ndarray, second: np.ndarray, length: int) -> tuple[Array, Array]:
     """Both with rows of zeros to one length, so that nothing compiles twice."""
     missing = max(length - len(first), 0)
-    return tuple(
-        jnp.asarray(np.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1))) for x in (first, second)
-    )
+    wide = [np.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1)) for x in (first, second)]
+    return jnp.asarray(wide[0]), jnp.asarray(wide[1])
 
 
 @functools.partial(jax.jit)
@@ -268,4 +269,5 @@ def _described(
             jnp.asarray(steps[part]),
         )
         parts.append([np.asarray(x)[:size] for x in found])
-    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
+    places, descriptors, valid = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return places, descriptors, valid

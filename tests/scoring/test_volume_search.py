@@ -11,14 +11,12 @@ from deepssim_jax.ops.head_labels import vessel_labels
 from deepssim_jax.ops.volume_grid import Geometry
 from deepssim_jax.scoring.volume_evidence import best_of
 from deepssim_jax.scoring.volume_match import (
-    Alignment,
-    MatchSettings,
     Reference,
     best_by_level,
     best_by_measure,
     match_volumes,
-    pair_dtype,
 )
+from deepssim_jax.scoring.volume_measure import Alignment, MatchSettings, pair_dtype
 from deepssim_jax.scoring.volume_points import VolumeIndex
 from deepssim_jax.scoring.volume_search import Level, VolumeSide, search
 from deepssim_jax.scoring.volume_sides import occupancies

@@ -20,7 +20,7 @@ from deepssim_jax.scoring.match import Progress
 from deepssim_jax.scoring.plant_volumes import Edit, plant_copies
 from deepssim_jax.scoring.volume_evidence import ahead, best_of, law_of, scaled
 from deepssim_jax.scoring.volume_match import Reference, match_volumes, measure_pairs
-from deepssim_jax.scoring.volume_measure import DECIDING, MatchSettings
+from deepssim_jax.scoring.volume_measure import DECIDING, MatchSettings, pair_dtype
 from deepssim_jax.scoring.volume_search import Level, VolumeSide
 from deepssim_jax.scoring.volume_sides import Embed, occupancies
 from deepssim_jax.workspace import Section
@@ -101,7 +101,7 @@ def calibrate_levels(
     groups = real.groups
     rows = balanced_rows(groups, MAX_NULL, seed=seed)
     tune = tuning_half(groups, seed=seed)
-    null_pairs = np.zeros(0)
+    null_pairs = np.zeros(0, pair_dtype(settings.labels))
     if len(np.unique(groups)) > 1:
         null_pairs = match_volumes(
             real.rows(rows),

@@ -21,7 +21,7 @@ from deepssim_jax.data.manifest import Role
 from deepssim_jax.data.store import ImageStore
 from deepssim_jax.scoring import decide, ratings
 from deepssim_jax.scoring.evidence import false_discovery_cut
-from deepssim_jax.scoring.volume_evidence import Best, ahead, best_of, scaled
+from deepssim_jax.scoring.volume_evidence import Best, best_of, scaled
 from deepssim_jax.scoring.volume_match import best_by_measure
 from deepssim_jax.scoring.volume_measure import DECIDING, MEASURES
 from deepssim_jax.scoring.volume_search import Level, VolumeSide
@@ -127,7 +127,7 @@ def conclude(
     repeats = []
     for row in evidence.repeats:
         scores = {
-            at: float(ahead(*(scaled(row[DECIDING[at]], at), np.nan)))
+            at: float(scaled(row[DECIDING[at]], at))
             for at in thresholds
             if np.isfinite(row[DECIDING[at]])
         }

@@ -8,9 +8,7 @@ that neither a forgotten affine nor a wrong spacing counts.
 """
 
 import dataclasses
-import functools
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -92,14 +90,3 @@ def local_structure(volume: Array, held: Array, *, sigma: float) -> Array:
     middle = blurred(volume, sigma) / near
     away = (volume - middle) * held
     return away / jnp.sqrt(blurred(away**2, sigma) / near + 0.05)
-
-
-@functools.partial(jax.jit, static_argnames=("size", "sigma"))
-def structures(volumes: Array, boxes: Array, steps: Array, *, size: int, sigma: float) -> Array:
-    """`local_structure` of stored volumes [n, s, s, s] on grids of `size` points: [n, size, size, size]."""
-
-    def one(item: tuple[Array, Array, Array]) -> Array:
-        volume, held = on_grid(*item, size=size)
-        return local_structure(volume, held, sigma=sigma)
-
-    return jax.lax.map(one, (jnp.asarray(volumes, jnp.float32), boxes, steps))

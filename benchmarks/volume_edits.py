@@ -55,7 +55,7 @@ def side(volumes: list[Volume]) -> VolumeSide:
     return VolumeSide(
         take=lambda rows: pixels[rows],
         shape=settings.size,
-        groups=np.arange(len(pixels)),
+        groups=np.unique([v.person for v in volumes], return_inverse=True)[1].astype(np.int32),
         geometry=Geometry(known[:, :3], known[:, 3]),
     )
 

@@ -25,23 +25,25 @@ KINDS = ("heads", "crops", "hearts", "abdomens")
 
 @dataclasses.dataclass(frozen=True)
 class Volume:
-    """`values` [d, h, w] and `spacing` [3] in mm, None where the file would not say."""
+    """`values` [d, h, w] and `spacing` [3] in mm, None where the file would not say; whose they are."""
 
     values: np.ndarray
     spacing: np.ndarray | None
+    person: str = ""
 
 
 def people(kind: str, count: int, data: Path, rng: np.random.Generator) -> list[Volume]:
-    """As many people of one kind."""
-    if kind == "hearts":
-        return [_heart(rng) for _ in range(count)]
-    if kind == "abdomens":
-        return [_abdomen(rng) for _ in range(count)]
+    """As many volumes of one kind, of as many people but for the heads, some of which were scanned twice."""
+    if kind in ("hearts", "abdomens"):
+        make = _heart if kind == "hearts" else _abdomen
+        return [dataclasses.replace(make(rng), person=f"made {i}") for i in range(count)]
     heads = [_head(path) for path in sorted((data / "brain3d").glob("[mr]*/*.nii.gz"))]
     if kind == "heads":
         further = [_deformed(heads[i % len(heads)], 7.0, rng) for i in range(count - len(heads))]
-        return [*heads, *further][:count]
-    return [_crop_of(_deformed(heads[i % len(heads)], 4.0, rng), rng) for i in range(count)]
+        named = [dataclasses.replace(v, person=f"made {i}") for i, v in enumerate(further)]
+        return [*heads, *named][:count]
+    crops = [_crop_of(_deformed(heads[i % len(heads)], 4.0, rng), rng) for i in range(count)]
+    return [dataclasses.replace(v, person=f"made {i}") for i, v in enumerate(crops)]
 
 
 def _head(path: Path) -> Volume:
@@ -49,7 +51,8 @@ def _head(path: Path) -> Volume:
     values, spacing = oriented(np.asarray(image.dataobj, np.float32), image.affine)
     factors = np.minimum(1.0, spacing / 2.0)
     small = ndimage.zoom(values, factors, order=1)
-    return Volume(small, spacing * np.array(values.shape) / np.array(small.shape))
+    kept = spacing * np.array(values.shape) / np.array(small.shape)
+    return Volume(small, kept, path.name.split("_")[0])
 
 
 def _deformed(volume: Volume, mm: float, rng: np.random.Generator) -> Volume:

@@ -22,7 +22,6 @@ from deepssim_jax.data.manifest import Role
 from deepssim_jax.data.store import ImageStore
 from deepssim_jax.ops import overlap
 from deepssim_jax.scoring.decide import Proportion
-from deepssim_jax.scoring.evidence import MOST_FALSE
 from deepssim_jax.scoring.ratings import BalancedAccuracy, MeasureRating
 from deepssim_jax.scoring.volume_match import Reference
 from deepssim_jax.scoring.volume_measure import DECIDING, MEASURES, Alignment
@@ -41,15 +40,9 @@ def verdict(
         reasons.append("Some real volumes could not be read; replicas of them cannot be detected.")
     counting = [t for t in thresholds.values() if t.counts]
     if counts["replicas"]:
-        chance = sum(
-            (t.false_rate.count + 1) / (t.false_rate.total + 2) if t.false_rate else MOST_FALSE
-            for t in counting
-            if t.false_rate is None or t.false_rate.count
-        )
-        # Where no unrelated volume was called, the law says how many are.
-        chance = min(max(chance, MOST_FALSE), 1.0)
+        chance = min(sum(map(_by_chance, counting)), 1.0)
         p = float(stats.binom.sf(rate.count - 1, rate.total, chance))
-        likely = f"Chance alone would give {chance * rate.total:.1f} of {rate.total}"
+        likely = f"Chance alone would give {chance * rate.total:.2g} of {rate.total}"
         if p > MOST_BY_CHANCE:
             reasons.append(
                 f"{likely} (binomial p = {p:.2f}): too many for {rate.count} to mean copying. Look at the "
@@ -82,6 +75,12 @@ def verdict(
         f"{rate.level:.0%} confidence."
     )
     return Verdict.NONE_FOUND_WITHIN_LIMITS, tuple(reasons)
+
+
+def _by_chance(found: LevelThresholds) -> float:
+    """How often a level calls an unrelated volume a replica: by its law, or more if more was seen."""
+    seen = found.false_rate.value if found.false_rate else 0.0
+    return max(float(found.law.p_values(np.array([found.replica]))[0]), seen)
 
 
 def notes(

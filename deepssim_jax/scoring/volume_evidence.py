@@ -9,14 +9,16 @@ z. Laws are learned from real volumes and other patients', by quantiles (`scorin
 import dataclasses
 
 import numpy as np
+from scipy import stats
 
-from deepssim_jax.scoring.evidence import MIN_NULL, GumbelLaw, NormalLaw
+from deepssim_jax.scoring.evidence import MIN_NULL, MOST_FALSE, GumbelLaw, NormalLaw
 from deepssim_jax.scoring.volume_measure import DECIDING
 from deepssim_jax.scoring.volume_search import Level
 
 Law = GumbelLaw | NormalLaw
 _LIMIT, _LEAST_POINTS = 1 - 1e-4, 0.2
 _AHEAD = 0.5
+_QUANTILES, _LEAST_SCALE = ((0.1, 0.5), (0.1, 0.25)), 0.02
 # What phantoms and the brains at hand came to, where fewer than MIN_NULL volumes can say.
 _USUAL: dict[Level, Law] = {
     Level.POINTS: GumbelLaw(0.6, 0.35, 0),
@@ -80,7 +82,19 @@ def ahead(best: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def law_of(values: np.ndarray, level: Level) -> Law:
-    """The law of unrelated volumes from their evidence; the usual one where they are too few."""
+    """The law of unrelated volumes from their evidence; the usual one where they are too few.
+
+    Through the 10 % and 50 % quantiles, or the 10 % and 25 % ones where that gives a narrower law:
+    where half of the patients were scanned twice and nobody says so, the upper half is no null.
+    """
     if len(values) < MIN_NULL:
         return dataclasses.replace(_USUAL[level], count=len(values))
-    return (GumbelLaw if level is Level.POINTS else NormalLaw).of(values)
+    family = stats.gumbel_r if level is Level.POINTS else stats.norm
+    laws = []
+    for shares in _QUANTILES:
+        low, high = np.quantile(values, shares)
+        places = family.ppf(shares)
+        scale = max(float((high - low) / (places[1] - places[0])), _LEAST_SCALE)
+        kind = GumbelLaw if level is Level.POINTS else NormalLaw
+        laws.append(kind(float(low - scale * places[0]), scale, len(values)))
+    return min(laws, key=lambda law: law.threshold(MOST_FALSE))

@@ -90,7 +90,7 @@ def law_of(values: np.ndarray, level: Level) -> Law:
     if len(values) < MIN_NULL:
         return dataclasses.replace(_USUAL[level], count=len(values))
     family = stats.gumbel_r if level is Level.POINTS else stats.norm
-    laws = []
+    laws: list[Law] = []
     for shares in _QUANTILES:
         low, high = np.quantile(values, shares)
         places = family.ppf(shares)

@@ -31,13 +31,15 @@ from deepssim_jax.data.preprocess import quantize
 from deepssim_jax.data.whole_volume import VolumeSettings
 from deepssim_jax.nn.encoder import load_encoder
 from deepssim_jax.nn.volume_embedding import embed_volumes
+from deepssim_jax.ops.volume_grid import Geometry
 from deepssim_jax.scoring.ratings import BalancedAccuracy, rate_measures
 from deepssim_jax.scoring.volume_match import (
-    MatchSettings,
+    Reference,
     best_by_level,
     best_by_measure,
     match_volumes,
 )
+from deepssim_jax.scoring.volume_measure import MatchSettings
 from deepssim_jax.scoring.volume_search import VolumeSide
 from deepssim_jax.scoring.volume_sides import Modality, occupancies
 
@@ -109,6 +111,7 @@ def measure(modality: Modality, references: int, replicas: int) -> dict[str, obj
             take=lambda rows: volumes[rows],
             shape=grid.size,
             groups=np.arange(len(volumes)),
+            geometry=Geometry.filled(len(volumes), SIZE.value),
             features=embed(volumes),
             labels=lambda rows: maps[rows],
             occupancy=occupancies(lambda rows: maps[rows], len(volumes), wanted),
@@ -120,7 +123,8 @@ def measure(modality: Modality, references: int, replicas: int) -> dict[str, obj
     with tempfile.TemporaryDirectory() as folder:
         settings = MatchSettings(labels=labels)
         with journal(Path(folder)) as kept:
-            pairs = match_volumes(*sides, settings=settings, journal=kept, embed=embed)
+            known = Reference.of(sides[1], alignment=settings.alignment, journal=kept)
+            pairs = match_volumes(sides[0], known, settings=settings, journal=kept)
     lap("searching and measuring")
     best = best_by_level(pairs, _SYNTHETIC)
     truth = np.arange(_SYNTHETIC) < replicas

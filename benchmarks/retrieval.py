@@ -36,9 +36,10 @@ from deepssim_jax.ops.ssim import ssim
 from deepssim_jax.scoring.aligned import AlignedIndex
 from deepssim_jax.scoring.decide import clopper_pearson
 from deepssim_jax.scoring.embed import features
-from deepssim_jax.scoring.match import Side, candidates
+from deepssim_jax.scoring.match import candidates
 from deepssim_jax.scoring.pairs import nearest
 from deepssim_jax.scoring.retrieval import Retrieval
+from deepssim_jax.scoring.side import Side
 
 DATA = flags.DEFINE_string("data", "../shared/data", "folder with cxr/ and brain3d/")
 OUT = flags.DEFINE_string("out", None, "folder for retrieval.jsonl; nothing is written without")

@@ -33,7 +33,11 @@ from deepssim_jax.ops import (
     search_rigid,
     ssim,
     tissue,
+    volume_keypoints,
+    volume_poses,
     volume_similarity,
+    volume_structure,
+    volume_votes,
 )
 from deepssim_jax.ops.search_grid import SearchGrid
 from deepssim_jax.ops.search_rigid import RigidGrid
@@ -44,11 +48,11 @@ from deepssim_jax.scoring import (
     embed,
     membership,
     pairs,
-    plant_volumes,
     points,
     tiles,
     unmoved,
     verify,
+    volume_points,
     volume_search,
 )
 from deepssim_jax.scoring.tiles import Queries, Tiling
@@ -204,12 +208,10 @@ def _augmented(*space: int) -> Kernel:
     return Kernel(run, (_like(2, *space),))
 
 
-def _planted() -> Kernel:
-    volumes, labels = _like(2, 16, 16, 16), _like(2, 16, 16, 16, dtype=jnp.int32)
-    return Kernel(
-        lambda a, b, m: plant_volumes._replicas(jax.random.key(0), a, b, m, m, near=True),
-        (volumes, volumes, labels),
-    )
+def _volume_aligned() -> Kernel:
+    volumes = _like(2, 16, 16, 16)
+    starts = Transform(_like(2, 1, dtype=jnp.int32), _like(2, 1, 3, 3), _like(2, 1, 3))
+    return Kernel(volume_structure.align, (volumes, volumes, volumes, volumes, starts))
 
 
 def _pair(run: Callable[..., object], *shape: int, **how: object) -> Kernel:
@@ -263,7 +265,20 @@ KERNELS: dict[str, Callable[[], Kernel]] = {
     "partial_correlation": _partial,
     "verify_pairs": lambda: _pair(verify._figures, 2, 64, 64, grid=GRID),
     "volume_similarity": lambda: _pair(volume_similarity.volume_similarity, 2, 12, 12, 12),
-    "posed_rows": lambda: Kernel(volume_search.posed_rows, (_like(2, 40, 40, 40), _like(2, 3, 3))),
+    "volume_keypoints": lambda: Kernel(
+        volume_keypoints.keypoints, (_like(1, 16, 16, 16), _like(1, 3), _like(1, 3))
+    ),
+    "volume_votes": lambda: Kernel(
+        volume_votes.agreeing, (_like(99, 3), _like(2, 99, 3), _like(2, 99))
+    ),
+    "volume_closest": lambda: Kernel(
+        volume_points._closest, (_like(5, 8), _like(2, 7, 8), _like(2, 7, dtype=jnp.bool_))
+    ),
+    "volume_coarse": lambda: Kernel(
+        volume_poses.coarse, (_like(1, 40, 40, 40), _like(1, 3), _like(1, 3))
+    ),
+    "volume_poses": lambda: Kernel(volume_poses.best_poses, (_like(16, 16, 16), _like(2, 16**3))),
+    "volume_aligned": _volume_aligned,
     "occupancy": lambda: Kernel(
         functools.partial(volume_search.occupancy_of, labels=(1, 2)), (_like(2, 20, 20, 20),)
     ),
@@ -285,7 +300,6 @@ KERNELS: dict[str, Callable[[], Kernel]] = {
     "steered": lambda: Kernel(steering.steer, (_like(2, 16), _like(5, 16), _like())),
     "augmented": lambda: _augmented(24, 24),
     "augmented_volumes": lambda: _augmented(12, 12, 12),
-    "planted_volumes": _planted,
 }
 
 

@@ -11,7 +11,9 @@ import numpy as np
 
 from benchmarks.cases.case import Case
 from benchmarks.kept import COMMAND, journal
-from deepssim_jax.scoring.volume_match import MatchSettings, best_by_level, match_volumes
+from deepssim_jax.ops.volume_grid import Geometry
+from deepssim_jax.scoring.volume_match import Reference, best_by_level, match_volumes
+from deepssim_jax.scoring.volume_measure import MatchSettings
 from deepssim_jax.scoring.volume_search import Level, VolumeSide
 from deepssim_jax.workspace import Entries, Made, Workspace
 
@@ -58,7 +60,10 @@ def replicas_voxel(scale: float) -> Case:
     )
     sides = [
         VolumeSide(
-            take=functools.partial(held.take, "pixels"), shape=_SIZE, groups=np.arange(len(held))
+            take=functools.partial(held.take, "pixels"),
+            shape=_SIZE,
+            groups=np.arange(len(held)),
+            geometry=Geometry.filled(len(held), _SIZE[0]),
         )
         for held in pixels
     ]
@@ -66,7 +71,9 @@ def replicas_voxel(scale: float) -> Case:
 
     def ours() -> np.ndarray:
         with journal(root / f"journal{next(number)}") as kept:
-            return match_volumes(*sides, settings=MatchSettings(), journal=kept)
+            settings = MatchSettings()
+            known = Reference.of(sides[1], alignment=settings.alignment, journal=kept)
+            return match_volumes(sides[0], known, settings=settings, journal=kept)
 
     def check() -> None:
         best = best_by_level(ours(), queries)[Level.VOXEL]

@@ -22,8 +22,9 @@ from deepssim_jax.data import store
 from deepssim_jax.data.manifest import Manifest, Role
 from deepssim_jax.ops.transform import FLIP_NAMES
 from deepssim_jax.scoring import decide
-from deepssim_jax.scoring.match import Side, best_matches
+from deepssim_jax.scoring.match import best_matches
 from deepssim_jax.scoring.retrieval import Retrieval
+from deepssim_jax.scoring.side import Side
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,8 +20,9 @@ from deepssim_jax.nn.encoder import Encoder
 from deepssim_jax.scoring import decide, plant
 from deepssim_jax.scoring.detail import BANDS
 from deepssim_jax.scoring.evidence import MOST_FALSE, GumbelLaw, LargestLaw, NormalLaw, either
-from deepssim_jax.scoring.match import NO_EVIDENCE, PAIR, Progress, Side, match
+from deepssim_jax.scoring.match import NO_EVIDENCE, PAIR, Progress, match
 from deepssim_jax.scoring.retrieval import Proposals
+from deepssim_jax.scoring.side import Side
 from deepssim_jax.scoring.verify import verify_pairs
 from deepssim_jax.workspace import Section
 

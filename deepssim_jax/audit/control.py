@@ -13,8 +13,9 @@ import numpy as np
 from deepssim_jax.audit.calibration import Trial
 from deepssim_jax.audit.doubles import are_doubles
 from deepssim_jax.audit.holdout import overlap_error
-from deepssim_jax.scoring.match import PAIR, Progress, Side, match
+from deepssim_jax.scoring.match import PAIR, Progress, match
 from deepssim_jax.scoring.retrieval import Proposals
+from deepssim_jax.scoring.side import Side
 from deepssim_jax.workspace import Section
 
 _COPIED = "by their local features the same picture as one"

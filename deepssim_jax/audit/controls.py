@@ -13,8 +13,9 @@ from deepssim_jax.data.edits import EDITS, Edit
 from deepssim_jax.data.edits.types import SIDES
 from deepssim_jax.nn.encoder import Encoder
 from deepssim_jax.scoring.embed import side_of_images
-from deepssim_jax.scoring.match import PAIR, Progress, Side, match
+from deepssim_jax.scoring.match import PAIR, Progress, match
 from deepssim_jax.scoring.retrieval import Proposals
+from deepssim_jax.scoring.side import Side
 from deepssim_jax.workspace import Section
 
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from deepssim_jax.audit.self_join import connected, self_join
 from deepssim_jax.data.store import ImageStore
-from deepssim_jax.scoring.match import Progress, Side
+from deepssim_jax.scoring.match import Progress
+from deepssim_jax.scoring.side import Side
 from deepssim_jax.workspace import Section
 
 # Nothing short of a copy of the whole image: neighbouring slices and other radiographs of a patient
@@ -78,7 +79,7 @@ def find_doubles(
     found = np.zeros(len(joined), PAIRS)
     found["first"], found["second"] = rows[joined["query"]], rows[joined["reference"]]
     found["score"], found["evidence"] = joined["verified"], joined["evidence"]
-    pairs = np.concatenate([_same_pixels(stands), found])
+    pairs = np.concatenate([equal_pairs(stands), found])
     group = connected(pairs["first"], pairs["second"], len(real))
     # Patients are linked by the doubles of their images.
     people = np.arange(len(real)) if real.groups is None else real.groups
@@ -102,16 +103,16 @@ def are_doubles(pairs: np.ndarray) -> np.ndarray:
     )
 
 
-def stand_for(decoded: np.ndarray) -> np.ndarray:
-    """int64 [n]: the first row with the same pixels as each, of `ImageStore.decoded`.
+def stand_for(contents: np.ndarray) -> np.ndarray:
+    """int64 [n]: the first row with the same content as each, such as `ImageStore.decoded`.
 
     Files are not asked: one file can hold many images.
     """
-    _, first, inverse = np.unique(decoded, axis=0, return_index=True, return_inverse=True)
+    _, first, inverse = np.unique(contents, axis=0, return_index=True, return_inverse=True)
     return first[inverse.reshape(-1)]
 
 
-def _same_pixels(stands: np.ndarray) -> np.ndarray:
+def equal_pairs(stands: np.ndarray) -> np.ndarray:
     """`PAIRS` of images that equal an earlier one, with that one."""
     rows = np.flatnonzero(stands != np.arange(len(stands)))
     out = np.zeros(len(rows), PAIRS)

@@ -35,7 +35,6 @@ from deepssim_jax.scoring.detail import Common
 from deepssim_jax.scoring.embed import build_side, check_size, features
 from deepssim_jax.scoring.match import (
     Progress,
-    Side,
     best_matches,
     common_of,
     local_index,
@@ -45,6 +44,7 @@ from deepssim_jax.scoring.match import (
 from deepssim_jax.scoring.pairs import nearest
 from deepssim_jax.scoring.points import LocalIndex, PointSet
 from deepssim_jax.scoring.retrieval import Retrieval
+from deepssim_jax.scoring.side import Side
 from deepssim_jax.scoring.verify import verify_pairs
 from deepssim_jax.workspace import Section, Workspace
 

@@ -1,9 +1,11 @@
-"""Thresholds of each level from the real volumes alone.
+"""What each level is worth on these very volumes, from the real side alone.
 
 Real volumes are matched with other patients' (the null), with other scans of their own patient (the
-repeats), and replicas planted in memory with the real side (the positives): all through the search
-and the measures that the synthetic volumes get. A replica has to agree better than two scans of one
-person do. Patients are split in halves: thresholds are chosen on one, error rates come from the other.
+repeats), and copies made of them in memory with the real side (the positive controls, nine edits):
+all through the search and the measures that the synthetic volumes get. The null gives each level a
+law of unrelated volumes, the controls its recall. A level that finds clearly fewer of the controls
+than the best one, at a threshold that unrelated volumes do not reach, has no say. Patients are split
+in halves: laws come from one, error rates from the other.
 """
 
 import dataclasses
@@ -13,39 +15,67 @@ import numpy as np
 
 from deepssim_jax.audit.calibration import balanced_rows, share_of, tuning_half
 from deepssim_jax.audit.replica_result import Kind, LevelThresholds
-from deepssim_jax.scoring import decide
+from deepssim_jax.scoring.evidence import MIN_NULL, MOST_FALSE
 from deepssim_jax.scoring.match import Progress
-from deepssim_jax.scoring.plant_volumes import plant_replicas
-from deepssim_jax.scoring.volume_match import (
-    DECIDING,
-    MatchSettings,
-    best_by_level,
-    match_volumes,
-    measure_pairs,
-)
+from deepssim_jax.scoring.plant_volumes import Edit, plant_copies
+from deepssim_jax.scoring.volume_evidence import ahead, best_of, law_of, scaled
+from deepssim_jax.scoring.volume_match import Reference, match_volumes, measure_pairs
+from deepssim_jax.scoring.volume_measure import DECIDING, MatchSettings, pair_dtype
 from deepssim_jax.scoring.volume_search import Level, VolumeSide
 from deepssim_jax.scoring.volume_sides import Embed, occupancies
 from deepssim_jax.workspace import Section
 
-MAX_NULL, MAX_PLANTED, MAX_REPEATS = 64, 24, 200
-# What stands in for a null that is too small to show its tail. Voxels: of nine raw scans of three
-# people, at 3.5 mm, two people's agree by at most 0.91, see benchmarks/README.md.
-_DEFAULT_PERSON = {Level.VOXEL: 0.92, Level.FEATURE: 0.95, Level.SEGMENTATION: 0.75}
-_STEP, _LIMIT = 0.5, 1 - 1e-6
-_SAME_FILE = float(np.arctanh(0.9999))
-_ABOVE = 1e-4  # of Fisher's z: what equals the highest of a null is none of the replicas
+MAX_NULL, MAX_REPEATS, EACH_EDIT = 64, 100, 4
+_SAME_SCORE = 0.9999  # of scans of one patient: by more, they are one file twice
+_ABOVE = 1e-4
+_TAIL = 3
+# A level has a say if it finds nearly as many of the controls as the best one, else it would add
+# little but its false alarms; and many times more than those.
+_BEHIND, _TIMES_FALSE = 0.15, 4.0
+
+
+@dataclasses.dataclass(frozen=True)
+class LevelTrial:
+    """One level's evidence: `null` of unrelated volumes, `repeats` of scans of one patient; `right` of
+    the controls, -inf where the best volume is another patient's; each with the half that it is in.
+    """
+
+    null: np.ndarray
+    null_tunes: np.ndarray
+    repeats: np.ndarray
+    right: np.ndarray
+    right_tunes: np.ndarray
+    edits: tuple[Edit, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
-    """Thresholds by level, and the measured pairs of one patient's scans (`volume_match`)."""
+    """Thresholds by level, the trials behind them, and the measured pairs of one patient's scans."""
 
     thresholds: dict[Level, LevelThresholds]
+    trials: dict[Level, LevelTrial]
     repeats: np.ndarray
+    level: float
+
+    @property
+    def counting(self) -> tuple[Level, ...]:
+        """The levels that have a say."""
+        return tuple(at for at, found in self.thresholds.items() if found.counts)
+
+    def at(self, cut: float) -> "Evidence":
+        """With thresholds that unrelated volumes reach with probability `cut` at all counting levels
+        together; see `scoring.evidence.false_discovery_cut`.
+        """
+        share = min(cut, MOST_FALSE) / max(len(self.counting), 1)
+        chosen = {
+            at: _thresholds(at, trial, share, self.level, counts=self.thresholds[at].counts)
+            for at, trial in self.trials.items()
+        }
+        return dataclasses.replace(self, thresholds=chosen)
 
 
 def calibrate_levels(
-    real: VolumeSide,
+    references: Reference,
     *,
     settings: MatchSettings,
     embed: Embed | None,
@@ -58,145 +88,165 @@ def calibrate_levels(
     """Runs the three experiments and chooses thresholds.
 
     Args:
-      real: the real side.
+      references: the real side.
       settings: those of the search that the thresholds are for.
-      embed: embeds planted replicas; without it the feature level has a null only.
-      segment: makes label maps of planted replicas; without it their originals' are moved along.
+      embed: embeds controls; without it nothing is known of the feature level's recall.
+      segment: makes label maps of controls; without it their originals' are moved along.
       journal: keeps what is found; its inputs must tell this side and what embeds and segments.
-      seed: of the draw and of the planted replicas.
+      seed: of the draw and of the controls.
       level: coverage of the reported intervals.
       on_progress: as for `match_volumes`.
     """
+    real = references.side
     groups = real.groups
     rows = balanced_rows(groups, MAX_NULL, seed=seed)
-    several = len(np.unique(groups)) > 1
-    null_pairs = np.zeros(0)
-    if several:
+    tune = tuning_half(groups, seed=seed)
+    null_pairs = np.zeros(0, pair_dtype(settings.labels))
+    if len(np.unique(groups)) > 1:
         null_pairs = match_volumes(
             real.rows(rows),
-            real,
+            references,
             settings=settings,
             journal=journal.section("null", rows),
             apart=True,
-            embed=embed,
             on_progress=on_progress,
             what="real with other patients' real",
         )
-    repeats = _repeats(real, settings, journal, embed, on_progress, seed=seed)
-    planted_rows = np.resize(rows, min(MAX_PLANTED, max(len(rows), 24)))
-    planted = {}
-    for kind in ("exact", "near"):
-        copies = _planted_side(real, planted_rows, kind, embed, segment, settings, seed=seed)
-        planted[kind] = match_volumes(
-            copies,
-            real,
-            settings=settings,
-            journal=journal.section(f"planted-{kind}", copies.take(np.arange(len(copies)))),
-            embed=embed,
-            on_progress=on_progress,
-            what=f"planted {kind} replicas with real",
-        )
-    tune = tuning_half(groups, seed=seed)
-    out = {}
+    repeats = _repeats(references, settings, journal, on_progress, seed=seed)
+    edits = tuple(edit for edit in Edit for _ in range(EACH_EDIT))
+    planted_rows = np.resize(rows, len(edits))
+    copies = planted_side(real, planted_rows, edits, embed, segment, settings, seed=seed)
+    planted = match_volumes(
+        copies,
+        references,
+        settings=settings,
+        journal=journal.section("controls", copies.take(np.arange(len(copies)))),
+        on_progress=on_progress,
+        what="copies made of real volumes with real",
+    )
+    trials = {}
     for at in real.levels:
-        measure = DECIDING[at]
-        null, null_tune = np.zeros(0), np.zeros(0, bool)
-        best = best_by_level(null_pairs, len(rows)).get(at) if several else None
+        if at is Level.POINTS and references.index is None:
+            continue
+        null, tunes, others = np.zeros(0), np.zeros(0, bool), np.nan
+        best = best_of(null_pairs, groups, len(rows), at) if len(null_pairs) else None
         if best is not None:
-            seen = best["reference"] >= 0
-            null, null_tune = best[measure][seen], tune[groups[rows[seen]]]
-        own = repeats[measure][np.isfinite(repeats[measure])] if len(repeats) else np.zeros(0)
-        positives, right = {}, {}
-        for kind, pairs in planted.items():
-            found = best_by_level(pairs, len(planted_rows)).get(at)
-            if found is None or (at is Level.FEATURE and embed is None):
-                positives[kind], right[kind] = np.zeros(0), np.zeros(0, bool)
-                continue
-            mine = pairs[pairs["reference"] == planted_rows[pairs["query"]]]
-            scores = np.full(len(planted_rows), np.nan)
-            scores[mine["query"]] = mine[measure]
-            positives[kind] = scores
-            right[kind] = (groups[found["reference"]] == groups[planted_rows]) * found[measure]
-        out[at] = _choose(
-            at, null, null_tune, own, positives, right, tune[groups[planted_rows]], level
+            seen = best.row >= 0
+            null, tunes = best.evidence[seen], tune[groups[rows[seen]]]
+            others = float(np.median(scaled(null_pairs[DECIDING[at]][best.row[seen]], at)))
+        right = np.zeros(0)
+        found = best_of(planted, groups, len(edits), at)
+        if found is not None and not (at is Level.FEATURE and embed is None):
+            right = np.full(len(edits), -np.inf)
+            seen = np.flatnonzero(found.row >= 0)
+            same = groups[planted["reference"][found.row[seen]]] == groups[planted_rows[seen]]
+            right[seen[same]] = found.evidence[seen[same]]
+        trials[at] = LevelTrial(
+            null=null,
+            null_tunes=tunes,
+            repeats=_repeated(repeats, at, others),
+            right=right,
+            right_tunes=tune[groups[planted_rows]],
+            edits=edits,
         )
-    return Evidence(out, repeats)
+    first = {
+        at: _thresholds(at, trial, MOST_FALSE / len(trials), level, counts=True)
+        for at, trial in trials.items()
+    }
+    return Evidence(_with_a_say(first), trials, repeats, level)
 
 
-def _choose(
-    at: Level,
-    null: np.ndarray,
-    null_tune: np.ndarray,
-    repeats: np.ndarray,
-    positives: dict[str, np.ndarray],
-    right: dict[str, np.ndarray],
-    planted_tune: np.ndarray,
-    level: float,
+def _repeated(repeats: np.ndarray, at: Level, others: float) -> np.ndarray:
+    """Evidence of scans of one patient at a level, one file twice left out."""
+    if not len(repeats):
+        return np.zeros(0)
+    values = repeats[DECIDING[at]]
+    values = values[np.isfinite(values) & ~(repeats["ncc"] > _SAME_SCORE)]
+    own = scaled(values, at)
+    return ahead(own, np.full(len(own), others))
+
+
+def _thresholds(
+    at: Level, trial: LevelTrial, share: float, level: float, *, counts: bool
 ) -> LevelThresholds:
-    """Thresholds of one level; in the scale of Fisher's z, as in `scoring.decide`."""
-    calibrated = len(null) >= decide.MIN_NULL
+    """Of one level: what unrelated volumes reach with probability `share`."""
+    halves = len(trial.null) >= 2 * MIN_NULL
     # Of few patients nobody is spared: there is nothing to check on.
-    used = null[null_tune] if len(null) >= 2 * decide.MIN_NULL else null
-    z = [np.arctanh(np.clip(x, -_LIMIT, _LIMIT)) for x in (used, repeats)]
-    chosen = [p[planted_tune & np.isfinite(p)] for p in positives.values() if len(p)]
-    copies = np.concatenate([np.zeros(0), *chosen])
-    z_copies = np.arctanh(np.clip(copies, -_LIMIT, _LIMIT))
-    low = float(np.quantile(z_copies, 0.02)) if len(z_copies) else None
-    # A scan that lies there twice, under two patients' names or one's, is no null.
-    usual = float(np.median(z_copies)) if len(z_copies) else np.inf
-    genuine = z[0][z[0] < usual]
-    if calibrated and len(genuine):
-        person = decide.upper_tail(genuine)
-        words = f"{len(null)} best matches between different patients"
-    else:
-        person = max([float(np.arctanh(_DEFAULT_PERSON[at])), *genuine])
-        words = (
-            f"the package's default, because {len(null)} real volumes with another patient to compare "
-            f"with are fewer than {decide.MIN_NULL}"
-        )
-    tail = max([person, *z[1][z[1] < _SAME_FILE]])
-    if len(repeats):
-        words += f", {len(repeats)} pairs of scans of one patient"
-    threshold = tail + _ABOVE
-    if low is not None and low > tail:
-        threshold = tail + _STEP * (low - tail)
-        words += f" and {len(copies)} replicas planted in memory"
-    cut = float(np.tanh(threshold))
-    check = null[~null_tune] if len(null) >= 2 * decide.MIN_NULL else null[:0]
-    recalled = np.concatenate([r[~planted_tune] for r in right.values()])
+    law = law_of(trial.null[trial.null_tunes] if halves else trial.null, at)
+    calibrated = len(trial.null) >= MIN_NULL
+    person = law.threshold(MOST_FALSE)
+    # A law of quantiles knows nothing of a heavy tail. Two volumes that are doubles nobody knows of
+    # make two high values, which do not count.
+    if len(trial.null):
+        person = max(person, float(np.sort(trial.null)[-min(_TAIL, len(trial.null))]) + _ABOVE)
+    cut = max(law.threshold(share), person)
+    words = (
+        f"{len(trial.null)} best matches between different patients"
+        if calibrated
+        else f"the package's usual law, because {len(trial.null)} real volumes with another patient to "
+        f"compare with are fewer than {MIN_NULL}"
+    )
+    if len(trial.repeats):
+        cut = max(cut, float(trial.repeats.max()) + _ABOVE)
+        words += f", {len(trial.repeats)} pairs of scans of one patient"
+    check = trial.null[~trial.null_tunes] if halves else trial.null
+    kept = ~trial.right_tunes if halves else np.ones(len(trial.edits), bool)
+    hits = trial.right >= cut
+    tested = hits[kept] if len(trial.right) else hits
     return LevelThresholds(
         replica=cut,
-        same_person=float(np.tanh(person)),
+        same_person=person,
         origin=words,
-        null=null,
-        repeats=repeats,
-        planted=np.concatenate(list(positives.values())),
+        null=trial.null,
+        repeats=trial.repeats,
+        planted=trial.right[np.isfinite(trial.right)],
         false_rate=share_of(check >= cut, level),
-        recall=share_of(recalled >= cut, level),
+        recall=share_of(tested, level),
+        recall_by_edit={
+            edit.value: int(hits[[e is edit for e in trial.edits]].sum()) for edit in Edit
+        }
+        if len(trial.right)
+        else {},
         calibrated=calibrated,
+        counts=counts,
+        law=law,
     )
 
 
+def _with_a_say(found: dict[Level, LevelThresholds]) -> dict[Level, LevelThresholds]:
+    """Which levels count. Where none is good enough the best one does, so that there is an answer."""
+
+    def recall(at: Level) -> float:
+        share = found[at].recall
+        return share.value if share else 0.0
+
+    def good(at: Level) -> bool:
+        false = found[at].false_rate
+        most = false.value if false else 0.0
+        return recall(at) >= max(best - _BEHIND, _TIMES_FALSE * most)
+
+    best = max(map(recall, found))
+    chosen = [at for at in found if good(at)] or [max(found, key=recall)]
+    return {at: dataclasses.replace(t, counts=at in chosen) for at, t in found.items()}
+
+
 def kind_of(score: float, thresholds: LevelThresholds) -> Kind:
-    """What a level calls a pair of this score; a score that was not measured is different."""
+    """What a level calls a pair of this evidence; one that was not measured is different."""
     if score >= thresholds.replica:
         return Kind.REPLICA
     return Kind.SAME_PERSON if score >= thresholds.same_person else Kind.DIFFERENT
 
 
 def _repeats(
-    real: VolumeSide,
+    references: Reference,
     settings: MatchSettings,
     journal: Section,
-    embed: Embed | None,
     on_progress: Progress,
     *,
     seed: int,
 ) -> np.ndarray:
-    """Measured pairs of different scans of one patient, each pair once.
-
-    Each scan is matched among its own patient's other scans, which is an audit of them alone.
-    """
+    """Measured pairs of different scans of one patient, each pair once."""
+    real = references.side
     pairs = []
     for group in np.flatnonzero(np.bincount(real.groups) > 1):
         rows = np.flatnonzero(real.groups == group)
@@ -207,49 +257,48 @@ def _repeats(
     return measure_pairs(
         pairs,
         real,
-        real,
+        references,
         settings=settings,
         journal=journal.section("repeats"),
-        embed=embed,
         on_progress=on_progress,
         what="scans of one patient",
     )
 
 
-def _planted_side(
+def planted_side(
     real: VolumeSide,
     rows: np.ndarray,
-    kind: str,
+    edits: tuple[Edit, ...],
     embed: Embed | None,
     segment: Callable[[np.ndarray], np.ndarray] | None,
     settings: MatchSettings,
     *,
     seed: int,
 ) -> VolumeSide:
-    """Replicas of some rows. They are made anew where a journal is resumed: their seed is fixed."""
-    volumes = real.take(rows)
-    maps = None if real.labels is None else real.labels(rows)
-    near = kind == "near"
-    donors = _other_patient(rows, real.groups)
-    copies, moved = plant_replicas(
-        volumes,
-        seed=seed + near,
-        donors=volumes[donors] if near else None,
-        maps=maps,
-        donor_maps=None if maps is None or not near else maps[donors],
+    """Copies of some rows. They are made anew where a journal is resumed: their seed is fixed."""
+    distinct, place = np.unique(rows, return_inverse=True)
+    volumes = real.take(distinct)
+    maps = None if real.labels is None or segment is not None else real.labels(distinct)
+    donors = _other_patient(distinct, real.groups)
+    planted = plant_copies(
+        volumes[place],
+        real.geometry[rows],
+        edits=list(edits),
+        donors=np.array([np.flatnonzero(place == d)[0] for d in donors])[place],
+        seed=seed,
+        maps=None if maps is None else maps[place],
     )
-    copies = np.clip(np.round(copies), 0, 65535).astype(np.uint16)
-    if segment is not None:
-        moved = segment(copies)
+    moved = planted.maps if segment is None else segment(planted.volumes)
     labels = None if moved is None else lambda chosen: moved[chosen]
     features = None
     if real.features is not None:
-        # Given embeddings cannot be made for planted volumes: their originals' only fill the place.
-        features = real.features[rows] if embed is None else embed(copies)
+        # Given embeddings cannot be made for controls: their originals' only fill the place.
+        features = real.features[rows] if embed is None else embed(planted.volumes)
     return VolumeSide(
-        take=lambda chosen: copies[chosen],
+        take=lambda chosen: planted.volumes[chosen],
         shape=real.shape,
         groups=real.groups[rows],
+        geometry=planted.geometry,
         features=features,
         labels=labels,
         occupancy=None if labels is None else occupancies(labels, len(rows), settings.labels),

@@ -1,6 +1,7 @@
-"""From measured pairs of volumes to a result: kinds, votes, repeats and what people say."""
+"""From measured pairs of volumes to a result: kinds, reasons, repeats and what people say."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -19,8 +20,38 @@ from deepssim_jax.audit.result import Exclusion
 from deepssim_jax.data.manifest import Role
 from deepssim_jax.data.store import ImageStore
 from deepssim_jax.scoring import decide, ratings
-from deepssim_jax.scoring.volume_match import DECIDING, MEASURES, best_by_level, best_by_measure
+from deepssim_jax.scoring.evidence import false_discovery_cut
+from deepssim_jax.scoring.volume_evidence import Best, best_of, scaled
+from deepssim_jax.scoring.volume_match import best_by_measure
+from deepssim_jax.scoring.volume_measure import DECIDING, MEASURES
 from deepssim_jax.scoring.volume_search import Level, VolumeSide
+
+
+@dataclasses.dataclass(frozen=True)
+class Weighed:
+    """Each query's best pair by level; `p_values` [n] of the counting levels together; `evidence` with
+    thresholds for as many queries.
+    """
+
+    best: dict[Level, Best]
+    p_values: np.ndarray
+    evidence: Evidence
+
+
+def weigh(pairs: np.ndarray, groups: np.ndarray, count: int, evidence: Evidence) -> Weighed:
+    """What measured pairs are worth, with room for `count` queries and for several levels."""
+    found = {at: best_of(pairs, groups, count, at) for at in evidence.thresholds}
+    best = {at: x for at, x in found.items() if x is not None}
+    p_values = [
+        np.where(x.row >= 0, evidence.thresholds[at].law.p_values(x.evidence), 1.0)
+        for at, x in best.items()
+        if at in evidence.counting
+    ]
+    # Of several levels the one that says the most, and as many chances to say it (Bonferroni).
+    together_p = np.ones(count)
+    if p_values:
+        together_p = np.minimum(len(p_values) * np.min(p_values, axis=0), 1.0)
+    return Weighed(best, together_p, evidence.at(false_discovery_cut(together_p)))
 
 
 def conclude(
@@ -46,33 +77,43 @@ def conclude(
       found_versions: of what can change a score.
     """
     real, synthetic = stores[Role.REAL], stores[Role.SYNTHETIC]
-    groups, thresholds = sides[Role.REAL].groups, evidence.thresholds
-    best = best_by_level(pairs, len(synthetic))
+    groups = sides[Role.REAL].groups
+    weighed = weigh(pairs, groups, len(synthetic), evidence)
+    best, evidence = weighed.best, weighed.evidence
+    q_values = decide.benjamini_hochberg(weighed.p_values)
+    thresholds = evidence.thresholds
     matches = []
     for query, name in enumerate(synthetic.image_ids):
-        levels = {}
-        for level, rows in best.items():
-            row = rows[query]
-            reference, score = int(row["reference"]), float(row[DECIDING[level]])
-            if reference < 0 or np.isnan(score):
+        levels, patients = {}, {}
+        for at, found in best.items():
+            if found.row[query] < 0:
                 continue  # there is no other volume, or no label map
-            levels[level] = LevelMatch(
+            row, score = pairs[found.row[query]], float(found.evidence[query])
+            reference = int(row["reference"])
+            patients[at] = int(groups[reference])
+            levels[at] = LevelMatch(
                 real_id=real.image_ids[reference],
                 subject_id=real.subject_ids[reference],
                 score=score,
-                kind=kind_of(score, thresholds[level]),
-                measures={m: float(row[m]) for m in MEASURES[level]},
+                p_value=float(thresholds[at].law.p_values(np.array([score]))[0]),
+                kind=kind_of(score, thresholds[at]),
+                measures={m: float(row[m]) for m in MEASURES[at]},
                 mirrored=bool(row["mirrored"]),
                 rotation_deg=float(row["rotation_deg"]),
                 shift_mm=float(row["shift_mm"]),
             )
-        patients = {level: int(groups[int(best[level][query]["reference"])]) for level in levels}
-        matches.append(together(name, levels, patients))
+        found_kind = together(name, levels, patients, evidence.counting)
+        matches.append(
+            dataclasses.replace(
+                found_kind, p_value=float(weighed.p_values[query]), q_value=float(q_values[query])
+            )
+        )
     copies = sum(m.kind is Kind.REPLICA for m in matches)
     rate = decide.clopper_pearson(copies, len(matches), level=settings.level)
     overlap = None
     if Level.SEGMENTATION in best:
-        overlap = best[Level.SEGMENTATION]["by_label"]
+        rows = best[Level.SEGMENTATION].row
+        overlap = np.where((rows >= 0)[:, None, None], pairs["by_label"][rows], np.nan)
     counts = {
         "real": len(real),
         "synthetic": len(synthetic),
@@ -86,9 +127,9 @@ def conclude(
     repeats = []
     for row in evidence.repeats:
         scores = {
-            level: float(row[DECIDING[level]])
-            for level in thresholds
-            if np.isfinite(row[DECIDING[level]])
+            at: float(scaled(row[DECIDING[at]], at))
+            for at in thresholds
+            if np.isfinite(row[DECIDING[at]])
         }
         repeats.append(
             Repeat(
@@ -143,7 +184,10 @@ def _without_labels(
     sides: Mapping[Role, VolumeSide], stores: Mapping[Role, ImageStore]
 ) -> tuple[Exclusion, ...]:
     """Volumes that take no part in the segmentation level, where there is one."""
-    reason = "has no label map, or an empty one: not compared at the segmentation level"
+    reason = (
+        "has no label map, an empty one, or one that cannot be what it says (too large, too small, in "
+        "pieces or in the wrong place): not compared at the segmentation level"
+    )
     out = []
     for role, side in sides.items():
         if side.occupancy is not None:
@@ -153,23 +197,39 @@ def _without_labels(
 
 
 def together(
-    name: str, levels: Mapping[Level, LevelMatch], patients: Mapping[Level, int]
+    name: str,
+    levels: Mapping[Level, LevelMatch],
+    patients: Mapping[Level, int],
+    counting: Sequence[Level],
 ) -> VolumeMatch:
     """What the levels say of one volume; see `VolumeMatch`."""
-
-    def most(*kinds: Kind) -> int:
-        named = [patients[level] for level, match in levels.items() if match.kind in kinds]
-        return max((named.count(patient) for patient in named), default=0)
-
-    votes, related = most(Kind.REPLICA), most(Kind.REPLICA, Kind.SAME_PERSON)
-    kind = Kind.DIFFERENT
-    if 2 * votes > len(levels):
-        kind = Kind.REPLICA
-    elif levels and 2 * related >= len(levels):
-        kind = Kind.SAME_PERSON
-    called = sum(match.kind is Kind.REPLICA for match in levels.values())
-    disputed = 0 < called < len(levels) or votes < called
-    return VolumeMatch(name, levels, kind, votes, disputed)
+    having_a_say = [at for at in levels if at in counting]
+    calls = [at for at in levels if levels[at].kind is Kind.REPLICA]
+    decisive = sorted((levels[at].p_value, at) for at in having_a_say if at in calls)
+    if decisive:
+        patient = patients[decisive[0][1]]
+        votes = sum(patients[at] == patient for at in calls)
+        others = [
+            at for at in having_a_say
+            if levels[at].kind is Kind.DIFFERENT or patients[at] != patient
+        ]  # fmt: skip
+        by = ", ".join(at.value for at in calls if patients[at] == patient)
+        reason = f"a replica by {by}"
+        if others:
+            reason += f"; not by {', '.join(at.value for at in others)}"
+        return VolumeMatch(name, levels, Kind.REPLICA, votes, bool(others), reason=reason)
+    same = [at for at in having_a_say if levels[at].kind is Kind.SAME_PERSON]
+    if calls:
+        reason = (
+            f"a replica by {', '.join(at.value for at in calls)} alone, which finds too few of the copies "
+            "made of these volumes to count"
+        )
+    elif same:
+        reason = f"like another scan of the patient by {', '.join(at.value for at in same)}"
+    else:
+        reason = "no level that counts finds it more like a patient's than unrelated volumes are"
+    kind = Kind.SAME_PERSON if same else Kind.DIFFERENT
+    return VolumeMatch(name, levels, kind, 0, bool(calls), reason=reason)
 
 
 def _rated(

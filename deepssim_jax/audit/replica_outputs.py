@@ -1,17 +1,20 @@
 """The files of a search for replicas of volumes, and the sentences around its numbers.
 
 Contract: `report.html`, `report_share.html`, `replicas.csv` (a row a synthetic volume), `overlap.csv`
-(a row a volume and label) and, last, `summary.json` with the hashes of the others. All of them are
-bytes that depend on nothing but the result. Only `report_share.html` is made to be given away.
+(a row a volume and label), `real_duplicates.csv` (real volumes that are copies of each other) and,
+last, `summary.json` with the hashes of the others. All of them are bytes that depend on nothing but
+the result. Only `report_share.html` is made to be given away.
 """
 
 import json
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from scipy import stats
 
 from deepssim_jax.audit import replica_report
 from deepssim_jax.audit.conclusion import MAX_UNREADABLE, MIN_RECALL
+from deepssim_jax.audit.doubles import COLUMNS, Doubles
 from deepssim_jax.audit.replica_result import LevelThresholds, ReplicaResult
 from deepssim_jax.audit.result import Verdict
 from deepssim_jax.audit.tables import proportion, table
@@ -20,9 +23,12 @@ from deepssim_jax.data.store import ImageStore
 from deepssim_jax.ops import overlap
 from deepssim_jax.scoring.decide import Proportion
 from deepssim_jax.scoring.ratings import BalancedAccuracy, MeasureRating
-from deepssim_jax.scoring.volume_match import DECIDING, MEASURES, Alignment
+from deepssim_jax.scoring.volume_match import Reference
+from deepssim_jax.scoring.volume_measure import DECIDING, MEASURES, Alignment
 from deepssim_jax.scoring.volume_search import Level, VolumeSide
 from deepssim_jax.workspace import Workspace, sha256
+
+MOST_BY_CHANCE = 0.05
 
 
 def verdict(
@@ -32,15 +38,26 @@ def verdict(
     reasons = []
     if counts["unreadable_real"]:
         reasons.append("Some real volumes could not be read; replicas of them cannot be detected.")
+    counting = [t for t in thresholds.values() if t.counts]
     if counts["replicas"]:
+        chance = min(sum(map(_by_chance, counting)), 1.0)
+        p = float(stats.binom.sf(rate.count - 1, rate.total, chance))
+        likely = f"Chance alone would give {chance * rate.total:.2g} of {rate.total}"
+        if p > MOST_BY_CHANCE:
+            reasons.append(
+                f"{likely} (binomial p = {p:.2f}): too many for {rate.count} to mean copying. Look at the "
+                "pairs; more real volumes would tell."
+            )
+            return Verdict.INCONCLUSIVE, tuple(reasons)
+        reasons.append(f"{likely} (binomial p = {p:.1g}).")
         return Verdict.COPIES_FOUND, tuple(reasons)
-    if not all(t.calibrated for t in thresholds.values()):
+    if not all(t.calibrated for t in counting):
         reasons.append(
             "No replica was found, but the thresholds could not be calibrated here: they need volumes "
             "of at least 20 patients."
         )
         return Verdict.INCONCLUSIVE, tuple(reasons)
-    found = [t.recall for t in thresholds.values() if t.recall is not None]
+    found = [t.recall for t in counting if t.recall is not None]
     if not any(r.low >= MIN_RECALL for r in found):
         reasons.append(
             "No replica was found, but of those planted into these volumes too few were found for that "
@@ -60,16 +77,22 @@ def verdict(
     return Verdict.NONE_FOUND_WITHIN_LIMITS, tuple(reasons)
 
 
+def _by_chance(found: LevelThresholds) -> float:
+    """How often a level calls an unrelated volume a replica: by its law, or more if more was seen."""
+    seen = found.false_rate.value if found.false_rate else 0.0
+    return max(float(found.law.p_values(np.array([found.replica]))[0]), seen)
+
+
 def notes(
     alignment: Alignment, levels: Sequence[Level], label_names: Sequence[str]
 ) -> tuple[str, ...]:
     """What was looked for and what was not."""
     moved = {
-        Alignment.RIGID: "Volumes were compared after rigid alignment, left and right mirrored as well: "
-        "turns of up to about 10 degrees, shifts of up to 12 % of the side. Beyond that, and under "
-        "scaling or bending, replicas may be missed.",
+        Alignment.AFFINE: "Volumes were compared in any position, turned, mirrored, cropped and with their "
+        "axes changed, after an affine alignment. Strong bending may hide a replica, and so may a "
+        "volume of which much less than a quarter is left.",
         Alignment.NONE: "Volumes were compared in place. A replica that is turned, moved or mirrored "
-        "is missed; --align=rigid looks for those.",
+        "is missed; --align=affine looks for those.",
     }
     out = [moved[alignment]]
     out.append(
@@ -85,7 +108,6 @@ def notes(
             "There was no segmentation level: give label maps (--segmentations_real, "
             "--segmentations_synthetic) or a --modality that label maps can be made for."
         )
-    out.append("Copies of a part of a volume were not looked for.")
     return tuple(out)
 
 
@@ -94,7 +116,9 @@ def write_all(
     out: Workspace,
     *,
     sides: Mapping[Role, VolumeSide],
+    references: Reference,
     stores: Mapping[Role, ImageStore],
+    doubles: Doubles,
     contrast: Callable[[np.ndarray], np.ndarray],
     alignment: Alignment,
 ) -> None:
@@ -104,17 +128,28 @@ def write_all(
       result: what was found.
       out: where to.
       sides: the volumes, for the pictures.
+      references: the real ones as they are looked up.
       stores: their ids and hashes.
+      doubles: real volumes that are copies of each other.
       contrast: brings volumes to the intensities that are shown.
       alignment: how pairs are shown.
     """
     out.write("replicas.csv", _replicas_csv(result))
     out.write("overlap.csv", _overlap_csv(result))
+    rows: list[Sequence[object]] = [COLUMNS, *doubles.rows(stores[Role.REAL])]
+    out.write("real_duplicates.csv", table(rows))
     gallery = replica_report.build_gallery(
-        result, sides=sides, stores=stores, contrast=contrast, alignment=alignment
+        result,
+        sides=sides,
+        references=references,
+        stores=stores,
+        contrast=contrast,
+        alignment=alignment,
     )
     replica_report.write_reports(result, gallery, out, salt=out.secret())
-    names = ("overlap.csv", "replicas.csv", "report.html", "report_share.html")
+    names = (
+        "overlap.csv", "real_duplicates.csv", "replicas.csv", "report.html", "report_share.html",
+    )  # fmt: skip
     files = {name: sha256(out.path(name)) for name in names}
     text = json.dumps(_summary(result, files), indent=2, sort_keys=True, allow_nan=False)
     out.write("summary.json", (text + "\n").encode())
@@ -122,20 +157,25 @@ def write_all(
 
 def _replicas_csv(result: ReplicaResult) -> bytes:
     levels = list(result.thresholds)
-    about = ("real_id", "subject_id", "kind", "mirrored", "rotation_deg", "shift_mm")
-    head = ["synthetic_id", "kind", "votes", "disputed"]
+    about = (
+        "real_id", "subject_id", "kind", "mirrored", "rotation_deg", "shift_mm", "evidence", "p_value",
+    )  # fmt: skip
+    head = ["synthetic_id", "kind", "votes", "disputed", "p_value", "q_value", "reason"]
     for level in levels:
         head += [f"{level}_{name}" for name in (*about, *MEASURES[level])]
     rows: list[list[object]] = [list(head)]
     for match in result.matches:
         row: list[object] = [match.synthetic_id, match.kind.value, match.votes, int(match.disputed)]
+        row += [match.p_value, match.q_value, match.reason]
         for level in levels:
             found = match.levels.get(level)
             if found is None:
                 row += [None] * (len(about) + len(MEASURES[level]))
                 continue
             row += [found.real_id, found.subject_id, found.kind.value, int(found.mirrored)]
-            row += [found.rotation_deg, found.shift_mm, *found.measures.values()]
+            shift = None if np.isnan(found.shift_mm) else found.shift_mm
+            measures = [None if np.isnan(x) else x for x in found.measures.values()]
+            row += [found.rotation_deg, shift, found.score, found.p_value, *measures]
         rows.append(row)
     return table(rows)
 
@@ -147,7 +187,8 @@ def _overlap_csv(result: ReplicaResult) -> bytes:
             found = match.levels.get(Level.SEGMENTATION)
             for name, values in zip(result.label_names, by_label, strict=True):
                 if found is not None:
-                    rows.append([match.synthetic_id, found.real_id, name, *map(float, values)])
+                    known = [None if np.isnan(x) else float(x) for x in values]
+                    rows.append([match.synthetic_id, found.real_id, name, *known])
     return table(rows)
 
 
@@ -185,6 +226,8 @@ def _summary(result: ReplicaResult, files: dict[str, str]) -> dict[str, object]:
                 "same_person": round(t.same_person, 6),
                 "origin": t.origin,
                 "calibrated": t.calibrated,
+                "counts": t.counts,
+                "found_of_each_edit": dict(t.recall_by_edit),
                 "false_rate": proportion(t.false_rate),
                 "planted_recall": proportion(t.recall),
                 "kinds": replica_report.kinds_at(result, level),

@@ -11,24 +11,30 @@ import numpy as np
 from markupsafe import Markup
 
 from deepssim_jax.audit import figures, report
+from deepssim_jax.audit.box_plot import box_plot
 from deepssim_jax.audit.console import WORDS
 from deepssim_jax.audit.disclosure import Edition, is_small, is_telling
+from deepssim_jax.audit.replica_calibration import EACH_EDIT
 from deepssim_jax.audit.replica_result import Kind, RatingSummary, ReplicaResult, VolumeMatch
 from deepssim_jax.data.manifest import Role
 from deepssim_jax.data.store import ImageStore
 from deepssim_jax.scoring.decide import Proportion
-from deepssim_jax.scoring.volume_match import DECIDING, Alignment, aligned_for_display
+from deepssim_jax.scoring.volume_match import Reference, shown_together
+from deepssim_jax.scoring.volume_measure import DECIDING, Alignment
 from deepssim_jax.scoring.volume_search import Level, VolumeSide
 from deepssim_jax.workspace import Access, Workspace
 
 MAX_PAIRS = 24
 _MAX_LISTED, _MAX_EXPOSED = 200, 12
+_LEAST_SIDE = 160  # pixels of a plane
 KIND_WORDS = {
     Kind.REPLICA: "replica",
     Kind.SAME_PERSON: "same person",
     Kind.DIFFERENT: "different",
 }
 MEASURE_WORDS = {
+    "points": "keypoints that agree",
+    "structure": "agreement of structure",
     "body_ncc": "correlation in the body",
     "ncc": "correlation (NCC)",
     "ssim": "SSIM 3D",
@@ -68,29 +74,39 @@ def repeat_kinds(result: ReplicaResult, level: Level) -> dict[Kind, int]:
 
 
 def shown_level(match: VolumeMatch) -> Level:
-    """The level whose closest volume stands for a match: the first that says the most."""
+    """The level whose closest volume stands for a match: the one that says the most, by its p-value."""
     order = list(Kind)
-    return min(match.levels, key=lambda level: order.index(match.levels[level].kind))
+    return min(
+        match.levels,
+        key=lambda level: (order.index(match.levels[level].kind), match.levels[level].p_value),
+    )
 
 
 def build_gallery(
     result: ReplicaResult,
     *,
     sides: Mapping[Role, VolumeSide],
+    references: Reference,
     stores: Mapping[Role, ImageStore],
     contrast: Callable[[np.ndarray], np.ndarray],
     alignment: Alignment,
 ) -> list[Picture]:
-    """Pictures of replicas and of what is disputed, surest first; without any, the closest pairs."""
+    """Pictures of what is disputed, then of replicas, surest first; without any, the closest pairs."""
     matches = _flagged(result) or [m for m in result.matches if m.levels]
-    matches.sort(key=lambda m: (-m.votes, -m.levels[shown_level(m)].score, m.synthetic_id))
+    matches.sort(key=lambda m: (not m.disputed, m.levels[shown_level(m)].p_value, m.synthetic_id))
     rows = {role: {name: i for i, name in enumerate(s.image_ids)} for role, s in stores.items()}
     out = []
     for match in matches[:MAX_PAIRS]:
         level = shown_level(match)
-        moving = sides[Role.SYNTHETIC].take(np.array([rows[Role.SYNTHETIC][match.synthetic_id]]))
-        fixed = sides[Role.REAL].take(np.array([rows[Role.REAL][match.levels[level].real_id]]))
-        aligned = aligned_for_display(moving, fixed, alignment=alignment)
+        reference = rows[Role.REAL][match.levels[level].real_id]
+        aligned = shown_together(
+            sides[Role.SYNTHETIC],
+            references,
+            query=rows[Role.SYNTHETIC][match.synthetic_id],
+            reference=reference,
+            alignment=alignment,
+        ).aligned
+        fixed = sides[Role.REAL].take(np.array([reference]))
         planes = [_planes(contrast(np.asarray(x, np.float32))[0]) for x in (fixed, aligned)]
         # Each scaled by itself: a generator's unit is its own.
         real, synthetic = (_unit(x) for x in planes)
@@ -106,9 +122,11 @@ def _planes(volume: np.ndarray) -> np.ndarray:
     slices = [volume[middle[0]], volume[::-1, middle[1]], volume[::-1, :, middle[2]]]
     width = max(s.shape[1] for s in slices)
     low = float(volume.min())
-    return np.concatenate(
+    planes = np.concatenate(
         [np.pad(s, ((0, 0), (0, width - s.shape[1])), constant_values=low) for s in slices]
     )
+    times = -(-_LEAST_SIDE // width)
+    return planes.repeat(times, 0).repeat(times, 1)
 
 
 def _unit(image: np.ndarray) -> np.ndarray:
@@ -152,6 +170,7 @@ def _render(
             proportion=edition.proportion,
             levels=[_level(result, level, share=share) for level in result.thresholds],
             gallery=[_shown(item) for item in gallery],
+            each=EACH_EDIT,
             any_flagged=bool(_flagged(result)),
             more=max(0, len(_flagged(result)) - len(gallery)),
             disputed=[] if share else [_row(m) for m in result.disputed[:_MAX_LISTED]],
@@ -173,11 +192,12 @@ def _flagged(result: ReplicaResult) -> list[VolumeMatch]:
 
 def _headline(result: ReplicaResult, count: Callable[[int], str]) -> str:
     n, rate = result.counts, result.rate
-    levels = " and ".join(level.value for level in result.thresholds)
+    counting = [level.value for level, found in result.thresholds.items() if found.counts]
+    levels = f"by {' and '.join(counting)}"
     said = f"Of {n['synthetic']:,} synthetic volumes, {count(n['replicas'])}"
     if count(n["replicas"]) == f"{n['replicas']:,}":
         said += f" ({rate.value:.1%}, {rate.level:.0%} interval {rate.low:.1%} to {rate.high:.1%})"
-    said += f" replicate one of {n['real']:,} real ones by most levels ({levels})."
+    said += f" replicate one of {n['real']:,} real ones ({levels})."
     if n["disputed"]:
         said += f" On {count(n['disputed'])} the levels do not agree."
     return said
@@ -193,7 +213,6 @@ def _level(result: ReplicaResult, level: Level, *, share: bool) -> dict[str, obj
         "planted": found.planted[np.isfinite(found.planted)],
     }
     shown = {name: values for name, values in shown.items() if len(values)}
-    marks = {"same person": found.same_person, "replica": found.replica}
     kinds = kinds_at(result, level)
     hidden = share and any(is_small(n) for n in kinds.values())
     # Both shares follow from the threshold: what one tells of the volumes would tell the other.
@@ -203,15 +222,19 @@ def _level(result: ReplicaResult, level: Level, *, share: bool) -> dict[str, obj
         "measure": MEASURE_WORDS[DECIDING[level]],
         "thresholds": found,
         "shares_hidden": secret,
+        "edits": ""
+        if share
+        else ", ".join(f"{name} {number}" for name, number in found.recall_by_edit.items()),
         "kinds": {
             KIND_WORDS[Kind(name)]: "not shown" if hidden else f"{n:,}" for name, n in kinds.items()
         },
         "figure": None
         if share or not scores
-        else figures.histogram(
-            shown, marks, words=f"{MEASURE_WORDS[DECIDING[level]]} of the best match"
+        else box_plot(
+            {figures.SERIES[name][0]: values for name, values in shown.items()},
+            words=f"evidence of the best match, from its {MEASURE_WORDS[DECIDING[level]]}",
+            digits=2,
         ),
-        "legend": figures.legend(shown),
     }
 
 
@@ -291,7 +314,7 @@ def _bounds(p: Proportion) -> str:
 def _roc(ratings: RatingSummary) -> Markup:
     """True over false positive rate of each level's deciding measure."""
     side, left, top = 240, 44, 10
-    styles = dict(zip(Level, ("sr", "rr", "sh"), strict=True))
+    styles = dict(zip(Level, ("hr", "sr", "rr", "sh"), strict=True))
     parts = [
         f'<svg viewBox="0 0 {side + left + 30} {side + 52}" role="img" class="figure roc" '
         'aria-label="Receiver operating characteristic">'

@@ -12,6 +12,7 @@ import numpy as np
 from deepssim_jax.audit.result import Exclusion, Verdict
 from deepssim_jax.scoring.decide import Proportion
 from deepssim_jax.scoring.ratings import MeasureRating
+from deepssim_jax.scoring.volume_evidence import Law
 from deepssim_jax.scoring.volume_search import Level
 
 
@@ -29,15 +30,17 @@ class Kind(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True)
 class LevelMatch:
-    """The closest real volume at one level; `score` is the level's deciding measure.
+    """The closest real volume at one level; `score` is the level's evidence (`scoring.volume_evidence`).
 
-    `measures` are all of the level's; `mirrored`, `rotation_deg` and `shift_mm` say how the real
-    volume was moved to give the synthetic one.
+    `measures` are all of the level's; `p_value` that of the evidence among unrelated volumes; `mirrored`,
+    `rotation_deg` and `shift_mm` say how the real volume was moved to give the synthetic one, in
+    millimetres, NaN where no spacing is known.
     """
 
     real_id: str
     subject_id: str | None
     score: float
+    p_value: float
     kind: Kind
     measures: Mapping[str, float]
     mirrored: bool
@@ -49,9 +52,11 @@ class LevelMatch:
 class VolumeMatch:
     """One synthetic volume: its closest real volume at each level, and what they say together.
 
-    `votes` is how many levels call it a replica of one and the same patient; it is a `REPLICA` where
-    they are more than half of the levels, and the `SAME_PERSON` where at least half say that or more.
-    `disputed` if the levels do not agree.
+    It is a `REPLICA` where a level that counts calls it one, at a threshold that leaves room for as many
+    levels and volumes as there are, and the `SAME_PERSON` where one calls it that. `votes` is how many
+    levels call it a replica of that patient. `disputed` if levels that count do not agree, or one that
+    does not count calls it a replica alone. `p_value` and `q_value` are those of all counting levels
+    together, None where none of them measured it; `reason` is a sentence.
     """
 
     synthetic_id: str
@@ -59,14 +64,19 @@ class VolumeMatch:
     kind: Kind
     votes: int
     disputed: bool
+    p_value: float | None = None
+    q_value: float | None = None
+    reason: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class LevelThresholds:
-    """Scores from which a level calls a pair a replica, and at least the same person.
+    """Evidence from which a level calls a pair a replica, and at least the same person.
 
     `null` are best matches of real volumes with other patients', `repeats` with the same patient's
-    other scans; `planted` those of replicas planted in memory, of which `recall` were found.
+    other scans; `planted` those of the positive controls, of which `recall` were found, and
+    `recall_by_edit` of how many each (`audit.replica_calibration.EACH_EDIT`). `counts` says whether the
+    level has a say; `law` is that of unrelated volumes.
     """
 
     replica: float
@@ -78,6 +88,9 @@ class LevelThresholds:
     false_rate: Proportion | None
     recall: Proportion | None
     calibrated: bool
+    recall_by_edit: Mapping[str, int]
+    counts: bool
+    law: Law
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +116,7 @@ class ReplicaResult:
 
     @property
     def replicas(self) -> tuple[VolumeMatch, ...]:
-        """The synthetic volumes that most levels call replicas."""
+        """The synthetic volumes that are called replicas."""
         return tuple(m for m in self.matches if m.kind is Kind.REPLICA)
 
     @property

@@ -6,7 +6,7 @@ from deepssim_jax.data.manifest import check_subject_regex
 from deepssim_jax.data.records import ArrayLayout, Links
 from deepssim_jax.data.whole_volume import VolumeSettings
 from deepssim_jax.ops import arguments
-from deepssim_jax.scoring.volume_match import Alignment
+from deepssim_jax.scoring.volume_measure import Alignment
 from deepssim_jax.scoring.volume_sides import Modality
 
 
@@ -24,7 +24,7 @@ class ReplicaSettings:
     size: int = 64
     spacing: float | None = None
     modality: Modality = Modality.OTHER
-    alignment: Alignment = Alignment.RIGID
+    alignment: Alignment = Alignment.AFFINE
     encoder: str = "default"
     candidates: int = 2
     subject_regex: str | None = None

@@ -15,6 +15,7 @@ from deepssim_jax.audit import outputs, replica_outputs
 from deepssim_jax.audit.inputs import folders
 from deepssim_jax.audit.replica_calibration import calibrate_levels
 from deepssim_jax.audit.replica_conclusion import conclude
+from deepssim_jax.audit.replica_doubles import find_volume_doubles
 from deepssim_jax.audit.replica_result import ReplicaResult
 from deepssim_jax.audit.replica_settings import ReplicaSettings
 from deepssim_jax.data.embedding_file import read_embeddings
@@ -26,7 +27,8 @@ from deepssim_jax.nn import encoder as encoders
 from deepssim_jax.nn.volume_embedding import embed_volumes
 from deepssim_jax.scoring import ratings
 from deepssim_jax.scoring.match import Progress
-from deepssim_jax.scoring.volume_match import GRID, MatchSettings, match_volumes
+from deepssim_jax.scoring.volume_match import Reference, match_volumes
+from deepssim_jax.scoring.volume_measure import MatchSettings
 from deepssim_jax.scoring.volume_search import VolumeSide
 from deepssim_jax.scoring.volume_sides import Embed, LevelSources, build_volume_side
 from deepssim_jax.workspace import Overlap, Workspace, sha256
@@ -155,6 +157,7 @@ def _replicas(
         manifest = read_manifest(
             root, role=role, subject_regex=regex, links=settings.links, arrays=settings.arrays
         )
+        _check_subjects(manifest, regex)
         given = files.embeddings.get(role)
         sides[role], stores[role] = build_volume_side(
             manifest,
@@ -175,20 +178,34 @@ def _replicas(
     if not settings.allow_same and set(real_store.sha256) == set(synthetic_store.sha256):
         raise InputError(_SAME)
     found_versions = outputs.versions(settings.encoder)
-    how = [settings, embed_id, _hashes(files, maps, settings), GRID]
+    how = [settings, embed_id, _hashes(files, maps, settings)]
     prints = [stores[role].fingerprint for role in _ROLES]
     matching = MatchSettings(
         candidates=settings.candidates,
         alignment=settings.alignment,
         labels=labels,
-        voxel_mm=settings.spacing or 1.0,
     )
+    journal = out.section("references", how, prints[0])
+    references = Reference.of(
+        sides[Role.REAL],
+        alignment=settings.alignment,
+        journal=journal,
+        on_progress=on_progress,
+    )
+    doubles = find_volume_doubles(
+        references,
+        real_store,
+        settings=matching,
+        journal=journal,
+        on_progress=on_progress,
+    )
+    sides[Role.REAL] = dataclasses.replace(sides[Role.REAL], groups=doubles.subjects)
+    references = dataclasses.replace(references, side=sides[Role.REAL])
     pairs = match_volumes(
         sides[Role.SYNTHETIC],
-        sides[Role.REAL],
+        references,
         settings=matching,
         journal=out.section("search", how, prints),
-        embed=embed,
         on_progress=on_progress,
         what="synthetic with real",
     )
@@ -196,7 +213,7 @@ def _replicas(
     if not maps and settings.modality.label_names:
         segment = functools.partial(settings.modality.segment, settings=settings.grid)
     evidence = calibrate_levels(
-        sides[Role.REAL],
+        references,
         settings=matching,
         embed=embed,
         segment=segment,
@@ -210,12 +227,25 @@ def _replicas(
         result,
         out,
         sides=sides,
+        references=references,
         stores=stores,
+        doubles=doubles,
         contrast=lambda volumes: settings.modality.contrast(volumes, settings.grid),
         alignment=settings.alignment,
     )
     out.prune()
     return result
+
+
+def _check_subjects(manifest: Manifest, regex: str | None) -> None:
+    """Raises InputError where --subject_regex leaves volumes without a patient."""
+    missed = [r.image_id for r in manifest.records if r.subject_id is None] if regex else []
+    if missed:
+        raise InputError(
+            f"--subject_regex {regex!r} finds no patient in {len(missed)} of {len(manifest.records)} real "
+            f"files, the first of them {missed[0]!r}; each of them would count as a patient of its own. "
+            "Mend the expression, or leave the files out"
+        )
 
 
 def _labels_in(maps: Mapping[Role, Manifest], settings: ReplicaSettings) -> tuple[int, ...]:
@@ -225,7 +255,7 @@ def _labels_in(maps: Mapping[Role, Manifest], settings: ReplicaSettings) -> tupl
     for manifest in maps.values():
         for record in manifest.records[:20]:
             try:
-                seen |= {int(x) for x in np.unique(plain.load(record))}
+                seen |= {int(x) for x in np.unique(plain.load(record)["pixels"])}
             except Unreadable:
                 continue
     if not seen - {0}:

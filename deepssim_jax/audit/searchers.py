@@ -15,9 +15,10 @@ from deepssim_jax.data.preprocess import fit_to_size
 from deepssim_jax.nn.encoder import Encoder
 from deepssim_jax.scoring.aligned import AlignedIndex
 from deepssim_jax.scoring.embed import features
-from deepssim_jax.scoring.match import Side, best_matches, verified
+from deepssim_jax.scoring.match import best_matches, verified
 from deepssim_jax.scoring.points import LocalIndex, PointSet
 from deepssim_jax.scoring.retrieval import Retrieval
+from deepssim_jax.scoring.side import Side
 
 _TINY = 1e-6  # of 1 - s: what float32 holds of a cosine
 

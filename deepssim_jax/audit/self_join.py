@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import sparse
 
-from deepssim_jax.scoring.match import NO_EVIDENCE, PAIR, Progress, Side, placed_by_points
+from deepssim_jax.scoring.match import NO_EVIDENCE, PAIR, Progress, placed_by_points
 from deepssim_jax.scoring.points import ADDED, LocalIndex
+from deepssim_jax.scoring.side import Side
 from deepssim_jax.workspace import Section
 
 _BLOCK = 128

@@ -7,7 +7,6 @@ Folders are read only. A run that was stopped goes on when the same command is g
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from absl import flags
 
@@ -15,9 +14,6 @@ from deepssim_jax.cli import console, usage
 from deepssim_jax.cli.exit_codes import ExitCode
 from deepssim_jax.cli.progress import progress
 from deepssim_jax.cli.reading_flags import ReadingFlags
-
-if TYPE_CHECKING:  # at run time it would load JAX before --help is answered
-    from deepssim_jax.audit.replica_result import LevelThresholds
 
 _REAL = flags.DEFINE_string(
     "real",
@@ -69,7 +65,10 @@ _SPACING = flags.DEFINE_float(
     "spacing", None, "mm of a voxel of that cube; each file's whole field of view if not given"
 )
 _ALIGN = flags.DEFINE_enum(
-    "align", "rigid", ["rigid", "none"], "alignment before volumes are compared"
+    "align",
+    "affine",
+    ["affine", "none"],
+    "alignment before volumes are compared: any pose, then twelve parameters; or none",
 )
 _CANDIDATES = flags.DEFINE_integer("candidates", 2, "real volumes of each search that are measured")
 _ENCODER = flags.DEFINE_string(
@@ -103,7 +102,7 @@ def main(argv: Sequence[str]) -> int:
     from deepssim_jax.audit.replicas import LevelFiles, replicas
     from deepssim_jax.audit.result import Verdict
     from deepssim_jax.data.manifest import Role
-    from deepssim_jax.scoring.volume_match import Alignment
+    from deepssim_jax.scoring.volume_measure import Alignment
     from deepssim_jax.scoring.volume_sides import Modality
 
     def given(real: str | None, synthetic: str | None) -> dict[Role, str | Path]:
@@ -155,7 +154,7 @@ def main(argv: Sequence[str]) -> int:
         ("synthetic volumes", f"{counts['synthetic']:,}"),
         ("real volumes", f"{counts['real']:,}"),
         (
-            "replicas by most levels",
+            "replicas",
             f"{rate.count:,} ({rate.value:.1%}, {rate.level:.0%} interval {rate.low:.1%} to {rate.high:.1%})",
         ),
         ("like a second scan", f"{counts['same_person']:,}"),
@@ -164,9 +163,10 @@ def main(argv: Sequence[str]) -> int:
     rows += [
         (
             f"{level.value} level",
-            f"replica from {found.replica:.3f}, same person from {found.same_person:.3f}"
+            f"{'' if found.counts else 'no say; '}replica from {found.replica:.2f}, same person from "
+            f"{found.same_person:.2f}"
             + (
-                f"; planted replicas found: {found.recall.count} of {found.recall.total}"
+                f"; copies made of real volumes found: {found.recall.count} of {found.recall.total}"
                 if found.recall
                 else ""
             ),
@@ -184,11 +184,9 @@ def main(argv: Sequence[str]) -> int:
         )
     if result.exclusions:
         rows.append(("not tested", f"{len(result.exclusions):,} files, listed in the report"))
-    names = ("report.html", "report_share.html", "summary.json", "replicas.csv", "overlap.csv")
+    names = (
+        "report.html", "report_share.html", "summary.json", "replicas.csv", "overlap.csv",
+        "real_duplicates.csv",
+    )  # fmt: skip
     console.finish(rows, written=[Path(_OUT.value) / name for name in names])
     return ExitCode.INCONCLUSIVE if result.verdict is Verdict.INCONCLUSIVE else ExitCode.DONE
-
-
-def _recalled(found: "LevelThresholds") -> str:
-    recall = found.recall
-    return f"; {recall.count} of {recall.total} planted replicas found" if recall else ""

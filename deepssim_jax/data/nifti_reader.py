@@ -2,6 +2,11 @@
 
 Contract: `item` counts the volumes from 0 over the axes after the third, the fourth fastest. A 2D
 file is a volume of one slice. Complex values become their magnitude, RGB becomes luminance.
+
+A header may say the spacing twice, by the affine and by pixdim. Scanners write pixdim, and software
+that forgets the affine leaves an identity in the sform. So where the lengths of the sform's columns
+are not those of pixdim, the qform is used, whose lengths are pixdim's by definition, and without one
+the sform's directions with the lengths of pixdim.
 """
 
 import contextlib
@@ -30,6 +35,8 @@ from deepssim_jax.data.volume import Unreadable, oriented
 
 # What a file may hold beside its values: header, extensions, padding.
 _SLACK = 1_000_000
+# Spacings that differ by less are one spacing, rounded.
+_DIFFER = 0.02
 
 
 def count(path: Path, kind: Format) -> int:
@@ -77,7 +84,26 @@ def read(path: Path, item: int | None, kind: Format, limits: Limits) -> Decoded:
             check_gzip(path, size + _SLACK)
         place = np.unravel_index(number, further, order="F") if further else ()
         values = np.asarray(image.dataobj[(..., *place)] if place else image.dataobj)
-        return Decoded(*oriented(_real(values).reshape(space), np.asarray(image.affine, float)))
+        return Decoded(*oriented(_real(values).reshape(space), affine_of(image)))
+
+
+def affine_of(image: SpatialImage) -> np.ndarray:
+    """float64 [4, 4], index to RAS millimetres, by the rule of the module."""
+    affine = np.asarray(image.affine, float)
+    header = image.header
+    if not isinstance(header, nibabel.Nifti1Header):
+        return affine
+    pixdim = np.abs(np.asarray(header["pixdim"], float)[1:4])
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    if not (np.isfinite(pixdim).all() and (pixdim > 0).all() and (lengths > 0).all()):
+        return affine
+    if np.allclose(lengths, pixdim, rtol=_DIFFER):
+        return affine
+    if int(header["qform_code"]) > 0:
+        return np.asarray(header.get_qform(), float)
+    mended = affine.copy()
+    mended[:3, :3] *= pixdim / lengths
+    return mended
 
 
 def _check_size(path: Path, size: int) -> None:

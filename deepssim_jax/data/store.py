@@ -144,6 +144,11 @@ class ImageStore:
         names = [s if s is not None else f"\0{i}" for i, s in enumerate(self.subject_ids)]
         return np.unique(names, return_inverse=True)[1].astype(np.int32)
 
+    @property
+    def geometry(self) -> np.ndarray:
+        """float32 [n, 4] of whole volumes, see `data.whole_volume`."""
+        return self.entries.field("geometry")
+
     def take(self, rows: np.ndarray) -> np.ndarray:
         """uint16 [k, ...] of the given rows, in their order."""
         return self.entries.take(_PIXELS, rows)

@@ -4,6 +4,10 @@ Contract: what comes out is uint16 [d, h, w], axes as in `data.volume`, with vox
 directions. Intensities are rescaled linearly, from a volume's own extremes or from a window of
 absolute values; labels are copied from the nearest voxel. What lies outside of the file is the
 border's median, or label 0.
+
+A file without a spacing is taken by its field of view: each axis fills the cube, because a number of
+voxels says nothing of millimetres. `geometry` float32 [4] goes with every volume: how many voxels of
+the cube the file fills along each axis, and the mm of a voxel, NaN where no spacing is known.
 """
 
 import dataclasses
@@ -49,15 +53,31 @@ class VolumeSettings:
         if self.spacing is not None and not 0.05 <= self.spacing <= 50:
             raise ValueError(f"spacing {self.spacing} mm must lie in [0.05, 50], for example 3.5")
 
-    def load(self, record: Record, limits: Limits = Limits()) -> np.ndarray:
-        """One volume, uint16 of `size`.
+    def load(self, record: Record, limits: Limits = Limits()) -> dict[str, np.ndarray]:
+        """One volume: `pixels` uint16 of `size`, and `geometry`.
 
         Raises:
           Unreadable: with the reason.
         """
-        volume, spacing = read_volume(record, assumed=1.0, limits=limits)
+        volume, spacing = read_volume(record, assumed=float("nan"), limits=limits)
+        pixels, geometry = self.fitted(volume, spacing if np.isfinite(spacing).all() else None)
+        return {"pixels": pixels, "geometry": geometry}
+
+    def fitted(
+        self, volume: np.ndarray, spacing: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`load` of a float32 volume [d, h, w] in memory; `spacing` in mm, None if it is not known."""
+        known = spacing is not None
+        size = np.array(volume.shape)
+        spacing = np.asarray(spacing) if known else np.array(self.size) / size
+        steps = self._steps(volume.shape, spacing, known=known)
+        box = np.minimum(size / steps, self.size)
+        voxel_mm = float((steps * spacing)[0]) if known else float("nan")
+        return self._pixels(volume, steps), np.array([*box, voxel_mm], np.float32)
+
+    def _pixels(self, volume: np.ndarray, steps: np.ndarray) -> np.ndarray:
         if self.content is Content.LABELS:
-            return self._labels(volume, spacing)
+            return self._labels(volume, steps)
         if self.window is None:
             volume = without_outliers(volume)
         low, high = float(volume.min()), float(volume.max())
@@ -70,7 +90,7 @@ class VolumeSettings:
                     f"{self.window[0]:g} to {self.window[1]:g} are needed (Hounsfield units)"
                 )
             volume = np.clip(volume, *self.window)
-        fitted = self._resampled(volume, spacing)
+        fitted = self._resampled(volume, steps)
         if self.window is not None:
             low, high = self.window
             return np.round((fitted - low) * (_LEVELS / (high - low))).astype(np.uint16)
@@ -90,25 +110,26 @@ class VolumeSettings:
         low, high = self.window
         return stored.astype(np.float32) * ((high - low) / _LEVELS) + low
 
-    def _steps(self, shape: tuple[int, ...], spacing: np.ndarray) -> np.ndarray:
+    def _steps(self, shape: tuple[int, ...], spacing: np.ndarray, *, known: bool) -> np.ndarray:
         """Voxels of the file from one voxel of the grid to the next, along each axis."""
         extent = np.array(shape) * spacing
-        voxel = self.spacing or float((extent / np.array(self.size)).max())
+        voxel = float((extent / np.array(self.size)).max())
+        if known and self.spacing is not None:
+            voxel = self.spacing
         return voxel / spacing
 
-    def _resampled(self, volume: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    def _resampled(self, volume: np.ndarray, steps: np.ndarray) -> np.ndarray:
         faces = [np.take(volume, i, axis).ravel() for axis in range(3) for i in (0, -1)]
         border = np.float32(np.median(np.concatenate(faces)))
         out = volume - border  # so that what lies outside adds nothing
-        for axis, step in enumerate(self._steps(volume.shape, spacing)):
+        for axis, step in enumerate(steps):
             weights = _triangles(self.size[axis], volume.shape[axis], float(step))
             out = np.moveaxis(np.tensordot(weights, out, axes=(1, axis)), 0, axis)
         return out.astype(np.float32) + border
 
-    def _labels(self, volume: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    def _labels(self, volume: np.ndarray, steps: np.ndarray) -> np.ndarray:
         if (volume != np.round(volume)).any() or volume.min() < 0 or volume.max() > 255:
             raise Unreadable("is no label map: labels are whole numbers from 0 to 255")
-        steps = self._steps(volume.shape, spacing)
         rows, known = [], []
         for size, length, step in zip(self.size, volume.shape, steps, strict=True):
             at = np.round((np.arange(size) - (size - 1) / 2) * step + (length - 1) / 2).astype(int)

@@ -29,7 +29,8 @@ from deepssim_jax.nn import encoder as encoders
 from deepssim_jax.ops import arguments
 from deepssim_jax.scoring import points
 from deepssim_jax.scoring.embed import build_side, check_size
-from deepssim_jax.scoring.match import Progress, Side
+from deepssim_jax.scoring.match import Progress
+from deepssim_jax.scoring.side import Side
 from deepssim_jax.workspace import Workspace
 
 COMMAND = "duplicates"

@@ -22,7 +22,7 @@ from deepssim_jax.jobs.duplicates_result import (
 )
 from deepssim_jax.ops.transform import FLIP_NAMES
 from deepssim_jax.scoring.decide import clopper_pearson
-from deepssim_jax.scoring.match import Side
+from deepssim_jax.scoring.side import Side
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,8 +26,9 @@ from deepssim_jax.jobs.findings import groups_of
 from deepssim_jax.jobs.point_index import COMMAND, PreparedIndex, open_index, write_index
 from deepssim_jax.ops.transform import FLIP_NAMES
 from deepssim_jax.scoring import points
-from deepssim_jax.scoring.match import Progress, Side
+from deepssim_jax.scoring.match import Progress
 from deepssim_jax.scoring.points import PointSet
+from deepssim_jax.scoring.side import Side
 from deepssim_jax.workspace import Workspace
 
 _LEVELS = 65535.0

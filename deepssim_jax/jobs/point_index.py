@@ -18,8 +18,8 @@ from deepssim_jax.features.basis import Basis
 from deepssim_jax.features.matching import PointIndex
 from deepssim_jax.jobs.copy_rule import CopyRule
 from deepssim_jax.scoring.evidence import GumbelLaw
-from deepssim_jax.scoring.match import Side
 from deepssim_jax.scoring.points import LocalIndex, PointSet
+from deepssim_jax.scoring.side import Side
 from deepssim_jax.workspace import Workspace, sha256
 from deepssim_jax.workspace.values import encoded
 

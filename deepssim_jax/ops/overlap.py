@@ -1,9 +1,9 @@
 """How well two label maps agree: the segmentation level of replica detection.
 
 Contract: label maps are integers [d, h, w], 0 the background; `spacing` is the size of a voxel along
-each axis, in the unit that distances come out in. A label that neither map holds agrees by
-definition; where one map alone holds it, its overlap is 0 and its distances are the length of the
-volume's diagonal, the largest that there is, so that means stay finite.
+each axis, in the unit that distances come out in. A label that neither map holds is not compared:
+all of its measures are NaN. Where one map alone holds it, its overlap is 0 and its distances are the
+length of the volume's diagonal, the largest that there is, so that means stay finite.
 """
 
 import dataclasses
@@ -93,15 +93,17 @@ def overlap(
     step = np.asarray(spacing, np.float64)
     farthest = float(np.linalg.norm(np.array(a.shape) * step))
     apart = np.linalg.norm((centres[0] - centres[1]) * step, axis=-1)
-    far = np.where(absent, 0.0, farthest)
+    far = np.where(absent, np.nan, farthest)
     distances = far.copy() if surfaces else np.full(len(total), np.nan)
     for number in np.flatnonzero(present) if surfaces else ():
         label = labels[int(number)]
         distances[number] = hausdorff95(a == label, b == label, spacing=spacing)
     return Overlap(
-        dice=np.where(absent, 1.0, 2 * both / np.maximum(total, 1)),
+        dice=np.where(absent, np.nan, 2 * both / np.maximum(total, 1)),
         hausdorff95=distances,
-        volume_difference=2 * np.abs(sizes[0] - sizes[1]) / np.maximum(total, 1),
+        volume_difference=np.where(
+            absent, np.nan, 2 * np.abs(sizes[0] - sizes[1]) / np.maximum(total, 1)
+        ),
         centre_distance=np.where(present, apart, far),
     )
 

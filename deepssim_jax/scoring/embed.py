@@ -21,8 +21,9 @@ from deepssim_jax.ops import search_grid
 from deepssim_jax.ops.batches import in_batches
 from deepssim_jax.ops.intensity import local_zscore, zscore
 from deepssim_jax.ops.search_grid import SearchGrid
-from deepssim_jax.scoring.match import Progress, Side
+from deepssim_jax.scoring.match import Progress
 from deepssim_jax.scoring.points import PointSet
+from deepssim_jax.scoring.side import Side
 from deepssim_jax.typing import Array, Images
 from deepssim_jax.workspace import Cache, Made, Workspace
 

@@ -1,8 +1,7 @@
 """From two sets of images to verified candidate pairs.
 
-Contract: a `Side` is a set with what searching needs. `match` proposes, for every query, the
-references that look most like it after alignment, where they lie, and in the encoder's space, then
-verifies each proposal from the pixels. The answer is one row a verified pair, of `PAIR`; finished
+Contract: `match` proposes, for every query, the references that look most like it after alignment, where
+they lie, by local features and in the encoder's space, then verifies each proposal from the pixels. The answer is one row a verified pair, of `PAIR`; finished
 blocks of queries are journalled, so a killed run goes on where it was.
 """
 
@@ -17,8 +16,9 @@ from deepssim_jax.ops.transform import Transform
 from deepssim_jax.scoring.aligned import AlignedIndex, likeliest
 from deepssim_jax.scoring.detail import BANDS, Common, sample_rows
 from deepssim_jax.scoring.pairs import nearest
-from deepssim_jax.scoring.points import LocalIndex, PointSet
+from deepssim_jax.scoring.points import LocalIndex
 from deepssim_jax.scoring.retrieval import Proposals, Retrieval
+from deepssim_jax.scoring.side import Side
 from deepssim_jax.scoring.unmoved import nearest_unmoved
 from deepssim_jax.scoring.verify import VerifiedPairs, verify_from, verify_pairs
 from deepssim_jax.workspace import Section
@@ -51,47 +51,6 @@ NO_EVIDENCE = -5.0
 _COMPARED = 64
 
 Progress = Callable[[int, int, str], None]
-
-
-@dataclasses.dataclass(frozen=True)
-class Side:
-    """One set of images: n rows in the order of their ids.
-
-    `take(rows)` gives square images [k, s, s] of any real dtype; `low` float32 [n, g, g] are
-    their versions for the global search; `embeddings` float32 [n, d] of unit norm; `groups` int
-    [n] holds the patient of each, or is None where pairs of one patient are wanted too; `points` are
-    local features, or None where they are not searched; `pictures(rows)` gives float [h, w] images on
-    [0, 1] of their own aspect and as fine as they are kept, or is None where only squares are.
-    """
-
-    take: Callable[[np.ndarray], np.ndarray]
-    low: np.ndarray
-    embeddings: np.ndarray
-    groups: np.ndarray | None = None
-    points: PointSet | None = None
-    pictures: Callable[[np.ndarray], list[np.ndarray]] | None = None
-
-    def __len__(self) -> int:
-        return len(self.low)
-
-    def grouped(self) -> tuple["Side", np.ndarray]:
-        """The side with groups, and these; without any every image is a group of its own."""
-        groups = self.groups
-        if groups is None:
-            groups = np.arange(len(self), dtype=np.int32)
-        return dataclasses.replace(self, groups=groups), groups
-
-    def rows(self, chosen: np.ndarray) -> "Side":
-        """The side made of some of its rows."""
-        chosen, pictures = np.asarray(chosen), self.pictures
-        return Side(
-            take=lambda rows: self.take(chosen[rows]),
-            low=self.low[chosen],
-            embeddings=self.embeddings[chosen],
-            groups=None if self.groups is None else self.groups[chosen],
-            points=None if self.points is None else self.points.rows(chosen),
-            pictures=pictures and (lambda rows: pictures(chosen[rows])),
-        )
 
 
 def match(

@@ -1,82 +1,61 @@
 """From candidates to measured pairs of volumes: align, then compare at every level.
 
-Contract: candidates come from `volume_search`, the closest few of each level; every one of them is
-measured at all levels, so that the levels can be compared. The answer is one row a pair, of
-`pair_dtype`, sorted by query and reference; finished blocks of queries are journalled.
+Contract: candidates come from keypoints (`volume_points`), from a search of all poses
+(`volume_poses`), and in place from every level (`volume_search`), the closest few of each; every one
+of them is measured at all levels, so that the levels can be compared. A candidate carries the maps
+that its searches found into the alignment. The answer is one row a pair, of `pair_dtype`, sorted by
+query and reference; finished blocks of queries are journalled.
 """
 
 import dataclasses
-import enum
-import functools
-from collections.abc import Callable, Sequence
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from deepssim_jax.ops import overlap as overlaps
-from deepssim_jax.ops import registration
-from deepssim_jax.ops import volume_similarity as similarities
-from deepssim_jax.ops.search_rigid import RigidGrid
-from deepssim_jax.ops.transform import MotionModel, Transform
+from deepssim_jax.ops import volume_structure as structure
 from deepssim_jax.scoring.match import Progress
-from deepssim_jax.scoring.volume_search import Level, VolumeSide, search, search_posed
-from deepssim_jax.typing import Array
+from deepssim_jax.scoring.volume_measure import (
+    DECIDING,
+    MEASURES,
+    Alignment,
+    MatchSettings,
+    brought_together,
+    held_in,
+    measured,
+    pair_dtype,
+    starts,
+)
+from deepssim_jax.scoring.volume_points import Found, VolumeIndex
+from deepssim_jax.scoring.volume_search import Level, VolumeSide, search
 from deepssim_jax.workspace import Section
 
-# An eighth of the default grid's time; coarser ones take every tenth head for its mirror image.
-GRID = RigidGrid(size=20, rotations=3, max_rotation_deg=8.0)
-_BATCH = 8
-_BLOCK = 32
-
-# Each level's measures, and whether more of it means more alike; the first one decides.
-MEASURES: dict[Level, dict[str, bool]] = {
-    Level.VOXEL: similarities.MEASURES,
-    Level.FEATURE: {"cosine": True},
-    Level.SEGMENTATION: overlaps.MEASURES,
-}
-DECIDING = {level: next(iter(measures)) for level, measures in MEASURES.items()}
-
-
-class Alignment(enum.StrEnum):
-    """What is done to a synthetic volume before it is compared with a real one."""
-
-    RIGID = "rigid"
-    NONE = "none"
+_BLOCK = 16
 
 
 @dataclasses.dataclass(frozen=True)
-class MatchSettings:
-    """How volumes are matched: candidates of each search, the labels that are compared and the
-    size of a voxel in mm.
-    """
+class Reference:
+    """Where volumes are looked up: the side, and its keypoints unless volumes are compared in place."""
 
-    candidates: int = 2
-    alignment: Alignment = Alignment.RIGID
-    labels: tuple[int, ...] = ()
-    voxel_mm: float = 1.0
+    side: VolumeSide
+    index: VolumeIndex | None
 
-
-def pair_dtype(labels: Sequence[int]) -> np.dtype:
-    """A measured pair: rows of both sides, the motion, every measure, and overlap by label."""
-    names = [name for measures in MEASURES.values() for name in measures]
-    shape = (len(labels), len(overlaps.MEASURES))
-    return np.dtype(
-        [("query", "<i4"), ("reference", "<i4"), ("mirrored", "<i4"), ("rotation_deg", "<f4")]
-        + [("shift_mm", "<f4")]
-        + [(name, "<f4") for name in names]
-        + [("by_label", "<f4", shape)]
-    )
+    @classmethod
+    def of(
+        cls, side: VolumeSide, *, alignment: Alignment, journal: Section,
+        on_progress: Progress = lambda done, total, what: None,
+    ) -> "Reference":  # fmt: skip
+        """Describes a side once for all that is looked up in it."""
+        if alignment is Alignment.NONE:
+            return cls(side, None)
+        return cls(side, VolumeIndex.build(side, journal=journal, on_progress=on_progress))
 
 
 def match_volumes(
     queries: VolumeSide,
-    references: VolumeSide,
+    references: Reference,
     *,
     settings: MatchSettings,
     journal: Section,
     apart: bool = False,
-    embed: Callable[[np.ndarray], np.ndarray] | None = None,
     on_progress: Progress = lambda done, total, what: None,
     what: str = "comparing",
 ) -> np.ndarray:
@@ -86,27 +65,30 @@ def match_volumes(
       queries: what is looked up.
       references: where.
       settings: see `MatchSettings`.
-      journal: keeps finished blocks; its inputs must tell both sides and what embeds.
+      journal: keeps finished blocks; its inputs must tell both sides.
       apart: leave out references of the query's own group.
-      embed: makes features of volumes, to embed the aligned ones again; without it the features of
-        the sides are compared as they are.
       on_progress: called with (queries done, queries in all, what).
       what: the name of this work for the progress line.
 
     Returns:
       Rows of `pair_dtype`; measures of levels that a side lacks are NaN.
     """
-    candidates = functools.cache(lambda: _candidates(queries, references, settings, journal, apart))
+    side = references.side
 
     def block(rows: np.ndarray) -> np.ndarray:
-        pairs = [(int(q), int(r)) for q in rows for r in candidates()[q]]
-        if not pairs:
+        if not len(rows):
             return np.zeros(0, pair_dtype(settings.labels))
-        return _measure(pairs, queries, references, settings, embed)
+        part = queries.rows(rows)
+        found = None if references.index is None else references.index.vote(part)
+        chosen = _candidates(part, side, found, settings, apart)
+        pairs = [(i, int(r)) for i, row in enumerate(chosen) for r in row]
+        out = measured(pairs, part, side, found, settings)
+        out["query"] = rows[out["query"]]
+        return out
 
     return journal.by_rows(
         "volumes",
-        [settings, queries.groups, references.groups, apart],
+        [settings, queries.groups, side.groups, apart],
         block,
         count=len(queries),
         block=_BLOCK,
@@ -118,11 +100,10 @@ def match_volumes(
 def measure_pairs(
     pairs: list[tuple[int, int]],
     queries: VolumeSide,
-    references: VolumeSide,
+    references: Reference,
     *,
     settings: MatchSettings,
     journal: Section,
-    embed: Callable[[np.ndarray], np.ndarray] | None = None,
     on_progress: Progress = lambda done, total, what: None,
     what: str = "comparing",
 ) -> np.ndarray:
@@ -131,7 +112,13 @@ def measure_pairs(
     def block(rows: np.ndarray) -> np.ndarray:
         if not len(rows):
             return np.zeros(0, pair_dtype(settings.labels))
-        return _measure([pairs[row] for row in rows], queries, references, settings, embed)
+        chosen = np.unique([pairs[row][0] for row in rows])
+        part = queries.rows(chosen)
+        found = None if references.index is None else references.index.vote(part)
+        named = [(int(np.searchsorted(chosen, pairs[row][0])), pairs[row][1]) for row in rows]
+        out = measured(named, part, references.side, found, settings)
+        out["query"] = chosen[out["query"]]
+        return out
 
     return journal.by_rows(
         "pairs",
@@ -185,142 +172,54 @@ def best_by_measure(pairs: np.ndarray, count: int) -> dict[tuple[Level, str], np
 def _candidates(
     queries: VolumeSide,
     references: VolumeSide,
+    found: Found | None,
     settings: MatchSettings,
-    journal: Section,
     apart: bool,
 ) -> list[np.ndarray]:
-    found = []
-    for level in queries.levels:
-        rows, _ = search(
-            queries,
-            references,
-            level=level,
-            k=settings.candidates,
-            apart=apart,
-            journal=journal.section(f"nearest-{level.value}", level, apart),
-        )
-        found.append(rows)
-    if settings.alignment is Alignment.RIGID:
-        found.append(search_posed(queries, references, k=settings.candidates, apart=apart)[0])
-    together = np.concatenate(found, axis=1)
+    """Rows of the references to measure for each query, rising."""
+    k = settings.candidates
+    columns = [
+        search(queries, references, level=level, k=k, apart=apart)[0]
+        for level in queries.levels
+        if level is not Level.POINTS and (found is None or level is not Level.VOXEL)
+    ]
+    if found is not None:
+        own = queries.groups[:, None] == references.groups[None] if apart else None
+        columns.append(_largest(found.evidence, references.groups, own, k))
+        columns.append(_largest(found.posed, references.groups, own, k)[:, :k])
+    together = np.concatenate(columns, axis=1)
     return [np.unique(row[row >= 0]) for row in together]
 
 
-def _measure(
-    pairs: list[tuple[int, int]],
-    queries: VolumeSide,
-    references: VolumeSide,
-    settings: MatchSettings,
-    embed: Callable[[np.ndarray], np.ndarray] | None,
-) -> np.ndarray:
-    out = np.zeros(len(pairs), pair_dtype(settings.labels))
-    if not pairs:
-        return out
-    out["query"], out["reference"] = np.array(pairs, np.int32).T
-    for name in ("cosine", *overlaps.MEASURES):
-        out[name] = np.nan
-    if queries.features is not None:
-        out["cosine"] = _cosine(queries.features[out["query"]], references, out["reference"])
-    for first in range(0, len(pairs), _BATCH):
-        part = out[first : first + _BATCH]
-        rows = [np.resize(part[name], _BATCH) for name in ("query", "reference")]  # one shape
-        moving, fixed = queries.take(rows[0]), references.take(rows[1])
-        aligned, transform = _aligned(moving, fixed, settings.alignment)
-        measured = similarities.volume_similarity(aligned, jnp.asarray(fixed, jnp.float32))
-        for name in similarities.MEASURES:
-            part[name] = np.asarray(getattr(measured, name))[: len(part)]
-        if transform is not None and embed is not None and queries.features is not None:
-            found = embed(np.asarray(aligned))[: len(part)]
-            part["cosine"] = _cosine(found, references, part["reference"])
-        if transform is not None:
-            part["mirrored"] = np.asarray(transform.flip)[: len(part)]
-            part["rotation_deg"] = np.asarray(transform.rotation_deg)[: len(part)]
-            shift = np.linalg.norm(np.asarray(transform.shift), axis=1)
-            part["shift_mm"] = shift[: len(part)] * settings.voxel_mm
-        if queries.labels is not None and references.labels is not None:
-            maps = jnp.asarray(queries.labels(rows[0]))
-            maps = np.asarray(maps if transform is None else warp_labels(maps, transform))
-            _overlap_into(part, maps, references.labels(rows[1]), settings)
+def _largest(scores: np.ndarray, groups: np.ndarray, own: np.ndarray | None, k: int) -> np.ndarray:
+    """int [n, k + 1]: the k best references above 0, then the best of another group than the first."""
+    scores = scores if own is None else np.where(own, 0.0, scores)
+    order = np.argsort(-scores, axis=1, kind="stable")
+    out = np.full((len(scores), k + 1), -1)
+    for row, ranked in enumerate(order):
+        ranked = ranked[scores[row, ranked] > 0]
+        out[row, : min(k, len(ranked))] = ranked[:k]
+        others = ranked[groups[ranked] != groups[ranked[0]]] if len(ranked) else ranked
+        out[row, k] = others[0] if len(others) else -1
     return out
 
 
-def _cosine(rows: np.ndarray, references: VolumeSide, chosen: np.ndarray) -> np.ndarray:
-    if references.features is None:
-        raise ValueError(
-            "the queries have features and the references have none; give both or neither"
-        )
-    return np.einsum("nd,nd->n", rows, references.features[chosen]).clip(-1, 1)
-
-
-def _overlap_into(
-    part: np.ndarray, moving: np.ndarray, fixed: np.ndarray, settings: MatchSettings
-) -> None:
-    names = tuple(overlaps.MEASURES)
-    for row, (a, b) in enumerate(zip(moving[: len(part)], fixed[: len(part)], strict=True)):
-        if not a.any() or not b.any():
-            continue  # no map of one of them: not measured
-        found = overlaps.overlap(
-            a, b.astype(a.dtype), labels=settings.labels, spacing=(settings.voxel_mm,) * 3
-        )
-        columns = np.stack([getattr(found, name) for name in names], 1)
-        part["by_label"][row] = columns
-        # That neither has a haemorrhage says little about whether they are of one person.
-        held = np.isin(settings.labels, np.union1d(a, b))
-        if held.any():
-            for name, value in zip(names, columns[held].mean(0), strict=True):
-                part[name][row] = value
-
-
-_refined = jax.jit(registration.align, static_argnames="model")
-
-
-def _aligned(
-    moving: np.ndarray, fixed: np.ndarray, alignment: Alignment
-) -> tuple[Array, Transform | None]:
-    """Each moving volume on the frame of its fixed one: of two alignments the one that agrees better.
-
-    One starts from a search of all motions and mirrorings; it now and then takes a head for its
-    mirror image. The other starts where the volumes are.
-    """
-    if alignment is Alignment.NONE:
-        return jnp.asarray(moving, jnp.float32), None
-    a, b = jnp.asarray(moving, jnp.float32), jnp.asarray(fixed, jnp.float32)
-    still = Transform(jnp.zeros(1, jnp.int32), jnp.eye(3)[None], jnp.zeros((1, 3)))
-    found = registration.register(a, b, grid=GRID)
-    parts = [
-        _refined(a[i : i + 1], b[i : i + 1], still, model=MotionModel.RIGID) for i in range(len(a))
-    ]
-    near = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
-    better = near.correlation > found.correlation
-
-    def chosen(x: Array, y: Array) -> Array:
-        return jnp.where(better.reshape(-1, *(1,) * (x.ndim - 1)), x, y)
-
-    best = jax.tree.map(chosen, near, found)
-    return best.aligned, best.transform
-
-
-def aligned_for_display(
-    moving: np.ndarray, fixed: np.ndarray, *, alignment: Alignment
-) -> np.ndarray:
-    """`moving` [n, d, h, w] on the frame of `fixed`, float32, as it was compared."""
-    parts = [
-        np.asarray(_aligned(moving[i : i + 1], fixed[i : i + 1], alignment)[0])
-        for i in range(len(moving))
-    ]
-    return np.concatenate(parts)
-
-
-@jax.jit
-def warp_labels(maps: Array, transform: Transform) -> Array:
-    """Label maps [n, d, h, w] read at the nearest voxel; label 0 outside."""
-    shape = maps.shape[1:]
-    flat = jnp.zeros(maps.shape, jnp.int32)
-    inside = jnp.ones(maps.shape, bool)
-    for position, side in zip(transform.positions(shape), shape, strict=True):
-        index = jnp.round(position).astype(jnp.int32)
-        inside &= (index >= 0) & (index < side)
-        flat = flat * side + jnp.clip(index, 0, side - 1)
-    n = maps.shape[0]
-    values = jnp.take_along_axis(maps.reshape(n, -1), flat.reshape(n, -1), axis=1)
-    return jnp.where(inside, values.reshape(maps.shape), 0)
+def shown_together(
+    queries: VolumeSide,
+    references: Reference,
+    *,
+    query: int,
+    reference: int,
+    alignment: Alignment,
+) -> structure.Alignment:
+    """One pair aligned as it was compared, batches of one."""
+    part, rows = queries.rows(np.array([query])), np.array([reference])
+    found = None if references.index is None else references.index.vote(part)
+    first = np.zeros(1, int)
+    return brought_together(
+        part.take(first),
+        references.side.take(rows),
+        (held_in(part, first), held_in(references.side, rows)),
+        starts(part, references.side, found, first, rows),
+        alignment,
+    )

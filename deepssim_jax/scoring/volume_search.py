@@ -1,13 +1,13 @@
-"""All synthetic against all real volumes, at three levels, as one search of unit rows.
+"""All synthetic against all real volumes, at up to four levels, as searches of unit rows.
 
 Contract: a `VolumeSide` is a set of n volumes in the order of their ids; pixels stay on disk and are
 read by rows. At each level a volume is a row of unit norm, and the closest real volumes are those
 of the largest product, exactly, streamed (`scoring.pairs.largest_products`):
 
+  points        keypoints that lie alike, in any pose (`volume_points`); not searched by rows;
   voxel         the z-scored volume over sqrt(voxels): the product is Pearson's correlation r, and the
-                root mean square difference of two such volumes is sqrt(2 - 2 r). Once in place, at
-                full resolution, and once by pose: at half of it, every volume centred on its body, the
-                queries in 27 rotations, of which the best one counts;
+                root mean square difference of two such volumes is sqrt(2 - 2 r). In place;
+                `volume_points` and `volume_poses` find volumes in any pose;
   feature       the embedding: the product is the cosine;
   segmentation  how much of each label lies in each coarse cell, one unit row a label side by side:
                 the product is near the mean Dice coefficient, which has the arithmetic mean of two
@@ -23,10 +23,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepssim_jax.ops import products
 from deepssim_jax.ops.intensity import zscore
-from deepssim_jax.ops.resample import blur_matrix, warp_affine
-from deepssim_jax.ops.search_rigid import RigidGrid
+from deepssim_jax.ops.volume_grid import Geometry
 from deepssim_jax.scoring.pairs import Rows, largest_products
 from deepssim_jax.scoring.tiles import Tiling
 from deepssim_jax.typing import Array
@@ -36,14 +34,12 @@ from deepssim_jax.workspace import Section
 _TILING = Tiling(rows=64, tile=128, resident_bytes=1 << 30)
 _BATCH = 16
 _CELLS = 16  # coarse cells along an axis of the segmentation level
-# The search by pose: longest side, blur at full resolution, and 27 turns of -6, 0 and 6 degrees.
-_SIDE, _SIGMA = 32, 1.0
-_TURNS = RigidGrid(rotations=3, max_rotation_deg=6.0).matrices
 
 
 class Level(enum.StrEnum):
     """Where two volumes are compared."""
 
+    POINTS = "points"
     VOXEL = "voxel"
     FEATURE = "feature"
     SEGMENTATION = "segmentation"
@@ -61,6 +57,7 @@ class VolumeSide:
     take: Callable[[np.ndarray], np.ndarray]
     shape: tuple[int, int, int]
     groups: np.ndarray
+    geometry: Geometry
     features: np.ndarray | None = None
     labels: Callable[[np.ndarray], np.ndarray] | None = None
     occupancy: np.ndarray | None = None
@@ -81,6 +78,7 @@ class VolumeSide:
             take=lambda rows: self.take(chosen[rows]),
             shape=self.shape,
             groups=self.groups[chosen],
+            geometry=self.geometry[chosen],
             features=None if self.features is None else self.features[chosen],
             labels=None if labels is None else lambda rows: labels(chosen[rows]),
             occupancy=None if self.occupancy is None else self.occupancy[chosen],
@@ -92,46 +90,6 @@ def unit_rows(volumes: Array) -> Array:
     """Volumes [n, d, h, w] z-scored, flat and over sqrt(voxels): [n, d h w]."""
     flat = zscore(volumes, spatial_dims=3).reshape(volumes.shape[0], -1)
     return flat / np.sqrt(flat.shape[1])
-
-
-@jax.jit
-def posed_rows(volumes: Array, turns: Array) -> Array:
-    """Rows of volumes [n, d, h, w] at low resolution, centred on their bodies, in turns [p, 3, 3].
-
-    The body is what lies above the mean. float32 [n p, voxels], the turns of a volume side by side.
-    """
-    volumes = jnp.asarray(volumes, jnp.float32)
-    factor = min(1.0, _SIDE / max(volumes.shape[1:]))
-    for axis in (1, 2, 3):
-        size = volumes.shape[axis]
-        low = np.asarray(blur_matrix(size, _SIGMA))
-        places = np.linspace(0, size - 1, round(size * factor))
-        # Rows between two voxels: their blurs, interpolated.
-        below = np.minimum(places.astype(int), size - 2)
-        share = (places - below)[:, None].astype(np.float32)
-        rows = jnp.asarray(low[below] * (1 - share) + low[below + 1] * share)
-        volumes = jnp.moveaxis(products.tensordot(rows, volumes, axes=(1, axis)), 0, axis)
-    normal = zscore(volumes, spatial_dims=3)
-    body = (normal > 0).astype(jnp.float32)
-    total = jnp.maximum(body.sum((1, 2, 3)), 1.0)
-    centre = []
-    for axis, size in enumerate(volumes.shape[1:]):
-        rest = tuple(1 + other for other in range(3) if other != axis)
-        at = jnp.arange(size, dtype=jnp.float32) - (size - 1) / 2
-        centre.append(products.matmul(body.sum(rest), at) / total)
-    n, p = volumes.shape[0], turns.shape[0]
-    matrices = jnp.concatenate(
-        [
-            jnp.broadcast_to(turns[None], (n, p, 3, 3)),
-            jnp.broadcast_to(jnp.stack(centre, -1)[:, None, :, None], (n, p, 3, 1)),
-        ],
-        -1,
-    )
-    moved = jax.lax.map(
-        lambda item: warp_affine(jnp.broadcast_to(item[0][None], (p, *item[0].shape)), item[1]),
-        (normal, matrices),
-    )
-    return unit_rows(moved.reshape(n * p, *volumes.shape[1:]))
 
 
 @functools.partial(jax.jit, static_argnames="labels")
@@ -173,15 +131,6 @@ def _batches(side: VolumeSide, start: int, stop: int) -> Iterator[tuple[np.ndarr
         yield rows, jnp.asarray(side.take(np.resize(rows, _BATCH)))
 
 
-def _posed(side: VolumeSide, turns: np.ndarray) -> np.ndarray:
-    """float32 [n p, voxels] of a whole side: an eighth of its voxels, which fit into memory."""
-    parts = [
-        np.asarray(posed_rows(volumes, jnp.asarray(turns)))[: len(rows) * len(turns)]
-        for rows, volumes in _batches(side, 0, len(side))
-    ]
-    return np.concatenate(parts)
-
-
 def search(
     queries: VolumeSide,
     references: VolumeSide,
@@ -221,37 +170,6 @@ def _rows(side: VolumeSide, level: Level) -> Rows:
     if held is None and level is not Level.VOXEL:
         raise ValueError(f"a side has no {level.value} level, and the other one has")
     return VoxelRows(side) if held is None else held
-
-
-def search_posed(
-    queries: VolumeSide, references: VolumeSide, *, k: int, apart: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
-    """The k closest references at the voxel level, each query in its best rotation; see `search`."""
-    still = np.eye(3, dtype=np.float32)[None]
-    rows = _posed(references, still)
-    # A reference among the k best over all turns is so in the turn that suits it best.
-    wide, turns = min(k, len(references)), len(_TURNS)
-    parts = []
-    for first in range(0, len(queries), _BATCH):
-        chosen = np.arange(first, min(first + _BATCH, len(queries)))
-        turned = _posed(queries.rows(chosen), _TURNS)
-        found = largest_products(
-            turned,
-            rows,
-            k=wide,
-            tiling=dataclasses.replace(_TILING, tile=4096),
-            groups=(queries.groups[chosen].repeat(turns), references.groups) if apart else None,
-        )
-        parts.append([x.reshape(len(chosen), turns * wide) for x in (found.indices, found.scores)])
-    indices, scores = (np.concatenate(column) for column in zip(*parts, strict=True))
-    order = np.lexsort((indices, -scores), axis=1)
-    indices, scores = (np.take_along_axis(x, order, 1) for x in (indices, scores))
-    best = np.full((len(queries), wide), -1, np.int32), np.full((len(queries), wide), -1.0)
-    for row in range(len(queries)):
-        first = np.sort(np.unique(indices[row], return_index=True)[1])[:wide]
-        best[0][row, : len(first)] = indices[row, first]
-        best[1][row, : len(first)] = scores[row, first]
-    return _filled(*best, k)
 
 
 def _filled(indices: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

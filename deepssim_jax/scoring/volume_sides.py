@@ -17,7 +17,8 @@ from deepssim_jax.data import store
 from deepssim_jax.data.manifest import InputError, Manifest
 from deepssim_jax.data.whole_volume import Content, VolumeSettings
 from deepssim_jax.nn.volume_embedding import SLICES
-from deepssim_jax.ops import head_labels, tissue
+from deepssim_jax.ops import head_labels, label_limits, tissue
+from deepssim_jax.ops.volume_grid import Geometry
 from deepssim_jax.scoring.match import Progress
 from deepssim_jax.scoring.volume_search import VolumeSide, occupancy_of
 from deepssim_jax.workspace import Cache, Made, Workspace
@@ -55,13 +56,23 @@ class Modality(enum.StrEnum):
         return names.get(self, ())
 
     def segment(self, stored: np.ndarray, settings: VolumeSettings) -> np.ndarray:
-        """Label maps uint8 of stored volumes [n, d, h, w]."""
-        if self is Modality.CT:
-            return head_labels.ct_labels(settings.values(stored))
-        if self is Modality.MR:
-            return tissue.tissue_labels(stored)
-        if self is Modality.ANGIOGRAPHY:
-            return head_labels.vessel_labels(stored)
+        """Label maps uint8 of stored volumes [n, d, h, w].
+
+        A map that cannot be what it says (`ops.label_limits`) is refused: it is empty.
+        """
+        kinds = {
+            Modality.CT: (label_limits.Segmented.CT_HEAD, head_labels.ct_labels),
+            Modality.MR: (label_limits.Segmented.TISSUES, tissue.tissue_labels),
+            Modality.ANGIOGRAPHY: (label_limits.Segmented.VESSELS, head_labels.vessel_labels),
+        }
+        if self in kinds:
+            kind, make = kinds[self]
+            values = settings.values(stored) if self is Modality.CT else stored
+            maps = np.array(make(values), np.uint8)
+            for row, volume in zip(maps, values, strict=True):
+                if label_limits.implausible(row, volume, kind) is not None:
+                    row[...] = 0
+            return maps
         raise ValueError(
             f"there is no segmentation of modality {self.value!r}; give label maps, or one of "
             f"{', '.join(m.value for m in Modality if m.label_names)}"
@@ -142,6 +153,7 @@ def build_volume_side(
             take=images.take,
             shape=settings.size,
             groups=images.patients(),
+            geometry=Geometry(images.geometry[:, :3], images.geometry[:, 3]),
             features=held if sources.given is None else _given(images, sources.given),
             labels=labels,
             occupancy=None if labels is None else occupancies(labels, len(images), sources.labels),

@@ -14,8 +14,8 @@ from deepssim_jax.data.store import ImageStore, InputSettings
 from deepssim_jax.nn.encoder import encoder_hash, load_encoder
 from deepssim_jax.scoring import points
 from deepssim_jax.scoring.embed import build_side
-from deepssim_jax.scoring.match import Side
 from deepssim_jax.scoring.retrieval import Retrieval
+from deepssim_jax.scoring.side import Side
 from deepssim_jax.workspace import Workspace
 from tests.kept import within, write_phantoms
 

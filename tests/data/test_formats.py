@@ -255,5 +255,5 @@ def test_a_hot_voxel_leaves_the_volume(tmp_path: Path) -> None:
     values[2, 3, 4] = 1e6
     np.save(tmp_path / "a.npy", values)
     record = read_manifest(tmp_path, role=Role.REAL, arrays=ArrayLayout.ZYX).records[0]
-    loaded = VolumeSettings((16, 16, 16)).load(record)
+    loaded = VolumeSettings((16, 16, 16)).load(record)["pixels"]
     assert loaded.std() > 5000  # of 65535; the hot voxel alone would leave less than 10

@@ -8,6 +8,7 @@ import pytest
 
 from deepssim_jax.data.embedding_file import read_embeddings
 from deepssim_jax.data.manifest import Record
+from deepssim_jax.data.nifti_reader import affine_of
 from deepssim_jax.data.volume import Unreadable
 from deepssim_jax.data.whole_volume import Content, VolumeSettings
 
@@ -32,7 +33,7 @@ def test_a_ball_of_thick_slices_is_round(tmp_path: Path, content: Content) -> No
     item = record(tmp_path / "a.nii.gz", ball(shape, spacing, 18), spacing)
     for wanted in (None, 1.5):
         settings = VolumeSettings((40, 40, 40), spacing=wanted, content=content)
-        out = settings.load(item)
+        out = settings.load(item)["pixels"]
         voxel = wanted or 60 / 40
         inside = out > (out.max() / 2)
         assert inside.sum() * voxel**3 == pytest.approx(4 / 3 * np.pi * 18**3, rel=0.06)
@@ -46,7 +47,7 @@ def test_absolute_values_survive(tmp_path: Path) -> None:
     volume = np.full((32, 32, 32), -1000.0)
     volume[8:24, 8:24, 8:24] = 60.0
     settings = VolumeSettings((32, 32, 32), window=(-100.0, 200.0))
-    values = settings.values(settings.load(record(tmp_path / "ct.nii.gz", volume)))
+    values = settings.values(settings.load(record(tmp_path / "ct.nii.gz", volume))["pixels"])
     assert values[16, 16, 16] == pytest.approx(60, abs=0.01)
     assert values[0, 0, 0] == pytest.approx(-100, abs=0.01)
 
@@ -80,3 +81,33 @@ def test_embeddings_of_others(tmp_path: Path) -> None:
     np.savez(path, names=np.array(["a"]))
     with pytest.raises(ValueError, match="`ids`, text"):
         read_embeddings(path)
+
+
+def test_without_a_spacing_the_field_of_view_counts(tmp_path: Path) -> None:
+    volume = np.random.default_rng(0).random((12, 40, 20)).astype(np.float32)
+    np.save(tmp_path / "a.npy", volume)
+    found = VolumeSettings((32, 32, 32), spacing=2.0).load(Record("a.npy", tmp_path / "a.npy"))
+    np.testing.assert_allclose(found["geometry"], [32, 32, 32, np.nan])
+    known = VolumeSettings((32, 32, 32)).load(record(tmp_path / "a.nii", volume, (4.0, 1.0, 1.0)))
+    # 48, 40 and 20 mm in a cube of 48.
+    np.testing.assert_allclose(known["geometry"], [32, 40 / 1.5, 20 / 1.5, 1.5], rtol=1e-5)
+
+
+def test_pixdim_is_believed_where_the_affine_contradicts_it(tmp_path: Path) -> None:
+    """As a well-known set of hearts has it: an identity in the sform, the spacing in pixdim alone."""
+    volume = np.random.default_rng(0).random((20, 20, 5)).astype(np.float32)
+    for name, qform in (("none.nii", 0), ("qform.nii", 1)):
+        image = nibabel.Nifti1Image(volume, None)
+        image.header.set_zooms((1.5, 1.5, 10.0))
+        image.header.set_sform(np.eye(4), code=1)
+        turned = np.diag([-1.5, -1.5, 10.0, 1.0])
+        if qform:
+            image.header.set_qform(turned, code=1)
+        image.to_filename(tmp_path / name)
+        image = nibabel.load(tmp_path / name)
+        assert np.linalg.norm(image.affine[:3, 2]) == 1
+        found = affine_of(image)
+        np.testing.assert_allclose(np.linalg.norm(found[:3, :3], axis=0), [1.5, 1.5, 10])
+        np.testing.assert_allclose(found[0, 0], -1.5 if qform else 1.5)
+        loaded = VolumeSettings((32, 32, 32)).load(Record(name, tmp_path / name))
+        np.testing.assert_allclose(loaded["geometry"], [32, 19.2, 19.2, 50 / 32], rtol=1e-5)

@@ -7,8 +7,9 @@ import pytest
 
 from deepssim_jax.scoring import unmoved
 from deepssim_jax.scoring.aligned import AlignedIndex
-from deepssim_jax.scoring.match import Side, best_matches, verified
+from deepssim_jax.scoring.match import best_matches, verified
 from deepssim_jax.scoring.retrieval import Proposals, Retrieval
+from deepssim_jax.scoring.side import Side
 from deepssim_jax.scoring.unmoved import nearest_unmoved
 from tests.scoring.test_aligned import SIZE, blobs, low, side
 

@@ -8,19 +8,25 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from deepssim_jax.ops.head_labels import vessel_labels
+from deepssim_jax.ops.volume_grid import Geometry
+from deepssim_jax.scoring.volume_evidence import best_of
 from deepssim_jax.scoring.volume_match import (
-    Alignment,
-    MatchSettings,
+    Reference,
     best_by_level,
     best_by_measure,
     match_volumes,
-    pair_dtype,
 )
-from deepssim_jax.scoring.volume_search import Level, VolumeSide, search, search_posed
+from deepssim_jax.scoring.volume_measure import Alignment, MatchSettings, pair_dtype
+from deepssim_jax.scoring.volume_points import VolumeIndex
+from deepssim_jax.scoring.volume_search import Level, VolumeSide, search
 from deepssim_jax.scoring.volume_sides import occupancies
 from tests.kept import journal
 
 SIZE = (32, 32, 32)
+
+
+def voxel_mm(count: int) -> np.ndarray:
+    return np.full(count, 2.0, np.float32)
 
 
 def bodies(count: int, seed: int) -> np.ndarray:
@@ -42,7 +48,12 @@ def moved(volume: np.ndarray, degrees: tuple[float, ...], shift: tuple[float, ..
 
 def side(volumes: np.ndarray, groups: np.ndarray | None = None) -> VolumeSide:
     groups = np.arange(len(volumes)) if groups is None else groups
-    return VolumeSide(take=lambda rows: volumes[rows], shape=SIZE, groups=groups)
+    return VolumeSide(
+        take=lambda rows: volumes[rows],
+        shape=SIZE,
+        groups=groups,
+        geometry=Geometry(np.full((len(volumes), 3), SIZE[0], np.float32), voxel_mm(len(volumes))),
+    )
 
 
 def test_in_place_it_is_pearsons_correlation_of_all_pairs() -> None:
@@ -62,29 +73,38 @@ def test_in_place_it_is_pearsons_correlation_of_all_pairs() -> None:
     assert np.sqrt(((a - b) ** 2).mean()) == pytest.approx(np.sqrt(2 - 2 * scores[0, 0]), abs=1e-3)
 
 
-def test_a_turned_and_moved_volume_finds_its_original() -> None:
+def test_an_original_is_found_in_any_pose_and_with_inverted_intensities(tmp_path: Path) -> None:
     references = bodies(24, 2)
-    rng = np.random.default_rng(3)
-    rows = rng.choice(24, 6, replace=False)
-    queries = np.stack(
-        [moved(references[r], rng.uniform(-7, 7, 3), rng.uniform(-3, 3, 3)) for r in rows]
+    rows = np.arange(0, 24, 4)
+    queries = [
+        moved(references[rows[0]], (7, -5, 6), (3, -2, 1)),
+        np.transpose(references[rows[1]], (2, 0, 1))[:, ::-1],
+        moved(references[rows[2]], (25, 0, 10), (1, 0, 0)),
+        references[rows[3]].max() - references[rows[3]],
+        references[rows[4]][::-1, ::-1],
+        np.sqrt(np.maximum(references[rows[5]], 0)),
+    ]
+    with journal(tmp_path) as kept:
+        index = VolumeIndex.build(side(references), journal=kept)
+    found = index.vote(side(np.stack(queries)))
+    np.testing.assert_array_equal(found.evidence.argmax(1), rows)
+    second = np.sort(found.evidence, 1)[:, -2]
+    assert (found.evidence.max(1) > 3 * second).all()
+    np.testing.assert_allclose(  # x_query = P x_reference, for what was permuted
+        np.abs(found.matrix[1, rows[1]]), np.eye(3)[[2, 0, 1]], atol=0.08
     )
-    found, scores = search_posed(side(queries), side(references), k=2)
-    np.testing.assert_array_equal(found[:, 0], rows)
-    assert (scores[:, 0] > scores[:, 1] + 0.01).all()
+    # The coarse search is exact for axis poses, whatever the sign.
+    assert (found.posed.argmax(1) == rows)[[1, 3, 4, 5]].all()
 
 
 def test_volumes_of_the_same_person_are_left_out() -> None:
     references = bodies(6, 4)
     groups = np.array([0, 0, 1, 1, 2, 2])
     both = side(references, groups)
-    for found, _ in (
-        search(both, both, level=Level.VOXEL, k=5, apart=True),
-        search_posed(both, both, k=5, apart=True),
-    ):
-        assert (found[:, 4] == -1).all()
-        assert (groups[found[:, :4]] != groups[:, None]).all()
-        assert all(len(set(row)) == 4 for row in found[:, :4])
+    found, _ = search(both, both, level=Level.VOXEL, k=5, apart=True)
+    assert (found[:, 4] == -1).all()
+    assert (groups[found[:, :4]] != groups[:, None]).all()
+    assert all(len(set(row)) == 4 for row in found[:, :4])
 
 
 def test_every_level_measures_the_pair_and_a_journal_resumes(tmp_path: Path) -> None:
@@ -97,20 +117,23 @@ def test_every_level_measures_the_pair_and_a_journal_resumes(tmp_path: Path) -> 
             take=lambda rows: volumes[rows],
             shape=SIZE,
             groups=np.arange(len(volumes)),
+            geometry=Geometry(np.full((len(volumes), 3), 32, np.float32), voxel_mm(len(volumes))),
             labels=lambda rows: maps[rows],
             occupancy=occupancies(lambda rows: maps[rows], len(volumes), (1,)),
         )
 
-    settings = MatchSettings(labels=(1,), candidates=1, voxel_mm=2.0)
+    settings = MatchSettings(labels=(1,), candidates=1)
 
     def matched(settings: MatchSettings) -> np.ndarray:
         with journal(tmp_path) as kept:
-            return match_volumes(whole(queries), whole(references), settings=settings, journal=kept)
+            there = Reference.of(whole(references), alignment=settings.alignment, journal=kept)
+            return match_volumes(whole(queries), there, settings=settings, journal=kept)
 
     pairs = matched(settings)
     best = best_by_level(pairs, 2)
-    assert set(best) == {Level.VOXEL, Level.SEGMENTATION}
+    assert set(best) == {Level.POINTS, Level.VOXEL, Level.SEGMENTATION}
     for level, measure, least in (
+        (Level.POINTS, "points", 4.0),
         (Level.VOXEL, "body_ncc", 0.9),
         (Level.SEGMENTATION, "dice", 0.6),
     ):
@@ -136,3 +159,20 @@ def test_every_measure_has_its_own_closest_volume() -> None:
     np.testing.assert_allclose(found[Level.VOXEL, "body_ncc"], [0.9, 0.5], atol=1e-6)
     np.testing.assert_allclose(found[Level.VOXEL, "mae"], [-0.1, -0.7], atol=1e-6)
     assert (Level.FEATURE, "cosine") not in found
+
+
+def test_evidence_is_what_a_query_is_ahead_of_other_patients() -> None:
+    pairs = np.zeros(4, pair_dtype(()))
+    pairs["query"], pairs["reference"] = [0, 0, 0, 1], [4, 5, 7, 4]
+    pairs["structure"], pairs["points"] = [0.9, 0.8, 0.5, 0.5], [8.0, 4.0, 2.0, np.nan]
+    groups = np.array([0, 0, 0, 0, 1, 1, 2, 2])
+    voxel = best_of(pairs, groups, 3, Level.VOXEL)
+    assert voxel is not None
+    np.testing.assert_array_equal(voxel.row, [0, 3, -1])
+    # The second row is the same patient's: the third is the first of another one.
+    wanted = np.arctanh(0.9) + 0.5 * (np.arctanh(0.9) - np.arctanh(0.5))
+    np.testing.assert_allclose(voxel.evidence[:2], [wanted, np.arctanh(0.5)], rtol=1e-6)
+    points = best_of(pairs, groups, 3, Level.POINTS)
+    assert points is not None
+    np.testing.assert_allclose(points.evidence[0], np.log(8) + 0.5 * np.log(4), rtol=1e-6)
+    assert np.isnan(points.evidence[1:]).all()

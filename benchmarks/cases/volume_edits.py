@@ -1,0 +1,231 @@
+"""Volumes of four kinds and copies of them, changed as pipelines and generators change them.
+
+By SciPy and NumPy alone: no code of the package takes part but the reader's axes. Heads are real
+(Lesjak et al.) with smooth deformations of them as further people, which are harder than people;
+crops are small boxes of those; hearts (thick slices) and abdomens (CT) are made.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import nibabel
+import numpy as np
+from scipy import ndimage
+from scipy.spatial.transform import Rotation
+
+from deepssim_jax.data.volume import oriented
+
+EDITS = (
+    "noise", "smooth", "turned 8", "turned 20", "cropped", "cropped without affine",
+    "permuted without affine", "inverted", "gamma 2.2", "gamma 0.45", "slabs of 6 mm", "half another's",
+    "stripped", "mirrored", "zoomed", "bias field", "64 cubed without affine",
+)  # fmt: skip
+KINDS = ("heads", "crops", "hearts", "abdomens")
+
+
+@dataclasses.dataclass(frozen=True)
+class Volume:
+    """`values` [d, h, w] and `spacing` [3] in mm, None where the file would not say; whose they are."""
+
+    values: np.ndarray
+    spacing: np.ndarray | None
+    person: str = ""
+
+
+def people(kind: str, count: int, data: Path, rng: np.random.Generator) -> list[Volume]:
+    """As many volumes of one kind, of as many people but for the heads, some of which were scanned twice."""
+    if kind in ("hearts", "abdomens"):
+        make = _heart if kind == "hearts" else _abdomen
+        return [dataclasses.replace(make(rng), person=f"made {i}") for i in range(count)]
+    heads = [_head(path) for path in sorted((data / "brain3d").glob("[mr]*/*.nii.gz"))]
+    if kind == "heads":
+        further = [_deformed(heads[i % len(heads)], 7.0, rng) for i in range(count - len(heads))]
+        named = [dataclasses.replace(v, person=f"made {i}") for i, v in enumerate(further)]
+        return [*heads, *named][:count]
+    crops = [_crop_of(_deformed(heads[i % len(heads)], 4.0, rng), rng) for i in range(count)]
+    return [dataclasses.replace(v, person=f"made {i}") for i, v in enumerate(crops)]
+
+
+def _head(path: Path) -> Volume:
+    image = nibabel.load(path)
+    values, spacing = oriented(np.asarray(image.dataobj, np.float32), image.affine)
+    factors = np.minimum(1.0, spacing / 2.0)
+    small = ndimage.zoom(values, factors, order=1)
+    kept = spacing * np.array(values.shape) / np.array(small.shape)
+    return Volume(small, kept, path.name.split("_")[0])
+
+
+def _deformed(volume: Volume, mm: float, rng: np.random.Generator) -> Volume:
+    values, spacing = volume.values, np.asarray(volume.spacing)
+    shape, scale = values.shape, 1 + rng.normal(0, 0.06, 3)
+    grids = np.meshgrid(*(np.arange(n) for n in shape), indexing="ij")
+    places = []
+    for axis, (grid, n) in enumerate(zip(grids, shape, strict=True)):
+        knots = rng.normal(0, mm, (6, 6, 6))
+        bend = ndimage.zoom(knots, [m / 6 for m in shape], order=3) / spacing[axis]
+        places.append((grid - (n - 1) / 2) * scale[axis] + (n - 1) / 2 + bend)
+    return Volume(ndimage.map_coordinates(values, places, order=1, mode="nearest"), spacing)
+
+
+def _crop_of(volume: Volume, rng: np.random.Generator) -> Volume:
+    values, spacing = volume.values, np.asarray(volume.spacing)
+    size = np.round(rng.uniform(36, 52, 3) / spacing).astype(int)
+    share = 0.5 + rng.normal(0, 0.03, 3) + (-0.02, 0.05, rng.choice([-0.16, 0.16]))
+    first = (np.array(values.shape) * share - size / 2).astype(int).clip(0)
+    box = tuple(slice(a, a + n) for a, n in zip(first, size, strict=True))
+    return Volume(ndimage.zoom(values[box], spacing / 1.2, order=1), np.full(3, 1.2))
+
+
+def _bent(
+    shape: tuple[int, ...], spacing: np.ndarray, mm: float, rng: np.random.Generator
+) -> list[np.ndarray]:
+    axes = [(np.arange(n) - (n - 1) / 2) * s for n, s in zip(shape, spacing, strict=True)]
+    grids = np.meshgrid(*axes, indexing="ij")
+    knots = [rng.normal(0, mm, (5, 5, 5)) for _ in range(3)]
+    return [g + ndimage.zoom(k, [n / 5 for n in shape], order=3) for g, k in zip(grids, knots)]
+
+
+def _blobs(
+    image: np.ndarray, grids: list[np.ndarray], inside: np.ndarray, values: np.ndarray,
+    size: tuple[float, float], rng: np.random.Generator,
+) -> np.ndarray:  # fmt: skip
+    extent = np.array([np.ptp(g) for g in grids])
+    for value in values:
+        place, radii = rng.uniform(-0.35, 0.35, 3) * extent, rng.uniform(*size, 3)
+        away = sum(((g - p) / r) ** 2 for g, p, r in zip(grids, place, radii, strict=True))
+        image = np.where((away < 1) & inside, value, image)
+    return image
+
+
+def _heart(rng: np.random.Generator) -> Volume:
+    shape, spacing = (12, 140, 140), np.array([8.0, 1.5, 1.5])
+    z, y, x = _bent(shape, spacing, 5, rng)
+    chest = (y / 76) ** 2 + (x / 92) ** 2 < 1 + rng.normal(0, 0.05)
+    texture = ndimage.gaussian_filter(rng.normal(size=shape), (0.5, 3, 3))
+    image = np.where(chest, 0.25 + 0.06 * texture / texture.std(), 0.03)
+    for side in (-1, 1):
+        lung = ((y - rng.normal(5, 5)) / 50) ** 2 + ((x - side * rng.normal(62, 5)) / 32) ** 2 < 1
+        image = np.where(lung & chest, 0.08, image)
+    middle, wall = rng.normal((-10, 10), 6), rng.normal(10, 1.5)
+    taper = np.clip(1.1 - np.abs(z - rng.normal(0, 5)) / 75, 0, 1)
+    away, radius = (
+        np.hypot(y - middle[0], (x - middle[1]) * rng.uniform(0.7, 1.2)),
+        rng.normal(30, 3),
+    )
+    image = np.where((away < radius * taper + wall) & chest, 0.4, image)
+    image = np.where((away < radius * taper) & chest, 0.85, image)
+    image = _blobs(image, [z, y, x], chest, rng.uniform(0.1, 0.9, 16), (5, 18), rng)
+    image = ndimage.gaussian_filter(image, (0.3, 0.7, 0.7)) + rng.normal(0, 0.02, shape)
+    return Volume(image.astype(np.float32), spacing)
+
+
+def _abdomen(rng: np.random.Generator) -> Volume:
+    shape, spacing = (48, 110, 140), np.array([5.0, 2.8, 2.8])
+    grids = _bent(shape, spacing, 7, rng)
+    _, y, x = grids
+    body = (y / 117) ** 2 + (x / 164) ** 2
+    image = np.where(body < 1, -90.0, -1000.0)
+    image = np.where(body < 0.75, 40.0, image)
+    organs = (
+        ((30, -5, -60), (60, 55, 60), 100), ((30, 25, 80), (35, 25, 25), 110),
+        ((-30, 40, 55), (45, 22, 22), 140), ((-30, 40, -55), (45, 22, 22), 140),
+        ((0, 60, 0), (200, 18, 20), 350), ((0, 35, 8), (200, 9, 9), 180),
+    )  # fmt: skip
+    for centre, radii, value in organs:
+        place = np.array(centre) + rng.normal(0, 8, 3)
+        size = np.array(radii) * (1 + rng.normal(0, 0.12, 3))
+        away = sum(((g - p) / r) ** 2 for g, p, r in zip(grids, place, size, strict=True))
+        image = np.where((away < 1) & (body < 0.8), value + rng.normal(0, 15), image)
+    image = _blobs(image, grids, body < 0.7, rng.choice([-600, -80, 10, 60, 150], 30), (7, 20), rng)
+    image = ndimage.gaussian_filter(image, 0.6) + rng.normal(0, 10, shape)
+    return Volume(image.astype(np.float32), spacing)
+
+
+def edited(edit: str, volume: Volume, donor: Volume, rng: np.random.Generator) -> Volume:
+    """A copy of a volume with known spacing, changed; all but a few with 3 % noise."""
+    values, spacing = _unit(volume.values), np.asarray(volume.spacing)
+    noise, kept = 0.03, spacing
+    match edit:
+        case "noise":
+            values, noise = ndimage.gaussian_filter(values, 0.7), 0.05
+        case "smooth":
+            values, noise = ndimage.gaussian_filter(values, 2.5 / spacing), 0.01
+        case "turned 8" | "turned 20":
+            values = _turned(values, spacing, float(edit.split()[1]), rng)
+        case "cropped":
+            values = _cropped(values, rng)
+        case "cropped without affine":
+            values, kept = _cubed(_cropped(values, rng)), None
+        case "64 cubed without affine":
+            values, kept = _cubed(values), None
+        case "permuted without affine":
+            order = [(1, 2, 0), (2, 0, 1), (0, 2, 1), (2, 1, 0), (1, 0, 2)][rng.integers(5)]
+            flips = [axis for axis in range(3) if rng.random() < 0.5]
+            values, kept = np.flip(np.transpose(values, order), flips), None
+        case "inverted":
+            values = 1 - values
+        case "gamma 2.2" | "gamma 0.45":
+            values, noise = values ** float(edit.split()[1]), 0.02
+        case "slabs of 6 mm":
+            thick = max(1, round(6 / spacing[0]))
+            whole = values[: len(values) // thick * thick]
+            values = whole.reshape(-1, thick, *whole.shape[1:]).mean(1)
+            kept = spacing * (thick, 1, 1)
+        case "half another's":
+            values = _half(values, _unit(donor.values), rng)
+        case "stripped":
+            values = _stripped(values, spacing) * (1 + rng.normal(0, noise, values.shape))
+            noise = 0.0
+        case "mirrored":
+            values = values[:, :, ::-1]
+        case "zoomed":
+            values = ndimage.zoom(values, 1 + rng.uniform(-0.15, 0.15, 3), order=1)
+        case "bias field":
+            knots = rng.normal(0, 0.5, (3, 3, 3))
+            values = values * np.exp(ndimage.zoom(knots, [n / 3 for n in values.shape], order=2))
+        case _:
+            raise ValueError(f"edit {edit!r} is none of {', '.join(EDITS)}")
+    return Volume((values + rng.normal(0, noise, values.shape)).astype(np.float32), kept)
+
+
+def _unit(values: np.ndarray) -> np.ndarray:
+    low, high = np.percentile(values, (0.1, 99.9))
+    return np.clip((values - low) / (high - low), 0, 1)
+
+
+def _cubed(values: np.ndarray) -> np.ndarray:
+    return ndimage.zoom(values, [64 / n for n in values.shape], order=1)
+
+
+def _turned(
+    values: np.ndarray, spacing: np.ndarray, degrees: float, rng: np.random.Generator
+) -> np.ndarray:
+    axis = rng.normal(size=3)
+    turn = Rotation.from_rotvec(np.deg2rad(degrees) * axis / np.linalg.norm(axis)).as_matrix()
+    matrix = turn * spacing[None] / spacing[:, None]
+    centre = (np.array(values.shape) - 1) / 2
+    move = rng.uniform(-0.04, 0.04, 3) * values.shape
+    return ndimage.affine_transform(
+        values, matrix, offset=centre - matrix @ (centre + move), order=1
+    )
+
+
+def _cropped(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    size = [max(4, round(0.7 * n)) for n in values.shape]
+    first = [int(rng.integers(0, n - m + 1)) for n, m in zip(values.shape, size, strict=True)]
+    return values[tuple(slice(a, a + m) for a, m in zip(first, size, strict=True))]
+
+
+def _half(values: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    other = ndimage.zoom(other, [n / m for n, m in zip(values.shape, other.shape)], order=1)
+    axis = int(rng.integers(3))
+    at = np.arange(values.shape[axis]) - (values.shape[axis] - 1) / 2
+    share = 1 / (1 + np.exp(np.clip(at / 1.5 * rng.choice([-1, 1]), -30, 30)))
+    share = share.reshape([-1 if i == axis else 1 for i in range(3)])
+    return values * share + other * (1 - share)
+
+
+def _stripped(values: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    body = ndimage.binary_fill_holes(ndimage.gaussian_filter(values, 4 / spacing) > 0.12)
+    depth = ndimage.distance_transform_edt(np.pad(body, 1), sampling=spacing)[1:-1, 1:-1, 1:-1]
+    return np.where(depth > 0.28 * depth.max(), values, 0)

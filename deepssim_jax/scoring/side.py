@@ -1,0 +1,49 @@
+"""A set of images with what searching needs."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from deepssim_jax.scoring.points import PointSet
+
+
+@dataclasses.dataclass(frozen=True)
+class Side:
+    """One set of images: n rows in the order of their ids.
+
+    `take(rows)` gives square images [k, s, s] of any real dtype; `low` float32 [n, g, g] are
+    their versions for the global search; `embeddings` float32 [n, d] of unit norm; `groups` int
+    [n] holds the patient of each, or is None where pairs of one patient are wanted too; `points` are
+    local features, or None where they are not searched; `pictures(rows)` gives float [h, w] images on
+    [0, 1] of their own aspect and as fine as they are kept, or is None where only squares are.
+    """
+
+    take: Callable[[np.ndarray], np.ndarray]
+    low: np.ndarray
+    embeddings: np.ndarray
+    groups: np.ndarray | None = None
+    points: PointSet | None = None
+    pictures: Callable[[np.ndarray], list[np.ndarray]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.low)
+
+    def grouped(self) -> tuple["Side", np.ndarray]:
+        """The side with groups, and these; without any every image is a group of its own."""
+        groups = self.groups
+        if groups is None:
+            groups = np.arange(len(self), dtype=np.int32)
+        return dataclasses.replace(self, groups=groups), groups
+
+    def rows(self, chosen: np.ndarray) -> "Side":
+        """The side made of some of its rows."""
+        chosen, pictures = np.asarray(chosen), self.pictures
+        return Side(
+            take=lambda rows: self.take(chosen[rows]),
+            low=self.low[chosen],
+            embeddings=self.embeddings[chosen],
+            groups=None if self.groups is None else self.groups[chosen],
+            points=None if self.points is None else self.points.rows(chosen),
+            pictures=pictures and (lambda rows: pictures(chosen[rows])),
+        )

@@ -1,0 +1,273 @@
+"""Volumes looked up in any pose: by keypoints that lie alike, and by a coarse search of 48 poses.
+
+Contract: a `VolumeIndex` holds the keypoints (`ops.volume_keypoints`) and the coarse structure
+(`ops.volume_poses`) of every reference on two grids (`ops.volume_grid`); a query is seen on both, and
+its keypoints once more as if it were a part of a larger field of view, because crops are often saved
+without their spacing. `vote` gives, for every query and reference, evidence (weight of the
+correspondences that agree on one affine map) and that map in voxels of the stored cubes; and the same
+of the coarse search, which finds what is too smooth or too small for keypoints.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from deepssim_jax.ops import products, volume_poses
+from deepssim_jax.ops.volume_keypoints import SIZE, keypoints
+from deepssim_jax.ops.volume_votes import agreeing
+from deepssim_jax.scoring.match import Progress
+from deepssim_jax.scoring.volume_search import VolumeSide
+from deepssim_jax.typing import Array
+from deepssim_jax.workspace import Section
+
+# A query's grids: (of a reference, how much coarser than it the query is seen).
+VIEWS = ((0, 1.0), (1, 1.0), (1, 1 / 0.7))
+_GRIDS = 2
+_BATCH, _BLOCK, _PART = 8, 32, 64
+_CHECKED = 64  # references whose correspondences are fitted, those of most weight
+_COMMON = 0.75  # what is alike in so many references tells none of them
+_RIDGE, _TRIVIAL = 2e-3, 1e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class Basis:
+    """Whitening of descriptors: rows are (x - mean) @ axes, of unit norm afterwards."""
+
+    mean: np.ndarray
+    axes: np.ndarray
+
+    @classmethod
+    def of(cls, descriptors: np.ndarray) -> "Basis":
+        """Learned of descriptors [n, d]."""
+        mean = descriptors.mean(0, dtype=np.float64)
+        spread = np.cov((descriptors - mean).T)
+        values, vectors = np.linalg.eigh(spread)
+        axes = vectors / np.sqrt(np.maximum(values, 0) + _RIDGE * values.max() + 1e-12)
+        return cls(mean.astype(np.float32), axes.astype(np.float32))
+
+    def apply(self, descriptors: np.ndarray) -> np.ndarray:
+        """float32 rows of unit norm of descriptors [..., d]."""
+        rows = (descriptors.astype(np.float32) - self.mean) @ self.axes
+        return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-9)
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """Of each query and reference: `evidence` float32 [n, r] of keypoints, 0 where it was not looked
+    at; `matrix` [n, r, 3, 3] and `shift` [n, r, 3] take positions of the reference's stored cube to the
+    query's. `posed`, `posed_matrix` and `posed_shift` are those of the search of poses.
+    """
+
+    evidence: np.ndarray
+    matrix: np.ndarray
+    shift: np.ndarray
+    posed: np.ndarray
+    posed_matrix: np.ndarray
+    posed_shift: np.ndarray
+
+    @classmethod
+    def nothing(cls, n: int, r: int) -> "Found":
+        """Of n queries and r references, before anything was found."""
+        maps = [np.zeros((n, r, 3, 3), np.float32) for _ in range(2)]
+        for matrix in maps:
+            matrix[...] = np.eye(3)
+        flat = [np.zeros((n, r), np.float32) for _ in range(2)]
+        moves = [np.zeros((n, r, 3), np.float32) for _ in range(2)]
+        return cls(flat[0], maps[0], moves[0], flat[1], maps[1], moves[1])
+
+
+@dataclasses.dataclass(frozen=True)
+class VolumeIndex:
+    """Keypoints of n references on both grids: `places` [n, 2, k, 3], `descriptors` [n, 2, k, d]
+    whitened, `valid` [n, 2, k]; `coarse` [n, 2, points] of unit norm; `steps` [n, 2, 3] of the grids,
+    whose side is `field_mm`.
+    """
+
+    places: np.ndarray
+    descriptors: np.ndarray
+    valid: np.ndarray
+    coarse: np.ndarray
+    steps: np.ndarray
+    field_mm: float | None
+    basis: Basis
+
+    @classmethod
+    def build(
+        cls,
+        references: VolumeSide,
+        *,
+        journal: Section,
+        on_progress: Progress = lambda done, total, what: None,
+    ) -> "VolumeIndex":
+        """Describes every reference; what it finds is kept in the journal, by blocks."""
+        field_mm = references.geometry.field_mm
+        steps = references.geometry.steps(SIZE, field_mm)
+
+        def block(rows: np.ndarray) -> dict[str, np.ndarray]:
+            parts = [
+                (
+                    *_described(references, rows, steps[rows, grid]),
+                    np.asarray(
+                        volume_poses.unit(jnp.asarray(_coarse(references, rows, steps[rows, grid])))
+                    ),
+                )
+                for grid in range(_GRIDS)
+            ]
+            names = ("places", "descriptors", "valid", "coarse")
+            return {
+                name: np.stack(column, 1)
+                for name, column in zip(names, zip(*parts, strict=True), strict=True)
+            }
+
+        found = journal.by_rows(
+            "keypoints",
+            [steps],
+            block,
+            count=len(references),
+            block=_BLOCK,
+            on_progress=on_progress,
+            what="keypoints of the real volumes",
+        )
+        raw, valid = np.asarray(found["descriptors"]), np.asarray(found["valid"])
+        known = raw[valid]
+        basis = Basis.of(known if len(known) > 1 else np.zeros((2, raw.shape[-1]), np.float32))
+        return cls(
+            np.asarray(found["places"]),
+            basis.apply(raw),
+            valid,
+            np.asarray(found["coarse"]),
+            steps,
+            field_mm,
+            basis,
+        )
+
+    def vote(self, queries: VolumeSide) -> Found:
+        """Looks all volumes of a side up among all references."""
+        n, rows = len(queries), np.arange(len(queries))
+        out = Found.nothing(n, len(self.places))
+        if not n:
+            return out
+        steps = queries.geometry.steps(SIZE, self.field_mm)
+        for grid, coarser in VIEWS:
+            step = steps[:, grid] * np.float32(coarser)
+            places, raw, valid = _described(queries, rows, step)
+            descriptors = self.basis.apply(raw)
+            for i in range(n):
+                self._into(out, i, grid, places[i], descriptors[i], valid[i], step[i])
+        for grid in range(_GRIDS):
+            fields = _coarse(queries, rows, steps[:, grid])
+            for i in range(n):
+                self._pose_into(out, i, grid, fields[i], steps[i, grid])
+        return out
+
+    def _pose_into(
+        self, out: Found, row: int, grid: int, field: np.ndarray, step: np.ndarray
+    ) -> None:
+        """Writes what the search of poses finds on one grid, where that is more than before."""
+        found = volume_poses.best_poses(jnp.asarray(field), jnp.asarray(self.coarse[:, grid]))
+        score, pose, shift = (np.asarray(x) for x in found)
+        better = np.flatnonzero(score > out.posed[row])
+        matrix, move = volume_poses.pose_maps(pose[better], shift[better])
+        wide = SIZE / volume_poses.SIZE
+        out.posed[row, better] = score[better]
+        out.posed_matrix[row, better] = step[:, None] * matrix / self.steps[better, grid][:, None]
+        out.posed_shift[row, better] = step * wide * move
+
+    def _into(
+        self,
+        out: Found,
+        row: int,
+        grid: int,
+        places: np.ndarray,
+        descriptors: np.ndarray,
+        valid: np.ndarray,
+        step: np.ndarray,
+    ) -> None:
+        """Writes what one query's view finds, where that is more than the view before did."""
+        fixed, weight = self._correspondences(grid, descriptors, valid)
+        chosen = np.sort(np.argsort(-weight.sum(1), kind="stable")[:_CHECKED])
+        found = agreeing(jnp.asarray(places), *_padded(fixed[chosen], weight[chosen], _CHECKED))
+        evidence = np.asarray(found.evidence)[: len(chosen)]
+        better = evidence > out.evidence[row, chosen]
+        there = chosen[better]
+        linear = np.asarray(found.matrix)[: len(chosen)][better]
+        out.evidence[row, there] = evidence[better]
+        out.matrix[row, there] = step[:, None] * linear / self.steps[there, grid][:, None]
+        out.shift[row, there] = step * np.asarray(found.shift)[: len(chosen)][better]
+
+    def _correspondences(
+        self, grid: int, descriptors: np.ndarray, valid: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """For every reference the places [r, k, 3] most like the query's, and their weight [r, k]."""
+        count = len(self.places)
+        best, second, place = (np.zeros((count, len(valid)), t) for t in ("f4", "f4", "i4"))
+        query = jnp.asarray(descriptors)
+        for first in range(0, count, _PART):
+            part = slice(first, first + _PART)
+            rows, there = _padded(
+                self.descriptors[part, grid], self.valid[part, grid], min(_PART, count)
+            )
+            columns = _closest(query, rows, there)
+            size = min(_PART, count - first)
+            for target, column in zip((best, second, place), columns, strict=True):
+                target[part] = np.asarray(column)[:size]
+        # What every reference has, and what a reference has twice, says nothing of any.
+        pooled = np.sort(np.concatenate([best, second]), axis=0)
+        common = pooled[int(_COMMON * (len(pooled) - 1))]
+        weight = (np.maximum(best - common, 0) + _TRIVIAL * np.maximum(best, 0)) * valid
+        fixed = np.take_along_axis(self.places[:, grid], place[..., None], 1)
+        return fixed, weight.astype(np.float32)
+
+
+def _padded(first: np.ndarray, second: np.ndarray, length: int) -> tuple[Array, Array]:
+    """Both with rows of zeros to one length, so that nothing compiles twice."""
+    missing = max(length - len(first), 0)
+    wide = [np.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1)) for x in (first, second)]
+    return jnp.asarray(wide[0]), jnp.asarray(wide[1])
+
+
+@functools.partial(jax.jit)
+def _closest(query: Array, rows: Array, valid: Array) -> tuple[Array, Array, Array]:
+    """Of each reference, for each query keypoint: largest and second product, and where the largest is."""
+    found = products.einsum("kd,rjd->rkj", query, rows)
+    found = jnp.where(valid[:, None, :], found, -1.0)
+    place = jnp.argmax(found, -1)
+    best = jnp.max(found, -1)
+    rest = jnp.where(jnp.arange(found.shape[-1])[None, None] == place[..., None], -1.0, found)
+    return best, jnp.max(rest, -1), place
+
+
+def _coarse(side: VolumeSide, rows: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """Coarse structure of some volumes of a side; `steps` [k, 3] as for `_described`."""
+    parts = []
+    for first in range(0, len(rows), _BATCH):
+        size = min(_BATCH, len(rows) - first)
+        part = np.resize(np.arange(first, first + size), _BATCH)
+        found = volume_poses.coarse(
+            jnp.asarray(side.take(rows[part])),
+            jnp.asarray(side.geometry.box[rows[part]]),
+            jnp.asarray(steps[part] * (SIZE / volume_poses.SIZE)),
+        )
+        parts.append(np.asarray(found)[:size])
+    return np.concatenate(parts)
+
+
+def _described(
+    side: VolumeSide, rows: np.ndarray, steps: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Keypoints of some volumes of a side on grids of these steps [k, 3]."""
+    parts = []
+    for first in range(0, len(rows), _BATCH):
+        size = min(_BATCH, len(rows) - first)
+        part = np.resize(np.arange(first, first + size), _BATCH)
+        found = keypoints(
+            jnp.asarray(side.take(rows[part])),
+            jnp.asarray(side.geometry.box[rows[part]]),
+            jnp.asarray(steps[part]),
+        )
+        parts.append([np.asarray(x)[:size] for x in found])
+    places, descriptors, valid = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return places, descriptors, valid

@@ -11,15 +11,17 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from deepssim_jax.audit.calibration import MAX_NULL, Laws, Trial, balanced_rows
 from deepssim_jax.data.preprocess import fit_to_size
 from deepssim_jax.nn.encoder import Encoder
 from deepssim_jax.scoring.aligned import AlignedIndex
-from deepssim_jax.scoring.embed import features
-from deepssim_jax.scoring.match import best_matches, verified
-from deepssim_jax.scoring.points import LocalIndex, PointSet
+from deepssim_jax.scoring.embed import features, side_of_images
+from deepssim_jax.scoring.match import best_matches, match, verified
 from deepssim_jax.scoring.retrieval import Retrieval
 from deepssim_jax.scoring.side import Side
+from deepssim_jax.workspace import Workspace
 
+_LEAST_P, _WORST_P = 1e-300, 15.0  # the second is what `either` makes of the least evidence
 _TINY = 1e-6  # of 1 - s: what float32 holds of a cosine
 
 
@@ -77,15 +79,42 @@ def pixels(images: np.ndarray) -> np.ndarray:
     return rows - rows.mean(1, keepdims=True)
 
 
-def local_features() -> Searcher:
-    """The local features of an audit, whose evidence decides."""
+def audit(encoder: Encoder, *, size: int) -> Searcher:
+    """What an audit decides by: -log of the probability of the evidence without a copy.
+
+    The laws of unrelated images are learned of the real ones, as an audit learns them.
+    """
 
     def searcher(references: Sequence[np.ndarray], patients: np.ndarray) -> Search:
-        index = LocalIndex.build(PointSet.of_images(references), patients)
+        def side(images: Sequence[np.ndarray], groups: np.ndarray | None) -> Side:
+            made = side_of_images(images, encoder, size=size, points=True)
+            return dataclasses.replace(made, groups=groups)
+
+        def found(queries: Side, *, apart: bool) -> np.ndarray:
+            with Workspace.temporary(command="stress") as workspace:
+                return match(
+                    queries,
+                    real,
+                    journal=workspace.section("stress"),
+                    proposals=Retrieval.LOCAL.proposals,
+                    apart=apart,
+                )
+
+        real = side(references, patients)
+        rows = balanced_rows(patients, MAX_NULL, seed=0)
+        laws = Laws.of(Trial.of(found(real.rows(rows), apart=True), len(rows)))
 
         def search(queries: Sequence[np.ndarray], own: np.ndarray | None) -> Best:
-            found = index.search(PointSet.of_images(queries), exclude=own)
-            return Best(found.reference[:, 0], found.evidence[:, 0])
+            pairs = found(side(queries, own), apart=own is not None)
+            each = pairs.copy()
+            each["query"] = np.arange(len(pairs))
+            p_values = np.maximum(laws.p_values(Trial.of(each, len(pairs))), _LEAST_P)
+            best = Best(np.full(len(queries), -1), np.full(len(queries), -np.log(_WORST_P)))
+            for row in np.argsort(-p_values, kind="stable"):  # the smallest comes last and stays
+                query = pairs["query"][row]
+                best.reference[query] = pairs["reference"][row]
+                best.score[query] = -np.log(p_values[row])
+            return best
 
         return search
 

@@ -138,7 +138,7 @@ def main(argv: Sequence[str]) -> int:
     for name in _METHODS.value:
         arguments.choice(name, "methods", known=tuple(dict.fromkeys(known)))
     wanted = _edits(lists)
-    default = ["local_features", "detector", "encoder", *embeddings]
+    default = ["audit", "detector", "encoder", *embeddings]
     makers = _chosen(of_lists, default=default, setting=lists[0].value) if lists else {}
     every = list(of_pairs)
     scorers = _chosen(of_pairs, default=every, setting=pairs[0].value) if pairs else {}
@@ -242,7 +242,7 @@ def _searchers(
     by_embedding = functools.partial(searchers.by_embedding, size=size)
     return {
         "detector": lambda: searchers.detector(encoder, size=size),
-        "local_features": searchers.local_features,
+        "audit": lambda: searchers.audit(encoder, size=size),
         "encoder": lambda: by_embedding(functools.partial(embed, encoder)),
         "ncc": lambda: by_embedding(searchers.pixels),
         "sift": peer_searchers.sift,

@@ -137,5 +137,8 @@ def false_discovery_cut(p_values: np.ndarray, *, rate: float = FALSE_DISCOVERIES
 
 
 def either(*p_values: np.ndarray) -> np.ndarray:
-    """P-values of several kinds of evidence together, each [n]: the smallest by their number (Bonferroni)."""
-    return np.minimum(len(p_values) * np.minimum.reduce(p_values), 1.0)
+    """P-values of several kinds of evidence together, each [n]: the smallest by their number (Bonferroni).
+
+    What exceeds 1 is kept, so that no order is lost.
+    """
+    return len(p_values) * np.minimum.reduce(p_values)

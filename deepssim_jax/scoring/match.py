@@ -1,8 +1,9 @@
 """From two sets of images to verified candidate pairs.
 
 Contract: `match` proposes, for every query, the references that look most like it after alignment, where
-they lie, by local features and in the encoder's space, then verifies each proposal from the pixels. The answer is one row a verified pair, of `PAIR`; finished
-blocks of queries are journalled, so a killed run goes on where it was.
+they lie, by local features and in the encoder's space, then verifies each proposal from the pixels. The
+answer is one row a verified pair, of `PAIR`; finished blocks of queries are journalled, so a killed run
+goes on where it was.
 """
 
 import dataclasses

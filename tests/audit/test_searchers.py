@@ -27,7 +27,12 @@ def detector() -> Searcher:
     return searchers.detector(load_encoder("default"), size=32)  # the smallest compiles fastest
 
 
+def audit() -> Searcher:
+    return searchers.audit(load_encoder("default"), size=64)
+
+
 SEARCHERS = {
+    "audit": audit,
     "detector": detector,
     "ncc": functools.partial(searchers.by_embedding, searchers.pixels, size=SIZE),
     "phash": functools.partial(peer_searchers.by_hash, "phash", size=SIZE),
@@ -38,7 +43,10 @@ SEARCHERS = {
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=pytest.mark.slow if n == "detector" else ()) for n in SEARCHERS],
+    [
+        pytest.param(n, marks=pytest.mark.slow if n in ("audit", "detector") else ())
+        for n in SEARCHERS
+    ],
 )
 def test_originals_come_first_and_a_patients_own_are_left_out_when_asked(name: str) -> None:
     search = SEARCHERS[name]()(IMAGES, PATIENTS)

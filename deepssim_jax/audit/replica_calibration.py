@@ -18,7 +18,7 @@ from deepssim_jax.audit.replica_result import Kind, LevelThresholds
 from deepssim_jax.scoring.evidence import MIN_NULL, MOST_FALSE
 from deepssim_jax.scoring.match import Progress
 from deepssim_jax.scoring.plant_volumes import Edit, plant_copies
-from deepssim_jax.scoring.volume_evidence import ahead, best_of, law_of, scaled
+from deepssim_jax.scoring.volume_evidence import LEAST, ahead, best_of, law_of, scaled
 from deepssim_jax.scoring.volume_match import Reference, match_volumes, measure_pairs
 from deepssim_jax.scoring.volume_measure import DECIDING, MatchSettings, pair_dtype
 from deepssim_jax.scoring.volume_search import Level, VolumeSide
@@ -174,7 +174,7 @@ def _thresholds(
     # Of few patients nobody is spared: there is nothing to check on.
     law = law_of(trial.null[trial.null_tunes] if halves else trial.null, at)
     calibrated = len(trial.null) >= MIN_NULL
-    person = law.threshold(MOST_FALSE)
+    person = max(law.threshold(MOST_FALSE), LEAST[at])
     # A law of quantiles knows nothing of a heavy tail. Two volumes that are doubles nobody knows of
     # make two high values, which do not count.
     if len(trial.null):

@@ -102,6 +102,8 @@ def conclude(
             points=float(row["points"]),
             evidence=float(row["evidence"]),
             by_points=bool(row["by_points"]),
+            partial=tuple(float(x) for x in row["partial"]),
+            share=float(row["share"]),
         )
 
     nearest = tuple(to_match(row, bool(hit)) for row, hit in zip(best, hits, strict=True))

@@ -115,7 +115,7 @@ def verdict(
         found = "too few" if shared else f"{near.count} of {near.total}"
         missed = ": most such copies would have been missed" if near.value < 0.5 else ""
         reasons.append(
-            "This holds for copies of whole images. Of copies of which 8 to 25 % of the area was "
+            "This holds for copies of whole images. Of copies in which something was added, hidden, bent or "
             f"replaced, planted into these images, {found} were found{missed}."
         )
     return Verdict.NONE_FOUND_WITHIN_LIMITS, tuple(reasons)

@@ -20,7 +20,7 @@ from PIL import Image
 from deepssim_jax.audit import conclusion, figures
 from deepssim_jax.audit.console import WORDS
 from deepssim_jax.audit.disclosure import SMALL, Edition, is_small, is_telling, percent
-from deepssim_jax.audit.result import AuditResult, Exclusion, GalleryItem
+from deepssim_jax.audit.result import AuditResult, Exclusion, GalleryItem, Relation
 from deepssim_jax.scoring.membership import RATES, MembershipFigures
 from deepssim_jax.workspace import Access, Workspace
 
@@ -259,9 +259,15 @@ def _of_people(result: AuditResult, edition: Edition) -> str:
 
 
 def _picture(item: GalleryItem) -> dict[str, object]:
+    match = item.match
+    words = [transformation(match)]
+    if match.negative:
+        words.append("bright and dark changed places")
+    if match.relation is Relation.PART:
+        words.append(f"about {match.share:.0%} of the picture")
     return {
-        "match": item.match,
-        "words": transformation(item.match),
+        "match": match,
+        "words": ", ".join(words),
         "real": data_uri(item.real),
         "aligned": data_uri(item.aligned),
         "difference": data_uri(item.difference),

@@ -35,8 +35,14 @@ COLUMNS = (
     "local_points",
     "local_evidence",
     "found_by",
+    "partial_fine",
+    "partial_middle",
+    "partial_coarse",
+    "share",
+    "relation",
 )
-_MATRIX = COLUMNS[-7:-3]
+_MATRIX = tuple(column for column in COLUMNS if column.startswith("matrix_"))
+_PARTIAL = tuple(column for column in COLUMNS if column.startswith("partial_"))
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -69,8 +75,12 @@ def matches_csv(matches: Sequence[Match], *, ranked: bool) -> bytes:
 def _value(match: Match, column: str) -> object:
     if column in _MATRIX:
         return match.matrix[_MATRIX.index(column)]
+    if column in _PARTIAL:
+        return match.partial[_PARTIAL.index(column)]
     if column == "found_by":
         return "local_features" if match.by_points else "search"
+    if column == "relation":
+        return match.relation.value
     if column == "negative":
         return int(match.negative)
     return getattr(

@@ -32,6 +32,9 @@ _SAMPLE, _COMPONENTS = 256, 16
 _DISC = 1.05  # corners hold whatever a copy's maker filled them with
 _RIDGE = 1e-3  # of the components' mean square
 _LIMIT = 1 - 1e-5
+# Tiles a side; the part of one that both must see; its energy beside the mean's; and which of the tiles,
+# from the best, says how well a copied one agrees, and by how much less others may.
+_TILES, _COVERED, _STRUCTURE, _BEST, _AGREES = 8, 0.7, 0.1, 0.1, 0.5
 _CPU_BATCH, _ACCELERATOR_BATCH = 16, 256
 
 
@@ -62,6 +65,17 @@ def sample_rows(count: int) -> np.ndarray:
 
 
 @dataclasses.dataclass(frozen=True)
+class Agreeing:
+    """Of n aligned pairs: `partial` float32 [n, BANDS], Fisher's z of the partial correlation times the
+    root of the share of the frame that both see, larger for a copy; `share` float32 [n], how much of
+    what both see agrees, 1 for the whole and less where only a part was copied.
+    """
+
+    partial: np.ndarray
+    share: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
 class Common:
     """What the images of one side share: `axes` float32 [BANDS, c, p], orthonormal in each band."""
 
@@ -83,8 +97,8 @@ class Common:
 
     def correlations(
         self, moving: Images, fixed: Images, transform: Transform, negative: np.ndarray
-    ) -> np.ndarray:
-        """Partial correlations of pairs, as Fisher's z by the share of the frame that both see.
+    ) -> "Agreeing":
+        """How aligned pairs agree beyond what all images share.
 
         Args:
           moving: [n, s, s] synthetic images.
@@ -93,21 +107,26 @@ class Common:
           negative: bool [n], whether bright and dark of `moving` change places first.
 
         Returns:
-          float32 [n, BANDS], z times the root of that share, larger for a copy.
+          Partial correlations, and the share of the picture that agrees.
         """
         axes = jnp.asarray(self.axes)
         scale = _SIDE / moving.shape[-1]
 
-        def run(a: Array, b: Array, flip: Array, m: Array, shift: Array, sign: Array) -> Array:
+        def run(
+            a: Array, b: Array, flip: Array, m: Array, shift: Array, sign: Array
+        ) -> tuple[Array, Array]:
             return _partial(a, b, Transform(flip, m, shift * scale), sign, axes)
 
         sign = np.where(negative, -1.0, 1.0).astype(np.float32)
         motion = map(np.asarray, (transform.flip, transform.matrix, transform.shift))
-        return np.asarray(in_batches(run, moving, fixed, *motion, sign, size=_batch()))
+        found = in_batches(run, moving, fixed, *motion, sign, size=_batch())
+        return Agreeing(*map(np.asarray, found))
 
 
 @jax.jit
-def _partial(moving: Array, fixed: Array, transform: Transform, sign: Array, axes: Array) -> Array:
+def _partial(
+    moving: Array, fixed: Array, transform: Transform, sign: Array, axes: Array
+) -> tuple[Array, Array]:
     positions = transform.positions((_SIDE, _SIDE))
     aligned = resample.sample_at(_local(moving) * sign[:, None, None], positions)
     disc = jnp.asarray(ellipsoid((_SIDE, _SIDE), radius=_DISC))[None]
@@ -126,4 +145,28 @@ def _partial(moving: Array, fixed: Array, transform: Transform, sign: Array, axe
     a, b = left(a), left(b)
     norm = jnp.sqrt((a * a).sum(-1) * (b * b).sum(-1))
     cosine = (a * b).sum(-1) / jnp.maximum(norm, 1e-9)
-    return jnp.arctanh(jnp.clip(cosine, -_LIMIT, _LIMIT)) * jnp.sqrt(seen.mean(-1))
+    z = jnp.arctanh(jnp.clip(cosine, -_LIMIT, _LIMIT)) * jnp.sqrt(seen.mean(-1))
+    return z, _share(a[:, 1:].sum(1), b[:, 1:].sum(1), seen[:, 0])
+
+
+def _share(a: Array, b: Array, seen: Array) -> Array:
+    """[n]: of the tiles with structure that both see, those that agree about as well as the best do.
+
+    Noise lowers the agreement everywhere and leaves it even; what was taken from elsewhere agrees nowhere.
+    """
+    tile = _SIDE // _TILES
+
+    def sums(x: Array) -> Array:
+        return x.reshape(-1, _TILES, tile, _TILES, tile).sum((2, 4)).reshape(len(x), -1)
+
+    aa, bb, ab = sums(a * a), sums(b * b), sums(a * b)
+    there = sums(seen) > _COVERED * tile**2
+    count = jnp.maximum(there.sum(1, keepdims=True), 1)
+    for own in (aa, bb):
+        there &= own > _STRUCTURE * (own * there).sum(1, keepdims=True) / count
+    cosine = jnp.where(there, ab / jnp.sqrt(jnp.maximum(aa * bb, 1e-12)), -1.0)
+    usual = jnp.sort(cosine, 1)[:, ::-1]
+    rank = jnp.maximum((there.sum(1) * _BEST).astype(jnp.int32), 0)
+    best = jnp.take_along_axis(usual, rank[:, None], 1)
+    agrees = there & (cosine > _AGREES * best)
+    return agrees.sum(1) / jnp.maximum(there.sum(1), 1)

@@ -41,6 +41,7 @@ PAIR = np.dtype(
         ("points", "<f4"),  # sum of the matches that lie as the real image's do
         ("evidence", "<f4"),  # relative to the query's other candidates
         ("partial", "<f4", (BANDS,)),  # of `scoring.detail`, where the pair was looked at so
+        ("share", "<f4"),  # of the picture that agrees, likewise
     ]
 )
 BLOCK = 128
@@ -285,7 +286,7 @@ def _fill_partial(out: np.ndarray, part: Side, references: Side, common: Common)
         rows = out[seen]
         moving, fixed = part.take(rows["query"]), references.take(rows["reference"])
         found = common.correlations(moving, fixed, transform_of(rows), rows["negative"])
-        out["partial"][seen] = found
+        out["partial"][seen], out["share"][seen] = found.partial, found.share
 
 
 def _below(enough: float, pairs: np.ndarray, count: int) -> np.ndarray:

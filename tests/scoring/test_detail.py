@@ -27,7 +27,7 @@ def unmoved(count: int) -> Transform:
 
 
 def correlate(common: Common, a: np.ndarray, b: np.ndarray, negative: bool = False) -> np.ndarray:
-    return common.correlations(a, b, unmoved(len(a)), np.full(len(a), negative))
+    return common.correlations(a, b, unmoved(len(a)), np.full(len(a), negative)).partial
 
 
 def test_strangers_share_nothing_but_the_frame_and_a_noisy_copy_shares_more() -> None:
@@ -68,7 +68,7 @@ def test_a_negative_is_turned_back_and_a_mirror_image_is_followed() -> None:
     turned = {
         flip: common.correlations(
             np.flip(real[:2], flip), real[:2], mirrored, np.zeros(2, bool)
-        ).min()
+        ).partial.min()
         for flip in (1, 2)
     }
     assert max(turned.values()) > 2
@@ -76,3 +76,18 @@ def test_a_negative_is_turned_back_and_a_mirror_image_is_followed() -> None:
 
 def test_one_image_makes_a_basis() -> None:
     assert Common.of(kind(1, 0)).axes.shape[0] == BANDS
+
+
+def test_the_share_is_that_of_the_copied_part_and_noise_hardly_lowers_it() -> None:
+    real, others = kind(40, 0), kind(6, 1)
+    common, none = Common.of(real), np.zeros(6, bool)
+    part = others.copy()
+    part[:, :32] = real[:6, :32]
+    noisy = real[:6] + np.random.default_rng(2).normal(0, 2, (6, SIDE, SIDE)).astype(np.float32)
+    shares = [
+        common.correlations(x, real[:6], unmoved(6), none).share for x in (real[:6], noisy, part)
+    ]
+    assert shares[0].min() == 1
+    assert shares[1].min() > 0.6
+    assert shares[1].mean() > 0.7
+    assert 0.35 < shares[2].min() <= shares[2].max() < 0.68

@@ -22,10 +22,8 @@ FORMAT = 1
 _LOCK, _HOLDER = ".deepssim-workspace.lock", ".deepssim-workspace.holder.json"
 # What a system puts into an empty folder by itself.
 _NOBODYS = {".DS_Store", "Thumbs.db", "desktop.ini", "lost+found"}
-_SAME = (
-    "every image would be found to be a copy of itself. Did you mean another folder? If this is "
-    "intended, add --allow_same"
-)
+_SAME = "every image would be found to be a copy of itself. Did you mean another folder?"
+_ALLOW = " If this is intended, add --allow_same"
 OWN_FILES = frozenset({MARKER, _LOCK, _HOLDER})
 
 
@@ -34,8 +32,9 @@ class WorkspaceError(ValueError):
 
 
 class Overlap(enum.Enum):
-    """Whether two inputs may be the same folder."""
+    """Whether two inputs may be the same folder: never, not unless the user says so, or because he did."""
 
+    NEVER = "never"
     REFUSED = "refused"
     ALLOWED = "allowed"
 
@@ -46,7 +45,7 @@ def check_places(
     *,
     flag: str,
     reads: Mapping[str, Path] | None = None,
-    overlap: Overlap = Overlap.REFUSED,
+    overlap: Overlap = Overlap.NEVER,
 ) -> None:
     """Refuses outputs inside of inputs and inputs inside of each other.
 
@@ -78,8 +77,9 @@ def check_places(
     chains = [(name, path, _chain(path)) for name, path in inputs.items() if path.exists()]
     for number, (first, _, outer) in enumerate(chains):
         for second, _, inner in chains[number + 1 :]:
-            if outer[0] == inner[0] and overlap is Overlap.REFUSED:
-                raise WorkspaceError(f"{first} and {second} are the same files: {_SAME}")
+            if outer[0] == inner[0] and overlap is not Overlap.ALLOWED:
+                hint = _ALLOW if overlap is Overlap.REFUSED else ""
+                raise WorkspaceError(f"{first} and {second} are the same files: {_SAME}{hint}")
     for outer_name, outer_path, outer in chains:
         for inner_name, inner_path, inner in chains:
             # A listing may lie in a folder of images; a folder of images inside of another may not.

@@ -53,7 +53,7 @@ class Workspace(Section):
         inputs: Mapping[str, str | Path] | None = None,
         reads: Mapping[str, str | Path] | None = None,
         flag: str = "--out",
-        overlap: Overlap = Overlap.REFUSED,
+        overlap: Overlap = Overlap.NEVER,
         work: str | Path | None = None,
         processes: Processes = Processes(),
     ) -> Iterator["Workspace"]:

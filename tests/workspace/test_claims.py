@@ -118,7 +118,9 @@ def test_equal_inputs_are_seen_in_any_spelling(images, spelling):
     (images.parent / "link").symlink_to(images)
     other = images.parent / spelling
     inputs, out = {"--real": images, "--synthetic": other}, images.parent / "out"
-    refused(out, "--real and --synthetic are the same files.*--allow_same", inputs=inputs)
+    words = "--real and --synthetic are the same files"
+    refused(out, f"{words}.*--allow_same", inputs=inputs, overlap=Overlap.REFUSED)
+    refused(out, f"{words}.*another folder.$", inputs=inputs)  # a command without that flag
     with Workspace.open(out, command="a", inputs=inputs, overlap=Overlap.ALLOWED):
         pass
 

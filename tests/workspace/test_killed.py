@@ -165,6 +165,9 @@ def inputs(tmp_path_factory) -> Path:
         path.parent.mkdir(exist_ok=True)
         volume = rng.uniform(1, 9, (24, 24, 24)).astype(np.float32)
         nibabel.save(nibabel.Nifti1Image(volume, np.diag([-1, -1, 1, 1])), path)
+    for side in ("real", "synthetic"):
+        store = [f"--images={root}/{side}", f"--out={root}/stores/{side}", "--size=64"]
+        subprocess.run([sys.executable, "-m", "deepssim_jax", "embed", *store], check=True)
     return root
 
 
@@ -177,12 +180,13 @@ def commands(root: Path) -> dict[str, list[str]]:
         "audit": ["audit", *pair, size],
         "filter": ["filter", *pair, size, "--residual_pairs=24"],
         "utility": ["utility", *pair, f"--test={root}/test", "--size=32", "--steps=4", "--seeds=1"],
+        "score": ["score", f"--real={root}/stores/real", f"--synthetic={root}/stores/synthetic"],
         "prepare": ["prepare", "--dataset=ixi", f"--source={root}/ixi", "--size=32,32"],
     }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["embed", "audit", "filter", "utility", "prepare"])
+@pytest.mark.parametrize("name", sorted(commands(Path())))
 def test_every_quick_command_killed_at_ten_moments(inputs: Path, tmp_path: Path, name: str) -> None:
     command = commands(inputs)[name]
     before = {p: p.read_bytes() for p in sorted(inputs.rglob("*")) if p.is_file()}

@@ -67,7 +67,9 @@ def _counted(trial: Trial, method: str, rate: float) -> _Counted:
     copy, tuning = (np.array([getattr(q, n) for q in queries]) for n in ("copy", "tuning"))
     called = np.zeros(len(queries), bool)
     if trial.setting is not EditSetting.MI_ONI:
-        called = score > threshold(score[tuning & ~copy], rate=rate)
+        known = trial.best[method].calibrated
+        limit = -np.log(rate) if known else threshold(score[tuning & ~copy], rate=rate)
+        called = score > limit
     names = np.array([query.edit.name for query in queries])
     return _Counted(called, called & trial.found(method), copy, tuning, names, score)
 

@@ -172,11 +172,9 @@ def run(
             images = [made(kind, todo.queries[i], seed=[seed, 1, i]) for i in block]
             own = None if copy else kind.patients[[todo.queries[i].row for i in block]]
             for name, search in searches.items():
-                answer = search(images, own)
-                best[name].reference[block], best[name].score[block] = (
-                    answer.reference,
-                    answer.score,
-                )
+                answer, whole = search(images, own), best[name]
+                whole.reference[block], whole.score[block] = answer.reference, answer.score
+                best[name] = dataclasses.replace(whole, calibrated=answer.calibrated)
             done += len(block)
             on_progress(done, total, f"looking for {setting.value} of {kind.name}")
     return Trial(setting, kind, todo, best)

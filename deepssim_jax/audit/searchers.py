@@ -27,10 +27,14 @@ _TINY = 1e-6  # of 1 - s: what float32 holds of a cosine
 
 @dataclasses.dataclass(frozen=True)
 class Best:
-    """Row of the best reference, int [q] (-1 where none is left), and its score, float [q]."""
+    """Row of the best reference, int [q] (-1 where none is left), and its score, float [q].
+
+    `calibrated` says that the score is -log of the probability of as much without a copy.
+    """
 
     reference: np.ndarray
     score: np.ndarray
+    calibrated: bool = False
 
 
 Search = Callable[[Sequence[np.ndarray], np.ndarray | None], Best]
@@ -109,7 +113,9 @@ def audit(encoder: Encoder, *, size: int) -> Searcher:
             each = pairs.copy()
             each["query"] = np.arange(len(pairs))
             p_values = np.maximum(laws.p_values(Trial.of(each, len(pairs))), _LEAST_P)
-            best = Best(np.full(len(queries), -1), np.full(len(queries), -np.log(_WORST_P)))
+            best = Best(
+                np.full(len(queries), -1), np.full(len(queries), -np.log(_WORST_P)), calibrated=True
+            )
             for row in np.argsort(-p_values, kind="stable"):  # the smallest comes last and stays
                 query = pairs["query"][row]
                 best.reference[query] = pairs["reference"][row]

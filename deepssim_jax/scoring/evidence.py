@@ -3,7 +3,7 @@
 Contract: evidence of a query is a number, larger for a copy; its law among unrelated images is learned
 from real images and other patients' real images, by quantiles that a few unknown copies among them
 hardly move. Evidence of local features follows Gumbel's law, as the largest of many does (Coles, 2001,
-section 3.1), put through the 10 % and 50 % quantiles; partial correlations that of the largest of a few
+section 3.1), put through the 10 to 50 % quantiles; partial correlations that of the largest of a few
 normal numbers, put through the same; Fisher's z of verified scores a normal law, put through the 50 % and
 75 % quantiles, because on many sets there is a second, lower mode.
 """
@@ -23,10 +23,22 @@ _LEAST_SCALE, _LEAST_PARTIAL = 0.04, 0.02
 # About so many candidates of a query are looked at.
 _CANDIDATES = 8
 _QUARTER = float(stats.norm.ppf(0.75))
-_LOW, _MIDDLE = 0.1, 0.5
+# Quantiles that a law is put through; unknown copies among the unrelated images fill those above.
+_SHARES = np.array([0.1, 0.2, 0.3, 0.4, 0.5])
+# A law of n images is made wider by 1 + this / sqrt(n): its scale is known no better, and an error of
+# it grows with the distance at which thresholds lie.
+_UNSURE = 2.0
 # Of unrelated images not more than this share may be called copies, however many there are.
 MOST_FALSE = 0.005
 FALSE_DISCOVERIES = 0.05
+
+
+def _fitted(values: np.ndarray, place: np.ndarray, *, least: float) -> tuple[float, float]:
+    """Location and scale by which the standard law's quantiles `place` become those of the values."""
+    quantiles = np.quantile(values, _SHARES)
+    scale = max(float(np.polyfit(place, quantiles, 1)[0]), least)
+    scale *= 1 + _UNSURE / np.sqrt(len(values))
+    return float(quantiles[-1] - scale * place[-1]), scale
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,10 +54,7 @@ class GumbelLaw:
         """From the evidence of unrelated images [n]; the usual law where they are too few."""
         if len(values) < MIN_NULL:
             return cls(*_USUAL, len(values))
-        low, middle = np.quantile(values, [_LOW, _MIDDLE])
-        place = -np.log(-np.log([_LOW, _MIDDLE]))
-        scale = max(float((middle - low) / (place[1] - place[0])), _LEAST_SCALE)
-        return cls(float(middle - scale * place[1]), scale, len(values))
+        return cls(*_fitted(values, stats.gumbel_r.ppf(_SHARES), least=_LEAST_SCALE), len(values))
 
     def p_values(self, values: np.ndarray) -> np.ndarray:
         """The probability of as much evidence without a copy, float64 [n]."""
@@ -73,10 +82,8 @@ class LargestLaw:
         """From partial correlations of unrelated images [n]; the usual law where they are too few."""
         if len(values) < MIN_NULL:
             return cls(*_USUAL_PARTIAL, len(values))
-        low, middle = np.quantile(values, [_LOW, _MIDDLE])
-        place = stats.norm.ppf(np.array([_LOW, _MIDDLE]) ** (1 / _CANDIDATES))
-        scale = max(float((middle - low) / (place[1] - place[0])), _LEAST_PARTIAL)
-        return cls(float(middle - scale * place[1]), scale, len(values))
+        place = stats.norm.ppf(_SHARES ** (1 / _CANDIDATES))
+        return cls(*_fitted(values, place, least=_LEAST_PARTIAL), len(values))
 
     def p_values(self, values: np.ndarray) -> np.ndarray:
         """The probability of as large a correlation without a copy, float64 [n]."""

@@ -147,6 +147,13 @@ class LocalIndex:
           queries: their points.
           exclude: int [n], the patient whose images each query must not be compared with.
         """
+        if not len(queries):
+            none = np.zeros((0, KEPT), np.float32)
+            whole, plane = none.astype(np.int32), np.zeros((0, KEPT, 2), np.float32)
+            return LocalMatches(
+                reference=whole, points=none, evidence=none, flip=whole,
+                matrix=np.stack([plane, plane], -1), shift=plane, negative=none > 0,
+            )  # fmt: skip
         ranked = self._rank(queries, exclude)
 
         def run(geometry_: Array, descriptors: Array, images: Array, mirrored: Array) -> tuple:

@@ -110,6 +110,12 @@ def test_chance_is_no_evidence(index) -> None:
     assert (found.evidence[:, 0] < 0.7).all()
 
 
+def test_no_query_finds_nothing(index) -> None:
+    local, references = index
+    none = local.search(references.rows(np.arange(0)))
+    assert none.reference.shape == (0, 2) and none.matrix.shape == (0, 2, 2, 2)
+
+
 def test_block_size_and_order_change_nothing(index) -> None:
     local, references = index
     whole = local.search(references)

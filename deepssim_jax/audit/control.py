@@ -13,6 +13,7 @@ import numpy as np
 from deepssim_jax.audit.calibration import Trial
 from deepssim_jax.audit.doubles import are_doubles
 from deepssim_jax.audit.holdout import overlap_error
+from deepssim_jax.scoring.detail import sample_rows
 from deepssim_jax.scoring.match import PAIR, Progress, match
 from deepssim_jax.scoring.retrieval import Proposals
 from deepssim_jax.scoring.side import Side
@@ -64,6 +65,8 @@ def search_holdout(
         return Control(empty, empty, len(holdout))
     unseen = holdout.rows(chosen)
     found = []
+    # The thresholds are for real images that took part in saying what is common; held-out ones shall, too.
+    kind = np.concatenate([s.take(sample_rows(len(s))) for s in (real, unseen)])
     for queries, references, journal, what in (
         (unseen, real, journals[0], "held-out with real"),
         (synthetic, unseen, journals[1], "synthetic with held-out"),
@@ -73,6 +76,7 @@ def search_holdout(
             references,
             journal=journal,
             proposals=proposals,
+            kind=kind,
             on_progress=on_progress,
             what=what,
         )

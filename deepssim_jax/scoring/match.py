@@ -63,6 +63,7 @@ def match(
     proposals: Proposals = Retrieval.BOTH.proposals,
     grid: SearchGrid = SearchGrid(),
     apart: bool = False,
+    kind: np.ndarray | None = None,
     on_progress: Progress = lambda done, total, what: None,
     what: str = "matching",
 ) -> np.ndarray:
@@ -75,6 +76,7 @@ def match(
       proposals: candidates of each way of searching.
       grid: transformations of the global search.
       apart: leave out references of the query's own group (both sides need groups).
+      kind: images [k, s, s] that say what all of their kind share; a sample of the references if None.
       on_progress: called with (queries done, queries in all, what).
       what: the name of this work for the progress line.
 
@@ -85,7 +87,7 @@ def match(
     groups = references.groups if apart else None
     index = functools.cache(lambda: AlignedIndex.build(references.low, grid=grid, groups=groups))
     local = functools.cache(lambda: local_index(references))
-    common = functools.cache(lambda: common_of(references))
+    common = functools.cache(lambda: common_of(references) if kind is None else Common.of(kind))
 
     def block(rows: np.ndarray) -> np.ndarray:
         found = verified(
@@ -107,7 +109,7 @@ def match(
 
     return journal.by_rows(
         "pairs",
-        [proposals, grid, apart, *_content(queries), *_content(references)],
+        [proposals, grid, apart, *_content(queries), *_content(references), kind],
         block,
         count=len(queries),
         block=BLOCK,

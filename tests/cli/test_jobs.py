@@ -203,9 +203,13 @@ def test_embed_and_score_give_the_candidates_of_the_audit(folders, audited, tmp_
     assert best.keys() == nearest.keys()
     searched = {name: row for name, row in nearest.items() if row["found_by"] == "search"}
     assert len(searched) > len(nearest) / 2
-    for name, row in searched.items():
-        assert best[name]["real_id"] == row["real_id"]
-        assert best[name]["verified"] == row["verified_score"]
+    # `score` has no local features and searches a grid of transformations instead: of images without an
+    # original it often looks at another pair. A pair that both found has one score.
+    same = [name for name, row in searched.items() if best[name]["real_id"] == row["real_id"]]
+    assert len(same) > len(searched) / 3
+    assert truth.keys() & searched.keys() <= set(same)
+    for name in same:
+        assert best[name]["verified"] == searched[name]["verified_score"]
 
 
 def test_the_demo_without_the_atlas(tmp_path: Path) -> None:

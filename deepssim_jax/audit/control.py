@@ -76,7 +76,7 @@ def search_holdout(
             references,
             journal=journal,
             proposals=proposals,
-            kind=kind,
+            kind=None if references is real else kind,
             on_progress=on_progress,
             what=what,
         )

@@ -113,12 +113,12 @@ class Laws:
     partial: tuple[LargestLaw, ...]
 
     @classmethod
-    def of(cls, null: Trial) -> "Laws":
-        """Learned of what the search found of unrelated images."""
+    def of(cls, null: Trial, *, people: int | None = None) -> "Laws":
+        """Learned of what the search found of unrelated images, of so many people; one each if None."""
         return cls(
             scores=NormalLaw.of(fisher(null.scores)),
-            points=GumbelLaw.of(null.points),
-            partial=tuple(LargestLaw.of(band) for band in null.partial.T),
+            points=GumbelLaw.of(null.points, people=people),
+            partial=tuple(LargestLaw.of(band, people=people) for band in null.partial.T),
         )
 
     def p_values(self, found: Trial) -> np.ndarray:
@@ -265,8 +265,9 @@ def calibrate_on_real(
         )
         null = Trial.of(pairs, len(rows))
         seen = null.scores > -1
-        null, null_tuning = null[seen], tuning[seen]
+        null, null_tuning, rows = null[seen], tuning[seen], rows[seen]
 
+    people = max(len(np.unique(groups[rows[: len(null)]][null_tuning])), 1)
     chosen = _labelled(null.scores[null_tuning], real, tune, journal, seed=seed)
     there = np.flatnonzero(~tune[groups])
     controls = Controls.of(
@@ -276,7 +277,7 @@ def calibrate_on_real(
         real, encoder, journal=journal, proposals=proposals, on_progress=on_progress
     )
     copies = Trial.of(pairs, len(controls))
-    laws = Laws.of(null[null_tuning])
+    laws = Laws.of(null[null_tuning], people=people)
     _, local, partial = laws.thresholds(MOST_FALSE)
     thresholds = Thresholds(
         near=chosen.near,

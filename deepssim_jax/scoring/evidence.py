@@ -25,19 +25,21 @@ _CANDIDATES = 8
 _QUARTER = float(stats.norm.ppf(0.75))
 # Quantiles that a law is put through; unknown copies among the unrelated images fill those above.
 _SHARES = np.array([0.1, 0.2, 0.3, 0.4, 0.5])
-# A law of n images is made wider by 1 + this / sqrt(n): its scale is known no better, and an error of
-# it grows with the distance at which thresholds lie.
+# A law of images of n people is made wider by 1 + this / sqrt(n): its scale is known no better, and an
+# error of it grows with the distance at which thresholds lie.
 _UNSURE = 2.0
 # Of unrelated images not more than this share may be called copies, however many there are.
 MOST_FALSE = 0.005
 FALSE_DISCOVERIES = 0.05
 
 
-def _fitted(values: np.ndarray, place: np.ndarray, *, least: float) -> tuple[float, float]:
+def _fitted(
+    values: np.ndarray, place: np.ndarray, people: int | None, *, least: float
+) -> tuple[float, float]:
     """Location and scale by which the standard law's quantiles `place` become those of the values."""
     quantiles = np.quantile(values, _SHARES)
     scale = max(float(np.polyfit(place, quantiles, 1)[0]), least)
-    scale *= 1 + _UNSURE / np.sqrt(len(values))
+    scale *= 1 + _UNSURE / np.sqrt(len(values) if people is None else people)
     return float(quantiles[-1] - scale * place[-1]), scale
 
 
@@ -50,11 +52,13 @@ class GumbelLaw:
     count: int
 
     @classmethod
-    def of(cls, values: np.ndarray) -> "GumbelLaw":
+    def of(cls, values: np.ndarray, *, people: int | None = None) -> "GumbelLaw":
         """From the evidence of unrelated images [n]; the usual law where they are too few."""
         if len(values) < MIN_NULL:
             return cls(*_USUAL, len(values))
-        return cls(*_fitted(values, stats.gumbel_r.ppf(_SHARES), least=_LEAST_SCALE), len(values))
+        return cls(
+            *_fitted(values, stats.gumbel_r.ppf(_SHARES), people, least=_LEAST_SCALE), len(values)
+        )
 
     def p_values(self, values: np.ndarray) -> np.ndarray:
         """The probability of as much evidence without a copy, float64 [n]."""
@@ -78,12 +82,12 @@ class LargestLaw:
     count: int
 
     @classmethod
-    def of(cls, values: np.ndarray) -> "LargestLaw":
+    def of(cls, values: np.ndarray, *, people: int | None = None) -> "LargestLaw":
         """From partial correlations of unrelated images [n]; the usual law where they are too few."""
         if len(values) < MIN_NULL:
             return cls(*_USUAL_PARTIAL, len(values))
         place = stats.norm.ppf(_SHARES ** (1 / _CANDIDATES))
-        return cls(*_fitted(values, place, least=_LEAST_PARTIAL), len(values))
+        return cls(*_fitted(values, place, people, least=_LEAST_PARTIAL), len(values))
 
     def p_values(self, values: np.ndarray) -> np.ndarray:
         """The probability of as large a correlation without a copy, float64 [n]."""

@@ -59,6 +59,17 @@ def _backward(twin, loss_of: Callable[[], object]) -> Callable[[], object]:
     return waited(run)
 
 
+def _steps(job: DenoiserJob | AutoencoderJob, batch: object) -> tuple[Callable[[], object], float]:
+    """Training steps on one batch, one a call, and the operations of one."""
+    state = [jax.jit(job.init, static_argnums=0)(0)]
+
+    def step() -> object:
+        state[0], metrics = job.compiled_step(state[0], batch)
+        return metrics
+
+    return step, products(job.compiled_step, state[0], batch)
+
+
 def denoiser_step(tiny: bool) -> Iterator[Work]:
     """One step of the U-Net in latents of 36 x 28 in bfloat16; the share of the ceiling is its MFU."""
     count, spec = (2, _unet(True)) if tiny else (64, _unet(False))
@@ -66,11 +77,7 @@ def denoiser_step(tiny: bool) -> Iterator[Work]:
     job = DenoiserJob.create(spec, half=not tiny)
     latents = np.random.default_rng(0).standard_normal((count, *shape)).astype(np.float32)
     batch = LatentBatch(jnp.asarray(latents), jnp.zeros_like(latents))
-    state = [jax.jit(job.init, static_argnums=0)(0)]
-
-    def ours() -> object:
-        state[0], metrics = job.compiled_step(state[0], batch)
-        return metrics
+    ours, flops = _steps(job, batch)
 
     def theirs() -> Callable[[], object]:
         import torch
@@ -87,7 +94,6 @@ def denoiser_step(tiny: bool) -> Iterator[Work]:
         return _backward(twin, loss)
 
     peers = _peers(theirs, count)
-    flops = products(job.compiled_step, state[0], batch)
     sizes = {"images": count, "latents": shape, "channels": spec.channels}
     yield Work("denoiser_step", "images", count, ours, sizes, peers, products={Kind.BF16: flops})
 
@@ -100,12 +106,7 @@ def autoencoder_step(tiny: bool) -> Iterator[Work]:
     weights = AutoencoderLoss(adversarial=0.0, perceptual=0.0)
     job = AutoencoderJob.create(spec, weights=weights, half=not tiny)
     images = np.random.default_rng(0).uniform(size=(count, *shape)).astype(np.float32)
-    given = jnp.asarray(images)
-    state = [jax.jit(job.init, static_argnums=0)(0)]
-
-    def ours() -> object:
-        state[0], metrics = job.compiled_step(state[0], given)
-        return metrics
+    ours, flops = _steps(job, jnp.asarray(images))
 
     def theirs() -> Callable[[], object]:
         twin = _monai(spec)
@@ -119,7 +120,6 @@ def autoencoder_step(tiny: bool) -> Iterator[Work]:
         return _backward(twin, loss)
 
     peers = _peers(theirs, count)
-    flops = products(job.compiled_step, state[0], given)
     sizes = {"images": count, "shape": shape, "channels": spec.channels}
     yield Work("autoencoder_step", "images", count, ours, sizes, peers, products={Kind.BF16: flops})
 

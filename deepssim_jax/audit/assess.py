@@ -20,9 +20,8 @@ from deepssim_jax.audit.result import (
 )
 from deepssim_jax.data import store
 from deepssim_jax.data.manifest import Manifest, Role
-from deepssim_jax.ops.transform import FLIP_NAMES
 from deepssim_jax.scoring import decide
-from deepssim_jax.scoring.match import best_matches
+from deepssim_jax.scoring.match import best_matches, placement
 from deepssim_jax.scoring.retrieval import Retrieval
 from deepssim_jax.scoring.side import Side
 
@@ -88,22 +87,13 @@ def conclude(
             real_id=real.image_ids[reference],
             subject_id=real.subject_ids[reference],
             embedding_score=float(row["embedding"]),
-            verified_score=float(row["verified"]),
             label=_label(float(row["verified"]), thresholds) if is_copy else Label.UNRELATED,
             p_value=None if p_values is None else float(p_values[query]),
             q_value=None if q_values is None else float(q_values[query]),
-            flip=FLIP_NAMES[int(row["flip"])],
-            rotation_deg=float(row["rotation_deg"]),
-            shift_y=float(row["shift_y"]),
-            shift_x=float(row["shift_x"]),
-            scale=float(row["scale"]),
-            negative=bool(row["negative"]),
-            matrix=tuple(float(x) for x in row["matrix"].ravel()),
-            points=float(row["points"]),
-            evidence=float(row["evidence"]),
             by_points=bool(row["by_points"]),
             partial=tuple(float(x) for x in row["partial"]),
             share=float(row["share"]),
+            **placement(row),
         )
 
     nearest = tuple(to_match(row, bool(hit)) for row, hit in zip(best, hits, strict=True))

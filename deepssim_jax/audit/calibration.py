@@ -252,7 +252,7 @@ def calibrate_on_real(
     real, groups = real.grouped()
     tune = tuning_half(groups, seed=seed)
     rows, tuning = _drawn(groups, tune, MAX_NULL, seed=seed)
-    null, null_tuning = Trial.of(np.zeros(0, PAIR), 0), tuning[:0]
+    null, null_tuning, owners = Trial.of(np.zeros(0, PAIR), 0), tuning[:0], groups[:0]
     if len(np.unique(groups)) > 1:
         pairs = match(
             real.rows(rows),
@@ -265,9 +265,8 @@ def calibrate_on_real(
         )
         null = Trial.of(pairs, len(rows))
         seen = null.scores > -1
-        null, null_tuning, rows = null[seen], tuning[seen], rows[seen]
+        null, null_tuning, owners = null[seen], tuning[seen], groups[rows[seen]]
 
-    people = max(len(np.unique(groups[rows[: len(null)]][null_tuning])), 1)
     chosen = _labelled(null.scores[null_tuning], real, tune, journal, seed=seed)
     there = np.flatnonzero(~tune[groups])
     controls = Controls.of(
@@ -277,7 +276,7 @@ def calibrate_on_real(
         real, encoder, journal=journal, proposals=proposals, on_progress=on_progress
     )
     copies = Trial.of(pairs, len(controls))
-    laws = Laws.of(null[null_tuning], people=people)
+    laws = Laws.of(null[null_tuning], people=len(np.unique(owners[null_tuning])))
     _, local, partial = laws.thresholds(MOST_FALSE)
     thresholds = Thresholds(
         near=chosen.near,

@@ -13,7 +13,6 @@ import numpy as np
 from deepssim_jax.audit.calibration import Trial
 from deepssim_jax.audit.doubles import are_doubles
 from deepssim_jax.audit.holdout import overlap_error
-from deepssim_jax.scoring.detail import sample_rows
 from deepssim_jax.scoring.match import PAIR, Progress, match
 from deepssim_jax.scoring.retrieval import Proposals
 from deepssim_jax.scoring.side import Side
@@ -66,7 +65,7 @@ def search_holdout(
     unseen = holdout.rows(chosen)
     found = []
     # The thresholds are for real images that took part in saying what is common; held-out ones shall, too.
-    kind = np.concatenate([s.take(sample_rows(len(s))) for s in (real, unseen)])
+    kind = np.concatenate([real.sample(), unseen.sample()])
     for queries, references, journal, what in (
         (unseen, real, journals[0], "held-out with real"),
         (synthetic, unseen, journals[1], "synthetic with held-out"),

@@ -34,6 +34,19 @@ class Doubles:
     subjects: np.ndarray
     group: np.ndarray
 
+    @classmethod
+    def of(cls, pairs: np.ndarray, people: np.ndarray) -> "Doubles":
+        """From pairs of `PAIRS` and int [n], each image's patient."""
+        count = len(people)
+        # Patients are linked by the doubles of their images.
+        first = stand_for(people)
+        subjects = connected(
+            np.concatenate([pairs["first"], np.arange(count)]),
+            np.concatenate([pairs["second"], first]),
+            count,
+        )
+        return cls(pairs, subjects, connected(pairs["first"], pairs["second"], count))
+
     def rows(self, images: ImageStore) -> tuple[tuple[object, ...], ...]:
         """Rows of `COLUMNS`: every image that has a double, by group, with its closest one."""
         a, b = self.pairs["first"], self.pairs["second"]
@@ -79,18 +92,7 @@ def find_doubles(
     found = np.zeros(len(joined), PAIRS)
     found["first"], found["second"] = rows[joined["query"]], rows[joined["reference"]]
     found["score"], found["evidence"] = joined["verified"], joined["evidence"]
-    pairs = np.concatenate([equal_pairs(stands), found])
-    group = connected(pairs["first"], pairs["second"], len(real))
-    # Patients are linked by the doubles of their images.
-    people = np.arange(len(real)) if real.groups is None else real.groups
-    _, first, inverse = np.unique(people, return_index=True, return_inverse=True)
-    rows = np.arange(len(real))
-    subjects = connected(
-        np.concatenate([pairs["first"], rows]),
-        np.concatenate([pairs["second"], first[inverse]]),
-        len(real),
-    )
-    return Doubles(pairs, subjects, group)
+    return Doubles.of(np.concatenate([equal_pairs(stands), found]), real.grouped()[1])
 
 
 def are_doubles(pairs: np.ndarray) -> np.ndarray:

@@ -31,18 +31,15 @@ from deepssim_jax.ops.transform import FLIP_SIGNS
 from deepssim_jax.scoring import points
 from deepssim_jax.scoring.aligned import AlignedIndex
 from deepssim_jax.scoring.decide import MIN_NULL
-from deepssim_jax.scoring.detail import Common
 from deepssim_jax.scoring.embed import build_side, check_size, features
 from deepssim_jax.scoring.match import (
     Progress,
     best_matches,
-    common_of,
-    local_index,
     verified,
     with_evidence,
 )
 from deepssim_jax.scoring.pairs import nearest
-from deepssim_jax.scoring.points import LocalIndex, PointSet
+from deepssim_jax.scoring.points import PointSet
 from deepssim_jax.scoring.retrieval import Retrieval
 from deepssim_jax.scoring.side import Side
 from deepssim_jax.scoring.verify import verify_pairs
@@ -217,16 +214,6 @@ class Guard:
         """The training images, ready for the search over transformations."""
         return AlignedIndex.build(self.side.low)
 
-    @functools.cached_property
-    def local(self) -> LocalIndex:
-        """Their local features, ready to be searched."""
-        return local_index(self.side)
-
-    @functools.cached_property
-    def common(self) -> Common:
-        """What they share, which is no sign of a copy."""
-        return common_of(self.side)
-
     @property
     def doubt(self) -> str | None:
         """Why nothing may leave: nobody knows that copies of these training images would be found."""
@@ -260,7 +247,7 @@ class Guard:
         )
         score = best_matches(pairs, len(images))["verified"]
         refused = score >= self.limits.max_ssim
-        pairs = with_evidence(pairs, side, self.side, self.local, self.common)
+        pairs = with_evidence(pairs, side, self.side, self.side.common)
         trial = calibration.Trial.of(pairs, len(images))
         local = trial.copies(self.limits.thresholds)
         cosine = np.full(len(images), -1.0, np.float32)

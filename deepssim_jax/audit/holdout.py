@@ -14,6 +14,7 @@ from deepssim_jax.data.manifest import InputError, Manifest
 from deepssim_jax.data.readers import read_image
 from deepssim_jax.data.store import ImageStore
 from deepssim_jax.data.volume import SliceSpec, Unreadable
+from deepssim_jax.ops.batches import even_rows
 
 _LOOKED_AT = 24  # images of a side that are read at full size, evenly spread
 _INTENSITIES = 200
@@ -57,14 +58,14 @@ class Make:
         """Of a side that was read; the slice is that of volumes."""
         spec, records = SliceSpec.parse(slice_spec), manifest.records
         sizes = []
-        for row in _spread(len(records), _LOOKED_AT):
+        for row in even_rows(len(records), most=_LOOKED_AT):
             try:
                 sizes.append(max(read_image(records[row], spec=spec).shape))
             except (Unreadable, OSError):
                 continue  # it is counted where images are read
         names = collections.Counter(r.path.suffix.lower() for r in records)
         name = min(names, key=lambda n: (-names[n], n))
-        pixels = images.take(_spread(len(images), _INTENSITIES))
+        pixels = images.take(even_rows(len(images), most=_INTENSITIES))
         means = pixels.reshape(len(pixels), -1).mean(1) / np.iinfo(np.uint16).max
         return cls(float(np.median(sizes or [0])), _SAME_FORMAT.get(name, name), means)
 
@@ -91,8 +92,3 @@ def difference(real: Make, held_out: Make) -> str | None:
         f"The held-out images are of another make than the real ones ({'; '.join(found)}): the control "
         "and the p-values may tell the make, and not copies."
     )
-
-
-def _spread(count: int, most: int) -> np.ndarray:
-    """Up to `most` rows of `count`, evenly spread."""
-    return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int))

@@ -10,7 +10,6 @@ import dataclasses
 import numpy as np
 
 from deepssim_jax.audit.doubles import PAIRS, Doubles, equal_pairs, stand_for
-from deepssim_jax.audit.self_join import connected
 from deepssim_jax.data.store import ImageStore
 from deepssim_jax.scoring.match import Progress
 from deepssim_jax.scoring.volume_match import Reference, measure_pairs
@@ -82,15 +81,4 @@ def find_volume_doubles(
         close = close[
             (measured["structure"] >= _MIN_STRUCTURE) & (measured["points"] >= _MIN_POINTS)
         ]
-    pairs = np.concatenate([same, close])
-    rows = np.arange(len(side))
-    _, first, inverse = np.unique(side.groups, return_index=True, return_inverse=True)
-    return Doubles(
-        pairs,
-        connected(
-            np.concatenate([pairs["first"], rows]),
-            np.concatenate([pairs["second"], first[inverse]]),
-            len(side),
-        ),
-        connected(pairs["first"], pairs["second"], len(side)),
-    )
+    return Doubles.of(np.concatenate([same, close]), side.groups)

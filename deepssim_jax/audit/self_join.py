@@ -7,11 +7,13 @@ such as other slices of a patient: what is left is what unrelated images reach i
 """
 
 import dataclasses
+import functools
 
 import jax.numpy as jnp
 import numpy as np
 from scipy import sparse
 
+from deepssim_jax.ops.batches import even_rows
 from deepssim_jax.scoring.match import NO_EVIDENCE, PAIR, Progress, placed_by_points
 from deepssim_jax.scoring.points import ADDED, LocalIndex
 from deepssim_jax.scoring.side import Side
@@ -66,11 +68,10 @@ def self_join(
     if len(rows) < 2:
         return empty
     part = side.rows(rows)
-    assert part.points is not None
-    content = [part.points.geometry, part.embeddings]
+    content = [part.features.geometry, part.embeddings]
     crowd = np.arange(len(rows), dtype=np.int32)
     drawn = np.zeros(len(rows), bool)
-    drawn[np.linspace(0, len(rows) - 1, min(unrelated, len(rows))).round().astype(int)] = True
+    drawn[even_rows(len(rows), most=unrelated)] = True
     best = np.full(len(rows), np.nan, np.float32)
     todo, found, number = np.arange(len(rows)), np.zeros(0, PAIR), 1
     for level, asked in ((_COPIES, np.ones(len(rows), bool)), (_RELATED, drawn)):
@@ -100,17 +101,18 @@ class _Round:
 
     def __init__(self, side: Side, todo: np.ndarray, drawn: np.ndarray):
         self._side, self._todo, self._drawn = side, todo, drawn
-        self._index: LocalIndex | None = None
+
+    @functools.cached_property
+    def _index(self) -> LocalIndex:
+        return build_index(self._side)
 
     def found(self, block: np.ndarray) -> np.ndarray:
         """Rows of `PAIR` for some of the rows to do."""
-        side = self._side
-        if not len(block) or side.points is None or side.groups is None:
+        if not len(block):
             return np.zeros(0, PAIR)
-        if self._index is None:
-            self._index = build_index(side)
+        side, groups = self._side.grouped()
         rows, index = self._todo[block], self._index
-        glance = index.stands_out(side.points.rows(rows), exclude=side.groups[rows])
+        glance = index.stands_out(side.features.rows(rows), exclude=groups[rows])
         rows = rows[glance | self._drawn[rows]]
         out = look(side.rows(rows), side, index, apart=True)
         out["query"] = rows[out["query"]]
@@ -142,12 +144,12 @@ def build_index(side: Side) -> LocalIndex:
 
     Two copies of one image in the sample would make all that they show look common.
     """
-    assert side.points is not None and side.groups is not None
-    index = LocalIndex.build(side.points, side.groups)
+    side, groups = side.grouped()
+    index = side.local
     first, count = index.first, len(side)
     descriptors = np.asarray(first.tiles).reshape(-1, *first.tiles.shape[2:])
-    rows = np.unique(np.linspace(0, count - 1, min(_SAMPLE, count)).round().astype(int))
-    alone = LocalIndex.build(side.points.rows(rows), np.arange(len(rows))).first
+    rows = even_rows(count, most=_SAMPLE)
+    alone = LocalIndex.build(side.features.rows(rows), np.arange(len(rows))).first
     nothing = dataclasses.replace(
         alone, sample=jnp.zeros_like(alone.sample[:1]), sample_subjects=jnp.asarray([-3])
     )
@@ -164,7 +166,7 @@ def build_index(side: Side) -> LocalIndex:
     first = dataclasses.replace(
         first,
         sample=jnp.asarray(descriptors[rows]),
-        sample_subjects=jnp.asarray(side.groups[rows].astype(np.int32)),
+        sample_subjects=jnp.asarray(groups[rows].astype(np.int32)),
     )
     return dataclasses.replace(index, first=first)
 

@@ -6,15 +6,16 @@ Folders are read only, and nothing is deleted. A run that was stopped goes on wh
 given again.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
 
 from deepssim_jax.cli import console, usage
+from deepssim_jax.cli.collection_flags import CollectionFlags
 from deepssim_jax.cli.exit_codes import ExitCode
 from deepssim_jax.cli.progress import progress
-from deepssim_jax.cli.reading_flags import ReadingFlags
 
 POSITIONALS = ("FOLDER",)
 _AGAINST = flags.DEFINE_multi_string(
@@ -25,19 +26,7 @@ _AGAINST = flags.DEFINE_multi_string(
 _OUT = flags.DEFINE_string(
     "out", None, "folder for the report, the tables and work to resume from", required=True
 )
-_SUBJECT_REGEX = flags.DEFINE_string(
-    "subject_regex",
-    None,
-    "regular expression whose first group, found in a file's name, is the patient; e.g. '^([0-9]+)_'",
-)
-_SIZE = flags.DEFINE_integer(
-    "size", 128, "side in pixels at which pairs are verified, aspect kept; a multiple of 32"
-)
-_SLICE = flags.DEFINE_string(
-    "slice",
-    None,
-    "slice that stands for a volume: PLANE:FRACTION or PLANE:INDEX; volumes are refused if not given",
-)
+_COLLECTION = CollectionFlags.define()
 _FALSE_DISCOVERIES = flags.DEFINE_float(
     "false_discoveries",
     0.05,
@@ -56,7 +45,6 @@ _WRITE_MANIFEST = flags.DEFINE_string(
     None,
     "name of a table in --out that lists one file a group, and all without duplicates; e.g. clean.csv",
 )
-_READING = ReadingFlags.define("images")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -69,18 +57,14 @@ def main(argv: Sequence[str]) -> int:
         0, or 3 where `--max_duplicate_rate` is exceeded.
     """
     # Imported here so that --help and a wrong flag answer at once.
-    from deepssim_jax.jobs.duplicates import DuplicateSettings, duplicates
+    from deepssim_jax.jobs.duplicates import duplicates
     from deepssim_jax.jobs.duplicates_outputs import headline
 
     usage.exists(_AGAINST, "folder or file")
-    settings = DuplicateSettings(
-        size=_SIZE.value,
-        slice_spec=_SLICE.value,
-        subject_regex=_SUBJECT_REGEX.value,
+    settings = dataclasses.replace(
+        _COLLECTION.settings(),
         false_discoveries=_FALSE_DISCOVERIES.value,
         level=_LEVEL.value,
-        links=_READING.links(),
-        arrays=_READING.layout(),
         write_manifest=_WRITE_MANIFEST.value,
     )
     with progress() as on_progress:

@@ -12,26 +12,13 @@ from pathlib import Path
 from absl import flags
 
 from deepssim_jax.cli import console
+from deepssim_jax.cli.collection_flags import CollectionFlags
 from deepssim_jax.cli.exit_codes import ExitCode
 from deepssim_jax.cli.progress import progress
-from deepssim_jax.cli.reading_flags import ReadingFlags
 
 POSITIONALS = ("FOLDER",)
 _OUT = flags.DEFINE_string("out", None, "folder of the index", required=True)
-_SUBJECT_REGEX = flags.DEFINE_string(
-    "subject_regex",
-    None,
-    "regular expression whose first group, found in a file's name, is the patient; e.g. '^([0-9]+)_'",
-)
-_SIZE = flags.DEFINE_integer(
-    "size", 128, "side in pixels at which pairs are verified, aspect kept; a multiple of 32"
-)
-_SLICE = flags.DEFINE_string(
-    "slice",
-    None,
-    "slice that stands for a volume: PLANE:FRACTION or PLANE:INDEX; volumes are refused if not given",
-)
-_READING = ReadingFlags.define("images")
+_COLLECTION = CollectionFlags.define()
 
 
 def main(argv: Sequence[str]) -> int:
@@ -44,19 +31,13 @@ def main(argv: Sequence[str]) -> int:
         `ExitCode.DONE`.
     """
     # Imported here so that --help and a wrong flag answer at once.
-    from deepssim_jax.jobs.duplicates import DuplicateSettings
     from deepssim_jax.jobs.lookup import index
     from deepssim_jax.jobs.point_index import LISTING
 
-    settings = DuplicateSettings(
-        size=_SIZE.value,
-        slice_spec=_SLICE.value,
-        subject_regex=_SUBJECT_REGEX.value,
-        links=_READING.links(),
-        arrays=_READING.layout(),
-    )
     with progress() as on_progress:
-        made = index(argv[1], out=_OUT.value, settings=settings, on_progress=on_progress)
+        made = index(
+            argv[1], out=_OUT.value, settings=_COLLECTION.settings(), on_progress=on_progress
+        )
     rows = [
         ("images", f"{len(made):,}"),
         ("a copy from", f"evidence {made.rule.copy_evidence:.2f}, {made.rule.points:.0f} points"),

@@ -13,12 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepssim_jax.features import descriptors, keypoints, scale_space
-from deepssim_jax.ops.batches import in_batches
+from deepssim_jax.ops.batches import batch_size, in_batches
 from deepssim_jax.typing import Array
 
 SIDE = 256
 POINTS = sum(keypoints.QUOTA)
-_CPU_BATCH, _ACCELERATOR_BATCH = 4, 128
 
 
 @functools.partial(
@@ -83,6 +82,6 @@ def extract_all(
     canvases: np.ndarray, content: np.ndarray, *, points: int = POINTS
 ) -> LocalFeatures:
     """`extract` in batches; NumPy arrays."""
-    batch = _CPU_BATCH if jax.default_backend() == "cpu" else _ACCELERATOR_BATCH
+    batch = batch_size(cpu=4, accelerator=128)
     run = functools.partial(extract, points=points)
     return in_batches(run, canvases, content, size=batch)

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from deepssim_jax.ops.batches import even_rows
 from deepssim_jax.typing import Array
 
 COMMON = 2  # the so many-th best image of the sample says what is common
@@ -102,7 +103,7 @@ class PointIndex:
         padding = -n % _TILE
         wide = np.pad(descriptors, ((0, padding), (0, 0), (0, 0)))
         people = np.pad(subjects, (0, padding), constant_values=-1).astype(np.int32)
-        rows = np.unique(np.linspace(0, n - 1, min(SAMPLE, n)).round().astype(int))
+        rows = even_rows(n, most=SAMPLE)
         return cls(
             tiles=jnp.asarray(wide.reshape(-1, _TILE, *wide.shape[1:])),
             subjects=jnp.asarray(people.reshape(-1, _TILE)),

@@ -20,8 +20,8 @@ from deepssim_jax.jobs.duplicates_result import (
     How,
     SubjectSuspicion,
 )
-from deepssim_jax.ops.transform import FLIP_NAMES
 from deepssim_jax.scoring.decide import clopper_pearson
+from deepssim_jax.scoring.match import placement
 from deepssim_jax.scoring.side import Side
 
 
@@ -182,40 +182,31 @@ def _equal_pair(
     # Of one file with several images, two equal ones are no equal files.
     same_file = images.sha256[row] == images.sha256[other]
     same_file &= places[images.image_ids[row]] == places[images.image_ids[other]]
-    return DuplicatePair(
-        first_id=images.image_ids[other],
-        second_id=images.image_ids[row],
-        first_subject=images.subject_ids[other],
-        second_subject=images.subject_ids[row],
-        first_split=splits[other],
-        second_split=splits[row],
-        how=How.SAME_FILE if same_file else How.SAME_PIXELS,
-    )
+    how = How.SAME_FILE if same_file else How.SAME_PIXELS
+    return _between(other, row, how, images, splits)
 
 
 def _pair(
     row: np.void, how: How, found: Found, images: ImageStore, splits: list[str | None]
 ) -> DuplicatePair:
-    query, reference = int(row["query"]), int(row["reference"])
-    return DuplicatePair(
-        first_id=images.image_ids[query],
-        second_id=images.image_ids[reference],
-        first_subject=images.subject_ids[query],
-        second_subject=images.subject_ids[reference],
-        first_split=splits[query],
-        second_split=splits[reference],
-        how=how,
-        verified_score=float(row["verified"]),
-        flip=FLIP_NAMES[int(row["flip"])],
-        rotation_deg=float(row["rotation_deg"]),
-        shift_y=float(row["shift_y"]),
-        shift_x=float(row["shift_x"]),
-        scale=float(row["scale"]),
-        negative=bool(row["negative"]),
-        matrix=tuple(float(x) for x in row["matrix"].ravel()),
-        points=float(row["points"]),
-        evidence=float(row["evidence"]),
+    return dataclasses.replace(
+        _between(int(row["query"]), int(row["reference"]), how, images, splits),
         p_value=float(found.rule.law.p_values(row["evidence"])),
+        **placement(row),
+    )
+
+
+def _between(
+    first: int, second: int, how: How, images: ImageStore, splits: list[str | None]
+) -> DuplicatePair:
+    return DuplicatePair(
+        first_id=images.image_ids[first],
+        second_id=images.image_ids[second],
+        first_subject=images.subject_ids[first],
+        second_subject=images.subject_ids[second],
+        first_split=splits[first],
+        second_split=splits[second],
+        how=how,
     )
 
 

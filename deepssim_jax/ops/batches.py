@@ -19,6 +19,16 @@ def part_length(count: int, *, most: int) -> int:
     return -(-count // (_LANES * -(-count // most))) * _LANES
 
 
+def batch_size(*, cpu: int, accelerator: int) -> int:
+    """Rows at a time: a CPU wants what fits its caches, and little padding of the last batch."""
+    return cpu if jax.default_backend() == "cpu" else accelerator
+
+
+def even_rows(count: int, *, most: int) -> np.ndarray:
+    """int [m]: up to `most` rows of `count`, evenly spread."""
+    return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int))
+
+
 def in_batches(run: Callable[..., T], *columns: np.ndarray | Array, size: int) -> T:
     """`run` over rows, so many at a time; the last batch repeats its last row.
 

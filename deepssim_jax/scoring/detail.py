@@ -8,13 +8,14 @@ the fine one and blur, too, while the coarse one is alike in strangers.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from deepssim_jax.ops import resample
-from deepssim_jax.ops.batches import in_batches
+from deepssim_jax.ops.batches import batch_size, in_batches
 from deepssim_jax.ops.intensity import local_zscore, zscore
 from deepssim_jax.ops.products import einsum
 from deepssim_jax.ops.transform import Transform, ellipsoid
@@ -28,18 +29,14 @@ SIGMAS = (
 BANDS = len(SIGMAS)
 _SIDE = 64
 _NEIGHBOURHOOD = 16  # the side is this many times the width of what a pixel is compared with
-_SAMPLE, _COMPONENTS = 256, 16
+SAMPLE, _COMPONENTS = 256, 16  # images that say what is common, and how much of it
 _DISC = 1.05  # corners hold whatever a copy's maker filled them with
 _RIDGE = 1e-3  # of the components' mean square
 _LIMIT = 1 - 1e-5
 # Tiles a side; the part of one that both must see; its energy beside the mean's; and which of the tiles,
 # from the best, says how well a copied one agrees, and by how much less others may.
 _TILES, _COVERED, _STRUCTURE, _BEST, _AGREES = 8, 0.7, 0.1, 0.1, 0.5
-_CPU_BATCH, _ACCELERATOR_BATCH = 16, 256
-
-
-def _batch() -> int:
-    return _CPU_BATCH if jax.default_backend() == "cpu" else _ACCELERATOR_BATCH
+_batch = functools.partial(batch_size, cpu=16, accelerator=256)  # images or pairs at a time
 
 
 def _blur(images: Array, sigma: float) -> Array:
@@ -57,11 +54,6 @@ def _bands(local: Array) -> Array:
 def _local(images: Array) -> Array:
     small = resample.resize(jnp.asarray(images, jnp.float32), (_SIDE, _SIDE))
     return local_zscore(zscore(small), sigma=_SIDE / _NEIGHBOURHOOD)
-
-
-def sample_rows(count: int) -> np.ndarray:
-    """int [m]: an even sample of so many images, of which `Common` is made."""
-    return np.unique(np.linspace(0, count - 1, min(_SAMPLE, count)).round().astype(int))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,13 +9,14 @@ goes on where it was.
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import TypedDict
 
 import numpy as np
 
 from deepssim_jax.ops.search_grid import SearchGrid
-from deepssim_jax.ops.transform import Transform
+from deepssim_jax.ops.transform import FLIP_NAMES, Transform
 from deepssim_jax.scoring.aligned import AlignedIndex, likeliest
-from deepssim_jax.scoring.detail import BANDS, Common, sample_rows
+from deepssim_jax.scoring.detail import BANDS, Common
 from deepssim_jax.scoring.pairs import nearest
 from deepssim_jax.scoring.points import LocalIndex
 from deepssim_jax.scoring.retrieval import Proposals, Retrieval
@@ -86,8 +87,7 @@ def match(
     _groups(queries, references, apart)
     groups = references.groups if apart else None
     index = functools.cache(lambda: AlignedIndex.build(references.low, grid=grid, groups=groups))
-    local = functools.cache(lambda: local_index(references))
-    common = functools.cache(lambda: common_of(references) if kind is None else Common.of(kind))
+    common = functools.cache(lambda: references.common if kind is None else Common.of(kind))
 
     def block(rows: np.ndarray) -> np.ndarray:
         found = verified(
@@ -101,7 +101,7 @@ def match(
         if len(rows):
             if references.points is not None and queries.points is not None:
                 part = queries.rows(rows)
-                found = with_evidence(found, part, references, local(), common(), apart=apart)
+                found = with_evidence(found, part, references, common(), apart=apart)
             else:
                 found["partial"] = NO_EVIDENCE
             found["query"] += rows[0]
@@ -182,7 +182,6 @@ def with_evidence(
     found: np.ndarray,
     part: Side,
     references: Side,
-    local: LocalIndex,
     common: Common,
     *,
     apart: bool = False,
@@ -193,27 +192,20 @@ def with_evidence(
       found: of `verified`, of these queries.
       part: the queries, with their points.
       references: images they may come from, with their points.
-      local: of `local_index`.
-      common: what the references share.
+      common: what all images of the kind share.
       apart: leave out references of the query's own group.
 
     Returns:
       Rows of `PAIR` in the order of `match`. What holds next to nothing agrees with everything of its
       kind; that is no match, and its rows have no evidence.
     """
-    assert part.points is not None and references.points is not None
-    found = np.concatenate([found, placed_by_points(part, references, local, apart)])
+    found = np.concatenate([found, placed_by_points(part, references, references.local, apart)])
     _fill_partial(found, part, references, common)
-    empty = ~part.points.comparable[found["query"]]
-    empty |= ~references.points.comparable[found["reference"]]
+    empty = ~part.features.comparable[found["query"]]
+    empty |= ~references.features.comparable[found["reference"]]
     found["verified"][empty], found["evidence"][empty] = 0.0, NO_EVIDENCE
     found["partial"][empty] = NO_EVIDENCE
     return in_order(found)
-
-
-def common_of(references: Side) -> Common:
-    """What the images of a side share."""
-    return Common.of(references.take(sample_rows(len(references))))
 
 
 def in_order(pairs: np.ndarray) -> np.ndarray:
@@ -227,10 +219,35 @@ def transform_of(pairs: np.ndarray) -> Transform:
     return Transform.of(pairs["flip"], pairs["matrix"], shift)
 
 
-def local_index(references: Side) -> LocalIndex:
-    """The index of a side's local features; without patients every image is one."""
-    assert references.points is not None
-    return LocalIndex.build(references.points, references.grouped()[1])
+class Placement(TypedDict):
+    """How a real image was moved to give a synthetic one, and what of it agrees, in plain numbers."""
+
+    verified_score: float
+    flip: str
+    rotation_deg: float
+    shift_y: float
+    shift_x: float
+    scale: float
+    negative: bool
+    matrix: tuple[float, ...]
+    points: float
+    evidence: float
+
+
+def placement(row: np.void) -> Placement:
+    """Of one row of `PAIR`."""
+    return Placement(
+        verified_score=float(row["verified"]),
+        flip=FLIP_NAMES[int(row["flip"])],
+        rotation_deg=float(row["rotation_deg"]),
+        shift_y=float(row["shift_y"]),
+        shift_x=float(row["shift_x"]),
+        scale=float(row["scale"]),
+        negative=bool(row["negative"]),
+        matrix=tuple(float(x) for x in row["matrix"].ravel()),
+        points=float(row["points"]),
+        evidence=float(row["evidence"]),
+    )
 
 
 def placed_by_points(
@@ -245,12 +262,11 @@ def placed_by_points(
     Args:
       part: the queries, with their points.
       references: the real images.
-      index: of `local_index`.
+      index: of their local features.
       apart: leave out references of the query's own group.
       least_evidence: with which a pair is verified from its pixels.
     """
-    assert part.points is not None
-    found = index.search(part.points, exclude=part.groups if apart else None)
+    found = index.search(part.features, exclude=part.groups if apart else None)
     query, place = np.nonzero(found.reference >= 0)
     out = np.zeros(len(query), PAIR)
     out["query"], out["reference"], out["by_points"] = query, found.reference[query, place], True

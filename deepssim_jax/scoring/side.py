@@ -1,11 +1,14 @@
 """A set of images with what searching needs."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import numpy as np
 
-from deepssim_jax.scoring.points import PointSet
+from deepssim_jax.ops.batches import even_rows
+from deepssim_jax.scoring.detail import SAMPLE, Common
+from deepssim_jax.scoring.points import LocalIndex, PointSet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,10 +34,35 @@ class Side:
 
     def grouped(self) -> tuple["Side", np.ndarray]:
         """The side with groups, and these; without any every image is a group of its own."""
-        groups = self.groups
-        if groups is None:
-            groups = np.arange(len(self), dtype=np.int32)
+        if self.groups is not None:
+            return self, self.groups
+        groups = np.arange(len(self), dtype=np.int32)
         return dataclasses.replace(self, groups=groups), groups
+
+    @property
+    def features(self) -> PointSet:
+        """Its local features.
+
+        Raises:
+          ValueError: it has none.
+        """
+        if self.points is None:
+            raise ValueError("this side was made without local features, which the search asks for")
+        return self.points
+
+    @functools.cached_property
+    def local(self) -> LocalIndex:
+        """Its local features, ready to be searched; without patients every image is one."""
+        return LocalIndex.build(self.features, self.grouped()[1])
+
+    def sample(self) -> np.ndarray:
+        """Images [k, s, s] that say what all of their kind share."""
+        return self.take(even_rows(len(self), most=SAMPLE))
+
+    @functools.cached_property
+    def common(self) -> Common:
+        """What its images share, which is no sign of a copy."""
+        return Common.of(self.sample())
 
     def rows(self, chosen: np.ndarray) -> "Side":
         """The side made of some of its rows."""

@@ -14,14 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepssim_jax.ops import agreement, arguments, registration, resample
-from deepssim_jax.ops.batches import in_batches
+from deepssim_jax.ops.batches import batch_size, in_batches
 from deepssim_jax.ops.intensity import zscore
 from deepssim_jax.ops.search_grid import SearchGrid
 from deepssim_jax.ops.transform import FLIP_NAMES, MotionModel, Transform, ellipsoid
 from deepssim_jax.typing import Array, Images
 
-# Pairs at a time. A CPU wants what fits its caches, and little padding of the last batch.
-_CPU_BATCH, _ACCELERATOR_BATCH = 16, 256
+_batch = functools.partial(batch_size, cpu=16, accelerator=256)  # pairs at a time
 # A region seen by both that is smaller than this share of the frame proves nothing.
 _MIN_OVERLAP = 0.25
 # Agreement is judged inside a disc: the corners of a zoomed or turned copy hold whatever its
@@ -52,10 +51,6 @@ class VerifiedPairs:
     def flip_name(self, row: int) -> str:
         """The mirroring of one pair in words."""
         return FLIP_NAMES[int(self.flip[row])]
-
-
-def _batch() -> int:
-    return _CPU_BATCH if jax.default_backend() == "cpu" else _ACCELERATOR_BATCH
 
 
 @functools.partial(jax.jit, static_argnames=("grid",))

@@ -10,6 +10,7 @@ from deepssim_jax.audit.result import Thresholds, Verdict
 from deepssim_jax.scoring.decide import clopper_pearson
 from deepssim_jax.scoring.match import PAIR
 from deepssim_jax.scoring.retrieval import Retrieval
+from tests.audit import made
 
 COUNTS = {
     "real": 500,
@@ -21,15 +22,8 @@ COUNTS = {
 
 
 def thresholds(found: int = 50, near: int = 50, calibrated: bool = True) -> Thresholds:
-    return Thresholds(
-        near=0.95,
-        exact=0.97,
-        local=1.8,
-        partial=(0.5, 0.6, 0.7),
-        chance=0.005,
-        origin="somewhere",
+    return made.thresholds(
         null_count=100,
-        null_max=0.9,
         false_rate=clopper_pearson(0, 50),
         planted_recall=None if found < 0 else clopper_pearson(found, 50),
         planted_near_recall=clopper_pearson(near, 50),

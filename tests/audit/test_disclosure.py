@@ -23,11 +23,11 @@ from deepssim_jax.audit.result import (
     Match,
     Membership,
     PlantedRecall,
-    Thresholds,
 )
 from deepssim_jax.scoring.decide import clopper_pearson, conformal_p_values, discoveries
 from deepssim_jax.scoring.membership import Attack, figures
 from deepssim_jax.workspace import Workspace
+from tests.audit import made
 from tests.kept import within
 
 SYNTHETIC = 40
@@ -67,15 +67,7 @@ def shared_page(world: World) -> str:
         "real_with_doubles": world.doubles and world.doubles + 1,
         "not_comparable_synthetic": world.empty,
     }
-    thresholds = Thresholds(
-        near=0.95,
-        exact=0.97,
-        local=1.8,
-        partial=(0.5, 0.6, 0.7),
-        chance=0.005,
-        origin="60 best matches",
-        null_count=60,
-        null_max=0.9,
+    thresholds = made.thresholds(
         false_rate=clopper_pearson(*world.false),
         planted_recall=clopper_pearson(*world.recall),
         planted_near_recall=clopper_pearson(*world.near_recall),

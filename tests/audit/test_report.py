@@ -16,10 +16,10 @@ from deepssim_jax.audit.result import (
     GalleryItem,
     Label,
     Match,
-    Thresholds,
     Verdict,
 )
 from deepssim_jax.scoring.decide import clopper_pearson
+from tests.audit import made
 from tests.kept import within
 
 HOSTILE = "<script>alert('x')</script>\"'\n../../etc/passwd&amp;"
@@ -59,15 +59,7 @@ def result(exact: int, near: int, unrelated: int = 50) -> AuditResult:
             "unreadable_synthetic": 0,
         },
         thresholds=(
-            limits := Thresholds(
-                near=0.95,
-                exact=0.97,
-                local=1.8,
-                partial=(0.5, 0.6, 0.7),
-                chance=0.005,
-                origin="somewhere",
-                null_count=60,
-                null_max=0.9,
+            limits := made.thresholds(
                 false_rate=clopper_pearson(0, 30),
                 planted_recall=clopper_pearson(29, 30),
                 planted_near_recall=None,

@@ -10,6 +10,7 @@ import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from deepssim_jax import parallel
 from deepssim_jax.audit import calibration, doubles, membership, outputs
 from deepssim_jax.audit.assess import AuditSet, conclude
 from deepssim_jax.audit.audit_settings import AuditSettings
@@ -77,6 +78,7 @@ def audit(
         inputs=folders(roots),
         reads=networks(model, settings.encoder),
         overlap=Overlap.ALLOWED if settings.allow_same else Overlap.REFUSED,
+        processes=parallel.processes(),
     )
     with opened as workspace:
         return _audit(roots, model, workspace, settings, on_progress)
@@ -169,16 +171,16 @@ def _audit(
     result = conclude(
         sets, pairs, copy, (evidence, calibrated), control, settings, retrieval, inferred
     )
-    gallery = build_gallery(
-        result,
-        pairs,
-        real_set.images,
-        synthetic_set.images,
-        explain_by=encoder() if settings.explain else None,
-    )
-    outputs.write_all(
-        result, gallery, out, manifests=manifests, stores={r: s.images for r, s in sets.items()}
-    )
+    stores = {role: one.images for role, one in sets.items()}
+
+    def write() -> None:
+        explain_by = encoder() if settings.explain else None
+        gallery = build_gallery(
+            result, pairs, real_set.images, synthetic_set.images, explain_by=explain_by
+        )
+        outputs.write_all(result, gallery, out, manifests=manifests, stores=stores)
+
+    out.by_first(write)
     out.prune()
     return result
 

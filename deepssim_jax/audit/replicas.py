@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from deepssim_jax import parallel
 from deepssim_jax.audit import outputs, replica_outputs
 from deepssim_jax.audit.inputs import folders
 from deepssim_jax.audit.replica_calibration import calibrate_levels
@@ -106,6 +107,7 @@ def replicas(
         inputs=folders(roots),
         reads=_reads(files, rated, settings),
         overlap=Overlap.ALLOWED if settings.allow_same else Overlap.REFUSED,
+        processes=parallel.processes(),
     )
     with opened as workspace:
         return _replicas(roots, workspace, files, rated, settings, on_progress)
@@ -223,7 +225,8 @@ def _replicas(
         on_progress=on_progress,
     )
     result = conclude(pairs, sides, stores, evidence, settings, names, votes, found_versions)
-    replica_outputs.write_all(
+    write = functools.partial(
+        replica_outputs.write_all,
         result,
         out,
         sides=sides,
@@ -233,6 +236,7 @@ def _replicas(
         contrast=lambda volumes: settings.modality.contrast(volumes, settings.grid),
         alignment=settings.alignment,
     )
+    out.by_first(write)
     out.prune()
     return result
 

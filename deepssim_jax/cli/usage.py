@@ -13,7 +13,7 @@ from typing import TypeVar
 from absl import flags
 
 from deepssim_jax.cli import common_flags
-from deepssim_jax.cli.commands import COMMANDS
+from deepssim_jax.cli.commands import COMMANDS, processes_of
 
 _Config = TypeVar("_Config")
 # What the parsers of flags say, in Python's words, and what is wanted.
@@ -111,6 +111,7 @@ def command_help(command: str, module: types.ModuleType) -> str:
             usage,
             "",
             (module.__doc__ or COMMANDS[command]).strip(),
+            *(("", processes_of(command)) if command != "doctor" else ()),
             "",
             *(_flag_entry(flag) for flag in key_flags(module)),
         ]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from deepssim_jax import parallel
 from deepssim_jax.audit.audit_settings import check_regex
 from deepssim_jax.audit.doubles import stand_for
 from deepssim_jax.audit.self_join import SelfJoin, self_join
@@ -109,7 +110,8 @@ def duplicates(
         f"--against={path.name}" if number else "FOLDER": path
         for number, path in enumerate(folders)
     }
-    with Workspace.open(out, command=COMMAND, inputs=inputs) as workspace:
+    opened = Workspace.open(out, command=COMMAND, inputs=inputs, processes=parallel.processes())
+    with opened as workspace:
         return _duplicates(folders, workspace, settings, on_progress)
 
 
@@ -131,13 +133,17 @@ def _duplicates(
         level=settings.level,
         settings=_echoed(settings, collection),
     )
-    duplicates_outputs.write_all(
-        result,
-        build_pictures(result, found, images),
-        out,
-        manifest_name=settings.write_manifest,
-        records=collection.manifest.records,
-    )
+
+    def write() -> None:
+        duplicates_outputs.write_all(
+            result,
+            build_pictures(result, found, images),
+            out,
+            manifest_name=settings.write_manifest,
+            records=collection.manifest.records,
+        )
+
+    out.by_first(write)
     out.prune()
     return result
 

@@ -13,6 +13,7 @@ from typing import TypedDict
 
 import numpy as np
 
+from deepssim_jax import parallel
 from deepssim_jax.ops.search_grid import SearchGrid
 from deepssim_jax.ops.transform import FLIP_NAMES, Transform
 from deepssim_jax.scoring.aligned import AlignedIndex, likeliest
@@ -377,6 +378,7 @@ def _encoder_proposals(
     out = np.full((len(part), count), -1, np.int32)
     k = min(count, len(references))
     if k:
-        near = nearest(part.embeddings, references.embeddings, k=k, groups=groups)
+        mesh = parallel.own_mesh()  # each process looks up queries of its own
+        near = nearest(part.embeddings, references.embeddings, k=k, groups=groups, mesh=mesh)
         out[:, :k] = near.indices
     return out

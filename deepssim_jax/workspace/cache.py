@@ -76,7 +76,7 @@ class Cache:
     """The shards of one kind of work with one set of settings. Made by `Workspace.cache`."""
 
     def __init__(self, folder: Path, processes: Processes = Processes()):
-        self._folder, self._processes = folder, processes
+        self._folder, self.processes = folder, processes
         self._shards: dict[int, Mapping[str, np.ndarray]] = {}
         self._places: dict[str, tuple[int, int]] = {}
         self._refused: dict[str, str] = {}
@@ -105,7 +105,7 @@ class Cache:
     ) -> Entries:
         """Entries of all images; those that are not there yet are made, block by block, and kept.
 
-        Several processes share the blocks.
+        Of several processes each asks for images of its own and waits for none; see `share`.
 
         Args:
           ids: of the images; an id that comes twice is made once.
@@ -118,26 +118,30 @@ class Cache:
           ValueError: `make` returned another number of rows.
           NoSpace: the disk is full; finished blocks are kept.
         """
-        if self._processes.count > 1:
-            self._processes.wait()  # all have seen the same shards before anyone writes another
         first: dict[str, int] = {}
         for place, image in enumerate(ids):
             if image not in self:
                 first.setdefault(image, place)
         missing = np.fromiter(first.values(), np.int64, len(first))
-        done, me, number = len(ids) - len(missing), self._processes, self._next
+        done = len(ids) - len(missing)
         on_progress(done, len(ids), what)
-        for block_number, start in enumerate(range(0, len(missing), block)):
+        for start in range(0, len(missing), block):
             places = missing[start : start + block]
-            if block_number % me.count == me.index:
-                self._add(number + block_number, [ids[place] for place in places], make(places))
+            self._add(self._free(), [ids[place] for place in places], make(places))
             done += len(places)
             on_progress(done, len(ids), what)
-        if me.count > 1:
-            me.wait()
-            self._scan()
-            me.wait()
         return self.entries(ids)
+
+    def share(self) -> None:
+        """Waits until every process has come here, and learns what the others have computed."""
+        if self.processes.count > 1:
+            self.processes.wait()
+            self._scan()
+            self.processes.wait()
+
+    def _free(self) -> int:
+        """The next number of a shard that no other process takes at the same time."""
+        return self._next + (self.processes.index - self._next) % self.processes.count
 
     def entries(self, ids: Sequence[str]) -> Entries:
         """Entries of images that were all computed.
@@ -178,7 +182,7 @@ class Cache:
                 self._refused.pop(image, None)
             self._shards.pop(number, None)
             if names or refused:
-                self._write(self._next, names, fields, refused)
+                self._write(self._free(), names, fields, refused)
             self._delete(number, note)
         return found
 

@@ -5,12 +5,13 @@ step's inputs, its settings and the code that makes it, so that a step of other 
 taken for this one; CONTENT is that of its own bytes, so that a damaged file is made again.
 """
 
+import contextlib
 import dataclasses
 import enum
 import hashlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,15 @@ class Kept:
         self._folder = folder
         self._used: set[str] = set()
         self._names = self._scan()
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """While one process makes what the others wait for, it waits for none of them."""
+        processes, self.processes = self.processes, Processes()
+        try:
+            yield
+        finally:
+            self.processes = processes
 
     def _scan(self) -> dict[str, str]:
         found = map(_FILE.fullmatch, os.listdir(self._folder) if self._folder.is_dir() else ())
@@ -169,7 +179,9 @@ class Section:
         if there:
             return value
         if kept.processes.first:
-            value = kept.store(stem, make())
+            with contextlib.nullcontext() if by is By.ALL else kept.alone():
+                made = make()
+            value = kept.store(stem, made)
         elif by is By.ALL:
             make()
         kept.processes.wait()
@@ -222,7 +234,9 @@ class Section:
         for number in range(me.index, len(starts), me.count):
             stop = min(starts[number] + block, count)
             if not kept.load(stems[number])[0]:
-                kept.store(stems[number], make(np.arange(starts[number], stop)))
+                with kept.alone():
+                    made = make(np.arange(starts[number], stop))
+                kept.store(stems[number], made)
             on_progress(stop, count, what)
         me.wait()
         if not me.first:

@@ -18,8 +18,8 @@ from typing import Any
 from deepssim_jax.workspace import claims, files
 from deepssim_jax.workspace.cache import Cache, remove_cache
 from deepssim_jax.workspace.claims import Overlap, WorkspaceError
+from deepssim_jax.workspace.facts import differences, noted
 from deepssim_jax.workspace.files import Access
-from deepssim_jax.workspace.keys import key_of
 from deepssim_jax.workspace.outputs import GROWS, Outputs
 from deepssim_jax.workspace.scratch import scratch_folder
 from deepssim_jax.workspace.steps import Kept, Processes, Section
@@ -107,6 +107,7 @@ class Workspace(Section):
                     f"{flag}={root.name!r}: the first process could not claim it and says why"
                 )
             yield cls(root, processes, kept)
+            processes.wait()  # nobody reads on before the first one has written everything
 
     @classmethod
     @contextlib.contextmanager
@@ -132,6 +133,23 @@ class Workspace(Section):
             )
         claims.check_owner(root, command=command, flag=flag)
         return cls(root, _READER)
+
+    @property
+    def processes(self) -> Processes:
+        """Those that work on this folder together."""
+        return self._processes
+
+    def by_first(self, work: Callable[[], object]) -> None:
+        """Runs what writes the outputs, in the first process alone; the others wait for it."""
+        processes = self._processes
+        if processes.first:
+            self._processes = Processes()
+            try:
+                with self._kept.alone():
+                    work()
+            finally:
+                self._processes = processes
+        processes.wait()
 
     @property
     def root(self) -> Path:
@@ -229,13 +247,8 @@ class Workspace(Section):
         path = self._work / f"{name}.json"
         if not path.exists():
             return
-        known, now = json.loads(path.read_text(encoding="utf-8")), _plain(facts)
-        missing = ["", "not known"]
-        other = [
-            f"{fact} ({known.get(fact, missing)[1]} there, {now.get(fact, missing)[1]} now)"
-            for fact in sorted(now)
-            if known.get(fact, missing)[0] != now.get(fact, missing)[0]
-        ]
+        known = json.loads(path.read_text(encoding="utf-8"))
+        other = differences(known, noted(facts))
         if other:
             raise WorkspaceError(
                 f"{flag}={self._root.name!r} is of another {name}: {'; '.join(other)}. Take another "
@@ -247,7 +260,7 @@ class Workspace(Section):
         self.check(name, facts, flag=flag)
         path = self._work / f"{name}.json"
         if self._processes.first and not path.exists():
-            text = json.dumps(_plain(facts), indent=1, sort_keys=True)
+            text = json.dumps(noted(facts), indent=1, sort_keys=True)
             files.write_bytes(path, text.encode(), access=Access.PRIVATE)
 
     def secret(self) -> bytes:
@@ -339,17 +352,6 @@ class Workspace(Section):
                 f"{flag}={self._root.name!r}: {len(changed):,} of its files changed after being written; "
                 f"{where} lists them. Move them away and run the same command again: it writes them anew"
             )
-
-
-def _plain(facts: Mapping[str, object]) -> dict[str, list[str]]:
-    """The hash of each fact, and how it is shown."""
-    return {fact: [key_of(value), _shown(value)] for fact, value in facts.items()}
-
-
-def _shown(value: object) -> str:
-    """A fact in a message: short settings as they are, of longer ones the start of their hash."""
-    text = f"{value:g}" if isinstance(value, float) else str(value)
-    return text if len(text) <= 32 else f"{key_of(value)[:8]}..."
 
 
 def _check_work(root: Path, kept: Path, flag: str) -> None:

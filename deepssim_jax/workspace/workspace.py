@@ -20,6 +20,7 @@ from deepssim_jax.workspace.cache import Cache, remove_cache
 from deepssim_jax.workspace.claims import Overlap, WorkspaceError
 from deepssim_jax.workspace.facts import differences, noted
 from deepssim_jax.workspace.files import Access
+from deepssim_jax.workspace.outputs import FILE as _OUTPUTS
 from deepssim_jax.workspace.outputs import GROWS, Outputs
 from deepssim_jax.workspace.scratch import scratch_folder
 from deepssim_jax.workspace.steps import Kept, Processes, Section
@@ -29,7 +30,7 @@ WORK = "work"
 # Anyone but the first process reads, and writes nothing.
 _READER = Processes(index=1)
 _WORK_FLAG, _ANY = "--work", Overlap.ALLOWED
-_OUTPUTS, _SECRET = "outputs.jsonl", "secret"
+_SECRET = "secret"
 
 
 class Workspace(Section):

@@ -9,6 +9,7 @@ come, so that a cut leaves what was measured. A section that crashes or hangs en
 others go on in a new one. `device.sh` is this for a bare machine.
 """
 
+import functools
 import json
 import os
 import re
@@ -17,12 +18,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from absl import app, flags
 
-from benchmarks.device_cases.schedule import RUN_SECONDS, SECTIONS, Schedule
+from benchmarks.device_cases.schedule import COMPILING, RUN_SECONDS, SECTIONS, Schedule
 from benchmarks.device_cases.supervise import NO_ACCELERATOR, Run, end
 from benchmarks.device_cases.table import profiles, table
 
@@ -35,11 +36,17 @@ _CHILD = flags.DEFINE_string("child", None, "internal: what a child process is t
 
 
 def _start_child(
-    names: Sequence[str], *, schedule: Schedule, report: Path, tiny: bool
+    names: Sequence[str],
+    *,
+    schedule: Schedule,
+    report: Path,
+    tiny: bool,
+    compile_only: bool = False,
 ) -> subprocess.Popen:
     """A process of its own session, so that it can be ended with all that it starts."""
     order = {
         "names": list(names),
+        "compile_only": compile_only,
         "report": str(report),
         "run": {
             "names": schedule.names,
@@ -50,6 +57,8 @@ def _start_child(
     command = [sys.executable, "-m", "benchmarks.device", f"--child={json.dumps(order)}"]
     known = os.environ.get("XLA_FLAGS", "")
     more = {"XLA_FLAGS": f"{known} {SECTIONS[names[0]].xla_flags}".strip()}
+    if compile_only:  # several share the card
+        more["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     return subprocess.Popen(
         [*command, *(["--tiny"] if tiny else [])], env=os.environ | more, start_new_session=True
     )
@@ -59,12 +68,33 @@ def _do(order: dict, *, tiny: bool) -> None:
     """What a child does."""
     import jax
 
-    from benchmarks.device_cases.child import run_sections
+    from benchmarks.device_cases.child import compile_programs, run_sections
 
     if jax.default_backend() == "cpu" and not tiny:
         sys.exit(NO_ACCELERATOR)
     schedule = Schedule(**order["run"] | {"names": tuple(order["run"]["names"])})
+    if order["compile_only"]:
+        for name in order["names"]:
+            compile_programs(name, schedule, tiny=tiny)
+        return
     run_sections(order["names"], schedule, Path(order["report"]), tiny=tiny)
+
+
+def _compile_all(schedule: Schedule, start: Callable[[Sequence[str]], subprocess.Popen]) -> None:
+    """Compiles every section's programs at once, each in a process, for the cache that all share.
+
+    One after the other takes longer than a run has: an encoder's step alone is a minute.
+    """
+    limit = time.monotonic() + min(COMPILING, schedule.seconds / 3)
+    waiting = [start([name]) for name in schedule.names if not SECTIONS[name].xla_flags]
+    try:
+        while time.monotonic() < limit and any(process.poll() is None for process in waiting):
+            time.sleep(0.2)
+    finally:
+        late = [process for process in waiting if process.poll() is None]
+        for process in late:
+            end(process)
+    print(f"compiled beside each other, {len(late)} of {len(waiting)} not to the end", flush=True)
 
 
 def _cpu_reference(folder: Path, *, tiny: bool) -> subprocess.Popen:
@@ -111,6 +141,9 @@ def main(_: list[str]) -> None:
         wanted = "agreement" in names
         reference = _cpu_reference(Path(temporary), tiny=tiny) if wanted else None
         try:
+            if not tiny:
+                given = {"schedule": schedule, "report": report, "tiny": tiny, "compile_only": True}
+                _compile_all(schedule, functools.partial(_start_child, **given))
             run.all()
         finally:
             if reference:

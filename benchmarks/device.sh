@@ -37,7 +37,7 @@ export XLA_PYTHON_CLIENT_MEM_FRACTION=${XLA_PYTHON_CLIENT_MEM_FRACTION:-.55}
 export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-2}
 # A second run on the same machine, and a process that follows one that was ended, compile nothing anew.
 export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-${TMPDIR:-/tmp}/deepssim_device_cache}
-export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.5
+export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.1
 # PyTorch's compiler starts no workers of its own, which would outlive a section that is cut off.
 export TORCHINDUCTOR_COMPILE_THREADS=1
 

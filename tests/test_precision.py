@@ -126,11 +126,11 @@ def _aligned_features() -> Kernel:
 
 
 def _points_ranked() -> Kernel:
-    rows, labels = functools.partial(_like, 8, 16), functools.partial(_like, dtype=jnp.int32)
+    labels = functools.partial(_like, dtype=jnp.int32)
     run = functools.partial(matching._rank, count=4)
     given = (
-        rows(),
-        labels(),
+        _like(5, 8, 16),
+        labels(5),
         _like(2, 3, 8, 16),
         labels(2, 3),
         _like(3, 8, 16),

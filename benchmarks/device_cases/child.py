@@ -65,6 +65,19 @@ def run_sections(names: Sequence[str], schedule: Schedule, report: Path, *, tiny
             _released()
 
 
+def compile_programs(name: str, schedule: Schedule, *, tiny: bool) -> None:
+    """Runs a section's work once, so that its programs lie in the compilation cache.
+
+    Of what is run but once, at growing sizes, the smallest is enough.
+    """
+    module, function = schedule.sections[name].where.split(":")
+    for item in getattr(importlib.import_module(module), function)(tiny):
+        if isinstance(item, Work):
+            jax.block_until_ready(item.run())
+            if item.once:
+                return
+
+
 def _section(name: str, schedule: Schedule, say: Say, tiny: bool) -> None:
     """One measurement that fails does not cost the section's others."""
     module, function = schedule.sections[name].where.split(":")

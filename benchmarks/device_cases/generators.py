@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 
 from benchmarks.device_cases.card import Kind
-from benchmarks.device_cases.networks import mixed
+from benchmarks.device_cases.networks import filled, mixed
 from benchmarks.device_cases.operations import products
 from benchmarks.device_cases.section import Peer, Work
 from benchmarks.device_cases.torch_device import device, on_device, waited
@@ -61,7 +61,7 @@ def _backward(twin, loss_of: Callable[[], object]) -> Callable[[], object]:
 
 def _steps(job: DenoiserJob | AutoencoderJob, batch: object) -> tuple[Callable[[], object], float]:
     """Training steps on one batch, one a call, and the operations of one."""
-    state = [jax.jit(job.init, static_argnums=0)(0)]
+    state = [filled(functools.partial(job.init, 0))]
 
     def step() -> object:
         state[0], metrics = job.compiled_step(state[0], batch)
@@ -128,7 +128,7 @@ def sampling(tiny: bool) -> Iterator[Work]:
     """50 steps of DDIM in latents of 36 x 28 in bfloat16, without decoding."""
     count, steps, spec = (2, 2, _unet(True)) if tiny else (64, 50, _unet(False))
     shape = (8, 8, 3) if tiny else _LATENTS
-    params = jax.jit(DenoiserJob.create(spec).init, static_argnums=0)(0).params
+    params = filled(functools.partial(DenoiserJob.create(spec).init, 0)).params
     keys = samplers.image_keys(0, jnp.arange(count))
 
     @jax.jit

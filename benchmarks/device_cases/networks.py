@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from deepssim_jax.nn.embedder import Embedder, EmbedderSpec
 from deepssim_jax.training.pairs import PairBatch
 from deepssim_jax.training.step import OptimizerConfig, Trainer
 
+T = TypeVar("T")
 _SHAPE, _LATENTS = (136, 112), (36, 28, 3)
 
 
@@ -25,6 +27,18 @@ def _small(spec: EmbedderSpec) -> EmbedderSpec:
     """One block of few channels a stage, for a dry run."""
     backbone = dataclasses.replace(spec.backbone, depths=(1,) * 4, dims=(8,) * 4)
     return dataclasses.replace(spec, backbone=backbone, hidden=16)
+
+
+def filled(make: Callable[[], T]) -> T:
+    """What `make` returns, of arbitrary small numbers: compiling the drawing of weights takes a minute."""
+    random = np.random.default_rng(0)
+
+    def leaf(like: jax.ShapeDtypeStruct) -> jax.Array:
+        if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
+            return jax.random.key(0)
+        return jnp.asarray(random.uniform(0, 0.02, like.shape), like.dtype)
+
+    return jax.tree.map(leaf, jax.eval_shape(make))
 
 
 def mixed(run: Callable[[], object]) -> Callable[[], object]:
@@ -47,7 +61,7 @@ def embedding(tiny: bool) -> Iterator[Work]:
         spec = dataclasses.replace(_small(spec) if tiny else spec, dropout=0.0)
         shape, count = ((32, 32), 4) if tiny else (shape, count)
         images = np.random.default_rng(0).normal(size=(count, *shape)).astype(np.float32)
-        encoder = encoders.from_module(Embedder(spec, rngs=nnx.Rngs(0)))
+        encoder = filled(lambda spec=spec: encoders.from_module(Embedder(spec, rngs=nnx.Rngs(0))))
         batches = [jnp.asarray(part) for part in np.split(images, max(1, count // 256))]
         peers = {}
         if has_torch() and not spec.mirrored:
@@ -88,7 +102,7 @@ def encoder_step(tiny: bool) -> Iterator[Work]:
     target = np.random.default_rng(1).uniform(size=count).astype(np.float32)
     batch = PairBatch(*(jnp.asarray(x) for x in (*images, target)))
     trainer = Trainer.create(spec, OptimizerConfig(), half=not tiny)
-    state = [jax.jit(trainer.init, static_argnums=0)(0)]
+    state = [filled(functools.partial(trainer.init, 0))]
 
     def ours() -> object:
         state[0], metrics = trainer.compiled[0](state[0], batch)

@@ -97,7 +97,7 @@ def bounds(work: Work, rate: float) -> dict[str, object]:
 
 
 def measure(work: Work, *, seconds: float) -> Iterator[dict[str, object]]:
-    """The record of one piece of work, which grows: ours first, then each peer, then the profile.
+    """The record of one piece of work, which grows: ours first, then its profile, then each peer.
 
     `seconds` of runs are wanted, of it and of every peer.
     """
@@ -124,9 +124,9 @@ def measure(work: Work, *, seconds: float) -> Iterator[dict[str, object]]:
         "top_operations": [],
     }
     yield record
-    for name, peer in work.peers.items():
-        peers[name] = peer_figures(peer, rate, seconds=seconds)
-        yield record
     if not work.once:
         record["top_operations"] = summary(work.run)
+        yield record
+    for name, peer in work.peers.items():
+        peers[name] = peer_figures(peer, rate, seconds=seconds)
         yield record

@@ -15,13 +15,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepssim_jax.ops.batches import even_rows
+from deepssim_jax.ops.batches import batch_size, even_rows
 from deepssim_jax.typing import Array
 
 COMMON = 2  # the so many-th best image of the sample says what is common
 SAMPLE = 128
 _USUAL = 0.7
-_TILE = 32  # images whose products stay in a core's cache
+# Images whose products stay in a core's cache, or that keep an accelerator busy; and queries at a time.
+_tile = functools.partial(batch_size, cpu=32, accelerator=256)
+_together = functools.partial(batch_size, cpu=1, accelerator=64)
 _WORKERS = 2
 
 
@@ -44,8 +46,8 @@ def weights(best: Array, common: Array) -> Array:
 
 
 def _best(signed: Array, images: Array) -> Array:
-    """[m, 2, k]: the best cosine of each point [2, k, d] in each image [m, p, d]."""
-    two, k, d = signed.shape
+    """[m, q, 2, k]: the best cosine of each point [q, 2, k, d] in each image [m, p, d]."""
+    *points, d = signed.shape
     products = jax.lax.dot_general(
         images.reshape(-1, d),
         signed.reshape(-1, d),
@@ -53,12 +55,12 @@ def _best(signed: Array, images: Array) -> Array:
         precision=jax.lax.Precision.HIGHEST,
         preferred_element_type=jnp.float32,
     )
-    return products.reshape(len(images), -1, two * k).max(1).reshape(len(images), two, k)
+    return products.reshape(*images.shape[:2], -1).max(1).reshape(len(images), *points)
 
 
 @functools.partial(jax.jit, static_argnames=("count",))
 def _rank(
-    query: Array,
+    queries: Array,
     own: Array,
     tiles: Array,
     subjects: Array,
@@ -68,19 +70,21 @@ def _rank(
     *,
     count: int,
 ) -> tuple[Array, Array]:
-    """The best of 2 x images in the order of (image, mirrored): values [count] and places [count]."""
-    signed = jnp.stack([query, query * signs[None]])
-    known = jnp.where((sample_subjects == own)[:, None, None], -1.0, _best(signed, sample))
-    common = jnp.sort(known.max(1), 0)[-min(COMMON, len(sample))]
-    exists = (jnp.abs(query).sum(-1) > 0).astype(jnp.float32)
+    """The best of 2 x images in the order of (image, mirrored): values [q, count] and places [q, count]."""
+    signed = jnp.stack([queries, queries * signs[None, None]], 1)
+    same = sample_subjects[:, None] == own[None]
+    known = jnp.where(same[..., None, None], -1.0, _best(signed, sample))
+    common = jnp.sort(known.max(2), 0)[-min(COMMON, len(sample))]
+    exists = (jnp.abs(queries).sum(-1) > 0).astype(jnp.float32)
 
     def score(tile: tuple[Array, Array]) -> Array:
         images, people = tile
-        worth = (weights(_best(signed, images), common[None, None]) * exists[None, None]).sum(-1)
-        return jnp.where((people == own)[:, None] | (people < 0)[:, None], -1.0, worth)
+        worth = weights(_best(signed, images), common[None, :, None]) * exists[None, :, None]
+        left_out = (people[:, None] == own[None]) | (people < 0)[:, None]
+        return jnp.where(left_out[..., None], -1.0, worth.sum(-1))
 
-    scores = jax.lax.map(score, (tiles, subjects)).reshape(-1)
-    return jax.lax.top_k(scores, count)
+    scores = jax.lax.map(score, (tiles, subjects))
+    return jax.lax.top_k(jnp.moveaxis(scores, 2, 0).reshape(len(queries), -1), count)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,13 +104,14 @@ class PointIndex:
     ) -> "PointIndex":
         """From float32 [n, k, d], the signs of the basis and a number >= 0 for each image's patient."""
         n = len(descriptors)
-        padding = -n % _TILE
+        tile = _tile()
+        padding = -n % tile
         wide = np.pad(descriptors, ((0, padding), (0, 0), (0, 0)))
         people = np.pad(subjects, (0, padding), constant_values=-1).astype(np.int32)
         rows = even_rows(n, most=SAMPLE)
         return cls(
-            tiles=jnp.asarray(wide.reshape(-1, _TILE, *wide.shape[1:])),
-            subjects=jnp.asarray(people.reshape(-1, _TILE)),
+            tiles=jnp.asarray(wide.reshape(-1, tile, *wide.shape[1:])),
+            subjects=jnp.asarray(people.reshape(-1, tile)),
             sample=jnp.asarray(descriptors[rows]),
             sample_subjects=jnp.asarray(subjects[rows].astype(np.int32)),
             signs=jnp.asarray(signs),
@@ -124,10 +129,11 @@ class PointIndex:
         own = np.full(len(queries), -2) if exclude is None else exclude
         take = min(count, 2 * self.count)
 
-        def one(i: int) -> tuple[np.ndarray, np.ndarray]:
+        def some(first: int) -> tuple[np.ndarray, np.ndarray]:
+            rows = np.minimum(np.arange(first, first + together), len(queries) - 1)
             found = _rank(
-                jnp.asarray(queries[i]),
-                jnp.int32(own[i]),
+                jnp.asarray(queries[rows]),
+                jnp.asarray(own[rows].astype(np.int32)),
                 self.tiles,
                 self.subjects,
                 self.sample,
@@ -137,12 +143,13 @@ class PointIndex:
             )
             return np.asarray(found[0]), np.asarray(found[1])
 
+        together = _together()
         with ThreadPoolExecutor(_WORKERS) as pool:
-            found = list(pool.map(one, range(len(queries))))
+            found = list(pool.map(some, range(0, len(queries), together)))
         scores = np.full((len(queries), count), -1.0, np.float32)
         places = np.full((len(queries), count), -1, np.int32)
-        for row, (values, place) in enumerate(found):
-            scores[row, :take], places[row, :take] = values, place
+        for column, parts in zip((scores, places), zip(*found), strict=False):
+            column[:, :take] = np.concatenate(parts)[: len(queries)]
         missing = scores < 0
         images = np.where(missing, -1, places // 2)
         return Ranked(scores, images.astype(np.int32), ~missing & (places % 2 == 1))

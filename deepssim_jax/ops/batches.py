@@ -24,6 +24,16 @@ def batch_size(*, cpu: int, accelerator: int) -> int:
     return cpu if jax.default_backend() == "cpu" else accelerator
 
 
+def mapped(run: Callable[..., T], rows: object, *, side_by_side: int) -> T:
+    """`run` of each row of a pytree, as `jax.lax.map` has it.
+
+    One after the other on a CPU, whose caches hold one; so many side by side on an accelerator, which
+    one does not fill.
+    """
+    size = batch_size(cpu=0, accelerator=side_by_side)
+    return jax.lax.map(run, rows, batch_size=size or None)
+
+
 def even_rows(count: int, *, most: int) -> np.ndarray:
     """int [m]: up to `most` rows of `count`, evenly spread."""
     return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int))

@@ -2,7 +2,7 @@
 
 Contract: nothing here changes a value. XLA on a CPU makes what is cheap, a sum of shifted slices for
 instance, again in every operation that reads it, however many slices that are, and it drops
-optimization barriers before it fuses. A branch ends a fusion there; accelerators need none.
+optimization barriers before it fuses. A branch ends a fusion there, and a barrier on accelerators.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from deepssim_jax.typing import Array
 
 
 def made_once(run: Callable[..., Array], number: Array, *operands: Array) -> Array:
-    """`run(*operands)`, computed once on a CPU, however many operations read it.
+    """`run(*operands)`, computed once, however many operations read it.
 
     Args:
       run: returns one array.
@@ -27,6 +27,7 @@ def made_once(run: Callable[..., Array], number: Array, *operands: Array) -> Arr
         always = (bits | jnp.uint32(1)) != 0  # which the compiler does not see
         return jax.lax.cond(always, run, lambda *given: jnp.zeros_like(run(*given)), *operands)
 
-    return jax.lax.platform_dependent(
-        number, *operands, cpu=in_a_branch, default=lambda _, *given: run(*given)
-    )
+    def behind_a_barrier(_: Array, *operands: Array) -> Array:
+        return jax.lax.optimization_barrier(run(*operands))
+
+    return jax.lax.platform_dependent(number, *operands, cpu=in_a_branch, default=behind_a_barrier)

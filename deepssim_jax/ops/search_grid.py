@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepssim_jax.ops import arguments, products, resample
+from deepssim_jax.ops.batches import mapped
 from deepssim_jax.ops.transform import FLIP_SIGNS, Transform, ellipsoid
 from deepssim_jax.typing import Array, Images
 
@@ -240,7 +241,7 @@ def candidates(moving: Images, fixed: Images, *, grid: SearchGrid) -> tuple[Arra
     inside = disc_vectors(low_resolution(fixed, grid=grid), grid=grid)
     reference = jnp.zeros((n, *mask.shape)).at[:, *np.nonzero(mask)].set(inside)
     versions = posed(low_resolution(moving, grid=grid), grid=grid)
-    return jax.lax.map(one, (versions, reference))
+    return mapped(one, (versions, reference), side_by_side=32)
 
 
 def _shifted(small: Array | np.ndarray, reach: int) -> Array:

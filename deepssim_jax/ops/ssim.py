@@ -7,9 +7,9 @@ with population covariance: `skimage.metrics.structural_similarity` with its def
 `gaussian_weights=True, sigma=1.5, use_sample_covariance=False`. Borders where the window does not
 fit are left out.
 
-Inside, images are the last axis: a window is then a sum of shifted slices along each axis, along
-the first one a banded matrix product on accelerators, whose innermost loop runs over images, which
-fills vector units on every platform. Means are taken off first, so that float32 variances do not cancel.
+Inside, images are the last axis: a window is then a sum of shifted slices along each axis, whose
+innermost loop runs over images, which fills vector units on every platform. Means are taken off
+first, so that float32 variances do not cancel.
 """
 
 import collections
@@ -22,12 +22,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepssim_jax.ops import arguments
+from deepssim_jax.ops.batches import mapped
 from deepssim_jax.ops.fusion import made_once
 from deepssim_jax.typing import Array, Images
 
 Window = Literal["uniform", "gaussian"]
 _K1, _K2 = 0.01, 0.03
-_STRIP = 16  # rows of a band
 _ROWS = 16  # real images of a tile
 _HELD_BYTES = 1 << 29  # moments of the real side kept on the device
 
@@ -56,16 +56,10 @@ def _filtered(window: Window, *factors: Array) -> Array:
             f"of {len(kernel)}"
         )
     number = factors[-1][(0,) * len(shape)]
-    images = jax.lax.platform_dependent(
-        number,
-        *factors,
-        cpu=functools.partial(made_once, functools.partial(_shifted, kernel, 0)),
-        default=lambda _, *given: _banded(kernel, *given),
-    )
-    *between, last = range(1, images.ndim - 1)
-    for axis in between:
-        images = made_once(functools.partial(_shifted, kernel, axis), number, images)
-    return _shifted(kernel, last, images)
+    *before, last = range(len(shape) - 1)
+    for axis in before:
+        factors = (made_once(functools.partial(_shifted, kernel, axis), number, *factors),)
+    return _shifted(kernel, last, *factors)
 
 
 def _shifted(kernel: np.ndarray, axis: int, *factors: Array) -> Array:
@@ -76,24 +70,6 @@ def _shifted(kernel: np.ndarray, axis: int, *factors: Array) -> Array:
         parts = [jax.lax.slice_in_dim(x, start, start + size, axis=axis) for x in factors]
         terms.append(float(weight) * functools.reduce(jnp.multiply, parts))
     return functools.reduce(jnp.add, terms)
-
-
-def _banded(kernel: np.ndarray, *factors: Array) -> Array:
-    """The window along the first axis, as products with bands, for accelerators.
-
-    A product ends a fusion, too. Cut into strips, the band is not mostly zeros.
-    """
-    images = functools.reduce(jnp.multiply, factors)
-    size, flat = images.shape[0] - len(kernel) + 1, images.reshape(images.shape[0], -1)
-    strips = []
-    for start in range(0, size, _STRIP):
-        rows = min(_STRIP, size - start)
-        band = np.zeros((rows, rows + len(kernel) - 1), np.float32)
-        for row in range(rows):
-            band[row, row : row + len(kernel)] = kernel
-        part = flat[start : start + band.shape[1]]
-        strips.append(jnp.matmul(band, part, precision=jax.lax.Precision.HIGHEST))
-    return jnp.concatenate(strips).reshape(size, *images.shape[1:])
 
 
 @functools.partial(
@@ -140,7 +116,14 @@ def _similarity(a: _Moments, b: _Moments, extent: Array, window: Window) -> Arra
 
 
 def _mean(maps: Array) -> Array:
-    """Mean over all axes but the last, as products with ones in 128 parts.
+    """Mean over all axes but the last."""
+    return jax.lax.platform_dependent(
+        maps, cpu=_mean_by_product, default=lambda x: x.mean(tuple(range(x.ndim - 1)))
+    )
+
+
+def _mean_by_product(maps: Array) -> Array:
+    """As products with ones in 128 parts.
 
     XLA's own reduction of leading axes is eight times slower on a CPU once it is fused; parts,
     because a long float32 sum loses digits.
@@ -260,7 +243,7 @@ def ssim_tile(real: _Moments, synthetic: _Moments, extent: Array, *, window: Win
         one = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, index, 1, x.ndim - 1), real)
         return _similarity(one, synthetic, extent[index][None], window)
 
-    return jax.lax.map(row, jnp.arange(extent.shape[0]))
+    return mapped(row, jnp.arange(extent.shape[0]), side_by_side=4)
 
 
 def ssim_matrix(

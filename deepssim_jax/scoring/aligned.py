@@ -13,7 +13,6 @@ no array of queries x references ever exists.
 
 import dataclasses
 import functools
-from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +20,7 @@ import numpy as np
 
 from deepssim_jax import parallel
 from deepssim_jax.ops import arguments, products, search_grid, topk
-from deepssim_jax.ops.batches import in_batches, part_length
+from deepssim_jax.ops.batches import batch_size, in_batches, mapped, part_length
 from deepssim_jax.ops.intensity import zscore
 from deepssim_jax.ops.local_likelihood import likelihoods
 from deepssim_jax.ops.search_grid import SearchGrid
@@ -29,7 +28,9 @@ from deepssim_jax.ops.transform import FLIP_SIGNS, mirrorings
 from deepssim_jax.scoring.tiles import half_error, halved
 from deepssim_jax.typing import Array, Images
 
-_QUERY_BLOCK = 8
+_query_block = functools.partial(batch_size, cpu=8, accelerator=32)
+# Transformations of one product: what a core's cache holds, or enough to fill an accelerator.
+_rows = functools.partial(batch_size, cpu=512, accelerator=1 << 14)
 _REFERENCE_TILE = 4096
 
 
@@ -53,7 +54,7 @@ class AlignedIndex:
 
     grid: SearchGrid
     basis: jax.Array  # [p, c] orthonormal columns
-    features: np.ndarray  # [n, c] the projected references
+    features: jax.Array  # [n, c] the projected references
     tiles: tuple[jax.Array, ...]  # each [c, tile]
     groups: tuple[jax.Array, ...]  # each int32 [tile]; -1 marks padding
     size: int
@@ -108,7 +109,7 @@ class AlignedIndex:
         return cls(
             grid=grid,
             basis=jnp.asarray(basis),
-            features=features,
+            features=jnp.asarray(features),
             tiles=tuple(tiles),
             groups=tuple(labels),
             size=len(features),
@@ -137,13 +138,13 @@ class AlignedIndex:
         labels = (
             np.full(len(queries), -2, np.int32) if groups is None else np.asarray(groups, np.int32)
         )
-        parts = [self._block(*block, k=k) for block in _blocks(queries, labels)]
-        kinds = (np.float32, np.int32, np.int32)
-        empty = tuple(np.empty((0, k), kind) for kind in kinds)
-        columns = (np.concatenate(column)[: len(queries)] for column in zip(empty, *parts))
-        return AlignedMatches(*columns)
+        block = functools.partial(self._block, k=k)
+        scores, indices, versions = in_batches(block, queries, labels, size=_query_block())
+        transforms = search_grid.mirrored_order(self.grid).ravel()[versions]
+        return AlignedMatches(np.asarray(scores), np.asarray(indices), transforms)
 
-    def _block(self, queries: np.ndarray, labels: np.ndarray, *, k: int) -> tuple[np.ndarray, ...]:
+    def _block(self, queries: Array, labels: Array, *, k: int) -> tuple[Array, ...]:
+        """Scores, references and versions [b, k] of a block of queries, still on the device."""
         features = _features(queries, self.basis, grid=self.grid)
         chunk, half = _chunk(self.grid), parallel.fast_halves(jax.default_backend())
 
@@ -154,26 +155,16 @@ class AlignedIndex:
             )
             return scores, index + number * tile.shape[1]
 
-        best = topk.merge_all(map(found, range(len(self.tiles))), k=k)
-        scores, indices = (np.asarray(part) for part in best)
-        transforms = _best_transforms(features, self.features[indices])
-        return scores, indices, search_grid.mirrored_order(self.grid).ravel()[transforms]
+        scores, indices = topk.merge_all(map(found, range(len(self.tiles))), k=k)
+        return scores, indices, _best_transforms(features, self.features[indices])
 
 
 def _chunk(grid: SearchGrid) -> int:
-    """Transformations of one product: whole poses, at most 512 where a pose has fewer."""
+    """Transformations of one product: whole poses, at most `_rows` where a pose has fewer."""
     poses, shifts = len(FLIP_SIGNS) * len(grid.poses), len(grid.shifts)
     return shifts * max(
-        d for d in range(1, poses + 1) if not poses % d and d * shifts <= max(512, shifts)
+        d for d in range(1, poses + 1) if not poses % d and d * shifts <= max(_rows(), shifts)
     )
-
-
-def _blocks(*columns: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
-    """Blocks of one fixed length, the last one padded, so that nothing compiles twice."""
-    for start in range(0, len(columns[0]), _QUERY_BLOCK):
-        parts = [column[start : start + _QUERY_BLOCK] for column in columns]
-        missing = _QUERY_BLOCK - len(parts[0])
-        yield tuple(np.pad(p, ((0, missing), *((0, 0),) * (p.ndim - 1))) for p in parts)
 
 
 @functools.partial(jax.jit, static_argnames="grid")
@@ -195,7 +186,7 @@ def _features(low: Array, basis: Array, *, grid: SearchGrid) -> Array:
         # The basis spans vectors of zero mean, so the query's mean drops out by itself.
         return jnp.concatenate([products.matmul(pixels, columns) / norm for columns in mirrored])
 
-    return jax.lax.map(project, search_grid.posed(low, grid=grid))
+    return mapped(project, search_grid.posed(low, grid=grid), side_by_side=8)
 
 
 @functools.partial(jax.jit, static_argnames=("k", "chunk", "half"))
@@ -267,7 +258,7 @@ def likeliest(
     """
     compare = functools.partial(_likelihoods, grid=grid)
     near = np.asarray(references, np.float32)[matches.indices]
-    score = in_batches(compare, queries, near, matches.transforms, size=_QUERY_BLOCK)
+    score = in_batches(compare, queries, near, matches.transforms, size=_query_block())
     score = np.where(matches.scores > -2.0, score, -2.0)
     order = np.lexsort((matches.indices, -score))[:, :keep]
     return AlignedMatches(
@@ -290,7 +281,7 @@ def _likelihoods(queries: Array, references: Array, index: Array, *, grid: Searc
         copies = jnp.broadcast_to(query, others.shape)
         return likelihoods(copies, others, tried, size=grid.size).max(1)
 
-    return jax.lax.map(one, (queries, references, index))
+    return mapped(one, (queries, references, index), side_by_side=8)
 
 
 @jax.jit

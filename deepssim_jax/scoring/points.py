@@ -20,7 +20,7 @@ from deepssim_jax.features import basis as bases
 from deepssim_jax.features import extract, geometry
 from deepssim_jax.features.extract import LocalFeatures
 from deepssim_jax.features.matching import PointIndex, Ranked
-from deepssim_jax.ops.batches import in_batches
+from deepssim_jax.ops.batches import batch_size, in_batches, mapped
 from deepssim_jax.ops.products import einsum
 from deepssim_jax.typing import Array
 
@@ -33,7 +33,8 @@ _NULL = slice(6, 12)  # the query's own candidates that stand for unrelated imag
 ADDED = 8.0  # to a sum of matches: what unrelated images reach by chance decides little
 _USUAL = 2.0  # what unrelated images reach where there are too few to ask
 _LEVELS = 512.0  # RootSIFT numbers lie below 1 / 2
-_BATCH = 4
+_batch = functools.partial(batch_size, cpu=4, accelerator=64)  # queries at a time
+_HELD_BYTES = 8 << 30  # of local features that an accelerator keeps
 _PROJECTED = 1024  # images at a time
 _STANDS_OUT = 1.5
 _CROWD = 16.0  # points of the first stage: where even those candidates hold so many, they are copies, too
@@ -83,7 +84,7 @@ class PointSet:
     def __len__(self) -> int:
         return len(self.geometry)
 
-    def rows(self, chosen: np.ndarray | slice) -> "PointSet":
+    def rows(self, chosen: np.ndarray | jax.Array | slice) -> "PointSet":
         """Some of its images."""
         return PointSet(self.geometry[chosen], self.descriptors[chosen])
 
@@ -155,18 +156,20 @@ class LocalIndex:
                 matrix=np.stack([plane, plane], -1), shift=plane, negative=none > 0,
             )  # fmt: skip
         ranked = self._rank(queries, exclude)
+        known = self._at_hand
 
         def run(geometry_: Array, descriptors: Array, images: Array, mirrored: Array) -> tuple:
-            rows = np.maximum(np.asarray(images), 0)
-            others = self.references.rows(rows)
+            if isinstance(known.geometry, np.ndarray):
+                others = known.rows(np.maximum(np.asarray(images), 0))
+            else:
+                others = known.rows(jnp.maximum(images, 0))
             return _verified(
                 geometry_, descriptors, others.geometry, others.descriptors, images, mirrored,
                 self.full.mean, self.full.axes, self.full.signs,
             )  # fmt: skip
 
-        found = in_batches(
-            run, queries.geometry, queries.descriptors, ranked.images, ranked.mirrored, size=_BATCH
-        )
+        columns = (queries.geometry, queries.descriptors, ranked.images, ranked.mirrored)
+        found = in_batches(run, *columns, size=_batch())
         return LocalMatches(*found)
 
     def stands_out(self, queries: PointSet, *, exclude: np.ndarray | None = None) -> np.ndarray:
@@ -177,6 +180,14 @@ class LocalIndex:
         scores = np.maximum(self._rank(queries, exclude).scores, 0.0)
         null = scores[:, _NULL].mean(1)
         return (scores[:, 0] + 1 >= _STANDS_OUT * (null + 1)) | (null >= _CROWD)
+
+    @functools.cached_property
+    def _at_hand(self) -> PointSet:
+        """The references where the work is done: an accelerator holds them if it can."""
+        both = self.references.geometry, self.references.descriptors
+        if jax.default_backend() == "cpu" or sum(x.nbytes for x in both) > _HELD_BYTES:
+            return self.references
+        return PointSet(*map(jnp.asarray, both))  # type: ignore[arg-type]
 
     def _rank(self, queries: PointSet, exclude: np.ndarray | None) -> Ranked:
         return self.first.rank(_few_of(queries, self.few), count=_CANDIDATES, exclude=exclude)
@@ -218,7 +229,8 @@ def _verified(
     queries = _unpacked(query_geometry, query_descriptors, mean, axes)
     others = _unpacked(geometry_, descriptors, mean, axes)
     verify = functools.partial(geometry.verify, signs=signs)
-    found = jax.lax.map(lambda one: verify(*one), (queries, others, images, mirrored))
+    each = queries, others, images, mirrored
+    found = mapped(lambda one: verify(*one), each, side_by_side=16)
     score = jnp.where(found.image >= 0, found.score, 0.0)
     null = jnp.where(found.image >= 0, score, _USUAL)[:, _NULL]
     usual = null.mean(1) if null.shape[1] else jnp.full(len(score), _USUAL)

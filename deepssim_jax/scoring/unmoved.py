@@ -6,7 +6,7 @@ mean of the correlations of their tiles, over the whole frame, in four mirroring
 The search over transformations lets a stranger choose the one of thousands that suits it best, and
 so a copy with a changed region can come behind many strangers. A generator's copies are seldom moved:
 looked at in place, the unchanged tiles put the original first. A pair costs 8 s^2 operations, and the
-references are read and normalised once every 32 queries: a hundredth of the other search's cost.
+references are read and normalised once a batch of queries: a hundredth of the other search's cost.
 """
 
 import functools
@@ -16,14 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepssim_jax.ops import topk
-from deepssim_jax.ops.batches import in_batches, part_length
+from deepssim_jax.ops.batches import batch_size, in_batches, part_length
 from deepssim_jax.ops.transform import FLIP_SIGNS
 from deepssim_jax.scoring.pairs import Neighbours
 from deepssim_jax.typing import Array, Images
 
 _TILES = 4  # along each axis
 _STABILISER = 0.01  # variance, where a z-scored image has one: flat tiles hold noise
-_QUERIES, _REFERENCES = 32, 4096
+_queries = functools.partial(batch_size, cpu=32, accelerator=128)
+_REFERENCES = 4096
 
 
 def nearest_unmoved(
@@ -65,7 +66,7 @@ def nearest_unmoved(
         return topk.merge_all(map(found, range(0, count, length)), k=k)
 
     scores, indices = in_batches(
-        block, np.asarray(queries, np.float32), np.asarray(own, np.int32), size=_QUERIES
+        block, np.asarray(queries, np.float32), np.asarray(own, np.int32), size=_queries()
     )
     return Neighbours(np.asarray(scores), np.asarray(indices))
 

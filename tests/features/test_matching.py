@@ -54,7 +54,7 @@ def test_excluded_patients_never_appear_and_fewer_images_leave_places_empty(desc
 @pytest.mark.parametrize("tile", [8, 64])
 def test_tiles_change_nothing(descriptors, monkeypatch, tile: int) -> None:
     usual = PointIndex.build(descriptors, SIGNS, np.arange(N)).rank(descriptors[:3], count=6)
-    monkeypatch.setattr(matching, "_TILE", tile)
+    monkeypatch.setattr(matching, "_tile", lambda: tile)
     found = PointIndex.build(descriptors, SIGNS, np.arange(N)).rank(descriptors[:3], count=6)
     np.testing.assert_array_equal(found.images, usual.images)
     np.testing.assert_allclose(found.scores, usual.scores, atol=1e-5)

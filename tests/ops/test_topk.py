@@ -63,3 +63,23 @@ def test_what_is_nearly_best_leaves_nothing_much_better_out(m: int, k: int) -> N
         assert rest.size == 0 or rest.max() <= value[-1] + share * abs(value[-1]) + 1e-29
     few = topk.top_k_nearly(scores[:, : k + 3], k + 3, count=2)[0]
     assert np.isneginf(few[:, 2:]).all() and np.isfinite(few[:, :2]).all()
+
+
+@pytest.mark.parametrize(("m", "count"), [(40, None), (2208, 2195), (8192, None)])
+def test_a_gpus_way_gives_what_a_cpus_gives(m: int, count: int | None) -> None:
+    scores = jnp.asarray(np.random.default_rng(m).normal(size=(9, m)), jnp.float32)
+    operands = (scores,) if count is None else (scores, jnp.int32(count))
+    ours, theirs = (f(*operands, k=16) for f in (topk._in_any_order, topk._by_marks))
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_ranks_give_what_sorting_gives() -> None:
+    rng = np.random.default_rng(0)
+    scores = np.round(rng.normal(size=(50, 26)), 1).astype(np.float32)  # ties
+    numbers = np.stack([rng.permutation(1000)[:26] for _ in range(50)]).astype(np.int32)
+    scores[:, :8], numbers[:, :8] = -np.inf, 0  # as a search begins
+    values, found = topk._by_ranks(jnp.asarray(scores), jnp.asarray(numbers), k=10)
+    order = np.lexsort((numbers, -scores))[:, :10]
+    np.testing.assert_array_equal(values, np.take_along_axis(scores, order, 1))
+    np.testing.assert_array_equal(found, np.take_along_axis(numbers, order, 1))

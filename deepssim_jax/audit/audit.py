@@ -120,13 +120,13 @@ def _audit(
         pairs=len(real_set.side) * len(synthetic_set.side), local_features=True
     )
 
-    def journal(what: str, *others: AuditSet) -> Section:
-        return out.section(what, encoder_id, [s.images.fingerprint for s in others])
+    def journal(what: str) -> Section:
+        return out.section(what, encoder_id)
 
     pairs = match(
         synthetic_set.side,
         real_set.side,
-        journal=journal("search", real_set, synthetic_set),
+        journal=journal("search"),
         proposals=retrieval.proposals,
         on_progress=on_progress,
         what="synthetic with real",
@@ -134,7 +134,7 @@ def _audit(
     calibrated = calibration.calibrate_on_real(
         real_set.side,
         encoder,
-        journal=journal("calibration", real_set),
+        journal=journal("calibration"),
         seed=settings.seed,
         level=settings.level,
         planted=settings.plant,
@@ -146,8 +146,7 @@ def _audit(
     pairs, copy = calibration.called(pairs, evidence.thresholds)
     control = None
     if holdout_set is not None:
-        everything = (real_set, synthetic_set, holdout_set)
-        controls = (journal("control", *everything), journal("holdout", *everything))
+        controls = journal("control"), journal("holdout")
         known = set(real_set.images.subject_ids) - {None}
         control = search_holdout(
             holdout_set.side,

@@ -26,6 +26,11 @@ class ReadingSettings(Protocol):
         """What the axes of NumPy arrays are."""
         ...
 
+    @property
+    def forget(self) -> tuple[str, ...]:
+        """Ids of patients and of images that are left out."""
+        ...
+
 
 def folders(roots: Mapping[Role, str | Path]) -> dict[str, Path]:
     """The sides by flag, as a workspace keeps them apart from its output and from each other.
@@ -56,6 +61,7 @@ def list_sides(roots: Mapping[Role, str | Path], settings: ReadingSettings) -> d
             subject_regex=settings.subject_regex,
             links=settings.links,
             arrays=settings.arrays,
+            forget=settings.forget,
         )
         for role, root in roots.items()
     }

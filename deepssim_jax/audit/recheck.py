@@ -74,7 +74,10 @@ def recheck(directory: Path, *, on_progress: Progress = lambda done, total, what
     listed = recheck_summary.rows(directory / "inputs.csv")
     known = {(row["role"], _plain(row["image_id"])) for row in listed}
     added = collections.Counter(role for role, image_id in records if (role, image_id) not in known)
-    problems += [f"{n:,} {role} images were added since" for role, n in sorted(added.items())]
+    added.subtract(inputs["left_out"])  # they may lie there, and their names were not kept
+    problems += [
+        f"{n:,} {role} images were added since" for role, n in sorted(added.items()) if n > 0
+    ]
     rows = [row for row in listed if row["status"] == "read"]
     for number, row in enumerate(rows, start=1):
         record = records.get((row["role"], _plain(row["image_id"])))

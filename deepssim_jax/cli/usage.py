@@ -238,6 +238,25 @@ def exists(holder: flags.FlagHolder, what: str) -> None:
             raise UsageError(f"--{holder.name}={path}: there is no such {what}")
 
 
+def listed(holder: flags.FlagHolder) -> tuple[str, ...]:
+    """The values of a flag that may be repeated; @FILE stands for its lines.
+
+    Raises:
+        UsageError: a file cannot be read.
+    """
+    found: list[str] = []
+    for value in holder.value:
+        if not value.startswith("@"):
+            found.append(value)
+            continue
+        try:
+            text = Path(value[1:]).expanduser().read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"--{holder.name}={value}: cannot be read as text") from error
+        found += [line.strip() for line in text.splitlines() if line.strip()]
+    return tuple(found)
+
+
 def in_flags(module: types.ModuleType, text: str) -> str:
     """A message about a setting, such as "size 30 must be ...", in the words of the command line.
 

@@ -39,12 +39,13 @@ COMMAND = "duplicates"
 
 @dataclasses.dataclass(frozen=True)
 class DuplicateSettings:
-    """What a user may choose; every field is echoed in the report.
+    """What a user may choose; every field but `forget` is echoed in the report.
 
     `size` is the side in pixels at which pairs are verified (a multiple of 32). `slice_spec` is the
     slice that stands for a volume; without one volumes are refused. `false_discoveries` is the
     share of false ones among the images that are called duplicates, in expectation. `level` is the
     coverage of the interval. `write_manifest` names a table of one file a group, inside of `out`.
+    `forget` are ids of patients or images that are left out of every folder.
     """
 
     size: int = 128
@@ -55,6 +56,7 @@ class DuplicateSettings:
     links: Links = Links.INSIDE
     arrays: ArrayLayout = ArrayLayout.IMAGES
     write_manifest: str | None = None
+    forget: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Raises ValueError for values that cannot work."""
@@ -69,6 +71,7 @@ class DuplicateSettings:
             )
         arguments.member(self.links, "links", Links)
         arguments.member(self.arrays, "arrays", ArrayLayout)
+        arguments.names(self.forget, "forget")
         name = self.write_manifest
         if name is not None and (Path(name).name != name or not name.endswith(".csv")):
             raise ValueError(
@@ -123,6 +126,7 @@ def _duplicates(
         subject_regex=settings.subject_regex,
         links=settings.links,
         arrays=settings.arrays,
+        forget=settings.forget,
     )
     side, images, found = search(collection, out, settings, on_progress)
     result = conclude(

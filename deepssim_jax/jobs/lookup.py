@@ -102,6 +102,7 @@ def index(
             subject_regex=settings.subject_regex,
             links=settings.links,
             arrays=settings.arrays,
+            forget=settings.forget,
         )
         side, images, found = search(collection, work, settings, on_progress)
         rows = np.arange(len(side), dtype=np.int32)

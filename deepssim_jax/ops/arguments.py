@@ -276,6 +276,17 @@ def choice(value: object, name: str, *, known: Sequence[str]) -> str:
     raise ValueError(f"{name} {value!r} must be {' or '.join(known)}{hint}")
 
 
+def names(value: object, name: str) -> tuple[str, ...]:
+    """A tuple or list of texts, none empty.
+
+    Raises:
+      ValueError: names the argument, the value and an example.
+    """
+    if not isinstance(value, (tuple, list)) or not all(isinstance(x, str) and x for x in value):
+        raise ValueError(f"{name} {value!r} must be a tuple of ids, for example ('P017', 'P042')")
+    return tuple(value)
+
+
 def sequence(
     value: object,
     name: str,

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from deepssim_jax.workspace import files
-from deepssim_jax.workspace.steps import Processes, Progress, silent
+from deepssim_jax.workspace.processes import Processes, Progress, silent
 
 _FILE = re.compile(r"(\d{6})\.(?:json|[A-Za-z0-9_]+\.npy)")
 _FIELD = re.compile(r"[A-Za-z0-9_]+")
@@ -73,13 +73,14 @@ class Entries:
 
 
 class Cache:
-    """The shards of one kind of work with one set of settings. Made by `Workspace.cache`."""
+    """The shards of one kind of work with one set of settings. Made by `Section.cache`."""
 
     def __init__(self, folder: Path, processes: Processes = Processes()):
         self._folder, self.processes = folder, processes
         self._shards: dict[int, Mapping[str, np.ndarray]] = {}
         self._places: dict[str, tuple[int, int]] = {}
         self._refused: dict[str, str] = {}
+        self._used: set[str] = set()
         self._next = 1
         self._scan()
 
@@ -149,6 +150,7 @@ class Cache:
         Raises:
           KeyError: one was not.
         """
+        self._used.update(ids)
         rows = [place for place, image in enumerate(ids) if image not in self._refused]
         numbers = sorted(self._shards)
         order = {number: place for place, number in enumerate(numbers)}
@@ -160,6 +162,10 @@ class Cache:
             shards=tuple(self._shards[number] for number in numbers),
             places=np.array([(order[n], row) for n, row in found], np.int64).reshape(-1, 2),
         )
+
+    def prune(self) -> None:
+        """Removes the images that nobody has asked for in this run."""
+        self.forget((self._places.keys() | self._refused.keys()) - self._used)
 
     def forget(self, images: Collection[str]) -> int:
         """Rewrites the shards that hold these images without them; returns how many there were.

@@ -13,10 +13,8 @@ import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from deepssim_jax.workspace import claims, files
-from deepssim_jax.workspace.cache import Cache, remove_cache
 from deepssim_jax.workspace.claims import Overlap, WorkspaceError
 from deepssim_jax.workspace.facts import differences, noted
 from deepssim_jax.workspace.files import Access
@@ -41,7 +39,6 @@ class Workspace(Section):
         self._root, self._processes = root, processes
         self._work = root / WORK if work is None else work
         super().__init__(Kept(self._work / "steps", processes))
-        self._caches: dict[str, Cache] = {}
         self._outputs = Outputs(self._work / _OUTPUTS)
 
     @classmethod
@@ -304,36 +301,14 @@ class Workspace(Section):
         files.sync_folder(folder)
         return target
 
-    def cache(self, kind: str, settings: object, *, code: Callable[..., Any]) -> Cache:
-        """Entries of single images that were made with these settings by this code.
-
-        Args:
-          kind: what is made, such as "pixels" or "embedding": letters, digits, `_`, `.` and `-`.
-          settings: all that decides an entry beside its image, by content.
-          code: the function that makes entries; its module and imports go into the key.
-        """
-        name = self.stem(kind, settings, code)
-        if name not in self._caches:
-            self._caches[name] = Cache(self._work / "cache" / name, self._processes)
-        return self._caches[name]
-
     def forget(self, images: "set[str]") -> int:
         """Removes images from every cache, also of other settings; returns how many entries."""
-        folder = self._work / "cache"
-        names = sorted(entry.name for entry in os.scandir(folder)) if folder.is_dir() else []
-        return sum(
-            (self._caches.get(name) or Cache(folder / name)).forget(images) for name in names
-        )
+        return self._kept.forget(images)
 
     def prune(self) -> None:
-        """Deletes the steps and caches of earlier runs that this run did not use."""
-        if not self._processes.first:
-            return
-        self._kept.prune()
-        folder = self._work / "cache"
-        for entry in sorted(os.scandir(folder), key=lambda e: e.name) if folder.is_dir() else ():
-            if entry.name not in self._caches and entry.is_dir(follow_symlinks=False):
-                remove_cache(Path(entry.path))
+        """Deletes what this run did not use: steps, caches, and what caches hold of other images."""
+        if self._processes.first:
+            self._kept.prune()
 
     def _check_outputs(self, flag: str) -> None:
         """Refuses to go on over outputs that someone has changed: their run would call them right."""

@@ -268,7 +268,7 @@ def test_text_and_paths_are_taken_alike(name: str, kind: type, tmp_path: Path) -
         FOLDERS[name](kind(tmp_path / "nowhere"))
         return
     with pytest.raises(
-        ValueError, match=r"there is no such|must be the|missing|is not there|finished"
+        ValueError, match=r"there is no|must be the|missing|is not there|finished"
     ) as error:
         FOLDERS[name](kind(tmp_path / "nowhere"))
     assert "of type" not in str(error.value)

@@ -63,8 +63,14 @@ def audit(
         images are real ones.
       ValueError: a setting cannot work, a folder lies in another, or `model` is no finished training.
     """
-    for name, path in (("real", real), ("synthetic", synthetic), ("holdout", holdout or "")):
-        arguments.instance(path, name, (str, Path), remedy="a folder or manifest")
+    given = {"real": real, "synthetic": synthetic, "holdout": holdout}
+    for name, path in given.items():
+        if name != "holdout" or path is not None:
+            arguments.path(path, name, "a folder of images, or a manifest")
+    if model is not None:
+        arguments.path(model, "model", "the workdir of a finished train_ldm")
+    if out is not None:
+        arguments.path(out, "out", "a folder for the report")
     arguments.instance(settings, "settings", AuditSettings, remedy="it has all defaults")
     roots = {Role.REAL: real, Role.SYNTHETIC: synthetic}
     if holdout is not None:

@@ -26,6 +26,7 @@ from deepssim_jax.data.volume import Unreadable
 from deepssim_jax.data.whole_volume import Content
 from deepssim_jax.nn import encoder as encoders
 from deepssim_jax.nn.volume_embedding import embed_volumes
+from deepssim_jax.ops import arguments
 from deepssim_jax.scoring import ratings
 from deepssim_jax.scoring.match import Progress
 from deepssim_jax.scoring.volume_match import Reference, match_volumes
@@ -49,6 +50,9 @@ class LevelFiles:
     def __post_init__(self) -> None:
         """Raises InputError where a side is missing."""
         for name, given in (("segmentations", self.segmentations), ("embeddings", self.embeddings)):
+            arguments.instance(given, name, Mapping, remedy="paths by ds.Role")
+            for path in given.values():
+                arguments.path(path, name, "a folder of label maps, or a file of embeddings")
             if len(given) == 1:
                 (only,) = given
                 other = Role.REAL if only is Role.SYNTHETIC else Role.SYNTHETIC
@@ -97,6 +101,14 @@ def replicas(
       InputError: a folder is missing or holds no readable volume, or both are the same.
       ValueError: a setting cannot work, or a file does not fit the volumes.
     """
+    arguments.instance(settings, "settings", ReplicaSettings, remedy="it has all defaults")
+    arguments.instance(files, "files", LevelFiles, remedy="it has all defaults")
+    for name, path in (("real", real), ("synthetic", synthetic)):
+        arguments.path(path, name, "a folder of volumes, or a manifest")
+    if out is not None:
+        arguments.path(out, "out", "a folder for the report")
+    if rated is not None:
+        arguments.path(rated, "rated", "a .csv of what people say")
     roots = {Role.REAL: real, Role.SYNTHETIC: synthetic}
     if out is None:
         with Workspace.temporary(command=COMMAND) as workspace:

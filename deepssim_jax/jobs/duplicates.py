@@ -105,7 +105,16 @@ def duplicates(
       InputError: a folder is missing, is given twice or holds no readable image.
       ValueError: a setting cannot work, or a folder lies in another.
     """
-    folders = [Path(folder).expanduser(), *(Path(other).expanduser() for other in against)]
+    arguments.instance(settings, "settings", DuplicateSettings, remedy="it has all defaults")
+    if isinstance(against, str | Path):
+        raise ValueError("against must be a list of folders, for example against=['test/']")
+    what = "a folder of images, or a manifest"
+    folders = [
+        arguments.path(path, name, what).expanduser()
+        for name, path in (("folder", folder), *(("against", other) for other in against))
+    ]
+    if out is not None:
+        arguments.path(out, "out", "a folder for the report")
     if out is None:
         with Workspace.temporary(command=COMMAND) as workspace:
             return _duplicates(folders, workspace, settings, on_progress)

@@ -9,6 +9,7 @@ import enum
 import math
 import numbers
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import jax
@@ -261,6 +262,21 @@ def instance(value: _T, name: str, kind: type | tuple[type, ...], *, remedy: str
         kinds = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
         raise ValueError(f"{name} is of type {type(value).__name__} and must be {kinds}: {remedy}")
     return value
+
+
+def path(value: object, name: str, what: str) -> Path:
+    """A path, as text or as a `Path`; what its file or folder holds is for others to say.
+
+    Raises:
+      ValueError: names the argument, what it is, and `what` is wanted, such as "a folder of images".
+    """
+    if not isinstance(value, str | Path):
+        raise ValueError(
+            f"{name} is of type {type(value).__name__} and must be str or Path: {what}"
+        )
+    if not str(value):
+        raise ValueError(f"{name} is empty and must be the path of {what}")
+    return Path(value)
 
 
 def choice(value: object, name: str, *, known: Sequence[str]) -> str:

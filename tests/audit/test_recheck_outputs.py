@@ -1,5 +1,6 @@
 """`verify` of every command's folder: right as it was written, wrong after one byte of anything changed."""
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,8 @@ from deepssim_jax.workspace import MARKER, OWN_FILES
 from tests.kept import write_phantoms
 
 SIZE = "--size=64"
+# What files of these tests are called, which is nobody's to read on a screen.
+NAMES = r"p[0-9]{4}_t1|p[0-9]\.nii|IXI[0-9]"
 
 
 def _volumes(folder: Path) -> None:
@@ -36,7 +39,7 @@ def inputs(tmp_path_factory) -> Path:
 
 
 def _run(*line: object) -> None:
-    assert main([str(word) for word in line]) in (0, 4), line
+    assert main([*map(str, line), "--verbose"]) in (0, 4), line
 
 
 def _embed(root: Path, out: Path) -> None:
@@ -114,6 +117,8 @@ def outputs(out: Path) -> list[Path]:
 def test_one_changed_byte_is_a_problem(inputs: Path, tmp_path: Path, name: str, capsys) -> None:
     out = tmp_path / "out"
     JOBS[name](inputs, out)
+    said = "".join(capsys.readouterr())
+    assert not re.search(NAMES, said), said
     files = outputs(out)
     assert files
     assert main(["verify", str(out)]) == 0, capsys.readouterr().err

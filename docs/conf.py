@@ -11,7 +11,7 @@ sys.path[:0] = [str(Path(__file__).parent / "_ext"), str(Path(__file__).parents[
 import deepssim_jax  # noqa: E402
 
 project = "deepssim_jax"
-author = "the deepssim_jax developers"
+author = "the deepssim_jax authors"
 version = release = deepssim_jax.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "generated"]

@@ -48,7 +48,9 @@ def _escape(
     for number, line in enumerate(lines):
         if not line.lstrip().startswith((">>>", "...")):
             parts = re.split(r"(`[^`]*`)", line)
-            lines[number] = "".join(x if x.startswith("`") else x.replace("*", r"\*") for x in parts)
+            lines[number] = "".join(
+                x if x.startswith("`") else x.replace("*", r"\*") for x in parts
+            )
 
 
 def setup(app: Sphinx) -> None:

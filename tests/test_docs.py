@@ -19,6 +19,15 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 # Public names that have no example yet. The list only shrinks.
 WITHOUT_EXAMPLE: set[str] = set()
+# Whole jobs and gradients, whose programs take a minute to compile.
+SLOW = {
+    "AuditResult", "DuplicatesResult", "PairExplanation", "audit", "duplicates", "encode",
+    "explain_pair", "replicas", "ReplicaResult",
+}  # fmt: skip
+RUNNING = [
+    pytest.param(name, marks=pytest.mark.slow if name in SLOW else ())
+    for name in sorted(set(ds.__all__) - WITHOUT_EXAMPLE)
+]
 
 
 def module(name: str):
@@ -44,7 +53,9 @@ def examples(name: str) -> list[doctest.DocTest]:
 
 def test_every_public_name_has_a_place_on_an_api_page():
     pages = "\n".join(p.read_text() for p in sorted((DOCS / "reference" / "api").glob("*.md")))
-    shown = re.findall(r"auto(?:function|class|exception):: deepssim_jax\.(\w+)$", pages, re.MULTILINE)
+    shown = re.findall(
+        r"auto(?:function|class|exception):: deepssim_jax\.(\w+)$", pages, re.MULTILINE
+    )
     assert sorted(shown) == sorted(ds.__all__)
 
 
@@ -53,7 +64,7 @@ def test_every_public_name_has_an_example():
     assert missing == WITHOUT_EXAMPLE
 
 
-@pytest.mark.parametrize("name", sorted(set(ds.__all__) - WITHOUT_EXAMPLE))
+@pytest.mark.parametrize("name", RUNNING)
 def test_examples_run(name):
     report: list[str] = []
     for test in examples(name):
@@ -123,7 +134,9 @@ def test_every_column_is_on_the_page_of_files():
 @pytest.mark.slow
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.stem)
 def test_gallery_runs_and_prints_what_its_page_shows(path, capsys):
-    (page,) = (p for p in (DOCS / "gallery").glob("*.md") if f"examples/{path.name}" in p.read_text())
+    (page,) = (
+        p for p in (DOCS / "gallery").glob("*.md") if f"examples/{path.name}" in p.read_text()
+    )
     shown = re.findall(r"```text\n(.*?)```", page.read_text(), flags=re.DOTALL)[-1]
     runpy.run_path(str(path), run_name="__main__")
     assert capsys.readouterr().out == shown
@@ -136,5 +149,7 @@ def test_pages_build_without_a_warning(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     for page in tmp_path.rglob("*.html"):
-        outside = re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="(https?:[^"]+)"', page.read_text())
+        outside = re.findall(
+            r'<(?:script|link|img)[^>]+(?:src|href)="(https?:[^"]+)"', page.read_text()
+        )
         assert outside == [], page.name

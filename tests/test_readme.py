@@ -15,7 +15,9 @@ PAGES = sorted([ROOT / name for name in NAMES] + list((ROOT / "docs").rglob("*.m
 # One line a command, also where a shell's line goes on.
 TEXTS = {page: page.read_text(encoding="utf-8").replace("\\\n", " ") for page in PAGES}
 README = TEXTS[ROOT / "README.md"]
-LINES = sorted({x for text in TEXTS.values() for x in re.findall(r"deepssim ([a-z_]+[^`\n]*)", text)})
+LINES = sorted(
+    {x for text in TEXTS.values() for x in re.findall(r"deepssim ([a-z_]+[^`\n]*)", text)}
+)
 # Flags of other programs that pages name.
 OTHERS = {"index-url"}
 
@@ -26,7 +28,9 @@ def flags_of(command: str) -> set[str]:
 
 
 def test_python_blocks_compile_and_use_public_names():
-    blocks = [x for t in TEXTS.values() for x in re.findall(r"```python\n(.*?)```", t, flags=re.DOTALL)]
+    blocks = [
+        x for t in TEXTS.values() for x in re.findall(r"```python\n(.*?)```", t, flags=re.DOTALL)
+    ]
     assert len(blocks) > 1
     for code in blocks:
         compile(code, "page.md", "exec")

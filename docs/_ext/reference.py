@@ -35,7 +35,9 @@ def _prose(text: str) -> str:
         code = all(line.startswith("    ") for line in lines) or lines[0].startswith("deepssim ")
         if code:
             # A line end that the docstring's backslash has eaten.
-            lines = [re.sub(r"(?<=\S) {4,}", " \\\\\n    ", line.removeprefix("    ")) for line in lines]
+            lines = [
+                re.sub(r"(?<=\S) {4,}", " \\\\\n    ", line.removeprefix("    ")) for line in lines
+            ]
             body = "\n".join(lines)
             blocks.append(f"```bash\n{body}\n```")
         else:
@@ -61,7 +63,9 @@ def _flag(flag: flags.Flag) -> str:
 def command_list() -> str:
     """Every command in one line."""
     rows = ["| command | what it does |", "|---|---|"]
-    rows += [f"| [`{name}`](#{name}) | {_escaped(line)} |" for name, line in commands.COMMANDS.items()]
+    rows += [
+        f"| [`{name}`](#{name}) | {_escaped(line)} |" for name, line in commands.COMMANDS.items()
+    ]
     return "\n".join(rows)
 
 

@@ -189,9 +189,7 @@ def throughput() -> str:
     rows = []
     for name, r in sorted(latest.items()):
         peers = ", ".join(
-            f"{p['ours_is_times']:.3g} x {n}"
-            for n, p in r["peers"].items()
-            if "ours_is_times" in p
+            f"{p['ours_is_times']:.3g} x {n}" for n, p in r["peers"].items() if "ours_is_times" in p
         )
         rows.append((f"`{name}`", f"{r['items_per_s']:,.4g} {r['unit']}/s", peers, r["day"]))
     return table(("work", "rate", "rate relative to", "date"), rows)
@@ -250,9 +248,7 @@ def _work(record: dict) -> tuple[str, ...]:
         for name, p in record["peers"].items()
         if "ours_is_times" in p
     )
-    ceiling = (
-        f"{record['share_of_ceiling']:.1%} of {record['bound']}" if "bound" in record else ""
-    )
+    ceiling = f"{record['share_of_ceiling']:.1%} of {record['bound']}" if "bound" in record else ""
     rate = f"{record['items_per_s']:.3g} {record['unit']}/s"
     flags = " with other XLA flags" if "xla_flags" in record else ""
     return f"`{record['work']}`{flags}", rate, ceiling, peers
@@ -287,7 +283,9 @@ def finetuning() -> str:
     rows = []
     for edit in sides[0]:
         values = (side[edit]["encoder"]["at_1"] for side in sides)
-        rows.append((edit, *(f"{100 * v:.1f} ({100 * a:.0f} to {100 * b:.0f})" for v, a, b in values)))
+        rows.append(
+            (edit, *(f"{100 * v:.1f} ({100 * a:.0f} to {100 * b:.0f})" for v, a, b in values))
+        )
     return table(("edit", "shipped encoder, first, %", "fine-tuned, first, %"), rows)
 
 
@@ -304,7 +302,9 @@ def headline() -> str:
             ("Images of other ids called copies, same images", _cell("all kinds", "false alarms")),
             (
                 "Copies of whole head volumes found, 17 edits",
-                share(heads["total"]["called"], heads["total"]["n"], *heads["intervals"]["called"][1:]),
+                share(
+                    heads["total"]["called"], heads["total"]["n"], *heads["intervals"]["called"][1:]
+                ),
             ),
             ("Original among the candidates, two edits at once, chest radiographs", found),
             (

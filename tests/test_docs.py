@@ -110,7 +110,7 @@ def test_records_of_an_accelerator_become_a_table(tmp_path, monkeypatch):
     monkeypatch.setattr(result_tables, "RESULTS", tmp_path)
     page = result_tables.devices()
     assert "## A card" in page
-    assert "| `ssim_resident` | 2.5e+06 pairs/s | 8.9% of bytes | 2.74 x torch |" in page
+    assert "| `ssim_resident` | 2.5e+06 pairs/s | 8.9 % of bytes | 2.74 x torch |" in page
     assert "1 of 1" in page
     assert "| `audit` | cut off: it hung for 54 s |" in page
 

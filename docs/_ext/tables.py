@@ -251,7 +251,15 @@ def _work(record: dict) -> tuple[str, ...]:
     ceiling = f"{record['share_of_ceiling']:.1%} of {record['bound']}" if "bound" in record else ""
     rate = f"{record['items_per_s']:.3g} {record['unit']}/s"
     flags = " with other XLA flags" if "xla_flags" in record else ""
-    return f"`{record['work']}`{flags}", rate, ceiling, peers
+    return f"`{record['work']}`{flags}", rate, ceiling, _ratios(record["peers"])
+
+
+def _ratios(peers: dict[str, dict]) -> str:
+    """How many times as fast as each other library, where that was measured."""
+    measured = {name: peer for name, peer in peers.items() if "ours_is_times" in peer}
+    return ", ".join(
+        f"{peer['ours_is_times']:.3g} x {name.replace('_', ' ')}" for name, peer in measured.items()
+    )
 
 
 def score_parts() -> str:

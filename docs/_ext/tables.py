@@ -188,10 +188,8 @@ def throughput() -> str:
     latest = {r["case"]: r for r in records("throughput")}
     rows = []
     for name, r in sorted(latest.items()):
-        peers = ", ".join(
-            f"{p['ours_is_times']:.3g} x {n}" for n, p in r["peers"].items() if "ours_is_times" in p
-        )
-        rows.append((f"`{name}`", f"{r['items_per_s']:,.4g} {r['unit']}/s", peers, r["day"]))
+        rate = f"{r['items_per_s']:,.4g} {r['unit']}/s"
+        rows.append((f"`{name}`", rate, _ratios(r["peers"]), r["day"]))
     return table(("work", "rate", "rate relative to", "date"), rows)
 
 
@@ -243,12 +241,9 @@ def _versions(record: dict) -> str:
 
 
 def _work(record: dict) -> tuple[str, ...]:
-    peers = ", ".join(
-        f"{p['ours_is_times']:.3g} x {name}"
-        for name, p in record["peers"].items()
-        if "ours_is_times" in p
-    )
-    ceiling = f"{record['share_of_ceiling']:.1%} of {record['bound']}" if "bound" in record else ""
+    ceiling = ""
+    if "bound" in record:
+        ceiling = f"{100 * record['share_of_ceiling']:.2g} % of {record['bound']}"
     rate = f"{record['items_per_s']:.3g} {record['unit']}/s"
     flags = " with other XLA flags" if "xla_flags" in record else ""
     return f"`{record['work']}`{flags}", rate, ceiling, _ratios(record["peers"])

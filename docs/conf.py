@@ -18,6 +18,8 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "gener
 myst_enable_extensions = ["deflist", "colon_fence"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build", "_ext"]
+# Flags begin with two hyphens.
+smartquotes = False
 # In docstrings single backticks are code.
 default_role = "code"
 autodoc_preserve_defaults = True

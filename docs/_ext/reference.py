@@ -23,8 +23,9 @@ _CONFIGS = (
 
 
 def _escaped(text: str) -> str:
-    """Text in which nothing is markup."""
-    return re.sub(r"([<>*_\\|`\[\]])", r"\\\1", text)
+    """Text in which nothing is markup but code in backticks."""
+    parts = re.split(r"(`[^`]+`)", text)
+    return "".join(x if x[:1] == "`" else re.sub(r"([<>*_\\|`\[\]])", r"\\\1", x) for x in parts)
 
 
 def _prose(text: str) -> str:
@@ -54,7 +55,7 @@ def _flag(flag: flags.Flag) -> str:
     text = " ".join((flag.help or "").split())
     if choices:
         text = text.removeprefix(f"<{'|'.join(choices)}>: ")
-    text = text.replace("; repeat this option to specify a list of values", "; may be repeated")
+    text = text.replace("; repeat this option to specify a list of values", "")
     default = usage._default(flag)
     tail = f" ({_escaped(default)})" if default else ""
     return f"`{head}`\n: {_escaped(text)}{tail}"

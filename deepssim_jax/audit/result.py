@@ -180,7 +180,7 @@ class AuditResult:
       >>> import numpy as np
       >>> from scipy import ndimage
       >>> import deepssim_jax as ds
-      >>> phantoms = ndimage.zoom(np.random.default_rng(0).random((6, 12, 12)), (1, 8, 8))
+      >>> phantoms = ndimage.zoom(np.random.default_rng(0).random((6, 24, 24)), (1, 4, 4))
       >>> with tempfile.TemporaryDirectory() as work:
       ...     for side, rows in {"real": [0, 1, 2, 3], "synthetic": [3, 4, 5]}.items():
       ...         (Path(work) / side).mkdir()

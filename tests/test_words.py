@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = sorted(
-    [
-        ROOT / name
-        for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md")
-    ]
-    + list((ROOT / "docs").rglob("*.md"))
+NAMES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "benchmarks/README.md",
+    "deepssim_jax/weights/README.md",
 )
+PAGES = [*(ROOT / name for name in NAMES), *sorted((ROOT / "docs").rglob("*.md"))]
 # What was written once, and the standard term.
 REPLACED = {
     r"strangers?": "image of another patient, unrelated image",

@@ -130,6 +130,13 @@ def test_every_column_is_on_the_page_of_files():
     assert {column for column in columns if f"`{column}`" not in page} == set()
 
 
+def test_the_detector_of_its_page_works():
+    page = (DOCS / "develop" / "adding_a_detector.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    assert len(blocks) == 2
+    exec("".join(blocks), {"__name__": "a_detector"})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.stem)
 def test_gallery_runs_and_prints_what_its_page_shows(path):

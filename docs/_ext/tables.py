@@ -216,9 +216,12 @@ def devices() -> str:
 def _device(measured: Sequence[dict]) -> str:
     about = next(r for r in measured if "device" in r)
     rows, unfinished, checks = [], [], []
-    for r in measured:
+    keys = ("section", "work", "xla_flags")
+    newest = {tuple(r.get(key) for key in keys): r for r in measured}
+    for r in newest.values():
         if "failed" in r:
-            unfinished.append((f"`{r['section']}`", r["failed"]))
+            why = r["failed"].replace("it hung", "compiling had not ended after")
+            unfinished.append((f"`{r['section']}`", why.replace("after for", "after")))
         elif "agrees" in r:
             checks.append(r["agrees"])
         elif "items_per_s" in r:

@@ -56,11 +56,11 @@ def main(argv: Sequence[str]) -> int:
 
 def _write(folder: str) -> int:
     # Imported here so that --help and a wrong flag answer at once.
-    from deepssim_jax.jobs.review import Reader, ReviewSettings, review
+    from deepssim_jax.jobs.review import Reading, ReviewSettings, review
 
     settings = ReviewSettings(
         pairs=_PAIRS.value,
-        reader=Reader.BLIND if _BLIND.value else Reader.OPEN,
+        reading=Reading.BLIND if _BLIND.value else Reading.OPEN,
         controls=_CONTROLS.value,
         seed=_SEED.value,
     )
@@ -80,10 +80,15 @@ def _write(folder: str) -> int:
 
 def _rate(folder: str) -> int:
     from deepssim_jax.jobs.rate_agreement import rate_agreement
+    from deepssim_jax.jobs.review_outputs import agreement_rows, headline
 
     found = rate_agreement(
         folder, _RATINGS.value, adjudicator=_ADJUDICATOR.value, level=_LEVEL.value
     )
-    print(found.headline)
-    console.finish(found.rows, written=found.written)
+    rows = [(words, categories) for words, categories, _, _ in agreement_rows(found)]
+    for x in found.readers:
+        rows.append((f"pairs rated by {x.reader}", f"{x.rated:,}, copies {x.copies:,}"))
+    rows.append(("pairs with different ratings", f"{len(found.disagreements):,}"))
+    print(headline(found))
+    console.finish(rows, written=found.written)
     return ExitCode.DONE

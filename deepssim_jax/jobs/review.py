@@ -33,9 +33,10 @@ _MOST_BYTES = 48 * 2**20
 _SIDES = (256, 192, 160, 128)
 _BATCH = 16
 SAMPLE = "sample"
+Loaded = dict[str, np.ndarray]
 
 
-class Reader(enum.StrEnum):
+class Reading(enum.StrEnum):
     """What a reader sees: everything, or pictures alone, with pairs of known truth among them."""
 
     OPEN = "open"
@@ -44,12 +45,12 @@ class Reader(enum.StrEnum):
     @property
     def page(self) -> str:
         """Name of the page."""
-        return "review.html" if self is Reader.OPEN else "review_blind.html"
+        return "review.html" if self is Reading.OPEN else "review_blind.html"
 
     @property
     def key(self) -> str:
         """Name of the file that says which pair is which."""
-        return "review_key.json" if self is Reader.OPEN else "review_blind_key.json"
+        return "review_key.json" if self is Reading.OPEN else "review_blind_key.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +62,7 @@ class ReviewSettings:
     """
 
     pairs: int = 200
-    reader: Reader = Reader.OPEN
+    reading: Reading = Reading.OPEN
     controls: int = 20
     seed: int = 0
 
@@ -70,7 +71,7 @@ class ReviewSettings:
         arguments.whole(self.pairs, "pairs", least=1, most=MOST_PAIRS)
         arguments.whole(self.controls, "controls", least=0, most=MOST_PAIRS // 4)
         arguments.seed(self.seed, "seed")
-        arguments.member(self.reader, "reader", Reader)
+        arguments.member(self.reading, "reading", Reading)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,22 +121,23 @@ def review(
 def _review(
     source: ReviewSource, out: Workspace, settings: ReviewSettings, on_progress: Progress
 ) -> ReviewResult:
-    reader, rng = settings.reader, np.random.default_rng(settings.seed)
+    reading, rng = settings.reading, np.random.default_rng(settings.seed)
     chosen = sample(source, count=settings.pairs, rng=rng)
-    wanted = settings.controls if reader is Reader.BLIND else 0
+    wanted = settings.controls if reading is Reading.BLIND else 0
     side = picture_side(len(chosen) + 2 * wanted)
     form = dataclasses.replace(source.form, size=(side, side))
     names = _Names(out.secret())
     shown, rows, unread = [], [], 0
     for start in range(0, len(chosen), _BATCH):
-        batch = [(x, *_read(x, source, form)) for x in chosen[start : start + _BATCH]]
-        kept = [(x, own, other) for x, own, other in batch if own and other]
-        unread += len(batch) - len(kept)
-        for pair, view in zip([x for x, _, _ in kept], _views(kept, source), strict=True):
+        batch = {x: _read(x, source, form) for x in chosen[start : start + _BATCH]}
+        loaded = {x: images for x, images in batch.items() if images is not None}
+        unread += len(batch) - len(loaded)
+        drawn = _views(list(loaded), list(loaded.values()), source)
+        for pair, view in zip(loaded, drawn, strict=True):
             name = names.of(pair.moving, pair.fixed)
             row = {"pair": name, "kind": SAMPLE, "stratum": pair.stratum}
             rows.append(row | {"moving": pair.moving, "fixed": pair.fixed})
-            shown.append(_shown(name, pair, view, source, reader))
+            shown.append(_shown(name, pair, view, source, reading))
         on_progress(min(start + _BATCH, len(chosen)), len(chosen), "drawing pairs")
     if not shown:
         raise InputError(
@@ -147,13 +149,13 @@ def _review(
         row = {"pair": name, "kind": control.known.value, "stratum": ""}
         rows.append(row | {"moving": control.origin, "fixed": control.fixed})
         shown.append(Shown(name, view))
-    order = _order(shown, reader, rng)
+    order = _order(shown, reading, rng)
     shown, rows = [shown[i] for i in order], [rows[i] for i in order]
     page_key = hashlib.sha256("\n".join(row["pair"] for row in rows).encode()).hexdigest()[:16]
-    content = page(shown, key=page_key, names=source.names, blind=reader is Reader.BLIND)
+    content = page(shown, key=page_key, names=source.names, blind=reading is Reading.BLIND)
     key = {
         "page": page_key,
-        "reader": reader.value,
+        "reading": reading.value,
         "job": source.job.value,
         "strata": source.strata,
         "copies": sorted(source.copies),
@@ -161,8 +163,8 @@ def _review(
         "pairs": rows,
     }
     text = json.dumps(key, indent=1, sort_keys=True) + "\n"
-    key_path = out.write(reader.key, text.encode())
-    path = out.write(reader.page, content)
+    key_path = out.write(reading.key, text.encode())
+    path = out.write(reading.page, content)
     return ReviewResult(
         page=path,
         key=key_path,
@@ -220,25 +222,21 @@ class _Names:
 
 def _read(
     pair: ReviewPair, source: ReviewSource, form: InputSettings
-) -> tuple[dict[str, np.ndarray] | None, dict[str, np.ndarray] | None]:
-    found = []
-    for name, records in ((pair.moving, source.moving), (pair.fixed, source.fixed)):
-        try:
-            found.append(form.load(records[name]))
-        except (KeyError, Unreadable, OSError):
-            found.append(None)
-    return found[0], found[1]
+) -> tuple[Loaded, Loaded] | None:
+    """Both images of a pair; None where one is gone, or cannot be read any more."""
+    try:
+        return form.load(source.moving[pair.moving]), form.load(source.fixed[pair.fixed])
+    except (KeyError, Unreadable, OSError):
+        return None
 
 
 def _views(
-    kept: Sequence[tuple[ReviewPair, dict[str, np.ndarray], dict[str, np.ndarray]]],
-    source: ReviewSource,
+    pairs: Sequence[ReviewPair], loaded: Sequence[tuple[Loaded, Loaded]], source: ReviewSource
 ) -> list[PairView]:
-    if not kept:
+    if not pairs:
         return []
-    own, other = (Fields.of([row[place] for row in kept]) for place in (1, 2))
-    placed = [pair.placed for pair, _, _ in kept]
-    return views(own, other, placed, declared=source.form.size[0])
+    own, other = (Fields.of(images) for images in zip(*loaded, strict=True))
+    return views(own, other, [pair.placed for pair in pairs], declared=source.form.size[0])
 
 
 def _control_views(controls: Sequence[Control], source: ReviewSource) -> list[PairView]:
@@ -251,9 +249,9 @@ def _control_views(controls: Sequence[Control], source: ReviewSource) -> list[Pa
 
 
 def _shown(
-    name: str, pair: ReviewPair, view: PairView, source: ReviewSource, reader: Reader
+    name: str, pair: ReviewPair, view: PairView, source: ReviewSource, reading: Reading
 ) -> Shown:
-    if reader is Reader.BLIND:
+    if reading is Reading.BLIND:
         return Shown(name, view)
     record = source.fixed[pair.fixed]
     ids = [(source.names[0], pair.moving), (source.names[1], pair.fixed)]
@@ -262,8 +260,8 @@ def _shown(
     return Shown(name, view, facts=(*ids, *pair.facts), margin=pair.margin)
 
 
-def _order(shown: Sequence[Shown], reader: Reader, rng: np.random.Generator) -> list[int]:
+def _order(shown: Sequence[Shown], reading: Reading, rng: np.random.Generator) -> list[int]:
     """The least certain first; at random for blind readers, who then may stop anywhere."""
-    if reader is Reader.BLIND:
+    if reading is Reading.BLIND:
         return [int(i) for i in rng.permutation(len(shown))]
     return sorted(range(len(shown)), key=lambda i: (abs(shown[i].margin or 0.0), shown[i].name))

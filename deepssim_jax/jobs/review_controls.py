@@ -80,7 +80,7 @@ def make_controls(
         )
     small = np.stack([_small(loaded[name]) for name in readable])
     drawn = []
-    for number in range(count):
+    for _ in range(count):
         row = int(rng.integers(len(readable)))
         others = [i for i, owner in enumerate(owners) if owner != owners[row]]
         donor = int(rng.choice(others))

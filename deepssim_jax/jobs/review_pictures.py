@@ -12,9 +12,9 @@ import numpy as np
 
 from deepssim_jax.audit.gallery import grey_bytes, shown
 from deepssim_jax.features import basis
+from deepssim_jax.jobs.review_source import Placed
 from deepssim_jax.ops.resample import inside, sample_at
 from deepssim_jax.ops.transform import FLIP_NAMES, FLIP_SIGNS, Transform
-from deepssim_jax.jobs.review_source import Placed
 from deepssim_jax.scoring.points import PointSet
 
 MOST_POINTS = 16
@@ -98,7 +98,7 @@ def _fitted(moved: np.ndarray, fixed: np.ndarray, there: np.ndarray) -> np.ndarr
 
 @dataclasses.dataclass(frozen=True)
 class _Points:
-    """Of one image: places [k, 2] in shares of the side from the middle, log sizes, polarities, descriptors."""
+    """Of one image: places [k, 2] in shares of the side from the middle, log sizes, polarities, features."""
 
     places: np.ndarray
     sizes: np.ndarray

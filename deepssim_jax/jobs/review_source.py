@@ -7,7 +7,6 @@ that were found. Images are read again from where they lay; a pair keeps the tra
 
 import dataclasses
 import enum
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ from deepssim_jax.data.store import InputSettings
 from deepssim_jax.jobs.collection import read_collection
 from deepssim_jax.jobs.duplicates_result import How
 from deepssim_jax.scoring import points
+from deepssim_jax.scoring.decide import clopper_pearson
 from deepssim_jax.scoring.match import NO_EVIDENCE
 
 _MATRIX = ("matrix_yy", "matrix_yx", "matrix_xy", "matrix_xx")
@@ -199,7 +199,7 @@ def _duplicates(folder: Path, summary: dict[str, Any], inputs: dict[str, Any]) -
         moving=files,
         fixed=files,
         form=_form(settings),
-        rate={"value": copies / max(len(pairs), 1), "count": copies, "total": len(pairs)},
+        rate=tables.proportion(clopper_pearson(copies, len(pairs), level=settings["level"])) or {},
         copies=frozenset({How.COPY.value}),
         doubles=frozenset(
             tables.plain(row["file"]) for row in recheck_summary.rows(folder / "groups.csv")

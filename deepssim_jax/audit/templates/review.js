@@ -6,7 +6,7 @@ const RATINGS = ["copy", "near", "no"];
 const SIDE = 512, ZOOMS = [1, 2, 4], CACHED = 16;
 const LAST = "deepssim-review-reader-" + data.key;
 
-const pairs = data.pairs.slice();
+let pairs = data.pairs.slice();
 const known = new Set(pairs.map((pair) => pair.id));
 let place = 0, ratings = {}, saves = true;
 const view = { zoom: 0, y: 0.5, x: 0.5, swapped: false, points: false, plane: 0, slice: 0 };
@@ -146,7 +146,7 @@ function refresh() {
 
 // Words.
 function say(extra) {
-  const rated = Object.keys(ratings).length, rating = ratings[pairs[place].id];
+  const rated = pairs.filter((pair) => ratings[pair.id]).length, rating = ratings[pairs[place].id];
   const words = { copy: "rated: copy", near: "rated: near copy", no: "rated: no copy" };
   at("status").textContent = `Pair ${place + 1} of ${pairs.length}, ${words[rating] || "not rated"}. ${rated} rated.`
     + (extra ? " " + extra : "") + (saves ? "" : " This browser keeps nothing: export before you close the page.");
@@ -203,7 +203,7 @@ function rate(rating) {
   if (rating) ratings[pairs[place].id] = rating;
   else delete ratings[pairs[place].id];
   save();
-  const done = Object.keys(ratings).length === pairs.length;
+  const done = pairs.every((pair) => ratings[pair.id]);
   if (rating && place < pairs.length - 1) place += 1;
   show(done ? "Every pair has a rating: export them." : "");
 }
@@ -255,6 +255,7 @@ function exported() {
 }
 function imported(text) {
   const [head, ...rows] = text.replace(/^\uFEFF/, "").split(/\r?\n/).filter(Boolean).map((line) => line.split(","));
+  if (head && head[0] === "page" && head[1] === "pair") { only(rows); return; }
   if (!head || head.join() !== "page,reader,pair,rating") { say("Not imported: these are no ratings of a review."); return; }
   if (rows.some((row) => row[0] !== data.key)) { say("Not imported: these ratings are of another page."); return; }
   const good = rows.filter((row) => row.length === 4 && known.has(row[2]) && RATINGS.includes(row[3]));
@@ -266,6 +267,16 @@ function imported(text) {
   for (const row of good) ratings[row[2]] = row[3];
   save();
   show(`${good.length} ratings imported.`);
+}
+
+// A list of pairs, such as those that readers disagree on: the others are left out.
+function only(rows) {
+  const wanted = new Set(rows.filter((row) => row[0] === data.key).map((row) => row[1]));
+  const some = data.pairs.filter((pair) => wanted.has(pair.id));
+  if (!some.length) { say("Not imported: this list is of another page, or empty."); return; }
+  pairs = some;
+  place = 0;
+  show(`${some.length} pairs of the list are left to rate.`);
 }
 
 const clicks = {

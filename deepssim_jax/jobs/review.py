@@ -12,28 +12,24 @@ import hmac
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from deepssim_jax.data.manifest import InputError
-from deepssim_jax.data.store import InputSettings
-from deepssim_jax.data.volume import Unreadable
-from deepssim_jax.jobs.review_controls import Control, make_controls
+from deepssim_jax.jobs.review_controls import Control
+from deepssim_jax.jobs.review_images import ImageDrawer
 from deepssim_jax.jobs.review_page import Shown, page
-from deepssim_jax.jobs.review_pictures import Fields, PairView, views
-from deepssim_jax.jobs.review_source import ReviewPair, ReviewSource, read_source
+from deepssim_jax.jobs.review_pictures import PairView
+from deepssim_jax.jobs.review_source import ReviewPair, ReviewSource, VolumeForm, read_source
+from deepssim_jax.jobs.review_volumes import VolumeDrawer
 from deepssim_jax.ops import arguments
 from deepssim_jax.scoring.match import Progress
 from deepssim_jax.workspace import Workspace
 
 MOST_PAIRS = 1000
-# Two pictures a pair, PNG of 8 bits (no larger than its pixels, but for a header), in base64: the page stays
-# below this many bytes, so that pictures of 500 pairs have 192 pixels a side, and of 250 pairs 256.
-_MOST_BYTES = 48 * 2**20
-_SIDES = (256, 192, 160, 128)
 _BATCH = 16
 SAMPLE = "sample"
-Loaded = dict[str, np.ndarray]
 
 
 class Reading(enum.StrEnum):
@@ -100,7 +96,7 @@ def review(
     """Writes the page on which a reader decides pairs, and its key.
 
     Args:
-      folder: the `--out` of a finished audit or search for duplicates; its images must still lie
+      folder: the `--out` of a finished audit, or search for duplicates or replicas; its images must still lie
         where they lay.
       settings: see `ReviewSettings`.
       on_progress: called with (pairs done, pairs in all, what).
@@ -124,16 +120,11 @@ def _review(
     reading, rng = settings.reading, np.random.default_rng(settings.seed)
     chosen = sample(source, count=settings.pairs, rng=rng)
     wanted = settings.controls if reading is Reading.BLIND else 0
-    side = picture_side(len(chosen) + 2 * wanted)
-    form = dataclasses.replace(source.form, size=(side, side))
+    drawer = _drawer(source, out, pairs=len(chosen) + 2 * wanted)
     names = _Names(out.secret())
-    shown, rows, unread = [], [], 0
+    shown, rows = [], []
     for start in range(0, len(chosen), _BATCH):
-        batch = {x: _read(x, source, form) for x in chosen[start : start + _BATCH]}
-        loaded = {x: images for x, images in batch.items() if images is not None}
-        unread += len(batch) - len(loaded)
-        drawn = _views(list(loaded), list(loaded.values()), source)
-        for pair, view in zip(loaded, drawn, strict=True):
+        for pair, view in drawer.views(chosen[start : start + _BATCH]).items():
             name = names.of(pair.moving, pair.fixed)
             row = {"pair": name, "kind": SAMPLE, "stratum": pair.stratum}
             rows.append(row | {"moving": pair.moving, "fixed": pair.fixed})
@@ -143,12 +134,13 @@ def _review(
         raise InputError(
             f"AUDIT={out.root.name!r}: there is no pair to show; its images must lie where they lay"
         )
-    controls = make_controls(source, count=wanted, form=form, rng=rng) if wanted else []
-    for control, view in zip(controls, _control_views(controls, source), strict=True):
+    unread = len(chosen) - len(shown)
+    controls = drawer.controls(wanted, rng) if wanted else []
+    for control in controls:
         name = names.of(control.known, control.fixed, control.origin, str(len(rows)))
         row = {"pair": name, "kind": control.known.value, "stratum": ""}
         rows.append(row | {"moving": control.origin, "fixed": control.fixed})
-        shown.append(Shown(name, view))
+        shown.append(Shown(name, control.view))
     order = _order(shown, reading, rng)
     shown, rows = [shown[i] for i in order], [rows[i] for i in order]
     page_key = hashlib.sha256("\n".join(row["pair"] for row in rows).encode()).hexdigest()[:16]
@@ -170,16 +162,10 @@ def _review(
         key=key_path,
         pairs=len(rows) - len(controls),
         controls=len(controls),
-        side=side,
+        side=drawer.side,
         bytes=len(content),
         unread=unread,
     )
-
-
-def picture_side(pairs: int) -> int:
-    """The side in pixels of the pictures of so many pairs: the largest that keeps the page bounded."""
-    fitting = [side for side in _SIDES if pairs * 2 * side**2 * 4 / 3 <= _MOST_BYTES]
-    return fitting[0] if fitting else _SIDES[-1]
 
 
 def sample(source: ReviewSource, *, count: int, rng: np.random.Generator) -> list[ReviewPair]:
@@ -208,6 +194,29 @@ def _shares(sizes: dict[str, int], count: int) -> dict[str, int]:
     return {s: min(n, max(2, round(count * n / total))) for s, n in sizes.items()} if total else {}
 
 
+class Drawer(Protocol):
+    """What draws the pairs of a job."""
+
+    @property
+    def side(self) -> int:
+        """Of the pictures, in pixels."""
+        ...
+
+    def views(self, pairs: Sequence[ReviewPair]) -> dict[ReviewPair, PairView]:
+        """Of those pairs whose files can be read."""
+        ...
+
+    def controls(self, count: int, rng: np.random.Generator) -> list[Control]:
+        """So many pairs of each kind of known truth."""
+        ...
+
+
+def _drawer(source: ReviewSource, out: Workspace, *, pairs: int) -> Drawer:
+    if isinstance(source.form, VolumeForm):
+        return VolumeDrawer.of(source, source.form, out, pairs=pairs)
+    return ImageDrawer.of(source, source.form, pairs=pairs)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Names:
     """Names of pairs that say nothing of them, and are the same in every run of this folder."""
@@ -218,34 +227,6 @@ class _Names:
         """Of a pair."""
         text = json.dumps(what).encode()
         return hmac.new(self.secret, text, hashlib.sha256).hexdigest()[:12]
-
-
-def _read(
-    pair: ReviewPair, source: ReviewSource, form: InputSettings
-) -> tuple[Loaded, Loaded] | None:
-    """Both images of a pair; None where one is gone, or cannot be read any more."""
-    try:
-        return form.load(source.moving[pair.moving]), form.load(source.fixed[pair.fixed])
-    except (KeyError, Unreadable, OSError):
-        return None
-
-
-def _views(
-    pairs: Sequence[ReviewPair], loaded: Sequence[tuple[Loaded, Loaded]], source: ReviewSource
-) -> list[PairView]:
-    if not pairs:
-        return []
-    own, other = (Fields.of(images) for images in zip(*loaded, strict=True))
-    return views(own, other, [pair.placed for pair in pairs], declared=source.form.size[0])
-
-
-def _control_views(controls: Sequence[Control], source: ReviewSource) -> list[PairView]:
-    out = []
-    for start in range(0, len(controls), _BATCH):
-        part = controls[start : start + _BATCH]
-        own, other = Fields.of([x.moving for x in part]), Fields.of([x.still for x in part])
-        out += views(own, other, [x.placed for x in part], declared=source.form.size[0])
-    return out
 
 
 def _shown(

@@ -7,14 +7,13 @@ that is unlike at a glance measures nothing. The program only aligns them, as it
 
 import dataclasses
 import enum
-from collections.abc import Sequence
 
 import numpy as np
 
 from deepssim_jax.data.edits import EDITS
 from deepssim_jax.data.store import InputSettings
 from deepssim_jax.data.volume import Unreadable
-from deepssim_jax.jobs.review_pictures import Fields
+from deepssim_jax.jobs.review_pictures import Fields, PairView, views
 from deepssim_jax.jobs.review_source import Placed, ReviewSource
 from deepssim_jax.ops.resample import resize
 from deepssim_jax.ops.transform import FLIP_NAMES, Transform
@@ -36,21 +35,21 @@ class Known(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True)
 class Control:
-    """A pair of known truth: the fixed image, how the moving one was made, and how it lies.
-
-    `moving` is what `InputSettings.load` gives; `origin` the edit, or the id of the unrelated image.
-    """
+    """A pair of known truth: the fixed image, and the edit or the unrelated image that it is shown with."""
 
     known: Known
     fixed: str
     origin: str
-    moving: dict[str, np.ndarray]
-    still: dict[str, np.ndarray]
-    placed: Placed
+    view: PairView
 
 
 def make_controls(
-    source: ReviewSource, *, count: int, form: InputSettings, rng: np.random.Generator
+    source: ReviewSource,
+    *,
+    count: int,
+    form: InputSettings,
+    declared: int,
+    rng: np.random.Generator,
 ) -> list[Control]:
     """Makes `count` pairs of each kind.
 
@@ -58,6 +57,7 @@ def make_controls(
       source: whose fixed images are taken.
       count: of each kind.
       form: at which pairs are shown.
+      declared: side in pixels at which they are aligned.
       rng: of everything drawn.
 
     Raises:
@@ -95,10 +95,11 @@ def make_controls(
         other = others[int(np.argmax(small[others] @ small[row]))]
         drawn.append((Known.UNRELATED, row, readable[other], loaded[readable[other]]))
     still = [loaded[readable[row]] for _, row, _, _ in drawn]
-    placed = _placed([moving for *_, moving in drawn], still, source.form)
+    sides = Fields.of([moving for *_, moving in drawn]), Fields.of(still)
+    shown = views(*sides, _placed(*sides, declared=declared), declared=declared)
     return [
-        Control(known, readable[row], origin, moving, fixed, how)
-        for (known, row, origin, moving), fixed, how in zip(drawn, still, placed, strict=True)
+        Control(known, readable[row], origin, view)
+        for (known, row, origin, _), view in zip(drawn, shown, strict=True)
     ]
 
 
@@ -120,25 +121,19 @@ def _small(loaded: dict[str, np.ndarray]) -> np.ndarray:
     return flat / max(float(np.linalg.norm(flat)), 1e-9)
 
 
-def _placed(
-    moving: Sequence[dict[str, np.ndarray]],
-    still: Sequence[dict[str, np.ndarray]],
-    form: InputSettings,
-) -> list[Placed]:
+def _placed(moving: Fields, still: Fields, *, declared: int) -> list[Placed]:
     """How each pair lies: by local features where they place it better than the global search does."""
-    if not moving:
-        return []
-    sides = Fields.of(moving), Fields.of(still)
-    images, fixed = (np.asarray(resize(x.pixels.astype(np.float32), form.size)) for x in sides)
+    size = (declared, declared)
+    images, fixed = (np.asarray(resize(x.pixels.astype(np.float32), size)) for x in (moving, still))
     searched = verify_pairs(images, fixed)
     rows = np.arange(len(images))
-    found = LocalIndex.build(sides[1].points(), rows).search(sides[0].points())
+    found = LocalIndex.build(still.points(), rows).search(moving.points())
     hit = found.reference == rows[:, None]
     place = hit.argmax(1)
     start = Transform.of(
         found.flip[rows, place],
         found.matrix[rows, place],
-        found.shift[rows, place] * form.size[0],
+        found.shift[rows, place] * declared,
     )
     by_points = verify_from(images, fixed, start, found.negative[rows, place])
     better = hit.any(1) & (by_points.score > searched.score)

@@ -15,6 +15,9 @@ from markupsafe import Markup
 from deepssim_jax.audit.report import data_uri, environment
 from deepssim_jax.jobs.review_pictures import PairView
 
+# Of the pictures of a page: PNG of 8 bits, which is no larger than the pixels but for a header, in base64.
+_MOST_BYTES = 48 * 2**20
+
 
 @dataclasses.dataclass(frozen=True)
 class Shown:
@@ -27,6 +30,11 @@ class Shown:
     view: PairView
     facts: tuple[tuple[str, str], ...] = ()
     margin: float | None = None
+
+
+def fits(pairs: int, pixels: int) -> bool:
+    """Whether so many pairs with so many pixels each, of both images together, keep the page bounded."""
+    return pairs * pixels * 4 / 3 <= _MOST_BYTES
 
 
 def page(pairs: Sequence[Shown], *, key: str, names: tuple[str, str], blind: bool) -> bytes:
@@ -75,14 +83,17 @@ def _hash(text: str) -> str:
 
 def _item(pair: Shown, *, blind: bool) -> dict[str, object]:
     view = pair.view
-    plane = {
-        "name": "",
-        "side": view.fixed.shape[-1],
-        "slices": 1,
-        "fixed": data_uri(view.fixed),
-        "moving": data_uri(view.moving),
-    }
-    item: dict[str, object] = {"id": pair.name, "planes": [plane]}
+    planes = [
+        {
+            "name": plane.name,
+            "side": plane.fixed.shape[-1],
+            "slices": len(plane.fixed),
+            "fixed": data_uri(_strip(plane.fixed)),
+            "moving": data_uri(_strip(plane.moving)),
+        }
+        for plane in view.planes
+    ]
+    item: dict[str, object] = {"id": pair.name, "planes": planes}
     if not blind:
         both = np.concatenate([view.fixed_points, view.moving_points], 1)
         item |= {
@@ -91,3 +102,8 @@ def _item(pair: Shown, *, blind: bool) -> dict[str, object]:
             "points": [[round(float(x), 4) for x in row] for row in both],
         }
     return item
+
+
+def _strip(slices: np.ndarray) -> np.ndarray:
+    """uint8 [n s, s]: slices below each other."""
+    return slices.reshape(-1, slices.shape[-1])

@@ -1,8 +1,8 @@
 """Pictures of pairs for people to decide: the fixed image, the moving one brought onto it, matched points.
 
-Contract: pictures are uint8 [s, s] in the fixed image's window from its 0.5th to its 99.5th percentile; the
-moving image has the gain and offset that bring it closest to the fixed one, and black where it has no data.
-Points are (y, x) in shares of the side.
+Contract: an image is one plane of one slice. Its pictures are uint8 [s, s] in the fixed image's window,
+from its 0.5th to its 99.5th percentile; the moving image has the gain and offset that bring it closest to the
+fixed one, and black where it has no data. Points are (y, x) in shares of the side.
 """
 
 import dataclasses
@@ -18,19 +18,28 @@ from deepssim_jax.ops.transform import FLIP_NAMES, FLIP_SIGNS, Transform
 from deepssim_jax.scoring.points import PointSet
 
 MOST_POINTS = 16
+NO_POINTS = np.zeros((0, 2))
 _NEAR = 8.0  # pixels of a canvas of 256 around the place where the transformation puts a point
 _LEAST_COSINE, _MOST_ZOOM = 0.75, 0.55
 _LEVELS = 65535.0
 
 
 @dataclasses.dataclass(frozen=True)
-class PairView:
-    """What is shown of a pair: uint8 [s, s] images, and points in both, [n, 2] each."""
+class Plane:
+    """Slices of a pair in one direction, uint8 [n, s, s] each; `name` is empty where there is one alone."""
 
+    name: str
     fixed: np.ndarray
     moving: np.ndarray
-    fixed_points: np.ndarray
-    moving_points: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class PairView:
+    """What is shown of a pair: its planes, and points [n, 2] in both that match."""
+
+    planes: tuple[Plane, ...]
+    fixed_points: np.ndarray = dataclasses.field(default_factory=lambda: NO_POINTS)
+    moving_points: np.ndarray = dataclasses.field(default_factory=lambda: NO_POINTS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +88,8 @@ def views(
         moved = _fitted(aligned[row], still, there[row])
         first, second, _ = shown(still, moved)
         found = _matched(own, other, placed[row], 1 / declared)
-        out.append(PairView(grey_bytes(first), grey_bytes(second), *found))
+        plane = Plane("", grey_bytes(first)[None], grey_bytes(second)[None])
+        out.append(PairView((plane,), *found))
     return out
 
 
@@ -135,7 +145,7 @@ def _matched(
       placed: the transformation.
       unit: one pixel of its shift as a share of the side.
     """
-    none = np.zeros((0, 2)), np.zeros((0, 2))
+    none = NO_POINTS, NO_POINTS
     if len(moving.places) < 2 or len(fixed.places) < 2:
         return none
     matrix = np.array(placed.matrix).reshape(2, 2)

@@ -1,8 +1,9 @@
-"""A finished audit or search for duplicates, as pairs for people to look at.
+"""A finished audit, or search for duplicates or replicas, as pairs for people to look at.
 
 Contract: a `ReviewSource` lists every pair that the job had to decide, each in one stratum, its label by
-the program. Of an audit these are the synthetic images with their best matches, and of duplicates the pairs
-that were found. Images are read again from where they lay; a pair keeps the transformation that was found.
+the program. Of an audit, or of replicas, these are the synthetic images with their best matches, and of
+duplicates the pairs that were found. Images are read again from where they lay; a pair of images keeps
+the transformation that was found.
 """
 
 import dataclasses
@@ -13,15 +14,20 @@ from pathlib import Path
 from typing import Any
 
 from deepssim_jax.audit import recheck_summary, tables
+from deepssim_jax.audit.replica_result import Kind
 from deepssim_jax.audit.report import transformation
 from deepssim_jax.data.manifest import InputError, Role, read_manifest
 from deepssim_jax.data.records import ArrayLayout, Links, Record
 from deepssim_jax.data.store import InputSettings
+from deepssim_jax.data.whole_volume import VolumeSettings
 from deepssim_jax.jobs.collection import read_collection
 from deepssim_jax.jobs.duplicates_result import How
 from deepssim_jax.scoring import points
 from deepssim_jax.scoring.decide import clopper_pearson
 from deepssim_jax.scoring.match import NO_EVIDENCE
+from deepssim_jax.scoring.volume_measure import Alignment
+from deepssim_jax.scoring.volume_search import Level
+from deepssim_jax.scoring.volume_sides import Modality
 
 _MATRIX = ("matrix_yy", "matrix_yx", "matrix_xy", "matrix_xx")
 _PARTIAL = ("partial_fine", "partial_middle", "partial_coarse")
@@ -33,6 +39,12 @@ class Job(enum.StrEnum):
 
     AUDIT = "audit"
     DUPLICATES = "duplicates"
+    REPLICAS = "replicas"
+
+    @property
+    def table(self) -> str:
+        """The file that only this job writes."""
+        return {"audit": "nearest.csv", "duplicates": "groups.csv"}.get(self, "replicas.csv")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +80,15 @@ class ReviewPair:
 
 
 @dataclasses.dataclass(frozen=True)
+class VolumeForm:
+    """How volumes are read, aligned and shown."""
+
+    grid: VolumeSettings
+    alignment: Alignment
+    modality: Modality
+
+
+@dataclasses.dataclass(frozen=True)
 class ReviewSource:
     """What can be reviewed of a finished job.
 
@@ -81,7 +102,7 @@ class ReviewSource:
     pairs: tuple[ReviewPair, ...]
     moving: Mapping[str, Record]
     fixed: Mapping[str, Record]
-    form: InputSettings
+    form: InputSettings | VolumeForm
     rate: Mapping[str, Any]
     copies: frozenset[str]
     doubles: frozenset[str] = frozenset()
@@ -99,13 +120,14 @@ def job_of(folder: Path) -> Job:
     """Whose finished folder it is.
 
     Raises:
-      InputError: it is of neither job, or not finished.
+      InputError: it is of no such job, or not finished.
     """
-    for job, table in ((Job.AUDIT, "nearest.csv"), (Job.DUPLICATES, "groups.csv")):
-        if (folder / table).is_file() and (folder / recheck_summary.NAME).is_file():
+    for job in Job:
+        if (folder / job.table).is_file() and (folder / recheck_summary.NAME).is_file():
             return job
     raise InputError(
-        f"AUDIT={folder.name!r} must be the --out of a finished `deepssim audit` or `deepssim duplicates`"
+        f"AUDIT={folder.name!r} must be the --out of a finished `deepssim audit`, `deepssim duplicates` or "
+        "`deepssim replicas`"
     )
 
 
@@ -116,35 +138,23 @@ def read_source(folder: Path) -> ReviewSource:
       InputError: it is of no job that can be reviewed, is damaged, or its images are gone.
     """
     job = job_of(folder)
-    if job is Job.DUPLICATES and not (folder / "inputs.json").is_file():
+    if not (folder / "inputs.json").is_file():
         raise InputError(
             f"AUDIT={folder.name!r} was made by an earlier version, which did not note where its images "
-            "lie; run the same deepssim duplicates command again"
+            f"lie; run the same deepssim {job} command again"
         )
     try:
         summary = recheck_summary.read(folder / recheck_summary.NAME)
         inputs = recheck_summary.read(folder / "inputs.json")
-        return (
-            _audit(folder, summary, inputs)
-            if job is Job.AUDIT
-            else _duplicates(folder, summary, inputs)
-        )
+        read = {Job.AUDIT: _audit, Job.DUPLICATES: _duplicates, Job.REPLICAS: _replicas}[job]
+        return read(folder, summary, inputs)
     except (KeyError, TypeError, AttributeError) as error:
         raise recheck_summary.damaged(recheck_summary.NAME) from error
 
 
 def _audit(folder: Path, summary: dict[str, Any], inputs: dict[str, Any]) -> ReviewSource:
-    settings, limits = inputs["settings"], summary["thresholds"]
-    files: dict[Role, dict[str, Record]] = {}
-    for role in (Role.REAL, Role.SYNTHETIC):
-        manifest = read_manifest(
-            inputs["sources"][role.value],
-            role=role,
-            subject_regex=settings["subject_regex"] or None,
-            links=Links(settings["links"]),
-            arrays=ArrayLayout(settings["arrays"]),
-        )
-        files[role] = {record.image_id: record for record in manifest.records}
+    limits = summary["thresholds"]
+    files, settings = _files(inputs), inputs["settings"]
     thresholds = {"verified_score": limits["near"], "local_evidence": limits["local"]}
     thresholds |= dict(zip(_PARTIAL, limits["partial"], strict=True))
     rows = [row for row in recheck_summary.rows(folder / "nearest.csv") if _compared(row)]
@@ -163,6 +173,67 @@ def _audit(folder: Path, summary: dict[str, Any], inputs: dict[str, Any]) -> Rev
         form=_form(settings),
         rate=summary["copy_rate"],
         copies=frozenset({"exact_duplicate", "near_duplicate"}),
+        doubles=frozenset(tables.plain(row["image_id"]) for row in doubles),
+    )
+
+
+def _files(inputs: dict[str, Any]) -> dict[Role, dict[str, Record]]:
+    """The images of both sides by id."""
+    settings, files = inputs["settings"], {}
+    for role in (Role.REAL, Role.SYNTHETIC):
+        manifest = read_manifest(
+            inputs["sources"][role.value],
+            role=role,
+            subject_regex=(settings["subject_regex"] or None) if role is Role.REAL else None,
+            links=Links(settings["links"]),
+            arrays=ArrayLayout(settings["arrays"]),
+        )
+        files[role] = {record.image_id: record for record in manifest.records}
+    return files
+
+
+def _replicas(folder: Path, summary: dict[str, Any], inputs: dict[str, Any]) -> ReviewSource:
+    files, settings = _files(inputs), inputs["settings"]
+    modality = Modality(settings["modality"])
+    spacing = settings["spacing"] if isinstance(settings["spacing"], int | float) else None
+    grid = VolumeSettings((int(settings["size"]),) * 3, spacing, modality.window)
+    pairs = []
+    for row in recheck_summary.rows(folder / "replicas.csv"):
+        levels = [level for level in Level if row.get(f"{level}_real_id")]
+        if not levels:
+            continue
+        order = [str(kind) for kind in Kind]
+        level = min(
+            levels,
+            key=lambda x: (order.index(row[f"{x}_kind"]), float(row[f"{x}_p_value"] or 1)),
+        )
+        facts = [("program’s label", row["kind"].replace("_", " ")), ("reason", row["reason"])]
+        facts += [
+            (f"{x} level", f"{row[f'{x}_kind'].replace('_', ' ')}, {row[f'{x}_real_id']}")
+            for x in levels
+        ]
+        # Past a threshold that is not written here: by how improbable chance is.
+        p_value = max(float(row["p_value"] or 1), 1e-12)
+        pairs.append(
+            ReviewPair(
+                stratum=row["kind"],
+                moving=tables.plain(row["synthetic_id"]),
+                fixed=tables.plain(row[f"{level}_real_id"]),
+                placed=Placed(),
+                margin=-math.log10(p_value / 0.001),
+                facts=tuple(facts),
+            )
+        )
+    doubles = recheck_summary.rows(folder / "real_duplicates.csv")
+    return ReviewSource(
+        job=Job.REPLICAS,
+        names=("synthetic", "real"),
+        pairs=tuple(pairs),
+        moving=files[Role.SYNTHETIC],
+        fixed=files[Role.REAL],
+        form=VolumeForm(grid, Alignment(settings["align"]), modality),
+        rate=summary["replica_rate"],
+        copies=frozenset({Kind.REPLICA.value}),
         doubles=frozenset(tables.plain(row["image_id"]) for row in doubles),
     )
 

@@ -56,7 +56,7 @@ def write_all(
     content = {
         "inputs.json": (json.dumps(inputs, indent=2, sort_keys=True) + "\n").encode(),
         "groups.csv": groups_csv(result),
-        "pairs.csv": tables.table([PAIRS, *_pair_rows((*result.pairs, *result.similar))]),
+        "pairs.csv": pairs_csv((*result.pairs, *result.similar)),
         "report.html": _page(result, pictures).encode(),
     }
     root = ""
@@ -88,6 +88,11 @@ def clean_csv(result: DuplicatesResult, records: Sequence[Record]) -> tuple[str,
         number = f"#{record.image_id.rpartition('#')[2]}" if record.items else ""
         rows.append((f"{path}{number}", record.image_id, record.subject_id, record.split))
     return root, tables.table([("path", "image_id", "subject_id", "split"), *rows])
+
+
+def pairs_csv(pairs: Iterable[DuplicatePair]) -> bytes:
+    """A row for each pair, in their order."""
+    return tables.table([PAIRS, *_pair_rows(pairs)])
 
 
 def _pair_rows(pairs: Iterable[DuplicatePair]) -> Iterable[tuple[object, ...]]:

@@ -49,7 +49,8 @@ def adjudicated_rate(strata: Sequence[Stratum], *, level: float = 0.95) -> Adjud
     program's own rate does. Its ends are put together from exact limits of each stratum by the MOVER
     (Zou, Huang and Zhang, Comput. Stat. Data Anal. 53, 2009), so that a stratum without a copy, where a
     normal interval has no width, keeps its upper limit. The shares of the strata add what a binomial
-    interval of all images has, by the part of its variance that lies between strata.
+    interval of all images has, by the part of its variance that lies between strata. Where every image was
+    read the interval is the exact binomial one.
 
     Args:
       strata: with at least one image each; empty ones are left out before.
@@ -70,8 +71,12 @@ def adjudicated_rate(strata: Sequence[Stratum], *, level: float = 0.95) -> Adjud
     rated = np.array([stratum.rated for stratum in strata])
     copies = np.array([stratum.copies for stratum in strata])
     undecided = np.array([stratum.undecided for stratum in strata])
-    low = _end(share, copies, rated, total, level, upper=False)
-    high = _end(share, copies + undecided, rated, total, level, upper=True)
+    if rated.sum() == total:
+        low = clopper_pearson(int(copies.sum()), total, level=level).low
+        high = clopper_pearson(int((copies + undecided).sum()), total, level=level).high
+    else:
+        low = _end(share, copies, rated, total, level, upper=False)
+        high = _end(share, copies + undecided, rated, total, level, upper=True)
     value = float((share * (copies + undecided / 2) / rated).sum())
     return AdjudicatedRate(value, low, high, level, int(rated.sum()), int(undecided.sum()))
 

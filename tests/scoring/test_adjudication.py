@@ -24,9 +24,11 @@ def test_the_value_is_the_stratified_mean_and_the_prediction_powered_one() -> No
     )
 
 
-def test_all_read_gives_about_the_interval_of_all() -> None:
-    found = adjudicated_rate([Stratum("copy", 300, 300, 300), Stratum("other", 700, 700, 0)])
+def test_all_read_has_the_exact_binomial_interval_and_nearly_all_about_that() -> None:
     exact = clopper_pearson(300, 1000)
+    found = adjudicated_rate([Stratum("copy", 300, 300, 300), Stratum("other", 700, 700, 0)])
+    assert (found.value, found.low, found.high) == (0.3, exact.low, exact.high)
+    found = adjudicated_rate([Stratum("copy", 300, 300, 300), Stratum("other", 700, 699, 0)])
     assert found.value == 0.3
     assert found.low == pytest.approx(exact.low, abs=0.002) and found.low <= exact.low
     assert found.high == pytest.approx(exact.high, abs=0.002) and found.high >= exact.high
@@ -78,11 +80,11 @@ def test_the_interval_covers_the_truth(flagged, precision, missed, sizes) -> Non
 
 
 def test_undecided_pairs_widen_the_interval() -> None:
-    sure = adjudicated_rate([Stratum("all", 100, 100, 10)])
-    open_ = adjudicated_rate([Stratum("all", 100, 100, 10, undecided=10)])
+    sure = adjudicated_rate([Stratum("all", 300, 100, 10)])
+    open_ = adjudicated_rate([Stratum("all", 300, 100, 10, undecided=10)])
     assert open_.value == 0.15 and open_.undecided == 10
     assert open_.low == sure.low
-    assert open_.high == adjudicated_rate([Stratum("all", 100, 100, 20)]).high
+    assert open_.high == adjudicated_rate([Stratum("all", 300, 100, 20)]).high
 
 
 def test_a_stratum_that_nobody_read_is_refused() -> None:

@@ -5,12 +5,14 @@ images of two patients that are no doubles, each with the most similar of some o
 that is unlike at a glance measures nothing. The program only aligns them, as it does every pair.
 """
 
+import contextlib
 import dataclasses
 import enum
 
 import numpy as np
 
 from deepssim_jax.data.edits import EDITS
+from deepssim_jax.data.edits.types import SIDES
 from deepssim_jax.data.store import InputSettings
 from deepssim_jax.data.volume import Unreadable
 from deepssim_jax.jobs.review_pictures import Fields, PairView, views
@@ -68,9 +70,11 @@ def make_controls(
     loaded = {}
     for name in names:
         try:
-            loaded[name] = form.load(source.fixed[name])
+            fields = form.load(source.fixed[name])
         except (Unreadable, OSError):
             continue
+        if fields["content"].min() >= SIDES[0]:  # a narrower strip cannot be edited
+            loaded[name] = fields
     readable = list(loaded)
     owners = [source.fixed[name].subject_id or name for name in readable]
     if len(set(owners)) < 2:
@@ -80,20 +84,20 @@ def make_controls(
         )
     small = np.stack([_small(loaded[name]) for name in readable])
     drawn = []
-    for _ in range(count):
-        row = int(rng.integers(len(readable)))
-        others = [i for i, owner in enumerate(owners) if owner != owners[row]]
-        donor = int(rng.choice(others))
+    # No image is taken twice before all were taken once.
+    taken = [np.resize(rng.permutation(len(readable)), count) for _ in Known]
+    for copied, still in zip(*taken, strict=True):
+        donor = int(rng.choice(_others(owners, copied)))
         edit = _EDITS[int(rng.integers(len(_EDITS)))]
         copy = edit.make(
-            _picture(loaded[readable[row]]), donor=_picture(loaded[readable[donor]]), rng=rng
+            _picture(loaded[readable[copied]]), donor=_picture(loaded[readable[donor]]), rng=rng
         )
-        drawn.append((Known.COPY, row, edit.name, form.fields(copy.image.astype(np.float32))))
-        row = int(rng.integers(len(readable)))
-        others = [i for i, owner in enumerate(owners) if owner != owners[row]]
-        others = [others[i] for i in rng.permutation(len(others))[:_CHOICE]]
-        other = others[int(np.argmax(small[others] @ small[row]))]
-        drawn.append((Known.UNRELATED, row, readable[other], loaded[readable[other]]))
+        with contextlib.suppress(Unreadable):  # an edit that leaves a flat image
+            moving = form.fields(copy.image.astype(np.float32))
+            drawn.append((Known.COPY, int(copied), edit.name, moving))
+        others = rng.permutation(_others(owners, still))[:_CHOICE]
+        other = int(others[np.argmax(small[others] @ small[still])])
+        drawn.append((Known.UNRELATED, int(still), readable[other], loaded[readable[other]]))
     still = [loaded[readable[row]] for _, row, _, _ in drawn]
     sides = Fields.of([moving for *_, moving in drawn]), Fields.of(still)
     shown = views(*sides, _placed(*sides, declared=declared), declared=declared)
@@ -101,6 +105,11 @@ def make_controls(
         Control(known, readable[row], origin, view)
         for (known, row, origin, _), view in zip(drawn, shown, strict=True)
     ]
+
+
+def _others(owners: list[str], row: int) -> np.ndarray:
+    """Rows of other patients."""
+    return np.flatnonzero([owner != owners[row] for owner in owners])
 
 
 def _picture(loaded: dict[str, np.ndarray]) -> np.ndarray:

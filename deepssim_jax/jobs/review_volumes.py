@@ -78,17 +78,17 @@ class VolumeDrawer:
         if len(set(side.groups.tolist())) < 2:
             raise ValueError("controls=0 is all that one patient's volumes allow: two are needed")
         references, out = self._references(side), []
-        for _ in range(count):
-            row = int(rng.integers(len(known)))
-            other = int(rng.choice(np.flatnonzero(side.groups != side.groups[row])))
+        # No volume is taken twice before all were taken once.
+        taken = [np.resize(rng.permutation(len(known)), count) for _ in Known]
+        for copied, still in zip(*(rows.tolist() for rows in taken), strict=True):
+            donor = int(rng.choice(np.flatnonzero(side.groups != side.groups[copied])))
             edit = list(Edit)[int(rng.integers(len(Edit)))]
-            copy = self._copy(side, row, other, edit, seed=int(rng.integers(2**31)))
-            view = self._drawn(copy, 0, references, row)
-            out.append(Control(Known.COPY, known[row], edit.value, view))
-            row = int(rng.integers(len(known)))
-            other = int(rng.choice(np.flatnonzero(side.groups != side.groups[row])))
-            view = self._drawn(side, other, references, row)
-            out.append(Control(Known.UNRELATED, known[row], known[other], view))
+            copy = self._copy(side, copied, donor, edit, seed=int(rng.integers(2**31)))
+            view = self._drawn(copy, 0, references, copied)
+            out.append(Control(Known.COPY, known[copied], edit.value, view))
+            other = int(rng.choice(np.flatnonzero(side.groups != side.groups[still])))
+            view = self._drawn(side, other, references, still)
+            out.append(Control(Known.UNRELATED, known[still], known[other], view))
         return out
 
     def _copy(self, side: VolumeSide, row: int, donor: int, edit: Edit, *, seed: int) -> VolumeSide:

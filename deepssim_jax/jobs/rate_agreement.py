@@ -19,7 +19,8 @@ from deepssim_jax.jobs import review_outputs
 from deepssim_jax.jobs.ratings import Rating, ReaderRatings, read_all, table
 from deepssim_jax.jobs.review import SAMPLE, Reading
 from deepssim_jax.jobs.review_controls import Known
-from deepssim_jax.jobs.review_source import Job, job_of
+from deepssim_jax.jobs.review_reading import job_of
+from deepssim_jax.jobs.review_source import Job
 from deepssim_jax.ops import arguments
 from deepssim_jax.scoring.adjudication import AdjudicatedRate, Stratum, adjudicated_rate
 from deepssim_jax.scoring.decide import Proportion, clopper_pearson

@@ -21,7 +21,8 @@ from deepssim_jax.jobs.review_controls import Control
 from deepssim_jax.jobs.review_images import ImageDrawer
 from deepssim_jax.jobs.review_page import Shown, page
 from deepssim_jax.jobs.review_pictures import PairView
-from deepssim_jax.jobs.review_source import ReviewPair, ReviewSource, VolumeForm, read_source
+from deepssim_jax.jobs.review_reading import read_source
+from deepssim_jax.jobs.review_source import ReviewPair, ReviewSource, VolumeForm
 from deepssim_jax.jobs.review_volumes import VolumeDrawer
 from deepssim_jax.ops import arguments
 from deepssim_jax.scoring.match import Progress

@@ -23,7 +23,8 @@ from deepssim_jax.jobs import duplicates_outputs
 from deepssim_jax.jobs.duplicates_result import DuplicatePair, How
 from deepssim_jax.jobs.review import sample
 from deepssim_jax.jobs.review_images import picture_side
-from deepssim_jax.jobs.review_source import Job, Placed, ReviewPair, ReviewSource, read_source
+from deepssim_jax.jobs.review_reading import read_source
+from deepssim_jax.jobs.review_source import Job, Placed, ReviewPair, ReviewSource
 from deepssim_jax.scoring.retrieval import Retrieval
 from deepssim_jax.workspace import Workspace
 from tests.jobs import made

@@ -328,6 +328,7 @@ def test_500_pairs_answer_within_a_tenth_of_a_second(opened, root: Path) -> None
 def test_volumes_have_planes_and_a_slider(opened) -> None:
     session = opened("volumes")
     assert session.at("plane").is_displayed() and session.at("slice").is_displayed()
+    assert not session.at("points").is_displayed()  # volumes have none
     first = session.pixel("fixed", 100, 100)
     session.set("slice", "0", event="input")
     assert session.pixel("fixed", 100, 100) != first

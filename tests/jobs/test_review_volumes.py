@@ -12,7 +12,8 @@ from PIL import Image
 
 import deepssim_jax as ds
 from deepssim_jax.data.phantom_heads import angiograms
-from deepssim_jax.jobs.review_source import Job, read_source
+from deepssim_jax.jobs.review_reading import read_source
+from deepssim_jax.jobs.review_source import Job
 from deepssim_jax.workspace import Workspace
 from deepssim_jax.workspace.files import csv_bytes, write_array
 

@@ -338,6 +338,7 @@ for (const id of ["fixed", "moving", "both"]) {
   });
 }
 
+if (at("points")) at("points").hidden = !data.pairs.some((pair) => pair.points && pair.points.length);
 try { at("reader").value = localStorage.getItem(LAST) || ""; } catch (error) { saves = false; }
 load(reader());
 show();

@@ -256,6 +256,7 @@ def _replicas(
         doubles=doubles,
         contrast=lambda volumes: settings.modality.contrast(volumes, settings.grid),
         alignment=settings.alignment,
+        sources=roots,
     )
     out.prune()
     return result

@@ -155,6 +155,7 @@ def _duplicates(
         out,
         manifest_name=settings.write_manifest,
         records=collection.manifest.records,
+        folders=folders,
     )
     out.prune()
     return result

@@ -2,6 +2,7 @@
 # make test    lint, types and tests
 # make lint    ruff and the type checker alone
 # make pytest  the tests alone; PYTEST_FLAGS="-m slow -n 0" and the like go through
+# make docs    the documentation as pages, in DOCS=docs/_build
 # make wheels  what benchmarks/device.sh needs on a machine without a network, in WHEELS=wheels
 # make clean   remove what the others made
 #
@@ -13,6 +14,7 @@ OUT ?= demo_out
 PYTEST_FLAGS ?= -n 2 --dist loadfile --max-worker-restart=0
 BIN = $(VENV)/bin
 WHEELS ?= wheels
+DOCS ?= docs/_build
 # The Python and the systems that device.sh is for; pip takes each tag by itself.
 WHEEL_TAGS = --python-version 3.12 --implementation cp \
   $(foreach tag,manylinux_2_28 manylinux_2_27 manylinux_2_17 manylinux2014,--platform $(tag)_x86_64)
@@ -20,7 +22,7 @@ SOURCES = setup.cfg pyproject.toml
 
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint pytest wheels clean
+.PHONY: help demo test lint pytest docs wheels clean
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -41,6 +43,10 @@ $(VENV)/.tests: $(VENV)/.made $(SOURCES)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[phantom,dicom,test]'
 	@touch $@ $(VENV)/.runs
 
+$(VENV)/.docs: $(VENV)/.made $(SOURCES)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[phantom,dicom,docs]'
+	@touch $@ $(VENV)/.runs
+
 demo: $(VENV)/.runs
 	$(BIN)/deepssim demo --out=$(OUT)
 	@echo "Open $(CURDIR)/$(OUT)/audit/report.html in a browser."
@@ -55,6 +61,10 @@ lint: $(VENV)/.tests
 pytest: $(VENV)/.tests
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -W --keep-going -q docs $(DOCS)
+	@echo "Open $(abspath $(DOCS))/index.html in a browser."
+
 wheels: $(VENV)/.runs
 	rm -rf $(WHEELS)
 	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps \
@@ -62,5 +72,5 @@ wheels: $(VENV)/.runs
 	@du -sh $(WHEELS)
 
 clean:
-	rm -rf .venv .venv-newest $(WHEELS) build dist deepssim_jax.egg-info demo_out .pytest_cache .ruff_cache
+	rm -rf .venv .venv-newest $(WHEELS) docs/_build build dist deepssim_jax.egg-info demo_out .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

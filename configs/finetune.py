@@ -1,10 +1,10 @@
-"""The shipped encoder made better on your own images, in ten minutes on a laptop.
+"""The shipped encoder, fine-tuned on your own images.
 
     deepssim train_encoder --config=configs/finetune.py --workdir=runs/mine \
         --config.images=training_images/ --config.subject_regex='^([0-9]+)_'
     deepssim audit ... --encoder=runs/mine/encoder.safetensors
 
-Two CPU cores, ten minutes; benchmarks/README.md has what it was worth on chest films.
+Two CPU cores, 12 to 22 minutes. What it changed on chest radiographs: docs/results/fine_tuning.md.
 """
 
 from deepssim_jax.training.config import EncoderConfig

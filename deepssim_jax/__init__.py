@@ -29,6 +29,12 @@ if TYPE_CHECKING:
     from deepssim_jax.jobs.lookup import lookup as lookup
     from deepssim_jax.jobs.point_index import PreparedIndex as PreparedIndex
     from deepssim_jax.jobs.point_index import open_index as open_index
+    from deepssim_jax.jobs.rate_agreement import AgreementResult as AgreementResult
+    from deepssim_jax.jobs.rate_agreement import rate_agreement as rate_agreement
+    from deepssim_jax.jobs.review import Reading as Reading
+    from deepssim_jax.jobs.review import ReviewResult as ReviewResult
+    from deepssim_jax.jobs.review import ReviewSettings as ReviewSettings
+    from deepssim_jax.jobs.review import review as review
     from deepssim_jax.nn.encoder import Encoder as Encoder
     from deepssim_jax.nn.encoder import embed as embed
     from deepssim_jax.nn.encoder import encode as encode
@@ -54,6 +60,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AgreementResult": "jobs.rate_agreement",
     "AlignedMatches": "scoring.aligned",
     "AuditResult": "audit.result",
     "AuditSettings": "audit.audit",
@@ -68,9 +75,12 @@ _HOMES = {
     "LookupAnswer": "jobs.lookup",
     "PreparedIndex": "jobs.point_index",
     "Proportion": "scoring.decide",
+    "Reading": "jobs.review",
     "Registration": "ops.registration",
     "ReplicaResult": "audit.replica_result",
     "ReplicaSettings": "audit.replica_settings",
+    "ReviewResult": "jobs.review",
+    "ReviewSettings": "jobs.review",
     "RigidGrid": "ops.search_rigid",
     "SearchGrid": "ops.search_grid",
     "VerifiedPairs": "scoring.verify",
@@ -86,8 +96,10 @@ _HOMES = {
     "nearest": "scoring.pairs",
     "nearest_aligned": "scoring.aligned",
     "open_index": "jobs.point_index",
+    "rate_agreement": "jobs.rate_agreement",
     "register": "ops.registration",
     "replicas": "audit.replicas",
+    "review": "jobs.review",
     "ssim": "ops.ssim",
     "ssim_matrix": "ops.ssim",
     "verify_pairs": "scoring.verify",

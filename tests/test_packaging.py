@@ -56,6 +56,7 @@ def test_extras_are_those_of_the_design():
         "cuda13",
         "test",
         "bench",
+        "docs",
     }
 
 

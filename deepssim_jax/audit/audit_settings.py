@@ -21,6 +21,14 @@ class AuditSettings:
     `plant` edited copies of the real images are looked for, to say what would have been found. `links`
     and `arrays` are how folders and NumPy arrays are read. `forget` are ids of patients or images that are
     left out of every folder; nothing that an earlier run kept of them stays.
+
+    Examples:
+      >>> import deepssim_jax as ds
+      >>> ds.AuditSettings(subject_regex="^([0-9]+)_", size=256).size
+      256
+      >>> ds.AuditSettings(size=100)
+      Traceback (most recent call last):
+      ValueError: size 100 must be a multiple of 32 in [64, 1024], for example 128
     """
 
     size: int = 128

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deepssim_jax.audit import recheck_summary
+from deepssim_jax.audit import recheck_summary, tables
 from deepssim_jax.audit.recheck_summary import Rows
 from deepssim_jax.data import store
 from deepssim_jax.data.manifest import InputError, Record, Role, read_manifest
@@ -72,7 +72,7 @@ def recheck(directory: Path, *, on_progress: Progress = lambda done, total, what
         )
         records |= {(role, r.image_id): r for r in manifest.records}
     listed = recheck_summary.rows(directory / "inputs.csv")
-    known = {(row["role"], _plain(row["image_id"])) for row in listed}
+    known = {(row["role"], tables.plain(row["image_id"])) for row in listed}
     added = collections.Counter(role for role, image_id in records if (role, image_id) not in known)
     added.subtract(inputs["left_out"])  # they may lie there, and their names were not kept
     problems += [
@@ -80,7 +80,7 @@ def recheck(directory: Path, *, on_progress: Progress = lambda done, total, what
     ]
     rows = [row for row in listed if row["status"] == "read"]
     for number, row in enumerate(rows, start=1):
-        record = records.get((row["role"], _plain(row["image_id"])))
+        record = records.get((row["role"], tables.plain(row["image_id"])))
         if record is None:
             problems.append(f"inputs.csv, image {number} ({row['role']}): the file is gone")
         elif store.file_hash(record) != row["sha256"]:
@@ -110,7 +110,10 @@ def _rescore(
 ) -> list[str]:
     images, kept, problems = [], [], []
     for row in pairs:
-        names = {"synthetic": _plain(row["synthetic_id"]), "real": _plain(row["real_id"])}
+        names = {
+            "synthetic": tables.plain(row["synthetic_id"]),
+            "real": tables.plain(row["real_id"]),
+        }
         try:
             images.append([store.load_one(records[key], form) for key in names.items()])
             kept.append(row)
@@ -121,7 +124,7 @@ def _rescore(
         return problems
     moving, fixed = np.stack([a for a, _ in images]), np.stack([b for _, b in images])
     negative = np.array([row["negative"] == "1" for row in kept])
-    scores = score_at(moving, fixed, _transform(kept), negative)
+    scores = score_at(moving, fixed, transforms(kept), negative)
     for row, score in zip(kept, scores, strict=True):
         written = float(row["verified_score"])
         if abs(score - written) > TOLERANCE:
@@ -129,7 +132,7 @@ def _rescore(
     return problems
 
 
-def _transform(rows: Rows) -> Transform:
+def transforms(rows: Rows) -> Transform:
     """The transformations that the table holds."""
 
     def numbers(*columns: str) -> np.ndarray:
@@ -138,11 +141,6 @@ def _transform(rows: Rows) -> Transform:
     matrix = numbers("matrix_yy", "matrix_yx", "matrix_xy", "matrix_xx").reshape(-1, 2, 2)
     flip = np.array([FLIP_NAMES.index(row["flip"]) for row in rows], np.int32)
     return Transform.of(flip, matrix, numbers("shift_y", "shift_x"))
-
-
-def _plain(cell: str) -> str:
-    """Undoes the apostrophe that `tables.cell` puts before what looks like a formula."""
-    return cell[1:] if cell.startswith("'") and cell[1:2] in "=+-@\t\r" else cell
 
 
 def _digest(path: Path) -> str | None:

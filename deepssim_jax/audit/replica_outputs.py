@@ -8,6 +8,7 @@ the result. Only `report_share.html` is made to be given away.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from scipy import stats
@@ -121,6 +122,7 @@ def write_all(
     doubles: Doubles,
     contrast: Callable[[np.ndarray], np.ndarray],
     alignment: Alignment,
+    sources: Mapping[Role, str | Path],
 ) -> None:
     """Writes every file into `out`.
 
@@ -133,7 +135,13 @@ def write_all(
       doubles: real volumes that are copies of each other.
       contrast: brings volumes to the intensities that are shown.
       alignment: how pairs are shown.
+      sources: what was searched, for who looks at the pairs again.
     """
+    inputs = {
+        "sources": {role.value: str(path) for role, path in sources.items()},
+        "settings": dict(result.settings),
+    }
+    out.write("inputs.json", (json.dumps(inputs, indent=2, sort_keys=True) + "\n").encode())
     out.write("replicas.csv", _replicas_csv(result))
     out.write("overlap.csv", _overlap_csv(result))
     rows: list[Sequence[object]] = [COLUMNS, *doubles.rows(stores[Role.REAL])]
@@ -148,7 +156,8 @@ def write_all(
     )
     replica_report.write_reports(result, gallery, out, salt=out.secret())
     names = (
-        "overlap.csv", "real_duplicates.csv", "replicas.csv", "report.html", "report_share.html",
+        "inputs.json", "overlap.csv", "real_duplicates.csv", "replicas.csv", "report.html",
+        "report_share.html",
     )  # fmt: skip
     files = {name: sha256(out.path(name)) for name in names}
     text = json.dumps(_summary(result, files), indent=2, sort_keys=True, allow_nan=False)

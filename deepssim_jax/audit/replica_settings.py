@@ -19,6 +19,11 @@ class ReplicaSettings:
     given; `encoder`, of images by slices or of whole volumes, embeds unless embeddings are given;
     `candidates` of each search are measured. `links` and `arrays` are how folders and NumPy arrays are
     read.
+
+    Examples:
+      >>> import deepssim_jax as ds
+      >>> ds.ReplicaSettings(size=32, spacing=4.0).spacing
+      4.0
     """
 
     size: int = 64

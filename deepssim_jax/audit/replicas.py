@@ -42,6 +42,13 @@ class LevelFiles:
 
     `segmentations` are folders of label maps named as the volumes are; `embeddings` are `.npz` files
     with `ids` and `embeddings`; by role.
+
+    Examples:
+      >>> import deepssim_jax as ds
+      >>> from deepssim_jax.data.manifest import Role
+      >>> files = ds.LevelFiles(segmentations={Role.REAL: "maps/", Role.SYNTHETIC: "their_maps/"})
+      >>> sorted(files.segmentations.values())
+      ['maps/', 'their_maps/']
     """
 
     segmentations: Mapping[Role, str | Path] = dataclasses.field(default_factory=dict)
@@ -100,6 +107,23 @@ def replicas(
     Raises:
       InputError: a folder is missing or holds no readable volume, or both are the same.
       ValueError: a setting cannot work, or a file does not fit the volumes.
+
+    Examples:
+      >>> import tempfile
+      >>> from pathlib import Path
+      >>> import numpy as np
+      >>> from scipy import ndimage
+      >>> import deepssim_jax as ds
+      >>> phantoms = ndimage.zoom(np.random.default_rng(0).random((4, 8, 8, 8)), (1, 4, 4, 4))
+      >>> with tempfile.TemporaryDirectory() as work:
+      ...     for side, rows in {"real": [0, 1, 2], "synthetic": [2, 3]}.items():
+      ...         (Path(work) / side).mkdir()
+      ...         for row in rows:
+      ...             np.save(Path(work) / side / f"{row}.npy", phantoms[row])
+      ...     settings = ds.ReplicaSettings(size=32)
+      ...     result = ds.replicas(f"{work}/real", f"{work}/synthetic", settings=settings)
+      >>> [(match.synthetic_id, match.kind.value) for match in result.matches]
+      [('2.npy', 'replica'), ('3.npy', 'different')]
     """
     arguments.instance(settings, "settings", ReplicaSettings, remedy="it has all defaults")
     arguments.instance(files, "files", LevelFiles, remedy="it has all defaults")
@@ -247,6 +271,7 @@ def _replicas(
         doubles=doubles,
         contrast=lambda volumes: settings.modality.contrast(volumes, settings.grid),
         alignment=settings.alignment,
+        sources=roots,
     )
     out.by_first(write)
     out.prune()

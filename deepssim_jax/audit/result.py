@@ -173,6 +173,24 @@ class AuditResult:
     "real_to_real" (between different patients) and, with held-out images, "holdout_to_real" and
     "synthetic_to_holdout". `exposure` holds, for numbers of generated images, how many patients would
     be exposed in expectation.
+
+    Examples:
+      >>> import tempfile
+      >>> from pathlib import Path
+      >>> import numpy as np
+      >>> from scipy import ndimage
+      >>> import deepssim_jax as ds
+      >>> phantoms = ndimage.zoom(np.random.default_rng(0).random((6, 24, 24)), (1, 4, 4))
+      >>> with tempfile.TemporaryDirectory() as work:
+      ...     for side, rows in {"real": [0, 1, 2, 3], "synthetic": [3, 4, 5]}.items():
+      ...         (Path(work) / side).mkdir()
+      ...         np.save(Path(work) / side / "images.npy", phantoms[rows])
+      ...     settings = ds.AuditSettings(size=64, plant=0)
+      ...     result = ds.audit(f"{work}/real", f"{work}/synthetic", settings=settings)
+      >>> result.classes
+      {'exact_duplicate': 1, 'near_duplicate': 0, 'unrelated': 2}
+      >>> result.subjects_exposed, result.subjects_total
+      (1, 4)
     """
 
     verdict: Verdict

@@ -58,6 +58,11 @@ def cell(value: object) -> str:
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
+def plain(text: str) -> str:
+    """Undoes the apostrophe that `cell` puts before what looks like a formula."""
+    return text[1:] if text.startswith("'") and text[1:].startswith(_FORMULA) else text
+
+
 def table(rows: Iterable[Iterable[object]]) -> bytes:
     """A CSV file of `cell`s."""
     return csv_bytes([cell(value) for value in row] for row in rows)

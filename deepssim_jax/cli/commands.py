@@ -23,6 +23,7 @@ COMMANDS: dict[str, str] = {
     "duplicates": "find images of a data set that are copies of each other, also between its splits",
     "index": "prepare a folder of images to be looked up in",
     "lookup": "say which image of a prepared folder, and of whom, an image is a copy of",
+    "review": "write a page on which people decide pairs by eye, and sum their ratings up",
     "embed": "embed a folder of images into a store (a stage of audit, for large sets)",
     "score": "search and verify between two stores (a stage of audit, for large sets)",
     "evaluate": "score a matrix of similarities against labelled pairs",

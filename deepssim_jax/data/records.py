@@ -12,7 +12,16 @@ from pathlib import Path
 
 
 class InputError(ValueError):
-    """The input as a whole cannot be used; the message says what to do."""
+    """The input as a whole cannot be used; the message says what to do.
+
+    Examples:
+      >>> import deepssim_jax as ds
+      >>> try:
+      ...     ds.audit("no_such_folder/", "generated/")
+      ... except ds.InputError as error:
+      ...     print(error)
+      --real: there is no such folder or file; check the path
+    """
 
 
 class Role(enum.Enum):

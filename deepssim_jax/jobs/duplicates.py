@@ -46,6 +46,11 @@ class DuplicateSettings:
     share of false ones among the images that are called duplicates, in expectation. `level` is the
     coverage of the interval. `write_manifest` names a table of one file a group, inside of `out`.
     `forget` are ids of patients or images that are left out of every folder.
+
+    Examples:
+      >>> import deepssim_jax as ds
+      >>> ds.DuplicateSettings(write_manifest="clean.csv").false_discoveries
+      0.05
     """
 
     size: int = 128
@@ -104,6 +109,19 @@ def duplicates(
     Raises:
       InputError: a folder is missing, is given twice or holds no readable image.
       ValueError: a setting cannot work, or a folder lies in another.
+
+    Examples:
+      >>> import tempfile
+      >>> from pathlib import Path
+      >>> import numpy as np
+      >>> from scipy import ndimage
+      >>> import deepssim_jax as ds
+      >>> phantoms = ndimage.zoom(np.random.default_rng(0).random((6, 8, 8)), (1, 12, 12))
+      >>> with tempfile.TemporaryDirectory() as work:
+      ...     np.save(f"{work}/images.npy", phantoms[[0, 1, 2, 3, 2]])
+      ...     result = ds.duplicates(work, settings=ds.DuplicateSettings(size=64))
+      >>> [(image.group, image.image_id, image.kept) for image in result.groups]
+      [(1, 'images.npy#3', True), (1, 'images.npy#5', False)]
     """
     arguments.instance(settings, "settings", DuplicateSettings, remedy="it has all defaults")
     if isinstance(against, str | Path):
@@ -154,6 +172,7 @@ def _duplicates(
             out,
             manifest_name=settings.write_manifest,
             records=collection.manifest.records,
+            folders=folders,
         )
 
     out.by_first(write)

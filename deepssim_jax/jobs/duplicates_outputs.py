@@ -8,6 +8,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from deepssim_jax.audit import tables
 from deepssim_jax.audit.disclosure import Edition
@@ -39,6 +40,7 @@ def write_all(
     *,
     manifest_name: str | None,
     records: Sequence[Record],
+    folders: Sequence[Path],
 ) -> None:
     """Writes every file.
 
@@ -48,10 +50,13 @@ def write_all(
       out: where to.
       manifest_name: of the table of one file a group, or None for none.
       records: all files that were listed.
+      folders: what was searched, for who looks at the pairs again.
     """
+    inputs = {"sources": [str(path) for path in folders], "settings": dict(result.settings)}
     content = {
+        "inputs.json": (json.dumps(inputs, indent=2, sort_keys=True) + "\n").encode(),
         "groups.csv": groups_csv(result),
-        "pairs.csv": tables.table([PAIRS, *_pair_rows((*result.pairs, *result.similar))]),
+        "pairs.csv": pairs_csv((*result.pairs, *result.similar)),
         "report.html": _page(result, pictures).encode(),
     }
     root = ""
@@ -83,6 +88,11 @@ def clean_csv(result: DuplicatesResult, records: Sequence[Record]) -> tuple[str,
         number = f"#{record.image_id.rpartition('#')[2]}" if record.items else ""
         rows.append((f"{path}{number}", record.image_id, record.subject_id, record.split))
     return root, tables.table([("path", "image_id", "subject_id", "split"), *rows])
+
+
+def pairs_csv(pairs: Iterable[DuplicatePair]) -> bytes:
+    """A row for each pair, in their order."""
+    return tables.table([PAIRS, *_pair_rows(pairs)])
 
 
 def _pair_rows(pairs: Iterable[DuplicatePair]) -> Iterable[tuple[object, ...]]:

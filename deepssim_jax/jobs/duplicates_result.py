@@ -96,6 +96,21 @@ class DuplicatesResult:
     `duplicate_rate` is the share of surplus images among those read. `thresholds` says from which
     `evidence` and `points` a pair is a copy, from which evidence it is `similar`, at which `chance`
     unrelated images reach that of a copy, and by how many images that was learned (`unrelated_count`).
+
+    Examples:
+      >>> import tempfile
+      >>> from pathlib import Path
+      >>> import numpy as np
+      >>> from scipy import ndimage
+      >>> import deepssim_jax as ds
+      >>> phantoms = ndimage.zoom(np.random.default_rng(0).random((6, 8, 8)), (1, 12, 12))
+      >>> with tempfile.TemporaryDirectory() as work:
+      ...     np.save(f"{work}/images.npy", phantoms[[0, 1, 2, 3, 2]])
+      ...     result = ds.duplicates(work, settings=ds.DuplicateSettings(size=64))
+      >>> result.duplicate_rate.count, result.duplicate_rate.total, result.pairs[0].how.value
+      (1, 5, 'same_pixels')
+      >>> result.clean
+      ('images.npy#1', 'images.npy#2', 'images.npy#3', 'images.npy#4')
     """
 
     counts: Mapping[str, int]

@@ -63,7 +63,24 @@ class LookupMatch:
 
 @dataclasses.dataclass(frozen=True)
 class LookupAnswer:
-    """Of one image: `matches`, best first; `refused` says why it could not be looked up."""
+    """Of one image: `matches`, best first; `refused` says why it could not be looked up.
+
+    Examples:
+      >>> import tempfile
+      >>> from pathlib import Path
+      >>> import numpy as np
+      >>> from scipy import ndimage
+      >>> import deepssim_jax as ds
+      >>> phantoms = ndimage.zoom(np.random.default_rng(0).random((6, 8, 8)), (1, 12, 12))
+      >>> with tempfile.TemporaryDirectory() as work:
+      ...     (Path(work) / "images").mkdir()
+      ...     np.save(Path(work) / "images" / "five.npy", phantoms[:5])
+      ...     settings = ds.DuplicateSettings(size=64)
+      ...     prepared = ds.index(f"{work}/images", out=f"{work}/index", settings=settings)
+      ...     (answer,) = ds.lookup(f"{work}/images/five.npy", index=prepared)[:1]
+      >>> answer.query_id, [match.image_id for match in answer.matches], answer.refused
+      ('five.npy#1', ['five.npy#1'], None)
+    """
 
     query_id: str
     matches: tuple[LookupMatch, ...] = ()
@@ -91,6 +108,21 @@ def index(
     Raises:
       InputError: the folder is missing or holds no image that can be told apart from others.
       ValueError: a setting cannot work.
+
+    Examples:
+      >>> import tempfile
+      >>> from pathlib import Path
+      >>> import numpy as np
+      >>> from scipy import ndimage
+      >>> import deepssim_jax as ds
+      >>> phantoms = ndimage.zoom(np.random.default_rng(0).random((6, 8, 8)), (1, 12, 12))
+      >>> with tempfile.TemporaryDirectory() as work:
+      ...     (Path(work) / "images").mkdir()
+      ...     np.save(Path(work) / "images" / "five.npy", phantoms[:5])
+      ...     settings = ds.DuplicateSettings(size=64)
+      ...     prepared = ds.index(f"{work}/images", out=f"{work}/index", settings=settings)
+      >>> len(prepared), prepared.image_ids[0]
+      (5, 'five.npy#1')
     """
     arguments.instance(settings, "settings", DuplicateSettings, remedy="it has all defaults")
     source = arguments.path(folder, "folder", "a folder of images, or a manifest").expanduser()
@@ -141,6 +173,23 @@ def lookup(image: str | Path | np.ndarray, *, index: PreparedIndex) -> tuple[Loo
 
     Raises:
       InputError: there is no such file, or it holds no image.
+
+    Examples:
+      >>> import tempfile
+      >>> from pathlib import Path
+      >>> import numpy as np
+      >>> from scipy import ndimage
+      >>> import deepssim_jax as ds
+      >>> phantoms = ndimage.zoom(np.random.default_rng(0).random((6, 8, 8)), (1, 12, 12))
+      >>> with tempfile.TemporaryDirectory() as work:
+      ...     (Path(work) / "images").mkdir()
+      ...     np.save(Path(work) / "images" / "five.npy", phantoms[:5])
+      ...     settings = ds.DuplicateSettings(size=64)
+      ...     prepared = ds.index(f"{work}/images", out=f"{work}/index", settings=settings)
+      ...     (known,) = ds.lookup(phantoms[2], index=prepared)
+      ...     (other,) = ds.lookup(phantoms[5], index=prepared)
+      >>> [(match.image_id, match.how.value) for match in known.matches], other.matches
+      ([('five.npy#3', 'same_pixels')], ())
     """
     settings = store.InputSettings(
         size=(int(str(index.settings["size"])),) * 2,

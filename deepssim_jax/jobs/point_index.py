@@ -35,6 +35,21 @@ class PreparedIndex:
 
     `decoded` uint8 [n, 32] tells equal pixels; `image_ids` and `subject_ids` are those of the rows,
     `group` int32 [n] the duplicates among them; `settings` how images were read.
+
+    Examples:
+      >>> import tempfile
+      >>> from pathlib import Path
+      >>> import numpy as np
+      >>> from scipy import ndimage
+      >>> import deepssim_jax as ds
+      >>> phantoms = ndimage.zoom(np.random.default_rng(0).random((6, 8, 8)), (1, 12, 12))
+      >>> with tempfile.TemporaryDirectory() as work:
+      ...     (Path(work) / "images").mkdir()
+      ...     np.save(Path(work) / "images" / "five.npy", phantoms[:5])
+      ...     settings = ds.DuplicateSettings(size=64)
+      ...     prepared = ds.index(f"{work}/images", out=f"{work}/index", settings=settings)
+      >>> len(prepared), prepared.settings["size"], prepared.subject_ids[0]
+      (5, 64, None)
     """
 
     side: Side
@@ -96,6 +111,22 @@ def open_index(folder: str | Path, *, check: bool = False) -> PreparedIndex:
     Raises:
       InputError: it is of another version, or an array is missing or was changed.
       ValueError: the folder is not the output of a finished `deepssim index`.
+
+    Examples:
+      >>> import tempfile
+      >>> from pathlib import Path
+      >>> import numpy as np
+      >>> from scipy import ndimage
+      >>> import deepssim_jax as ds
+      >>> phantoms = ndimage.zoom(np.random.default_rng(0).random((6, 8, 8)), (1, 12, 12))
+      >>> with tempfile.TemporaryDirectory() as work:
+      ...     (Path(work) / "images").mkdir()
+      ...     np.save(Path(work) / "images" / "five.npy", phantoms[:5])
+      ...     settings = ds.DuplicateSettings(size=64)
+      ...     prepared = ds.index(f"{work}/images", out=f"{work}/index", settings=settings)
+      ...     opened = ds.open_index(f"{work}/index", check=True)
+      ...     opened.image_ids == prepared.image_ids
+      True
     """
     arguments.path(folder, "folder", "the output of `deepssim index`")
     root = Workspace.finished(folder, command=COMMAND, flag="--index").root

@@ -37,7 +37,14 @@ _FAMILIES = {"convnext": ConvNeXtSpec, "efficientnet": EfficientNetSpec}
 )
 @dataclasses.dataclass(frozen=True)
 class Encoder:
-    """A network for inference: `graph` and `spec` are static, `state` holds plain arrays."""
+    """A network for inference: `graph` and `spec` are static, `state` holds plain arrays.
+
+    Examples:
+      >>> import deepssim_jax as ds
+      >>> encoder = ds.load_encoder("default")
+      >>> encoder.dim
+      256
+    """
 
     graph: nnx.GraphDef
     state: nnx.State
@@ -124,6 +131,15 @@ def embed(encoder: Encoder, images: Images, *, batch_size: int = 64) -> np.ndarr
     Raises:
       ValueError: that is not what the images are, one is constant or holds NaN or infinite values, or
         `batch_size` is not positive.
+
+    Examples:
+      >>> import numpy as np
+      >>> from scipy import ndimage
+      >>> import deepssim_jax as ds
+      >>> phantoms = ndimage.zoom(np.random.default_rng(0).random((5, 8, 8)), (1, 8, 8))
+      >>> embeddings = ds.embed(ds.load_encoder("default"), phantoms)
+      >>> embeddings.shape, np.linalg.norm(embeddings, axis=1).round(4)
+      ((5, 256), array([1., 1., 1., 1., 1.], dtype=float32))
     """
     _checked(encoder, images)
     arguments.levelled(images, "images")
@@ -146,6 +162,19 @@ def encode(encoder: Encoder, images: Images) -> jax.Array:
 
     Raises:
       ValueError: that is not what the images are.
+
+    Examples:
+      >>> import numpy as np
+      >>> from scipy import ndimage
+      >>> import deepssim_jax as ds
+      >>> phantoms = ndimage.zoom(np.random.default_rng(0).random((5, 8, 8)), (1, 8, 8))
+      >>> import jax
+      >>> encoder = ds.load_encoder("default")
+      >>> first, second = phantoms[:1], phantoms[1:2]
+      >>> def cosine(images):
+      ...     return (ds.encode(encoder, images) * ds.encode(encoder, second)).sum()
+      >>> jax.grad(cosine)(jax.numpy.asarray(first)).shape
+      (1, 64, 64)
     """
     _checked(encoder, images, finite=False)
     return apply(encoder, images)
@@ -259,6 +288,11 @@ def load_encoder(source: str | Path = "default") -> Encoder:
     Raises:
       ValueError: the file is missing, is no safetensors file, or does not fit its specification;
         all that does not fit is said at once.
+
+    Examples:
+      >>> import deepssim_jax as ds
+      >>> ds.load_encoder("default").spec.resolution
+      64
     """
     encoder_hash(source)  # the clear error for a missing file
     path = _file(source)

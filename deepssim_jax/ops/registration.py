@@ -42,6 +42,15 @@ class Registration:
 
     `transform` says how fixed became moving; `aligned` [n, *space] is moving on the frame of
     fixed, `inside` where it had data; `correlation` [n] is Pearson's over that region.
+
+    Examples:
+      >>> import numpy as np
+      >>> from scipy import ndimage
+      >>> import deepssim_jax as ds
+      >>> phantoms = ndimage.zoom(np.random.default_rng(0).random((5, 8, 8)), (1, 8, 8))
+      >>> found = ds.register(phantoms[:1, :, ::-1], phantoms[:1])
+      >>> found.aligned.shape, bool(found.correlation[0] > 0.99)
+      ((1, 64, 64), True)
     """
 
     transform: Transform
@@ -190,6 +199,16 @@ def register(
       ValueError: if the shapes differ, or images are not square or hold NaN or infinite values, or there
         is no pair, or the grid is for another dimension. A constant image is brought nowhere: its
         correlation is 0.
+
+    Examples:
+      >>> import numpy as np
+      >>> from scipy import ndimage
+      >>> import deepssim_jax as ds
+      >>> phantoms = ndimage.zoom(np.random.default_rng(0).random((5, 8, 8)), (1, 8, 8))
+      >>> turned = ndimage.rotate(phantoms[:1], 8, axes=(1, 2), reshape=False, mode="nearest")
+      >>> found = ds.register(turned, phantoms[:1])
+      >>> bool(found.correlation[0] > 0.99)
+      True
     """
     for name, images in (("moving", moving), ("fixed", fixed)):
         arguments.images(images, name, shape="[n, s, s] or [n, d, h, w]", dims=(3, 4))

@@ -33,6 +33,11 @@ class SearchGrid:
     `radius` the disc's radius as a share of half of the side; `max_shift` a share of the side. The
     steps keep the error of the nearest grid point below about half a low-resolution pixel at the
     disc's edge.
+
+    Examples:
+      >>> import deepssim_jax as ds
+      >>> ds.SearchGrid(max_rotation_deg=30.0, rotations=13).max_rotation_deg
+      30.0
     """
 
     size: int = 32

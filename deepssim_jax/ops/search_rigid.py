@@ -25,6 +25,11 @@ class RigidGrid:
     times the half sides is compared; rotations about each axis in `rotations` steps up to
     `max_rotation_deg`; `max_shift` is a share of the longest side. `high_pass` is the width, in
     low-resolution voxels, of the blur that is taken off.
+
+    Examples:
+      >>> import deepssim_jax as ds
+      >>> ds.RigidGrid(max_shift=0.2).max_shift
+      0.2
     """
 
     size: int = 24

@@ -214,6 +214,17 @@ def ssim(
       ValueError: shapes differ, an axis is shorter than the window, data_range is not positive, an
         image holds NaN or infinite values, or is a constant `a` with "first". Inside `jax.jit` the
         last three cannot be seen; such pairs are NaN there.
+
+    Examples:
+      >>> import numpy as np
+      >>> from scipy import ndimage
+      >>> import deepssim_jax as ds
+      >>> phantoms = ndimage.zoom(np.random.default_rng(0).random((5, 8, 8)), (1, 8, 8))
+      >>> float(ds.ssim(phantoms, phantoms, data_range=1.0))
+      1.0
+      >>> noisy = phantoms + np.random.default_rng(1).normal(0, 0.1, phantoms.shape)
+      >>> ds.ssim(phantoms, noisy, data_range=1.0, reduction="none").shape
+      (5,)
     """
     a, b = _as_batches(a, "a", spatial_dims), _as_batches(b, "b", spatial_dims)
     if a.shape != b.shape:
@@ -274,6 +285,17 @@ def ssim_matrix(
 
     Raises:
       ValueError: as for `ssim`, or `tile` is not positive.
+
+    Examples:
+      >>> import numpy as np
+      >>> from scipy import ndimage
+      >>> import deepssim_jax as ds
+      >>> phantoms = ndimage.zoom(np.random.default_rng(0).random((5, 8, 8)), (1, 8, 8))
+      >>> similarity = ds.ssim_matrix(phantoms, phantoms[2:], data_range=1.0)
+      >>> similarity.shape
+      (5, 3)
+      >>> similarity.argmax(0)  # the real image that each synthetic one is
+      array([2, 3, 4])
     """
     shape = _shape_words(spatial_dims)
     for name, images in (("real", real), ("synthetic", synthetic)):

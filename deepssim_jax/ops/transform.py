@@ -29,7 +29,13 @@ VOLUME_FLIP_SIGNS = np.array([[1.0, 1.0, 1.0], [1.0, 1.0, -1.0]], np.float32)
 
 
 class MotionModel(enum.Enum):
-    """Which maps M are allowed: rotations, those and one scale, or all."""
+    """Which maps M are allowed: rotations, those and one scale, or all.
+
+    Examples:
+      >>> import deepssim_jax as ds
+      >>> [model.name for model in ds.MotionModel]
+      ['RIGID', 'SIMILARITY', 'AFFINE']
+    """
 
     RIGID = "rigid"
     SIMILARITY = "similarity"

@@ -41,6 +41,15 @@ class AlignedMatches:
     `scores` float32 [n, k] are correlations, `indices` int32 [n, k] rows of the references,
     `transforms` int32 [n, k] flat indices of the grid. A row with fewer than k admissible
     references ends in scores of -2.
+
+    Examples:
+      >>> import numpy as np
+      >>> from scipy import ndimage
+      >>> import deepssim_jax as ds
+      >>> phantoms = ndimage.zoom(np.random.default_rng(0).random((5, 8, 8)), (1, 8, 8))
+      >>> found = ds.nearest_aligned(phantoms[1:3], phantoms, k=2)
+      >>> found.indices[:, 0], found.scores.shape
+      (array([1, 2], dtype=int32), (2, 2))
     """
 
     scores: np.ndarray
@@ -314,6 +323,15 @@ def nearest_aligned(
     Raises:
       ValueError: images are not square or hold NaN or infinite values, there is no real one, or `k` or
         `components` does not fit.
+
+    Examples:
+      >>> import numpy as np
+      >>> from scipy import ndimage
+      >>> import deepssim_jax as ds
+      >>> phantoms = ndimage.zoom(np.random.default_rng(0).random((5, 8, 8)), (1, 8, 8))
+      >>> mirrored = phantoms[:, :, ::-1]
+      >>> ds.nearest_aligned(mirrored, phantoms, k=1).indices[:, 0]
+      array([0, 1, 2, 3, 4], dtype=int32)
     """
     for name, images in (("synthetic", synthetic), ("real", real)):
         arguments.images(images, name, shape="[n, s, s]", dims=(3,), square=True)

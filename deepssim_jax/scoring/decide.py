@@ -27,7 +27,14 @@ _LIMIT = 1.0 - 1e-5
 
 @dataclasses.dataclass(frozen=True)
 class Proportion:
-    """A binomial proportion with its Clopper-Pearson interval, all in [0, 1]."""
+    """A binomial proportion with its Clopper-Pearson interval, all in [0, 1].
+
+    Examples:
+      >>> import deepssim_jax as ds
+      >>> share = ds.clopper_pearson(30, 120)
+      >>> share.count, share.total, share.value
+      (30, 120, 0.25)
+    """
 
     value: float
     low: float
@@ -47,6 +54,12 @@ def clopper_pearson(count: int, total: int, *, level: float = 0.95) -> Proportio
 
     Raises:
       ValueError: if the count does not lie in [0, total] or the level not in (0, 1).
+
+    Examples:
+      >>> import deepssim_jax as ds
+      >>> share = ds.clopper_pearson(0, 60)
+      >>> f"{share.value:.0%}, at most {share.high:.1%}"
+      '0%, at most 6.0%'
     """
     total = arguments.whole(total, "total", least=0)
     count = arguments.whole(count, "count", least=0, most=total)

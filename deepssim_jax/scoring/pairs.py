@@ -46,6 +46,13 @@ class Neighbours:
     """`scores` float32 [n, k] from best to worst, clipped to [-1, 1]; `indices` int32 [n, k].
 
     A row with fewer than k admissible references ends in scores of -2 and indices of -1.
+
+    Examples:
+      >>> import numpy as np
+      >>> import deepssim_jax as ds
+      >>> found = ds.nearest(np.eye(3, dtype="float32")[1:], np.eye(3, dtype="float32"), k=2)
+      >>> found.indices[:, 0], found.scores[:, 0]
+      (array([1, 2], dtype=int32), array([1., 1.], dtype=float32))
     """
 
     scores: np.ndarray
@@ -92,6 +99,16 @@ def nearest(
     Raises:
       ValueError: if the dimensions differ, a row has not norm 1, k does not fit, or the groups are not
         one a row.
+
+    Examples:
+      >>> import numpy as np
+      >>> import deepssim_jax as ds
+      >>> rows = np.eye(8, dtype=np.float32)
+      >>> ds.nearest(rows[:4], rows, k=3).indices[:, 0]
+      array([0, 1, 2, 3], dtype=int32)
+      >>> patients = np.arange(8) // 2  # two images of each; only other patients' are found
+      >>> ds.nearest(rows[:4], rows, k=1, groups=(patients[:4], patients)).indices.shape
+      (4, 1)
     """
     check_rows(queries, references)
     # At most 1024 are kept.

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from deepssim_jax.scoring import rater_agreement
 from deepssim_jax.scoring.decide import Proportion, clopper_pearson
 
 _REPLICATES = 2000
@@ -107,13 +108,7 @@ def fleiss_kappa(votes: np.ndarray) -> float:
 
     1 where all agree on every volume, also if all of them are of one class.
     """
-    n, raters = votes.shape
-    if raters < 2:
-        raise ValueError(f"{raters} rater cannot disagree; kappa needs two or more")
-    counts = np.stack([(~votes).sum(1), votes.sum(1)], 1).astype(float)
-    observed = ((counts**2).sum(1) - raters).mean() / (raters * (raters - 1))
-    chance = float(((counts.sum(0) / (n * raters)) ** 2).sum())
-    return 1.0 if observed == 1.0 else (observed - chance) / (1 - chance)
+    return rater_agreement.fleiss_kappa(rater_agreement.counted(votes, categories=2))
 
 
 def best_threshold(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float, float]:

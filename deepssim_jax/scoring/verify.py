@@ -37,6 +37,15 @@ class VerifiedPairs:
     `score` float32 in [0, 1], made of `likeness` and `sameness` (see `ops.agreement`); `flip` int
     index into `FLIP_NAMES`; `rotation_deg` counter-clockwise; `scale`; `shift` [n, 2] (y, x) in
     pixels, `matrix` [n, 2, 2]: how `fixed` was zoomed, turned, moved and then mirrored to give `moving`.
+
+    Examples:
+      >>> import numpy as np
+      >>> from scipy import ndimage
+      >>> import deepssim_jax as ds
+      >>> phantoms = ndimage.zoom(np.random.default_rng(0).random((5, 8, 8)), (1, 8, 8))
+      >>> pairs = ds.verify_pairs(phantoms[:1], phantoms[:1])
+      >>> pairs.score.round(2), pairs.flip
+      (array([1.], dtype=float32), array([0], dtype=int32))
     """
 
     score: np.ndarray
@@ -110,6 +119,18 @@ def verify_pairs(
 
     Raises:
       ValueError: if the shapes differ, or the images are not square or hold NaN or infinite values.
+
+    Examples:
+      >>> import numpy as np
+      >>> from scipy import ndimage
+      >>> import deepssim_jax as ds
+      >>> phantoms = ndimage.zoom(np.random.default_rng(0).random((5, 8, 8)), (1, 8, 8))
+      >>> synthetic = np.stack(
+      ...     [phantoms[0, :, ::-1], phantoms[1]]
+      ... )  # a mirrored copy, an unrelated one
+      >>> score = ds.verify_pairs(synthetic, phantoms[[0, 2]]).score
+      >>> bool(score[0] > 0.95), bool(score[1] < 0.8)
+      (True, True)
     """
     for name, images in (("moving", moving), ("fixed", fixed)):
         arguments.images(

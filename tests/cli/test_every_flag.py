@@ -22,6 +22,7 @@ GIVEN = {
     "duplicates": ["IN", "--out=OUT"],
     "index": ["IN", "--out=OUT"],
     "lookup": ["FILE", "--index=IN"],
+    "review": ["IN"],
     "embed": ["--images=IN", "--out=OUT"],
     "score": ["--real=IN", "--synthetic=IN", "--out=OUT"],
     "evaluate": [

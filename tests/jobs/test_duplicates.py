@@ -98,7 +98,9 @@ def test_the_files_say_what_the_result_says(found) -> None:
     out = root / "out"
     summary = json.loads((out / "summary.json").read_text())
     assert summary["counts"] == dict(result.counts)
-    assert set(summary["files"]) == {"groups.csv", "pairs.csv", "report.html", "clean.csv"}
+    assert set(summary["files"]) == {
+        "clean.csv", "groups.csv", "inputs.json", "pairs.csv", "report.html",
+    }  # fmt: skip
     listed = rows(out / "groups.csv")
     assert [x["file"] for x in listed] == [x.image_id for x in result.groups]
     assert {x["split"] for x in listed} == {"train", "test"}

@@ -1,0 +1,101 @@
+"""What readers exported from the review page, one file a reader.
+
+Contract: a file has the columns `page,reader,pair,rating` and one row a pair; a rating is `copy`, `near` or
+`no`. Copies and near copies are copies, as they are in the program's own rate.
+"""
+
+import csv
+import dataclasses
+import enum
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+_COLUMNS = ["page", "reader", "pair", "rating"]
+
+
+class Rating(enum.StrEnum):
+    """What a reader says of a pair."""
+
+    COPY = "copy"
+    NEAR = "near"
+    NO = "no"
+
+    @property
+    def number(self) -> int:
+        """Its place, from 0."""
+        return list(Rating).index(self)
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether it counts as a copy."""
+        return self is not Rating.NO
+
+
+@dataclasses.dataclass(frozen=True)
+class ReaderRatings:
+    """Of one `reader`, the ratings by pair, of the `page` with this key."""
+
+    page: str
+    reader: str
+    ratings: dict[str, Rating]
+
+    @classmethod
+    def read(cls, path: Path, *, flag: str) -> "ReaderRatings":
+        """Reads a file.
+
+        Raises:
+          ValueError: it is missing, empty or no export of a review page, or holds several readers.
+        """
+        where = f"{flag}={path.name!r}"
+        if not path.is_file():
+            raise ValueError(f"{where}: there is no such file; check the path")
+        try:
+            with path.open(newline="", encoding="utf-8-sig") as file:
+                head, *rows = [row for row in csv.reader(file) if row] or [[]]
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ValueError(f"{where} is no text table; export the ratings again") from error
+        if head != _COLUMNS:
+            raise ValueError(
+                f"{where} must have the columns {','.join(_COLUMNS)}, as the review page exports them"
+            )
+        if not rows:
+            raise ValueError(f"{where} holds no rating; rate some pairs and export again")
+        ratings: dict[str, Rating] = {}
+        for line, row in enumerate(rows, start=2):
+            if len(row) != len(_COLUMNS):
+                raise ValueError(f"{where}, line {line}: {len(row)} values; 4 are wanted")
+            if row[3] not in list(Rating):
+                raise ValueError(f"{where}, line {line}: {row[3]!r} must be copy, near or no")
+            if row[2] in ratings:
+                raise ValueError(f"{where}, line {line}: this pair was rated before; keep one row")
+            ratings[row[2]] = Rating(row[3])
+        for place, what in ((0, "pages"), (1, "readers")):
+            if len({row[place] for row in rows}) > 1:
+                raise ValueError(f"{where} is of several {what}; give each a file of its own")
+        if not rows[0][1]:
+            raise ValueError(f"{where} names no reader; fill in the column reader")
+        return cls(rows[0][0], rows[0][1], ratings)
+
+
+def read_all(paths: Sequence[Path], *, flag: str) -> list[ReaderRatings]:
+    """Reads the files of several readers of one page.
+
+    Raises:
+      ValueError: as `ReaderRatings.read`, or they are of one reader or of several pages.
+    """
+    found = [ReaderRatings.read(path, flag=flag) for path in paths]
+    names = [x.reader for x in found]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{flag}: two files are of the reader {twice[0]!r}; give one a reader")
+    if len({x.page for x in found}) > 1:
+        raise ValueError(f"{flag}: the files are of different pages; give those of one page")
+    return found
+
+
+def table(readers: Sequence[ReaderRatings], pairs: Sequence[str]) -> np.ndarray:
+    """int [pairs, readers]: the number of each rating, -1 where there is none."""
+    return np.array(
+        [[x.ratings[p].number if p in x.ratings else -1 for x in readers] for p in pairs], int
+    ).reshape(len(pairs), len(readers))

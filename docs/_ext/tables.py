@@ -1,0 +1,356 @@
+"""Tables of the Results pages and of the README, made from the records of `benchmarks/results/`.
+
+    python docs/_ext/tables.py     writes the README's table again
+
+Contract: each function returns a Markdown table of the newest records; a share has its n and its 95 %
+interval. Nothing is computed that a record does not hold, but sums of its counts.
+"""
+
+import csv
+import json
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "benchmarks" / "results"
+README = re.compile(r"(<!-- results -->\n).*?(<!-- end of results -->)", re.DOTALL)
+_KINDS = {
+    "blood_smear": "blood smears",
+    "ct_head": "head CT",
+    "xray_knee": "knee radiographs",
+    "xray_chest_children": "chest radiographs of children",
+    "all kinds": "all",
+}
+_METHODS = {
+    "detector": "this package, before local features",
+    "encoder": "shipped encoder, cosine",
+    "ncc": "normalised cross-correlation",
+    "phash": "pHash",
+    "sift": "SIFT with RANSAC",
+}
+_SETS = {
+    "films": "chest radiographs",
+    "brain_slices": "axial brain slices",
+    "t1_slices": "T1 slices of antspyx among brain slices",
+}
+_REAL = {"phantoms": "phantoms", "cxr": "chest radiographs"}
+_VOLUMES = {"heads": "whole heads", "crops": "small crops of heads"}
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(
+        f"| {' | '.join(str(x).replace('|', chr(92) + '|') for x in line)} |" for line in lines
+    )
+
+
+def share(count: float, total: float, low: float, high: float) -> str:
+    """A count with its total and interval, given as shares."""
+    return f"{count:.0f} of {total:.0f} ({100 * low:.1f} to {100 * high:.1f} %)"
+
+
+def records(name: str) -> list[dict]:
+    """The records of one measurement, oldest first."""
+    text = (RESULTS / f"{name}.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines() if line.strip()]
+
+
+def _held_out() -> list[dict[str, str]]:
+    with open(RESULTS / "edits_held_out.csv", encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _counted(row: dict[str, str]) -> str:
+    return share(*(float(row[name]) for name in ("found", "of", "low", "high")))
+
+
+def _cell(kind: str, edit: str) -> str:
+    (row,) = (r for r in _held_out() if r["kind"] == kind and r["edit"] == edit)
+    return _counted(row)
+
+
+def held_out() -> str:
+    """Copies found, and other patients' images called copies, by kind of image."""
+    return table(
+        ("kind of image", "copies found, 81 edits", "images of other ids called copies"),
+        [
+            (words, _cell(kind, "all edits"), _cell(kind, "false alarms"))
+            for kind, words in _KINDS.items()
+        ],
+    )
+
+
+def held_out_edits() -> str:
+    """Copies of all kinds of image found, by edit."""
+    rows = [r for r in _held_out() if r["kind"] == "all kinds" and r["group"]]
+    return table(("edit", "copies found"), [(r["edit"], _counted(r)) for r in rows])
+
+
+def generated_copies() -> str:
+    """Images of two generators that memorised, found by each method."""
+    names = ("autoencoder", "diffusion", "false_alarms")
+    found = records("generated_copies")[-1]["methods"]
+    return table(
+        ("method", "copies by the autoencoder", "copies by the diffusion model", "false alarms"),
+        [
+            (words, *(share(*found[method][name]) for name in names))
+            for method, words in _METHODS.items()
+            if method in found
+        ],
+    )
+
+
+def memorisation() -> str:
+    """What an audit finds of small generators, one training a row."""
+    rows = []
+    for r in records("memorization"):
+        if "real" not in r:  # an earlier form of the record, with half of the images
+            continue
+        copies = r["classes"]["exact_duplicate"] + r["classes"]["near_duplicate"]
+        rate = r["copy_rate"]
+        rows.append(
+            (
+                _REAL[r["real"]],
+                r["patients"],
+                f"{r['steps']:,}",
+                r["duplication"],
+                share(copies, r["images"], *rate[1:]),
+                r["classes"]["exact_duplicate"],
+                f"{r['patients_exposed']} of {r['patients']}",
+            )
+        )
+    head = ("training images", "patients", "steps", "repeated images", "copies among images drawn")
+    return table((*head, "exact copies", "patients exposed"), rows)
+
+
+def volume_edits() -> str:
+    """Copies of volumes found, by kind of volume."""
+    latest = {r["kind"]: r for r in records("volume_edits")}
+    rows = []
+    for kind, r in latest.items():
+        bounds, total = r["intervals"], r["total"]
+        cells = [
+            share(total[name], total["n"], *bounds[name][1:]) for name in ("called", "peer_called")
+        ]
+        cells.append(share(r["false"], r["unrelated"], *bounds["false"][1:]))
+        rows.append((_VOLUMES[kind], *cells))
+    head = ("volumes", "copies found", "found by the comparison method", "unrelated called copies")
+    return table(head, rows)
+
+
+def volume_measures() -> str:
+    """Balanced accuracy of each measure of volumes."""
+    rows = []
+    latest = {r["case"]: r for r in records("replicas")}
+    for case, r in latest.items():
+        for m in r["measures"]:
+            value, low, high, *_ = m["cross_validated"]
+            auc = "" if m.get("auc") is None else f"{m['auc']:.3f}"
+            name = m["measure"].replace("_", " ")
+            words = f"{value:.3f} ({low:.2f} to {high:.2f})"
+            rows.append((case, r["synthetic"], r["replicas"], m["level"], name, words, auc))
+    head = ("case", "volumes", "copies among them", "level", "measure")
+    return table((*head, "balanced accuracy, cross-validated", "AUC"), rows)
+
+
+def retrieval() -> str:
+    """How often the original is the first, among the first ten, and among those verified."""
+    latest = {r["set"]: r for r in records("retrieval")}
+    rows = []
+    for name, r in latest.items():
+        for edit, by in r["recall"].items():
+            found = (by["encoder"]["at_1"], by["encoder"]["at_10"], by["both"]["proposed"])
+            cells = [f"{100 * v:.1f} ({100 * a:.0f} to {100 * b:.0f})" for v, a, b in found]
+            rows.append((_SETS[name], edit, *cells))
+    head = ("images", "edit", "encoder, first, %", "encoder, first ten, %")
+    return table((*head, "among the candidates verified, %"), rows)
+
+
+def release() -> str:
+    """What release screening withheld of a folder of copies and of other patients' images."""
+    latest = {r["seed"]: r for r in records("safeguard")}
+    rows = []
+    for seed, r in sorted(latest.items()):
+        edits, each = r["copies_that_left"], r["copies_of_each"]
+        passed, others = r["strangers_that_left"]
+        total = each * len(edits)
+        withheld = f"{total - sum(edits.values())} of {total}"
+        training = f"{r['training']['films']} of {r['training']['patients']} patients"
+        rows.append((seed, training, withheld, f"{others - passed} of {others}", r["day"]))
+    head = ("seed", "training images", "copies withheld", "images of other patients withheld")
+    return table((*head, "date"), rows)
+
+
+def throughput() -> str:
+    """The newest rate of every kernel on a CPU, and beside other libraries."""
+    latest = {r["case"]: r for r in records("throughput")}
+    rows = []
+    for name, r in sorted(latest.items()):
+        rate = f"{r['items_per_s']:,.4g} {r['unit']}/s"
+        rows.append((f"`{name}`", rate, _ratios(r["peers"]), r["day"]))
+    return table(("work", "rate", "rate relative to", "date"), rows)
+
+
+def tpu() -> str:
+    """The newest compilation of every program for TPUs; none was run."""
+    latest = {(r["program"], r["topology"]): r for r in records("tpu_compile")}
+    rows = []
+    for (program, topology), r in sorted(latest.items()):
+        collectives = ", ".join(r["collectives"]) or "none"
+        memory = f"{r['bytes_a_chip'] / 2**20:,.0f}"
+        rows.append((f"`{program}`", topology, memory, collectives))
+    return table(("program", "chips", "MiB a chip", "collectives"), rows)
+
+
+def devices() -> str:
+    """A table for every accelerator of which there is a record, the rehearsal on a CPU left out."""
+    found = []
+    for path in sorted(RESULTS.glob("device_*.jsonl")):
+        if path.stem != "device_rehearsal":
+            found.append(_device(records(path.stem)))
+    return "\n\n".join(found) or "There is no record of an accelerator yet."
+
+
+def _device(measured: Sequence[dict]) -> str:
+    about = next(r for r in measured if "device" in r)
+    rows, unfinished, checks = [], [], []
+    keys = ("section", "work", "xla_flags")
+    newest = {tuple(r.get(key) for key in keys): r for r in measured}
+    for r in newest.values():
+        if "failed" in r:
+            why = r["failed"].replace("it hung", "compiling had not ended after")
+            unfinished.append((f"`{r['section']}`", why.replace("after for", "after")))
+        elif "agrees" in r:
+            checks.append(r["agrees"])
+        elif "items_per_s" in r:
+            rows.append(_work(r))
+    head = ("work", "rate", "share of the hardware's ceiling", "rate relative to")
+    out = [f"## {about['device']}", "", f"Measured on {about['day']}, {_versions(about)}.", ""]
+    out += [table(head, rows), ""]
+    if checks:
+        agreed = f"{sum(checks)} of {len(checks)}"
+        out += [f"Results that agree with the CPU's within their tolerance: {agreed}.", ""]
+    if unfinished:
+        out += ["Not measured, or not completely:", "", table(("section", "reason"), unfinished)]
+    return "\n".join(out).rstrip()
+
+
+def _versions(record: dict) -> str:
+    names = ("jax", "flax", "torch")
+    known = (f"{name} {record['versions'][name]}" for name in names if name in record["versions"])
+    return ", ".join((f"Python {record['python']}", *known))
+
+
+def _work(record: dict) -> tuple[str, ...]:
+    ceiling = ""
+    if "bound" in record:
+        ceiling = f"{100 * record['share_of_ceiling']:.2g} % of {record['bound']}"
+    rate = f"{record['items_per_s']:.3g} {record['unit']}/s"
+    flags = " with other XLA flags" if "xla_flags" in record else ""
+    return f"`{record['work']}`{flags}", rate, ceiling, _ratios(record["peers"])
+
+
+def _ratios(peers: dict[str, dict]) -> str:
+    """How many times as fast as each other library, where that was measured."""
+    measured = {name: peer for name, peer in peers.items() if "ours_is_times" in peer}
+    return ", ".join(
+        f"{peer['ours_is_times']:.3g} x {name.replace('_', ' ')}" for name, peer in measured.items()
+    )
+
+
+def score_parts() -> str:
+    """Macro F1 with one part of the copy score left out."""
+    words = {
+        "cascade": "the whole copy score",
+        "without likeness": "without the structure score",
+        "without sameness": "without the change score",
+        "sameness of plain intensities alone": "change score of plain intensities alone",
+        "sameness against the neighbourhood alone": "change score of local contrast alone",
+        "without what a copy's range cut off": "without the correction of clipped intensities",
+        "a change counts to the rim": "changes at the image's edge count",
+    }
+    settings = ("registered", "perturbed", "harsh")
+    found: dict[str, dict[str, str]] = {}
+    (record,) = records("score_parts")
+    for one in record["outcomes"]:
+        f1 = one["figures"]["macro_f1"]
+        cell = f"{f1['value']:.3f} ({f1['low']:.3f} to {f1['high']:.3f})"
+        found.setdefault(one["method"], {})[one["setting"]] = cell
+    rows = [(words.get(name, name), *(by[s] for s in settings)) for name, by in found.items()]
+    return table(("score", "same position", "moved and relit", "harsh"), rows)
+
+
+def finetuning() -> str:
+    """The original is the first candidate: the shipped encoder and one tuned on the same data set."""
+    record = records("finetune")[-1]
+    sides = [record[name]["recall"] for name in ("shipped", "tuned")]
+    rows = []
+    for edit in sides[0]:
+        values = (side[edit]["encoder"]["at_1"] for side in sides)
+        rows.append(
+            (edit, *(f"{100 * v:.1f} ({100 * a:.0f} to {100 * b:.0f})" for v, a, b in values))
+        )
+    return table(("edit", "shipped encoder, first, %", "fine-tuned, first, %"), rows)
+
+
+def headline() -> str:
+    """The README's five rows."""
+    generated = records("generated_copies")[-1]["methods"]["detector"]
+    volumes = {r["kind"]: r for r in records("volume_edits")}
+    heads = volumes["heads"]
+    found = retrieval_row("films", "two of them")
+    return table(
+        ("question", "result (95 % interval)"),
+        [
+            ("Copies found, 81 edits, four kinds of image", _cell("all kinds", "all edits")),
+            ("Images of other ids called copies, same images", _cell("all kinds", "false alarms")),
+            (
+                "Copies of whole head volumes found, 17 edits",
+                share(
+                    heads["total"]["called"], heads["total"]["n"], *heads["intervals"]["called"][1:]
+                ),
+            ),
+            ("Original among the candidates, two edits at once, chest radiographs", found),
+            (
+                "Blurred copies by a small diffusion model found (measured before local features)",
+                share(*generated["diffusion"]),
+            ),
+        ],
+    )
+
+
+def retrieval_row(images: str, edit: str) -> str:
+    """How often the original is among the candidates that are verified."""
+    record = [r for r in records("retrieval") if r["set"] == images][-1]
+    value, low, high = record["recall"][edit]["both"]["proposed"]
+    total = record["copies"]
+    return share(value * total, total, low, high)
+
+
+TABLES = {
+    "held-out": held_out,
+    "held-out-edits": held_out_edits,
+    "generated-copies": generated_copies,
+    "memorisation": memorisation,
+    "volume-edits": volume_edits,
+    "volume-measures": volume_measures,
+    "retrieval": retrieval,
+    "release": release,
+    "throughput": throughput,
+    "tpu": tpu,
+    "devices": devices,
+    "score-parts": score_parts,
+    "finetuning": finetuning,
+}
+
+
+def with_results(text: str) -> str:
+    """The README with its table made again."""
+    return README.sub(lambda found: f"{found[1]}{headline()}\n{found[2]}", text)
+
+
+if __name__ == "__main__":
+    page = ROOT / "README.md"
+    page.write_text(with_results(page.read_text(encoding="utf-8")), encoding="utf-8")

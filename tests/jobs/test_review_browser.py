@@ -1,0 +1,443 @@
+"""The review page in a real browser: keys, export, import, blind mode, 500 pairs, access, no errors."""
+
+import functools
+import http.server
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deepssim_jax.jobs.ratings import Rating, ReaderRatings
+from deepssim_jax.jobs.review_page import Shown, page
+from deepssim_jax.jobs.review_pictures import PairView, Plane
+from tests.jobs import browser
+
+HOSTILE = (
+    "</script><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
+)
+NAMES = ("synthetic", "real")
+
+
+def plane(seed: int, *, name: str = "", slices: int = 1, side: int = 128) -> Plane:
+    """Noise, the moving picture darker than the fixed one by 40."""
+    fixed = np.random.default_rng(seed).integers(60, 200, (slices, side, side)).astype(np.uint8)
+    return Plane(name, fixed, fixed - 40)
+
+
+def shown(count: int, **how: int) -> list[Shown]:
+    points = np.array([[0.25, 0.25], [0.5, 0.75]])
+    return [
+        Shown(
+            f"{i:012x}",
+            PairView((plane(i, **how),), points, points),
+            facts=(
+                ("synthetic", HOSTILE if i == 1 else f"s{i}.png"),
+                ("verified score", f"{i / count:.3f}"),
+            ),
+            margin=i / count - 0.5,
+        )
+        for i in range(count)
+    ]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("pages")
+    for name, pairs, blind in (
+        ("open", shown(6), False),
+        ("blind", shown(6), True),
+        ("many", shown(500, side=192), False),
+    ):
+        (folder / f"{name}.html").write_bytes(
+            page(pairs, key=f"key-{name}", names=NAMES, blind=blind)
+        )
+    volume = [
+        plane(i, name=name, slices=5, side=64)
+        for i, name in enumerate(("axial", "coronal", "sagittal"))
+    ]
+    pairs = [Shown(str(i), PairView(tuple(volume)), margin=0.0) for i in range(2)]
+    (folder / "volumes.html").write_bytes(page(pairs, key="key-volumes", names=NAMES, blind=False))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def driver(root: Path) -> Iterator[Any]:
+    with browser.opened(root) as page_:
+        yield page_
+
+
+class Session:
+    """One opened page, from nothing kept."""
+
+    def __init__(self, driver: Any, path: Path):
+        self.driver = driver
+        driver.get(path.as_uri())
+        driver.execute_script("localStorage.clear()")
+        self.reload()
+
+    def reload(self) -> None:
+        self.driver.refresh()
+        self.wait("return document.body.dataset.drawn")
+
+    def press(self, key: str) -> None:
+        self.driver.find_element("tag name", "body").send_keys(key)
+
+    def do(self, script: str, *given: object) -> Any:
+        return self.driver.execute_script(script, *given)
+
+    def at(self, name: str) -> Any:
+        return self.driver.find_element("id", name)
+
+    @property
+    def status(self) -> str:
+        return self.at("status").text
+
+    def wait(self, script: str, *, seconds: float = 10) -> Any:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if found := self.do(script):
+                return found
+            time.sleep(0.02)
+        raise AssertionError(f"did not come true: {script}")
+
+    def pixel(self, canvas: str, y: int = 256, x: int = 256) -> int:
+        # By a copy: reading the page's own canvas would make the browser complain in its console.
+        return self.do(
+            """
+            const copy = document.createElement("canvas");
+            copy.width = copy.height = 1;
+            const context = copy.getContext("2d", {willReadFrequently: true});
+            const from = document.getElementById(arguments[0]);
+            context.drawImage(from, arguments[2], arguments[1], 1, 1, 0, 0, 1, 1);
+            return context.getImageData(0, 0, 1, 1).data[0];
+            """,
+            canvas,
+            y,
+            x,
+        )
+
+    def set(self, name: str, value: object, *, event: str = "input") -> None:
+        self.do(
+            """
+            const control = document.getElementById(arguments[0]);
+            control.value = arguments[1];
+            control.dispatchEvent(new Event(arguments[2]));
+            """,
+            name,
+            str(value),
+            event,
+        )
+
+    def errors(self) -> list[str]:
+        return [entry["message"] for entry in self.driver.get_log("browser")]
+
+
+@pytest.fixture
+def opened(driver: Any, root: Path) -> Iterator[Any]:
+    """`opened(name)` is a session of a page; none may leave a line in the console."""
+    driver.get_log("browser")
+    yield lambda name="open": Session(driver, root / f"{name}.html")
+    assert [entry["message"] for entry in driver.get_log("browser")] == []
+
+
+def rate_three(session: Session) -> None:
+    for key in "123":
+        session.press(key)
+
+
+def test_keys_rate_and_move(opened) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    session = opened()
+    assert "Pair 1 of 6, not rated. 0 rated" in session.status
+    rate_three(session)
+    assert "Pair 4 of 6, not rated. 3 rated" in session.status
+    session.press(Keys.ARROW_LEFT)
+    assert "Pair 3 of 6, rated: no copy" in session.status
+    assert session.at("rate-no").get_attribute("aria-pressed") == "true"
+    session.press("0")
+    assert "Pair 3 of 6, not rated. 2 rated" in session.status
+    session.press(Keys.ARROW_RIGHT)
+    session.press("u")
+    assert "Pair 5 of 6" in session.status
+    for _ in range(9):
+        session.press(Keys.ARROW_RIGHT)
+    assert "Pair 6 of 6" in session.status and not session.at("next").is_enabled()
+
+
+def test_space_flickers_z_zooms_and_the_difference_is_drawn(opened) -> None:
+    session = opened()
+    still, moved = session.pixel("fixed"), session.pixel("moving")
+    assert abs(still - 40 - moved) <= 2
+    assert abs(session.pixel("both") - (127 - 40)) <= 2
+    session.press(" ")
+    assert session.pixel("fixed") == moved
+    assert "in the place of" in session.at("fixed-caption").text
+    session.press(" ")
+    assert session.pixel("fixed") == still
+    session.do("document.activeElement.blur()")
+    for expected in ("2×", "4×", "1×"):
+        session.press("z")
+        assert session.at("zoom-value").text == expected
+    session.set("compare", "overlay", event="input")
+    assert abs(session.pixel("both") - (still + moved) / 2) <= 2
+
+
+def test_window_and_level_change_the_grey(opened) -> None:
+    session = opened()
+    before = session.pixel("fixed")
+    session.set("level", before)
+    assert abs(session.pixel("fixed") - 127) <= 2
+    session.press("r")
+    assert session.pixel("fixed") == before
+
+
+def test_matched_points_are_drawn_with_numbers(opened) -> None:
+    session = opened()
+    before = session.pixel("fixed", 128, 128 + 8)
+    session.press("m")
+    assert session.at("points").get_attribute("aria-pressed") == "true"
+    after = session.pixel("fixed", 128, 128 + 8)
+    assert after > 220 and after != before
+
+
+def test_ratings_are_kept_by_reader(opened) -> None:
+    session = opened()
+    session.at("reader").send_keys("anna\t")
+    rate_three(session)
+    session.reload()
+    assert "3 rated" in session.status and session.at("reader").get_attribute("value") == "anna"
+    session.at("reader").clear()
+    session.at("reader").send_keys("ben\t")
+    assert "0 rated" in session.status
+
+
+def test_ratings_are_exported_and_imported(opened, root: Path, tmp_path: Path) -> None:
+    session = opened()
+    session.at("export").click()
+    assert "Name the reader first" in session.status
+    session.at("reader").send_keys("an na\t")
+    rate_three(session)
+    session.at("export").click()
+    path = root / "ratings_an-na.csv"
+    end = time.monotonic() + 10
+    while not path.exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    found = ReaderRatings.read(path, flag="--ratings")
+    assert (found.page, found.reader) == ("key-open", "an-na")
+    assert list(found.ratings.values()) == [Rating.COPY, Rating.NEAR, Rating.NO]
+    session.do("localStorage.clear()")
+    session.reload()
+    session.at("import").send_keys(str(path))
+    session.wait(
+        "return document.getElementById('status').textContent.includes('3 ratings imported')"
+    )
+    assert "3 rated" in session.status and session.at("reader").get_attribute("value") == "an-na"
+    other = tmp_path / "other.csv"
+    other.write_text(path.read_text().replace("key-open", "key-other"))
+    session.at("import").send_keys(str(other))
+    session.wait("return document.getElementById('status').textContent.includes('of another page')")
+    # What readers disagree on leaves these pairs alone to rate.
+    other.write_text(f"page,pair,a,b\nkey-open,{list(found.ratings)[1]},copy,no\n")
+    session.at("import").send_keys(str(other))
+    session.wait("return document.getElementById('status').textContent.includes('Pair 1 of 1')")
+
+
+def test_the_order_can_be_changed(opened) -> None:
+    session = opened()
+    session.set("order", "others", event="change")
+    assert "Pair 1 of 6" in session.status
+    session.do("document.activeElement.blur()")
+    session.press("1")
+    kept = session.do("""
+        const name = Object.keys(localStorage).find((x) => x.startsWith("deepssim-review-key-open"));
+        return JSON.parse(localStorage.getItem(name));
+    """)
+    assert kept == {f"{0:012x}": "copy"}
+
+
+def test_a_blind_page_holds_pictures_alone(opened, root: Path) -> None:
+    text = (root / "blind.html").read_text()
+    for word in ("s3.png", "verified", "margin", "facts", "points"):
+        assert word not in text.split('id="data">')[1].split("</script>")[0]
+    session = opened("blind")
+    rate_three(session)
+    assert "3 rated" in session.status
+    assert not session.driver.find_elements("id", "points")
+    assert not session.driver.find_elements("id", "facts")
+    session.press("m")
+
+
+def test_nothing_of_a_file_name_is_markup_and_no_other_script_runs(opened) -> None:
+    session = opened()
+    session.press("2")
+    assert HOSTILE in [x.text for x in session.driver.find_elements("css selector", "#facts dd")]
+    assert session.driver.title.startswith("Review of")
+    session.do(
+        "const s = document.createElement('script'); s.textContent = \"document.title = 'taken'\"; "
+        "document.body.append(s)"
+    )
+    session.do(
+        "document.body.insertAdjacentHTML('beforeend', '<p id=x onclick=\"document.title=1\">x</p>')"
+    )
+    session.do("document.getElementById('x').click()")
+    assert session.driver.title.startswith("Review of")
+    blocked = session.errors()
+    assert len(blocked) == 2 and all("Content Security Policy" in line for line in blocked)
+
+
+def test_500_pairs_answer_within_a_tenth_of_a_second(opened, root: Path) -> None:
+    assert (root / "many.html").stat().st_size < 50 * 2**20
+    session = opened("many")
+    times = session.do("""
+        const times = [];
+        for (let i = 0; i < 120; i++) {
+          const start = performance.now();
+          document.body.dispatchEvent(new KeyboardEvent("keydown", {key: String(i % 3 + 1), bubbles: true}));
+          times.push(performance.now() - start);
+        }
+        return times;
+    """)
+    assert "120 rated" in session.status
+    assert np.quantile(times, 0.95) < 100, sorted(times)[-8:]
+    # To the picture, which was decoded ahead: what a reader waits for who looks at each pair.
+    waited = session.driver.execute_async_script("""
+        const done = arguments[0], times = [];
+        const step = (left) => {
+          if (!left) { done(times); return; }
+          setTimeout(() => {
+            const start = performance.now(), before = document.body.dataset.drawn;
+            document.body.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowRight", bubbles: true}));
+            const look = () => {
+              if (document.body.dataset.drawn === before) { requestAnimationFrame(look); return; }
+              times.push(performance.now() - start);
+              step(left - 1);
+            };
+            look();
+          }, 150);
+        };
+        step(20);
+    """)
+    assert np.median(waited) < 100, waited
+
+
+def test_volumes_have_planes_and_a_slider(opened) -> None:
+    session = opened("volumes")
+    assert session.at("plane").is_displayed() and session.at("slice").is_displayed()
+    assert not session.at("points").is_displayed()  # volumes have none
+    first = session.pixel("fixed", 100, 100)
+    session.set("slice", "0", event="input")
+    assert session.pixel("fixed", 100, 100) != first
+    session.set("plane", "2", event="change")
+    session.wait("return document.body.dataset.drawn")
+    assert [x.text for x in session.at("plane").find_elements("tag name", "option")] == [
+        "axial", "coronal", "sagittal",
+    ]  # fmt: skip
+
+
+def test_every_control_has_a_name_and_keyboards_reach_it(opened) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    session = opened()
+    nameless = session.do("""
+        const named = (x) => x.getAttribute("aria-label") || x.textContent.trim() || x.labels?.length;
+        const controls = [...document.querySelectorAll("button, input, select, canvas, summary")];
+        return controls.filter((x) => !named(x)).map((x) => x.id);
+    """)
+    assert nameless == []
+    reached = []
+    for _ in range(24):
+        ActionChains(session.driver).send_keys(Keys.TAB).perform()
+        reached.append(
+            session.do("return document.activeElement.id || document.activeElement.tagName")
+        )
+    wanted = [
+        "reader", "export", "import", "order", "flicker", "blink", "zoom", "points", "compare", "opacity",
+        "window", "level", "reset", "SUMMARY", "rate-copy", "rate-near", "rate-no", "next",
+    ]  # fmt: skip
+    assert [x for x in reached if x in wanted][: len(wanted)] == wanted
+
+
+def test_single_keys_can_be_turned_off_and_names_can_be_typed(opened) -> None:
+    session = opened()
+    session.at("reader").send_keys("1z3")
+    assert "0 rated" in session.status and session.at("reader").get_attribute("value") == "1z3"
+    session.do("document.activeElement.blur(); document.getElementById('keys').checked = false")
+    session.press("1")
+    assert "0 rated" in session.status
+
+
+# WCAG 2.2, relative luminance and contrast ratio, of every element with text of its own.
+CONTRAST = """
+    const numbers = (text) => text.match(/[0-9.]+/g).map(Number);
+    const linear = (v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    const light = (c) => {
+      const [r, g, b] = c.slice(0, 3).map((v) => linear(v / 255));
+      return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const behind = (x) => {
+      for (; x; x = x.parentElement) {
+        const c = numbers(getComputedStyle(x).backgroundColor);
+        if (c.length < 4 || c[3] > 0) return c;
+      }
+      return [255, 255, 255];
+    };
+    const own = (x) => [...x.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
+    const shown = (x) => x.offsetParent && !x.disabled && !x.matches("option, script, style");
+    return [...document.querySelectorAll("body *")].filter((x) => own(x) && shown(x)).map((x) => {
+      const [a, b] = [light(numbers(getComputedStyle(x).color)), light(behind(x))];
+      return [x.tagName + "#" + x.id, (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05)];
+    });
+"""
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_contrast_is_aa_and_800_pixels_are_wide_enough(
+    root: Path, tmp_path: Path, dark: bool
+) -> None:
+    with browser.opened(tmp_path, width=800, dark=dark) as driver:
+        session = Session(driver, root / "open.html")
+        session.do("document.querySelector('details').open = true")
+        rate_three(session)
+        paper = session.do("return getComputedStyle(document.body).backgroundColor")
+        assert (paper == "rgb(255, 255, 255)") is not dark
+        found = session.do(CONTRAST)
+        assert len(found) > 20 and [x for x in found if x[1] < 4.5] == []
+        assert session.do("return document.documentElement.scrollWidth <= window.innerWidth")
+        assert session.errors() == []
+
+
+def test_the_page_asks_for_nothing(root: Path, tmp_path: Path) -> None:
+    """Served, so that every further request would be seen."""
+    asked: list[str] = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            super().do_GET()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    browser.chromium()
+    with browser.loopback():
+        serving = http.server.ThreadingHTTPServer(
+            ("127.0.0.1", 0), functools.partial(Handler, directory=str(root))
+        )
+        threading.Thread(target=serving.serve_forever, daemon=True).start()
+        try:
+            with browser.opened(tmp_path) as driver:
+                driver.get(f"http://127.0.0.1:{serving.server_address[1]}/open.html")
+                session = Session.__new__(Session)
+                session.driver = driver
+                session.wait("return document.body.dataset.drawn")
+                rate_three(session)
+        finally:
+            serving.shutdown()
+            serving.server_close()
+    assert [path for path in asked if path != "/favicon.ico"] == ["/open.html"]

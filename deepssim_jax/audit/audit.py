@@ -18,7 +18,7 @@ from deepssim_jax.audit.control import search_holdout
 from deepssim_jax.audit.gallery import build_gallery
 from deepssim_jax.audit.generation import Generator
 from deepssim_jax.audit.holdout import refuse_same_files
-from deepssim_jax.audit.inputs import folders, list_sides, networks
+from deepssim_jax.audit.inputs import folders, list_sides, networks, remove_reviews
 from deepssim_jax.audit.result import AuditResult
 from deepssim_jax.data import store
 from deepssim_jax.data.manifest import InputError, Manifest, Role
@@ -202,6 +202,8 @@ def _audit(
             result, pairs, real_set.images, synthetic_set.images, explain_by=explain_by
         )
         outputs.write_all(result, gallery, out, manifests=manifests, stores=stores)
+        if settings.forget:
+            remove_reviews(out)
 
     out.by_first(write)
     out.prune()

@@ -15,6 +15,7 @@ import numpy as np
 from deepssim_jax import parallel
 from deepssim_jax.audit.audit_settings import check_regex
 from deepssim_jax.audit.doubles import stand_for
+from deepssim_jax.audit.inputs import remove_reviews
 from deepssim_jax.audit.self_join import SelfJoin, self_join
 from deepssim_jax.data import store
 from deepssim_jax.data.manifest import InputError
@@ -174,6 +175,8 @@ def _duplicates(
             records=collection.manifest.records,
             folders=folders,
         )
+        if settings.forget:
+            remove_reviews(out)
 
     out.by_first(write)
     out.prune()

@@ -21,6 +21,7 @@ from deepssim_jax.scoring.detail import BANDS, Common
 from deepssim_jax.scoring.pairs import nearest
 from deepssim_jax.scoring.points import KEPT, LocalIndex
 from deepssim_jax.scoring.retrieval import Proposals, Retrieval
+from deepssim_jax.scoring.rows_by_query import gathered, spread
 from deepssim_jax.scoring.side import Side
 from deepssim_jax.scoring.unmoved import nearest_unmoved
 from deepssim_jax.scoring.verify import VerifiedPairs, verify_from, verify_pairs
@@ -104,7 +105,7 @@ def match(
             found = with_evidence(found, part, references, common(), apart=apart)
         else:
             found["partial"] = NO_EVIDENCE
-        return Made({"pairs": _spread(found, len(rows), most=proposals.most + KEPT)})
+        return Made({"pairs": spread(found, len(rows), most=proposals.most + KEPT)})
 
     kept = journal.by_content(
         "pairs",
@@ -115,24 +116,7 @@ def match(
         on_progress=on_progress,
         what=what,
     )
-    return _gathered(kept.field("pairs")) if len(queries) else np.zeros(0, PAIR)
-
-
-def _spread(pairs: np.ndarray, count: int, *, most: int) -> np.ndarray:
-    """Pairs sorted by query as [count, most], what is left filled with query -1."""
-    out = np.zeros((count, most), PAIR)
-    out["query"] = -1
-    first = np.searchsorted(pairs["query"], np.arange(count))
-    out[pairs["query"], np.arange(len(pairs)) - first[pairs["query"]]] = pairs
-    return out
-
-
-def _gathered(spread: np.ndarray) -> np.ndarray:
-    """What `_spread` spread, queries numbered by their rows."""
-    present = spread["query"] >= 0
-    out = spread[present]
-    out["query"] = np.nonzero(present)[0]
-    return out
+    return gathered(kept.field("pairs")) if len(queries) else np.zeros(0, PAIR)
 
 
 def _content(side: Side) -> tuple[np.ndarray | None, ...]:

@@ -15,6 +15,7 @@ from deepssim_jax.data.records import Record
 from deepssim_jax.data.store import InputSettings, load_one
 from deepssim_jax.scoring import match
 from deepssim_jax.scoring.retrieval import Retrieval
+from deepssim_jax.workspace import Workspace
 from tests.kept import share_secret
 
 SETTINGS = AuditSettings(plant=4)
@@ -107,6 +108,8 @@ def test_of_a_patient_who_is_forgotten_nothing_stays(tmp_path: Path) -> None:
     pixels = [load_one(Record(path.name, path), InputSettings()) for path in paths]
     digests = [hashlib.sha256(path.read_bytes()).hexdigest().encode() for path in paths]
     traces = [b"P05q", *digests, *(image[64].tobytes() for image in pixels)]
+    with Workspace.open(out, command="audit") as workspace:
+        workspace.write("review.html", b"a page with P05q")  # as `deepssim review` does
     before = everything(out)
     assert all(trace in before for trace in traces)
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepssim_jax.ops.batches import batch_size, even_rows
+from deepssim_jax.ops.batches import batch_size, one_of_each
 from deepssim_jax.typing import Array
 
 COMMON = 2  # the so many-th best image of the sample says what is common
@@ -108,7 +108,8 @@ class PointIndex:
         padding = -n % tile
         wide = np.pad(descriptors, ((0, padding), (0, 0), (0, 0)))
         people = np.pad(subjects, (0, padding), constant_values=-1).astype(np.int32)
-        rows = even_rows(n, most=SAMPLE)
+        # What stands twice on the real side is not common for that: one image of each patient is asked.
+        rows = one_of_each(subjects, most=SAMPLE)
         return cls(
             tiles=jnp.asarray(wide.reshape(-1, tile, *wide.shape[1:])),
             subjects=jnp.asarray(people.reshape(-1, tile)),

@@ -39,6 +39,12 @@ def even_rows(count: int, *, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int))
 
 
+def one_of_each(groups: np.ndarray, *, most: int) -> np.ndarray:
+    """int [m]: up to `most` rows, evenly spread, no two of one group [n]: the first of each stands for it."""
+    first = np.sort(np.unique(groups, return_index=True)[1])
+    return first[even_rows(len(first), most=most)]
+
+
 def in_batches(run: Callable[..., T], *columns: np.ndarray | Array, size: int) -> T:
     """`run` over rows, so many at a time; the last batch repeats its last row.
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from deepssim_jax.ops.batches import even_rows
+from deepssim_jax.ops.batches import one_of_each
 from deepssim_jax.scoring.detail import SAMPLE, Common
 from deepssim_jax.scoring.points import LocalIndex, PointSet
 
@@ -56,8 +56,8 @@ class Side:
         return LocalIndex.build(self.features, self.grouped()[1])
 
     def sample(self) -> np.ndarray:
-        """Images [k, s, s] that say what all of their kind share."""
-        return self.take(even_rows(len(self), most=SAMPLE))
+        """Images [k, s, s] that say what all of their kind share, one of each patient at most."""
+        return self.take(one_of_each(self.grouped()[1], most=SAMPLE))
 
     @functools.cached_property
     def common(self) -> Common:

@@ -144,3 +144,12 @@ def test_points_say_whether_an_image_can_be_compared() -> None:
     few.geometry[:, 20:, 5] = 0
     crowded.geometry[..., :2] *= 0.05
     assert [bool(p.comparable[0]) for p in (full, few, crowded)] == [True, False, False]
+
+
+def test_what_stands_twice_is_not_common(descriptors) -> None:
+    twice = np.concatenate([descriptors, descriptors])
+    people = np.tile(np.arange(N), 2)
+    found = PointIndex.build(twice, SIGNS, people).rank(descriptors, count=2)
+    np.testing.assert_array_equal(np.sort(found.images % N, 1), np.arange(N)[:, None].repeat(2, 1))
+    alone = PointIndex.build(descriptors, SIGNS, np.arange(N)).rank(descriptors, count=1)
+    np.testing.assert_allclose(found.scores[:, :1], alone.scores, atol=1e-5)

@@ -7,7 +7,6 @@ on disk at every moment.
 
 import contextlib
 import os
-import select
 import signal
 import sys
 import threading
@@ -51,7 +50,8 @@ def by_signals(name: str) -> Iterator[None]:
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     heard, told = os.pipe()
-    os.set_blocking(told, False)
+    if hasattr(os, "set_blocking"):  # Windows asks for none, and has it from Python 3.12 on
+        os.set_blocking(told, False)
     previous = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
     threading.Thread(target=_watch, args=(heard, asked, name), daemon=True).start()
     try:
@@ -72,11 +72,14 @@ def _watch(heard: int, asked: threading.Event, name: str) -> None:
     with open(heard, "rb", buffering=0) as pipe:
         if not pipe.read(1):
             return  # the command came to its end
-        # Until a second signal, or the end.
-        select.select([pipe], [], [], _JOB_S if processes.in_job() else _ALONE_S)
-    if not asked.is_set():
-        say(name)
-        leave_job(ExitCode.STOPPED)
+        # Until a second signal, or the end; `select` knows no pipes on Windows.
+        more = threading.Thread(target=pipe.read, args=(1,), daemon=True)
+        more.start()
+        more.join(_JOB_S if processes.in_job() else _ALONE_S)
+        if not asked.is_set():
+            say(name)
+            leave_job(ExitCode.STOPPED)
+        more.join()
 
 
 def leave_job(status: int) -> NoReturn:

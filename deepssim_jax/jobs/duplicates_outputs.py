@@ -81,10 +81,14 @@ def clean_csv(result: DuplicatesResult, records: Sequence[Record]) -> tuple[str,
     """A manifest of one file a group and of all that have no duplicate, and the folder of its paths."""
     kept = set(result.clean)
     chosen = [record for record in records if record.image_id in kept]
-    root = os.path.commonpath([record.path.resolve().parent for record in chosen])
+    try:
+        root = os.path.commonpath([record.path.resolve().parent for record in chosen])
+    except ValueError:  # two drives of Windows have nothing in common: paths are whole
+        root = ""
     rows = []
     for record in chosen:
-        path = record.path.resolve().relative_to(root).as_posix()
+        whole = record.path.resolve()
+        path = (whole.relative_to(root) if root else whole).as_posix()
         number = f"#{record.image_id.rpartition('#')[2]}" if record.items else ""
         rows.append((f"{path}{number}", record.image_id, record.subject_id, record.split))
     return root, tables.table([("path", "image_id", "subject_id", "split"), *rows])

@@ -251,7 +251,7 @@ def remove_cache(folder: Path) -> None:
 
 def _read(path: Path) -> dict | None:
     try:
-        note = json.loads(path.read_text())
+        note = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return note if {"images", "refused", "fields"} <= note.keys() else None

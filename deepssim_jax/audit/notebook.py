@@ -5,6 +5,7 @@ the internal edition of a report does: a notebook is the institution's own, and 
 clears its outputs first.
 """
 
+import math
 from collections.abc import Sequence
 
 from deepssim_jax.audit.answer import Answer
@@ -20,7 +21,7 @@ def html(answer: Answer, table: Table, *, columns: Sequence[str]) -> str:
     Args:
       answer: what is said first.
       table: the rows that the result's CSV file has.
-      columns: those of its columns that are shown; text longer than a cell bears is for the file.
+      columns: those of its columns that are shown.
     """
     places = [table.columns.index(name) for name in columns]
     rows = [[_short(row[place]) for place in places] for row in table.rows[:_MOST_ROWS]]
@@ -38,4 +39,6 @@ def html(answer: Answer, table: Table, *, columns: Sequence[str]) -> str:
 
 def _short(value: object) -> str:
     """A value with the digits that are read."""
-    return cell(value) if value is None or not isinstance(value, float) else f"{value:.3f}"
+    if not isinstance(value, float) or math.isnan(value):
+        return cell(value)
+    return f"{value:.1e}" if 0 < abs(value) < 0.001 else f"{value:.3f}"

@@ -84,7 +84,7 @@ class Table:
         return table([self.columns, *self.rows])
 
     def data_frame(self) -> "pandas.DataFrame":
-        """The same rows as numbers and text; missing values are pandas' own.
+        """The same rows as numbers and text; `isna` finds what is missing.
 
         Raises:
           ImportError: pandas is not installed.

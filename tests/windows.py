@@ -23,7 +23,7 @@ GONE = {
     os: (
         "getuid", "geteuid", "getgid", "fork", "forkpty", "killpg", "getpgid", "setsid", "chown", "lchown",
         "mkfifo", "mknod", "sync", "sched_getaffinity", "confstr", "sysconf", "statvfs", "getloadavg",
-        "uname", "O_DIRECTORY", "O_CLOEXEC", "O_NOFOLLOW", "O_SYNC", "pread", "sendfile", "posix_fadvise",
+        "uname", "O_DIRECTORY", "O_CLOEXEC", "O_NOFOLLOW", "O_SYNC", "pread", "posix_fadvise",
     ),
     signal: ("SIGKILL", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGCHLD", "SIGPIPE", "alarm"),
 }  # fmt: skip

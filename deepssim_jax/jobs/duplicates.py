@@ -81,7 +81,7 @@ class DuplicateSettings:
                 "the output folder, for example clean.csv"
             )
         if name is not None and (reason := refused_by_windows(name)):
-            raise ValueError(f"write_manifest {name!r}: {reason}; take another, such as clean.csv")
+            raise ValueError(f"write_manifest {name!r}: {reason}; take another name")
 
 
 def duplicates(

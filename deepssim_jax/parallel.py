@@ -7,6 +7,7 @@ Axis types are explicit, so a sharding that does not fit is an error at trace ti
 
 import contextlib
 import functools
+import itertools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +15,9 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from jax._src import (
+    distributed,  # the store of keys that the processes of a job share has no public name
+)
 from jax.experimental import multihost_utils
 
 from deepssim_jax.workspace import Processes
@@ -21,6 +25,10 @@ from deepssim_jax.workspace import Processes
 DATA = "data"
 FSDP = "fsdp"
 Tree = TypeVar("Tree")
+Program = TypeVar("Program", bound=Any)
+# One process may be at work for hours while the others wait; one that is lost ends the job by itself.
+_PATIENCE_MS = 7 * 24 * 3600 * 1000
+_asked = itertools.count()
 
 
 def use_cores(batch: int) -> None:
@@ -71,6 +79,11 @@ def data_mesh(
     if fsdp > 1:
         return jax.make_mesh((count // fsdp, fsdp), (DATA, FSDP), devices=found[:count])
     return jax.make_mesh((count,), (DATA,), devices=found[:count])
+
+
+def own_mesh() -> jax.sharding.Mesh:
+    """A mesh of this process's devices alone, for work that processes do apart from each other."""
+    return data_mesh(found=jax.local_devices())
 
 
 def replicated(mesh: jax.sharding.Mesh) -> jax.NamedSharding:
@@ -209,30 +222,73 @@ def processes() -> Processes:
 
 
 def whole(tree: Any) -> Any:
-    """Arrays of all devices and processes as NumPy arrays, the same in every process."""
-    if jax.process_count() == 1:
-        return jax.tree.map(np.asarray, tree)
-    return multihost_utils.process_allgather(tree, tiled=True)
+    """Arrays of a mesh as NumPy arrays, the same in every process that takes part in it."""
+
+    def gather(x: jax.Array) -> np.ndarray:
+        if x.is_fully_addressable:  # of this process's devices alone
+            return np.asarray(x)
+        return multihost_utils.process_allgather(x, tiled=True)
+
+    return jax.tree.map(gather, tree)
 
 
-def first_alone(work: Callable[[], Tree]) -> Tree:
-    """Runs `work` in the first process and then in all others, which find its files."""
-    if jax.process_count() == 1:
-        return work()
-    made = work() if jax.process_index() == 0 else None
-    multihost_utils.sync_global_devices("the first process is done")
-    return work() if made is None else made
+def compiled(program: Program, *args: Any) -> Program:
+    """A jitted program that every process of a job has compiled for these arguments.
+
+    Compiling can take minutes longer in one process than in another, and on CPUs who waits half a
+    minute in a program for another process gives up.
+    """
+    if jax.process_count() > 1:
+        program.lower(*args).compile()
+        agreed(True)
+    return program
 
 
 def unanimous(number: int) -> bool:
-    """Whether every process names the same number, below 2^31."""
+    """Whether every process names the same number."""
     if jax.process_count() == 1:
         return True
-    return len(np.unique(multihost_utils.process_allgather(np.int32(number)))) == 1
+    said = f"deepssim/said/{next(_asked)}"
+    _store().key_value_set(f"{said}/{jax.process_index()}", str(number))
+    _store().wait_at_barrier(f"{said}/all", _PATIENCE_MS)
+    return len({value for _, value in _store().key_value_dir_get(said)}) == 1
 
 
 def agreed(answer: bool) -> bool:
-    """What the first process answers, told to all: files may not show everywhere at once."""
+    """What the first process answers, told to all: files may not show everywhere at once.
+
+    All processes ask in the same order, each from one thread. Nothing of it goes over the devices, so
+    that they may wait for each other as long as it takes.
+    """
     if jax.process_count() == 1:
         return answer
-    return bool(multihost_utils.broadcast_one_to_all(np.bool_(answer)))
+    number, store = next(_asked), _store()
+    key = f"deepssim/agreed/{number}"
+    if jax.process_index() == 0:
+        store.key_value_set(key, str(int(answer)))
+    store.wait_at_barrier(f"{key}/all", _PATIENCE_MS)
+    return store.blocking_key_value_get(key, _PATIENCE_MS) == "1"
+
+
+def first_to_say(name: str, value: str) -> bool:
+    """Leaves a word for all processes; False if another one has left it already.
+
+    Where the first process is gone, and with it what they share, nobody has.
+    """
+    try:
+        _store().key_value_set(f"deepssim/{name}", value)
+    except jax.errors.JaxRuntimeError as error:
+        return "ALREADY_EXISTS" not in str(error)
+    return True
+
+
+def heard(name: str) -> str | None:
+    """The word that a process has left for all under this name."""
+    try:
+        return _store().key_value_try_get(f"deepssim/{name}")
+    except jax.errors.JaxRuntimeError:
+        return None
+
+
+def _store() -> Any:
+    return distributed.global_state.client

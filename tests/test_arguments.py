@@ -1,6 +1,7 @@
 """What the public functions say to arguments that cannot be meant, and that they run under `jit`."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -228,3 +229,51 @@ def test_the_encoder_can_be_differentiated_by_images_and_weights(encoder: ds.Enc
     step = 1e-2
     rise = cosine(image + step * direction, encoder) - cosine(image - step * direction, encoder)
     np.testing.assert_allclose((slope * direction).sum(), rise / (2 * step), rtol=0.05, atol=1e-4)
+
+
+FOLDERS: dict[str, Callable[[object], object]] = {
+    "real": lambda x: ds.audit(x, "b"),
+    "synthetic": lambda x: ds.audit("a", x),
+    "holdout": lambda x: ds.audit("a", "b", holdout=x) if x is not None else ds.audit(x, "b"),
+    "model": lambda x: ds.audit("a", "b", model=x) if x is not None else ds.audit(x, "b"),
+    "out": lambda x: ds.audit("a", "b", out=x) if x is not None else ds.audit(x, "b"),
+    "real of replicas": lambda x: ds.replicas(x, "b"),
+    "synthetic of replicas": lambda x: ds.replicas("a", x),
+    "rated": lambda x: ds.replicas("a", "b", rated=x) if x is not None else ds.replicas(x, "b"),
+    "segmentations": lambda x: ds.LevelFiles(segmentations={"real": x, "synthetic": x}),
+    "folder of duplicates": lambda x: ds.duplicates(x),
+    "against": lambda x: ds.duplicates("a", against=[x]),
+    "folder of index": lambda x: ds.index(x, out="b"),
+    "out of index": lambda x: ds.index("a", out=x),
+    "folder of open_index": lambda x: ds.open_index(x),
+    "source": lambda x: ds.load_encoder(x),
+}
+
+
+@pytest.mark.parametrize("value", [None, 3, ["a"], b"a", ""], ids=repr)
+@pytest.mark.parametrize("name", sorted(FOLDERS))
+def test_what_is_no_path_is_said(name: str, value: object) -> None:
+    words = "is empty" if value == "" else f"of type {type(value).__name__} and must be str or Path"
+    with pytest.raises(ValueError, match=words) as error:
+        FOLDERS[name](value)
+    if value is not None:
+        assert str(error.value).startswith(name.partition(" ")[0])
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+@pytest.mark.parametrize("name", sorted(FOLDERS))
+def test_text_and_paths_are_taken_alike(name: str, kind: type, tmp_path: Path) -> None:
+    """What is not there is missed by whoever looks for it, not by the type of its name."""
+    if name == "segmentations":  # nobody has looked yet
+        FOLDERS[name](kind(tmp_path / "nowhere"))
+        return
+    with pytest.raises(
+        ValueError, match=r"there is no|must be the|missing|is not there|finished"
+    ) as error:
+        FOLDERS[name](kind(tmp_path / "nowhere"))
+    assert "of type" not in str(error.value)
+
+
+def test_one_folder_to_compare_with_is_no_list() -> None:
+    with pytest.raises(ValueError, match=r"against=\['test/'\]"):
+        ds.duplicates("a", against="test/")

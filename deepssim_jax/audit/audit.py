@@ -10,6 +10,7 @@ import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from deepssim_jax import parallel
 from deepssim_jax.audit import calibration, doubles, membership, outputs
 from deepssim_jax.audit.assess import AuditSet, conclude
 from deepssim_jax.audit.audit_settings import AuditSettings
@@ -17,7 +18,7 @@ from deepssim_jax.audit.control import search_holdout
 from deepssim_jax.audit.gallery import build_gallery
 from deepssim_jax.audit.generation import Generator
 from deepssim_jax.audit.holdout import refuse_same_files
-from deepssim_jax.audit.inputs import folders, list_sides, networks
+from deepssim_jax.audit.inputs import folders, list_sides, networks, remove_reviews
 from deepssim_jax.audit.result import AuditResult
 from deepssim_jax.data import store
 from deepssim_jax.data.manifest import InputError, Manifest, Role
@@ -80,8 +81,14 @@ def audit(
       >>> [(match.synthetic_id, match.real_id) for match in result.pairs]
       [('images.npy#1', 'images.npy#4')]
     """
-    for name, path in (("real", real), ("synthetic", synthetic), ("holdout", holdout or "")):
-        arguments.instance(path, name, (str, Path), remedy="a folder or manifest")
+    given = {"real": real, "synthetic": synthetic, "holdout": holdout}
+    for name, path in given.items():
+        if name != "holdout" or path is not None:
+            arguments.path(path, name, "a folder of images, or a manifest")
+    if model is not None:
+        arguments.path(model, "model", "the workdir of a finished train_ldm")
+    if out is not None:
+        arguments.path(out, "out", "a folder for the report")
     arguments.instance(settings, "settings", AuditSettings, remedy="it has all defaults")
     roots = {Role.REAL: real, Role.SYNTHETIC: synthetic}
     if holdout is not None:
@@ -95,6 +102,7 @@ def audit(
         inputs=folders(roots),
         reads=networks(model, settings.encoder),
         overlap=Overlap.ALLOWED if settings.allow_same else Overlap.REFUSED,
+        processes=parallel.processes(),
     )
     with opened as workspace:
         return _audit(roots, model, workspace, settings, on_progress)
@@ -136,13 +144,13 @@ def _audit(
         pairs=len(real_set.side) * len(synthetic_set.side), local_features=True
     )
 
-    def journal(what: str, *others: AuditSet) -> Section:
-        return out.section(what, encoder_id, [s.images.fingerprint for s in others])
+    def journal(what: str) -> Section:
+        return out.section(what, encoder_id)
 
     pairs = match(
         synthetic_set.side,
         real_set.side,
-        journal=journal("search", real_set, synthetic_set),
+        journal=journal("search"),
         proposals=retrieval.proposals,
         on_progress=on_progress,
         what="synthetic with real",
@@ -150,7 +158,7 @@ def _audit(
     calibrated = calibration.calibrate_on_real(
         real_set.side,
         encoder,
-        journal=journal("calibration", real_set),
+        journal=journal("calibration"),
         seed=settings.seed,
         level=settings.level,
         planted=settings.plant,
@@ -162,8 +170,7 @@ def _audit(
     pairs, copy = calibration.called(pairs, evidence.thresholds)
     control = None
     if holdout_set is not None:
-        everything = (real_set, synthetic_set, holdout_set)
-        controls = (journal("control", *everything), journal("holdout", *everything))
+        controls = journal("control"), journal("holdout")
         known = set(real_set.images.subject_ids) - {None}
         control = search_holdout(
             holdout_set.side,
@@ -187,16 +194,18 @@ def _audit(
     result = conclude(
         sets, pairs, copy, (evidence, calibrated), control, settings, retrieval, inferred
     )
-    gallery = build_gallery(
-        result,
-        pairs,
-        real_set.images,
-        synthetic_set.images,
-        explain_by=encoder() if settings.explain else None,
-    )
-    outputs.write_all(
-        result, gallery, out, manifests=manifests, stores={r: s.images for r, s in sets.items()}
-    )
+    stores = {role: one.images for role, one in sets.items()}
+
+    def write() -> None:
+        explain_by = encoder() if settings.explain else None
+        gallery = build_gallery(
+            result, pairs, real_set.images, synthetic_set.images, explain_by=explain_by
+        )
+        outputs.write_all(result, gallery, out, manifests=manifests, stores=stores)
+        if settings.forget:
+            remove_reviews(out)
+
+    out.by_first(write)
     out.prune()
     return result
 

@@ -13,13 +13,14 @@ from deepssim_jax.scoring.retrieval import Retrieval
 
 @dataclasses.dataclass(frozen=True)
 class AuditSettings:
-    """What a user may choose; every field is echoed in the report.
+    """What a user may choose; every field but `forget` is echoed in the report.
 
     `size` is the side in pixels that every image is brought to (a multiple of 32), `slice_spec`
     the slice taken of volumes, `retrieval` the search for candidates, `level` the coverage of
     intervals, `seed` that of the calibration. `explain` shows what the encoder saw in the gallery.
     `plant` edited copies of the real images are looked for, to say what would have been found. `links`
-    and `arrays` are how folders and NumPy arrays are read.
+    and `arrays` are how folders and NumPy arrays are read. `forget` are ids of patients or images that are
+    left out of every folder; nothing that an earlier run kept of them stays.
 
     Examples:
       >>> import deepssim_jax as ds
@@ -42,6 +43,7 @@ class AuditSettings:
     plant: int = PLANTED
     links: Links = Links.INSIDE
     arrays: ArrayLayout = ArrayLayout.IMAGES
+    forget: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Raises ValueError for values that cannot work."""
@@ -57,6 +59,7 @@ class AuditSettings:
         arguments.whole(self.plant, "plant", least=0)
         arguments.member(self.links, "links", Links)
         arguments.member(self.arrays, "arrays", ArrayLayout)
+        arguments.names(self.forget, "forget")
 
 
 COMMAND = "audit"

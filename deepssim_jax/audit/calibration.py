@@ -3,7 +3,7 @@
 Two experiments are run through the very search and verification that the synthetic images get:
 real images are matched with other patients' real images (the null), and copies of real images under
 every edit of `data.edits` are matched with the real side (the controls). Patients are split in two
-halves: thresholds are chosen on one, error rates are reported on the other.
+halves: error rates are reported on one, those of false alarms at thresholds that are chosen on the other.
 """
 
 import dataclasses
@@ -145,13 +145,16 @@ class Laws:
 class Evidence:
     """What real images say of the detector: thresholds, and the trials from which they come.
 
-    `null_scores` are the best-match scores of all unrelated images; the laws are learned on the tuning
-    half; `null` and `copies` are the trials of the reporting half, `edits` what was done to each copy.
+    `null_scores` are the best-match scores of all unrelated images, on all of which `laws` are learned,
+    and `half` on those of the tuning half; `null` and `copies` are the trials of the reporting half,
+    `edits` what was done to each copy. Thresholds follow from all, which makes them steadier; the rate of
+    false alarms is that of the reporting half at thresholds that follow from the other half alone.
     """
 
     thresholds: Thresholds
     null_scores: np.ndarray
     laws: Laws
+    half: Laws
     null: Trial
     copies: Trial
     edits: tuple[Edit, ...]
@@ -165,9 +168,12 @@ class Evidence:
         """With thresholds that unrelated images reach with probability `cut` at most, and the error
         rates of the reporting half at these; never below the thresholds of one image.
         """
-        score, local, partial = self.laws.thresholds(cut)
+        return self._under(self._reached(self.laws, cut), null_at=self._reached(self.half, cut))
+
+    def _reached(self, laws: Laws, cut: float) -> Thresholds:
+        score, local, partial = laws.thresholds(cut)
         near = max(self.thresholds.near, score)
-        thresholds = dataclasses.replace(
+        return dataclasses.replace(
             self.thresholds,
             chance=cut,
             near=near,
@@ -175,15 +181,17 @@ class Evidence:
             local=local,
             partial=partial,
         )
-        return self.under(thresholds)
 
     def under(self, thresholds: Thresholds) -> "Evidence":
         """With other thresholds, and the error rates of the reporting half at these."""
+        return self._under(thresholds, null_at=thresholds)
+
+    def _under(self, thresholds: Thresholds, *, null_at: Thresholds) -> "Evidence":
         found = self.copies.copies(thresholds)
         near_copy = np.array([edit.label is EditLabel.NEAR for edit in self.edits], bool)
         thresholds = dataclasses.replace(
             thresholds,
-            false_rate=share_of(self.null.copies(thresholds), self.level),
+            false_rate=share_of(self.null.copies(null_at), self.level),
             planted_recall=share_of(found[~near_copy], self.level),
             planted_near_recall=share_of(found[near_copy], self.level),
         )
@@ -276,7 +284,8 @@ def calibrate_on_real(
         real, encoder, journal=journal, proposals=proposals, on_progress=on_progress
     )
     copies = Trial.of(pairs, len(controls))
-    laws = Laws.of(null[null_tuning], people=len(np.unique(owners[null_tuning])))
+    laws = Laws.of(null, people=len(np.unique(owners)))
+    half = Laws.of(null[null_tuning], people=len(np.unique(owners[null_tuning])))
     _, local, partial = laws.thresholds(MOST_FALSE)
     thresholds = Thresholds(
         near=chosen.near,
@@ -296,6 +305,7 @@ def calibrate_on_real(
         thresholds=thresholds,
         null_scores=null.scores,
         laws=laws,
+        half=half,
         null=null[~null_tuning],
         copies=copies,
         edits=controls.edits,

@@ -16,7 +16,7 @@ from deepssim_jax.scoring.embed import side_of_images
 from deepssim_jax.scoring.match import PAIR, Progress, match
 from deepssim_jax.scoring.retrieval import Proposals
 from deepssim_jax.scoring.side import Side
-from deepssim_jax.workspace import Section
+from deepssim_jax.workspace import By, Section
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +89,9 @@ class Controls:
             )
 
         names = [edit.name for edit in self.edits]
-        pairs = section.step("found", [proposals, names, real.low, real.embeddings], found)
+        pairs = section.step(
+            "found", [proposals, names, real.low, real.embeddings], found, by=By.ALL
+        )
         return pairs[groups[pairs["reference"]] == groups[self.rows[pairs["query"]]]]
 
 

@@ -216,7 +216,8 @@ class Generator:
                 rows = np.minimum(np.arange(start, start + batch), start + count - 1)
                 told = None if self.conditions is None else self.conditions[chosen[rows]]
                 given = parallel.spread((indices[rows].astype(np.uint32), told), spread)
-                made = self._program(settings)(weights, seed, *given)
+                program = parallel.compiled(self._program(settings), weights, seed, *given)
+                made = program(weights, seed, *given)
                 out.append(np.asarray(parallel.whole(made))[:count])
         return np.concatenate(out) if out else np.zeros((0, *self.size), np.float32)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from deepssim_jax import parallel
 from deepssim_jax.audit import calibration, doubles
 from deepssim_jax.audit.conclusion import MIN_RECALL
 from deepssim_jax.audit.result import Thresholds
@@ -256,7 +257,10 @@ class Guard:
             # All rows are asked for, so that their number compiles nothing anew.
             rows = embeddings.copy()
             rows[rest] = there
-            cosine = np.maximum(cosine, nearest(rows, self.side.embeddings, k=1).scores[:, 0])
+            cosine = np.maximum(
+                cosine,
+                nearest(rows, self.side.embeddings, k=1, mesh=parallel.own_mesh()).scores[:, 0],
+            )
         # The first that holds is given as the reason.
         rules = {
             Reason.VERIFIED: refused,

@@ -6,6 +6,9 @@ from typing import Protocol
 
 from deepssim_jax.data.manifest import Manifest, Role, read_manifest
 from deepssim_jax.data.records import ArrayLayout, Links
+from deepssim_jax.workspace import Workspace
+
+_REVIEW = "review"  # begins the names of what `deepssim review` writes
 
 
 class ReadingSettings(Protocol):
@@ -24,6 +27,11 @@ class ReadingSettings(Protocol):
     @property
     def arrays(self) -> ArrayLayout:
         """What the axes of NumPy arrays are."""
+        ...
+
+    @property
+    def forget(self) -> tuple[str, ...]:
+        """Ids of patients and of images that are left out."""
         ...
 
 
@@ -56,9 +64,19 @@ def list_sides(roots: Mapping[Role, str | Path], settings: ReadingSettings) -> d
             subject_regex=settings.subject_regex,
             links=settings.links,
             arrays=settings.arrays,
+            forget=settings.forget,
         )
         for role, root in roots.items()
     }
+
+
+def remove_reviews(out: Workspace) -> None:
+    """Deletes pages for readers that an earlier run's pairs were put on, and what their ratings came to.
+
+    They hold pictures and names of those who are to be forgotten.
+    """
+    for name in [name for name in out if name.startswith(_REVIEW)]:
+        out.remove(name)
 
 
 def file_counts(manifests: Mapping[Role, Manifest]) -> dict[str, int]:

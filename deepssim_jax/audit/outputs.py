@@ -88,6 +88,7 @@ def _inputs_csv(manifests: Mapping[Role, Manifest], stores: Mapping[Role, ImageS
 def _inputs_json(result: AuditResult, manifests: Mapping[Role, Manifest]) -> bytes:
     content = {
         "sources": {role.value: str(m.source) for role, m in manifests.items()},
+        "left_out": {role.value: m.left_out for role, m in manifests.items()},
         "settings": dict(result.settings),
     }
     return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from deepssim_jax import parallel
 from deepssim_jax.audit import outputs, replica_outputs
 from deepssim_jax.audit.inputs import folders
 from deepssim_jax.audit.replica_calibration import calibrate_levels
@@ -25,6 +26,7 @@ from deepssim_jax.data.volume import Unreadable
 from deepssim_jax.data.whole_volume import Content
 from deepssim_jax.nn import encoder as encoders
 from deepssim_jax.nn.volume_embedding import embed_volumes
+from deepssim_jax.ops import arguments
 from deepssim_jax.scoring import ratings
 from deepssim_jax.scoring.match import Progress
 from deepssim_jax.scoring.volume_match import Reference, match_volumes
@@ -55,6 +57,9 @@ class LevelFiles:
     def __post_init__(self) -> None:
         """Raises InputError where a side is missing."""
         for name, given in (("segmentations", self.segmentations), ("embeddings", self.embeddings)):
+            arguments.instance(given, name, Mapping, remedy="paths by ds.Role")
+            for path in given.values():
+                arguments.path(path, name, "a folder of label maps, or a file of embeddings")
             if len(given) == 1:
                 (only,) = given
                 other = Role.REAL if only is Role.SYNTHETIC else Role.SYNTHETIC
@@ -120,6 +125,14 @@ def replicas(
       >>> [(match.synthetic_id, match.kind.value) for match in result.matches]
       [('2.npy', 'replica'), ('3.npy', 'different')]
     """
+    arguments.instance(settings, "settings", ReplicaSettings, remedy="it has all defaults")
+    arguments.instance(files, "files", LevelFiles, remedy="it has all defaults")
+    for name, path in (("real", real), ("synthetic", synthetic)):
+        arguments.path(path, name, "a folder of volumes, or a manifest")
+    if out is not None:
+        arguments.path(out, "out", "a folder for the report")
+    if rated is not None:
+        arguments.path(rated, "rated", "a .csv of what people say")
     roots = {Role.REAL: real, Role.SYNTHETIC: synthetic}
     if out is None:
         with Workspace.temporary(command=COMMAND) as workspace:
@@ -130,6 +143,7 @@ def replicas(
         inputs=folders(roots),
         reads=_reads(files, rated, settings),
         overlap=Overlap.ALLOWED if settings.allow_same else Overlap.REFUSED,
+        processes=parallel.processes(),
     )
     with opened as workspace:
         return _replicas(roots, workspace, files, rated, settings, on_progress)
@@ -247,7 +261,8 @@ def _replicas(
         on_progress=on_progress,
     )
     result = conclude(pairs, sides, stores, evidence, settings, names, votes, found_versions)
-    replica_outputs.write_all(
+    write = functools.partial(
+        replica_outputs.write_all,
         result,
         out,
         sides=sides,
@@ -258,6 +273,7 @@ def _replicas(
         alignment=settings.alignment,
         sources=roots,
     )
+    out.by_first(write)
     out.prune()
     return result
 

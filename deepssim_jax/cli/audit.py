@@ -69,7 +69,7 @@ _PLANT = flags.DEFINE_integer(
     "edited copies of the real images to look for, which say what would be found: two of each edit "
     "if not given; 0: none, and what would be found stays unknown",
 )
-_READING = ReadingFlags.define("images")
+_READING = ReadingFlags.define("images", forget=True)
 _MAX_COPY_RATE = flags.DEFINE_float(
     "max_copy_rate",
     None,
@@ -107,6 +107,7 @@ def main(argv: Sequence[str]) -> int:
         **({} if _PLANT.value is None else {"plant": _PLANT.value}),
         links=_READING.links(),
         arrays=_READING.layout(),
+        forget=_READING.forgotten(),
     )
     usage.exists(_MODEL, "folder")
     with progress() as on_progress:

@@ -45,7 +45,7 @@ class CollectionFlags:
                 "slice that stands for a volume: PLANE:FRACTION or PLANE:INDEX; volumes are refused if "
                 "not given",
             ),
-            ReadingFlags.define("images"),
+            ReadingFlags.define("images", forget=True),
         )
 
     def settings(self) -> DuplicateSettings:
@@ -58,4 +58,5 @@ class CollectionFlags:
             subject_regex=self.subject_regex.value,
             links=self.reading.links(),
             arrays=self.reading.layout(),
+            forget=self.reading.forgotten(),
         )

@@ -2,7 +2,8 @@
 
 A command is a module `cli/<name>.py`. It defines its absl flags as it is imported and has
 `main(argv) -> int`: argv[0] is its name, the rest are its positional arguments, whose names stand
-in the module's `POSITIONALS` (none when it has no such tuple); the result is the exit status.
+in the module's `POSITIONALS` (none when it has no such tuple); the result is the exit status. Where its
+flags decide whether several processes do it together, its `TOGETHER` says so.
 Flags that several commands share are defined for each of them by a function of a module of this room
 that is no command and disclaims them.
 """
@@ -39,8 +40,27 @@ COMMANDS: dict[str, str] = {
     "doctor": "show devices, processes, versions, weights and what is missing",
 }
 
+# What several processes do together; all else is done by the first one alone. The doctor is to say what
+# is wrong with a job, not to wait for it.
+_TOGETHER = frozenset(
+    {"audit", "replicas", "duplicates", "embed", "score", "generate"}
+    | {"train_encoder", "train_vae", "train_ldm"}
+)
+
 # Flags of commands that this process ran earlier, out of the way of the present one's.
 _set_aside: dict[str, list[flags.Flag]] = {}
+
+
+def together(command: str, module: types.ModuleType) -> bool:
+    """Whether all processes of a job do this command, whose flags are parsed, together."""
+    return command in _TOGETHER and getattr(module, "TOGETHER", lambda: True)()
+
+
+def processes_of(command: str) -> str:
+    """What the processes of a job do of a command, for its help."""
+    if command not in _TOGETHER:
+        return "In a job of several processes the first one does this alone."
+    return "Several processes of a job (launch/README.md) do this together, with the same outcome."
 
 
 def load(command: str) -> types.ModuleType:

@@ -47,6 +47,7 @@ def main(argv: Sequence[str]) -> int:
         `ExitCode.DONE`.
     """
     del argv
+    from deepssim_jax import parallel
     from deepssim_jax.audit.tables import table
     from deepssim_jax.data.manifest import Role, read_manifest
     from deepssim_jax.data.store import InputSettings
@@ -60,7 +61,10 @@ def main(argv: Sequence[str]) -> int:
     encoder_id = encoders.encoder_hash(_ENCODER.value)
     settings = InputSettings(size=(_SIZE.value, _SIZE.value), slice=_SLICE.value)
     inputs = {"--images": _IMAGES.value}
-    with Workspace.open(_OUT.value, command="embed", inputs=inputs) as workspace:
+    opened = Workspace.open(
+        _OUT.value, command="embed", inputs=inputs, processes=parallel.processes()
+    )
+    with opened as workspace:
         manifest = read_manifest(
             _IMAGES.value,
             role=Role(_ROLE.value),

@@ -39,14 +39,20 @@ def _run(command: str, args: Sequence[str]) -> int:
     if any(arg in _HELP[:-1] for arg in args):
         print(usage.command_help(command, module))
         return ExitCode.DONE
-    # The doctor has to say what is wrong with a job, not to wait for it.
-    process = 0 if command == "doctor" else processes.join()
     args = usage.config_first(args)
     # ml_collections reads the overrides of a config file (--config.a.b=v) from sys.argv.
     sys_argv, sys.argv = sys.argv, [f"deepssim {command}", *args]
     try:
-        with contextlib.redirect_stdout(io.StringIO()) if process else contextlib.nullcontext():
-            return int(module.main(usage.parse(command, module, args)))
+        argv = usage.parse(command, module, args)
+        if commands.together(command, module):
+            processes.join()
+        elif command != "doctor" and processes.number():
+            return ExitCode.DONE  # the first process does it alone, and joins nobody
+        with contextlib.ExitStack() as stack:
+            if processes.number():
+                stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+            stack.enter_context(processes.following(stopping.leave_job))
+            return int(module.main(argv))
     except ValueError as error:
         text = usage.in_flags(module, str(error))
         if text != str(error):
@@ -90,6 +96,8 @@ def main(argv: Sequence[str]) -> int:
     except Exception as error:
         line = f"{name} failed: {failures.words(error, args)}"
         status, cause = ExitCode.FAILED, error
+    if not processes.speaks(status):
+        return status
     if _verbose(args):
         print(failures.trace(cause, args), file=sys.stderr, end="")
     elif status == ExitCode.FAILED:
@@ -111,6 +119,6 @@ def run() -> None:
     except BrokenPipeError:  # the reader of our output, such as `head`, has had enough
         sys.stdout = None
         status = ExitCode.DONE
-    if processes.in_job() and status != ExitCode.DONE:
+    if processes.in_job() and status in (ExitCode.FAILED, ExitCode.USAGE, ExitCode.STOPPED):
         stopping.leave_job(status)
     sys.exit(status)

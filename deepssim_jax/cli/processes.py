@@ -4,16 +4,20 @@ Three ways of being told: JAX_COORDINATOR_ADDRESS with JAX_NUM_PROCESSES and JAX
 launcher, `launch/local.sh`), SLURM with several tasks, or a TPU pod slice with several hosts.
 """
 
+import contextlib
 import dataclasses
 import os
 import sys
+import threading
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import deepssim_jax
 
 _OWN = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 _LOOPBACK = ("localhost", "127.", "[::1]", "::1")
+# How often a process asks whether another one has failed, and under which name it is told.
+_POLL_S, _ENDED = 0.5, "ended"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +51,8 @@ def detect(environment: Mapping[str, str]) -> Job | None:
         return Job("SLURM", tasks, rank, None) if tasks > 1 else None
     hosts = [h for h in environment.get("TPU_WORKER_HOSTNAMES", "").split(",") if h]
     if len(hosts) > 1:
-        return Job("TPU", len(hosts), None, None)
+        rank = environment.get("TPU_WORKER_ID")
+        return Job("TPU", len(hosts), None if rank is None else _whole("TPU_WORKER_ID", rank), None)
     return None
 
 
@@ -95,6 +100,7 @@ def join() -> int:
         jax.distributed.initialize()
     from deepssim_jax import parallel
 
+    jax.devices()  # each process waits here for the devices of all others
     mine = f"deepssim_jax {deepssim_jax.__version__}, jax {jax.__version__}"
     if not parallel.unanimous(zlib.crc32(mine.encode()) & 0x7FFFFFFF):
         raise RuntimeError(
@@ -110,13 +116,57 @@ def in_job() -> bool:
     return jax is not None and jax.distributed.is_initialized()
 
 
-def is_first() -> bool:
-    """Whether this process speaks for its job; one that is alone always does."""
-    if not in_job():
-        return True
-    import jax
+def number() -> int:
+    """That of this process in its job, also before it has joined; 0 of one that is alone."""
+    if in_job():
+        import jax
 
-    return jax.process_index() == 0
+        return jax.process_index()
+    try:
+        job = detect(os.environ)
+    except ValueError:
+        return 0
+    return (job.process or 0) if job else 0
+
+
+def is_first() -> bool:
+    """Whether this process shows the progress of its job; one that is alone always does."""
+    return number() == 0
+
+
+def speaks(status: int) -> bool:
+    """Whether it is for this process to say why the command ends: the first that fails does.
+
+    All others hear of it within a second, and end with the same status (`following`).
+    """
+    if not in_job():
+        return is_first()
+    from deepssim_jax import parallel
+
+    return parallel.first_to_say(_ENDED, str(int(status)))
+
+
+@contextlib.contextmanager
+def following(leave: Callable[[int], object]) -> Iterator[None]:
+    """Calls `leave` with the status of another process that fails while the block runs."""
+    if not in_job():
+        yield
+        return
+    from deepssim_jax import parallel
+
+    done = threading.Event()
+
+    def follow() -> None:
+        while not done.wait(_POLL_S):
+            if (status := parallel.heard(_ENDED)) is not None and not done.is_set():
+                leave(int(status))
+
+    threading.Thread(target=follow, daemon=True).start()
+    try:
+        yield
+        parallel.agreed(True)  # who is done early waits here, and still hears of a failure
+    finally:
+        done.set()
 
 
 def _whole(name: str, text: str) -> int:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
+from deepssim_jax.cli import usage
+
 if TYPE_CHECKING:
     from deepssim_jax.data.records import ArrayLayout, Links
 
@@ -15,14 +17,15 @@ flags.disclaim_key_flags()  # they belong to the command that has them defined
 
 @dataclasses.dataclass(frozen=True)
 class ReadingFlags:
-    """`--follow_links` and `--arrays`."""
+    """`--follow_links`, `--arrays`, and `--forget` where a command has it."""
 
     follow_links: flags.FlagHolder
     arrays: flags.FlagHolder
+    forget: flags.FlagHolder | None = None
 
     @classmethod
-    def define(cls, arrays: str) -> ReadingFlags:
-        """Defines the flags; `arrays` is the default of `--arrays`."""
+    def define(cls, arrays: str, *, forget: bool = False) -> ReadingFlags:
+        """Defines the flags; `arrays` is the default of `--arrays`, `forget` whether there is `--forget`."""
         return cls(
             flags.DEFINE_bool(
                 "follow_links",
@@ -36,7 +39,23 @@ class ReadingFlags:
                 "what the axes of a NumPy array of three are: [n, h, w] of n images, or a volume: "
                 "[z, y, x] as SimpleITK gives it or [x, y, z] as nibabel does",
             ),
+            flags.DEFINE_multi_string(
+                "forget",
+                [],
+                "id of a patient or an image to leave out, or @FILE of ids, one a line; may be repeated. "
+                "Nothing that an earlier run kept of them in --out stays",
+            )
+            if forget
+            else None,
         )
+
+    def forgotten(self) -> tuple[str, ...]:
+        """The ids to leave out.
+
+        Raises:
+          UsageError: a file of ids cannot be read.
+        """
+        return usage.listed(self.forget) if self.forget is not None else ()
 
     def links(self) -> Links:
         """How links are read."""

@@ -36,6 +36,7 @@ def main(argv: Sequence[str]) -> int:
         `ExitCode.DONE`.
     """
     del argv
+    from deepssim_jax import parallel
     from deepssim_jax.audit.tables import table
     from deepssim_jax.nn.encoder import encoder_hash
     from deepssim_jax.ops.transform import FLIP_NAMES
@@ -48,7 +49,10 @@ def main(argv: Sequence[str]) -> int:
     usage.exists(_SYNTHETIC, "store; make it with deepssim embed")
     encoder_id = encoder_hash(_ENCODER.value)
     inputs = {"--real": _REAL.value, "--synthetic": _SYNTHETIC.value}
-    with Workspace.open(_OUT.value, command="score", inputs=inputs) as workspace:
+    opened = Workspace.open(
+        _OUT.value, command="score", inputs=inputs, processes=parallel.processes()
+    )
+    with opened as workspace:
         real, real_images = open_side(Path(_REAL.value), encoder_id=encoder_id, flag="--real")
         synthetic, synthetic_images = open_side(
             Path(_SYNTHETIC.value), encoder_id=encoder_id, flag="--synthetic"

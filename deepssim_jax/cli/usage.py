@@ -13,7 +13,7 @@ from typing import TypeVar
 from absl import flags
 
 from deepssim_jax.cli import common_flags
-from deepssim_jax.cli.commands import COMMANDS
+from deepssim_jax.cli.commands import COMMANDS, processes_of
 
 _Config = TypeVar("_Config")
 # What the parsers of flags say, in Python's words, and what is wanted.
@@ -111,6 +111,7 @@ def command_help(command: str, module: types.ModuleType) -> str:
             usage,
             "",
             (module.__doc__ or COMMANDS[command]).strip(),
+            *(("", processes_of(command)) if command != "doctor" else ()),
             "",
             *(_flag_entry(flag) for flag in key_flags(module)),
         ]
@@ -235,6 +236,25 @@ def exists(holder: flags.FlagHolder, what: str) -> None:
     for path in given:
         if path is not None and not Path(path).expanduser().exists():
             raise UsageError(f"--{holder.name}={path}: there is no such {what}")
+
+
+def listed(holder: flags.FlagHolder) -> tuple[str, ...]:
+    """The values of a flag that may be repeated; @FILE stands for its lines.
+
+    Raises:
+        UsageError: a file cannot be read.
+    """
+    found: list[str] = []
+    for value in holder.value:
+        if not value.startswith("@"):
+            found.append(value)
+            continue
+        try:
+            text = Path(value[1:]).expanduser().read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"--{holder.name}={value}: cannot be read as text") from error
+        found += [line.strip() for line in text.splitlines() if line.strip()]
+    return tuple(found)
 
 
 def in_flags(module: types.ModuleType, text: str) -> str:

@@ -1,10 +1,14 @@
-"""Checks a finished audit, or a certificate, from its files: every hash and every score.
+"""Checks a finished audit, a certificate, or the folder of any other command, from its files.
 
     deepssim verify audit/
     deepssim verify to_share/ --real=training/
+    deepssim verify replicas/
 
-A certificate is of `generate --safeguard` or of `filter`: its limits are calibrated again, and every
-image is judged again against every training image.
+Of an audit every hash, count and flagged score is made again. A certificate is of `generate
+--safeguard` or of `filter`: its limits are calibrated again, and every image is judged again against
+every training image. Of any other command every file is held against the hash that was noted when it was
+written; nothing is computed again, and files that grow, such as a training's metrics and checkpoints, are
+not followed.
 """
 
 from collections.abc import Sequence
@@ -31,20 +35,21 @@ def main(argv: Sequence[str]) -> int:
     """Re-checks what is in argv[1].
 
     Args:
-        argv: The command's name and the folder of an audit or of guarded images.
+        argv: The command's name and the folder.
 
     Returns:
         `ExitCode.DONE` if everything holds, else `ExitCode.FAILED`.
     """
-    from deepssim_jax.audit.recheck import recheck
     from deepssim_jax.audit.recheck_certificate import has_certificate, recheck_certificate
+    from deepssim_jax.audit.recheck_outputs import recheck_audit, recheck_outputs
+    from deepssim_jax.workspace import owner
 
     folder = Path(argv[1])
     with progress() as on_progress:
         certified = has_certificate(folder)
         usage.belong(
             [_REAL, _ENCODER, _SUBJECT_REGEX],
-            "a certificate in DIR, and this is an audit",
+            "a certificate in DIR, and this has none",
             wanted=certified,
         )
         if certified:
@@ -55,8 +60,10 @@ def main(argv: Sequence[str]) -> int:
                 subject_regex=_SUBJECT_REGEX.value,
                 on_progress=on_progress,
             )
+        elif owner(folder) in (None, "audit"):
+            found = recheck_audit(folder, on_progress=on_progress)
         else:
-            found = recheck(folder, on_progress=on_progress)
+            found = recheck_outputs(folder)
     for line in found.problems[:_SHOWN]:
         console.error(line)
     if len(found.problems) > _SHOWN:

@@ -11,6 +11,7 @@ spelled out); escaping them is the writer's duty.
 import dataclasses
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from deepssim_jax.data.contents import Listed, records_of
@@ -37,6 +38,7 @@ _BIDS_LABELS = re.compile(r"_(?:mask|dseg|probseg)\.[^/]+$")
 _REFERENCE_NAME = re.compile(
     r"^(training|gen-\d+)\.(?:png|jpg|jpeg|tif|tiff|npy|nii|nii\.gz)$", re.IGNORECASE
 )
+FORGOTTEN = "(not named)"  # stands for what was left out, whose names are written nowhere
 _FEW = 20  # so many files are as a rule not of one patient
 _NUMBERED = re.compile(r"^(.*)#(\d+)$", re.DOTALL)
 
@@ -48,6 +50,7 @@ def read_manifest(
     subject_regex: str | None = None,
     links: Links = Links.INSIDE,
     arrays: ArrayLayout = ArrayLayout.IMAGES,
+    forget: Collection[str] = (),
 ) -> Manifest:
     """Lists the images of a source.
 
@@ -59,6 +62,7 @@ def read_manifest(
         the patient. Overrides what the layout says.
       links: whether links that leave a folder are followed.
       arrays: what NumPy arrays of three axes are.
+      forget: ids of patients and of images that are left out, and named nowhere.
 
     Raises:
       InputError: the source is missing or empty, or the expression is wrong, finds no patient, or one
@@ -86,6 +90,8 @@ def read_manifest(
         listed.records = [_with_subject(record, pattern) for record in listed.records]
         if role is not Role.SYNTHETIC:  # generated images need not name a patient
             _check_patients(listed.records, pattern, role)
+    left = _forget(listed, frozenset(forget))
+    others, refused = others + left.files, refused - left.refused
     records, doubles = _without_doubles(listed.records)
     rejected = listed.rejected + doubles
     if not records:
@@ -100,7 +106,31 @@ def read_manifest(
         unused=tuple(sorted(listed.unused, key=lambda u: u.name)),
         counts=FileCounts(found, found - refused - others, refused, others),
         notes=tuple(listed.notes),
+        left_out=left.images,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Left:
+    """What was left out: images, their files, and how many of these had been refused."""
+
+    images: int
+    files: int
+    refused: int
+
+
+def _forget(listed: Listed, ids: frozenset[str]) -> _Left:
+    """Takes images and patients of these ids out of what was listed; only their number stays."""
+    gone = [r for r in listed.records if r.image_id in ids or r.subject_id in ids]
+    listed.records = [r for r in listed.records if r not in gone]
+    kept = {path for record in listed.records for path in files_of(record)}
+    files = len({path for record in gone for path in files_of(record)} - kept)
+    refused = [r for r in listed.rejected if r.image_id in ids]
+    listed.rejected = [r for r in listed.rejected if r not in refused]
+    files += len(refused)
+    if files:
+        listed.unused.append(Unused(FORGOTTEN, "left out as asked (--forget)", files))
+    return _Left(len(gone), files, len(refused))
 
 
 def _existing(source: Path, role: Role) -> Path:

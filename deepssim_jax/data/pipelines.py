@@ -55,8 +55,8 @@ def open_images(
     manifest = dataclasses.replace(parts[0], records=tuple(records), rejected=rejected)
     done, total = 0, len(manifest.records)
     reading = Reading.of(manifest, workspace, settings=InputSettings(size=size))
-    for chunk in reading.chunks():
-        done += len(chunk.images)
+    for _ in reading.chunks():
+        done += reading.at_once
         on_progress(min(done, total), total, "reading images")
     images = reading.images()
     if not len(images):

@@ -122,6 +122,7 @@ class Manifest:
     unused: tuple[Unused, ...] = ()
     counts: FileCounts = FileCounts()
     notes: tuple[str, ...] = ()
+    left_out: int = 0  # images, as asked
 
 
 def files_of(record: Record) -> Iterator[Path]:

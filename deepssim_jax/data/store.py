@@ -202,13 +202,16 @@ class Reading:
     def chunks(self, *, threads: int = 4) -> Iterator[Chunk]:
         """Decodes what is new, chunk by chunk, the next one while the caller works on this one.
 
+        Several processes share the chunks, and wait for each other at the end.
+
         Yields:
           The chunks in order, from memory maps.
         """
+        me = self._cache.processes
         runs = [
             np.arange(i, min(i + self._settings.chunk, len(self._records)))
             for i in range(0, len(self._records), self._settings.chunk)
-        ]
+        ][me.index :: me.count]
         with (
             concurrent.futures.ThreadPoolExecutor(threads) as pool,
             concurrent.futures.ThreadPoolExecutor(1) as ahead,
@@ -228,6 +231,12 @@ class Reading:
                     for name in (_CANVAS, _CONTENT)
                 ]
                 yield Chunk(images, names, entries.ids, *more)
+        self._cache.share()
+
+    @property
+    def at_once(self) -> int:
+        """Records that all processes together have read when each has been given a chunk."""
+        return self._settings.chunk * self._cache.processes.count
 
     def images(self) -> ImageStore:
         """The store of what was decoded.

@@ -32,6 +32,7 @@ def read_collection(
     subject_regex: str | None,
     links: Links,
     arrays: ArrayLayout,
+    forget: tuple[str, ...] = (),
 ) -> Collection:
     """Lists the images of all folders.
 
@@ -40,6 +41,7 @@ def read_collection(
       subject_regex: its first group, found in a file's name, is the patient.
       links: which links are followed.
       arrays: what NumPy arrays of three axes are.
+      forget: ids of patients and of images that are left out.
 
     Raises:
       InputError: one is missing, or holds no image.
@@ -56,6 +58,7 @@ def read_collection(
                     subject_regex=subject_regex,
                     links=links,
                     arrays=arrays,
+                    forget=forget,
                 )
             )
         except InputError as error:
@@ -94,6 +97,7 @@ def read_collection(
         notes=tuple(
             f"{name}: {note}" for name, p in zip(names, parts, strict=True) for note in p.notes
         ),
+        left_out=sum(part.left_out for part in parts),
     )
     return Collection(manifest, split)
 

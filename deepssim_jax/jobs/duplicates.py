@@ -12,8 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from deepssim_jax import parallel
 from deepssim_jax.audit.audit_settings import check_regex
 from deepssim_jax.audit.doubles import stand_for
+from deepssim_jax.audit.inputs import remove_reviews
 from deepssim_jax.audit.self_join import SelfJoin, self_join
 from deepssim_jax.data import store
 from deepssim_jax.data.manifest import InputError
@@ -39,12 +41,13 @@ COMMAND = "duplicates"
 
 @dataclasses.dataclass(frozen=True)
 class DuplicateSettings:
-    """What a user may choose; every field is echoed in the report.
+    """What a user may choose; every field but `forget` is echoed in the report.
 
     `size` is the side in pixels at which pairs are verified (a multiple of 32). `slice_spec` is the
     slice that stands for a volume; without one volumes are refused. `false_discoveries` is the
     share of false ones among the images that are called duplicates, in expectation. `level` is the
     coverage of the interval. `write_manifest` names a table of one file a group, inside of `out`.
+    `forget` are ids of patients or images that are left out of every folder.
 
     Examples:
       >>> import deepssim_jax as ds
@@ -60,6 +63,7 @@ class DuplicateSettings:
     links: Links = Links.INSIDE
     arrays: ArrayLayout = ArrayLayout.IMAGES
     write_manifest: str | None = None
+    forget: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Raises ValueError for values that cannot work."""
@@ -74,6 +78,7 @@ class DuplicateSettings:
             )
         arguments.member(self.links, "links", Links)
         arguments.member(self.arrays, "arrays", ArrayLayout)
+        arguments.names(self.forget, "forget")
         name = self.write_manifest
         if name is not None and (Path(name).name != name or not name.endswith(".csv")):
             raise ValueError(
@@ -122,7 +127,16 @@ def duplicates(
       >>> [(image.group, image.image_id, image.kept) for image in result.groups]
       [(1, 'images.npy#3', True), (1, 'images.npy#5', False)]
     """
-    folders = [Path(folder).expanduser(), *(Path(other).expanduser() for other in against)]
+    arguments.instance(settings, "settings", DuplicateSettings, remedy="it has all defaults")
+    if isinstance(against, str | Path):
+        raise ValueError("against must be a list of folders, for example against=['test/']")
+    what = "a folder of images, or a manifest"
+    folders = [
+        arguments.path(path, name, what).expanduser()
+        for name, path in (("folder", folder), *(("against", other) for other in against))
+    ]
+    if out is not None:
+        arguments.path(out, "out", "a folder for the report")
     if out is None:
         with Workspace.temporary(command=COMMAND) as workspace:
             return _duplicates(folders, workspace, settings, on_progress)
@@ -130,7 +144,8 @@ def duplicates(
         f"--against={path.name}" if number else "FOLDER": path
         for number, path in enumerate(folders)
     }
-    with Workspace.open(out, command=COMMAND, inputs=inputs) as workspace:
+    opened = Workspace.open(out, command=COMMAND, inputs=inputs, processes=parallel.processes())
+    with opened as workspace:
         return _duplicates(folders, workspace, settings, on_progress)
 
 
@@ -142,6 +157,7 @@ def _duplicates(
         subject_regex=settings.subject_regex,
         links=settings.links,
         arrays=settings.arrays,
+        forget=settings.forget,
     )
     side, images, found = search(collection, out, settings, on_progress)
     result = conclude(
@@ -152,14 +168,20 @@ def _duplicates(
         level=settings.level,
         settings=_echoed(settings, collection),
     )
-    duplicates_outputs.write_all(
-        result,
-        build_pictures(result, found, images),
-        out,
-        manifest_name=settings.write_manifest,
-        records=collection.manifest.records,
-        folders=folders,
-    )
+
+    def write() -> None:
+        duplicates_outputs.write_all(
+            result,
+            build_pictures(result, found, images),
+            out,
+            manifest_name=settings.write_manifest,
+            records=collection.manifest.records,
+            folders=folders,
+        )
+        if settings.forget:
+            remove_reviews(out)
+
+    out.by_first(write)
     out.prune()
     return result
 

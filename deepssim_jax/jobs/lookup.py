@@ -24,6 +24,7 @@ from deepssim_jax.jobs.duplicates import DuplicateSettings, search
 from deepssim_jax.jobs.duplicates_result import How
 from deepssim_jax.jobs.findings import groups_of
 from deepssim_jax.jobs.point_index import COMMAND, PreparedIndex, open_index, write_index
+from deepssim_jax.ops import arguments
 from deepssim_jax.ops.transform import FLIP_NAMES
 from deepssim_jax.scoring import points
 from deepssim_jax.scoring.match import Progress
@@ -123,7 +124,9 @@ def index(
       >>> len(prepared), prepared.image_ids[0]
       (5, 'five.npy#1')
     """
-    source = Path(folder).expanduser()
+    arguments.instance(settings, "settings", DuplicateSettings, remedy="it has all defaults")
+    source = arguments.path(folder, "folder", "a folder of images, or a manifest").expanduser()
+    arguments.path(out, "out", "a folder for the index")
     # What reading leaves behind holds larger images than the index may: it goes when the index is made.
     with (
         Workspace.open(out, command=COMMAND, inputs={"FOLDER": source}) as workspace,
@@ -134,6 +137,7 @@ def index(
             subject_regex=settings.subject_regex,
             links=settings.links,
             arrays=settings.arrays,
+            forget=settings.forget,
         )
         side, images, found = search(collection, work, settings, on_progress)
         rows = np.arange(len(side), dtype=np.int32)
@@ -196,7 +200,8 @@ def lookup(image: str | Path | np.ndarray, *, index: PreparedIndex) -> tuple[Loo
         return (_answer("array", settings.fields(np.asarray(image, np.float32)), index),)
     layout = ArrayLayout(str(index.settings["arrays"]))
     answers = []
-    for record in _records(Path(image).expanduser(), layout):
+    source = arguments.path(image, "image", "an image, or an array [h, w]").expanduser()
+    for record in _records(source, layout):
         try:
             answers.append(_answer(record.image_id, settings.load(record), index))
         except (Unreadable, OSError) as error:

@@ -17,6 +17,7 @@ from deepssim_jax.data.manifest import InputError
 from deepssim_jax.features.basis import Basis
 from deepssim_jax.features.matching import PointIndex
 from deepssim_jax.jobs.copy_rule import CopyRule
+from deepssim_jax.ops import arguments
 from deepssim_jax.scoring.evidence import GumbelLaw
 from deepssim_jax.scoring.points import LocalIndex, PointSet
 from deepssim_jax.scoring.side import Side
@@ -127,6 +128,7 @@ def open_index(folder: str | Path, *, check: bool = False) -> PreparedIndex:
       ...     opened.image_ids == prepared.image_ids
       True
     """
+    arguments.path(folder, "folder", "the output of `deepssim index`")
     root = Workspace.finished(folder, command=COMMAND, flag="--index").root
     listing = root / LISTING
     if not listing.is_file():

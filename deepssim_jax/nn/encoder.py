@@ -248,10 +248,10 @@ def save_encoder(path: str | Path, encoder: Encoder, *, card: Mapping[str, str])
 
 
 def _file(source: str | Path) -> Path:
-    arguments.instance(source, "source", (str, Path), remedy="'default' or a .safetensors file")
+    arguments.path(source, "source", "a .safetensors file, or the word default")
     if source == "default":
         return Path(str(importlib.resources.files("deepssim_jax") / "weights" / _DEFAULT))
-    return Path(source)
+    return Path(source).expanduser()
 
 
 def encoder_hash(source: str | Path = "default") -> str:

@@ -9,6 +9,7 @@ import enum
 import math
 import numbers
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import jax
@@ -263,6 +264,21 @@ def instance(value: _T, name: str, kind: type | tuple[type, ...], *, remedy: str
     return value
 
 
+def path(value: object, name: str, what: str) -> Path:
+    """A path, as text or as a `Path`; what its file or folder holds is for others to say.
+
+    Raises:
+      ValueError: names the argument, what it is, and `what` is wanted, such as "a folder of images".
+    """
+    if not isinstance(value, str | Path):
+        raise ValueError(
+            f"{name} is of type {type(value).__name__} and must be str or Path: {what}"
+        )
+    if not str(value):
+        raise ValueError(f"{name} is empty and must be the path of {what}")
+    return Path(value)
+
+
 def choice(value: object, name: str, *, known: Sequence[str]) -> str:
     """One of some words.
 
@@ -274,6 +290,17 @@ def choice(value: object, name: str, *, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(str(value).lower(), known, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise ValueError(f"{name} {value!r} must be {' or '.join(known)}{hint}")
+
+
+def names(value: object, name: str) -> tuple[str, ...]:
+    """A tuple or list of texts, none empty.
+
+    Raises:
+      ValueError: names the argument, the value and an example.
+    """
+    if not isinstance(value, (tuple, list)) or not all(isinstance(x, str) and x for x in value):
+        raise ValueError(f"{name} {value!r} must be a tuple of ids, for example ('P017', 'P042')")
+    return tuple(value)
 
 
 def sequence(

@@ -102,7 +102,7 @@ def locate(
     final = _refined(a, b, chosen, model=model, levels=last)
     two = jax.tree.map(lambda x, y: jnp.stack([x, y], 1), chosen, final)
     final = _most_likely(*plain, two, keep=1, side=size, tiles=8, rougher=1)
-    return _registered(moving, fixed, jax.tree.map(lambda x: x[:, 0], final))
+    return at(moving, fixed, jax.tree.map(lambda x: x[:, 0], final))
 
 
 def _most_likely(
@@ -132,7 +132,7 @@ def align(
     """Refines pairs from a start near the answer and resamples `moving`; jit-compilable."""
     # Without a unit of intensity, no threshold of the refinement depends on the scanner.
     a, b = (zscore(x, spatial_dims=moving.ndim - 1) for x in (moving, fixed))
-    return _registered(moving, fixed, _refined(a, b, start, model=model))
+    return at(moving, fixed, _refined(a, b, start, model=model))
 
 
 def _refined(
@@ -150,8 +150,8 @@ def _refined(
     return found
 
 
-def _registered(moving: Array, fixed: Array, transform: Transform) -> Registration:
-    """`moving` on the frame of `fixed`, and how they correlate there."""
+def at(moving: Array, fixed: Array, transform: Transform) -> Registration:
+    """`moving` [n, *space] on the frame of `fixed` by known transformations, and how they correlate there."""
     positions = transform.positions(moving.shape[1:])
     aligned = resample.sample_at(moving.astype(jnp.float32), positions)
     inside = resample.inside(positions, moving.shape[1:])

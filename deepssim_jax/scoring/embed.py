@@ -109,8 +109,9 @@ def build_side(
             return Made(fields)
 
         cache.compute(chunk.keys, make, block=store.CHUNK)
-        done = min(done + store.CHUNK, total)
+        done = min(done + reading.at_once, total)
         on_progress(done, total, what)
+    cache.share()
     images = reading.images()
     known = any(record.subject_id is not None for record in manifest.records)
     return side_of(images, cache, groups=known), images

@@ -2,8 +2,8 @@
 
 Contract: `match` proposes, for every query, the references that look most like it after alignment, where
 they lie, by local features and in the encoder's space, then verifies each proposal from the pixels. The
-answer is one row a verified pair, of `PAIR`; finished blocks of queries are journalled, so a killed run
-goes on where it was.
+answer is one row a verified pair, of `PAIR`. What was found of a query is kept by its content, so a killed
+run goes on where it was, and a run with more queries looks at the new ones alone.
 """
 
 import dataclasses
@@ -13,17 +13,19 @@ from typing import TypedDict
 
 import numpy as np
 
+from deepssim_jax import parallel
 from deepssim_jax.ops.search_grid import SearchGrid
 from deepssim_jax.ops.transform import FLIP_NAMES, Transform
 from deepssim_jax.scoring.aligned import AlignedIndex, likeliest
 from deepssim_jax.scoring.detail import BANDS, Common
 from deepssim_jax.scoring.pairs import nearest
-from deepssim_jax.scoring.points import LocalIndex
+from deepssim_jax.scoring.points import KEPT, LocalIndex
 from deepssim_jax.scoring.retrieval import Proposals, Retrieval
+from deepssim_jax.scoring.rows_by_query import gathered, spread
 from deepssim_jax.scoring.side import Side
 from deepssim_jax.scoring.unmoved import nearest_unmoved
 from deepssim_jax.scoring.verify import VerifiedPairs, verify_from, verify_pairs
-from deepssim_jax.workspace import Section
+from deepssim_jax.workspace import Made, Section, key_of
 
 PAIR = np.dtype(
     [
@@ -73,7 +75,7 @@ def match(
     Args:
       queries: images to explain, for example the synthetic ones.
       references: images they may come from.
-      journal: keeps finished blocks, by the features of both sides.
+      journal: keeps what is found of each query, by its features and those of the references.
       proposals: candidates of each way of searching.
       grid: transformations of the global search.
       apart: leave out references of the query's own group (both sides need groups).
@@ -89,39 +91,48 @@ def match(
     index = functools.cache(lambda: AlignedIndex.build(references.low, grid=grid, groups=groups))
     common = functools.cache(lambda: references.common if kind is None else Common.of(kind))
 
-    def block(rows: np.ndarray) -> np.ndarray:
+    def block(rows: np.ndarray) -> Made:
+        part = queries.rows(rows)
         found = verified(
-            queries.rows(rows),
+            part,
             references,
-            index=index() if proposals.aligned and len(rows) else None,
+            index=index() if proposals.aligned else None,
             proposals=proposals,
             grid=grid,
             apart=apart,
         )
-        if len(rows):
-            if references.points is not None and queries.points is not None:
-                part = queries.rows(rows)
-                found = with_evidence(found, part, references, common(), apart=apart)
-            else:
-                found["partial"] = NO_EVIDENCE
-            found["query"] += rows[0]
-        return found
+        if references.points is not None and queries.points is not None:
+            found = with_evidence(found, part, references, common(), apart=apart)
+        else:
+            found["partial"] = NO_EVIDENCE
+        return Made({"pairs": spread(found, len(rows), most=proposals.most + KEPT)})
 
-    return journal.by_rows(
+    kept = journal.by_content(
         "pairs",
-        [proposals, grid, apart, *_content(queries), *_content(references), kind],
+        [proposals, grid, apart, *_content(references), kind],
         block,
-        count=len(queries),
+        ids=_rows_content(queries, apart=apart),
         block=BLOCK,
         on_progress=on_progress,
         what=what,
     )
+    return gathered(kept.field("pairs")) if len(queries) else np.zeros(0, PAIR)
 
 
 def _content(side: Side) -> tuple[np.ndarray | None, ...]:
     """What tells a side's images apart without fetching them."""
     points = None if side.points is None else side.points.geometry
     return side.low, side.embeddings, side.groups, points
+
+
+def _rows_content(side: Side, *, apart: bool) -> list[str]:
+    """What tells each image of a side apart; its patient counts where that says what it is compared with."""
+    low, embeddings, groups, points = _content(side)
+    columns = [low, embeddings, groups if apart else None, points]
+    return [
+        key_of([None if column is None else column[row] for column in columns])
+        for row in range(len(side))
+    ]
 
 
 def best_matches(pairs: np.ndarray, count: int) -> np.ndarray:
@@ -377,6 +388,7 @@ def _encoder_proposals(
     out = np.full((len(part), count), -1, np.int32)
     k = min(count, len(references))
     if k:
-        near = nearest(part.embeddings, references.embeddings, k=k, groups=groups)
+        mesh = parallel.own_mesh()  # each process looks up queries of its own
+        near = nearest(part.embeddings, references.embeddings, k=k, groups=groups, mesh=mesh)
         out[:, :k] = near.indices
     return out

@@ -20,6 +20,11 @@ class Proposals:
     unmoved: int
     encoder: int
 
+    @property
+    def most(self) -> int:
+        """References of a query that all ways together can propose."""
+        return self.aligned + self.likely + self.unmoved + self.encoder
+
 
 class Retrieval(enum.StrEnum):
     """How candidates are found among all pairs; every candidate is verified from its pixels.

@@ -79,6 +79,12 @@ def _verify_from(
     return _judged(found, fixed)
 
 
+@jax.jit
+def _score_at(moving: Array, fixed: Array, transform: Transform, sign: Array) -> tuple[Array, ...]:
+    moving, fixed = zscore(moving) * sign[:, None, None], zscore(fixed)
+    return (_judged(registration.at(moving, fixed, transform), fixed)[0].score,)
+
+
 def _judged(
     found: registration.Registration, fixed: Array
 ) -> tuple[agreement.Agreement, Transform, Array, Array]:
@@ -179,6 +185,16 @@ def verify_from(
         return _columns(found, moved)
 
     return VerifiedPairs(*_from(run, moving, fixed, start, negative))
+
+
+def score_at(
+    moving: Images, fixed: Images, transform: Transform, negative: np.ndarray
+) -> np.ndarray:
+    """The score of each pair as it lies by a transformation that is known; float32 [n].
+
+    The arguments are those of `verify_from`; nothing is refined.
+    """
+    return _from(_score_at, moving, fixed, transform, negative)[0]
 
 
 def _from(

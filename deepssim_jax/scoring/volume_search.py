@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from deepssim_jax import parallel
 from deepssim_jax.ops.intensity import zscore
 from deepssim_jax.ops.volume_grid import Geometry
 from deepssim_jax.scoring.pairs import Rows, largest_products
@@ -160,6 +161,7 @@ def search(
         k=min(k, len(references)),
         tiling=tiling,
         journal=journal,
+        mesh=parallel.own_mesh(),
         groups=(queries.groups, references.groups) if apart else None,
     )
     return _filled(found.indices, found.scores, k)

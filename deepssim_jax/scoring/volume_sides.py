@@ -133,8 +133,11 @@ def build_volume_side(
                     lambda places, chunk=chunk, make=make: make(chunk.images[places]),
                     block=settings.chunk,
                 )
-        done = min(done + settings.chunk, total)
+        done = min(done + reading.at_once, total)
         on_progress(done, total, what)
+    for computed in (features, segment):
+        if computed is not None:
+            computed[0].share()
     images = reading.images()
     if not len(images):
         first = images.rejected[0].reason if images.rejected else "it is empty"

@@ -229,7 +229,8 @@ class AutoencoderJob:
         """Mean absolute error and SSIM of reconstructions of other people's images."""
         errors, alike = [], []
         for images in batches:
-            made = np.asarray(parallel.whole(self.reconstruct(state.params, images)))
+            reconstruct = parallel.compiled(self.reconstruct, state.params, images)
+            made = np.asarray(parallel.whole(reconstruct(state.params, images)))
             given = np.asarray(parallel.whole(images))
             errors.append(np.abs(made - given).mean())
             alike.append(ssim.ssim(given, made, data_range=1.0, reduction="none"))

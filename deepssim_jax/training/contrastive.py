@@ -138,7 +138,8 @@ class Contrastive:
 
     def validate(self, state: ContrastiveState, batches: Iterator[Array]) -> dict[str, float]:
         """The loss on views of held-out patients."""
-        return {"validation_loss": float(np.mean([self._compiled[1](state, b) for b in batches]))}
+        losses = [parallel.compiled(self._compiled[1], state, b)(state, b) for b in batches]
+        return {"validation_loss": float(np.mean(losses))}
 
     def embed(self, state: ContrastiveState, images: Images) -> np.ndarray:
         """Images [n, h, w] of any scale to float32 [n, dim] whose cosine is their correlation."""

@@ -219,7 +219,10 @@ class DenoiserJob:
 
     def validate(self, state: DenoiserState, batches: Iterator[LatentBatch]) -> dict[str, float]:
         """The loss of the averaged weights, at fixed noise and evenly spread times."""
-        found = [np.asarray(parallel.whole(self._judge(state.average, batch))) for batch in batches]
+        found = []
+        for batch in batches:
+            judge = parallel.compiled(self._judge, state.average, batch)
+            found.append(np.asarray(parallel.whole(judge(state.average, batch))))
         return {"validation_loss": float(np.concatenate(found).mean())}
 
 

@@ -178,6 +178,8 @@ def train(
             for number, batch in batches.ahead(start, config.steps):
                 if speed.peak is not None and speed.flops is None:
                     speed.flops = (step.lower(state, batch).cost_analysis() or {}).get("flops", 0)
+                if number == start:
+                    parallel.compiled(step, state, batch)
                 # The step donates the old state: nothing may come between it and the new one.
                 with _uninterrupted():
                     state, metrics = step(state, batch)

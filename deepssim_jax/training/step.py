@@ -293,7 +293,8 @@ class Trainer:
         """Figures of the cosines of validation pairs; see `validation_figures`."""
         cosines, targets = [], []
         for batch in batches:
-            cosines.append(parallel.whole(self.compiled[1](state, batch)))
+            predict = parallel.compiled(self.compiled[1], state, batch)
+            cosines.append(parallel.whole(predict(state, batch)))
             targets.append(parallel.whole(batch.target))
         return validation_figures(np.concatenate(cosines), np.concatenate(targets))
 

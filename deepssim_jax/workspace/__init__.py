@@ -2,6 +2,7 @@
 
 from deepssim_jax.workspace.cache import Cache, Entries, Made
 from deepssim_jax.workspace.claims import MARKER, OWN_FILES, Overlap, WorkspaceError
+from deepssim_jax.workspace.examine import Examined, examine, owner
 from deepssim_jax.workspace.files import Access, NoSpace, sha256
 from deepssim_jax.workspace.keys import code_of, key_of
 from deepssim_jax.workspace.scratch import scratch_copy, scratch_folder
@@ -14,6 +15,7 @@ __all__ = [
     "By",
     "Cache",
     "Entries",
+    "Examined",
     "Made",
     "OWN_FILES",
     "NoSpace",
@@ -25,7 +27,9 @@ __all__ = [
     "Workspace",
     "WorkspaceError",
     "code_of",
+    "examine",
     "key_of",
+    "owner",
     "scratch_copy",
     "scratch_folder",
     "sha256",

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from deepssim_jax.workspace import files
-from deepssim_jax.workspace.steps import Processes, Progress, silent
+from deepssim_jax.workspace.names import on_windows
+from deepssim_jax.workspace.processes import Processes, Progress, silent
 
 _FILE = re.compile(r"(\d{6})\.(?:json|[A-Za-z0-9_]+\.npy)")
 _FIELD = re.compile(r"[A-Za-z0-9_]+")
@@ -73,13 +74,14 @@ class Entries:
 
 
 class Cache:
-    """The shards of one kind of work with one set of settings. Made by `Workspace.cache`."""
+    """The shards of one kind of work with one set of settings. Made by `Section.cache`."""
 
     def __init__(self, folder: Path, processes: Processes = Processes()):
-        self._folder, self._processes = folder, processes
+        self._folder, self.processes = folder, processes
         self._shards: dict[int, Mapping[str, np.ndarray]] = {}
         self._places: dict[str, tuple[int, int]] = {}
         self._refused: dict[str, str] = {}
+        self._used: set[str] = set()
         self._next = 1
         self._scan()
 
@@ -105,7 +107,7 @@ class Cache:
     ) -> Entries:
         """Entries of all images; those that are not there yet are made, block by block, and kept.
 
-        Several processes share the blocks.
+        Of several processes each asks for images of its own and waits for none; see `share`.
 
         Args:
           ids: of the images; an id that comes twice is made once.
@@ -118,26 +120,30 @@ class Cache:
           ValueError: `make` returned another number of rows.
           NoSpace: the disk is full; finished blocks are kept.
         """
-        if self._processes.count > 1:
-            self._processes.wait()  # all have seen the same shards before anyone writes another
         first: dict[str, int] = {}
         for place, image in enumerate(ids):
             if image not in self:
                 first.setdefault(image, place)
         missing = np.fromiter(first.values(), np.int64, len(first))
-        done, me, number = len(ids) - len(missing), self._processes, self._next
+        done = len(ids) - len(missing)
         on_progress(done, len(ids), what)
-        for block_number, start in enumerate(range(0, len(missing), block)):
+        for start in range(0, len(missing), block):
             places = missing[start : start + block]
-            if block_number % me.count == me.index:
-                self._add(number + block_number, [ids[place] for place in places], make(places))
+            self._add(self._free(), [ids[place] for place in places], make(places))
             done += len(places)
             on_progress(done, len(ids), what)
-        if me.count > 1:
-            me.wait()
-            self._scan()
-            me.wait()
         return self.entries(ids)
+
+    def share(self) -> None:
+        """Waits until every process has come here, and learns what the others have computed."""
+        if self.processes.count > 1:
+            self.processes.wait()
+            self._scan()
+            self.processes.wait()
+
+    def _free(self) -> int:
+        """The next number of a shard that no other process takes at the same time."""
+        return self._next + (self.processes.index - self._next) % self.processes.count
 
     def entries(self, ids: Sequence[str]) -> Entries:
         """Entries of images that were all computed.
@@ -145,6 +151,7 @@ class Cache:
         Raises:
           KeyError: one was not.
         """
+        self._used.update(ids)
         rows = [place for place, image in enumerate(ids) if image not in self._refused]
         numbers = sorted(self._shards)
         order = {number: place for place, number in enumerate(numbers)}
@@ -156,6 +163,10 @@ class Cache:
             shards=tuple(self._shards[number] for number in numbers),
             places=np.array([(order[n], row) for n, row in found], np.int64).reshape(-1, 2),
         )
+
+    def prune(self) -> None:
+        """Removes the images that nobody has asked for in this run."""
+        self.forget((self._places.keys() | self._refused.keys()) - self._used)
 
     def forget(self, images: Collection[str]) -> int:
         """Rewrites the shards that hold these images without them; returns how many there were.
@@ -178,7 +189,7 @@ class Cache:
                 self._refused.pop(image, None)
             self._shards.pop(number, None)
             if names or refused:
-                self._write(self._next, names, fields, refused)
+                self._write(self._free(), names, fields, refused)
             self._delete(number, note)
         return found
 
@@ -226,9 +237,11 @@ class Cache:
         self._refused.update(note["refused"])
 
     def _fields(self, number: int, note: Mapping) -> dict[str, np.ndarray]:
+        # Windows deletes no file that is mapped, and what is forgotten must go: there arrays are read whole.
+        mode = None if on_windows() else "r"
         return {
             field: np.load(
-                self._folder / f"{number:06d}.{field}.npy", mmap_mode="r", allow_pickle=False
+                self._folder / f"{number:06d}.{field}.npy", mmap_mode=mode, allow_pickle=False
             )
             for field in note["fields"]
         }

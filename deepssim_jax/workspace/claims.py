@@ -21,7 +21,7 @@ MARKER = ".deepssim-workspace.json"
 FORMAT = 1
 _LOCK, _HOLDER = ".deepssim-workspace.lock", ".deepssim-workspace.holder.json"
 # What a system puts into an empty folder by itself.
-_NOBODYS = {".DS_Store", "Thumbs.db", "desktop.ini", "lost+found"}
+NOBODYS = {".DS_Store", "Thumbs.db", "desktop.ini", "lost+found"}
 _SAME = "every image would be found to be a copy of itself. Did you mean another folder?"
 _ALLOW = " If this is intended, add --allow_same"
 OWN_FILES = frozenset({MARKER, _LOCK, _HOLDER})
@@ -147,7 +147,7 @@ def check_owner(out: Path, *, command: str, flag: str) -> bool:
     except OSError as error:
         raise _unusable(out, flag, error) from error
     if MARKER not in names:
-        foreign = {n for n in names - OWN_FILES - _NOBODYS if not files.is_temporary(n)}
+        foreign = {n for n in names - OWN_FILES - NOBODYS if not files.is_temporary(n)}
         if foreign:
             raise WorkspaceError(
                 f"{flag}={_name(out)!r} holds {len(foreign)} files or folders that this program did "

@@ -12,6 +12,7 @@ from pathlib import Path
 from deepssim_jax.workspace import files
 
 GROWS = ""
+FILE = "outputs.jsonl"
 
 
 class Outputs:

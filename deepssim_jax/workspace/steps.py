@@ -5,22 +5,24 @@ step's inputs, its settings and the code that makes it, so that a step of other 
 taken for this one; CONTENT is that of its own bytes, so that a damaged file is made again.
 """
 
-import dataclasses
+import contextlib
 import enum
 import hashlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from deepssim_jax.workspace import files, values
+from deepssim_jax.workspace.cache import Cache, Entries, Made, remove_cache
 from deepssim_jax.workspace.keys import code_of, key_of
+from deepssim_jax.workspace.processes import Processes, Progress, silent
 
-Progress = Callable[[int, int, str], None]
 _KEY, _CONTENT = 24, 16
+_CACHES = "cache"
 _FILE = re.compile(
     r"(?P<stem>[A-Za-z0-9_.-]+-[0-9a-f]{24}(?:\.\d+-\d{9})?)-(?P<content>[0-9a-f]{16})"
     r"(?P<suffix>\.npy|\.npz|\.json)"
@@ -28,36 +30,11 @@ _FILE = re.compile(
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
-def silent(done: int, total: int, what: str) -> None:
-    """Progress that nobody sees."""
-
-
 class By(enum.Enum):
     """Which processes make a step: the first one alone, or all of them together, over their devices."""
 
     FIRST = "first"
     ALL = "all"
-
-
-@dataclasses.dataclass(frozen=True)
-class Processes:
-    """The processes that work on one workspace together, on a file system that all of them see.
-
-    `agreed` answers in every process what it was asked in the first one, once all have asked.
-    """
-
-    index: int = 0
-    count: int = 1
-    agreed: Callable[[bool], bool] = lambda answer: answer
-
-    @property
-    def first(self) -> bool:
-        """Whether this is the process that writes for all."""
-        return self.index == 0
-
-    def wait(self) -> None:
-        """Returns when every process has come here."""
-        self.agreed(True)
 
 
 class Kept:
@@ -68,6 +45,22 @@ class Kept:
         self._folder = folder
         self._used: set[str] = set()
         self._names = self._scan()
+        self._caches: dict[str, Cache] = {}
+
+    def cache(self, stem: str) -> Cache:
+        """The entries of single images under a step's name."""
+        if stem not in self._caches:
+            self._caches[stem] = Cache(self._folder.parent / _CACHES / stem, self.processes)
+        return self._caches[stem]
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """While one process makes what the others wait for, it waits for none of them."""
+        processes, self.processes = self.processes, Processes()
+        try:
+            yield
+        finally:
+            self.processes = processes
 
     def _scan(self) -> dict[str, str]:
         found = map(_FILE.fullmatch, os.listdir(self._folder) if self._folder.is_dir() else ())
@@ -125,9 +118,26 @@ class Kept:
         (self._folder / self._names.pop(stem)).unlink(missing_ok=True)
 
     def prune(self) -> None:
-        """Deletes the steps that this run has neither made nor read."""
+        """Deletes what this run has neither made nor read: steps, caches, and entries of those it used."""
         for stem in sorted(self._names.keys() - self._used):
             self.drop(stem)
+        for name in self._on_disk():
+            if name in self._caches:
+                self._caches[name].prune()
+            else:
+                remove_cache(self._folder.parent / _CACHES / name)
+
+    def forget(self, images: Collection[str]) -> int:
+        """Removes images from every cache, also of other settings; returns how many entries."""
+        folder = self._folder.parent / _CACHES
+        caches = (self._caches.get(name) or Cache(folder / name) for name in self._on_disk())
+        return sum(cache.forget(images) for cache in caches)
+
+    def _on_disk(self) -> list[str]:
+        """Names of all caches."""
+        folder = self._folder.parent / _CACHES
+        entries = os.scandir(folder) if folder.is_dir() else ()
+        return sorted(e.name for e in entries if e.is_dir(follow_symlinks=False))
 
 
 def _digest(content: bytes) -> str:
@@ -169,7 +179,9 @@ class Section:
         if there:
             return value
         if kept.processes.first:
-            value = kept.store(stem, make())
+            with contextlib.nullcontext() if by is By.ALL else kept.alone():
+                made = make()
+            value = kept.store(stem, made)
         elif by is By.ALL:
             make()
         kept.processes.wait()
@@ -222,7 +234,9 @@ class Section:
         for number in range(me.index, len(starts), me.count):
             stop = min(starts[number] + block, count)
             if not kept.load(stems[number])[0]:
-                kept.store(stems[number], make(np.arange(starts[number], stop)))
+                with kept.alone():
+                    made = make(np.arange(starts[number], stop))
+                kept.store(stems[number], made)
             on_progress(stop, count, what)
         me.wait()
         if not me.first:
@@ -234,6 +248,52 @@ class Section:
         for part in stems:
             kept.drop(part)
         return value
+
+    def cache(self, kind: str, settings: object, *, code: Callable[..., Any]) -> Cache:
+        """Entries of single images that were made with these settings by this code.
+
+        Args:
+          kind: what is made, such as "pixels" or "embedding": letters, digits, `_`, `.` and `-`.
+          settings: all that decides an entry beside its image, by content.
+          code: the function that makes entries; its module and imports go into the key.
+        """
+        return self._kept.cache(self.stem(kind, settings, code))
+
+    def by_content(
+        self,
+        name: str,
+        inputs: object,
+        make: Callable[[np.ndarray], Made],
+        *,
+        ids: Sequence[str],
+        block: int,
+        on_progress: Progress = silent,
+        what: str | None = None,
+    ) -> Entries:
+        """What is made of single rows, each kept by its content: of other rows nothing is made again.
+
+        Several processes share the rows.
+
+        Args:
+          name: see `step`.
+          inputs: all that decides an entry beside its row, by content.
+          make: see `Cache.compute`.
+          ids: what tells each row's content apart.
+          block: rows at a time; what is made of a row must not depend on the others.
+          on_progress: called with (rows done, rows in all, what).
+          what: the name of this work for people; that of the step if None.
+        """
+        cache, me = self.cache(name, inputs, code=make), self._kept.processes
+        what = name if what is None else what
+        if me.count == 1:
+            return cache.compute(ids, make, block=block, on_progress=on_progress, what=what)
+        own = np.flatnonzero(np.arange(len(ids)) // block % me.count == me.index)
+        some = [ids[int(row)] for row in own]
+        cache.compute(
+            some, lambda places: make(own[places]), block=block, on_progress=on_progress, what=what
+        )
+        cache.share()
+        return cache.entries(ids)
 
     def stem(self, name: str, inputs: object, make: Callable[..., Any]) -> str:
         """What a step is called on the disk: its name and its key."""

@@ -13,13 +13,12 @@ import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from deepssim_jax.workspace import claims, files, names
-from deepssim_jax.workspace.cache import Cache, remove_cache
 from deepssim_jax.workspace.claims import Overlap, WorkspaceError
+from deepssim_jax.workspace.facts import differences, noted
 from deepssim_jax.workspace.files import Access
-from deepssim_jax.workspace.keys import key_of
+from deepssim_jax.workspace.outputs import FILE as _OUTPUTS
 from deepssim_jax.workspace.outputs import GROWS, Outputs
 from deepssim_jax.workspace.scratch import scratch_folder
 from deepssim_jax.workspace.steps import Kept, Processes, Section
@@ -29,7 +28,7 @@ WORK = "work"
 # Anyone but the first process reads, and writes nothing.
 _READER = Processes(index=1)
 _WORK_FLAG, _ANY = "--work", Overlap.ALLOWED
-_OUTPUTS, _SECRET = "outputs.jsonl", "secret"
+_SECRET = "secret"
 
 
 class Workspace(Section):
@@ -40,7 +39,6 @@ class Workspace(Section):
         self._root, self._processes = root, processes
         self._work = root / WORK if work is None else work
         super().__init__(Kept(self._work / "steps", processes))
-        self._caches: dict[str, Cache] = {}
         self._outputs = Outputs(self._work / _OUTPUTS)
 
     @classmethod
@@ -107,6 +105,7 @@ class Workspace(Section):
                     f"{flag}={root.name!r}: the first process could not claim it and says why"
                 )
             yield cls(root, processes, kept)
+            processes.wait()  # nobody reads on before the first one has written everything
 
     @classmethod
     @contextlib.contextmanager
@@ -116,11 +115,7 @@ class Workspace(Section):
             scratch_folder() as folder,
             claims.claimed(folder, command=command, flag="the temporary folder"),
         ):
-            workspace = cls(folder)
-            try:
-                yield workspace
-            finally:
-                workspace._caches.clear()  # Windows deletes no file that is still mapped
+            yield cls(folder)
 
     @classmethod
     def finished(cls, out: str | Path, *, command: str, flag: str) -> "Workspace":
@@ -136,6 +131,23 @@ class Workspace(Section):
             )
         claims.check_owner(root, command=command, flag=flag)
         return cls(root, _READER)
+
+    @property
+    def processes(self) -> Processes:
+        """Those that work on this folder together."""
+        return self._processes
+
+    def by_first(self, work: Callable[[], object]) -> None:
+        """Runs what writes the outputs, in the first process alone; the others wait for it."""
+        processes = self._processes
+        if processes.first:
+            self._processes = Processes()
+            try:
+                with self._kept.alone():
+                    work()
+            finally:
+                self._processes = processes
+        processes.wait()
 
     @property
     def root(self) -> Path:
@@ -234,13 +246,8 @@ class Workspace(Section):
         path = self._work / f"{name}.json"
         if not path.exists():
             return
-        known, now = json.loads(path.read_text(encoding="utf-8")), _plain(facts)
-        missing = ["", "not known"]
-        other = [
-            f"{fact} ({known.get(fact, missing)[1]} there, {now.get(fact, missing)[1]} now)"
-            for fact in sorted(now)
-            if known.get(fact, missing)[0] != now.get(fact, missing)[0]
-        ]
+        known = json.loads(path.read_text(encoding="utf-8"))
+        other = differences(known, noted(facts))
         if other:
             raise WorkspaceError(
                 f"{flag}={self._root.name!r} is of another {name}: {'; '.join(other)}. Take another "
@@ -252,7 +259,7 @@ class Workspace(Section):
         self.check(name, facts, flag=flag)
         path = self._work / f"{name}.json"
         if self._processes.first and not path.exists():
-            text = json.dumps(_plain(facts), indent=1, sort_keys=True)
+            text = json.dumps(noted(facts), indent=1, sort_keys=True)
             files.write_bytes(path, text.encode(), access=Access.PRIVATE)
 
     def secret(self) -> bytes:
@@ -295,36 +302,14 @@ class Workspace(Section):
         files.sync_folder(folder)
         return target
 
-    def cache(self, kind: str, settings: object, *, code: Callable[..., Any]) -> Cache:
-        """Entries of single images that were made with these settings by this code.
-
-        Args:
-          kind: what is made, such as "pixels" or "embedding": letters, digits, `_`, `.` and `-`.
-          settings: all that decides an entry beside its image, by content.
-          code: the function that makes entries; its module and imports go into the key.
-        """
-        name = self.stem(kind, settings, code)
-        if name not in self._caches:
-            self._caches[name] = Cache(self._work / "cache" / name, self._processes)
-        return self._caches[name]
-
     def forget(self, images: "set[str]") -> int:
         """Removes images from every cache, also of other settings; returns how many entries."""
-        folder = self._work / "cache"
-        names = sorted(entry.name for entry in os.scandir(folder)) if folder.is_dir() else []
-        return sum(
-            (self._caches.get(name) or Cache(folder / name)).forget(images) for name in names
-        )
+        return self._kept.forget(images)
 
     def prune(self) -> None:
-        """Deletes the steps and caches of earlier runs that this run did not use."""
-        if not self._processes.first:
-            return
-        self._kept.prune()
-        folder = self._work / "cache"
-        for entry in sorted(os.scandir(folder), key=lambda e: e.name) if folder.is_dir() else ():
-            if entry.name not in self._caches and entry.is_dir(follow_symlinks=False):
-                remove_cache(Path(entry.path))
+        """Deletes what this run did not use: steps, caches, and what caches hold of other images."""
+        if self._processes.first:
+            self._kept.prune()
 
     def _check_outputs(self, flag: str) -> None:
         """Refuses to go on over outputs that someone has changed: their run would call them right."""
@@ -347,17 +332,6 @@ class Workspace(Section):
                 f"{flag}={self._root.name!r}: {len(changed):,} of its files changed after being written; "
                 f"{where} lists them. Move them away and run the same command again: it writes them anew"
             )
-
-
-def _plain(facts: Mapping[str, object]) -> dict[str, list[str]]:
-    """The hash of each fact, and how it is shown."""
-    return {fact: [key_of(value), _shown(value)] for fact, value in facts.items()}
-
-
-def _shown(value: object) -> str:
-    """A fact in a message: short settings as they are, of longer ones the start of their hash."""
-    text = f"{value:g}" if isinstance(value, float) else str(value)
-    return text if len(text) <= 32 else f"{key_of(value)[:8]}..."
 
 
 def _check_work(root: Path, kept: Path, flag: str) -> None:

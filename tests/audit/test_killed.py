@@ -70,7 +70,7 @@ def interrupt(films: Path, out: Path, once: str, how: signal.Signals) -> int:
     return process.returncode
 
 
-@pytest.mark.parametrize("once", ["cache/pixels-*/*", "steps/search.pairs-*"])
+@pytest.mark.parametrize("once", ["cache/pixels-*/*", "cache/search.pairs-*/*"])
 def test_killed_in_the_middle(films: Path, clean, tmp_path: Path, once: str) -> None:
     out = tmp_path / "out"
     assert interrupt(films, out, once, signal.SIGKILL) == -signal.SIGKILL
@@ -79,7 +79,7 @@ def test_killed_in_the_middle(films: Path, clean, tmp_path: Path, once: str) -> 
 
 def test_a_signal_that_asks_is_answered_with_75(films: Path, clean, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert interrupt(films, out, "steps/search.pairs-*", signal.SIGTERM) == 75
+    assert interrupt(films, out, "cache/search.pairs-*/*", signal.SIGTERM) == 75
     assert finish(films, out) == clean
 
 

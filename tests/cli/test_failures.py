@@ -120,6 +120,15 @@ def broken_inputs(folder: Path) -> None:
         "verify IN",
         "train_encoder --config=configs/deepssim_nano.py:smoke --config.images=IN --workdir=OUT",
         "train_vae --config=configs/vae.py:smoke --config.images=IN --workdir=OUT",
+        "train_ldm --config=configs/ldm.py:smoke --config.images=IN --config.autoencoder=IN --workdir=OUT",
+        "generate --workdir=IN --n=1 --out=OUT",
+        "generate --workdir=IN --n=1 --safeguard --real=IN --out=OUT",
+        "audit --real=IN --synthetic=IN --allow_same --model=IN --out=OUT",
+        "duplicates IN --out=OUT",
+        "duplicates IN --against=IN/table.csv --out=OUT",
+        "index IN --out=OUT",
+        "lookup IN --index=IN --out=OUT",
+        "convert --source=IN/keys.npz --out=OUT/x.safetensors",
     ],
 )
 def test_broken_inputs_are_told_without_their_names(

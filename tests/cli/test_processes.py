@@ -1,18 +1,23 @@
 """Several processes: how a job is recognised, what is wrong with it, and that it trains alike."""
 
+import dataclasses
 import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import textwrap
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from deepssim_jax.cli import doctor, processes
+from deepssim_jax.cli import commands, doctor, processes
 from deepssim_jax.cli.processes import Job
+from deepssim_jax.workspace import OWN_FILES
+from tests.kept import share_secret, write_phantoms
 
 ROOT = Path(__file__).resolve().parents[2]
 OWN = {"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}
@@ -152,3 +157,162 @@ def test_a_job_of_two_stops_on_a_signal(tmp_path: Path) -> None:
     assert job.returncode == 75, errors[-2000:]
     assert errors.count("stopped; run the same command again to resume") == 1
     assert "***" not in errors and "Traceback" not in errors
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """How a job ended."""
+
+    status: int
+    out: str
+    errors: str
+    seconds: float
+
+
+def job(*command: object, count: int = 2, devices: int = 1, python: str = sys.executable) -> Ended:
+    """Runs a command on several processes."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    environment = os.environ | {
+        "PROCESSES": str(count),
+        "DEVICES": str(devices),
+        "PORT": port,
+        "PYTHON": python,
+        "XLA_FLAGS": "",
+    }
+    begin = time.monotonic()
+    done = subprocess.run(
+        [shutil.which("bash"), str(ROOT / "launch" / "local.sh"), *map(str, command)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=400,
+        cwd=ROOT,
+    )
+    return Ended(done.returncode, done.stdout, done.stderr, time.monotonic() - begin)
+
+
+def outputs(folder: Path) -> dict[str, bytes]:
+    """The files that a command leaves for its user."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in OWN_FILES and "work" not in path.parts
+    }
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> Path:
+    """Two sides of a few phantoms; three of the second one are copies."""
+    root = tmp_path_factory.mktemp("images")
+    write_phantoms(root / "real", 24, size=(64, 64), seed=1)
+    write_phantoms(root / "synthetic", 6, size=(64, 64), seed=2)
+    for number in range(3):
+        shutil.copy(root / "real" / f"p{number:04d}_t1.png", root / "synthetic" / f"c{number}.png")
+    return root
+
+
+def test_two_processes_embed_as_one_does(images: Path, tmp_path: Path) -> None:
+    how = ["embed", f"--images={images / 'real'}", "--size=64"]
+    for count in (1, 2):
+        done = job(*how, f"--out={tmp_path / str(count)}", count=count)
+        assert done.status == 0, done.errors
+        assert done.out.count("dimensions") == 1  # one process speaks
+    assert outputs(tmp_path / "1") == outputs(tmp_path / "2")
+
+
+# What a failing machine does to one process of two, and what is said of it, last.
+BROKEN = """
+import os, signal, sys, time
+from deepssim_jax.cli import main
+if os.environ["JAX_PROCESS_ID"] == "{victim}":
+    from deepssim_jax.data import manifest
+    def fail(*args, **how):
+        {what}
+    manifest.read_manifest = fail
+sys.argv = sys.argv[2:]
+sys.orig_argv = [sys.executable, __file__, "-m", *sys.argv]
+main.run()
+"""
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize(
+    ("what", "status", "words"),
+    [
+        ('raise RuntimeError("the disk is on fire")', 1, "the disk is on fire"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", 137, "process {victim} was ended by signal 9"),
+    ],
+    ids=["error", "kill"],
+)
+def test_a_process_that_fails_ends_the_others(
+    images: Path, tmp_path: Path, victim: int, what: str, status: int, words: str
+) -> None:
+    program = tmp_path / "python"
+    program.write_text(f"#!{sys.executable}\n" + BROKEN.format(victim=victim, what=what))
+    program.chmod(0o755)
+    out = tmp_path / "out"
+    done = job("embed", f"--images={images / 'real'}", f"--out={out}", "--size=64", python=program)
+    assert done.status == status, done.errors
+    assert words.format(victim=victim) in done.errors.splitlines()[-1], done.errors
+    assert done.errors.count("the disk is on fire") == (status == 1)
+    assert done.seconds < 60  # most of it passes before they have found each other
+
+
+def test_what_is_wrong_is_said_once(images: Path, tmp_path: Path) -> None:
+    for given in ("--imags=x", f"--images={tmp_path / 'nowhere'}"):
+        done = job("embed", given, f"--out={tmp_path / 'out'}")
+        assert done.status == 2
+        assert len(done.errors.splitlines()) == 1, done.errors
+
+
+def test_one_process_does_what_gains_nothing_from_several(tmp_path: Path) -> None:
+    done = job("convert", f"--source={tmp_path / 'none.pt'}", f"--out={tmp_path / 'x'}")
+    assert done.status == 2
+    assert len(done.errors.splitlines()) == 1, done.errors
+    assert "the first one does this alone" in commands.processes_of("convert")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 4])
+def test_a_job_writes_what_one_process_writes(images: Path, tmp_path: Path, count: int) -> None:
+    stores = {side: tmp_path / "stores" / side for side in ("real", "synthetic")}
+    for side, out in stores.items():
+        assert job("embed", f"--images={images / side}", f"--out={out}", "--size=64").status == 0
+    pair = [f"--real={images / 'real'}", f"--synthetic={images / 'synthetic'}", "--size=64"]
+    score = [f"--{side}={out}" for side, out in stores.items()]
+    for name, command in {
+        "audit": ["audit", *pair],
+        "score": ["score", *score],
+        "duplicates": ["duplicates", images / "synthetic", "--size=64"],
+    }.items():
+        for number in (1, count):
+            out = tmp_path / name / str(number)
+            if name == "audit":
+                share_secret(out, command=name)
+            done = job(*command, f"--out={out}", count=number)
+            assert done.status in (0, 4), done.errors
+        assert outputs(tmp_path / name / "1") == outputs(tmp_path / name / str(count))
+
+
+def test_a_signal_that_the_garbage_collector_swallows_is_heard(tmp_path: Path) -> None:
+    """Exceptions of a destructor are dropped, that of a signal too."""
+    program = """
+        import os, signal, time
+        from deepssim_jax.cli import stopping
+        class Late:
+            def __del__(self):
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(0.1)
+        try:
+            with stopping.by_signals("test"):
+                Late()
+                time.sleep(20)
+        except KeyboardInterrupt:
+            print("heard")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("heard\n", "", 0)

@@ -33,6 +33,17 @@ def together(count, work):
         return [future.exception() or future.result() for future in futures]
 
 
+def alone(workspace):
+    """What the first process makes while the others wait may be made of steps that all share else."""
+    return [int(workspace.by_rows("inner", 1, lambda rows: rows, count=7, block=3).sum()) - 7]
+
+
+def outputs(workspace, made):
+    made.append("both")
+    workspace.write("twice.txt", b"42")
+    assert workspace.secret() and workspace.intact("twice.txt")
+
+
 def job(out, made):
     def run(processes):
         with Workspace.open(out, command="a", processes=processes) as workspace:
@@ -46,11 +57,16 @@ def job(out, made):
             both = workspace.step("both", 1, lambda: [made.append("both")], by=By.ALL)
             ids = [str(i) for i in range(7)]
             cache = workspace.cache("x", 1, code=job)
-            entries = cache.compute(
-                ids, lambda p: Made({"x": np.array([int(ids[i]) for i in p])}), block=2
-            )
+            own = ids[processes.index :: processes.count]
+            cache.compute(own, lambda p: Made({"x": np.array([int(own[i]) for i in p])}), block=2)
+            cache.share()
+            entries = cache.entries(ids)
+            apart = workspace.step("apart", 1, lambda: alone(workspace))
+            assert apart == [14]
             workspace.write("sum.csv", str(rows.sum()).encode())
             workspace.append("lines.txt", "one")
+            workspace.by_first(lambda: outputs(workspace, made))
+            assert workspace.path("twice.txt").read_text() == "42"
             workspace.prune()
             return rows, one, both, entries.field("x")
 
@@ -69,13 +85,13 @@ def test_blocks_are_shared_and_values_the_same(tmp_path, count):
             blocks = [x for x in made if x != "both"]
             assert sorted(rows for _, rows in blocks) == [[0, 1], [2, 3], [4, 5], [6]]
             assert {index for index, _ in blocks} == set(range(count))
-            assert made.count("both") == count
+            assert made.count("both") == count + 1  # the step of all, and the outputs once
             before = len(made)
-    assert len(made) == before
+    assert len(made) == before + 1  # the outputs
     together(1, job(tmp_path / "one", []))
     one, many = (tree(tmp_path / name) for name in ("one", "many"))
     for name, content in one.items():
-        if name.startswith("work/steps") or name == "sum.csv":
+        if (name.startswith("work/steps") and "inner" not in name) or name == "sum.csv":
             assert many[name] == content
 
 

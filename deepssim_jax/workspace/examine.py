@@ -1,0 +1,86 @@
+"""Looking at the folder of a finished command from outside: is everything as it was written?"""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+from deepssim_jax.workspace import claims, files
+from deepssim_jax.workspace.outputs import FILE, GROWS, Outputs
+
+
+@dataclasses.dataclass(frozen=True)
+class Examined:
+    """The outputs of a `command` by name: `intact`, `changed`, `missing`; those that `grow` or belong to
+    a library are not followed. `strange` counts files that the command did not write. `listed` is False
+    where the list of outputs is gone, and nothing can be said.
+    """
+
+    command: str
+    listed: bool
+    intact: tuple[str, ...]
+    changed: tuple[str, ...]
+    missing: tuple[str, ...]
+    grow: tuple[str, ...]
+    strange: int
+
+
+def owner(folder: Path) -> str | None:
+    """Whose folder it is, None if it has no marker that can be read."""
+    try:
+        return json.loads((folder / claims.MARKER).read_text(encoding="utf-8"))["command"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def examine(folder: Path, *, work: Path) -> Examined:
+    """Hashes every output of a command.
+
+    Args:
+      folder: its `--out`.
+      work: where it keeps its work, as a rule `folder / WORK`.
+
+    Raises:
+      WorkspaceError: the folder is not one of this program.
+    """
+    command = owner(folder)
+    if command is None:
+        raise claims.WorkspaceError(
+            f"{folder.name!r} holds nothing of this program; give the --out of a finished command"
+        )
+    outputs = Outputs(work / FILE)
+    found: dict[str, list[str]] = {"intact": [], "changed": [], "missing": [], "grow": []}
+    for name in outputs:
+        digest, path = outputs.last(name), folder / name
+        if digest == GROWS:
+            kind = "grow"
+        elif path.is_symlink() or not path.is_file():
+            kind = "missing"
+        else:
+            kind = "intact" if files.sha256(path) == digest else "changed"
+        found[kind].append(name)
+    return Examined(
+        command=command,
+        listed=(work / FILE).is_file(),
+        strange=sum(_not_of(outputs, name) for name in _names(folder, work)),
+        **{kind: tuple(names) for kind, names in found.items()},
+    )
+
+
+def _not_of(outputs: Outputs, name: str) -> bool:
+    lent = name.partition("/")[0] + "/"
+    return name not in outputs and lent not in outputs
+
+
+def _names(folder: Path, work: Path) -> list[str]:
+    """Files of a folder, without its kept work and without workspaces that lie in it."""
+    out = []
+    for place, inside, names in os.walk(folder):
+        here = Path(place)
+        if here != folder and claims.MARKER in names:
+            inside.clear()
+            continue
+        inside[:] = [name for name in inside if here / name != work]
+        out += [(here / name).relative_to(folder).as_posix() for name in names]
+    kept = claims.OWN_FILES | claims.NOBODYS
+    return [name for name in out if name.rpartition("/")[2] not in kept]

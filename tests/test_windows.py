@@ -1,6 +1,7 @@
 """Windows, as far as Linux can show it: the program starts, claims its folder and finds duplicates."""
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -11,7 +12,7 @@ import pytest
 from scipy import ndimage
 
 import deepssim_jax as ds
-from deepssim_jax.cli import compile_cache
+from deepssim_jax.cli import compile_cache, stopping
 from deepssim_jax.data.manifest import Role, read_manifest
 from deepssim_jax.data.walk import named
 from deepssim_jax.jobs import duplicates_outputs
@@ -53,10 +54,11 @@ def test_the_pretence_holds(tmp_path):
 def test_import_help_and_the_lock(tmp_path):
     printed = on_windows(
         """
-        import os, sys, tempfile
+        import sys
+        import numpy as np
         import deepssim_jax as ds
-        from deepssim_jax.cli import compile_cache, main
-        from deepssim_jax.workspace import Workspace, WorkspaceError
+        from deepssim_jax.cli import main
+        from deepssim_jax.workspace import Made, Workspace, WorkspaceError
         assert all(callable(getattr(ds, name)) for name in ds.__all__)
         assert main.main(["--help"]) == main.main(["duplicates", "--help"]) == 0
         assert main.main(["duplicates", "nowhere", "--out=x"]) == 2
@@ -76,13 +78,19 @@ def test_import_help_and_the_lock(tmp_path):
                     print("refused", name)
         with Workspace.open(sys.argv[1], command="work") as again:
             print(*again)
+            images = again.cache("images", 0, code=main.main)
+            made = lambda places: Made({"x": np.array(places)})
+            held = images.compute(["a", "b"], made, block=1)
+            print(again.forget({"a"}), held.field("x"), "a" in images)
         """,
         tmp_path / "out",
     ).partition("---\n")[2]
     lines = printed.splitlines()
     assert lines[0].startswith("--out='out' is in use by process ")
     refused = ("con.csv", "a:b.csv", "C:x", "/x", "deep/a.")
-    assert lines[1:] == [*(f"refused {name}" for name in refused), "deep/a.csv log.txt"]
+    # What is forgotten goes from the disk while its array is still in use.
+    after = ["deep/a.csv log.txt", "1 [0 1] False"]
+    assert lines[1:] == [*(f"refused {name}" for name in refused), *after]
     assert (tmp_path / "out" / "log.txt").read_bytes() == b"one\n"
 
 
@@ -204,6 +212,16 @@ def test_images_on_two_drives_have_whole_paths_in_their_table(tmp_path, monkeypa
     root, table = duplicates_outputs.clean_csv(Result, records)
     assert root == ""
     assert table.decode().splitlines()[1].split(",")[0] == (tmp_path / "0.npy").resolve().as_posix()
+
+
+def test_a_lost_signal_is_sent_again_and_ends_nothing(monkeypatch):
+    """On Windows `os.kill` with SIGTERM ends a process there and then."""
+    sent: list[int] = []
+    monkeypatch.setattr(stopping.sys, "platform", "win32")
+    monkeypatch.setattr(stopping.signal, "raise_signal", sent.append)
+    monkeypatch.setattr(stopping.os, "kill", lambda *_: pytest.fail("would end the process"))
+    stopping._repeat()
+    assert sent == [signal.SIGTERM]
 
 
 def test_compiled_programs_lie_in_the_users_profile(tmp_path, monkeypatch):

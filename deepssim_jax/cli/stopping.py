@@ -16,7 +16,6 @@ from typing import NoReturn
 
 from deepssim_jax.cli import console, processes
 from deepssim_jax.cli.exit_codes import ExitCode
-from deepssim_jax.workspace.names import on_windows
 
 # How long compiled code may keep a signal waiting. Alone, a step that ends in time is saved; schedulers
 # kill after 30 s. In a job no process can save without the others, so there is nothing to wait for.
@@ -81,7 +80,7 @@ def by_signals(name: str) -> Iterator[None]:
 
 def _repeat() -> None:
     """Sends SIGTERM to this process again; on Windows `os.kill` would end it there and then."""
-    if on_windows():
+    if sys.platform == "win32":
         signal.raise_signal(signal.SIGTERM)
     else:
         os.kill(os.getpid(), signal.SIGTERM)

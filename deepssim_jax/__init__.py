@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from deepssim_jax.audit.replicas import LevelFiles as LevelFiles
     from deepssim_jax.audit.replicas import replicas as replicas
     from deepssim_jax.audit.result import AuditResult as AuditResult
+    from deepssim_jax.cli.progress import progress as progress
     from deepssim_jax.data.manifest import InputError as InputError
     from deepssim_jax.jobs.duplicates import DuplicateSettings as DuplicateSettings
     from deepssim_jax.jobs.duplicates import duplicates as duplicates
@@ -97,6 +98,7 @@ _HOMES = {
     "nearest_aligned": "scoring.aligned",
     "open_index": "jobs.point_index",
     "rate_agreement": "jobs.rate_agreement",
+    "progress": "cli.progress",
     "register": "ops.registration",
     "replicas": "audit.replicas",
     "review": "jobs.review",

@@ -52,7 +52,9 @@ def use_cores(batch: int) -> None:
 def fast_halves(platform: str) -> bool:
     """Whether bfloat16 is multiplied faster than float32: by accelerators, and by some CPUs on Linux."""
     flags = Path("/proc/cpuinfo")
-    return platform != "cpu" or (flags.exists() and "avx512_bf16" in flags.read_text().split())
+    return platform != "cpu" or (
+        flags.exists() and "avx512_bf16" in flags.read_text(encoding="utf-8").split()
+    )
 
 
 def data_mesh(

@@ -123,7 +123,7 @@ def demo(
         # The listing comes last: with it the cohort is whole, unless someone has taken of it since.
         names = [name for name in workspace if name.startswith(f"{_COHORT}/")]
         if f"{_COHORT}/planted.json" in names and all(map(workspace.intact, names)):
-            truth = json.loads(truth_path.read_text())["planted"]
+            truth = json.loads(truth_path.read_text(encoding="utf-8"))["planted"]
         else:
             on_progress(0, 1, "making phantoms")
             truth = make_cohort(workspace, size=size, seed=seed, anatomy=anatomy)

@@ -56,8 +56,8 @@ def write_all(
       manifests: the files by role.
       stores: the images by role, for the hashes of the files read.
     """
-    out.write("nearest.csv", tables.matches_csv(result.nearest, ranked=False))
-    out.write("pairs.csv", tables.matches_csv(result.pairs, ranked=True))
+    out.write("nearest.csv", tables.matches(result.nearest, ranked=False).csv())
+    out.write("pairs.csv", tables.matches(result.pairs, ranked=True).csv())
     out.write("real_duplicates.csv", tables.table([doubles.COLUMNS, *result.real_doubles]))
     out.write("inputs.csv", _inputs_csv(manifests, stores))
     out.write("inputs.json", _inputs_json(result, manifests))

@@ -18,7 +18,7 @@ from deepssim_jax.audit.conclusion import MAX_UNREADABLE, MIN_RECALL
 from deepssim_jax.audit.doubles import COLUMNS, Doubles
 from deepssim_jax.audit.replica_result import LevelThresholds, ReplicaResult
 from deepssim_jax.audit.result import Verdict
-from deepssim_jax.audit.tables import proportion, table
+from deepssim_jax.audit.tables import Table, proportion, table
 from deepssim_jax.data.manifest import Role
 from deepssim_jax.data.store import ImageStore
 from deepssim_jax.ops import overlap
@@ -142,7 +142,7 @@ def write_all(
         "settings": dict(result.settings),
     }
     out.write("inputs.json", (json.dumps(inputs, indent=2, sort_keys=True) + "\n").encode())
-    out.write("replicas.csv", _replicas_csv(result))
+    out.write("replicas.csv", replica_table(result).csv())
     out.write("overlap.csv", _overlap_csv(result))
     rows: list[Sequence[object]] = [COLUMNS, *doubles.rows(stores[Role.REAL])]
     out.write("real_duplicates.csv", table(rows))
@@ -164,7 +164,8 @@ def write_all(
     out.write("summary.json", (text + "\n").encode())
 
 
-def _replicas_csv(result: ReplicaResult) -> bytes:
+def replica_table(result: ReplicaResult) -> Table:
+    """A row a synthetic volume, with what each level found of it."""
     levels = list(result.thresholds)
     about = (
         "real_id", "subject_id", "kind", "mirrored", "rotation_deg", "shift_mm", "evidence", "p_value",
@@ -172,7 +173,7 @@ def _replicas_csv(result: ReplicaResult) -> bytes:
     head = ["synthetic_id", "kind", "votes", "disputed", "p_value", "q_value", "reason"]
     for level in levels:
         head += [f"{level}_{name}" for name in (*about, *MEASURES[level])]
-    rows: list[list[object]] = [list(head)]
+    rows = []
     for match in result.matches:
         row: list[object] = [match.synthetic_id, match.kind.value, match.votes, int(match.disputed)]
         row += [match.p_value, match.q_value, match.reason]
@@ -185,8 +186,8 @@ def _replicas_csv(result: ReplicaResult) -> bytes:
             shift = None if np.isnan(found.shift_mm) else found.shift_mm
             measures = [None if np.isnan(x) else x for x in found.measures.values()]
             row += [found.rotation_deg, shift, found.score, found.p_value, *measures]
-        rows.append(row)
-    return table(rows)
+        rows.append(tuple(row))
+    return Table(tuple(head), tuple(rows))
 
 
 def _overlap_csv(result: ReplicaResult) -> bytes:

@@ -11,6 +11,7 @@ import numpy as np
 from markupsafe import Markup
 
 from deepssim_jax.audit import figures, report
+from deepssim_jax.audit.answer import Answer
 from deepssim_jax.audit.box_plot import box_plot
 from deepssim_jax.audit.console import WORDS
 from deepssim_jax.audit.disclosure import Edition, is_small, is_telling
@@ -161,11 +162,7 @@ def _render(
         .render(
             result=result,
             share=share,
-            verdict={
-                "copies_found": "Replicas found",
-                "none_found_within_limits": "No replica found within these limits",
-            }.get(result.verdict.value, WORDS[result.verdict].capitalize()),
-            headline=_headline(result, count),
+            answer=answer(result, edition),
             count=count,
             proportion=edition.proportion,
             levels=[_level(result, level, share=share) for level in result.thresholds],
@@ -183,6 +180,26 @@ def _render(
             exposed=report.most_copied(_exposed(result), edition, salt)[:_MAX_EXPOSED],
             excluded=report.excluded_files(result.exclusions, edition),
         )
+    )
+
+
+def answer(result: ReplicaResult, edition: Edition) -> Answer:
+    """The verdict, why, and the numbers of the first line."""
+    n, count = result.counts, edition.count
+    return Answer(
+        tone=result.verdict.value,
+        title={
+            "copies_found": "Replicas found",
+            "none_found_within_limits": "No replica found within these limits",
+        }.get(result.verdict.value, WORDS[result.verdict].capitalize()),
+        sentences=(_headline(result, count), *result.reasons),
+        facts=(
+            (f"{n['synthetic']:,}", "synthetic volumes tested"),
+            (f"{n['real']:,}", "real volumes compared with"),
+            (count(n["replicas"]), "replicas"),
+            (count(n["same_person"]), "like a second scan of a patient"),
+            (count(n["disputed"]), "on which the levels disagree"),
+        ),
     )
 
 

@@ -6,6 +6,7 @@ The report, `replicas.csv` and `summary.json` are all written from one `ReplicaR
 import dataclasses
 import enum
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from deepssim_jax.scoring.decide import Proportion
 from deepssim_jax.scoring.ratings import MeasureRating
 from deepssim_jax.scoring.volume_evidence import Law
 from deepssim_jax.scoring.volume_search import Level
+
+if TYPE_CHECKING:
+    import pandas
 
 
 class Kind(enum.StrEnum):
@@ -142,6 +146,32 @@ class ReplicaResult:
     def disputed(self) -> tuple[VolumeMatch, ...]:
         """Those on which the levels do not agree."""
         return tuple(m for m in self.matches if m.disputed)
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """The synthetic volumes with their closest real ones as a DataFrame, as `replicas.csv` has them.
+
+        Raises:
+          ImportError: pandas is not installed.
+        """
+        from deepssim_jax.audit import replica_outputs  # which writes this result's files
+
+        return replica_outputs.replica_table(self).data_frame()
+
+    def _repr_html_(self) -> str:
+        """The verdict, its numbers and the first volumes, without pictures: what a notebook shows.
+
+        Names of files and patients are in it: the notebook is the institution's own. Clear its outputs
+        before it is given away; `report_share.html` is what is made for that.
+        """
+        from deepssim_jax.audit import notebook, replica_outputs, replica_report
+        from deepssim_jax.audit.disclosure import Edition
+
+        real = tuple(f"{level}_real_id" for level in self.thresholds)
+        return notebook.html(
+            replica_report.answer(self, Edition.INTERNAL),
+            replica_outputs.replica_table(self),
+            columns=("synthetic_id", "kind", "votes", "disputed", "p_value", *real),
+        )
 
 
 @dataclasses.dataclass(frozen=True)

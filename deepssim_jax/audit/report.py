@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from deepssim_jax.audit import conclusion, figures
+from deepssim_jax.audit.answer import Answer
 from deepssim_jax.audit.console import WORDS
 from deepssim_jax.audit.disclosure import SMALL, Edition, is_small, is_telling, percent
 from deepssim_jax.audit.result import AuditResult, Exclusion, GalleryItem, Relation
@@ -126,17 +127,13 @@ def _render(
             share=share,
             gallery=[] if share else [_picture(item) for item in gallery],
             more=max(0, result.copy_rate.count - len(gallery)),
-            verdict=WORDS[result.verdict].capitalize(),
+            answer=answer(result, edition),
             figure=figures.histogram(result.distributions, result.thresholds)
             if not share and any((scores > -1).any() for scores in result.distributions.values())
             else None,
             thresholds=result.thresholds_to_share if share else result.thresholds,
             planted=result.planted_to_share if share else result.planted,
-            of_people=_of_people(result, edition),
             legend=figures.legend(result.distributions),
-            headline=_headline(result, edition),
-            reasons=result.reasons_to_share if share else result.reasons,
-            classes=_class_counts(result, edition),
             people="patients" if result.subjects_known else "real images",
             copied=most_copied(copied, edition, salt)[:_MOST_COPIED],
             copied_more=max(0, len(copied) - _MOST_COPIED),
@@ -150,6 +147,26 @@ def _render(
             proportion=edition.proportion,
             count=edition.count,
         )
+    )
+
+
+def answer(result: AuditResult, edition: Edition) -> Answer:
+    """The verdict, why, and the numbers of the first line."""
+    exact, near = _class_counts(result, edition)
+    return Answer(
+        tone=result.verdict.value,
+        title=WORDS[result.verdict].capitalize(),
+        sentences=(
+            _headline(result, edition),
+            *(result.reasons_to_share if edition is Edition.SHARED else result.reasons),
+        ),
+        facts=(
+            (edition.count(result.copy_rate.total), "synthetic images tested"),
+            (edition.count(result.counts["real"]), "real images compared with"),
+            (exact, "exact copies"),
+            (near, "near copies"),
+            (edition.count(result.subjects_exposed), f"{_of_people(result, edition)} exposed"),
+        ),
     )
 
 

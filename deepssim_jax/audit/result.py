@@ -8,11 +8,15 @@ declared image size, rotations degrees counter-clockwise.
 import dataclasses
 import enum
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from deepssim_jax.scoring.decide import ClusteredShare, Discoveries, Proportion
 from deepssim_jax.scoring.membership import Attack, MembershipFigures
+
+if TYPE_CHECKING:
+    import pandas
 
 
 class Verdict(enum.StrEnum):
@@ -221,3 +225,28 @@ class AuditResult:
     copy_rate_by_patient: ClusteredShare | None = None  # where copies were found
     membership: Membership | None = None  # where a model was given
     real_doubles: tuple[tuple[object, ...], ...] = ()  # rows of real_duplicates.csv
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """The pairs as a DataFrame, in the columns of `pairs.csv`.
+
+        Raises:
+          ImportError: pandas is not installed.
+        """
+        from deepssim_jax.audit import tables  # which writes this result's files
+
+        return tables.matches(self.pairs, ranked=True).data_frame()
+
+    def _repr_html_(self) -> str:
+        """The verdict, its numbers and the first pairs, without pictures: what a notebook shows.
+
+        Names of files and patients are in it: the notebook is the institution's own. Clear its outputs
+        before it is given away; `report_share.html` is what is made for that.
+        """
+        from deepssim_jax.audit import notebook, report, tables
+        from deepssim_jax.audit.disclosure import Edition
+
+        return notebook.html(
+            report.answer(self, Edition.INTERNAL),
+            tables.matches(self.pairs, ranked=True),
+            columns=("rank", "synthetic_id", "real_id", "subject_id", "label", "verified_score"),
+        )

@@ -8,10 +8,14 @@ import dataclasses
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from deepssim_jax.audit.result import AuditResult, Match, Membership
 from deepssim_jax.scoring.decide import Proportion
 from deepssim_jax.workspace.files import csv_bytes
+
+if TYPE_CHECKING:
+    import pandas
 
 COLUMNS = (
     "synthetic_id",
@@ -68,13 +72,38 @@ def table(rows: Iterable[Iterable[object]]) -> bytes:
     return csv_bytes([cell(value) for value in row] for row in rows)
 
 
-def matches_csv(matches: Sequence[Match], *, ranked: bool) -> bytes:
-    """Matches in their order as CSV; `ranked` puts their rank, from 1, in front."""
-    rows: list[list[object]] = [[*(("rank",) if ranked else ()), *COLUMNS]]
-    for rank, match in enumerate(matches, start=1):
-        row = [_value(match, column) for column in COLUMNS]
-        rows.append([rank, *row] if ranked else row)
-    return table(rows)
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Rows of values under names: what a CSV file holds as text and a DataFrame as values."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[object, ...], ...]
+
+    def csv(self) -> bytes:
+        """A CSV file of `cell`s."""
+        return table([self.columns, *self.rows])
+
+    def data_frame(self) -> "pandas.DataFrame":
+        """The same rows as numbers and text; `isna` finds what is missing.
+
+        Raises:
+          ImportError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError(
+                "to_pandas() needs pandas, which is not installed: pip install pandas"
+            ) from error
+        return pandas.DataFrame(list(self.rows), columns=list(self.columns))
+
+
+def matches(found: Sequence[Match], *, ranked: bool) -> Table:
+    """Matches in their order; `ranked` puts their rank, from 1, in front."""
+    rows = (tuple(_value(match, column) for column in COLUMNS) for match in found)
+    if not ranked:
+        return Table(COLUMNS, tuple(rows))
+    return Table(("rank", *COLUMNS), tuple((rank, *row) for rank, row in enumerate(rows, start=1)))
 
 
 def _value(match: Match, column: str) -> object:

@@ -10,6 +10,7 @@ import enum
 import functools
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -25,6 +26,9 @@ from deepssim_jax.scoring.match import Progress
 from deepssim_jax.training.restoration import RestorationSettings, restore, train_restorer
 from deepssim_jax.typing import Array
 from deepssim_jax.workspace import Workspace
+
+if TYPE_CHECKING:
+    import pandas
 
 REFERENCE, UNTREATED = "real", "untreated"
 _BATCH = 16
@@ -107,6 +111,23 @@ class UtilityResult:
             f"{gain.margin:g} (lower end of its gain {low:+.4f}), so being as good as it says nothing; "
             "train longer, or on more images"
         )
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """Every network's figures of every test image as a DataFrame, in the columns of `utility.csv`.
+
+        Raises:
+          ImportError: pandas is not installed.
+        """
+        from deepssim_jax.audit import utility_report  # which writes this result's files
+
+        return utility_report.table(self).data_frame()
+
+    def _repr_html_(self) -> str:
+        """What was shown, and each kind of network's mean figures: what a notebook shows."""
+        from deepssim_jax.audit import notebook, utility_report
+
+        means = utility_report.means(self)
+        return notebook.html(utility_report.answer(self), means, columns=means.columns)
 
 
 def utility(

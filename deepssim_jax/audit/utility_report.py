@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from deepssim_jax.audit import tables
+from deepssim_jax.audit.answer import Answer
 from deepssim_jax.audit.box_plot import box_plot
 from deepssim_jax.audit.report import environment
 from deepssim_jax.audit.utility import REFERENCE, UNTREATED, Figure, Result, UtilityResult
@@ -25,7 +26,7 @@ def write(result: UtilityResult, out: Workspace) -> tuple[Path, ...]:
     files = {
         "utility.html": _page(result).encode(),
         "utility.json": (json.dumps(_plain(result), indent=2) + "\n").encode(),
-        "utility.csv": _table(result),
+        "utility.csv": table(result).csv(),
     }
     return tuple(out.write(name, content, access=Access.SHARED) for name, content in files.items())
 
@@ -47,6 +48,31 @@ def summary(result: UtilityResult) -> list[tuple[str, str]]:
             for one in result.results
         ),
     ]
+
+
+def means(result: UtilityResult) -> tables.Table:
+    """A row a kind of network and task: figures averaged over seeds, images and patients."""
+    rows = (
+        (one.task.value, one.arm, *(float(one.of_patients(figure).mean()) for figure in Figure))
+        for one in result.results
+    )
+    return tables.Table(("task", "arm", *(figure.value for figure in Figure)), tuple(rows))
+
+
+def answer(result: UtilityResult) -> Answer:
+    """What was shown, and the numbers of the first line."""
+    return Answer(
+        tone="none_found_within_limits",
+        title="Are the synthetic images still useful?",
+        sentences=(headline(result),),
+        facts=(
+            (f"{result.images:,}", "images learned from, of each kind"),
+            (f"{result.settings.seeds}", "networks of each kind and task"),
+            (f"{result.settings.training.steps:,}", "training steps each"),
+            (f"{result.test_images:,}", "test images, all real"),
+            (f"{result.test_patients:,}", "test patients, none of them learned from"),
+        ),
+    )
 
 
 def cut_sides(result: UtilityResult) -> str:
@@ -114,7 +140,7 @@ def _page(result: UtilityResult) -> str:
         .get_template("utility.html.jinja")
         .render(
             result=result,
-            headline=headline(result),
+            answer=answer(result),
             tasks=tasks,
             cut=cut_sides(result),
             words=list(WORDS.values()),
@@ -180,13 +206,13 @@ def _plain(result: UtilityResult) -> dict[str, object]:
     }
 
 
-def _table(result: UtilityResult) -> bytes:
-    rows: list[list[object]] = [
-        ["task", "arm", "seed", "test_image", "patient", *(figure.value for figure in Figure)]
-    ]
+def table(result: UtilityResult) -> tables.Table:
+    """A row a network and test image."""
+    columns = ("task", "arm", "seed", "test_image", "patient", *(figure.value for figure in Figure))
+    rows: list[tuple[object, ...]] = []
     for one in result.results:
         whole = np.stack([one.figures[figure] for figure in Figure], -1)
         for seed, row in np.ndindex(*whole.shape[:2]):
             figures = [float(value) for value in whole[seed, row]]
-            rows.append([one.task.value, one.arm, seed, row, int(one.patients[row]), *figures])
-    return tables.table(rows)
+            rows.append((one.task.value, one.arm, seed, row, int(one.patients[row]), *figures))
+    return tables.Table(columns, tuple(rows))

@@ -13,13 +13,26 @@ _MIN_SECONDS = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 
 
 def private(folder: pathlib.Path) -> bool:
-    """Says whether `folder` is a real folder of this user that nobody else can enter."""
+    """Says whether `folder` is a real folder of this user that nobody else can enter.
+
+    Windows has no modes: there it must lie in the user's profile, which others cannot enter.
+    """
     try:
         status = folder.lstat()
     except OSError:
         return False
+    if not hasattr(os, "getuid"):
+        home = pathlib.Path.home().resolve()
+        return stat.S_ISDIR(status.st_mode) and folder.resolve().is_relative_to(home)
     own = status.st_uid == os.getuid()
     return stat.S_ISDIR(status.st_mode) and own and stat.S_IMODE(status.st_mode) & 0o077 == 0
+
+
+def remedy(folder: pathlib.Path) -> str:
+    """What makes a folder private that is not."""
+    if hasattr(os, "getuid"):
+        return f"chmod 700 {folder}"
+    return f"set {VARIABLE} to a folder in your profile"
 
 
 def prepare() -> pathlib.Path | None:

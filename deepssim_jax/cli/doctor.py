@@ -176,7 +176,7 @@ def _problems(facts: dict[str, Any]) -> list[str]:
         if pathlib.Path(folder).exists():
             problems.append(
                 f"others can enter the compile cache {folder}, and who can write it can run code "
-                f"as you: chmod 700 {folder}"
+                f"as you: {compile_cache.remedy(pathlib.Path(folder))}"
             )
     return problems
 

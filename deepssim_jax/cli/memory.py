@@ -29,7 +29,8 @@ def keep() -> None:
     It shall not without glibc, nor where the user has set GLIBC_TUNABLES or MALLOC_* himself.
     """
     own = VARIABLE in os.environ or any(name.startswith("MALLOC_") for name in os.environ)
-    if own or platform.libc_ver()[0] != "glibc" or not sys.executable:
+    linux = sys.platform.startswith("linux")
+    if own or not linux or platform.libc_ver()[0] != "glibc" or not sys.executable:
         return
     os.environ[VARIABLE] = KEPT
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar with rate and time left on a terminal, lines elsewhere.
+"""Progress of long work: bars with rate and time left on a terminal and in a notebook, lines elsewhere.
 
 The rooms below report through a plain callable `on_progress(done, total, what)` and know nothing
 of this module. `what` names the stage; a new name starts a new bar or line.
@@ -6,6 +6,7 @@ of this module. `what` names the stage; a new name starts a new bar or line.
 
 import contextlib
 import dataclasses
+import importlib.util
 import io
 import sys
 import threading
@@ -132,6 +133,12 @@ class _Bars:
         self._bars.stop()
 
 
+def _in_notebook(stream: TextIO) -> bool:
+    """Whether rich can draw bars below a notebook's cell: it needs ipywidgets to."""
+    notebook = stream is sys.stderr and console.Console(file=stream).is_jupyter
+    return notebook and importlib.util.find_spec("ipywidgets") is not None
+
+
 @contextlib.contextmanager
 def progress(
     total: int | None = None,
@@ -148,16 +155,26 @@ def progress(
         total: How much there is to do in the first stage; None when its callback will say.
         what: The first stage's name, shown at once when `total` is given.
         unit: What is counted, in the plural, but for stages whose names end in "images".
-        stream: Where to write; stderr when None. A bar when it is a terminal, lines otherwise.
+        stream: Where to write; stderr when None. Bars when it is a terminal, or None in a notebook
+            with ipywidgets; lines otherwise.
         every_s: The least seconds between two lines of one stage.
         clock: Seconds that only grow.
 
     Yields:
         `on_progress(done, total, what)`: call it from any thread, as often as you like; counts
         of a stage are absolute, and one that is lower than an earlier one is ignored.
+
+    Examples:
+      >>> import io
+      >>> import deepssim_jax as ds
+      >>> with ds.progress(stream=(seen := io.StringIO())) as on_progress:
+      ...     on_progress(3, 3, "reading images")
+      >>> print(seen.getvalue().strip())
+      reading images: 3/3 images in 0:00
     """
     out = stream or (sys.stderr if processes.is_first() else io.StringIO())
-    show = _Bars(out, unit) if out.isatty() else _Lines(out, unit, every_s)
+    bars = out.isatty() or _in_notebook(out)
+    show = _Bars(out, unit) if bars else _Lines(out, unit, every_s)
     stages: dict[str, _Stage] = {}
     lock = threading.Lock()
 

@@ -7,7 +7,6 @@ on disk at every moment.
 
 import contextlib
 import os
-import select
 import signal
 import sys
 import threading
@@ -55,12 +54,13 @@ def by_signals(name: str) -> Iterator[None]:
             return
         # It came while the garbage collector called, which drops exceptions. A moment later it does not.
         signal.signal(signal.SIGTERM, stop)
-        threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        threading.Timer(0.01, _repeat).start()
 
     hook, sys.unraisablehook = sys.unraisablehook, lost
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     heard, told = os.pipe()
-    os.set_blocking(told, False)
+    if hasattr(os, "set_blocking"):  # Windows asks for none, and has it from Python 3.12 on
+        os.set_blocking(told, False)
     previous = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
     threading.Thread(target=_watch, args=(heard, asked, ended, name), daemon=True).start()
     try:
@@ -78,17 +78,28 @@ def by_signals(name: str) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def _repeat() -> None:
+    """Sends SIGTERM to this process again; on Windows `os.kill` would end it there and then."""
+    if sys.platform == "win32":
+        signal.raise_signal(signal.SIGTERM)
+    else:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 def _watch(heard: int, asked: threading.Event, ended: threading.Event, name: str) -> None:
     """Ends the process if its main thread does not get to hear of a signal, or in a job does not end."""
     with open(heard, "rb", buffering=0) as pipe:
         if not pipe.read(1):
             return  # the command came to its end
-        # Until a second signal, or the end.
+        # Until a second signal, or the end; `select` knows no pipes on Windows.
         job = processes.in_job()
-        select.select([pipe], [], [], _JOB_S if job else _ALONE_S)
-    if not (ended if job else asked).is_set():
-        say(name)
-        leave_job(ExitCode.STOPPED)
+        more = threading.Thread(target=pipe.read, args=(1,), daemon=True)
+        more.start()
+        more.join(_JOB_S if job else _ALONE_S)
+        if not (ended if job else asked).is_set():
+            say(name)
+            leave_job(ExitCode.STOPPED)
+        more.join()
 
 
 def leave_job(status: int) -> NoReturn:

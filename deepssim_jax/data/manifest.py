@@ -29,7 +29,7 @@ from deepssim_jax.data.records import (
     Unused,
 )
 from deepssim_jax.data.records import files_of as files_of
-from deepssim_jax.data.walk import Entry, Walked, printable, walk
+from deepssim_jax.data.walk import Entry, Walked, named, printable, walk
 
 _BIDS_SUBJECT = re.compile(r"(?:^|/)sub-([A-Za-z0-9]+)(?=[_/])")
 _BIDS_SESSION = re.compile(r"[_/]ses-([A-Za-z0-9]+)(?=[_/])")
@@ -82,7 +82,7 @@ def read_manifest(
             )
         kind, listed = _from_folder(source, walked, role, arrays)
         used = {path for record in listed.records for path in files_of(record)}
-        names = {printable(str(path.relative_to(source))) for path in used}
+        names = {named(path, source) for path in used}
         listed.unused = [unused for unused in listed.unused if unused.name not in names]
         others = sum(unused.files for unused in listed.unused)
         found, refused = walked.found, walked.found - len(used) - others

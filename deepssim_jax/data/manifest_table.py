@@ -12,12 +12,13 @@ import io
 import os
 import re
 import stat
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from deepssim_jax.data.contents import Listed, records_of
 from deepssim_jax.data.formats import recognise
 from deepssim_jax.data.records import ArrayLayout, InputError, Record, Rejected
 from deepssim_jax.data.walk import Entry, printable
+from deepssim_jax.workspace.names import slashed
 
 _MISSING = {"", "n/a", "na", "nan"}
 _BYTE_ORDER_MARKS = (
@@ -63,7 +64,7 @@ def read_table(source: Path, layout: ArrayLayout) -> Table:
             reason: str | list[Record] = "has no path"
             image_id = f"line {number}"
         else:
-            image_id = entry.get("image_id", "").strip() or PurePosixPath(name.strip()).as_posix()
+            image_id = entry.get("image_id", "").strip() or slashed(name.strip())
             reason = _images(out, image_id, name, root, layout)
         if isinstance(reason, str):
             refused += 1

@@ -6,7 +6,7 @@ as one, and a folder that is not searched as the files in it. Only regular files
 
 import dataclasses
 import os
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from deepssim_jax.data.formats import Format, Recognised, recognise
 from deepssim_jax.data.records import Links, Rejected, Unused
@@ -45,6 +45,11 @@ def printable(name: str) -> str:
     return name
 
 
+def named(path: PurePath, root: PurePath) -> str:
+    """The id of a file or folder below `root`: its path from there, with `/` on every system."""
+    return printable(path.relative_to(root).as_posix())
+
+
 def walk(root: Path, links: Links) -> Walked:
     """Lists a folder and all below it.
 
@@ -54,12 +59,11 @@ def walk(root: Path, links: Links) -> Walked:
     """
     out = Walked()
     top = root.resolve()
-    start = len(str(root).rstrip(os.sep)) + 1
     seen = {top}
     stack = [str(root)]
     while stack:
         folder = stack.pop()
-        name = printable(folder[start:])
+        name = "" if folder == str(root) else named(Path(folder), root)
         try:
             with os.scandir(folder) as entries:
                 inside = sorted(entries, key=lambda e: e.name, reverse=True)
@@ -75,7 +79,7 @@ def walk(root: Path, links: Links) -> Walked:
             _pass_over(out, work.path, WORK, _EARLIER)
             inside.remove(work)
         for entry in inside:
-            _take(out, entry, printable(entry.path[start:]), (top, seen, stack), links)
+            _take(out, entry, named(Path(entry.path), root), (top, seen, stack), links)
     return out
 
 

@@ -34,6 +34,7 @@ from deepssim_jax.scoring.embed import build_side, check_size
 from deepssim_jax.scoring.match import Progress
 from deepssim_jax.scoring.side import Side
 from deepssim_jax.workspace import Workspace
+from deepssim_jax.workspace.names import refused_by_windows
 
 COMMAND = "duplicates"
 
@@ -84,6 +85,8 @@ class DuplicateSettings:
                 f"write_manifest {name!r} must be a file name that ends in .csv; it is written into "
                 "the output folder, for example clean.csv"
             )
+        if name is not None and (reason := refused_by_windows(name)):
+            raise ValueError(f"write_manifest {name!r}: {reason}; take another name")
 
 
 def duplicates(

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from deepssim_jax.audit import tables
+from deepssim_jax.audit.answer import Answer
 from deepssim_jax.audit.disclosure import Edition
 from deepssim_jax.audit.report import data_uri, environment, excluded_files, transformation
 from deepssim_jax.data.records import Record
@@ -81,10 +82,14 @@ def clean_csv(result: DuplicatesResult, records: Sequence[Record]) -> tuple[str,
     """A manifest of one file a group and of all that have no duplicate, and the folder of its paths."""
     kept = set(result.clean)
     chosen = [record for record in records if record.image_id in kept]
-    root = os.path.commonpath([record.path.resolve().parent for record in chosen])
+    try:
+        root = os.path.commonpath([record.path.resolve().parent for record in chosen])
+    except ValueError:  # two drives of Windows have nothing in common: paths are whole
+        root = ""
     rows = []
     for record in chosen:
-        path = record.path.resolve().relative_to(root).as_posix()
+        whole = record.path.resolve()
+        path = (whole.relative_to(root) if root else whole).as_posix()
         number = f"#{record.image_id.rpartition('#')[2]}" if record.items else ""
         rows.append((f"{path}{number}", record.image_id, record.subject_id, record.split))
     return root, tables.table([("path", "image_id", "subject_id", "split"), *rows])
@@ -92,16 +97,20 @@ def clean_csv(result: DuplicatesResult, records: Sequence[Record]) -> tuple[str,
 
 def pairs_csv(pairs: Iterable[DuplicatePair]) -> bytes:
     """A row for each pair, in their order."""
-    return tables.table([PAIRS, *_pair_rows(pairs)])
+    return pair_table(pairs).csv()
 
 
-def _pair_rows(pairs: Iterable[DuplicatePair]) -> Iterable[tuple[object, ...]]:
-    for rank, x in enumerate(pairs, start=1):
-        yield (
-            rank, x.first_id, x.second_id, x.first_subject, x.second_subject, x.first_split,
-            x.second_split, x.how.value, x.verified_score, x.flip, x.rotation_deg, x.shift_y, x.shift_x,
-            x.scale, int(x.negative), *x.matrix, x.points, x.evidence, x.p_value,
-        )  # fmt: skip
+def pair_table(pairs: Iterable[DuplicatePair]) -> tables.Table:
+    """A row for each pair, in their order."""
+    return tables.Table(PAIRS, tuple(_pair_row(rank, x) for rank, x in enumerate(pairs, start=1)))
+
+
+def _pair_row(rank: int, x: DuplicatePair) -> tuple[object, ...]:
+    return (
+        rank, x.first_id, x.second_id, x.first_subject, x.second_subject, x.first_split,
+        x.second_split, x.how.value, x.verified_score, x.flip, x.rotation_deg, x.shift_y, x.shift_x,
+        x.scale, int(x.negative), *x.matrix, x.points, x.evidence, x.p_value,
+    )  # fmt: skip
 
 
 def headline(result: DuplicatesResult) -> str:
@@ -115,13 +124,44 @@ def headline(result: DuplicatesResult) -> str:
     )
 
 
+def answer(result: DuplicatesResult) -> Answer:
+    """Whether there are duplicates, what splits and patients share, and the numbers of the first line."""
+    n = result.counts
+    sentences = [headline(result)]
+    for x in result.crossings:
+        people = f" and {_several(len(x.subjects), 'patient')}" if x.subjects else ""
+        groups = _several(x.groups, "group")
+        sentences.append(f"{x.first} and {x.second} share {groups} of duplicates{people}.")
+    if result.suspicions:
+        sentences.append(
+            f"{_several(len(result.suspicions), 'pair')} of patient ids share an image: one person under "
+            "two ids, or a file under a wrong one."
+        )
+    return Answer(
+        tone="copies_found" if n["groups"] else "none_found_within_limits",
+        title="Duplicates found" if n["groups"] else "No duplicates found",
+        sentences=tuple(sentences),
+        facts=(
+            (f"{n['images']:,}", "images compared, each with each"),
+            (f"{n['same_file'] + n['same_pixels']:,}", "repeat another file or its pixels"),
+            (f"{n['copies']:,}", "pairs of changed copies"),
+            (f"{n['similar']:,}", "pairs that are alike, and no duplicates"),
+            (f"{n['not_comparable']:,}", "images with too little structure, not comparable"),
+        ),
+    )
+
+
+def _several(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def _page(result: DuplicatesResult, pictures: Pictures) -> str:
     return (
         environment()
         .get_template("duplicates.html.jinja")
         .render(
             result=result,
-            headline=headline(result),
+            answer=answer(result),
             groups=result.groups[:_MOST_LISTED],
             more_groups=max(0, len(result.groups) - _MOST_LISTED),
             copies=[_picture(item) for item in pictures.copies],

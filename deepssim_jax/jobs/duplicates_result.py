@@ -7,9 +7,13 @@ The tables, the report and `summary.json` are all written from one `DuplicatesRe
 import dataclasses
 import enum
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from deepssim_jax.audit.result import Exclusion
 from deepssim_jax.scoring.decide import Proportion
+
+if TYPE_CHECKING:
+    import pandas
 
 
 class How(enum.StrEnum):
@@ -127,3 +131,28 @@ class DuplicatesResult:
     notes: tuple[str, ...]
     settings: Mapping[str, object]
     versions: Mapping[str, str]
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """The pairs, similar ones last, as a DataFrame, in the columns of `pairs.csv`.
+
+        Raises:
+          ImportError: pandas is not installed.
+        """
+        from deepssim_jax.jobs import duplicates_outputs  # which writes this result's files
+
+        return duplicates_outputs.pair_table((*self.pairs, *self.similar)).data_frame()
+
+    def _repr_html_(self) -> str:
+        """The verdict, its numbers and the first pairs, without pictures: what a notebook shows.
+
+        Names of files and patients are in it: the notebook is the institution's own. Clear its outputs
+        before it is given away.
+        """
+        from deepssim_jax.audit import notebook
+        from deepssim_jax.jobs import duplicates_outputs
+
+        return notebook.html(
+            duplicates_outputs.answer(self),
+            duplicates_outputs.pair_table((*self.pairs, *self.similar)),
+            columns=("rank", "how", "first_id", "second_id", "verified_score", "local_evidence"),
+        )

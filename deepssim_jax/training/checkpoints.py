@@ -109,7 +109,7 @@ class Checkpoints:
         path = self._workspace.path(self._sums_of(step))
         if jax.process_index() or not path.exists():
             return True
-        return _sums(self._directory / str(step)) == json.loads(path.read_text())
+        return _sums(self._directory / str(step)) == json.loads(path.read_text(encoding="utf-8"))
 
     def _set_aside(self, step: int) -> None:
         """Nothing that could be looked at is deleted."""

@@ -140,7 +140,7 @@ def load_latents(folder: Path) -> Latents:
         raise ValueError(
             f"there are no latents in {folder.parent.name!r}; run train_ldm to its end"
         )
-    fields = json.loads(card.read_text())
+    fields = json.loads(card.read_text(encoding="utf-8"))
     found = np.load(folder / _ARRAY, allow_pickle=False)
     mean, deviation = np.split(found, 2, axis=-1)
     if len(mean) != fields["images"]:

@@ -101,7 +101,7 @@ class Speed:
 
 def _lines(path: Path) -> list[tuple[str, dict]]:
     out = []
-    for line in path.read_text().splitlines() if path.exists() else ():
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         try:
             out.append((line, json.loads(line)))
         except json.JSONDecodeError:  # the line a killed run was writing

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from deepssim_jax.workspace import files
+from deepssim_jax.workspace.names import on_windows
 from deepssim_jax.workspace.processes import Processes, Progress, silent
 
 _FILE = re.compile(r"(\d{6})\.(?:json|[A-Za-z0-9_]+\.npy)")
@@ -236,9 +237,11 @@ class Cache:
         self._refused.update(note["refused"])
 
     def _fields(self, number: int, note: Mapping) -> dict[str, np.ndarray]:
+        # Windows deletes no file that is mapped, and what is forgotten must go: there arrays are read whole.
+        mode = None if on_windows() else "r"
         return {
             field: np.load(
-                self._folder / f"{number:06d}.{field}.npy", mmap_mode="r", allow_pickle=False
+                self._folder / f"{number:06d}.{field}.npy", mmap_mode=mode, allow_pickle=False
             )
             for field in note["fields"]
         }
@@ -261,7 +264,7 @@ def remove_cache(folder: Path) -> None:
 
 def _read(path: Path) -> dict | None:
     try:
-        note = json.loads(path.read_text())
+        note = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return note if {"images", "refused", "fields"} <= note.keys() else None

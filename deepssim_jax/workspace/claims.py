@@ -125,7 +125,7 @@ def _chain(path: Path) -> list[tuple[object, ...]]:
         if not found:
             found = [(*here, *_names(missing, place)) for missing in below]
         found.append(here)
-    return found
+    return found or [("nowhere", *_names(real, Path(real.anchor)))]  # on a drive that is not there
 
 
 def _names(path: Path, above: Path) -> tuple[str, ...]:
@@ -155,7 +155,7 @@ def check_owner(out: Path, *, command: str, flag: str) -> bool:
             )
         return False
     try:
-        marker = json.loads((out / MARKER).read_text())
+        marker = json.loads((out / MARKER).read_text(encoding="utf-8"))
         owner, version = marker["command"], marker["format"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WorkspaceError(
@@ -227,7 +227,7 @@ def _name(out: Path) -> str:
 
 def _holder(out: Path) -> str:
     try:
-        found = json.loads((out / _HOLDER).read_text())
+        found = json.loads((out / _HOLDER).read_text(encoding="utf-8"))
         who = f"process {found['pid']} on {found['host']} since {found['since']}"
     except (OSError, ValueError, KeyError):
         who = "another process"

@@ -23,10 +23,15 @@ import safetensors.numpy
 
 _TEMPORARY = re.compile(r"\.deepssim-[0-9a-f]{16}\.tmp")
 _READ = 1 << 20
+# Windows would write "\r\n" for "\n" without it.
+_BINARY = getattr(os, "O_BINARY", 0)
 
 
 class Access(enum.Enum):
-    """Who may read a file: its owner alone, or whoever the user's umask lets."""
+    """Who may read a file: its owner alone, or whoever the user's umask lets.
+
+    Windows knows no such modes: there a file has the rights of the folder that it is in.
+    """
 
     PRIVATE = 0o600
     SHARED = 0o666
@@ -51,7 +56,7 @@ def replacing(path: Path, *, access: Access = Access.SHARED) -> Iterator[BinaryI
     make_folder(path.parent, access=access)
     temporary = path.parent / f".deepssim-{secrets.token_hex(8)}.tmp"
     # The mode is cut by the user's umask; nobody else can read it in between.
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, access.value)
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, access.value)
     try:
         with no_space(path), os.fdopen(handle, "wb") as file:
             yield file
@@ -83,7 +88,8 @@ def make_folder(path: Path, *, access: Access = Access.SHARED) -> None:
     """Makes a folder and those above it that are missing; they are flushed to the disk."""
     if path.is_dir():
         return
-    make_folder(path.parent, access=access)
+    if path.parent != path:  # a drive of Windows that is not there has nothing above it
+        make_folder(path.parent, access=access)
     with contextlib.suppress(FileExistsError):
         os.mkdir(path, access.folder)
     sync_folder(path.parent)
@@ -93,7 +99,7 @@ def sync_folder(path: Path) -> None:
     """Flushes the names in a folder; does nothing where folders cannot be opened (Windows)."""
     if not hasattr(os, "O_DIRECTORY"):
         return
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
     except OSError as error:  # some network file systems flush no folders
@@ -146,7 +152,7 @@ def append_line(path: Path, line: str) -> None:
 
     What a killed run has left half written becomes a line of its own.
     """
-    flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
+    flags = os.O_RDWR | os.O_APPEND | _BINARY | getattr(os, "O_NOFOLLOW", 0)
     with no_space(path), os.fdopen(os.open(path, flags), "r+b") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(size - 1, 0))

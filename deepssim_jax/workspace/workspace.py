@@ -14,7 +14,7 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from deepssim_jax.workspace import claims, files
+from deepssim_jax.workspace import claims, files, names
 from deepssim_jax.workspace.claims import Overlap, WorkspaceError
 from deepssim_jax.workspace.facts import differences, noted
 from deepssim_jax.workspace.files import Access
@@ -158,11 +158,12 @@ class Workspace(Section):
         """Where an output of this name lies, or will lie.
 
         Raises:
-          ValueError: the name leads out of the folder or into the kept work.
+          ValueError: the name leads out of the folder or into the kept work, or the system cannot
+            store it.
         """
-        parts = Path(name).parts
-        if not parts or Path(name).is_absolute() or ".." in parts:
-            raise ValueError(f"{name!r} is no name inside of the output folder")
+        parts = names.parts_inside(name)
+        if names.on_windows() and (reason := names.refused_by_windows(name)):
+            raise WorkspaceError(f"{name!r} cannot be written: {reason}; give another name")
         if (parts[0] == WORK and self._work.parent == self._root) or parts[0] in claims.OWN_FILES:
             raise ValueError(f"{name!r} is kept for the work in progress; give another name")
         path = self._root / name
@@ -323,7 +324,10 @@ class Workspace(Section):
             content = "".join(f"{name}\n" for name in changed).encode()
             files.write_bytes(listing, content, access=Access.PRIVATE)
             # From the folder of outputs, whose path the user typed.
-            where = os.path.relpath(listing, self._root.parent)
+            try:
+                where = os.path.relpath(listing, self._root.parent)
+            except ValueError:  # two drives of Windows
+                where = listing.name
             raise WorkspaceError(
                 f"{flag}={self._root.name!r}: {len(changed):,} of its files changed after being written; "
                 f"{where} lists them. Move them away and run the same command again: it writes them anew"
@@ -353,10 +357,10 @@ def _not_ours(path: Path, root: Path) -> str:
 
 def _sweep(root: Path) -> None:
     """Deletes what a killed run was writing."""
-    for folder, inside, names in os.walk(root):
-        if folder != str(root) and claims.MARKER in names:  # another workspace, perhaps in use
+    for folder, inside, inner in os.walk(root):
+        if folder != str(root) and claims.MARKER in inner:  # another workspace, perhaps in use
             inside.clear()
             continue
-        for name in names:
+        for name in inner:
             if files.is_temporary(name):
                 (Path(folder) / name).unlink(missing_ok=True)

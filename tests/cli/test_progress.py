@@ -128,3 +128,31 @@ def test_silence_is_broken(monkeypatch):
     assert lines[0].startswith("starting: still at work")
     assert lines[-1].startswith("training: still at work, no step done for 0:0")
     assert not out.getvalue().count("done for 0:0") > 6
+
+
+@pytest.mark.parametrize(
+    ("notebook", "widgets", "bars"),
+    [(True, True, True), (True, False, False), (False, True, False)],
+)
+def test_bars_in_a_notebook_that_can_draw_them(monkeypatch, notebook, widgets, bars):
+    """rich draws below a cell with ipywidgets; without them lines are said."""
+    monkeypatch.setattr(progress_room.console, "_is_jupyter", lambda: notebook)
+    spec = object() if widgets else None
+    monkeypatch.setattr(progress_room.importlib.util, "find_spec", lambda name: spec)
+    made = []
+
+    class Bars(progress_room._Lines):
+        def __init__(self, stream, unit):
+            made.append(stream)
+            super().__init__(stream, unit, 5.0)
+
+    monkeypatch.setattr(progress_room, "_Bars", Bars)
+    out = io.StringIO()
+    monkeypatch.setattr(progress_room.sys, "stderr", out)
+    with progress() as report:
+        report(3, 3, "reading images")
+    assert bool(made) == bars
+    assert out.getvalue() == "reading images: 3/3 images in 0:00\n"
+    with progress(stream=io.StringIO()) as report:  # a stream that the caller named gets lines
+        report(3, 3, "reading images")
+    assert len(made) == bars

@@ -89,7 +89,7 @@ def finished(tmp_path_factory) -> Path:
     }
     with Workspace.open(root / "out", command="audit") as out:
         out.write("inputs.json", json.dumps({"sources": sources, "settings": settings}).encode())
-        out.write("nearest.csv", tables.matches_csv(matches(), ranked=False))
+        out.write("nearest.csv", tables.matches(matches(), ranked=False).csv())
         out.write("real_duplicates.csv", tables.table([doubles.COLUMNS]))
         out.write("summary.json", json.dumps(summary).encode())
     return root

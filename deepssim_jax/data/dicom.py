@@ -1,16 +1,17 @@
 """DICOM files: which frames make a volume, and in which order.
 
-Contract: a `Stack` is one image or one volume: frames of one series that have one size, one
-photometric interpretation and one orientation, no two of them at one place, sorted along their
-normal. Echoes, phases and time points of one place, and images without geometry, stand apart. Only
-geometry and such attributes are read; nothing that names a patient leaves this module. Needs the
-`dicom` extra.
+Contract: a `Stack` is one image or one volume: frames of one series that have one patient, one frame
+of reference, one size, one photometric interpretation and one orientation, no two of them at one place,
+sorted along their normal. Echoes, phases and time points of one place, projections, and images without
+geometry, stand apart. Only such attributes are read; nothing that names a patient leaves this module.
+Needs the `dicom` extra.
 """
 
 import collections
 import dataclasses
 import gzip
 import io
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -36,8 +37,11 @@ _APART = (
     "DiffusionBValue",
     "AcquisitionTime",
 )
+# What all slices of one volume share: writers from a template give one series to images that do not.
+_SHARED = ("PatientID", "StudyInstanceUID", "FrameOfReferenceUID", "SOPClassUID")
+# CR, DX, mammography and intra-oral films; angiography and fluoroscopy: no slices, wherever they lie.
+_PROJECTION = re.compile(r"1\.2\.840\.10008\.5\.1\.4\.1\.1\.(?:1(?:\..*)?|12\.[12])")
 _TAGS = [
-    "SOPClassUID",
     "SeriesInstanceUID",
     "InstanceNumber",
     "Rows",
@@ -49,6 +53,7 @@ _TAGS = [
     "PixelSpacing",
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
+    *_SHARED,
     *_APART,
 ]
 # Frames are of one plane if no direction cosine differs by more, and at one place if this close (mm).
@@ -168,14 +173,16 @@ def _stack(frames: Sequence[_Frame]) -> Stack:
 
 def _frames(path: Path, header) -> list[_Frame]:
     kind = (header.Rows, header.Columns, header.get("PhotometricInterpretation"))
+    kind += tuple(str(header.get(name) or "") for name in _SHARED)
+    flat = _PROJECTION.fullmatch(str(header.get("SOPClassUID") or "")) is not None
     count = int(header.get("NumberOfFrames") or 1)
     number = int(header.get("InstanceNumber") or 0)
     if count > path.stat().st_size:
         raise Unreadable(f"declares {count:,} frames, more than it has bytes")
     groups = functional_groups(header)
     if count == 1:
-        apart = _values([*groups[0], header] if groups else [header])
-        where = geometry([*groups[0], header] if groups else [header])
+        items = [*groups[0], header] if groups else [header]
+        apart, where = _values(items), None if flat else geometry(items)
         return [_Frame(path, None, (number, path.name), kind, where, apart)]
     if len(groups) != count:
         # Without geometry of each frame, every frame is an image.
@@ -241,7 +248,7 @@ def _values(items: Sequence) -> tuple[str, ...]:
 
 
 def _parts(frames: list[_Frame]) -> Iterator[list[_Frame]]:
-    """Frames of a series by size and photometry, then by plane, then by what tells one place apart."""
+    """Frames of a series by what they share, then by plane, then by what tells one place apart."""
     planes: list[tuple[tuple[object, ...], np.ndarray, list[_Frame]]] = []
     for frame in frames:
         assert frame.geometry is not None  # others stand alone

@@ -73,6 +73,8 @@ def test_the_rule_of_numpy_arrays(
     # What cannot be told is one record, and is refused when it is read.
     assert len(found.records) == max(images, 1)
     assert bool(found.notes) == (len(found.records) > 1 or layout is not ArrayLayout.IMAGES)
+    flags = ["zyx", "xyz"] if layout is ArrayLayout.IMAGES else [layout]
+    assert all(f"--arrays={flag}" in note for note in found.notes for flag in flags)
 
 
 def test_file_2_comes_before_file_10(tmp_path: Path) -> None:
@@ -166,7 +168,7 @@ def test_dicom_is_known_by_its_content(tmp_path: Path) -> None:
     found = listed(tmp_path)
     assert [len(r.parts) for r in found.records] == [5]
     assert [u.name for u in found.unused] == ["report"]
-    assert "one volume" in found.notes[0]
+    assert "5 DICOM files are taken as 1 volume" in found.notes[0]
 
 
 def test_a_stray_file_leaves_the_reference_layout_as_it_is(tmp_path: Path) -> None:

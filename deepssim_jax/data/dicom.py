@@ -9,8 +9,10 @@ Needs the `dicom` extra.
 
 import collections
 import dataclasses
+import functools
 import gzip
 import io
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -80,10 +82,11 @@ class Geometry:
     cosines: np.ndarray
     spacing: tuple[float, float] | None
 
-    @property
+    @functools.cached_property
     def place(self) -> float:
         """The position along the frame's normal in mm."""
-        return float(np.cross(self.cosines[:3], self.cosines[3:]) @ self.position)
+        (a, b, c, d, e, f), (x, y, z) = self.cosines.tolist(), self.position.tolist()
+        return (b * f - c * e) * x + (c * d - a * f) * y + (a * e - b * d) * z
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,11 +139,14 @@ def stacks(paths: Iterable[Path]) -> tuple[list[Stack], dict[Path, str]]:
         pydicom = pydicom_module()
     except Unreadable:
         return [Stack((path,)) for path in sorted(paths)], without
+    tags = [pydicom.tag.Tag(name) for name in _TAGS]
     for path in sorted(paths):
         try:
-            header = pydicom.dcmread(
-                _header_source(path), stop_before_pixels=True, specific_tags=_TAGS
+            dataset = pydicom.dcmread(
+                _header_source(path), stop_before_pixels=True, specific_tags=tags
             )
+            # A dict of the few that are there: a data set takes long to say that it lacks one.
+            header = {element.keyword: element.value for element in dataset}
             if "Rows" not in header and "SOPClassUID" in header:
                 without[path] = "a DICOM file without pixels"
                 continue
@@ -171,8 +177,8 @@ def _stack(frames: Sequence[_Frame]) -> Stack:
     return Stack((frames[0].path,), tuple(int(frame.item or 0) for frame in frames))
 
 
-def _frames(path: Path, header) -> list[_Frame]:
-    kind = (header.Rows, header.Columns, header.get("PhotometricInterpretation"))
+def _frames(path: Path, header: dict[str, object]) -> list[_Frame]:
+    kind = (header["Rows"], header["Columns"], header.get("PhotometricInterpretation"))
     kind += tuple(str(header.get(name) or "") for name in _SHARED)
     flat = _PROJECTION.fullmatch(str(header.get("SOPClassUID") or "")) is not None
     count = int(header.get("NumberOfFrames") or 1)
@@ -224,7 +230,7 @@ def geometry(items: Sequence) -> Geometry | None:
     cosines = numbers(first(items, "ImageOrientationPatient"), 6)
     if position is None or cosines is None:
         return None
-    rows, columns = np.linalg.norm(cosines[:3]), np.linalg.norm(cosines[3:])
+    rows, columns = math.hypot(*cosines[:3]), math.hypot(*cosines[3:])
     if abs(rows - 1) > 0.1 or abs(columns - 1) > 0.1 or abs(cosines[:3] @ cosines[3:]) > 0.1:
         return None
     spacing = numbers(first(items, "PixelSpacing"), 2)

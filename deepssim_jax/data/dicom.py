@@ -16,6 +16,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -177,7 +178,7 @@ def _stack(frames: Sequence[_Frame]) -> Stack:
     return Stack((frames[0].path,), tuple(int(frame.item or 0) for frame in frames))
 
 
-def _frames(path: Path, header: dict[str, object]) -> list[_Frame]:
+def _frames(path: Path, header: dict[str, Any]) -> list[_Frame]:
     kind = (header["Rows"], header["Columns"], header.get("PhotometricInterpretation"))
     kind += tuple(str(header.get(name) or "") for name in _SHARED)
     flat = _PROJECTION.fullmatch(str(header.get("SOPClassUID") or "")) is not None

@@ -75,10 +75,14 @@ def records_of(entries: Iterable[Entry], layout: ArrayLayout) -> Listed:
             analyze += entry.recognised.format is Format.ANALYZE
         _add_series(out, series)
     if arrays:
-        meaning = "n images" if layout is ArrayLayout.IMAGES else "volumes"
+        taken = {
+            ArrayLayout.IMAGES: "stacks of images; --arrays=zyx or --arrays=xyz reads volumes",
+            ArrayLayout.ZYX: "volumes with slices first (--arrays=zyx)",
+            ArrayLayout.XYZ: "volumes with slices last (--arrays=xyz)",
+        }
         out.notes.append(
             "NumPy files of three or more axes do not say what these are, nor which side is left; "
-            f"they are taken as {meaning} (--arrays={layout})"
+            f"they are taken as {taken[layout]}"
         )
     if analyze:
         out.notes.append("Analyze files do not say for certain which side is left")
@@ -135,9 +139,13 @@ def _add_series(out: Listed, entries: Sequence[Entry]) -> None:
         for number, stack in enumerate(parts, start=1):
             name = f"{names[path]}#{number}" if len(parts) > 1 else names[path]
             out.records.append(Record(name, path, items=stack.items))
-    volumes = sum(len(stack.files) > 1 or len(stack.items) > 1 for stack in stacks)
-    if volumes:
+    together = [len(stack.files) for stack in stacks if len(stack.files) > 1]
+    if together:
+        volumes = "1 volume" if len(together) == 1 else f"{len(together):,} volumes"
         out.notes.append(
-            "DICOM files of one series are taken as one volume, by their positions; a manifest that "
-            "names the files has each of them read by itself"
+            f"{sum(together):,} DICOM files are taken as {volumes}: those of a volume name one series, "
+            "patient and frame of reference, and lie one behind the other; if they are single images, "
+            "give a manifest that names the files, and each is read by itself"
         )
+    if any(len(stack.items) > 1 for stack in stacks):
+        out.notes.append("frames of one DICOM file are taken as one volume, by their positions")

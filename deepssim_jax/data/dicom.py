@@ -1,18 +1,22 @@
 """DICOM files: which frames make a volume, and in which order.
 
-Contract: a `Stack` is one image or one volume: frames of one series that have one size, one
-photometric interpretation and one orientation, no two of them at one place, sorted along their
-normal. Echoes, phases and time points of one place, and images without geometry, stand apart. Only
-geometry and such attributes are read; nothing that names a patient leaves this module. Needs the
-`dicom` extra.
+Contract: a `Stack` is one image or one volume: frames of one series that have one patient, one frame
+of reference, one size, one photometric interpretation and one orientation, no two of them at one place,
+sorted along their normal. Echoes, phases and time points of one place, projections, and images without
+geometry, stand apart. Only such attributes are read; nothing that names a patient leaves this module.
+Needs the `dicom` extra.
 """
 
 import collections
 import dataclasses
+import functools
 import gzip
 import io
+import math
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,8 +40,11 @@ _APART = (
     "DiffusionBValue",
     "AcquisitionTime",
 )
+# What all slices of one volume share: writers from a template give one series to images that do not.
+_SHARED = ("PatientID", "StudyInstanceUID", "FrameOfReferenceUID", "SOPClassUID")
+# CR, DX, mammography and intra-oral films; angiography and fluoroscopy: no slices, wherever they lie.
+_PROJECTION = re.compile(r"1\.2\.840\.10008\.5\.1\.4\.1\.1\.(?:1(?:\..*)?|12\.[12])")
 _TAGS = [
-    "SOPClassUID",
     "SeriesInstanceUID",
     "InstanceNumber",
     "Rows",
@@ -49,6 +56,7 @@ _TAGS = [
     "PixelSpacing",
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
+    *_SHARED,
     *_APART,
 ]
 # Frames are of one plane if no direction cosine differs by more, and at one place if this close (mm).
@@ -75,10 +83,11 @@ class Geometry:
     cosines: np.ndarray
     spacing: tuple[float, float] | None
 
-    @property
+    @functools.cached_property
     def place(self) -> float:
         """The position along the frame's normal in mm."""
-        return float(np.cross(self.cosines[:3], self.cosines[3:]) @ self.position)
+        (a, b, c, d, e, f), (x, y, z) = self.cosines.tolist(), self.position.tolist()
+        return (b * f - c * e) * x + (c * d - a * f) * y + (a * e - b * d) * z
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,11 +140,14 @@ def stacks(paths: Iterable[Path]) -> tuple[list[Stack], dict[Path, str]]:
         pydicom = pydicom_module()
     except Unreadable:
         return [Stack((path,)) for path in sorted(paths)], without
+    tags = [pydicom.tag.Tag(name) for name in _TAGS]
     for path in sorted(paths):
         try:
-            header = pydicom.dcmread(
-                _header_source(path), stop_before_pixels=True, specific_tags=_TAGS
+            dataset = pydicom.dcmread(
+                _header_source(path), stop_before_pixels=True, specific_tags=tags
             )
+            # A dict of the few that are there: a data set takes long to say that it lacks one.
+            header = {element.keyword: element.value for element in dataset}
             if "Rows" not in header and "SOPClassUID" in header:
                 without[path] = "a DICOM file without pixels"
                 continue
@@ -166,16 +178,18 @@ def _stack(frames: Sequence[_Frame]) -> Stack:
     return Stack((frames[0].path,), tuple(int(frame.item or 0) for frame in frames))
 
 
-def _frames(path: Path, header) -> list[_Frame]:
-    kind = (header.Rows, header.Columns, header.get("PhotometricInterpretation"))
+def _frames(path: Path, header: dict[str, Any]) -> list[_Frame]:
+    kind = (header["Rows"], header["Columns"], header.get("PhotometricInterpretation"))
+    kind += tuple(str(header.get(name) or "") for name in _SHARED)
+    flat = _PROJECTION.fullmatch(str(header.get("SOPClassUID") or "")) is not None
     count = int(header.get("NumberOfFrames") or 1)
     number = int(header.get("InstanceNumber") or 0)
     if count > path.stat().st_size:
         raise Unreadable(f"declares {count:,} frames, more than it has bytes")
     groups = functional_groups(header)
     if count == 1:
-        apart = _values([*groups[0], header] if groups else [header])
-        where = geometry([*groups[0], header] if groups else [header])
+        items = [*groups[0], header] if groups else [header]
+        apart, where = _values(items), None if flat else geometry(items)
         return [_Frame(path, None, (number, path.name), kind, where, apart)]
     if len(groups) != count:
         # Without geometry of each frame, every frame is an image.
@@ -217,7 +231,7 @@ def geometry(items: Sequence) -> Geometry | None:
     cosines = numbers(first(items, "ImageOrientationPatient"), 6)
     if position is None or cosines is None:
         return None
-    rows, columns = np.linalg.norm(cosines[:3]), np.linalg.norm(cosines[3:])
+    rows, columns = math.hypot(*cosines[:3]), math.hypot(*cosines[3:])
     if abs(rows - 1) > 0.1 or abs(columns - 1) > 0.1 or abs(cosines[:3] @ cosines[3:]) > 0.1:
         return None
     spacing = numbers(first(items, "PixelSpacing"), 2)
@@ -241,7 +255,7 @@ def _values(items: Sequence) -> tuple[str, ...]:
 
 
 def _parts(frames: list[_Frame]) -> Iterator[list[_Frame]]:
-    """Frames of a series by size and photometry, then by plane, then by what tells one place apart."""
+    """Frames of a series by what they share, then by plane, then by what tells one place apart."""
     planes: list[tuple[tuple[object, ...], np.ndarray, list[_Frame]]] = []
     for frame in frames:
         assert frame.geometry is not None  # others stand alone

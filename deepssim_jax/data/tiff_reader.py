@@ -20,7 +20,8 @@ _REDUCED_OR_MASK = 1 | 4  # bits of NewSubfileType
 
 def count(path: Path) -> int:
     """Images in the file."""
-    with tifffile.TiffFile(path) as file:
+    # An open file, for tifffile looks a path up in the file system, which takes as long as the rest.
+    with path.open("rb") as opened, tifffile.TiffFile(opened) as file:
         return _stacked(file) or max(len(_pages(file)), 1)
 
 
@@ -58,7 +59,10 @@ def _stacked(file: tifffile.TiffFile) -> int:
     """Images of a file that describes only the first of many (ImageJ above 4 GB), else 0."""
     if len(file.pages) != 1 or not (file.is_imagej or file.is_shaped):
         return 0
-    page, series = file.pages.first, file.series[0]
+    page = file.pages.first
+    if file.filehandle.size < 2 * page.nbytes:  # its images lie one after the other, as they are
+        return 0
+    series = file.series[0]
     planes = series.size // max(page.size, 1)
     return planes if planes > 1 and series.dataoffset is not None else 0
 

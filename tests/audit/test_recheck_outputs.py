@@ -93,7 +93,8 @@ def _replicas(root: Path, out: Path) -> None:
 
 
 def _stress(root: Path, out: Path) -> None:
-    _run("stress", f"--real={root / 'real'}", f"--out={out}", "--methods=ssim", SIZE)
+    flags = ["--setting=harsh", "--methods=ssim", SIZE]
+    _run("stress", f"--real={root / 'real'}", f"--out={out}", *flags)
 
 
 JOBS: dict[str, Callable[[Path, Path], None]] = {

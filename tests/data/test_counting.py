@@ -7,8 +7,10 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+import tifffile
 
 from deepssim_jax.data.manifest import InputError, Role, files_of, read_manifest
+from deepssim_jax.data.readers import read_image
 from deepssim_jax.data.records import ArrayLayout, FileCounts, Links, Manifest, Unused
 from deepssim_jax.workspace import MARKER
 from tests.data.made import LPS, dicom_bytes, files, picture, volume, write_series
@@ -73,6 +75,8 @@ def test_the_rule_of_numpy_arrays(
     # What cannot be told is one record, and is refused when it is read.
     assert len(found.records) == max(images, 1)
     assert bool(found.notes) == (len(found.records) > 1 or layout is not ArrayLayout.IMAGES)
+    flags = ["zyx", "xyz"] if layout is ArrayLayout.IMAGES else [layout]
+    assert all(f"--arrays={flag}" in note for note in found.notes for flag in flags)
 
 
 def test_file_2_comes_before_file_10(tmp_path: Path) -> None:
@@ -166,7 +170,7 @@ def test_dicom_is_known_by_its_content(tmp_path: Path) -> None:
     found = listed(tmp_path)
     assert [len(r.parts) for r in found.records] == [5]
     assert [u.name for u in found.unused] == ["report"]
-    assert "one volume" in found.notes[0]
+    assert "5 DICOM files are taken as 1 volume" in found.notes[0]
 
 
 def test_a_stray_file_leaves_the_reference_layout_as_it_is(tmp_path: Path) -> None:
@@ -196,3 +200,15 @@ def test_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert ids(found) == ["deep/a.png"]
     assert [u.name for u in found.unused] == ["a.txt"]
     assert found.counts == FileCounts(found=2, used=1, refused=0, not_images=1)
+
+
+@pytest.mark.parametrize("how", [{"truncate": True}, {"imagej": True, "truncate": True}])
+def test_a_tiff_that_describes_only_the_first_of_its_images(tmp_path: Path, how: dict) -> None:
+    stack = np.stack([picture() + np.uint8(k) for k in range(5)])
+    tifffile.imwrite(tmp_path / "a.tif", stack, **how)
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        assert len(file.pages) == 1
+    found = listed(tmp_path)
+    assert ids(found) == [f"a.tif#{k}" for k in range(1, 6)]
+    for image, record in zip(stack, found.records, strict=True):
+        np.testing.assert_array_equal(read_image(record, spec=None), image)

@@ -13,6 +13,7 @@ from deepssim_jax.data.manifest import Role, read_manifest
 from deepssim_jax.data.readers import read_image, read_volume
 from deepssim_jax.data.volume import SliceSpec, Unreadable
 from tests.data.made import (
+    SC,
     SYNTAXES,
     compressed_dicom,
     dicom_bytes,
@@ -168,6 +169,49 @@ def test_images_of_one_place_without_a_difference(tmp_path: Path) -> None:
     first, second = sorted(images(tmp_path / "twice"), key=lambda f: float(f.min()))
     np.testing.assert_array_equal(first, volume())
     np.testing.assert_array_equal(second, volume() + 1000.0)
+
+
+@pytest.mark.parametrize(
+    ("tag", "value"),
+    [
+        ("PatientID", "P{}"),
+        ("StudyInstanceUID", "1.2.4.{}"),
+        ("FrameOfReferenceUID", "1.2.5.{}"),
+        ("SOPClassUID", "1.2.840.10008.5.1.4.1.1.1"),  # CR
+        ("SOPClassUID", "1.2.840.10008.5.1.4.1.1.1.1"),  # DX
+        ("SOPClassUID", "1.2.840.10008.5.1.4.1.1.12.1"),  # XA
+    ],
+)
+def test_no_volume_of_several_people_or_of_projections(
+    tmp_path: Path, tag: str, value: str
+) -> None:
+    write_series(tmp_path, volume(), **{tag: lambda i: value.format(i)})
+    found = read_manifest(tmp_path, role=Role.REAL)
+    assert [len(r.parts) for r in found.records] == [0] * 5
+    assert not found.notes
+
+
+def test_a_volume_of_each_of_two_people(tmp_path: Path) -> None:
+    write_series(tmp_path, volume(6), PatientID=lambda i: f"P{i // 3}")
+    found = read_manifest(tmp_path, role=Role.REAL)
+    assert [len(r.parts) for r in found.records] == [3, 3]
+    assert found.notes[0].startswith("6 DICOM files are taken as 2 volumes")
+
+
+def test_images_of_one_template_are_counted_as_a_volume_and_a_manifest_parts_them(
+    tmp_path: Path,
+) -> None:
+    """Nothing in their headers says that they are no volume."""
+    write_series(tmp_path, volume(6), SOPClassUID=SC)
+    found = read_manifest(tmp_path, role=Role.REAL)
+    assert [len(r.parts) for r in found.records] == [6]
+    (note,) = found.notes
+    assert note.startswith("6 DICOM files are taken as 1 volume") and "manifest" in note
+    table = tmp_path / "images.csv"
+    table.write_text("path\n" + "".join(f"{i:02d}.dcm\n" for i in range(6)))
+    apart = read_manifest(table, role=Role.REAL)
+    assert [read_image(r, spec=None).shape for r in apart.records] == [(8, 6)] * 6
+    assert not apart.notes
 
 
 def test_a_missing_slice_is_interpolated(tmp_path: Path) -> None:

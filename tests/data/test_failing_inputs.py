@@ -123,7 +123,7 @@ def test_an_array_in_nibabels_order() -> None:
     for record in records(name, arrays=ArrayLayout.XYZ).values():
         assert alike(record, truth), record.image_id
     notes = read_manifest(INPUTS / name, role=Role.REAL).notes
-    assert any("--arrays=images" in note for note in notes)
+    assert any("stacks of images; --arrays=zyx" in note for note in notes)
 
 
 def test_the_reference_layout_with_a_stray_file() -> None:

@@ -1,6 +1,7 @@
 """A training that is killed at any moment, and given again, ends in the same bytes."""
 
 import dataclasses
+import random
 import signal
 import subprocess
 import sys
@@ -20,9 +21,10 @@ RATES = {"speed.jsonl"}  # a resumed run has other rates: nothing else may diffe
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """A command without its workdir, and what an undisturbed run of it left there."""
+    """A command without its workdir, and what an undisturbed run of it left in `workdir`."""
 
     command: tuple[str, ...]
+    workdir: Path
     clean: dict[str, bytes]
 
 
@@ -68,7 +70,7 @@ def encoder(tmp_path_factory) -> Training:
         *(f"--config.initial={folder}/fresh.safetensors", "--config.size=32,32"),
         *("--config.steps=6", "--config.validate_every=3"),
     )
-    return Training(command, finish(command, folder / "clean"))
+    return Training(command, folder / "clean", finish(command, folder / "clean"))
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +82,7 @@ def denoiser(tmp_path_factory) -> Training:
         *("train_ldm", f"--config={CONFIGS}/ldm_laptop.py:ldm_smoke"),
         *(f"--config.autoencoder={folder}/vae", "--config.steps=6", "--config.validate_every=3"),
     )
-    return Training(command, finish(command, folder / "clean"))
+    return Training(command, folder / "clean", finish(command, folder / "clean"))
 
 
 def test_an_encoders_training_is_killed_while_it_writes_a_checkpoint(
@@ -122,3 +124,33 @@ def test_a_denoisers_training_is_killed(denoiser: Training, tmp_path: Path, once
     assert {"denoiser.safetensors", "metrics.jsonl", "records.csv"} <= denoiser.clean.keys()
     kill(denoiser.command, tmp_path, once)
     assert finish(denoiser.command, tmp_path) == denoiser.clean
+
+
+@pytest.mark.slow
+def test_generate_is_killed_at_ten_moments(denoiser: Training, tmp_path: Path) -> None:
+    line = [sys.executable, "-m", "deepssim_jax", "generate", f"--workdir={denoiser.workdir}"]
+    line += ["--n=8", "--batch=2", "--steps=3"]
+
+    def finished(out: Path) -> dict[str, bytes]:
+        subprocess.run([*line, f"--out={out}"], check=True, capture_output=True)
+        found = (path for path in sorted(out.rglob("*")) if path.is_file())
+        names = {path.relative_to(out).as_posix(): path for path in found}
+        return {n: path.read_bytes() for n, path in names.items() if not n.startswith("work/")}
+
+    whole = finished(tmp_path / "whole")
+    begin = time.monotonic()
+    assert finished(tmp_path / "timed") == whole
+    assert sum(name.endswith(".png") for name in whole) == 8
+    seconds, rng = time.monotonic() - begin, random.Random(0)
+    for _ in range(10):
+        process = subprocess.Popen(
+            [*line, f"--out={tmp_path / 'killed'}"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(rng.uniform(0.2, 1.0) * seconds)
+        process.kill()
+        process.communicate()
+    assert finished(tmp_path / "killed") == whole
+    now = {path.name: path.read_bytes() for path in denoiser.workdir.iterdir() if path.is_file()}
+    assert {name: now[name] for name in denoiser.clean} == denoiser.clean

@@ -13,10 +13,12 @@ import textwrap
 import time
 from pathlib import Path
 
+import jax
 import nibabel
 import numpy as np
 import pytest
 
+from deepssim_jax.data.phantom_heads import angiograms
 from tests.kept import share_secret, write_phantoms
 
 COMMAND = """
@@ -165,6 +167,11 @@ def inputs(tmp_path_factory) -> Path:
         path.parent.mkdir(exist_ok=True)
         volume = rng.uniform(1, 9, (24, 24, 24)).astype(np.float32)
         nibabel.save(nibabel.Nifti1Image(volume, np.diag([-1, -1, 1, 1])), path)
+    vessels = np.asarray(angiograms(jax.random.key(0), 12, size=(32,) * 3).volumes)
+    for number, volume in enumerate(vessels):
+        path = root / "volumes" / ("real" if number < 9 else "synthetic") / f"p{number}.nii.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nibabel.save(nibabel.Nifti1Image(volume, np.diag([3.0, 3, 3, 1])), path)
     for side in ("real", "synthetic"):
         store = [f"--images={root}/{side}", f"--out={root}/stores/{side}", "--size=64"]
         subprocess.run([sys.executable, "-m", "deepssim_jax", "embed", *store], check=True)
@@ -182,6 +189,12 @@ def commands(root: Path) -> dict[str, list[str]]:
         "utility": ["utility", *pair, f"--test={root}/test", "--size=32", "--steps=4", "--seeds=1"],
         "score": ["score", f"--real={root}/stores/real", f"--synthetic={root}/stores/synthetic"],
         "prepare": ["prepare", "--dataset=ixi", f"--source={root}/ixi", "--size=32,32"],
+        "stress": ["stress", f"--real={root}/real", size, "--setting=harsh", "--methods=ssim,ncc"],
+        "demo": ["demo"],
+        "replicas": [
+            *("replicas", f"--real={root}/volumes/real", f"--synthetic={root}/volumes/synthetic"),
+            *("--size=32", "--modality=angiography", "--candidates=1"),
+        ],
     }
 
 
@@ -192,7 +205,7 @@ def test_every_quick_command_killed_at_ten_moments(inputs: Path, tmp_path: Path,
     before = {p: p.read_bytes() for p in sorted(inputs.rglob("*")) if p.is_file()}
 
     def start(out: Path) -> subprocess.Popen:
-        if name == "audit" and not out.exists():
+        if name in ("audit", "replicas") and not out.exists():
             share_secret(out, command=name)
         line = [sys.executable, "-m", "deepssim_jax", *command, f"--out={out}"]
         return subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)

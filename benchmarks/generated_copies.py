@@ -52,7 +52,9 @@ _OUT = flags.DEFINE_string("out", None, "folder for the record; none is written 
 _PEOPLE = flags.DEFINE_integer("people", 12, "learned from, an image each", lower_bound=2)
 _EACH = flags.DEFINE_integer("each", 4, "copies of each person by each generator", lower_bound=1)
 _STEPS = flags.DEFINE_list("steps", ["800", "1500"], "of the autoencoder and the diffusion model")
-_METHODS = flags.DEFINE_list("methods", ["audit", "detector", "encoder", "ncc", "phash", "sift"], "which")
+_METHODS = flags.DEFINE_list(
+    "methods", ["audit", "detector", "encoder", "ncc", "phash", "sift"], "which"
+)
 _RATE = flags.DEFINE_float("false_alarms", 0.005, "rate by which thresholds are chosen")
 _SIDE, _GENERATED = 256, 64  # pixels of real images at most, and of generated ones
 _JITTER = 0.15  # of the latents' deviation: an autoencoder's samples are no mere reconstructions
@@ -191,9 +193,7 @@ def judged(
         search = build(kind.images, kind.patients)
         null = search([kind.images[r] for r in choosing], kind.patients[choosing])
         # An audit's score is minus the logarithm of a probability already.
-        limit = (
-            -np.log(_RATE.value) if null.calibrated else threshold(null.score, rate=_RATE.value)
-        )
+        limit = -np.log(_RATE.value) if null.calibrated else threshold(null.score, rate=_RATE.value)
 
         def share(hits: np.ndarray) -> list[float]:
             exact = clopper_pearson(int(hits.sum()), len(hits))

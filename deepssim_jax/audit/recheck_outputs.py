@@ -1,4 +1,7 @@
-"""Checking the folder of any command: every file that it wrote is there, unchanged, and nothing else is."""
+"""Checking the folder of any command: every file that it wrote is there, unchanged, and nothing else is.
+
+What is kept in `work` for later runs is looked at, too; a later run makes anew what is damaged there.
+"""
 
 import dataclasses
 from pathlib import Path
@@ -36,6 +39,9 @@ def recheck_outputs(folder: Path) -> Recheck:
     if found.strange and found.listed:
         files = "1 file was" if found.strange == 1 else f"{found.strange:,} files were"
         problems.append(f"{files} not written by `deepssim {found.command}`")
+    if found.damaged:
+        parts = "1 part" if found.damaged == 1 else f"{found.damaged:,} parts"
+        problems.append(f"{parts} of the work that is kept for later runs: changed or missing")
     count = len(found.intact) + len(found.changed) + len(found.missing)
     return Recheck(count, 0, 0, tuple(problems))
 

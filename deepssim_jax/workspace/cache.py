@@ -3,7 +3,8 @@
 Contract: an entry is an image: a mapping of fields to arrays, or the reason why it has none. Its id is
 whatever tells its content apart, as a rule the SHA-256 of its file (with `#k` where a file holds
 several). Entries lie in shards, `NUMBER.FIELD.npy` with one row an entry, and a shard counts only when
-its `NUMBER.json`, written last, is there. Shards are never changed: what is new becomes another one.
+its `NUMBER.json`, written last, is there and its arrays have the hashes that stand in it: the images of
+others are new. Shards are never changed: what is new becomes another one.
 """
 
 import dataclasses
@@ -173,13 +174,17 @@ class Cache:
 
         Arrays taken earlier stay valid. A run that is killed meanwhile leaves some: ask again.
         """
+        self._scan()
         gone = set(images)
         found = len(gone & (self._places.keys() | self._refused.keys()))
         for path in sorted(self._folder.glob("[0-9]*.json")):
             note = _read(path)
-            if note is None or not gone & ({*note["images"]} | note["refused"].keys()):
-                continue
             number = int(path.stem)
+            if note is None or number not in self._shards:
+                self._delete(number)  # damaged: nobody knows what it holds
+                continue
+            if not gone & ({*note["images"]} | note["refused"].keys()):
+                continue
             keep = [row for row, image in enumerate(note["images"]) if image not in gone]
             fields = {name: array[keep] for name, array in self._fields(number, note).items()}
             names = [note["images"][row] for row in keep]
@@ -190,7 +195,7 @@ class Cache:
             self._shards.pop(number, None)
             if names or refused:
                 self._write(self._free(), names, fields, refused)
-            self._delete(number, note)
+            self._delete(number)
         return found
 
     def _add(self, number: int, images: Sequence[str], made: Made) -> None:
@@ -211,15 +216,12 @@ class Cache:
         refused: Mapping[str, str],
     ) -> None:
         self._next = max(self._next, number + 1)
-        if names:
-            for field, array in fields.items():
-                path = self._folder / f"{number:06d}.{field}.npy"
-                files.write_array(path, array, access=files.Access.PRIVATE)
-        note = {
-            "images": list(names),
-            "refused": dict(refused),
-            "fields": sorted(fields) if names else [],
-        }
+        digests = {}
+        for field, array in fields.items() if names else ():
+            path = _array(self._folder, number, field)
+            files.write_array(path, array, access=files.Access.PRIVATE)
+            digests[field] = files.sha256(path)
+        note = {"images": list(names), "refused": dict(refused), "fields": digests}
         path = self._folder / f"{number:06d}.json"
         files.write_bytes(path, json.dumps(note).encode(), access=files.Access.PRIVATE)
         self._open(path)
@@ -227,7 +229,7 @@ class Cache:
     def _open(self, path: Path) -> None:
         """Learns what a shard holds; a damaged one counts for nothing, and its images are new."""
         note, number = _read(path), int(path.stem)
-        if note is None:
+        if note is None or not _is_whole(path, note):
             return
         try:
             self._shards[number] = self._fields(number, note)
@@ -240,17 +242,15 @@ class Cache:
         # Windows deletes no file that is mapped, and what is forgotten must go: there arrays are read whole.
         mode = None if on_windows() else "r"
         return {
-            field: np.load(
-                self._folder / f"{number:06d}.{field}.npy", mmap_mode=mode, allow_pickle=False
-            )
+            field: np.load(_array(self._folder, number, field), mmap_mode=mode, allow_pickle=False)
             for field in note["fields"]
         }
 
-    def _delete(self, number: int, note: Mapping) -> None:
+    def _delete(self, number: int) -> None:
         # Its note first: without it the arrays count for nothing.
         (self._folder / f"{number:06d}.json").unlink(missing_ok=True)
-        for field in note["fields"]:
-            (self._folder / f"{number:06d}.{field}.npy").unlink(missing_ok=True)
+        for path in self._folder.glob(f"{number:06d}.*.npy"):
+            path.unlink(missing_ok=True)
 
 
 def remove_cache(folder: Path) -> None:
@@ -262,9 +262,30 @@ def remove_cache(folder: Path) -> None:
         folder.rmdir()
 
 
+def damaged(folder: Path) -> int:
+    """How many shards of a cache are not as they were written."""
+    notes = {path: _read(path) for path in folder.glob("[0-9]*.json")}
+    return sum(note is None or not _is_whole(path, note) for path, note in notes.items())
+
+
+def _is_whole(path: Path, note: Mapping) -> bool:
+    """Whether the arrays of a shard are those that were written."""
+    number = int(path.stem)
+    for field, digest in note["fields"].items():
+        array = _array(path.parent, number, field)
+        if not array.is_file() or files.sha256(array) != digest:
+            return False
+    return True
+
+
+def _array(folder: Path, number: int, field: str) -> Path:
+    return folder / f"{number:06d}.{field}.npy"
+
+
 def _read(path: Path) -> dict | None:
     try:
         note = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return note if {"images", "refused", "fields"} <= note.keys() else None
+    good = isinstance(note, dict) and {"images", "refused", "fields"} <= note.keys()
+    return note if good and isinstance(note["fields"], dict) else None

@@ -7,13 +7,15 @@ from pathlib import Path
 
 from deepssim_jax.workspace import claims, files
 from deepssim_jax.workspace.outputs import FILE, GROWS, Outputs
+from deepssim_jax.workspace.steps import damaged_work
 
 
 @dataclasses.dataclass(frozen=True)
 class Examined:
     """The outputs of a `command` by name: `intact`, `changed`, `missing`; those that `grow` or belong to
-    a library are not followed. `strange` counts files that the command did not write. `listed` is False
-    where the list of outputs is gone, and nothing can be said.
+    a library are not followed. `strange` counts files that the command did not write, `damaged` what is kept
+    for later runs and is not as it was written. `listed` is False where the list of outputs is gone, and
+    nothing can be said.
     """
 
     command: str
@@ -23,6 +25,7 @@ class Examined:
     missing: tuple[str, ...]
     grow: tuple[str, ...]
     strange: int
+    damaged: int
 
 
 def owner(folder: Path) -> str | None:
@@ -62,6 +65,7 @@ def examine(folder: Path, *, work: Path) -> Examined:
     return Examined(
         command=command,
         listed=(work / FILE).is_file(),
+        damaged=damaged_work(work),
         strange=sum(_not_of(outputs, name) for name in _names(folder, work)),
         **{kind: tuple(names) for kind, names in found.items()},
     )

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from deepssim_jax.workspace import files, values
-from deepssim_jax.workspace.cache import Cache, Entries, Made, remove_cache
+from deepssim_jax.workspace.cache import Cache, Entries, Made, damaged, remove_cache
 from deepssim_jax.workspace.keys import code_of, key_of
 from deepssim_jax.workspace.processes import Processes, Progress, silent
 
@@ -138,6 +138,15 @@ class Kept:
         folder = self._folder.parent / _CACHES
         entries = os.scandir(folder) if folder.is_dir() else ()
         return sorted(e.name for e in entries if e.is_dir(follow_symlinks=False))
+
+
+def damaged_work(work: Path) -> int:
+    """How many steps and shards of caches in a folder of kept work are not as they were written."""
+    steps, caches = work / "steps", work / _CACHES
+    names = [m for m in map(_FILE.fullmatch, os.listdir(steps) if steps.is_dir() else ()) if m]
+    changed = sum(_digest((steps / m.string).read_bytes()) != m["content"] for m in names)
+    folders = [f for f in caches.iterdir() if f.is_dir()] if caches.is_dir() else []
+    return changed + sum(map(damaged, folders))
 
 
 def _digest(content: bytes) -> str:

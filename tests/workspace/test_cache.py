@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from deepssim_jax.workspace import Made, Workspace
+from deepssim_jax.workspace import Made, Workspace, examine
 
 
 def making(ids, seen):
@@ -125,3 +125,20 @@ def test_a_hundred_thousand_images_are_few_files(tmp_path):
         again = workspace.cache("describe", 1, code=making).entries(ids[::-1])
         assert again.field("x")[0] == 99_999
     assert sum(1 for p in tmp_path.rglob("*") if p.is_file()) < 60
+
+
+def test_damaged_arrays_are_made_again_and_go_at_the_end(tmp_path):
+    seen, out = [], tmp_path / "out"
+    with Workspace.open(out, command="a") as workspace:
+        computed(workspace, ["1", "2", "3"], seen)
+    (path,) = out.glob("work/cache/*/000001.value.npy")
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert examine(out, work=out / "work").damaged == 1
+    with Workspace.open(out, command="a") as workspace:
+        entries = computed(workspace, ["1", "2", "3"], seen)
+        workspace.prune()
+    assert seen == [["1", "2"], ["3"], ["1", "2"]]
+    np.testing.assert_array_equal(entries.field("value")[:, 0], [1, 2, 3])
+    assert not path.exists() and examine(out, work=out / "work").damaged == 0

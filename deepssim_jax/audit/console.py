@@ -8,6 +8,7 @@ from rich.text import Text
 
 from deepssim_jax.audit import conclusion
 from deepssim_jax.audit.result import AuditResult, Thresholds, Verdict
+from deepssim_jax.data.manifest import FORGET
 
 WORDS = {
     Verdict.COPIES_FOUND: "copies found",
@@ -40,6 +41,9 @@ def print_result(result: AuditResult, out: Path) -> None:
     console.print(Text(f"Verdict: {WORDS[result.verdict]}", style=_STYLES[result.verdict]))
     for reason in result.reasons:
         console.print(Text(f"  {reason}"))
+    for note in result.notes:
+        if FORGET in note:
+            console.print(Text(f"  {note}"))
     table = Table(show_header=False, box=None, pad_edge=False)
     people = "patients" if result.subjects_known else "real images"
     rows = [

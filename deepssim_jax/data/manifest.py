@@ -38,6 +38,7 @@ _BIDS_LABELS = re.compile(r"_(?:mask|dseg|probseg)\.[^/]+$")
 _REFERENCE_NAME = re.compile(
     r"^(training|gen-\d+)\.(?:png|jpg|jpeg|tif|tiff|npy|nii|nii\.gz)$", re.IGNORECASE
 )
+FORGET = "(--forget)"  # stands in the note of what was left out
 FORGOTTEN = "(not named)"  # stands for what was left out, whose names are written nowhere
 _FEW = 20  # so many files are as a rule not of one patient
 _NUMBERED = re.compile(r"^(.*)#(\d+)$", re.DOTALL)
@@ -105,7 +106,7 @@ def read_manifest(
         rejected=tuple(sorted(rejected, key=lambda r: (r.image_id, r.reason))),
         unused=tuple(sorted(listed.unused, key=lambda u: u.name)),
         counts=FileCounts(found, found - refused - others, refused, others),
-        notes=tuple(listed.notes),
+        notes=(*listed.notes, *([_left_out(left.images)] if forget else [])),
         left_out=left.images,
     )
 
@@ -119,6 +120,13 @@ class _Left:
     refused: int
 
 
+def _left_out(count: int) -> str:
+    """What a report says of `forget`."""
+    images = "1 image was" if count == 1 else f"{count:,} images were"
+    spelling = "" if count else "; if any should have been, check the spelling of the ids"
+    return f"{images} left out as asked {FORGET}{spelling}"
+
+
 def _forget(listed: Listed, ids: frozenset[str]) -> _Left:
     """Takes images and patients of these ids out of what was listed; only their number stays."""
     gone = [r for r in listed.records if r.image_id in ids or r.subject_id in ids]
@@ -129,7 +137,7 @@ def _forget(listed: Listed, ids: frozenset[str]) -> _Left:
     listed.rejected = [r for r in listed.rejected if r not in refused]
     files += len(refused)
     if files:
-        listed.unused.append(Unused(FORGOTTEN, "left out as asked (--forget)", files))
+        listed.unused.append(Unused(FORGOTTEN, f"left out as asked {FORGET}", files))
     return _Left(len(gone), files, len(refused))
 
 

@@ -3,6 +3,7 @@
 import difflib
 import itertools
 import math
+import re
 import shutil
 import textwrap
 import types
@@ -22,6 +23,7 @@ _KINDS = {
     "could not convert string to float": "a number, for example 0.5",
     "('Non-boolean argument to boolean flag'": "true or false",
 }
+_NO_FIELD = re.compile(r"Field (\w+) not found on dataclass")  # in ml_collections' words
 _REQUIRED = "must have a value other than None"
 
 
@@ -178,6 +180,8 @@ def config_first(args: Sequence[str]) -> list[str]:
 def _one_line(text: str, *, known_flags: Iterable[flags.Flag]) -> str:
     """A library's message without its line breaks, with the choice that was most likely meant."""
     text = " ".join(text.split()).removeprefix("flag ")
+    if field := _NO_FIELD.search(text):
+        return f"there is no --config.{field[1]}; the configuration's file and its class list the fields"
     for said, meant in _KINDS.items():
         given, found, _ = text.partition(said)
         if found:
@@ -199,6 +203,10 @@ def config_of(flag: flags.FlagHolder, kind: type[_Config], example: str) -> _Con
     """
     try:
         config = flag.value
+        if not isinstance(config, kind):
+            getattr(
+                config, "any", None
+            )  # of a file that cannot be read, ml_collections tells only now
     except (OSError, ImportError) as error:
         raise UsageError(f"--config: {' '.join(str(error).split())}") from error
     if not isinstance(config, kind):
@@ -246,6 +254,8 @@ def listed(holder: flags.FlagHolder) -> tuple[str, ...]:
     """
     found: list[str] = []
     for value in holder.value:
+        if not value.strip():
+            raise UsageError(f"--{holder.name}= is empty: give a value, or leave the flag out")
         if not value.startswith("@"):
             found.append(value)
             continue

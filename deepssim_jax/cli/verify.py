@@ -44,7 +44,9 @@ def main(argv: Sequence[str]) -> int:
     from deepssim_jax.audit.recheck_outputs import recheck_audit, recheck_outputs
     from deepssim_jax.workspace import owner
 
-    folder = Path(argv[1])
+    folder = Path(argv[1]).expanduser()
+    if not folder.is_dir():
+        raise usage.UsageError(f"DIR={argv[1]}: there is no such folder")
     with progress() as on_progress:
         certified = has_certificate(folder)
         usage.belong(

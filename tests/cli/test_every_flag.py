@@ -48,6 +48,7 @@ WRONG_TEXT = {
     "subject_regex": ["(", "abc"],
     "slice": ["axial", "axail:0.5", "axial:1.5", "axial:-1"],
     "tools": ["n5"],
+    "forget": ["@/nowhere/at_all", ""],
     "methods": ["cascde"],
     "size": ["12", "a,b"],
     "num_head_channels": ["a"],

@@ -17,6 +17,7 @@ from tests.kept import write_png
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@pytest.mark.slow
 def test_the_small_version_and_its_records(tmp_path: Path) -> None:
     config = ldm_laptop.get_config("vae_smoke")
     assert isinstance(config, AutoencoderConfig)

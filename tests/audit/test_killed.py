@@ -70,7 +70,9 @@ def interrupt(films: Path, out: Path, once: str, how: signal.Signals) -> int:
     return process.returncode
 
 
-@pytest.mark.parametrize("once", ["cache/pixels-*/*", "cache/search.pairs-*/*"])
+@pytest.mark.parametrize(
+    "once", [pytest.param("cache/pixels-*/*", marks=pytest.mark.slow), "cache/search.pairs-*/*"]
+)
 def test_killed_in_the_middle(films: Path, clean, tmp_path: Path, once: str) -> None:
     out = tmp_path / "out"
     assert interrupt(films, out, once, signal.SIGKILL) == -signal.SIGKILL

@@ -3,7 +3,7 @@
 A command is a module `cli/<name>.py`. It defines its absl flags as it is imported and has
 `main(argv) -> int`: argv[0] is its name, the rest are its positional arguments, whose names stand
 in the module's `POSITIONALS` (none when it has no such tuple); the result is the exit status. Where its
-flags decide whether several processes do it together, its `TOGETHER` says so.
+flags decide whether several processes do it together, its `together()` says so.
 Flags that several commands share are defined for each of them by a function of a module of this room
 that is no command and disclaims them.
 """
@@ -53,7 +53,7 @@ _set_aside: dict[str, list[flags.Flag]] = {}
 
 def together(command: str, module: types.ModuleType) -> bool:
     """Whether all processes of a job do this command, whose flags are parsed, together."""
-    return command in _TOGETHER and getattr(module, "TOGETHER", lambda: True)()
+    return command in _TOGETHER and getattr(module, "together", lambda: True)()
 
 
 def processes_of(command: str) -> str:

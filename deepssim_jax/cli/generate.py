@@ -46,19 +46,16 @@ _HALF = flags.DEFINE_enum(
 _FORMAT = flags.DEFINE_enum(
     "format", "png", ["png", "nifti"], "8-bit .png, or .nii.gz with every value in float32"
 )
-_SAFEGUARD = flags.DEFINE_bool(
-    "safeguard",
-    False,
-    "let no copy of a training image out",
-)
+_SAFEGUARD = flags.DEFINE_bool("safeguard", False, "let no copy of a training image out")
 _BUDGET = flags.DEFINE_integer(
     "budget", None, "candidates to judge at most; ten for an image wanted if not given", 1
 )
 _GUARD = guard_flags.GuardFlags.define(required=False)
 
 
-# The guard looks at each image before the next is drawn, in one process.
-TOGETHER = lambda: not _SAFEGUARD.value  # noqa: E731
+def together() -> bool:
+    """Whether several processes draw: the guard looks at each image before the next, in one process."""
+    return not _SAFEGUARD.value
 
 
 def main(argv: Sequence[str]) -> int:

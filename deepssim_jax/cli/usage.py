@@ -76,7 +76,8 @@ def _is_required(flag: flags.Flag) -> bool:
     return any(_REQUIRED in str(v.message) for v in flag.validators)
 
 
-def _default(flag: flags.Flag) -> str:
+def flag_default(flag: flags.Flag) -> str:
+    """What a flag is where it is not given, in words; "" where there is nothing to say."""
     if _is_required(flag):
         return "required"
     if flag.boolean:
@@ -85,14 +86,18 @@ def _default(flag: flags.Flag) -> str:
     return f"default: {text}" if text else ""
 
 
-def _flag_entry(flag: flags.Flag) -> str:
-    choices = getattr(flag.parser, "enum_values", None)
+def flag_form(flag: flags.Flag) -> str:
+    """How a flag is written: `--[no]name`, or `--name=` with its choices or its kind."""
     if flag.boolean:
-        head = f"  --[no]{flag.name}"
-    else:
-        head = f"  --{flag.name}={'|'.join(choices) if choices else _placeholder(flag)}"
-    text, default = (flag.help or "").strip(), _default(flag)
-    return _entry(head, f"{text} ({default})" if default else text, column=30)
+        return f"--[no]{flag.name}"
+    choices = getattr(flag.parser, "enum_values", None)
+    return f"--{flag.name}={'|'.join(choices) if choices else _placeholder(flag)}"
+
+
+def _flag_entry(flag: flags.Flag) -> str:
+    text, default = (flag.help or "").strip(), flag_default(flag)
+    text = f"{text} ({default})" if default else text
+    return _entry(f"  {flag_form(flag)}", text, column=30)
 
 
 def _placeholder(flag: flags.Flag) -> str:

@@ -91,7 +91,7 @@ def read_manifest(
         listed.records = [_with_subject(record, pattern) for record in listed.records]
         if role is not Role.SYNTHETIC:  # generated images need not name a patient
             _check_patients(listed.records, pattern, role)
-    left = _forget(listed, frozenset(forget))
+    left = _forget(listed, frozenset(forget)) if forget else _Left()
     others, refused = others + left.files, refused - left.refused
     records, doubles = _without_doubles(listed.records)
     rejected = listed.rejected + doubles
@@ -115,9 +115,9 @@ def read_manifest(
 class _Left:
     """What was left out: images, their files, and how many of these had been refused."""
 
-    images: int
-    files: int
-    refused: int
+    images: int = 0
+    files: int = 0
+    refused: int = 0
 
 
 def _left_out(count: int) -> str:
@@ -129,16 +129,18 @@ def _left_out(count: int) -> str:
 
 def _forget(listed: Listed, ids: frozenset[str]) -> _Left:
     """Takes images and patients of these ids out of what was listed; only their number stays."""
-    gone = [r for r in listed.records if r.image_id in ids or r.subject_id in ids]
-    listed.records = [r for r in listed.records if r not in gone]
-    kept = {path for record in listed.records for path in files_of(record)}
-    files = len({path for record in gone for path in files_of(record)} - kept)
-    refused = [r for r in listed.rejected if r.image_id in ids]
-    listed.rejected = [r for r in listed.rejected if r not in refused]
-    files += len(refused)
+    kept, gone = [], []
+    for record in listed.records:
+        named = record.image_id in ids or record.subject_id in ids
+        (gone if named else kept).append(record)
+    rejected = [r for r in listed.rejected if r.image_id not in ids]
+    refused = len(listed.rejected) - len(rejected)
+    own, others = ({path for r in some for path in files_of(r)} for some in (gone, kept))
+    files = len(own - others) + refused
+    listed.records, listed.rejected = kept, rejected
     if files:
         listed.unused.append(Unused(FORGOTTEN, f"left out as asked {FORGET}", files))
-    return _Left(len(gone), files, len(refused))
+    return _Left(len(gone), files, refused)
 
 
 def _existing(source: Path, role: Role) -> Path:

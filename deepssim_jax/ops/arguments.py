@@ -129,9 +129,8 @@ def _is_ruled(rows: np.ndarray) -> np.ndarray:
     # range's times their share: quantiles, which cost most here, are for rows of less variance than that.
     wide = flat.astype(np.promote_types(flat.dtype, np.float32), copy=False)
     power = np.einsum("np,np->n", wide, wide).astype(np.float64) / flat.shape[1]
-    variance = (
-        power * (1 - 1e-5) - wide.mean(1).astype(np.float64) ** 2
-    )  # less what float32 may err
+    # Less what float32 may err.
+    variance = power * (1 - 1e-5) - wide.mean(1).astype(np.float64) ** 2
     ruled = variance < 4 * _SHARE * whole**2
     if ruled.any():
         limits = [_SHARE, 1 - _SHARE]

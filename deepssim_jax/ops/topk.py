@@ -223,8 +223,7 @@ def _by_ranks(scores: Array, numbers: Array, *, k: int) -> tuple[Array, Array]:
     rank = ((others > value) | ((others == value) & earlier)).sum(-1, dtype=jnp.int32)
     here = rank[:, None] == jnp.arange(k)[None, :, None]
     least = jnp.iinfo(jnp.int32).min
-    found = jnp.where(here, others, -jnp.inf).max(-1), jnp.where(here, theirs, least).max(-1)
-    return found
+    return jnp.where(here, others, -jnp.inf).max(-1), jnp.where(here, theirs, least).max(-1)
 
 
 @functools.partial(jax.jit, static_argnames="k")

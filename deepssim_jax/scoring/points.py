@@ -157,12 +157,10 @@ class LocalIndex:
             )  # fmt: skip
         ranked = self._rank(queries, exclude)
         known = self._at_hand
+        there = np.asarray if isinstance(known.geometry, np.ndarray) else jnp.asarray
 
         def run(geometry_: Array, descriptors: Array, images: Array, mirrored: Array) -> tuple:
-            if isinstance(known.geometry, np.ndarray):
-                others = known.rows(np.maximum(np.asarray(images), 0))
-            else:
-                others = known.rows(jnp.maximum(images, 0))
+            others = known.rows(there(images).clip(0))
             return _verified(
                 geometry_, descriptors, others.geometry, others.descriptors, images, mirrored,
                 self.full.mean, self.full.axes, self.full.signs,

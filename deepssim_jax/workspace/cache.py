@@ -8,6 +8,7 @@ others are new. Shards are never changed: what is new becomes another one.
 """
 
 import dataclasses
+import hashlib
 import json
 import os
 import re
@@ -92,7 +93,11 @@ class Cache:
             number = int(name[:6])
             self._next = max(self._next, number + 1)
             if name.endswith(".json") and number not in self._shards:
-                self._open(self._folder / name)
+                path = self._folder / name
+                note = _read(path)
+                # A damaged shard counts for nothing, and its images are new.
+                if note is not None and _is_whole(path, note):
+                    self._open(number, note)
 
     def __contains__(self, image: str) -> bool:
         return image in self._places or image in self._refused
@@ -218,19 +223,17 @@ class Cache:
         self._next = max(self._next, number + 1)
         digests = {}
         for field, array in fields.items() if names else ():
+            content = files.array_bytes(array)
             path = _array(self._folder, number, field)
-            files.write_array(path, array, access=files.Access.PRIVATE)
-            digests[field] = files.sha256(path)
+            files.write_bytes(path, content, access=files.Access.PRIVATE)
+            digests[field] = hashlib.sha256(content).hexdigest()
         note = {"images": list(names), "refused": dict(refused), "fields": digests}
         path = self._folder / f"{number:06d}.json"
         files.write_bytes(path, json.dumps(note).encode(), access=files.Access.PRIVATE)
-        self._open(path)
+        self._open(number, note)
 
-    def _open(self, path: Path) -> None:
-        """Learns what a shard holds; a damaged one counts for nothing, and its images are new."""
-        note, number = _read(path), int(path.stem)
-        if note is None or not _is_whole(path, note):
-            return
+    def _open(self, number: int, note: Mapping) -> None:
+        """Learns what a shard holds."""
         try:
             self._shards[number] = self._fields(number, note)
         except (OSError, ValueError, EOFError):

@@ -45,12 +45,13 @@ class Kept:
         self._folder = folder
         self._used: set[str] = set()
         self._names = self._scan()
+        self._places = folder.parent / _CACHES  # of caches
         self._caches: dict[str, Cache] = {}
 
     def cache(self, stem: str) -> Cache:
         """The entries of single images under a step's name."""
         if stem not in self._caches:
-            self._caches[stem] = Cache(self._folder.parent / _CACHES / stem, self.processes)
+            self._caches[stem] = Cache(self._places / stem, self.processes)
         return self._caches[stem]
 
     @contextlib.contextmanager
@@ -125,18 +126,16 @@ class Kept:
             if name in self._caches:
                 self._caches[name].prune()
             else:
-                remove_cache(self._folder.parent / _CACHES / name)
+                remove_cache(self._places / name)
 
     def forget(self, images: Collection[str]) -> int:
         """Removes images from every cache, also of other settings; returns how many entries."""
-        folder = self._folder.parent / _CACHES
-        caches = (self._caches.get(name) or Cache(folder / name) for name in self._on_disk())
+        caches = (self._caches.get(name) or Cache(self._places / name) for name in self._on_disk())
         return sum(cache.forget(images) for cache in caches)
 
     def _on_disk(self) -> list[str]:
         """Names of all caches."""
-        folder = self._folder.parent / _CACHES
-        entries = os.scandir(folder) if folder.is_dir() else ()
+        entries = os.scandir(self._places) if self._places.is_dir() else ()
         return sorted(e.name for e in entries if e.is_dir(follow_symlinks=False))
 
 

@@ -48,17 +48,13 @@ def _prose(text: str) -> str:
 
 def _flag(flag: flags.Flag) -> str:
     choices = getattr(flag.parser, "enum_values", None)
-    if flag.boolean:
-        head = f"--[no]{flag.name}"
-    else:
-        head = f"--{flag.name}={'|'.join(choices) if choices else usage._placeholder(flag)}"
     text = " ".join((flag.help or "").split())
     if choices:
         text = text.removeprefix(f"<{'|'.join(choices)}>: ")
     text = text.replace("; repeat this option to specify a list of values", "")
-    default = usage._default(flag)
+    default = usage.flag_default(flag)
     tail = f" ({_escaped(default)})" if default else ""
-    return f"`{head}`\n: {_escaped(text)}{tail}"
+    return f"`{usage.flag_form(flag)}`\n: {_escaped(text)}{tail}"
 
 
 def command_list() -> str:

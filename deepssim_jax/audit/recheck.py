@@ -74,7 +74,7 @@ def recheck(directory: Path, *, on_progress: Progress = lambda done, total, what
     listed = recheck_summary.rows(directory / "inputs.csv")
     known = {(row["role"], tables.plain(row["image_id"])) for row in listed}
     added = collections.Counter(role for role, image_id in records if (role, image_id) not in known)
-    added.subtract(inputs["left_out"])  # they may lie there, and their names were not kept
+    added.subtract(inputs.get("left_out", {}))  # they may lie there, and their names were not kept
     problems += [
         f"{n:,} {role} images were added since" for role, n in sorted(added.items()) if n > 0
     ]

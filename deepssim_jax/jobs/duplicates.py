@@ -175,7 +175,7 @@ def _duplicates(
             build_pictures(result, found, images),
             out,
             manifest_name=settings.write_manifest,
-            records=collection.manifest.records,
+            manifest=collection.manifest,
             folders=folders,
         )
         if settings.forget:

@@ -14,7 +14,7 @@ from deepssim_jax.audit import tables
 from deepssim_jax.audit.answer import Answer
 from deepssim_jax.audit.disclosure import Edition
 from deepssim_jax.audit.report import data_uri, environment, excluded_files, transformation
-from deepssim_jax.data.records import Record
+from deepssim_jax.data.records import Manifest, Record
 from deepssim_jax.jobs.duplicate_pictures import PairPicture, Pictures
 from deepssim_jax.jobs.duplicates_result import DuplicatePair, DuplicatesResult, How
 from deepssim_jax.workspace import Workspace, sha256
@@ -40,7 +40,7 @@ def write_all(
     out: Workspace,
     *,
     manifest_name: str | None,
-    records: Sequence[Record],
+    manifest: Manifest,
     folders: Sequence[Path],
 ) -> None:
     """Writes every file.
@@ -50,10 +50,14 @@ def write_all(
       pictures: for the report.
       out: where to.
       manifest_name: of the table of one file a group, or None for none.
-      records: all files that were listed.
+      manifest: all files that were listed.
       folders: what was searched, for who looks at the pairs again.
     """
-    inputs = {"sources": [str(path) for path in folders], "settings": dict(result.settings)}
+    inputs = {
+        "sources": [str(path) for path in folders],
+        "left_out": manifest.left_out,
+        "settings": dict(result.settings),
+    }
     content = {
         "inputs.json": (json.dumps(inputs, indent=2, sort_keys=True) + "\n").encode(),
         "groups.csv": groups_csv(result),
@@ -62,7 +66,7 @@ def write_all(
     }
     root = ""
     if manifest_name is not None:
-        root, content[manifest_name] = clean_csv(result, records)
+        root, content[manifest_name] = clean_csv(result, manifest.records)
     for name, data in content.items():
         out.write(name, data)
     files = {name: sha256(out.path(name)) for name in content}

@@ -159,6 +159,11 @@ def _review(
     reading, rng = settings.reading, np.random.default_rng(settings.seed)
     chosen = sample(source, count=settings.pairs, rng=rng)
     wanted = settings.controls if reading is Reading.BLIND else 0
+    if wanted and source.left_out:
+        raise InputError(
+            f"controls={wanted} would be made of any image in the folders, of which {source.left_out:,} "
+            "were to be forgotten: remove their files and run the job again, or give controls=0"
+        )
     drawer = _drawer(source, out, pairs=len(chosen) + 2 * wanted)
     names = _Names(out.secret())
     shown, rows = [], []

@@ -85,6 +85,7 @@ def _audit(folder: Path, summary: dict[str, Any], inputs: dict[str, Any]) -> Rev
         rate=summary["copy_rate"],
         copies=frozenset({"exact_duplicate", "near_duplicate"}),
         doubles=frozenset(tables.plain(row["image_id"]) for row in doubles),
+        left_out=sum(inputs.get("left_out", {}).values()),
     )
 
 
@@ -186,6 +187,7 @@ def _duplicates(folder: Path, summary: dict[str, Any], inputs: dict[str, Any]) -
         doubles=frozenset(
             tables.plain(row["file"]) for row in recheck_summary.rows(folder / "groups.csv")
         ),
+        left_out=inputs.get("left_out", 0),
     )
 
 

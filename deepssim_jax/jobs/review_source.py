@@ -79,6 +79,7 @@ class ReviewSource:
     `names` are what both pictures of a pair are called. `pairs` are all that were decided; `moving` and
     `fixed` their files by image id. `rate` is the program's own, as in `summary.json`; `copies` are the
     strata that the program calls copies. `doubles` are fixed images that are copies of each other.
+    `left_out` images that lie in the folders were to be forgotten; nobody noted which.
     """
 
     job: Job
@@ -90,6 +91,7 @@ class ReviewSource:
     rate: Mapping[str, Any]
     copies: frozenset[str]
     doubles: frozenset[str] = frozenset()
+    left_out: int = 0
 
     @property
     def strata(self) -> dict[str, int]:

@@ -8,7 +8,6 @@ others are new. Shards are never changed: what is new becomes another one.
 """
 
 import dataclasses
-import hashlib
 import json
 import os
 import re
@@ -223,10 +222,8 @@ class Cache:
         self._next = max(self._next, number + 1)
         digests = {}
         for field, array in fields.items() if names else ():
-            content = files.array_bytes(array)
             path = _array(self._folder, number, field)
-            files.write_bytes(path, content, access=files.Access.PRIVATE)
-            digests[field] = hashlib.sha256(content).hexdigest()
+            digests[field] = files.write_array(path, array, access=files.Access.PRIVATE)
         note = {"images": list(names), "refused": dict(refused), "fields": digests}
         path = self._folder / f"{number:06d}.json"
         files.write_bytes(path, json.dumps(note).encode(), access=files.Access.PRIVATE)

@@ -184,9 +184,11 @@ def sha256(*paths: Path) -> str:
     return digest.hexdigest()
 
 
-def write_array(path: Path, array: np.ndarray, *, access: Access = Access.SHARED) -> None:
-    """Writes one `.npy` file; the same array gives the same bytes."""
-    write_bytes(path, array_bytes(array), access=access)
+def write_array(path: Path, array: np.ndarray, *, access: Access = Access.SHARED) -> str:
+    """Writes one `.npy` file, and gives its SHA-256; the same array gives the same bytes."""
+    content = array_bytes(array)
+    write_bytes(path, content, access=access)
+    return hashlib.sha256(content).hexdigest()
 
 
 def tensor_bytes(tensors: Mapping[str, np.ndarray], *, metadata: Mapping[str, str]) -> bytes:

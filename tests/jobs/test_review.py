@@ -344,3 +344,18 @@ def test_each_pair_of_a_stratum_is_equally_likely() -> None:
 def test_pictures_are_as_large_as_the_page_may_be(pairs: int, side: int) -> None:
     assert picture_side(pairs) == side
     assert pairs * 2 * side**2 * 4 / 3 <= 48 * 2**20
+
+
+def test_whoever_was_forgotten_is_no_known_pair(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished / "out", tmp_path / "out")
+    path = tmp_path / "out" / "inputs.json"
+    inputs = json.loads(path.read_text()) | {"left_out": {"real": 1, "synthetic": 0}}
+    path.unlink()
+    path.write_text(json.dumps(inputs))
+    (
+        tmp_path / "out" / "work" / "outputs.jsonl"
+    ).unlink()  # it would say that the inputs were changed
+    blind = ds.ReviewSettings(reading=ds.Reading.BLIND, controls=4)
+    with pytest.raises(ds.InputError, match="of which 1 were to be forgotten"):
+        ds.review(tmp_path / "out", settings=blind)
+    assert read_source(tmp_path / "out").left_out == 1

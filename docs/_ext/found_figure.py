@@ -1,4 +1,4 @@
-"""The figure of `explain/how_found.md`: one copy for each group of edits, and the keypoints that give it away.
+"""The figure of `explain/how_found.md`: a copy by each group of edits, and the points that give it away.
 
     python docs/_ext/found_figure.py     writes docs/explain/how_found.png
 

@@ -156,7 +156,7 @@ def test_what_stands_twice_is_not_common(descriptors) -> None:
 
 
 def test_a_match_that_lies_exactly_counts_four_times_one_that_is_merely_near(index) -> None:
-    """Points moved by 4 pixels in directions of their own, much more than 0.5 + 0.2 sigma, count a quarter."""
+    """Points moved by 4 pixels each in its own direction, far beyond 0.5 + 0.2 sigma, count a quarter."""
     local, references = index
     query = references.rows(np.array([6]))
     geometry = query.geometry.copy()
@@ -180,7 +180,10 @@ def test_a_few_exact_points_of_another_image_are_evidence(index) -> None:
     query = _points(rng, 1)
     part = rng.choice(64, 10, replace=False)
     geometry, values = query.geometry.copy(), query.descriptors.copy()
-    geometry[0, part], values[0, part] = references.geometry[3, part], references.descriptors[3, part]
+    geometry[0, part], values[0, part] = (
+        references.geometry[3, part],
+        references.descriptors[3, part],
+    )
     found = local.search(PointSet(geometry, values))
     chance = local.search(_points(np.random.default_rng(2), 6)).evidence[:, 0].max()
     assert found.reference[0, 0] == 3

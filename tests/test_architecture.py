@@ -21,6 +21,7 @@ ROWS = (
     {"nn", "diffusion", "data"},
     {"features"},
     {"training", "scoring", "interop"},
+    {"detection"},
     {"audit"},
     {"jobs"},
     {"cli"},

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from deepssim_jax import parallel
 from deepssim_jax.audit import calibration, doubles, membership, outputs
-from deepssim_jax.audit.assess import AuditSet, conclude
+from deepssim_jax.audit.assess import AuditSet, Measured, conclude
 from deepssim_jax.audit.audit_settings import AuditSettings
 from deepssim_jax.audit.control import search_holdout
 from deepssim_jax.audit.gallery import build_gallery
@@ -192,7 +192,17 @@ def _audit(
             on_progress=on_progress,
         )
     result = conclude(
-        sets, pairs, copy, (evidence, calibrated), control, settings, retrieval, inferred
+        Measured(
+            sets=sets,
+            pairs=pairs,
+            copy=copy,
+            evidence=evidence,
+            usual=calibrated,
+            control=control,
+            inferred=inferred,
+            retrieval=retrieval,
+        ),
+        settings,
     )
     stores = {role: one.images for role, one in sets.items()}
 

@@ -12,10 +12,11 @@ from collections.abc import Callable
 import numpy as np
 
 from deepssim_jax.audit.controls import Controls
-from deepssim_jax.audit.result import PlantedRecall, Thresholds
+from deepssim_jax.audit.result import Thresholds
 from deepssim_jax.data.edits import EDITS, Edit
 from deepssim_jax.data.edits.types import Group
 from deepssim_jax.data.edits.types import Label as EditLabel
+from deepssim_jax.detection.assessment import EditRecall, Performance
 from deepssim_jax.nn.encoder import Encoder
 from deepssim_jax.scoring import decide, plant
 from deepssim_jax.scoring.detail import BANDS
@@ -197,7 +198,12 @@ class Evidence:
         )
         return dataclasses.replace(self, thresholds=thresholds)
 
-    def by_change(self) -> tuple[PlantedRecall, ...]:
+    @property
+    def performance(self) -> Performance:
+        """What the controls came to."""
+        return dataclasses.replace(self.thresholds.performance, by_edit=self.by_change())
+
+    def by_change(self) -> tuple[EditRecall, ...]:
         """Of each kind of change, how many of its copies were called copies of their own patient."""
         found = self.copies.copies(self.thresholds)
         rows: dict[tuple[Group, EditLabel], list[bool]] = {
@@ -206,7 +212,7 @@ class Evidence:
         for edit, hit in zip(self.edits, found.tolist(), strict=True):
             rows[edit.group, edit.label].append(hit)
         return tuple(
-            PlantedRecall(
+            EditRecall(
                 group.value,
                 decide.clopper_pearson(sum(hits), len(hits), level=self.level),
                 local=label is EditLabel.NEAR,

@@ -19,7 +19,6 @@ import numpy as np
 
 from deepssim_jax import parallel
 from deepssim_jax.audit import calibration, doubles
-from deepssim_jax.audit.conclusion import MIN_RECALL
 from deepssim_jax.audit.result import Thresholds
 from deepssim_jax.data import store
 from deepssim_jax.data.manifest import InputError, Role, check_subject_regex, read_manifest
@@ -218,13 +217,14 @@ class Guard:
     @property
     def doubt(self) -> str | None:
         """Why nothing may leave: nobody knows that copies of these training images would be found."""
-        recall = self.limits.thresholds.planted_recall
+        performance = self.limits.thresholds.performance
+        recall = performance.recall
         if recall is None:
             return (
                 "how many copies are found was not measured: too few training images, or too small "
                 "ones, to make copies of"
             )
-        if recall.low < MIN_RECALL:
+        if not performance.sensitive:
             return (
                 f"of {recall.total} copies made of the training images only {recall.count} were found, "
                 "so copies could leave; lower limits find more, and so do more training images"

@@ -15,6 +15,7 @@ import numpy as np
 
 from deepssim_jax.audit.calibration import balanced_rows, share_of, tuning_half
 from deepssim_jax.audit.replica_result import Kind, LevelThresholds
+from deepssim_jax.detection.assessment import EditRecall, Performance
 from deepssim_jax.scoring.evidence import MIN_NULL, MOST_FALSE
 from deepssim_jax.scoring.match import Progress
 from deepssim_jax.scoring.plant_volumes import Edit, plant_copies
@@ -61,6 +62,45 @@ class Evidence:
     def counting(self) -> tuple[Level, ...]:
         """The levels that have a say."""
         return tuple(at for at, found in self.thresholds.items() if found.counts)
+
+    @property
+    def performance(self) -> Performance:
+        """What the controls came to: the best recall and the most false calls of a counting level."""
+        counting = [found for found in self.thresholds.values() if found.counts]
+        false = [found.false_rate for found in counting if found.false_rate]
+        recalls = [found.recall for found in counting if found.recall]
+        return Performance(
+            calibrated=all(found.calibrated for found in counting),
+            false_rate=max(false, key=lambda share: share.value, default=None),
+            recall=max(recalls, key=lambda share: share.low, default=None),
+            by_edit=self._recall_by_edit(),
+        )
+
+    def _recall_by_edit(self) -> tuple[EditRecall, ...]:
+        """Of how many copies under each edit a counting level finds the patient."""
+        counting = {at: trial for at, trial in self.trials.items() if at in self.counting}
+        hits = [
+            t.right >= self.thresholds[at].replica for at, t in counting.items() if len(t.right)
+        ]
+        if not hits:
+            return ()
+        found, edits = np.any(hits, axis=0), next(iter(counting.values())).edits
+        rows = {edit: found[[e is edit for e in edits]] for edit in Edit}
+        shares = {edit: share_of(own, self.level) for edit, own in rows.items()}
+        return tuple(EditRecall(edit.value, share) for edit, share in shares.items() if share)
+
+    @property
+    def chance(self) -> float:
+        """How often an unrelated volume is called a replica: by the law, or more if more was seen."""
+        shares = [
+            max(
+                float(found.law.p_values(np.array([found.replica]))[0]),
+                found.false_rate.value if found.false_rate else 0.0,
+            )
+            for found in self.thresholds.values()
+            if found.counts
+        ]
+        return min(sum(shares), 1.0)
 
     def at(self, cut: float) -> "Evidence":
         """With thresholds that unrelated volumes reach with probability `cut` at all counting levels

@@ -204,7 +204,7 @@ def summary_json(result: AuditResult, files: Mapping[str, str]) -> bytes:
         and dataclasses.asdict(result.copy_rate_by_patient),
         "planted": [
             {"change": row.change, "local": row.local, **(proportion(row.share) or {})}
-            for row in result.planted
+            for row in result.assessment.recall_by_edit
         ],
         "membership": membership(result.membership),
         "settings": dict(result.settings),

@@ -69,8 +69,8 @@ class Measured:
     evidence: calibration.Evidence
     usual: calibration.Evidence
     control: Control | None
-    inferred: Membership | None
     retrieval: Retrieval
+    inferred: Membership | None = None
 
     @property
     def best(self) -> np.ndarray:

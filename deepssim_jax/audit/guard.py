@@ -25,6 +25,7 @@ from deepssim_jax.data.manifest import InputError, Role, check_subject_regex, re
 from deepssim_jax.data.preprocess import fit_to_canvas
 from deepssim_jax.data.store import ImageStore, InputSettings
 from deepssim_jax.data.volume import SliceSpec
+from deepssim_jax.detection.controls import balanced_rows
 from deepssim_jax.nn.encoder import Encoder, embed, encoder_hash, load_encoder
 from deepssim_jax.ops import arguments
 from deepssim_jax.ops.transform import FLIP_SIGNS
@@ -311,10 +312,12 @@ def _limits(
         side,
         encoder,
         journal=work,
-        seed=settings.seed,
-        level=settings.level,
-        planted=calibration.PLANTED,
-        proposals=PROPOSALS,
+        settings=calibration.CalibrationSettings(
+            seed=settings.seed,
+            level=settings.level,
+            planted=calibration.PLANTED,
+            proposals=PROPOSALS,
+        ),
         on_progress=on_progress,
     )
     cosine, cosine_origin, known = _cosine_limit(side, encoder, work, settings.seed)
@@ -352,7 +355,7 @@ def _cosine_limit(
 ) -> tuple[float, str, bool]:
     """What real images stay below with other patients' images, mirrored ones included."""
     side, groups = side.grouped()
-    rows = calibration.balanced_rows(groups, calibration.MAX_NULL, seed=seed)
+    rows = balanced_rows(groups, calibration.MAX_NULL, seed=seed)
     if len(np.unique(groups)) < MIN_NULL:
         origin = f"the package's default, because there are fewer than {MIN_NULL} patients"
         return DEFAULT_COSINE, origin, False

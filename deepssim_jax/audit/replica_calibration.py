@@ -13,9 +13,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-from deepssim_jax.audit.calibration import balanced_rows, share_of, tuning_half
 from deepssim_jax.audit.replica_result import Kind, LevelThresholds
 from deepssim_jax.detection.assessment import EditRecall, Performance
+from deepssim_jax.detection.controls import (
+    balanced_rows,
+    other_patients,
+    share_of,
+    tuning_split,
+)
 from deepssim_jax.scoring.evidence import MIN_NULL, MOST_FALSE
 from deepssim_jax.scoring.match import Progress
 from deepssim_jax.scoring.plant_volumes import Edit, plant_copies
@@ -140,7 +145,7 @@ def calibrate_levels(
     real = references.side
     groups = real.groups
     rows = balanced_rows(groups, MAX_NULL, seed=seed)
-    tune = tuning_half(groups, seed=seed)
+    tune = tuning_split(groups, seed=seed)
     null_pairs = np.zeros(0, pair_dtype(settings.labels))
     if len(np.unique(groups)) > 1:
         null_pairs = match_volumes(
@@ -319,7 +324,7 @@ def planted_side(
     distinct, place = np.unique(rows, return_inverse=True)
     volumes = real.take(distinct)
     maps = None if real.labels is None or segment is not None else real.labels(distinct)
-    donors = _other_patient(distinct, real.groups)
+    donors = other_patients(distinct, real.groups)
     planted = plant_copies(
         volumes[place],
         real.geometry[rows],
@@ -343,13 +348,3 @@ def planted_side(
         labels=labels,
         occupancy=None if labels is None else occupancies(labels, len(rows), settings.labels),
     )
-
-
-def _other_patient(rows: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """For each position one that holds another patient's volume, where there is one."""
-    out = np.roll(np.arange(len(rows)), 1)
-    for place, row in enumerate(rows):
-        others = np.flatnonzero(groups[rows] != groups[row])
-        if groups[rows[out[place]]] == groups[row] and len(others):
-            out[place] = others[place % len(others)]
-    return out

@@ -33,7 +33,7 @@ from benchmarks.cases.patients import copy_one_image_each, write_manifest
 from benchmarks.cases.records import keep
 from benchmarks.kept import open_images
 from deepssim_jax.audit.audit import AuditSettings, audit
-from deepssim_jax.audit.generation import Generator, SamplingSettings, TrainingRecord, generate
+from deepssim_jax.audit.generation import Generator, TrainingRecord, Wanted, generate
 from deepssim_jax.audit.membership import attack_model
 from deepssim_jax.audit.result import Label
 from deepssim_jax.nn import encoder as encoders
@@ -118,7 +118,7 @@ def run(cell: Cell, base: LdmConfig, work: Path) -> dict[str, object]:
     trained = time.time() - started
     model = Generator.load(folder / "ldm")
     made = folder / "generated"
-    generate(model, made, n=_IMAGES.value, settings=SamplingSettings())
+    generate(model, made, Wanted(_IMAGES.value))
     real, control = (
         manifest(images, name, [r for r in model.records if chosen(r)])
         for name, chosen in (

@@ -139,7 +139,10 @@ def main(_: list[str]) -> None:
         else:
             methods[name] = deepssim(name, learned, work / name)
     found = stress.stress(
-        images.take(np.arange(len(images))), patients, methods=methods, seed=_SEED.value
+        images.take(np.arange(len(images))),
+        patients,
+        methods=methods,
+        settings=stress.StressSettings(seed=_SEED.value),
     )
     print(stress.table(found.outcomes))
     rules: dict[str, object] = {}

@@ -277,22 +277,30 @@ class Planned:
     name: str
 
 
-def plan(
-    generator: Generator,
-    *,
-    n: int,
-    per_record: int,
-    seed: int,
-    image_format: ImageFormat = ImageFormat.PNG,
-) -> tuple[Planned, ...]:
-    """What to make: `n` images, or `per_record` for every training image, in its own folder.
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """Which images: `n`, each with the condition of a training image drawn by (seed, i), or `per_record`
+    for every training image, in the reference layout. `seed` is of all images, `image_format` of the files;
+    where images are screened, `budget` is the most candidates, ten for an image if None.
+    """
+
+    n: int = 0
+    per_record: int = 0
+    seed: int = 0
+    image_format: ImageFormat = ImageFormat.PNG
+    budget: int | None = None
+
+
+def plan(generator: Generator, wanted: Wanted) -> tuple[Planned, ...]:
+    """What to make, images of a training image in a folder of its own.
 
     Raises:
-      ValueError: not exactly one of the two is more than 0.
+      ValueError: not exactly one of `n` and `per_record` is more than 0.
     """
+    n, per_record, seed = wanted.n, wanted.per_record, wanted.seed
     if (n > 0) == (per_record > 0):
         raise ValueError(f"give one of --n and --per_record; got {n} and {per_record}")
-    end = image_format.suffix
+    end = wanted.image_format.suffix
     if n:
         rows = generator.records_of(np.arange(n), seed=seed)
         return tuple(Planned(i, int(row), f"gen-{i:06d}{end}") for i, row in enumerate(rows))
@@ -309,12 +317,9 @@ def plan(
 def generate(
     generator: Generator,
     out: Path,
+    wanted: Wanted,
     *,
-    n: int = 0,
-    per_record: int = 0,
-    seed: int = 0,
     settings: SamplingSettings = SamplingSettings(),
-    image_format: ImageFormat = ImageFormat.PNG,
     on_progress: Callable[[int, int, str], None] = lambda done, total, what: None,
 ) -> int:
     """Writes files of images and `manifest.csv`; what is there already is not made again.
@@ -322,11 +327,8 @@ def generate(
     Args:
       generator: the model.
       out: the folder.
-      n: images, each with the condition of a training image drawn by (seed, i).
-      per_record: or so many for every training image, in the reference layout.
-      seed: of all images.
+      wanted: which images.
       settings: how they are drawn.
-      image_format: of the files.
       on_progress: called with (images done, images in all, what).
 
     Returns:
@@ -335,11 +337,12 @@ def generate(
     Raises:
       WorkspaceError: the folder is not ours, or holds images of other weights, settings or format.
     """
-    planned = plan(generator, n=n, per_record=per_record, seed=seed, image_format=image_format)
+    seed, image_format = wanted.seed, wanted.image_format
+    planned = plan(generator, wanted)
     mark = {
         "weights": generator.weights_hash,
         "seed": seed,
-        "per_record": per_record,
+        "per_record": wanted.per_record,
         "format": image_format.value,
         **{k: str(v) for k, v in dataclasses.asdict(settings).items()},
     }

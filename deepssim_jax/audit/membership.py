@@ -7,7 +7,7 @@ given for them, so that work that was stopped goes on to the same figures.
 
 import functools
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +45,6 @@ def _members(model: Generator) -> np.ndarray:
 def attack_model(
     model: Generator,
     *,
-    attacks: Sequence[Attack] = tuple(Attack),
     seed: int = 0,
     batch: int = 32,
     settings: AttackSettings = AttackSettings(),
@@ -57,7 +56,6 @@ def attack_model(
 
     Args:
       model: the model.
-      attacks: which.
       seed: of the noise.
       batch: latents at a time.
       settings: times of the attacks.
@@ -68,6 +66,7 @@ def attack_model(
     Raises:
       ValueError: the training held nobody out, or the folder does not hold its latents.
     """
+    attacks = tuple(Attack)
     programs = {attack: _program(model, attack, settings) for attack in attacks}
     parts, total = [], len(model.latents)
     for start in range(0, total, batch):

@@ -57,15 +57,26 @@ class StressResult:
     size: int
 
 
+@dataclasses.dataclass(frozen=True)
+class StressSettings:
+    """How pairs are made.
+
+    `settings` are how far pairs are moved apart, `size` the side in pixels at which methods see them,
+    `rounds` the pairs of each class and image; everything drawn follows from `seed`.
+    """
+
+    settings: tuple[Setting, ...] = tuple(Setting)
+    size: int = 128
+    rounds: int = 2
+    seed: int = 0
+
+
 def stress(
     images: np.ndarray,
     patients: np.ndarray,
     *,
     methods: Mapping[str, Method],
-    settings: Sequence[Setting] = tuple(Setting),
-    size: int = 128,
-    rounds: int = 2,
-    seed: int = 0,
+    settings: StressSettings = StressSettings(),
     on_progress: Progress = lambda done, total, what: None,
 ) -> StressResult:
     """Plants copies of these images and lets every method score them.
@@ -75,15 +86,13 @@ def stress(
         this size, so that it should be about twice the next.
       patients: int [n], whose each is.
       methods: by name; with `cascade` among them the others are compared with it.
-      settings: how far pairs are moved apart.
-      size: side in pixels at which methods see them.
-      rounds: pairs of each class and image.
-      seed: of everything.
+      settings: how pairs are made.
       on_progress: called with (pairs done, pairs in all, what).
 
     Raises:
       ValueError: fewer than four patients.
     """
+    size, seed = settings.size, settings.seed
     scale = np.iinfo(images.dtype).max if images.dtype.kind == "u" else 1
 
     def take(row: int) -> np.ndarray:
@@ -93,12 +102,12 @@ def stress(
     pairs = planted_pairs.plan(
         patients,
         seed=seed,
-        rounds=rounds,
+        rounds=settings.rounds,
         contents=np.array([hashlib.sha256(x.tobytes()).hexdigest() for x in images]),
         nearest=lambda rows: _nearest_strangers(small[rows], patients[rows]),
     )
     scores: dict[tuple[Setting, str], list[np.ndarray]] = {}
-    for setting in settings:
+    for setting in settings.settings:
         for start in range(0, len(pairs), _CHUNK):
             chunk = pairs[start : start + _CHUNK]
             made = planted_pairs.partners(chunk, setting, take, seed=seed)

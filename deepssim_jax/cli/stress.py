@@ -325,10 +325,12 @@ def _pairs(
             images.take(np.arange(len(images))),
             images.patients(),
             methods=methods,
-            settings=settings,
-            size=_SIZE.value,
-            rounds=_ROUNDS.value,
-            seed=_SEED.value,
+            settings=stress.StressSettings(
+                settings=tuple(settings),
+                size=_SIZE.value,
+                rounds=_ROUNDS.value,
+                seed=_SEED.value,
+            ),
             on_progress=on_progress,
         )
     return result, images.image_ids

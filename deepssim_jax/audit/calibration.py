@@ -3,7 +3,7 @@
 Two experiments are run through the very search and verification that the synthetic images get:
 real images are matched with other patients' real images (the null), and copies of real images under
 every edit of `data.edits` are matched with the real side (the controls). Patients are split in two
-halves: error rates are reported on one, those of false alarms at thresholds that are chosen on the other.
+splits: error rates are those of the reporting split, false-match rates at thresholds of the tuning split.
 """
 
 import dataclasses

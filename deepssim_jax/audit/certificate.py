@@ -120,7 +120,7 @@ def certify(
         },
         "training": training_mark(guard),
         "source": {"model": source.model, "wanted": source.wanted, **source.drawn},
-        # Not by reason: how many were found to be copies is for the house that drew them.
+        # Not by reason: how many were found to be copies is for the institution that drew them.
         "candidates": {"judged": len(candidates), "accepted": len(kept)},
         "residual": screened.residual.to_json(),
         "diversity": _cost(guard.side.embeddings, screened.embeddings, accepted),

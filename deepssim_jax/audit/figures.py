@@ -48,7 +48,7 @@ class _Axes:
         return _HEIGHT - _BOTTOM - value / self.top * (_HEIGHT - _TOP - _BOTTOM)
 
     def ticks(self) -> Iterator[str]:
-        """Labels of the scores, as many as have room."""
+        """Labels of the scores, as many as fit."""
         last, base = -_LABEL, self.y(0)
         for tick in (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.998, 0.9995):
             place = float(_z(np.array(tick)))
@@ -113,8 +113,8 @@ def histogram(
     marks = _z(np.array(list(thresholds.values())))
     everything = np.concatenate([*shown.values(), marks])
     low, high = float(everything.min()) - 0.05, float(everything.max()) + 0.1
-    room = (float(marks.max()) - low) / (1 - _WORD / (_WIDTH - _LEFT - _RIGHT))
-    high = max(high, low + room)
+    right = (float(marks.max()) - low) / (1 - _WORD / (_WIDTH - _LEFT - _RIGHT))
+    high = max(high, low + right)
     edges = np.linspace(low, high, _BINS + 1)
     shares = {n: np.histogram(v, edges)[0] / len(v) for n, v in shown.items()}
     axes = _Axes(low, high, max(float(s.max()) for s in shares.values()) * 1.08)

@@ -72,7 +72,7 @@ class TrainingRecord:
 class Generator:
     """A trained model of a folder, ready to draw.
 
-    `records` are the images it was made with; `conditions` [records, tokens, d] what it was told of
+    `records` are the images it was made with; `conditions` [records, tokens, d] what it was conditioned on, of
     them, or None; `weights_hash` is the SHA-256 of the denoiser's file.
     """
 
@@ -123,9 +123,9 @@ class Generator:
                 )
                 for row in csv.DictReader(file)
             )
-        told = None
+        condition = None
         if denoiser.context is not None:
-            told = np.load(workdir / CONDITIONS, allow_pickle=False)
+            condition = np.load(workdir / CONDITIONS, allow_pickle=False)
         height, width = json.loads(card["size"])
         return cls(
             workdir,
@@ -137,7 +137,7 @@ class Generator:
             float(card["latent_scale"]),
             (height, width),
             records,
-            told,
+            condition,
             sha256(workdir / DENOISER),
         )
 
@@ -214,8 +214,8 @@ class Generator:
                 count = len(indices[start : start + batch])
                 # The last batch is filled up, so that every one is the same program.
                 rows = np.minimum(np.arange(start, start + batch), start + count - 1)
-                told = None if self.conditions is None else self.conditions[chosen[rows]]
-                given = parallel.spread((indices[rows].astype(np.uint32), told), spread)
+                condition = None if self.conditions is None else self.conditions[chosen[rows]]
+                given = parallel.spread((indices[rows].astype(np.uint32), condition), spread)
                 program = parallel.compiled(self._program(settings), weights, seed, *given)
                 made = program(weights, seed, *given)
                 out.append(np.asarray(parallel.whole(made))[:count])
@@ -248,7 +248,7 @@ def _compiled(
         weights: tuple[nnx.State, nnx.State, tuple[Array, Array] | None],
         seed: int,
         indices: Array,
-        told: Array | None,
+        condition: Array | None,
     ) -> Array:
         away = weights[2]
         latents = samplers.sample(
@@ -258,7 +258,7 @@ def _compiled(
             schedule=schedule,
             sampler=settings.sampler,
             steps=settings.steps,
-            condition=told,
+            condition=condition,
             guidance=settings.guidance,
             correct=lambda clean: clean if away is None else steer(clean, *away),
         )
@@ -270,7 +270,7 @@ def _compiled(
 
 @dataclasses.dataclass(frozen=True)
 class Planned:
-    """One image to make: its number, the row of `records` it is told of, and its file."""
+    """One image to make: its number, the row of `records` that conditions it, and its file."""
 
     index: int
     record: int
@@ -368,20 +368,22 @@ def generate(
                     content = image_format.encoded(image)
                     workspace.write(one.name, content, access=Access.SHARED)
             on_progress(start + len(run), len(planned), "generating")
-        told = generator.conditions is not None
-        rows = manifest_csv(planned, seed, generator.weights_hash, told=told)
+        conditioned = generator.conditions is not None
+        rows = manifest_csv(planned, seed, generator.weights_hash, conditioned=conditioned)
         workspace.write(MANIFEST, rows, access=Access.SHARED)
     return len(planned)
 
 
-def manifest_csv(planned: Sequence[Planned], seed: int, weights: str, *, told: bool) -> bytes:
-    """One row an image; `told` if the model was given the condition of a training image.
+def manifest_csv(
+    planned: Sequence[Planned], seed: int, weights: str, *, conditioned: bool
+) -> bytes:
+    """One row an image; `conditioned` if the model was given the condition of a training image.
 
     It has the numbers of training images, not their names: this file goes where the images go.
     """
     rows: list[list[object]] = [["path", "image_id", "seed", "index", "condition", "weights"]]
     for one in planned:
-        condition = f"record {one.record}" if told else ""
+        condition = f"record {one.record}" if conditioned else ""
         name = one.name
         for image_format in ImageFormat:
             name = name.removesuffix(image_format.suffix)

@@ -3,7 +3,7 @@
 Contract: an image is refused if its cosine with any training image, itself or mirrored, is
 `max_cosine` or more, if its verified score with any proposed one is `max_ssim` or more, if local
 features or partial correlations show what an audit would call a copy, or if it holds too little
-structure to be told apart. Proposed are those that the searches over mirrorings, rotations, zooms and
+structure to be compared. Proposed are those that the searches over mirrorings, rotations, zooms and
 shifts, and without any motion, and the encoder find nearest among all; `Guard.exhaustive` leaves none
 out, at the cost of a verification for every training image. Training images that are copies of each
 other count as one patient's, as in an audit.
@@ -47,7 +47,7 @@ from deepssim_jax.scoring.verify import verify_pairs
 from deepssim_jax.workspace import Section, Workspace
 
 # This share of real images stays below a calibrated limit with every other patient's: a refused
-# stranger costs one more candidate, a copy that leaves costs a patient.
+# image of another patient costs one more candidate, a copy that leaves costs a patient.
 _QUANTILE = 0.99
 DEFAULT_COSINE = 0.99
 _BLOCK = 256

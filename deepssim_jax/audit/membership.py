@@ -31,8 +31,8 @@ def fingerprint(model: Generator) -> str:
       ValueError: the model's folder does not hold the latents of its records.
     """
     digest = hashlib.sha256(model.weights_hash.encode())
-    told = model.conditions
-    for array in (model.latents, _members(model), *([] if told is None else [told])):
+    condition = model.conditions
+    for array in (model.latents, _members(model), *([] if condition is None else [condition])):
         digest.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 
@@ -126,25 +126,25 @@ def _scores(
     count = len(model.latents[start : start + batch])
     # The last batch is filled up, so that every one is the same program.
     rows = np.minimum(np.arange(start, start + batch), start + count - 1)
-    told = model.conditions
+    condition = model.conditions
     given = (
         jnp.asarray(model.latents[rows]),
         samplers.image_keys(seed, jnp.asarray(rows, jnp.uint32)),
-        None if told is None else jnp.asarray(told[rows]),
+        None if condition is None else jnp.asarray(condition[rows]),
     )
     found = [program(model.denoiser_params, *given) for program in programs.values()]
     return np.stack([np.asarray(values, np.float32)[:count] for values in found])
 
 
 def _program(model: Generator, attack: Attack, settings: AttackSettings) -> jax.stages.Wrapped:
-    def run(params, x: Array, keys: Array, told: Array | None) -> Array:
+    def run(params, x: Array, keys: Array, condition: Array | None) -> Array:
         return membership.scores(
             predictor(model.denoiser, params),
             x,
             keys,
             attack=attack,
             schedule=model.schedule,
-            condition=told,
+            condition=condition,
             settings=settings,
         )
 

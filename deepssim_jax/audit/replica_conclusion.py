@@ -40,7 +40,7 @@ class Weighed:
 
 
 def weigh(pairs: np.ndarray, groups: np.ndarray, count: int, evidence: Evidence) -> Weighed:
-    """What measured pairs are worth, with room for `count` queries and for several levels."""
+    """What measured pairs are worth, corrected for `count` queries and for several levels."""
     found = {at: best_of(pairs, groups, count, at) for at in evidence.thresholds}
     best = {at: x for at, x in found.items() if x is not None}
     p_values = [

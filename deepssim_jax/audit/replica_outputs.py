@@ -15,7 +15,7 @@ import numpy as np
 from deepssim_jax.audit import replica_report
 from deepssim_jax.audit.doubles import COLUMNS, Doubles
 from deepssim_jax.audit.replica_result import ReplicaResult
-from deepssim_jax.audit.tables import Table, proportion, table
+from deepssim_jax.audit.tables import Table, causes, proportion, table
 from deepssim_jax.data.manifest import Role
 from deepssim_jax.data.store import ImageStore
 from deepssim_jax.ops import overlap
@@ -169,6 +169,7 @@ def _summary(result: ReplicaResult, files: dict[str, str]) -> dict[str, object]:
     return {
         "verdict": result.verdict.value,
         "reasons": list(result.reasons),
+        "causes": causes(result.assessment.reasons),
         "counts": dict(result.counts),
         "replica_rate": proportion(result.rate),
         "levels": {

@@ -1,4 +1,4 @@
-"""The two editions of the report: one for the house with pictures, one to give away.
+"""The two editions of the report: one for the institution with pictures, one to share.
 
 Contract: each is one HTML file without scripts, which a content security policy keeps off any
 network. Everything that comes from files is escaped. The shared edition has no image, no path, no
@@ -202,8 +202,8 @@ def excluded_files(exclusions: Sequence[Exclusion], edition: Edition) -> list[tu
 def _quality(result: AuditResult, edition: Edition) -> list[tuple[str, str]]:
     """(what, share) of what is known of the detector.
 
-    Outside, shares that decide the verdict together are told together or not at all: what the verdict
-    says of the one would tell the other.
+    Outside, shares that decide the verdict together are shown together or not at all: what the verdict
+    states of the one would disclose the other.
     """
     shared = edition is Edition.SHARED
     found = result.thresholds_to_share if shared else result.thresholds

@@ -2,7 +2,7 @@
 
 Every candidate is judged (`audit.guard`) as its file would be read, and only accepted ones are ever
 written: a refused one may be a patient. Judgements are kept batch by batch in a work folder, which
-holds the training images too and stays in the house; a run that was stopped goes on there and comes
+holds the training images too and stays in the institution; a run that was stopped goes on there and comes
 to the same bytes.
 """
 
@@ -114,9 +114,9 @@ def generate_guarded(
     if guard.doubt:
         return run.certified(run.nothing, {})
     residual = run.judge(range(0, budget, settings.batch), draw, on_progress)
-    told = generator.conditions is not None
+    conditioned = generator.conditions is not None
     planned = [Planned(c.index, int(records[c.index]), c.name) for c in run.standing]
-    rows = generation.manifest_csv(planned, seed, generator.weights_hash, told=told)
+    rows = generation.manifest_csv(planned, seed, generator.weights_hash, conditioned=conditioned)
     out.write(generation.MANIFEST, rows, access=Access.SHARED)
     return run.certified(residual, {generation.MANIFEST: hashlib.sha256(rows).hexdigest()})
 
@@ -254,10 +254,10 @@ class _Run:
 
     def _batch(self, number: int, start: int, offers: Callable[[int], Sequence[Offer]]) -> None:
         wanted = self._source.wanted
-        room = None if wanted is None else wanted - len(self.standing)
+        most = None if wanted is None else wanted - len(self.standing)
         offered = functools.cache(lambda: offers(start))
         judged = self._steps.step(
-            "judged", [number, start, room], lambda: judge(offered(), self._guard, room=room)
+            "judged", [number, start, most], lambda: judge(offered(), self._guard, most=most)
         )
         rows = candidates(judged)
         # Looked at again in every run: an image that is gone or was changed is written anew.

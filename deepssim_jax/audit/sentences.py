@@ -47,7 +47,7 @@ _SENTENCES = {
     Cause.HELD_OUT_DIFFER: "The held-out {image}s are of another make than the real ones ({detail}): the "
     "control and the p-values may tell the make, and not copies.",
     Cause.UNREADABLE: "{side} could not be read; {unknown}.",
-    Cause.NOT_COMPARABLE: "{side} could not be compared: too little structure to be told apart from others.",
+    Cause.NOT_COMPARABLE: "{side} could not be compared: too little structure to be distinguished from others.",
     Cause.DUPLICATED: "{number} real {image}s are copies of each other (real_duplicates.csv); copies of one "
     "{image} count as one patient.",
     Cause.WITHIN_CHANCE: "{reached} no more than unrelated {image}s would by chance{p_value}. Look at the "
@@ -55,19 +55,17 @@ _SENTENCES = {
     Cause.BEYOND_CHANCE: "Chance alone would give {expected} of {total}{p_value}.",
     Cause.NOT_CALIBRATED: "{none}, but the thresholds could not be calibrated here: they need {needs}.",
     Cause.NO_POSITIVE_CONTROLS: "{none}, but what this check finds was not measured: there were no copies of "
-    "these {image}s to test it on in the half of the patients that is kept for that. More {image}s would be "
-    "needed.",
-    Cause.NO_NEGATIVE_CONTROLS: "{none}, but what this check finds was not measured: there were no {image}s "
-    "of other patients to test it on in the half of the patients that is kept for that. More {image}s would "
-    "be needed.",
-    Cause.LOW_RECALL: "{none}, but only {recall} of the copies planted into these {image}s were found, so "
-    "{copies} could have been missed.",
+    "these {image}s to test it on in the reporting split of the patients. More {image}s would be needed.",
+    Cause.NO_NEGATIVE_CONTROLS: "{none}, but what this check finds was not measured: there were no "
+    "{image}s of other patients to test it on in the reporting split of the patients. More {image}s would be needed.",
+    Cause.LOW_RECALL: "{none}, but only {recall} of the positive controls, copies made from these {image}s, "
+    "were found, so {copies} could have been missed.",
     Cause.UNTESTED: "{none}, but more than {most:.0%} of the {sides} {image}s are untested. Repair or remove "
     "them and run again.",
     Cause.NONE_FOUND: "{none} among {total} {image}s; the share of {copies} that a generator like this makes "
     "is below {high:.2%} at {level:.0%} confidence.",
-    Cause.LOW_LOCAL_RECALL: "This holds for copies of whole {image}s. Of copies in which something was "
-    "added, hidden, bent or replaced, planted into these {image}s, {recall} were found{missed}.",
+    Cause.LOW_LOCAL_RECALL: "This holds for copies of whole {image}s. Of positive controls in "
+    "which something was added, hidden, warped or replaced, {recall} were found{missed}.",
 }
 
 
@@ -80,7 +78,7 @@ def reasons(
       found: of an `Assessment`.
       words: what was searched for.
       edition: who reads. Outside, no number stands in the sentences from which together with the
-        verdict, which follows from all of them, a small count could be told.
+        verdict, which follows from all of them, a small count could be computed.
     """
     shared = edition is Edition.SHARED
     return tuple(

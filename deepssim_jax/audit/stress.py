@@ -1,6 +1,6 @@
 """The benchmark of planted copies: labels by construction, every method on the same pairs.
 
-Half of the patients choose each method's thresholds, the other half is reported, in all settings.
+Patients of the tuning split choose each method's thresholds, those of the reporting split are reported.
 Everything drawn follows from the seed, and pairs.csv names every pair, so that a run can be repeated.
 """
 
@@ -104,7 +104,7 @@ def stress(
         seed=seed,
         rounds=settings.rounds,
         contents=np.array([hashlib.sha256(x.tobytes()).hexdigest() for x in images]),
-        nearest=lambda rows: _nearest_strangers(small[rows], patients[rows]),
+        nearest=lambda rows: _nearest_of_other_patients(small[rows], patients[rows]),
     )
     scores: dict[tuple[Setting, str], list[np.ndarray]] = {}
     for setting in settings.settings:
@@ -125,7 +125,7 @@ def _small(image: np.ndarray, size: int) -> np.ndarray:
     return fit_to_size(np.asarray(image, np.float32), size=(size, size))
 
 
-def _nearest_strangers(images: np.ndarray, patients: np.ndarray) -> np.ndarray:
+def _nearest_of_other_patients(images: np.ndarray, patients: np.ndarray) -> np.ndarray:
     """For each image the position of the one of another patient with the highest FSIM."""
     low = jnp.asarray(np.stack([255 * _small(x, _FSIM_SIDE) for x in images]))
     out = []

@@ -2,7 +2,7 @@
 
     deepssim stress --real=films/ --real=knees/ --out=stress/ --subject_regex='^([0-9]+)_'
 
-Thresholds are chosen on half of the patients, and figures are those of the other half. `edits` looks
+Thresholds are chosen on the tuning split of the patients, and figures are those of the reporting split. `edits` looks
 for copies under 81 changes among all real images and prints the table change by kind; `mi_oni` and
 `lcmem` repeat two published benchmarks; the other settings score pairs. Writes a table (.md), its
 figures (.csv or .json) and every query or pair a setting.
@@ -78,7 +78,7 @@ _ROUNDS = flags.DEFINE_integer("rounds", 2, "pairs of each class and image", low
 _SEED = flags.DEFINE_integer(
     "seed",
     0,
-    "of the pairs and of the halves of the patients",
+    "of the pairs and of the split of the patients",
     lower_bound=0,
     upper_bound=2**32 - 1,
 )

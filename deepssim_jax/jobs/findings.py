@@ -147,7 +147,7 @@ _NOTES = (
     "Neighbouring slices, other films of one patient and other contrasts are none. What is more alike than "
     "unrelated images, and no duplicate, is listed as similar; copies under strong noise or blur may be "
     "among them.",
-    "Images that hold too little structure to be told apart are compared by their pixels alone.",
+    "Images that hold too little structure for local features are compared by their pixels alone.",
 )
 
 

@@ -91,7 +91,7 @@ def _frozen(model: Embedder) -> tuple[nnx.GraphDef, nnx.State]:
 def apply(encoder: Encoder, images: Images) -> Array:
     """Embeds one batch [n, *space] of any real type and scale; z-scores each image."""
     model = nnx.merge(encoder.graph, encoder.state, copy=True)
-    # Embeddings are scores' halves: no device may round what it multiplies.
+    # Embeddings are factors of scores: no device may round what it multiplies.
     with jax.default_matmul_precision("highest"):
         return model.embed(prepared(encoder.spec, images))
 

@@ -126,7 +126,7 @@ def test_every_output_has_the_table_and_what_it_means(
         assert [row["held_out_needed"] for row in attack["detected"]] == [100, 1000]
     for name in ("report.html", "report_share.html"):
         page = (folders / "out" / name).read_text()
-        assert "What the model’s weights give away" in page and "<td>SecMI</td>" in page
+        assert "What the model’s weights disclose" in page and "<td>SecMI</td>" in page
         assert page.count("<td>not measurable</td>") == 6
         assert "it takes 1,000 of them at least" in page
         assert "membership inference, and attributes" not in page

@@ -47,7 +47,7 @@ _SENTENCES = {
     Cause.HELD_OUT_DIFFER: "The held-out {image}s are of another make than the real ones ({detail}): the "
     "control and the p-values may tell the make, and not copies.",
     Cause.UNREADABLE: "{side} could not be read; {unknown}.",
-    Cause.NOT_COMPARABLE: "{side} could not be compared: too little structure to be distinguished from others.",
+    Cause.NOT_COMPARABLE: "{side} could not be compared: too little structure to be distinguished.",
     Cause.DUPLICATED: "{number} real {image}s are copies of each other (real_duplicates.csv); copies of one "
     "{image} count as one patient.",
     Cause.WITHIN_CHANCE: "{reached} no more than unrelated {image}s would by chance{p_value}. Look at the "
@@ -57,7 +57,8 @@ _SENTENCES = {
     Cause.NO_POSITIVE_CONTROLS: "{none}, but what this check finds was not measured: there were no copies of "
     "these {image}s to test it on in the reporting split of the patients. More {image}s would be needed.",
     Cause.NO_NEGATIVE_CONTROLS: "{none}, but what this check finds was not measured: there were no "
-    "{image}s of other patients to test it on in the reporting split of the patients. More {image}s would be needed.",
+    "{image}s of other patients to test it on in the reporting split of the patients. More {image}s would be "
+    "needed.",
     Cause.LOW_RECALL: "{none}, but only {recall} of the positive controls, copies made from these {image}s, "
     "were found, so {copies} could have been missed.",
     Cause.UNTESTED: "{none}, but more than {most:.0%} of the {sides} {image}s are untested. Repair or remove "

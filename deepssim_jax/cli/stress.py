@@ -2,9 +2,9 @@
 
     deepssim stress --real=films/ --real=knees/ --out=stress/ --subject_regex='^([0-9]+)_'
 
-Thresholds are chosen on the tuning split of the patients, and figures are those of the reporting split. `edits` looks
-for copies under 81 changes among all real images and prints the table change by kind; `mi_oni` and
-`lcmem` repeat two published benchmarks; the other settings score pairs. Writes a table (.md), its
+Thresholds are chosen on the tuning split of the patients, and figures are those of the reporting split.
+`edits` looks for copies under 81 changes among all real images and prints the table change by kind; `mi_oni`
+and `lcmem` repeat two published benchmarks; the other settings score pairs. Writes a table (.md), its
 figures (.csv or .json) and every query or pair a setting.
 """
 

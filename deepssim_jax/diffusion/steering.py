@@ -5,7 +5,8 @@ values. At every step of sampling the network's answer says what the clean image
 more like a training image than the limit, it is moved along the sphere of its norm, straight away from
 the nearest one, until it is as like as the limit allows: where descending that similarity, as guidance
 by dissimilarity does (Chen et al., CVPR 2024, arXiv 2404.00922), comes to an end. The limit is what two
-people's training images have in common, so that nobody is pushed further away than an image of another patient is.
+people's training images have in common, so that nobody is pushed further away
+than an image of another patient is.
 """
 
 import dataclasses

@@ -72,8 +72,8 @@ class TrainingRecord:
 class Generator:
     """A trained model of a folder, ready to draw.
 
-    `records` are the images it was made with; `conditions` [records, tokens, d] what it was conditioned on, of
-    them, or None; `weights_hash` is the SHA-256 of the denoiser's file.
+    `records` are the images it was made with; `conditions` [records, tokens, d] what it was conditioned
+    on, or None; `weights_hash` is the SHA-256 of the denoiser's file.
     """
 
     workdir: Path

@@ -15,7 +15,7 @@ import numpy as np
 from deepssim_jax.audit import replica_report
 from deepssim_jax.audit.doubles import COLUMNS, Doubles
 from deepssim_jax.audit.replica_result import ReplicaResult
-from deepssim_jax.audit.tables import Table, causes, proportion, table
+from deepssim_jax.audit.tables import Table, causes, proportion, recalls, table
 from deepssim_jax.data.manifest import Role
 from deepssim_jax.data.store import ImageStore
 from deepssim_jax.ops import overlap
@@ -172,6 +172,7 @@ def _summary(result: ReplicaResult, files: dict[str, str]) -> dict[str, object]:
         "causes": causes(result.assessment.reasons),
         "counts": dict(result.counts),
         "replica_rate": proportion(result.rate),
+        "planted": recalls(result.assessment.recall_by_edit),
         "levels": {
             level.value: {
                 "measure": DECIDING[level],

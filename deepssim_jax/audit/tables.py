@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from deepssim_jax.audit.result import AuditResult, Match, Membership
-from deepssim_jax.detection.assessment import Reason
+from deepssim_jax.detection.assessment import EditRecall, Reason
 from deepssim_jax.scoring.decide import Proportion
 from deepssim_jax.workspace.files import csv_bytes
 
@@ -154,6 +154,13 @@ def causes(reasons: Iterable[Reason]) -> list[dict[str, object]]:
     return out
 
 
+def recalls(found: Iterable[EditRecall]) -> list[dict[str, object]]:
+    """Recalls of positive controls as JSON, by kind of edit."""
+    return [
+        {"change": row.change, "local": row.local, **(proportion(row.share) or {})} for row in found
+    ]
+
+
 def membership(found: Membership | None) -> dict[str, object] | None:
     """Figures of membership inference as JSON; null where a rate cannot be measured."""
     if found is None:
@@ -221,10 +228,7 @@ def summary_json(result: AuditResult, files: Mapping[str, str]) -> bytes:
         ],
         "copy_rate_by_patient": result.copy_rate_by_patient
         and dataclasses.asdict(result.copy_rate_by_patient),
-        "planted": [
-            {"change": row.change, "local": row.local, **(proportion(row.share) or {})}
-            for row in result.assessment.recall_by_edit
-        ],
+        "planted": recalls(result.assessment.recall_by_edit),
         "membership": membership(result.membership),
         "settings": dict(result.settings),
         "versions": dict(result.versions),

@@ -152,9 +152,10 @@ class GalleryItem:
 class AuditResult(Detection):
     """Everything an audit reports. See the module for units.
 
-    `counts` has the keys real, synthetic, holdout, unreadable_real, unreadable_synthetic;
-    `thresholds_to_share` and `recall_to_share` are at the chance of a single image, because those of the
-    audit depend on how many copies it found;
+    `assessment` holds the verdict with its reasons as data, the copy rate, the patients exposed and the
+    recall by edit; `reasons` are the same in sentences. `counts` has the keys real, synthetic, holdout,
+    unreadable_real, unreadable_synthetic; `thresholds_to_share` and `recall_to_share` are at the chance of a
+    single image, because those of the audit depend on how many copies it found;
     `distributions` holds best-match verified scores under "synthetic_to_real",
     "real_to_real" (between different patients) and, with held-out images, "holdout_to_real" and
     "synthetic_to_holdout". `exposure` holds, for numbers of generated images, how many patients would

@@ -6,11 +6,11 @@ name of the image's folder.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from deepssim_jax.data.manifest import InputError, Manifest, Role, read_manifest
-from deepssim_jax.data.records import ArrayLayout, FileCounts, Links
+from deepssim_jax.data.records import ArrayLayout, FileCounts, Links, Record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,24 +66,31 @@ def read_collection(
             raise InputError(text) from error
     if len(parts) == 1:
         return Collection(parts[0], {r.image_id: r.split for r in parts[0].records})
-    return _joined(dict(zip(names, parts, strict=True)))
+    return _joined(names, parts)
 
 
-def _joined(parts: Mapping[str, Manifest]) -> Collection:
-    """One collection of several folders, by their names; ids begin with these."""
+def _joined(names: Sequence[str], parts: Sequence[Manifest]) -> Collection:
+    """One collection of several folders; ids begin with their names."""
     split: dict[str, str | None] = {}
-    records, rejected, unused, notes = [], [], [], []
-    for name, part in parts.items():
+    records: list[Record] = []
+    for name, part in zip(names, parts, strict=True):
         for record in part.records:
             named = dataclasses.replace(record, image_id=f"{name}/{record.image_id}")
             split[named.image_id] = record.split or name
             records.append(named)
-        rejected += [dataclasses.replace(x, image_id=f"{name}/{x.image_id}") for x in part.rejected]
-        unused += [dataclasses.replace(x, name=f"{name}/{x.name}") for x in part.unused]
-        notes += [f"{name}: {note}" for note in part.notes]
-    counts = [part.counts for part in parts.values()]
+    rejected = [
+        dataclasses.replace(item, image_id=f"{name}/{item.image_id}")
+        for name, part in zip(names, parts, strict=True)
+        for item in part.rejected
+    ]
+    unused = [
+        dataclasses.replace(item, name=f"{name}/{item.name}")
+        for name, part in zip(names, parts, strict=True)
+        for item in part.unused
+    ]
+    counts = [part.counts for part in parts]
     manifest = Manifest(
-        source=next(iter(parts.values())).source,
+        source=parts[0].source,
         role=Role.REAL,
         kind="collection",
         records=tuple(records),
@@ -92,8 +99,10 @@ def _joined(parts: Mapping[str, Manifest]) -> Collection:
         counts=FileCounts(
             *(sum(getattr(c, f.name) for c in counts) for f in dataclasses.fields(FileCounts))
         ),
-        notes=tuple(notes),
-        left_out=sum(part.left_out for part in parts.values()),
+        notes=tuple(
+            f"{name}: {note}" for name, p in zip(names, parts, strict=True) for note in p.notes
+        ),
+        left_out=sum(part.left_out for part in parts),
     )
     return Collection(manifest, split)
 

@@ -44,8 +44,9 @@ def main(_: list[str]) -> None:
         images.take(np.arange(len(images))),
         images.patients(),
         methods=methods(),
-        settings=[Setting(name) for name in dict.fromkeys(_SETTINGS.value)],
-        seed=_SEED.value,
+        settings=stress.StressSettings(
+            tuple(Setting(name) for name in dict.fromkeys(_SETTINGS.value)), seed=_SEED.value
+        ),
         on_progress=lambda done, total, what: print(f"{what}: {done} of {total}", flush=True),
     )
     with Workspace.open(work / "found", command=COMMAND) as workspace:

@@ -29,16 +29,16 @@ from absl import app, flags, logging
 from benchmarks.cases.patients import write_manifest
 from benchmarks.cases.records import dated, keep
 from benchmarks.kept import COMMAND, open_images
+from benchmarks.methods.contrastive import train_contrastive
+from benchmarks.methods.resnet import ResNetSpec
 from deepssim_jax.audit import stress
 from deepssim_jax.data import pipelines, planted_pairs
 from deepssim_jax.data.planted_pairs import EXACT, NEAR, UNRELATED, Setting
 from deepssim_jax.data.store import ImageStore
 from deepssim_jax.nn.encoder import embed, load_encoder
-from deepssim_jax.nn.resnet import ResNetSpec
 from deepssim_jax.ops.resample import resize
 from deepssim_jax.scoring.decide import clopper_pearson
 from deepssim_jax.scoring.methods import Method, cosine
-from deepssim_jax.training.contrastive import train_contrastive
 from deepssim_jax.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -139,7 +139,10 @@ def main(_: list[str]) -> None:
         else:
             methods[name] = deepssim(name, learned, work / name)
     found = stress.stress(
-        images.take(np.arange(len(images))), patients, methods=methods, seed=_SEED.value
+        images.take(np.arange(len(images))),
+        patients,
+        methods=methods,
+        settings=stress.StressSettings(seed=_SEED.value),
     )
     print(stress.table(found.outcomes))
     rules: dict[str, object] = {}

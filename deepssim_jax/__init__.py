@@ -124,7 +124,7 @@ def __dir__() -> list[str]:
 
 
 class _Face(types.ModuleType):
-    """This module's own type: the room `audit` must not hide the function `audit`.
+    """This module's own type: the package `audit` must not hide the function `audit`.
 
     Importing `deepssim_jax.audit.result` would otherwise bind the sub-package to `ds.audit`.
     """

@@ -21,6 +21,7 @@ ROWS = (
     {"nn", "diffusion", "data"},
     {"features"},
     {"training", "scoring", "interop"},
+    {"detection"},
     {"audit"},
     {"jobs"},
     {"cli"},
@@ -58,6 +59,37 @@ COLLECTIVES = {
 AXIS_KEYWORDS = {"axis_name", "axis_names", "mesh_axes", "spmd_axis_name"}
 
 MAX_LINES = 400
+# Of a function, its docstring apart, and of its parameters.
+MAX_CODE, MAX_PARAMETERS = 60, 7
+# What stays longer, or takes more, and why. These lists may only shrink.
+LONG = {
+    "audit/replica_calibration.py:calibrate_levels": "three experiments that share their rows; to be split",
+    "audit/replicas.py:_replicas": "the stages of a search of volumes; to become a job as the audit's is",
+    "cli/embed.py:main": "reads every flag of a command once",
+    "cli/generate.py:main": "reads every flag of a command once",
+    "cli/replicas.py:main": "reads every flag of a command once",
+    "training/loop.py:train": "the training loop, to be read in its order",
+}
+WIDE = {
+    "audit/replica_calibration.py:calibrate_levels": "to take its settings as one, as the audit's does",
+    "audit/replica_outputs.py:write_all": "everything that the pictures of a report are made from",
+    "data/prepared.py:prepare": "a public job, each argument a flag",
+    "diffusion/samplers.py:sample": "a sampler's own knobs, each with a default",
+    "features/matching.py:_rank": "arrays of one compiled program",
+    "nn/residual.py:convolution": "the options of a convolution",
+    "scoring/embed.py:build_side": "what is read, how, and where it is kept",
+    "scoring/match.py:match": "what is searched, how, and where it is kept",
+    "scoring/pairs.py:_step": "arrays of one compiled program",
+    "scoring/pairs.py:largest_products": "a public function, most arguments with a default",
+    "scoring/pairs.py:nearest": "a public function, most arguments with a default",
+    "scoring/pairs.py:plan": "the arguments of the public functions",
+    "scoring/points.py:_verified": "arrays of one compiled program",
+    "scoring/volume_points.py:_into": "arrays of one compiled program",
+    "training/autoencoder_step.py:create": "the parts of a training state",
+    "workspace/steps.py:by_content": "what is made, of what, and who makes it",
+    "workspace/steps.py:by_rows": "what is made, of what, and who makes it",
+    "workspace/workspace.py:open": "who owns a folder: each argument is a rule of its own",
+}
 
 # What creates, replaces or deletes files and folders; only the workspace does. Names that mean the
 # same wherever they stand, those that do in these modules alone, and the workspace's own tools.
@@ -230,6 +262,27 @@ def _opens_to_write(node: ast.Call) -> bool:
     )
 
 
+def _sizes(tree: ast.AST, path: str) -> Iterator[tuple[str, int, int, int]]:
+    """Name, line, lines of code and number of parameters of every function."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            end = node.end_lineno or node.lineno
+            first = node.body[0]
+            text = ast.get_docstring(node, clean=False) is not None
+            told = (first.end_lineno or first.lineno) - first.lineno + 1 if text else 0
+            taken = node.args.posonlyargs + node.args.args + node.args.kwonlyargs
+            lines = end - node.lineno + 1 - told
+            yield f"{path}:{node.name}", node.lineno, lines, len(taken)
+
+
+def _size_findings(tree: ast.AST, path: str) -> Iterator[tuple[int, str]]:
+    for name, line, lines, parameters in _sizes(tree, path):
+        if lines > MAX_CODE and name not in LONG:
+            yield line, f"{name}: {lines} lines of code: does it do two things?"
+        if parameters > MAX_PARAMETERS and name not in WIDE:
+            yield line, f"{name}: {parameters} parameters: which of them belong together?"
+
+
 def check(root: pathlib.Path) -> list[Finding]:
     """Returns every place under `root` (a folder laid out as the package) that breaks a rule."""
     findings = []
@@ -238,6 +291,7 @@ def check(root: pathlib.Path) -> list[Finding]:
         text = file.read_text(encoding="utf-8")
         tree = ast.parse(text, filename=str(file))
         found = [*_import_findings(tree, path), *_loader_findings(tree)]
+        found += _size_findings(tree, path)
         if path != "parallel.py":
             found += _mesh_findings(tree)
         if _room(path) != WORKSPACE:
@@ -257,6 +311,19 @@ def check(root: pathlib.Path) -> list[Finding]:
 def test_the_package_keeps_its_shape():
     findings = check(ROOT / PACKAGE)
     assert not findings, "\n" + "\n".join(map(str, findings))
+
+
+def test_the_lists_of_large_functions_only_shrink():
+    """A name leaves its list as soon as its function is small again, or gone."""
+    long, wide = set(), set()
+    for file in sorted((ROOT / PACKAGE).rglob("*.py")):
+        path = file.relative_to(ROOT / PACKAGE).as_posix()
+        for name, _, lines, parameters in _sizes(ast.parse(file.read_text("utf-8")), path):
+            long |= {name} if lines > MAX_CODE else set()
+            wide |= {name} if parameters > MAX_PARAMETERS else set()
+    assert LONG.keys() <= long, LONG.keys() - long
+    assert WIDE.keys() <= wide, WIDE.keys() - wide
+    assert len(LONG) <= 6 and len(WIDE) <= 18
 
 
 def test_benchmarks_and_configs_use_only_what_stands_below_them():
@@ -334,6 +401,8 @@ PLANTED = [
     ),
     ("common/x.py", "X = 1", "no room"),
     ("ops/long.py", "X = 1\n" * 500, "lines"),
+    ("ops/long.py", "def f():\n" + "    x = 1\n" * 60, "61 lines of code"),
+    ("ops/wide.py", "def f(a, b, c, d, e, f, *, g, h): ...", "8 parameters"),
 ]
 
 
@@ -368,6 +437,7 @@ ALLOWED = [
     ("audit/audit.py", "open('x')\nopen('x', 'rb')\np.open(newline='', encoding='utf-8')"),
     ("audit/audit.py", "'a'.replace('a', 'b')\nimport dataclasses\ndataclasses.replace(a, b=1)"),
     ("cli/compile_cache.py", "folder.mkdir()"),
+    ("ops/short.py", 'def f():\n    """' + "A.\n" * 70 + '"""\n' + "    x = 1\n" * 50),
 ]
 
 

@@ -1,4 +1,4 @@
-"""README and documentation keep to one vocabulary: docs/explain/glossary.md.
+"""Documentation and code keep to one vocabulary: docs/explain/glossary.md.
 
 Code in backticks, code blocks and generated parts keep the names that flags and files have.
 """
@@ -52,6 +52,33 @@ QUOTED = {
     ("first_audit.md", "Planted"),
 }
 
+PACKAGE = ROOT / "deepssim_jax"
+# The same in identifiers, comments and messages of the code; keys of files and columns stay.
+REPLACED_IN_CODE = {
+    "told": "conditioned on, reported, shown; for `told apart`: distinguished",
+    "halves|halved": "splits; bfloat16",
+    "strangers?": "image of another patient, unrelated image",
+    "unmoved": "in_place, without alignment",
+    "likeness": "structure score",
+    "house": "institution, package",
+    "rooms?": "package, layer; space, margin",
+    "half of the patients": "tuning split, reporting split",
+}
+# Names of other packages of ours that a clean file has to use.
+USED = {("audit/sentences.py", "unmoved")}
+# Files that are not clean yet, by folder. The list may only shrink.
+NOT_YET = {
+    "": "parallel.py",
+    "audit": "replica_calibration.py replica_result.py",
+    "audit/templates": "replicas.html.jinja",
+    "cli": "commands.py console.py convert.py evaluate.py processes.py progress.py stopping.py",
+    "data": "conditions.py phantom_chests.py planted_pairs.py reference_scores.py",
+    "ops": "agreement.py volume_votes.py",
+    "scoring": "aligned.py decide.py detail.py match.py methods.py pairs.py plant_volumes.py points.py "
+    "retrieval.py tiles.py unmoved.py verify.py volume_evidence.py",
+    "workspace": "__init__.py",
+}
+
 
 def prose(text: str) -> str:
     """A page without its code, links' targets, directives and comments; lines stay where they are."""
@@ -91,3 +118,39 @@ def test_code_keeps_its_names():
     text = "Use `deepssim replicas`.\n\n```bash\ndeepssim replicas --plant=3\n```\nThe end."
     assert findings("page.md", text) == []
     assert prose(text).count("\n") == text.count("\n")
+
+
+def code_findings(path: str, text: str) -> list[str]:
+    """Every replaced word of a file of the package, also as a part of a name, with its line."""
+    out = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        for old, new in REPLACED_IN_CODE.items():
+            for found in re.finditer(rf"(?<![a-z])(?:{old})(?![a-z])", line, flags=re.IGNORECASE):
+                if (path, found[0].lower()) not in USED:
+                    out.append(f"{path}:{number}: {found[0]!r}: write {new}")
+    return out
+
+
+def test_code_uses_the_standard_terms():
+    not_yet = {
+        f"{folder}/{name}".lstrip("/")
+        for folder, names in NOT_YET.items()
+        for name in names.split()
+    }
+    files = [f for kind in ("py", "jinja", "js") for f in PACKAGE.rglob(f"*.{kind}")]
+    found = {
+        path.relative_to(PACKAGE).as_posix(): code_findings(
+            path.relative_to(PACKAGE).as_posix(), path.read_text(encoding="utf-8")
+        )
+        for path in files
+    }
+    assert [
+        line for path, lines in sorted(found.items()) if path not in not_yet for line in lines
+    ] == []
+    assert {path for path in not_yet if not found.get(path)} == set(), "clean: take it off the list"
+
+
+def test_a_replaced_word_is_found_inside_a_name():
+    assert code_findings("ops/x.py", "A = 1\nnearest_strangers = household") == [
+        "ops/x.py:2: 'strangers': write image of another patient, unrelated image"
+    ]

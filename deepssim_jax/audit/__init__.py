@@ -1,1 +1,1 @@
-"""The jobs made of the rooms below: auditing, and reporting what was found."""
+"""Auditing images and volumes, and reporting what was found."""

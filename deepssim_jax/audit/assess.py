@@ -1,25 +1,27 @@
-"""From what was found to what an audit says of it: labels, rates, intervals, the verdict."""
+"""From what an audit measured to its result: matches with labels, rates, intervals, the assessment."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
-from deepssim_jax.audit import calibration, conclusion, outputs
+from deepssim_jax.audit import calibration, outputs, sentences
 from deepssim_jax.audit.audit_settings import AuditSettings
 from deepssim_jax.audit.control import Control
-from deepssim_jax.audit.disclosure import Edition
 from deepssim_jax.audit.holdout import Make, difference
 from deepssim_jax.audit.inputs import file_counts, file_notes
-from deepssim_jax.audit.result import (
-    AuditResult,
-    Exclusion,
-    Label,
-    Match,
-    Membership,
-    Thresholds,
-)
+from deepssim_jax.audit.result import AuditResult, Label, Match, Membership
 from deepssim_jax.data import store
 from deepssim_jax.data.manifest import Manifest, Role
+from deepssim_jax.detection.assessment import (
+    Assessment,
+    Cause,
+    Reason,
+    Searched,
+    Subjects,
+    assess,
+)
+from deepssim_jax.detection.result import excluded
 from deepssim_jax.scoring import decide
 from deepssim_jax.scoring.match import best_matches, placement
 from deepssim_jax.scoring.retrieval import Retrieval
@@ -35,59 +37,200 @@ class AuditSet:
     images: store.ImageStore
     doubles: tuple[tuple[object, ...], ...] = ()
 
+    @property
+    def comparable(self) -> np.ndarray:
+        """Bool [n]: holds enough structure to be compared."""
+        points = self.side.points
+        return np.ones(len(self.side), bool) if points is None else points.comparable
 
-def _comparable(side: Side) -> np.ndarray:
-    return np.ones(len(side), bool) if side.points is None else side.points.comparable
+    @property
+    def searched(self) -> Searched:
+        """What of it took part."""
+        return Searched(
+            read=len(self.images),
+            unreadable=len(self.images.rejected),
+            not_comparable=int((~self.comparable).sum()),
+            duplicated=len(self.doubles),
+        )
 
 
-def _label(score: float, thresholds: Thresholds) -> Label:
-    """That of a pair that is a copy."""
-    return Label.EXACT if score >= thresholds.exact else Label.NEAR
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """Everything that an audit measured.
 
-
-def conclude(
-    sets: dict[Role, AuditSet],
-    pairs: np.ndarray,
-    copy: np.ndarray,
-    evidences: tuple[calibration.Evidence, calibration.Evidence],
-    control: Control | None,
-    settings: AuditSettings,
-    retrieval: Retrieval,
-    inferred: Membership | None,
-) -> AuditResult:
-    """Everything that the report says.
-
-    Args:
-      sets: the images by role.
-      pairs: of `calibration.called`.
-      copy: bool, which of them are copies.
-      evidences: what the detector is worth here, at the thresholds of this audit, and at those of a single
-        image, which do not depend on what was found.
-      control: what was found of held-out images, where there are any.
-      settings: of the audit.
-      retrieval: the search that was made.
-      inferred: membership, where a model was given.
+    `pairs` are those of `calibration.called`, and `copy` bool, which of them are copies. `evidence` is what
+    the detector is worth here at the thresholds of this audit, and `usual` at those of a single image, which
+    do not depend on what was found. `control` is there with held-out images, `inferred` with a model.
     """
-    real, synthetic = sets[Role.REAL].images, sets[Role.SYNTHETIC].images
-    evidence, usual = evidences
-    thresholds, level = evidence.thresholds, settings.level
-    best = best_matches(pairs, len(synthetic))
-    hits = np.zeros(len(synthetic), bool)
-    hits[pairs["query"][copy]] = True
-    p_values = q_values = discoveries = None
-    if control is not None and len(control.holdout_to_real):
-        p_values = decide.conformal_p_values(best["verified"], control.holdout_to_real.scores)
-        q_values = decide.benjamini_hochberg(p_values)
-        discoveries = decide.discoveries(p_values, holdout=len(control.holdout_to_real))
 
-    def to_match(row: np.void, is_copy: bool) -> Match:
+    sets: Mapping[Role, AuditSet]
+    pairs: np.ndarray
+    copy: np.ndarray
+    evidence: calibration.Evidence
+    usual: calibration.Evidence
+    control: Control | None
+    retrieval: Retrieval
+    inferred: Membership | None = None
+
+    @property
+    def best(self) -> np.ndarray:
+        """The pair that explains each synthetic image best."""
+        return best_matches(self.pairs, len(self.sets[Role.SYNTHETIC].images))
+
+    @property
+    def hits(self) -> np.ndarray:
+        """Bool [n]: the synthetic images that are copies."""
+        hits = np.zeros(len(self.sets[Role.SYNTHETIC].images), bool)
+        hits[self.pairs["query"][self.copy]] = True
+        return hits
+
+    @property
+    def subjects(self) -> list[int]:
+        """Whose each real image is; images that are duplicates of each other count as one patient."""
+        return [int(number) for number in self.sets[Role.REAL].side.grouped()[1]]
+
+
+def conclude(found: Measured, settings: AuditSettings) -> AuditResult:
+    """Everything that the report states."""
+    best, hits, subjects = found.best, found.hits, found.subjects
+    compared = found.sets[Role.SYNTHETIC].comparable
+    significance = _Significance.of(best, found.control)
+    nearest = _matches(found, best, hits, significance)
+    flagged = found.pairs[found.copy]
+    flagged = flagged[np.lexsort((flagged["reference"], flagged["query"], -flagged["verified"]))]
+    classes = {label.value: sum(m.label is label for m in nearest) for label in Label}
+    rates, distributions = _control_rates(found, compared, level=settings.level)
+    distributions = {
+        "synthetic_to_real": best["verified"][compared],
+        "real_to_real": found.evidence.null_scores,
+        **distributions,
+    }
+    holdout_rate = rates.get("holdout_to_real")
+    manifests = {role: one.manifest for role, one in found.sets.items()}
+    attacked = found.inferred is not None and bool(found.inferred.figures)
+    left_out = 0 if found.control is None else found.control.left_out
+    # An image exposes the patient that it copies best; a second one is as a rule the same person.
+    times = np.unique([subjects[row] for row in best["reference"][hits]], return_counts=True)[1]
+    owners = np.unique([subjects[row] for row in best["reference"]], return_inverse=True)[1]
+    by_patient = decide.clustered_interval(
+        hits[compared], owners[compared], level=settings.level, seed=settings.seed
+    )
+    return AuditResult(
+        assessment=_assessment(found, classes, holdout_rate, settings),
+        counts=_counts(found.sets),
+        exclusions=excluded({role: one.images for role, one in found.sets.items()}),
+        notes=sentences.notes(
+            settings.size,
+            settings.slice_spec,
+            found.retrieval,
+            left_out=left_out,
+            attacked=attacked,
+        )
+        + file_notes(manifests),
+        settings=_echoed(found, settings),
+        versions=outputs.versions(settings.encoder),
+        thresholds=found.evidence.thresholds,
+        thresholds_to_share=found.usual.thresholds,
+        classes=classes,
+        holdout_rate=holdout_rate,
+        synthetic_to_holdout_rate=rates.get("synthetic_to_holdout"),
+        real_doubles=found.sets[Role.REAL].doubles,
+        subjects_known=all(s is not None for s in found.sets[Role.REAL].images.subject_ids),
+        nearest=nearest,
+        pairs=_matches(found, flagged, np.ones(len(flagged), bool), significance),
+        distributions=distributions,
+        discoveries=significance.discoveries,
+        exposure=decide.exposure(times, len(best)),
+        copy_rate_by_patient=by_patient if hits.any() else None,
+        recall_to_share=found.usual.by_change(),
+        membership=found.inferred,
+    )
+
+
+def _assessment(
+    found: Measured,
+    classes: Mapping[str, int],
+    holdout_rate: decide.Proportion | None,
+    settings: AuditSettings,
+) -> Assessment:
+    sides = {role: found.sets[role].searched for role in (Role.REAL, Role.SYNTHETIC)}
+    compared = found.sets[Role.SYNTHETIC].comparable
+    subjects = found.subjects
+    assessment = assess(
+        decide.clopper_pearson(int(found.hits.sum()), int(compared.sum()), level=settings.level),
+        sides=sides,
+        performance=found.evidence.performance,
+        chance=chance_of(classes, holdout_rate, found.evidence.thresholds.false_rate),
+        subjects=Subjects(
+            exposed=len({subjects[row] for row in found.pairs["reference"][found.copy]}),
+            total=len(set(subjects)),
+        ),
+    )
+    if found.control is None:
+        return assessment
+    makes = [
+        Make.of(found.sets[role].manifest, found.sets[role].images, settings.slice_spec)
+        for role in (Role.REAL, Role.HOLDOUT)
+    ]
+    if not (detail := difference(*makes)):
+        return assessment
+    reason = Reason(Cause.HELD_OUT_DIFFER, detail=detail)
+    return dataclasses.replace(assessment, reasons=(reason, *assessment.reasons))
+
+
+def chance_of(
+    classes: Mapping[str, int],
+    holdout_rate: decide.Proportion | None,
+    false_rate: decide.Proportion | None,
+) -> float | None:
+    """Probability that an image without a copy is called one; None where an exact copy cannot be chance.
+
+    By Laplace's rule, which keeps an unseen error from being taken for an impossible one.
+    """
+    seen = holdout_rate or false_rate
+    if seen is None or classes[Label.EXACT.value]:
+        return None
+    return (seen.count + 1) / (seen.total + 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Significance:
+    """P-values of synthetic images by held-out ones, [n] each; None without any."""
+
+    p_values: np.ndarray | None = None
+    q_values: np.ndarray | None = None
+    discoveries: decide.Discoveries | None = None
+
+    @classmethod
+    def of(cls, best: np.ndarray, control: Control | None) -> "_Significance":
+        if control is None or not len(control.holdout_to_real):
+            return cls()
+        null = control.holdout_to_real.scores
+        p_values = decide.conformal_p_values(best["verified"], null)
+        return cls(
+            p_values,
+            decide.benjamini_hochberg(p_values),
+            decide.discoveries(p_values, holdout=len(null)),
+        )
+
+
+def _matches(
+    found: Measured, rows: np.ndarray, copies: np.ndarray, significance: _Significance
+) -> tuple[Match, ...]:
+    """Pairs as the report shows them; `copies` bool, which of them are."""
+    real, synthetic = (found.sets[role].images for role in (Role.REAL, Role.SYNTHETIC))
+    exact = found.evidence.thresholds.exact
+
+    def match(row: np.void, copy: bool) -> Match:
         query, reference = int(row["query"]), int(row["reference"])
+        p_values, q_values = significance.p_values, significance.q_values
+        label = Label.EXACT if float(row["verified"]) >= exact else Label.NEAR
         return Match(
             synthetic_id=synthetic.image_ids[query],
             real_id=real.image_ids[reference],
             subject_id=real.subject_ids[reference],
             embedding_score=float(row["embedding"]),
-            label=_label(float(row["verified"]), thresholds) if is_copy else Label.UNRELATED,
+            label=label if copy else Label.UNRELATED,
             p_value=None if p_values is None else float(p_values[query]),
             q_value=None if q_values is None else float(q_values[query]),
             by_points=bool(row["by_points"]),
@@ -96,111 +239,57 @@ def conclude(
             **placement(row),
         )
 
-    nearest = tuple(to_match(row, bool(hit)) for row, hit in zip(best, hits, strict=True))
-    flagged = pairs[copy]
-    flagged = flagged[np.lexsort((flagged["reference"], flagged["query"], -flagged["verified"]))]
-    copies = int(hits.sum())
-    classes = {label.value: sum(m.label is label for m in nearest) for label in Label}
-    # Images that are doubles of each other count as one patient.
-    names = [int(number) for number in sets[Role.REAL].side.grouped()[1]]
-    exposed = {names[row] for row in flagged["reference"]}
-    # An image exposes the patient that it copies best; a second one is as a rule the same person.
-    first = [names[row] for row in best["reference"][hits]]
-    times = np.unique(first, return_counts=True)[1]
-    owners = np.unique([names[row] for row in best["reference"]], return_inverse=True)[1]
-    compared = _comparable(sets[Role.SYNTHETIC].side)
-    by_patient = decide.clustered_interval(
-        hits[compared], owners[compared], level=level, seed=settings.seed
-    )
-    distributions = {
-        "synthetic_to_real": best["verified"][compared],
-        "real_to_real": evidence.null_scores,
-    }
-    rates = {}
-    for name in ("holdout_to_real", "synthetic_to_holdout") if control is not None else ():
-        trial = getattr(control, name)
+    return tuple(match(row, bool(copy)) for row, copy in zip(rows, copies, strict=True))
+
+
+def _control_rates(
+    found: Measured, compared: np.ndarray, *, level: float
+) -> tuple[dict[str, decide.Proportion], dict[str, np.ndarray]]:
+    """How many held-out images, and synthetic ones beside them, are called copies; and their scores."""
+    rates: dict[str, decide.Proportion] = {}
+    scores: dict[str, np.ndarray] = {}
+    if found.control is None:
+        return rates, scores
+    for name in ("holdout_to_real", "synthetic_to_holdout"):
+        trial = getattr(found.control, name)
         if not len(trial):  # every held-out image is of a patient of the real side
             continue
         if name == "synthetic_to_holdout":
             trial = trial[compared]
-        distributions[name] = trial.scores
-        count = int(trial.copies(thresholds).sum())
+        scores[name] = trial.scores
+        count = int(trial.copies(found.evidence.thresholds).sum())
         rates[name] = decide.clopper_pearson(count, len(trial), level=level)
-    holdout_rate = rates.get("holdout_to_real")
-    manifests = {role: one.manifest for role, one in sets.items()}
-    exclusions = tuple(
-        Exclusion(role.value, item.image_id, item.reason)
-        for role, one in sets.items()
-        for item in one.images.rejected
-    )
-    counts = {
-        "real": len(real),
-        "synthetic": len(synthetic),
+    return rates, scores
+
+
+def _counts(sets: Mapping[Role, AuditSet]) -> dict[str, int]:
+    real, synthetic = sets[Role.REAL].searched, sets[Role.SYNTHETIC].searched
+    return {
+        "real": real.read,
+        "synthetic": synthetic.read,
         "holdout": len(sets[Role.HOLDOUT].images) if Role.HOLDOUT in sets else 0,
-        "unreadable_real": len(real.rejected),
-        "unreadable_synthetic": len(synthetic.rejected),
-        "real_with_doubles": len(sets[Role.REAL].doubles),
-        "not_comparable_real": int((~_comparable(sets[Role.REAL].side)).sum()),
-        "not_comparable_synthetic": int((~compared).sum()),
-        **file_counts(manifests),
+        "unreadable_real": real.unreadable,
+        "unreadable_synthetic": synthetic.unreadable,
+        "real_with_doubles": real.duplicated,
+        "not_comparable_real": real.not_comparable,
+        "not_comparable_synthetic": synthetic.not_comparable,
+        **file_counts({role: one.manifest for role, one in sets.items()}),
     }
-    copy_rate = decide.clopper_pearson(copies, int(compared.sum()), level=level)
-    numbers = (counts, classes, copy_rate, holdout_rate, thresholds)
-    verdict, reasons = conclusion.verdict(*numbers)
-    _, reasons_to_share = conclusion.verdict(*numbers, edition=Edition.SHARED)
-    if control is not None:
-        makes = [
-            Make.of(sets[role].manifest, sets[role].images, settings.slice_spec)
-            for role in (Role.REAL, Role.HOLDOUT)
-        ]
-        if other := difference(*makes):
-            reasons, reasons_to_share = (other, *reasons), (other, *reasons_to_share)
-    return AuditResult(
-        verdict=verdict,
-        reasons=reasons,
-        reasons_to_share=reasons_to_share,
-        counts=counts,
-        thresholds=thresholds,
-        thresholds_to_share=usual.thresholds,
-        classes=classes,
-        copy_rate=copy_rate,
-        holdout_rate=holdout_rate,
-        synthetic_to_holdout_rate=rates.get("synthetic_to_holdout"),
-        subjects_exposed=len(exposed),
-        subjects_total=len(set(names)),
-        real_doubles=sets[Role.REAL].doubles,
-        subjects_known=all(s is not None for s in real.subject_ids),
-        nearest=nearest,
-        pairs=tuple(to_match(row, True) for row in flagged),
-        distributions=distributions,
-        exclusions=exclusions,
-        notes=conclusion.notes(
-            settings.size,
-            settings.slice_spec,
-            retrieval,
-            left_out=0 if control is None else control.left_out,
-            attacked=inferred is not None and bool(inferred.figures),
-        )
-        + file_notes(manifests),
-        settings={
-            "size": settings.size,
-            "slice": settings.slice_spec,
-            "subject_regex": settings.subject_regex or "",
-            "encoder": settings.encoder if settings.encoder == "default" else "custom",
-            "retrieval": retrieval.value,
-            "level": settings.level,
-            "explain": settings.explain,
-            "plant": settings.plant,
-            "links": settings.links.value,
-            "arrays": settings.arrays.value,
-            "model": "" if inferred is None else inferred.weights,
-            "seed": settings.seed,
-        },
-        versions=outputs.versions(settings.encoder),
-        discoveries=discoveries,
-        exposure=decide.exposure(times, len(synthetic)),
-        copy_rate_by_patient=by_patient if copies else None,
-        planted=evidence.by_change(),
-        planted_to_share=usual.by_change(),
-        membership=inferred,
-    )
+
+
+def _echoed(found: Measured, settings: AuditSettings) -> dict[str, object]:
+    """The settings as the report and `summary.json` show them."""
+    return {
+        "size": settings.size,
+        "slice": settings.slice_spec,
+        "subject_regex": settings.subject_regex or "",
+        "encoder": settings.encoder if settings.encoder == "default" else "custom",
+        "retrieval": found.retrieval.value,
+        "level": settings.level,
+        "explain": settings.explain,
+        "plant": settings.plant,
+        "links": settings.links.value,
+        "arrays": settings.arrays.value,
+        "model": "" if found.inferred is None else found.inferred.weights,
+        "seed": settings.seed,
+    }

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from deepssim_jax import parallel
 from deepssim_jax.audit import calibration, doubles, membership, outputs
-from deepssim_jax.audit.assess import AuditSet, conclude
+from deepssim_jax.audit.assess import AuditSet, Measured, conclude
 from deepssim_jax.audit.audit_settings import AuditSettings
-from deepssim_jax.audit.control import search_holdout
+from deepssim_jax.audit.control import Control, search_holdout
 from deepssim_jax.audit.gallery import build_gallery
 from deepssim_jax.audit.generation import Generator
 from deepssim_jax.audit.holdout import refuse_same_files
@@ -28,6 +28,7 @@ from deepssim_jax.scoring import points
 from deepssim_jax.scoring.embed import build_side
 from deepssim_jax.scoring.evidence import false_discovery_cut
 from deepssim_jax.scoring.match import Progress, match
+from deepssim_jax.scoring.retrieval import Proposals
 from deepssim_jax.workspace import Overlap, Section, Workspace
 
 COMMAND = "audit"
@@ -117,89 +118,28 @@ def _audit(
 ) -> AuditResult:
     manifests = list_sides(roots, settings)
     attacked = None if model is None else Generator.load(model)
+    # What the attacks need is missed here, and not after hours of work.
     attack_id = None if attacked is None else membership.fingerprint(attacked)
-    encoder_id = encoders.encoder_hash(settings.encoder)
-    encoder = functools.cache(lambda: encoders.load_encoder(settings.encoder))
-    sets = {
-        role: _read(manifest, out, settings, encoder, encoder_id, on_progress)
-        for role, manifest in manifests.items()
-    }
-    real_set, synthetic_set = sets[Role.REAL], sets[Role.SYNTHETIC]
-    files = [set(one.images.sha256) for one in (real_set, synthetic_set)]
-    if files[0] == files[1] and not settings.allow_same:
-        raise InputError(_SAME)
-
-    if (holdout_set := sets.get(Role.HOLDOUT)) is not None:
-        refuse_same_files(real_set.images, holdout_set.images)
-    found_doubles = doubles.find_doubles(
-        real_set.side,
-        real_set.images,
-        journal=out.section("doubles", real_set.images.fingerprint),
-        on_progress=on_progress,
-    )
-    grouped = dataclasses.replace(real_set.side, groups=found_doubles.subjects)
-    listed = found_doubles.rows(real_set.images)
-    real_set = sets[Role.REAL] = dataclasses.replace(real_set, side=grouped, doubles=listed)
-    retrieval = settings.retrieval.resolved(
-        pairs=len(real_set.side) * len(synthetic_set.side), local_features=True
-    )
-
-    def journal(what: str) -> Section:
-        return out.section(what, encoder_id)
-
-    pairs = match(
-        synthetic_set.side,
-        real_set.side,
-        journal=journal("search"),
-        proposals=retrieval.proposals,
-        on_progress=on_progress,
-        what="synthetic with real",
-    )
-    calibrated = calibration.calibrate_on_real(
-        real_set.side,
-        encoder,
-        journal=journal("calibration"),
-        seed=settings.seed,
-        level=settings.level,
-        planted=settings.plant,
-        proposals=retrieval.proposals,
-        on_progress=on_progress,
-    )
-    trial = calibration.Trial.of(pairs, len(synthetic_set.side))
-    evidence = calibrated.at(false_discovery_cut(calibrated.p_values(trial)))
-    pairs, copy = calibration.called(pairs, evidence.thresholds)
-    control = None
-    if holdout_set is not None:
-        controls = journal("control"), journal("holdout")
-        known = set(real_set.images.subject_ids) - {None}
-        control = search_holdout(
-            holdout_set.side,
-            real_set.side,
-            synthetic_set.side,
-            apart=[subject not in known for subject in holdout_set.images.subject_ids],
-            journals=controls,
-            proposals=retrieval.proposals,
-            on_progress=on_progress,
-        )
-    inferred = None
-    if attacked and attack_id:
+    job = _Job(out, settings, on_progress, encoders.encoder_hash(settings.encoder))
+    sets = job.sets(manifests)
+    found = job.measure(sets)
+    if attacked is not None and attack_id is not None:
         inferred = membership.infer_membership(
             attacked,
-            audited=real_set.images.sha256,
+            audited=sets[Role.REAL].images.sha256,
             journal=out.section("membership", attack_id),
             seed=settings.seed,
             level=settings.level,
             on_progress=on_progress,
         )
-    result = conclude(
-        sets, pairs, copy, (evidence, calibrated), control, settings, retrieval, inferred
-    )
+        found = dataclasses.replace(found, inferred=inferred)
+    result = conclude(found, settings)
     stores = {role: one.images for role, one in sets.items()}
 
     def write() -> None:
-        explain_by = encoder() if settings.explain else None
+        explain_by = job.encoder() if settings.explain else None
         gallery = build_gallery(
-            result, pairs, real_set.images, synthetic_set.images, explain_by=explain_by
+            result, found.pairs, stores[Role.REAL], stores[Role.SYNTHETIC], explain_by=explain_by
         )
         outputs.write_all(result, gallery, out, manifests=manifests, stores=stores)
         if settings.forget:
@@ -216,30 +156,118 @@ _SAME = (
 )
 
 
-def _read(
-    manifest: Manifest,
-    workspace: Workspace,
-    settings: AuditSettings,
-    encoder: Callable[[], encoders.Encoder],
-    encoder_id: str,
-    on_progress: Progress,
-) -> AuditSet:
-    role = manifest.role.value
-    side, images = build_side(
-        manifest,
-        workspace,
-        settings=store.InputSettings(
-            size=(settings.size, settings.size), slice=settings.slice_spec, canvas=points.SIDE
-        ),
-        encoder=encoder,
-        encoder_id=encoder_id,
-        on_progress=on_progress,
-        what=f"reading {role}",
-    )
-    if not len(images):
-        first = images.rejected[0].reason if images.rejected else "it is empty"
-        raise InputError(
-            f"--{role}: none of its {len(manifest.records)} images could be read; the first "
-            f"reason: {first}"
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """An audit's stages; each keeps its work in `out`."""
+
+    out: Workspace
+    settings: AuditSettings
+    on_progress: Progress
+    encoder_id: str
+
+    @functools.cached_property
+    def encoder(self) -> Callable[[], encoders.Encoder]:
+        """Loads the encoder when it is first needed."""
+        return functools.cache(lambda: encoders.load_encoder(self.settings.encoder))
+
+    def journal(self, what: str) -> Section:
+        """Where a stage that depends on the encoder keeps its work."""
+        return self.out.section(what, self.encoder_id)
+
+    def sets(self, manifests: Mapping[Role, Manifest]) -> dict[Role, AuditSet]:
+        """Reads every side; on the real one, images that are copies of each other are one patient's.
+
+        Raises:
+          InputError: a side holds no readable image, or two sides hold the same files.
+        """
+        sets = {role: self._read(manifest) for role, manifest in manifests.items()}
+        real, synthetic = sets[Role.REAL], sets[Role.SYNTHETIC]
+        if set(real.images.sha256) == set(synthetic.images.sha256) and not self.settings.allow_same:
+            raise InputError(_SAME)
+        if Role.HOLDOUT in sets:
+            refuse_same_files(real.images, sets[Role.HOLDOUT].images)
+        found = doubles.find_doubles(
+            real.side,
+            real.images,
+            journal=self.out.section("doubles", real.images.fingerprint),
+            on_progress=self.on_progress,
         )
-    return AuditSet(manifest, side, images)
+        side = dataclasses.replace(real.side, groups=found.subjects)
+        listed = found.rows(real.images)
+        return sets | {Role.REAL: dataclasses.replace(real, side=side, doubles=listed)}
+
+    def _read(self, manifest: Manifest) -> AuditSet:
+        role, settings = manifest.role.value, self.settings
+        side, images = build_side(
+            manifest,
+            self.out,
+            settings=store.InputSettings(
+                size=(settings.size, settings.size), slice=settings.slice_spec, canvas=points.SIDE
+            ),
+            encoder=self.encoder,
+            encoder_id=self.encoder_id,
+            on_progress=self.on_progress,
+            what=f"reading {role}",
+        )
+        if not len(images):
+            first = images.rejected[0].reason if images.rejected else "it is empty"
+            raise InputError(
+                f"--{role}: none of its {len(manifest.records)} images could be read; the first "
+                f"reason: {first}"
+            )
+        return AuditSet(manifest, side, images)
+
+    def measure(self, sets: Mapping[Role, AuditSet]) -> Measured:
+        """Searches the synthetic images, the controls and the held-out images among the real ones."""
+        real, synthetic = sets[Role.REAL].side, sets[Role.SYNTHETIC].side
+        retrieval = self.settings.retrieval.resolved(
+            pairs=len(real) * len(synthetic), local_features=True
+        )
+        pairs = match(
+            synthetic,
+            real,
+            journal=self.journal("search"),
+            proposals=retrieval.proposals,
+            on_progress=self.on_progress,
+            what="synthetic with real",
+        )
+        usual = calibration.calibrate_on_real(
+            real,
+            self.encoder,
+            journal=self.journal("calibration"),
+            settings=calibration.CalibrationSettings(
+                seed=self.settings.seed,
+                level=self.settings.level,
+                planted=self.settings.plant,
+                proposals=retrieval.proposals,
+            ),
+            on_progress=self.on_progress,
+        )
+        trial = calibration.Trial.of(pairs, len(synthetic))
+        evidence = usual.at(false_discovery_cut(usual.p_values(trial)))
+        pairs, copy = calibration.called(pairs, evidence.thresholds)
+        control = None
+        if Role.HOLDOUT in sets:
+            control = self._held_out(sets, retrieval.proposals)
+        return Measured(
+            sets=sets,
+            pairs=pairs,
+            copy=copy,
+            evidence=evidence,
+            usual=usual,
+            control=control,
+            retrieval=retrieval,
+        )
+
+    def _held_out(self, sets: Mapping[Role, AuditSet], proposals: Proposals) -> Control:
+        known = set(sets[Role.REAL].images.subject_ids) - {None}
+        held_out = sets[Role.HOLDOUT]
+        return search_holdout(
+            held_out.side,
+            sets[Role.REAL].side,
+            sets[Role.SYNTHETIC].side,
+            apart=[subject not in known for subject in held_out.images.subject_ids],
+            journals=(self.journal("control"), self.journal("holdout")),
+            proposals=proposals,
+            on_progress=self.on_progress,
+        )

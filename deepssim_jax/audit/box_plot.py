@@ -19,15 +19,15 @@ def box_plot(values: Mapping[str, np.ndarray], *, words: str, digits: int) -> Ma
     """
     everything = np.concatenate(list(values.values()))
     low, high = float(everything.min()), float(everything.max())
-    room = 0.05 * (high - low) or 0.5
-    low, high = low - room, high + room
+    margin = 0.05 * (high - low) or 0.5
+    low, high = low - margin, high + margin
     bottom = _TOP + _ROW * len(values)
 
     def x(value: float) -> str:
         return f"{_LEFT + (value - low) / (high - low) * (_WIDTH - _LEFT - _RIGHT):.1f}"
 
     parts = []
-    for tick in np.linspace(low + room, high - room, _TICKS):
+    for tick in np.linspace(low + margin, high - margin, _TICKS):
         at = x(float(tick))
         parts.append(f'<line class="grid" x1="{at}" x2="{at}" y1="{_TOP}" y2="{bottom}"/>')
         parts.append(

@@ -3,7 +3,7 @@
 Two experiments are run through the very search and verification that the synthetic images get:
 real images are matched with other patients' real images (the null), and copies of real images under
 every edit of `data.edits` are matched with the real side (the controls). Patients are split in two
-halves: error rates are reported on one, those of false alarms at thresholds that are chosen on the other.
+splits: error rates are those of the reporting split, false-match rates at thresholds of the tuning split.
 """
 
 import dataclasses
@@ -12,10 +12,18 @@ from collections.abc import Callable
 import numpy as np
 
 from deepssim_jax.audit.controls import Controls
-from deepssim_jax.audit.result import PlantedRecall, Thresholds
+from deepssim_jax.audit.result import Thresholds
 from deepssim_jax.data.edits import EDITS, Edit
 from deepssim_jax.data.edits.types import Group
 from deepssim_jax.data.edits.types import Label as EditLabel
+from deepssim_jax.detection.assessment import EditRecall, Performance
+from deepssim_jax.detection.controls import (
+    balanced_rows,
+    other_patients,
+    rows_of_both_splits,
+    share_of,
+    tuning_split,
+)
 from deepssim_jax.nn.encoder import Encoder
 from deepssim_jax.scoring import decide, plant
 from deepssim_jax.scoring.detail import BANDS
@@ -197,7 +205,12 @@ class Evidence:
         )
         return dataclasses.replace(self, thresholds=thresholds)
 
-    def by_change(self) -> tuple[PlantedRecall, ...]:
+    @property
+    def performance(self) -> Performance:
+        """What the controls came to."""
+        return dataclasses.replace(self.thresholds.performance, by_edit=self.by_change())
+
+    def by_change(self) -> tuple[EditRecall, ...]:
         """Of each kind of change, how many of its copies were called copies of their own patient."""
         found = self.copies.copies(self.thresholds)
         rows: dict[tuple[Group, EditLabel], list[bool]] = {
@@ -206,7 +219,7 @@ class Evidence:
         for edit, hit in zip(self.edits, found.tolist(), strict=True):
             rows[edit.group, edit.label].append(hit)
         return tuple(
-            PlantedRecall(
+            EditRecall(
                 group.value,
                 decide.clopper_pearson(sum(hits), len(hits), level=self.level),
                 local=label is EditLabel.NEAR,
@@ -216,19 +229,38 @@ class Evidence:
         )
 
 
-def balanced_rows(groups: np.ndarray, count: int, *, seed: int | list[int]) -> np.ndarray:
-    """Up to `count` rows, one of each patient before a second of any; seeded.
-
-    The first files of a folder often come from few patients; a draw by patient does not.
+@dataclasses.dataclass(frozen=True)
+class CalibrationSettings:
+    """`seed` of the draw and of the copies; `level` of the reported intervals; `planted` copies that show
+    what is found, about equally many of every edit; `proposals` of the search that thresholds are for.
     """
-    rng = np.random.default_rng(seed)
-    shuffled = rng.permutation(len(groups))
-    turn = np.zeros(len(groups), np.int64)
-    seen: dict[int, int] = {}
-    for position, row in enumerate(shuffled):
-        turn[position] = seen.get(int(groups[row]), 0)
-        seen[int(groups[row])] = int(turn[position]) + 1
-    return shuffled[np.argsort(turn, kind="stable")][:count]
+
+    seed: int
+    level: float
+    planted: int
+    proposals: Proposals
+
+
+@dataclasses.dataclass(frozen=True)
+class _Negatives:
+    """What the search found of real images among other patients' ones: the trial, and of each image
+    whether its patient is of the tuning split, and who that is.
+    """
+
+    trial: Trial
+    tuning: np.ndarray
+    owners: np.ndarray
+
+    @property
+    def laws(self) -> Laws:
+        """Of all of them."""
+        return Laws.of(self.trial, people=len(np.unique(self.owners)))
+
+    @property
+    def tuning_laws(self) -> Laws:
+        """Of those of the tuning split."""
+        people = len(np.unique(self.owners[self.tuning]))
+        return Laws.of(self.trial[self.tuning], people=people)
 
 
 def calibrate_on_real(
@@ -236,56 +268,37 @@ def calibrate_on_real(
     encoder: Callable[[], Encoder],
     *,
     journal: Section,
-    seed: int,
-    level: float,
-    planted: int,
-    proposals: Proposals,
+    settings: CalibrationSettings,
     on_progress: Progress,
 ) -> Evidence:
     """Runs both experiments and chooses thresholds.
 
     Args:
       real: the real side; without groups every image counts as a patient of its own.
-      encoder: makes the encoder, called only if planted copies must be embedded.
+      encoder: makes the encoder, called only if copies must be embedded.
       journal: keeps what is found, by the features of the side.
-      seed: of the draw and of the planted transformations.
-      level: coverage of the reported intervals.
-      planted: copies that say what would be found, about equally many of every edit.
-      proposals: those of the search that the thresholds are for.
+      settings: of the experiments.
       on_progress: as for `match`.
 
     Returns:
-      The evidence; with too few patients the package's default thresholds, said in `origin`.
+      The evidence; with too few patients the package's default thresholds, as `origin` states.
     """
     real, groups = real.grouped()
-    tune = tuning_half(groups, seed=seed)
-    rows, tuning = _drawn(groups, tune, MAX_NULL, seed=seed)
-    null, null_tuning, owners = Trial.of(np.zeros(0, PAIR), 0), tuning[:0], groups[:0]
-    if len(np.unique(groups)) > 1:
-        pairs = match(
-            real.rows(rows),
-            real,
-            journal=journal.section("null", rows),
-            apart=True,
-            proposals=proposals,
-            on_progress=on_progress,
-            what="real with other patients' real",
-        )
-        null = Trial.of(pairs, len(rows))
-        seen = null.scores > -1
-        null, null_tuning, owners = null[seen], tuning[seen], groups[rows[seen]]
-
-    chosen = _labelled(null.scores[null_tuning], real, tune, journal, seed=seed)
+    tune = tuning_split(groups, seed=settings.seed)
+    negatives = _negatives(real, tune, journal, settings, on_progress)
+    null = negatives.trial
+    chosen = _labelled(null.scores[negatives.tuning], real, tune, journal, seed=settings.seed)
     there = np.flatnonzero(~tune[groups])
     controls = Controls.of(
-        real, there[balanced_rows(groups[there], planted, seed=[seed, 1])], count=planted, seed=seed
+        real,
+        there[balanced_rows(groups[there], settings.planted, seed=[settings.seed, 1])],
+        count=settings.planted,
+        seed=settings.seed,
     )
     pairs = controls.search(
-        real, encoder, journal=journal, proposals=proposals, on_progress=on_progress
+        real, encoder, journal=journal, proposals=settings.proposals, on_progress=on_progress
     )
-    copies = Trial.of(pairs, len(controls))
-    laws = Laws.of(null, people=len(np.unique(owners)))
-    half = Laws.of(null[null_tuning], people=len(np.unique(owners[null_tuning])))
+    laws = negatives.laws
     _, local, partial = laws.thresholds(MOST_FALSE)
     thresholds = Thresholds(
         near=chosen.near,
@@ -305,13 +318,39 @@ def calibrate_on_real(
         thresholds=thresholds,
         null_scores=null.scores,
         laws=laws,
-        half=half,
-        null=null[~null_tuning],
-        copies=copies,
+        half=negatives.tuning_laws,
+        null=null[~negatives.tuning],
+        copies=Trial.of(pairs, len(controls)),
         edits=controls.edits,
-        level=level,
+        level=settings.level,
     )
     return evidence.at(MOST_FALSE)
+
+
+def _negatives(
+    real: Side,
+    tune: np.ndarray,
+    journal: Section,
+    settings: CalibrationSettings,
+    on_progress: Progress,
+) -> _Negatives:
+    """Looks for real images among those of other patients; nothing where there is no other patient."""
+    real, groups = real.grouped()
+    rows, tuning = rows_of_both_splits(groups, tune, MAX_NULL, seed=settings.seed)
+    if len(np.unique(groups)) < 2:
+        return _Negatives(Trial.of(np.zeros(0, PAIR), 0), tuning[:0], groups[:0])
+    pairs = match(
+        real.rows(rows),
+        real,
+        journal=journal.section("null", rows),
+        apart=True,
+        proposals=settings.proposals,
+        on_progress=on_progress,
+        what="real with other patients' real",
+    )
+    trial = Trial.of(pairs, len(rows))
+    seen = trial.scores > -1
+    return _Negatives(trial[seen], tuning[seen], groups[rows[seen]])
 
 
 def fisher(scores: np.ndarray) -> np.ndarray:
@@ -334,7 +373,7 @@ def _labelled(
     _, groups = real.grouped()
     there = np.flatnonzero(tune[groups])
     rows = there[balanced_rows(groups[there], _LABELLED, seed=[seed, 0])]
-    donors = _donors(rows, groups)
+    donors = rows[other_patients(rows, groups)]
 
     def scores() -> np.ndarray:
         if not len(rows):
@@ -348,42 +387,3 @@ def _labelled(
 
     exact, near = journal.step("labelled", [rows, donors, seed, real.low, real.embeddings], scores)
     return decide.calibrate(null, exact, near)
-
-
-def _drawn(
-    groups: np.ndarray, tune: np.ndarray, count: int, *, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Up to `count` rows, half of them of either half of the patients, and which are to tune on.
-
-    Each half is drawn by itself: drawn from all, they can come from one half alone.
-    """
-    parts = []
-    for number, half in enumerate((True, False)):
-        there = np.flatnonzero(tune[groups] == half)
-        parts.append(there[balanced_rows(groups[there], count // 2, seed=[seed, number])])
-    return np.concatenate(parts), np.repeat([True, False], [len(part) for part in parts])
-
-
-def _donors(rows: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """For each row one of another patient where there is one."""
-    out = np.roll(rows, 1)
-    for position, row in enumerate(rows):
-        if groups[out[position]] == groups[row]:
-            others = rows[groups[rows] != groups[row]]
-            out[position] = others[position % len(others)] if len(others) else row
-    return out
-
-
-def tuning_half(groups: np.ndarray, *, seed: int) -> np.ndarray:
-    """Boolean by patient: half of them choose the thresholds."""
-    count = int(groups.max()) + 1 if len(groups) else 0
-    half = np.zeros(count, bool)
-    half[np.random.default_rng(seed).permutation(count)[: (count + 1) // 2]] = True
-    return half
-
-
-def share_of(hits: np.ndarray, level: float) -> decide.Proportion | None:
-    """The share of hits with its interval; None where there is nothing to count."""
-    if not len(hits):
-        return None
-    return decide.clopper_pearson(int(hits.sum()), len(hits), level=level)

@@ -74,29 +74,36 @@ class Source:
     wanted: int | None
 
 
+@dataclasses.dataclass(frozen=True)
+class Screened:
+    """Candidates in their order; embeddings [n, d] of those that could be judged; what the search misses;
+    and names of accepted images that were verified against every training image.
+    """
+
+    candidates: Sequence[Candidate]
+    embeddings: np.ndarray
+    residual: Residual
+    tested: Collection[str]
+
+
 def certify(
     guard: Guard,
-    candidates: Sequence[Candidate],
-    embeddings: np.ndarray,
+    screened: Screened,
     *,
     folder: Workspace,
     source: Source,
-    residual: Residual,
-    tested: Collection[str],
     files: Mapping[str, str],
 ) -> None:
     """Writes the certificate.
 
     Args:
-      guard: that judged them.
-      candidates: all that were judged, in their order.
-      embeddings: [n, d] of those that could be judged.
+      guard: that judged the candidates.
+      screened: what became of them.
       folder: where the accepted images lie, and the certificate will.
       source: of the candidates.
-      residual: what the search misses.
-      tested: names of accepted images that were verified against every training image.
       files: hashes of other files of the folder.
     """
+    candidates = screened.candidates
     accepted = np.array([c.reason is None for c in candidates if c.cosine is not None], bool)
     kept = [c for c in candidates if c.reason is None]
     settings, limits = guard.settings, guard.limits
@@ -113,10 +120,10 @@ def certify(
         },
         "training": training_mark(guard),
         "source": {"model": source.model, "wanted": source.wanted, **source.drawn},
-        # Not by reason: how many were found to be copies is for the house that drew them.
+        # Not by reason: how many were found to be copies is for the institution that drew them.
         "candidates": {"judged": len(candidates), "accepted": len(kept)},
-        "residual": residual.to_json(),
-        "diversity": _cost(guard.side.embeddings, embeddings, accepted),
+        "residual": screened.residual.to_json(),
+        "diversity": _cost(guard.side.embeddings, screened.embeddings, accepted),
         "images": [
             {
                 "name": c.name,
@@ -124,7 +131,7 @@ def certify(
                 "candidate": c.index,
                 "cosine": c.cosine,
                 "verified": c.verified,
-                "tested": c.name in tested,
+                "tested": c.name in screened.tested,
             }
             for c in kept
         ],

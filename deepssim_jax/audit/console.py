@@ -6,9 +6,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from deepssim_jax.audit import conclusion
-from deepssim_jax.audit.result import AuditResult, Thresholds, Verdict
+from deepssim_jax.audit import sentences
+from deepssim_jax.audit.result import AuditResult, Thresholds
 from deepssim_jax.data.manifest import FORGET
+from deepssim_jax.detection.assessment import Verdict
 
 WORDS = {
     Verdict.COPIES_FOUND: "copies found",
@@ -63,7 +64,7 @@ def print_result(result: AuditResult, out: Path) -> None:
     rows += planted_rows(result.thresholds)
     rows += [
         (f"planted, {row.change}", f"{row.share.count} of {row.share.total} found")
-        for row in result.planted
+        for row in result.assessment.recall_by_edit
         if row.share.count < row.share.total
     ]
     if len(result.exclusions):
@@ -81,7 +82,7 @@ def print_result(result: AuditResult, out: Path) -> None:
     for row in rows:
         table.add_row(*row)
     console.print(table)
-    for sentence in conclusion.membership(inferred) if inferred else ():
+    for sentence in sentences.membership(inferred) if inferred else ():
         console.print(Text(f"  {sentence}"))
     for name in ("report.html", "report_share.html", "summary.json", "nearest.csv", "pairs.csv"):
         console.print(Text(f"  {out / name}"), soft_wrap=True)

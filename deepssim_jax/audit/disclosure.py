@@ -1,7 +1,7 @@
-"""What may be told to whom: the rules of the shared edition of every report.
+"""What may be shown to whom: the rules of the shared edition of every report.
 
 Contract: the shared edition holds no identifier of a patient, and no count of patients' images from 1
-to 4, neither written nor computable from what is written. A count that is not told is told in the same
+to 4, neither written nor computable from what is written. A count that is not shown has the same
 words whatever it is, and so is each figure that depends on it: its share, interval and p-value, and
 what with it adds up to a total.
 """

@@ -4,7 +4,8 @@ Written by hand rather than by a plotting library: a few kilobytes, legible on a
 bytes every time, and coloured by the page's own style (light, dark or print).
 """
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from markupsafe import Markup
@@ -32,6 +33,68 @@ def _z(score: np.ndarray) -> np.ndarray:
     return np.arctanh(np.clip(score, -0.999, 0.99995))
 
 
+@dataclasses.dataclass(frozen=True)
+class _Axes:
+    """Where a value of Fisher's z and a share lie on the picture."""
+
+    low: float
+    high: float
+    top: float
+
+    def x(self, value: float) -> float:
+        return _LEFT + (value - self.low) / (self.high - self.low) * (_WIDTH - _LEFT - _RIGHT)
+
+    def y(self, value: float) -> float:
+        return _HEIGHT - _BOTTOM - value / self.top * (_HEIGHT - _TOP - _BOTTOM)
+
+    def ticks(self) -> Iterator[str]:
+        """Labels of the scores, as many as fit."""
+        last, base = -_LABEL, self.y(0)
+        for tick in (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.998, 0.9995):
+            place = float(_z(np.array(tick)))
+            if self.low <= place <= self.high and self.x(place) - last >= _LABEL:
+                last = self.x(place)
+                yield (
+                    f'<line class="tick" x1="{last:.1f}" x2="{last:.1f}" y1="{base:.1f}" '
+                    f'y2="{base + 5:.1f}"/><text x="{last:.1f}" y="{base + 18:.1f}" '
+                    f'text-anchor="middle">{tick:g}</text>'
+                )
+
+    def grid(self, words: str) -> Iterator[str]:
+        """Lines of equal shares, and the axis with its name."""
+        for share in np.linspace(0, self.top / 1.08, 4)[1:]:
+            height = self.y(share)
+            yield (
+                f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{height:.1f}" '
+                f'y2="{height:.1f}"/><text x="{_LEFT - 6}" y="{height + 4:.1f}" '
+                f'text-anchor="end">{share:.0%}</text>'
+            )
+        base = self.y(0)
+        yield (
+            f'<line class="axis" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{base:.1f}" y2="{base:.1f}"/>'
+            f'<text x="{(_LEFT + _WIDTH) / 2:.0f}" y="{_HEIGHT - 8}" text-anchor="middle">{words}</text>'
+        )
+
+    def steps(self, edges: np.ndarray, shares: np.ndarray, style: str) -> str:
+        """One series."""
+        points = [f"{self.x(edges[0]):.1f},{self.y(0):.1f}"]
+        for left, right, share in zip(edges, edges[1:], shares, strict=False):
+            points += [f"{self.x(place):.1f},{self.y(share):.1f}" for place in (left, right)]
+        points.append(f"{self.x(edges[-1]):.1f},{self.y(0):.1f}")
+        return f'<polyline class="series {style}" points="{" ".join(points)}"/>'
+
+    def marks(self, thresholds: Mapping[str, float]) -> Iterator[str]:
+        """Two marks, the word of the lower one on its left."""
+        sides = (("end", -5), ("start", 5))
+        for (word, score), (anchor, shift) in zip(thresholds.items(), sides, strict=False):
+            place = self.x(float(_z(np.array(score))))
+            yield (
+                f'<line class="mark" x1="{place:.1f}" x2="{place:.1f}" y1="{_TOP - 14}" '
+                f'y2="{self.y(0):.1f}"/><text class="mark" x="{place + shift:.1f}" y="{_TOP - 6}" '
+                f'text-anchor="{anchor}">{word}</text>'
+            )
+
+
 def histogram(
     distributions: Mapping[str, np.ndarray],
     thresholds: Thresholds | Mapping[str, float],
@@ -47,60 +110,23 @@ def histogram(
     shown = {n: _z(v[v > -1]) for n, v in distributions.items() if n in SERIES and len(v)}
     if isinstance(thresholds, Thresholds):
         thresholds = {"near": thresholds.near, "exact": thresholds.exact}
-    names, marks = tuple(thresholds), _z(np.array(list(thresholds.values())))
+    marks = _z(np.array(list(thresholds.values())))
     everything = np.concatenate([*shown.values(), marks])
     low, high = float(everything.min()) - 0.05, float(everything.max()) + 0.1
-    room = (float(marks.max()) - low) / (1 - _WORD / (_WIDTH - _LEFT - _RIGHT))
-    high = max(high, low + room)
+    right = (float(marks.max()) - low) / (1 - _WORD / (_WIDTH - _LEFT - _RIGHT))
+    high = max(high, low + right)
     edges = np.linspace(low, high, _BINS + 1)
     shares = {n: np.histogram(v, edges)[0] / len(v) for n, v in shown.items()}
-    top = max(float(s.max()) for s in shares.values()) * 1.08
-
-    def x(value: float) -> float:
-        return _LEFT + (value - low) / (high - low) * (_WIDTH - _LEFT - _RIGHT)
-
-    def y(value: float) -> float:
-        return _HEIGHT - _BOTTOM - value / top * (_HEIGHT - _TOP - _BOTTOM)
-
+    axes = _Axes(low, high, max(float(s.max()) for s in shares.values()) * 1.08)
     parts = [
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="Histogram of best-match '
-        'scores" class="figure">'
+        'scores" class="figure">',
+        *axes.ticks(),
+        *axes.grid(words),
+        *(axes.steps(edges, shares[n], SERIES[n][1]) for n in SERIES if n in shares),
+        *axes.marks(thresholds),
+        "</svg>",
     ]
-    last = -_LABEL
-    for tick in (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.998, 0.9995):
-        place = float(_z(np.array(tick)))
-        if low <= place <= high and x(place) - last >= _LABEL:
-            last = x(place)
-            parts.append(
-                f'<line class="tick" x1="{x(place):.1f}" x2="{x(place):.1f}" y1="{y(0):.1f}" '
-                f'y2="{y(0) + 5:.1f}"/><text x="{x(place):.1f}" y="{y(0) + 18:.1f}" '
-                f'text-anchor="middle">{tick:g}</text>'
-            )
-    for share in np.linspace(0, top / 1.08, 4)[1:]:
-        parts.append(
-            f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(share):.1f}" '
-            f'y2="{y(share):.1f}"/><text x="{_LEFT - 6}" y="{y(share) + 4:.1f}" '
-            f'text-anchor="end">{share:.0%}</text>'
-        )
-    parts.append(
-        f'<line class="axis" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(0):.1f}" y2="{y(0):.1f}"/>'
-        f'<text x="{(_LEFT + _WIDTH) / 2:.0f}" y="{_HEIGHT - 8}" text-anchor="middle">{words}</text>'
-    )
-    for name in SERIES:
-        if name not in shares:
-            continue
-        points = [f"{x(edges[0]):.1f},{y(0):.1f}"]
-        for left, right, share in zip(edges, edges[1:], shares[name], strict=False):
-            points += [f"{x(left):.1f},{y(share):.1f}", f"{x(right):.1f},{y(share):.1f}"]
-        points.append(f"{x(edges[-1]):.1f},{y(0):.1f}")
-        parts.append(f'<polyline class="series {SERIES[name][1]}" points="{" ".join(points)}"/>')
-    for word, place, anchor, shift in zip(names, marks.tolist(), ("end", "start"), (-5, 5)):
-        parts.append(
-            f'<line class="mark" x1="{x(place):.1f}" x2="{x(place):.1f}" y1="{_TOP - 14}" '
-            f'y2="{y(0):.1f}"/><text class="mark" x="{x(place) + shift:.1f}" y="{_TOP - 6}" '
-            f'text-anchor="{anchor}">{word}</text>'
-        )
-    parts.append("</svg>")
     return Markup("".join(parts))
 
 

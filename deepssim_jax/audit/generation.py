@@ -72,8 +72,8 @@ class TrainingRecord:
 class Generator:
     """A trained model of a folder, ready to draw.
 
-    `records` are the images it was made with; `conditions` [records, tokens, d] what it was told of
-    them, or None; `weights_hash` is the SHA-256 of the denoiser's file.
+    `records` are the images it was made with; `conditions` [records, tokens, d] what it was conditioned
+    on, or None; `weights_hash` is the SHA-256 of the denoiser's file.
     """
 
     workdir: Path
@@ -123,9 +123,9 @@ class Generator:
                 )
                 for row in csv.DictReader(file)
             )
-        told = None
+        condition = None
         if denoiser.context is not None:
-            told = np.load(workdir / CONDITIONS, allow_pickle=False)
+            condition = np.load(workdir / CONDITIONS, allow_pickle=False)
         height, width = json.loads(card["size"])
         return cls(
             workdir,
@@ -137,7 +137,7 @@ class Generator:
             float(card["latent_scale"]),
             (height, width),
             records,
-            told,
+            condition,
             sha256(workdir / DENOISER),
         )
 
@@ -214,8 +214,8 @@ class Generator:
                 count = len(indices[start : start + batch])
                 # The last batch is filled up, so that every one is the same program.
                 rows = np.minimum(np.arange(start, start + batch), start + count - 1)
-                told = None if self.conditions is None else self.conditions[chosen[rows]]
-                given = parallel.spread((indices[rows].astype(np.uint32), told), spread)
+                condition = None if self.conditions is None else self.conditions[chosen[rows]]
+                given = parallel.spread((indices[rows].astype(np.uint32), condition), spread)
                 program = parallel.compiled(self._program(settings), weights, seed, *given)
                 made = program(weights, seed, *given)
                 out.append(np.asarray(parallel.whole(made))[:count])
@@ -248,7 +248,7 @@ def _compiled(
         weights: tuple[nnx.State, nnx.State, tuple[Array, Array] | None],
         seed: int,
         indices: Array,
-        told: Array | None,
+        condition: Array | None,
     ) -> Array:
         away = weights[2]
         latents = samplers.sample(
@@ -258,7 +258,7 @@ def _compiled(
             schedule=schedule,
             sampler=settings.sampler,
             steps=settings.steps,
-            condition=told,
+            condition=condition,
             guidance=settings.guidance,
             correct=lambda clean: clean if away is None else steer(clean, *away),
         )
@@ -270,29 +270,37 @@ def _compiled(
 
 @dataclasses.dataclass(frozen=True)
 class Planned:
-    """One image to make: its number, the row of `records` it is told of, and its file."""
+    """One image to make: its number, the row of `records` that conditions it, and its file."""
 
     index: int
     record: int
     name: str
 
 
-def plan(
-    generator: Generator,
-    *,
-    n: int,
-    per_record: int,
-    seed: int,
-    image_format: ImageFormat = ImageFormat.PNG,
-) -> tuple[Planned, ...]:
-    """What to make: `n` images, or `per_record` for every training image, in its own folder.
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """Which images: `n`, each with the condition of a training image drawn by (seed, i), or `per_record`
+    for every training image, in the reference layout. `seed` is of all images, `image_format` of the files;
+    where images are screened, `budget` is the most candidates, ten for an image if None.
+    """
+
+    n: int = 0
+    per_record: int = 0
+    seed: int = 0
+    image_format: ImageFormat = ImageFormat.PNG
+    budget: int | None = None
+
+
+def plan(generator: Generator, wanted: Wanted) -> tuple[Planned, ...]:
+    """What to make, images of a training image in a folder of its own.
 
     Raises:
-      ValueError: not exactly one of the two is more than 0.
+      ValueError: not exactly one of `n` and `per_record` is more than 0.
     """
+    n, per_record, seed = wanted.n, wanted.per_record, wanted.seed
     if (n > 0) == (per_record > 0):
         raise ValueError(f"give one of --n and --per_record; got {n} and {per_record}")
-    end = image_format.suffix
+    end = wanted.image_format.suffix
     if n:
         rows = generator.records_of(np.arange(n), seed=seed)
         return tuple(Planned(i, int(row), f"gen-{i:06d}{end}") for i, row in enumerate(rows))
@@ -309,12 +317,9 @@ def plan(
 def generate(
     generator: Generator,
     out: Path,
+    wanted: Wanted,
     *,
-    n: int = 0,
-    per_record: int = 0,
-    seed: int = 0,
     settings: SamplingSettings = SamplingSettings(),
-    image_format: ImageFormat = ImageFormat.PNG,
     on_progress: Callable[[int, int, str], None] = lambda done, total, what: None,
 ) -> int:
     """Writes files of images and `manifest.csv`; what is there already is not made again.
@@ -322,11 +327,8 @@ def generate(
     Args:
       generator: the model.
       out: the folder.
-      n: images, each with the condition of a training image drawn by (seed, i).
-      per_record: or so many for every training image, in the reference layout.
-      seed: of all images.
+      wanted: which images.
       settings: how they are drawn.
-      image_format: of the files.
       on_progress: called with (images done, images in all, what).
 
     Returns:
@@ -335,11 +337,12 @@ def generate(
     Raises:
       WorkspaceError: the folder is not ours, or holds images of other weights, settings or format.
     """
-    planned = plan(generator, n=n, per_record=per_record, seed=seed, image_format=image_format)
+    seed, image_format = wanted.seed, wanted.image_format
+    planned = plan(generator, wanted)
     mark = {
         "weights": generator.weights_hash,
         "seed": seed,
-        "per_record": per_record,
+        "per_record": wanted.per_record,
         "format": image_format.value,
         **{k: str(v) for k, v in dataclasses.asdict(settings).items()},
     }
@@ -365,20 +368,22 @@ def generate(
                     content = image_format.encoded(image)
                     workspace.write(one.name, content, access=Access.SHARED)
             on_progress(start + len(run), len(planned), "generating")
-        told = generator.conditions is not None
-        rows = manifest_csv(planned, seed, generator.weights_hash, told=told)
+        conditioned = generator.conditions is not None
+        rows = manifest_csv(planned, seed, generator.weights_hash, conditioned=conditioned)
         workspace.write(MANIFEST, rows, access=Access.SHARED)
     return len(planned)
 
 
-def manifest_csv(planned: Sequence[Planned], seed: int, weights: str, *, told: bool) -> bytes:
-    """One row an image; `told` if the model was given the condition of a training image.
+def manifest_csv(
+    planned: Sequence[Planned], seed: int, weights: str, *, conditioned: bool
+) -> bytes:
+    """One row an image; `conditioned` if the model was given the condition of a training image.
 
     It has the numbers of training images, not their names: this file goes where the images go.
     """
     rows: list[list[object]] = [["path", "image_id", "seed", "index", "condition", "weights"]]
     for one in planned:
-        condition = f"record {one.record}" if told else ""
+        condition = f"record {one.record}" if conditioned else ""
         name = one.name
         for image_format in ImageFormat:
             name = name.removesuffix(image_format.suffix)

@@ -3,7 +3,7 @@
 Contract: an image is refused if its cosine with any training image, itself or mirrored, is
 `max_cosine` or more, if its verified score with any proposed one is `max_ssim` or more, if local
 features or partial correlations show what an audit would call a copy, or if it holds too little
-structure to be told apart. Proposed are those that the searches over mirrorings, rotations, zooms and
+structure to be compared. Proposed are those that the searches over mirrorings, rotations, zooms and
 shifts, and without any motion, and the encoder find nearest among all; `Guard.exhaustive` leaves none
 out, at the cost of a verification for every training image. Training images that are copies of each
 other count as one patient's, as in an audit.
@@ -19,13 +19,13 @@ import numpy as np
 
 from deepssim_jax import parallel
 from deepssim_jax.audit import calibration, doubles
-from deepssim_jax.audit.conclusion import MIN_RECALL
 from deepssim_jax.audit.result import Thresholds
 from deepssim_jax.data import store
 from deepssim_jax.data.manifest import InputError, Role, check_subject_regex, read_manifest
 from deepssim_jax.data.preprocess import fit_to_canvas
 from deepssim_jax.data.store import ImageStore, InputSettings
 from deepssim_jax.data.volume import SliceSpec
+from deepssim_jax.detection.controls import balanced_rows
 from deepssim_jax.nn.encoder import Encoder, embed, encoder_hash, load_encoder
 from deepssim_jax.ops import arguments
 from deepssim_jax.ops.transform import FLIP_SIGNS
@@ -47,7 +47,7 @@ from deepssim_jax.scoring.verify import verify_pairs
 from deepssim_jax.workspace import Section, Workspace
 
 # This share of real images stays below a calibrated limit with every other patient's: a refused
-# stranger costs one more candidate, a copy that leaves costs a patient.
+# image of another patient costs one more candidate, a copy that leaves costs a patient.
 _QUANTILE = 0.99
 DEFAULT_COSINE = 0.99
 _BLOCK = 256
@@ -218,13 +218,14 @@ class Guard:
     @property
     def doubt(self) -> str | None:
         """Why nothing may leave: nobody knows that copies of these training images would be found."""
-        recall = self.limits.thresholds.planted_recall
+        performance = self.limits.thresholds.performance
+        recall = performance.recall
         if recall is None:
             return (
                 "how many copies are found was not measured: too few training images, or too small "
                 "ones, to make copies of"
             )
-        if recall.low < MIN_RECALL:
+        if not performance.sensitive:
             return (
                 f"of {recall.total} copies made of the training images only {recall.count} were found, "
                 "so copies could leave; lower limits find more, and so do more training images"
@@ -311,10 +312,12 @@ def _limits(
         side,
         encoder,
         journal=work,
-        seed=settings.seed,
-        level=settings.level,
-        planted=calibration.PLANTED,
-        proposals=PROPOSALS,
+        settings=calibration.CalibrationSettings(
+            seed=settings.seed,
+            level=settings.level,
+            planted=calibration.PLANTED,
+            proposals=PROPOSALS,
+        ),
         on_progress=on_progress,
     )
     cosine, cosine_origin, known = _cosine_limit(side, encoder, work, settings.seed)
@@ -352,7 +355,7 @@ def _cosine_limit(
 ) -> tuple[float, str, bool]:
     """What real images stay below with other patients' images, mirrored ones included."""
     side, groups = side.grouped()
-    rows = calibration.balanced_rows(groups, calibration.MAX_NULL, seed=seed)
+    rows = balanced_rows(groups, calibration.MAX_NULL, seed=seed)
     if len(np.unique(groups)) < MIN_NULL:
         origin = f"the package's default, because there are fewer than {MIN_NULL} patients"
         return DEFAULT_COSINE, origin, False

@@ -24,8 +24,8 @@ class Offer:
     view: View | None
 
 
-def judge(offers: Iterable[Offer], guard: Guard, *, room: int | None) -> dict[str, np.ndarray]:
-    """Judges a batch, until `room` images stand: columns of candidates, and `embeddings`."""
+def judge(offers: Iterable[Offer], guard: Guard, *, most: int | None) -> dict[str, np.ndarray]:
+    """Judges a batch, until `most` images are accepted: columns of candidates, and `embeddings`."""
     offers = list(offers)
     seen = [(offer, offer.view) for offer in offers if offer.view is not None]
     judged = guard.judge([view for _, view in seen]) if seen else None
@@ -33,7 +33,7 @@ def judge(offers: Iterable[Offer], guard: Guard, *, room: int | None) -> dict[st
     rows: list[Candidate] = []
     used: list[int] = []
     for offer in offers:
-        if room is not None and sum(row.reason is None for row in rows) >= room:
+        if most is not None and sum(row.reason is None for row in rows) >= most:
             break
         place = places.get(offer.index)
         rows.append(_row(offer, judged, place))

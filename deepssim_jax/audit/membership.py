@@ -7,7 +7,7 @@ given for them, so that work that was stopped goes on to the same figures.
 
 import functools
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -31,8 +31,8 @@ def fingerprint(model: Generator) -> str:
       ValueError: the model's folder does not hold the latents of its records.
     """
     digest = hashlib.sha256(model.weights_hash.encode())
-    told = model.conditions
-    for array in (model.latents, _members(model), *([] if told is None else [told])):
+    condition = model.conditions
+    for array in (model.latents, _members(model), *([] if condition is None else [condition])):
         digest.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 
@@ -45,7 +45,6 @@ def _members(model: Generator) -> np.ndarray:
 def attack_model(
     model: Generator,
     *,
-    attacks: Sequence[Attack] = tuple(Attack),
     seed: int = 0,
     batch: int = 32,
     settings: AttackSettings = AttackSettings(),
@@ -57,7 +56,6 @@ def attack_model(
 
     Args:
       model: the model.
-      attacks: which.
       seed: of the noise.
       batch: latents at a time.
       settings: times of the attacks.
@@ -68,6 +66,7 @@ def attack_model(
     Raises:
       ValueError: the training held nobody out, or the folder does not hold its latents.
     """
+    attacks = tuple(Attack)
     programs = {attack: _program(model, attack, settings) for attack in attacks}
     parts, total = [], len(model.latents)
     for start in range(0, total, batch):
@@ -127,25 +126,25 @@ def _scores(
     count = len(model.latents[start : start + batch])
     # The last batch is filled up, so that every one is the same program.
     rows = np.minimum(np.arange(start, start + batch), start + count - 1)
-    told = model.conditions
+    condition = model.conditions
     given = (
         jnp.asarray(model.latents[rows]),
         samplers.image_keys(seed, jnp.asarray(rows, jnp.uint32)),
-        None if told is None else jnp.asarray(told[rows]),
+        None if condition is None else jnp.asarray(condition[rows]),
     )
     found = [program(model.denoiser_params, *given) for program in programs.values()]
     return np.stack([np.asarray(values, np.float32)[:count] for values in found])
 
 
 def _program(model: Generator, attack: Attack, settings: AttackSettings) -> jax.stages.Wrapped:
-    def run(params, x: Array, keys: Array, told: Array | None) -> Array:
+    def run(params, x: Array, keys: Array, condition: Array | None) -> Array:
         return membership.scores(
             predictor(model.denoiser, params),
             x,
             keys,
             attack=attack,
             schedule=model.schedule,
-            condition=told,
+            condition=condition,
             settings=settings,
         )
 

@@ -1,6 +1,6 @@
 """The files of an audit, each written whole; `summary.json` last, with the hashes of the others.
 
-`inputs.csv` and `inputs.json` say which files were read and how; they are for the house that runs
+`inputs.csv` and `inputs.json` say which files were read and how; they are for the institution that runs
 the audit and are what `verify` starts from. Only `report_share.html` is made to be given away.
 """
 

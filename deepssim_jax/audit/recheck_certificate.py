@@ -21,6 +21,7 @@ from deepssim_jax.scoring.match import Progress
 from deepssim_jax.workspace import OWN_FILES, Workspace, sha256
 
 _BATCH = 64
+_LIMITS = ("max_cosine", "max_ssim")
 _REGEX = "patients were found by a --subject_regex, which the certificate does not hold: give the same one"
 _NO_REGEX = "no --subject_regex was given when these images were released: leave it out"
 
@@ -89,15 +90,12 @@ def _recheck(
     there = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
     there -= OWN_FILES
     problems += _files(content, folder, there)
-    settings, limits = content["settings"], content["limits"]
     # A name that is not in the folder may lead out of it.
     said = [row for row in content["images"] if row["name"] in there]
     if encoder_hash(encoder) != content["versions"]["encoder"]:
         raise InputError("the images were judged by another encoder; give it as --encoder")
-    given = {
-        name: None if name in limits["calibrated"] else limits[name]
-        for name in ("max_cosine", "max_ssim")
-    }
+    settings, limits = content["settings"], content["limits"]
+    given = {name: None if name in limits["calibrated"] else limits[name] for name in _LIMITS}
     guard = Guard.build(
         training,
         work,
@@ -112,28 +110,10 @@ def _recheck(
         ),
         on_progress=on_progress,
     )
-    if certificate.training_mark(guard) != content["training"]:
-        problems.append("--real is not the training set that the certificate speaks of")
-    for name in given:
-        found = getattr(guard.limits, name)
-        if abs(found - limits[name]) > TOLERANCE:
-            problems.append(
-                f"{name}: {limits[name]:.4f} is said, the training images give {found:.4f}"
-            )
-    said_recalls = {name: limits[name] for name in certificate.recalls(guard.limits.thresholds)}
-    if said_recalls != certificate.recalls(guard.limits.thresholds):
-        problems.append("how many planted copies are found is not what the certificate says")
-    if content["missed"] != certificate.missed(guard.limits.thresholds):
-        problems.append("what the search misses is not what the certificate says")
-    if guard.doubt and content["images"]:
-        problems.append(f"nothing should have been released: {guard.doubt}")
+    problems += _statements(content, guard)
     # The limits that are said are what every image has to keep, and so have those found now.
-    guard = dataclasses.replace(
-        guard,
-        limits=dataclasses.replace(
-            guard.limits, **{n: min(limits[n], getattr(guard.limits, n)) for n in given}
-        ),
-    )
+    strict = {name: min(limits[name], getattr(guard.limits, name)) for name in _LIMITS}
+    guard = dataclasses.replace(guard, limits=dataclasses.replace(guard.limits, **strict))
     problems += _judge_again(guard, said, folder, on_progress)
     if content["candidates"]["accepted"] != len(content["images"]):
         problems.append(
@@ -141,6 +121,27 @@ def _recheck(
             f"{len(content['images'])} are listed"
         )
     return Recheck(len(content["files"]) + 1, len(said), len(said), tuple(problems))
+
+
+def _statements(content: Mapping, guard: Guard) -> list[str]:
+    """What a certificate says of its training images that these do not bear out."""
+    problems, limits = [], content["limits"]
+    if certificate.training_mark(guard) != content["training"]:
+        problems.append("--real is not the training set that the certificate speaks of")
+    for name in _LIMITS:
+        found = getattr(guard.limits, name)
+        if abs(found - limits[name]) > TOLERANCE:
+            problems.append(
+                f"{name}: {limits[name]:.4f} is said, the training images give {found:.4f}"
+            )
+    recalls = certificate.recalls(guard.limits.thresholds)
+    if {name: limits[name] for name in recalls} != recalls:
+        problems.append("how many planted copies are found is not what the certificate says")
+    if content["missed"] != certificate.missed(guard.limits.thresholds):
+        problems.append("what the search misses is not what the certificate says")
+    if guard.doubt and content["images"]:
+        problems.append(f"nothing should have been released: {guard.doubt}")
+    return problems
 
 
 def _files(content: Mapping, folder: Path, there: set[str]) -> list[str]:

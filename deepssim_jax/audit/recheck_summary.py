@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from deepssim_jax.audit import conclusion, outputs, tables
-from deepssim_jax.audit.result import Label, Thresholds
-from deepssim_jax.data.manifest import InputError
+from deepssim_jax.audit import outputs, sentences, tables
+from deepssim_jax.audit.assess import chance_of
+from deepssim_jax.audit.result import Label
+from deepssim_jax.data.manifest import InputError, Role
+from deepssim_jax.detection.assessment import Performance, Searched, assess
 from deepssim_jax.scoring.decide import Proportion, clopper_pearson
 from deepssim_jax.workspace import Workspace
 
@@ -94,12 +96,21 @@ def problems(directory: Path, summary: Mapping[str, Any]) -> list[str]:
     level = summary["settings"]["level"]
     rate = clopper_pearson(len(copied), compared, level=level)
     found += _differs("the rate of copies", summary["copy_rate"], tables.proportion(rate))
-    verdict, reasons = conclusion.verdict(
-        said, classes, rate, _share(summary["holdout_rate"]), _thresholds(summary["thresholds"])
+    performance = _performance(summary["thresholds"])
+    assessment = assess(
+        rate,
+        sides={role: _searched(said, role) for role in (Role.REAL, Role.SYNTHETIC)},
+        performance=performance,
+        chance=chance_of(classes, _share(summary["holdout_rate"]), performance.false_rate),
     )
-    found += _differs("the verdict", summary["verdict"], verdict.value)
-    if not set(reasons) <= set(summary["reasons"]):
-        found.append(f"{NAME}: the reasons do not follow from the numbers")
+    found += _differs("the verdict", summary["verdict"], assessment.verdict.value)
+    # Summaries of earlier versions have sentences alone, in other words.
+    if "causes" in summary:
+        expected = tables.causes(assessment.reasons)
+        if not all(cause in summary["causes"] for cause in expected) or not set(
+            sentences.reasons(assessment.reasons)
+        ) <= set(summary["reasons"]):
+            found.append(f"{NAME}: the reasons do not follow from the numbers")
     return found
 
 
@@ -126,18 +137,19 @@ def _share(said: Mapping[str, Any] | None) -> Proportion | None:
     return clopper_pearson(said["count"], said["total"], level=said["level"])
 
 
-def _thresholds(said: Mapping[str, Any]) -> Thresholds:
-    return Thresholds(
-        near=said["near"],
-        exact=said["exact"],
-        local=said["local"],
-        partial=tuple(said["partial"]),
-        chance=said["chance"],
-        origin=said["origin"],
-        null_count=said["null_count"],
-        null_max=said["null_max"],
-        false_rate=_share(said["false_rate"]),
-        planted_recall=_share(said["planted_recall"]),
-        planted_near_recall=_share(said["planted_near_recall"]),
+def _performance(said: Mapping[str, Any]) -> Performance:
+    return Performance(
         calibrated=said["calibrated"],
+        false_rate=_share(said["false_rate"]),
+        recall=_share(said["planted_recall"]),
+        local_recall=_share(said["planted_near_recall"]),
+    )
+
+
+def _searched(counts: Mapping[str, int], role: Role) -> Searched:
+    return Searched(
+        read=counts[role.value],
+        unreadable=counts[f"unreadable_{role.value}"],
+        not_comparable=counts.get(f"not_comparable_{role.value}", 0),
+        duplicated=counts.get(f"{role.value}_with_doubles", 0),
     )

@@ -13,8 +13,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-from deepssim_jax.audit.calibration import balanced_rows, share_of, tuning_half
 from deepssim_jax.audit.replica_result import Kind, LevelThresholds
+from deepssim_jax.detection.assessment import EditRecall, Performance
+from deepssim_jax.detection.controls import (
+    balanced_rows,
+    other_patients,
+    share_of,
+    tuning_split,
+)
 from deepssim_jax.scoring.evidence import MIN_NULL, MOST_FALSE
 from deepssim_jax.scoring.match import Progress
 from deepssim_jax.scoring.plant_volumes import Edit, plant_copies
@@ -62,6 +68,45 @@ class Evidence:
         """The levels that have a say."""
         return tuple(at for at, found in self.thresholds.items() if found.counts)
 
+    @property
+    def performance(self) -> Performance:
+        """What the controls came to: the best recall and the most false calls of a counting level."""
+        counting = [found for found in self.thresholds.values() if found.counts]
+        false = [found.false_rate for found in counting if found.false_rate]
+        recalls = [found.recall for found in counting if found.recall]
+        return Performance(
+            calibrated=all(found.calibrated for found in counting),
+            false_rate=max(false, key=lambda share: share.value, default=None),
+            recall=max(recalls, key=lambda share: share.low, default=None),
+            by_edit=self._recall_by_edit(),
+        )
+
+    def _recall_by_edit(self) -> tuple[EditRecall, ...]:
+        """Of how many copies under each edit a counting level finds the patient."""
+        counting = {at: trial for at, trial in self.trials.items() if at in self.counting}
+        hits = [
+            t.right >= self.thresholds[at].replica for at, t in counting.items() if len(t.right)
+        ]
+        if not hits:
+            return ()
+        found, edits = np.any(hits, axis=0), next(iter(counting.values())).edits
+        rows = {edit: found[[e is edit for e in edits]] for edit in Edit}
+        shares = {edit: share_of(own, self.level) for edit, own in rows.items()}
+        return tuple(EditRecall(edit.value, share) for edit, share in shares.items() if share)
+
+    @property
+    def chance(self) -> float:
+        """How often an unrelated volume is called a replica: by the law, or more if more was seen."""
+        shares = [
+            max(
+                float(found.law.p_values(np.array([found.replica]))[0]),
+                found.false_rate.value if found.false_rate else 0.0,
+            )
+            for found in self.thresholds.values()
+            if found.counts
+        ]
+        return min(sum(shares), 1.0)
+
     def at(self, cut: float) -> "Evidence":
         """With thresholds that unrelated volumes reach with probability `cut` at all counting levels
         together; see `scoring.evidence.false_discovery_cut`.
@@ -100,7 +145,7 @@ def calibrate_levels(
     real = references.side
     groups = real.groups
     rows = balanced_rows(groups, MAX_NULL, seed=seed)
-    tune = tuning_half(groups, seed=seed)
+    tune = tuning_split(groups, seed=seed)
     null_pairs = np.zeros(0, pair_dtype(settings.labels))
     if len(np.unique(groups)) > 1:
         null_pairs = match_volumes(
@@ -279,7 +324,7 @@ def planted_side(
     distinct, place = np.unique(rows, return_inverse=True)
     volumes = real.take(distinct)
     maps = None if real.labels is None or segment is not None else real.labels(distinct)
-    donors = _other_patient(distinct, real.groups)
+    donors = other_patients(distinct, real.groups)
     planted = plant_copies(
         volumes[place],
         real.geometry[rows],
@@ -303,13 +348,3 @@ def planted_side(
         labels=labels,
         occupancy=None if labels is None else occupancies(labels, len(rows), settings.labels),
     )
-
-
-def _other_patient(rows: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """For each position one that holds another patient's volume, where there is one."""
-    out = np.roll(np.arange(len(rows)), 1)
-    for place, row in enumerate(rows):
-        others = np.flatnonzero(groups[rows] != groups[row])
-        if groups[rows[out[place]]] == groups[row] and len(others):
-            out[place] = others[place % len(others)]
-    return out

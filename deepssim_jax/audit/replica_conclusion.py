@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from deepssim_jax.audit import replica_outputs
+from deepssim_jax.audit import outputs, replica_outputs
 from deepssim_jax.audit.replica_calibration import Evidence, kind_of
 from deepssim_jax.audit.replica_result import (
     Kind,
@@ -16,9 +16,10 @@ from deepssim_jax.audit.replica_result import (
     VolumeMatch,
 )
 from deepssim_jax.audit.replica_settings import ReplicaSettings
-from deepssim_jax.audit.result import Exclusion
 from deepssim_jax.data.manifest import Role
 from deepssim_jax.data.store import ImageStore
+from deepssim_jax.detection.assessment import Searched, Subjects, assess
+from deepssim_jax.detection.result import Exclusion, excluded
 from deepssim_jax.scoring import decide, ratings
 from deepssim_jax.scoring.evidence import false_discovery_cut
 from deepssim_jax.scoring.volume_evidence import Best, best_of, scaled
@@ -39,7 +40,7 @@ class Weighed:
 
 
 def weigh(pairs: np.ndarray, groups: np.ndarray, count: int, evidence: Evidence) -> Weighed:
-    """What measured pairs are worth, with room for `count` queries and for several levels."""
+    """What measured pairs are worth, corrected for `count` queries and for several levels."""
     found = {at: best_of(pairs, groups, count, at) for at in evidence.thresholds}
     best = {at: x for at, x in found.items() if x is not None}
     p_values = [
@@ -54,130 +55,152 @@ def weigh(pairs: np.ndarray, groups: np.ndarray, count: int, evidence: Evidence)
     return Weighed(best, together_p, evidence.at(false_discovery_cut(together_p)))
 
 
-def conclude(
-    pairs: np.ndarray,
-    sides: Mapping[Role, VolumeSide],
-    stores: Mapping[Role, ImageStore],
-    evidence: Evidence,
-    settings: ReplicaSettings,
-    names: tuple[str, ...],
-    votes: ratings.Ratings | None,
-    found_versions: dict[str, str],
-) -> ReplicaResult:
-    """Every statement about the measured pairs.
+@dataclasses.dataclass(frozen=True)
+class MeasuredVolumes:
+    """Everything that a search for replicas measured.
 
-    Args:
-      pairs: of `match_volumes`, synthetic with real.
-      sides: both sides by role.
-      stores: their ids, hashes and what was refused.
-      evidence: thresholds, and scans of one patient.
-      settings: those of the search.
-      names: of the labels.
-      votes: what people say, if they were asked.
-      found_versions: of what can change a score.
+    `pairs` are those of `match_volumes`, synthetic with real; `evidence` has thresholds, and scans of one
+    patient; `label_names` are those of the segmentation level; `votes` what people say, if they were asked.
     """
-    real, synthetic = stores[Role.REAL], stores[Role.SYNTHETIC]
-    groups = sides[Role.REAL].groups
-    weighed = weigh(pairs, groups, len(synthetic), evidence)
-    best, evidence = weighed.best, weighed.evidence
-    q_values = decide.benjamini_hochberg(weighed.p_values)
-    thresholds = evidence.thresholds
-    matches = []
-    for query, name in enumerate(synthetic.image_ids):
-        levels, patients = {}, {}
-        for at, found in best.items():
-            if found.row[query] < 0:
-                continue  # there is no other volume, or no label map
-            row, score = pairs[found.row[query]], float(found.evidence[query])
-            reference = int(row["reference"])
-            patients[at] = int(groups[reference])
-            levels[at] = LevelMatch(
-                real_id=real.image_ids[reference],
-                subject_id=real.subject_ids[reference],
-                score=score,
-                p_value=float(thresholds[at].law.p_values(np.array([score]))[0]),
-                kind=kind_of(score, thresholds[at]),
-                measures={m: float(row[m]) for m in MEASURES[at]},
-                mirrored=bool(row["mirrored"]),
-                rotation_deg=float(row["rotation_deg"]),
-                shift_mm=float(row["shift_mm"]),
-            )
-        found_kind = together(name, levels, patients, evidence.counting)
-        matches.append(
-            dataclasses.replace(
-                found_kind, p_value=float(weighed.p_values[query]), q_value=float(q_values[query])
-            )
-        )
-    copies = sum(m.kind is Kind.REPLICA for m in matches)
-    rate = decide.clopper_pearson(copies, len(matches), level=settings.level)
+
+    pairs: np.ndarray
+    sides: Mapping[Role, VolumeSide]
+    stores: Mapping[Role, ImageStore]
+    evidence: Evidence
+    label_names: tuple[str, ...]
+    votes: ratings.Ratings | None = None
+
+
+def conclude(found: MeasuredVolumes, settings: ReplicaSettings) -> ReplicaResult:
+    """Every statement about the measured pairs."""
+    synthetic = found.stores[Role.SYNTHETIC]
+    weighed = weigh(found.pairs, found.sides[Role.REAL].groups, len(synthetic), found.evidence)
+    matches, exposed = _matches(found, weighed)
     overlap = None
-    if Level.SEGMENTATION in best:
-        rows = best[Level.SEGMENTATION].row
-        overlap = np.where((rows >= 0)[:, None, None], pairs["by_label"][rows], np.nan)
-    counts = {
-        "real": len(real),
-        "synthetic": len(synthetic),
-        "replicas": copies,
-        "same_person": sum(m.kind is Kind.SAME_PERSON for m in matches),
-        "disputed": sum(m.disputed for m in matches),
-        "unreadable_real": len(real.rejected),
-        "unreadable_synthetic": len(synthetic.rejected),
+    if Level.SEGMENTATION in weighed.best:
+        rows = weighed.best[Level.SEGMENTATION].row
+        overlap = np.where((rows >= 0)[:, None, None], found.pairs["by_label"][rows], np.nan)
+    sides = {
+        role: Searched(read=len(store), unreadable=len(store.rejected))
+        for role, store in found.stores.items()
     }
-    verdict, reasons = replica_outputs.verdict(counts, rate, thresholds)
-    repeats = []
+    copies = sum(m.kind is Kind.REPLICA for m in matches)
+    votes = found.votes
+    return ReplicaResult(
+        assessment=assess(
+            decide.clopper_pearson(copies, len(matches), level=settings.level),
+            sides=sides,
+            performance=weighed.evidence.performance,
+            chance=weighed.evidence.chance,
+            subjects=Subjects(len(exposed), len(np.unique(found.sides[Role.REAL].groups))),
+        ),
+        counts={
+            "real": sides[Role.REAL].read,
+            "synthetic": sides[Role.SYNTHETIC].read,
+            "replicas": copies,
+            "same_person": sum(m.kind is Kind.SAME_PERSON for m in matches),
+            "disputed": sum(m.disputed for m in matches),
+            "unreadable_real": sides[Role.REAL].unreadable,
+            "unreadable_synthetic": sides[Role.SYNTHETIC].unreadable,
+        },
+        exclusions=excluded(found.stores) + _without_labels(found.sides, found.stores),
+        notes=replica_outputs.notes(settings.alignment, tuple(weighed.best), found.label_names),
+        settings=_echoed(settings),
+        versions=outputs.versions(settings.encoder),
+        matches=matches,
+        thresholds=weighed.evidence.thresholds,
+        label_names=found.label_names,
+        overlap_by_label=overlap,
+        ratings=None if votes is None else _rated(votes, found.pairs, synthetic, settings),
+        repeats=_repeats(weighed.evidence, found.stores[Role.REAL]),
+    )
+
+
+def _matches(
+    found: MeasuredVolumes, weighed: Weighed
+) -> tuple[tuple[VolumeMatch, ...], frozenset[int]]:
+    """What the levels find of each synthetic volume, and the patients of whom there are replicas."""
+    groups, counting = found.sides[Role.REAL].groups, weighed.evidence.counting
+    q_values = decide.benjamini_hochberg(weighed.p_values)
+    matches, exposed = [], set()
+    for query, name in enumerate(found.stores[Role.SYNTHETIC].image_ids):
+        levels, patients = {}, {}
+        for at, best in weighed.best.items():
+            if best.row[query] < 0:
+                continue  # there is no other volume, or no label map
+            row = found.pairs[best.row[query]]
+            patients[at] = int(groups[int(row["reference"])])
+            levels[at] = _level_match(
+                row, float(best.evidence[query]), at, weighed.evidence, found.stores[Role.REAL]
+            )
+        match = together(name, levels, patients, counting)
+        if match.kind is Kind.REPLICA:
+            exposed.add(patients[_decisive(levels, counting)[0]])
+        p_value, q_value = float(weighed.p_values[query]), float(q_values[query])
+        matches.append(dataclasses.replace(match, p_value=p_value, q_value=q_value))
+    return tuple(matches), frozenset(exposed)
+
+
+def _level_match(
+    row: np.void, score: float, at: Level, evidence: Evidence, real: ImageStore
+) -> LevelMatch:
+    """A query's best pair at a level."""
+    reference, thresholds = int(row["reference"]), evidence.thresholds[at]
+    return LevelMatch(
+        real_id=real.image_ids[reference],
+        subject_id=real.subject_ids[reference],
+        score=score,
+        p_value=float(thresholds.law.p_values(np.array([score]))[0]),
+        kind=kind_of(score, thresholds),
+        measures={m: float(row[m]) for m in MEASURES[at]},
+        mirrored=bool(row["mirrored"]),
+        rotation_deg=float(row["rotation_deg"]),
+        shift_mm=float(row["shift_mm"]),
+    )
+
+
+def _repeats(evidence: Evidence, real: ImageStore) -> tuple[Repeat, ...]:
+    """The scans of one patient, and what each level would call them."""
+    out = []
     for row in evidence.repeats:
         scores = {
             at: float(scaled(row[DECIDING[at]], at))
-            for at in thresholds
+            for at in evidence.thresholds
             if np.isfinite(row[DECIDING[at]])
         }
-        repeats.append(
+        kinds = {
+            at: Kind.REPLICA
+            if kind_of(score, evidence.thresholds[at]) is Kind.REPLICA
+            else Kind.SAME_PERSON
+            for at, score in scores.items()
+        }
+        out.append(
             Repeat(
                 first_id=real.image_ids[int(row["query"])],
                 second_id=real.image_ids[int(row["reference"])],
                 subject_id=real.subject_ids[int(row["query"])] or "",
                 scores=scores,
-                kinds={
-                    level: Kind.REPLICA
-                    if kind_of(score, thresholds[level]) is Kind.REPLICA
-                    else Kind.SAME_PERSON
-                    for level, score in scores.items()
-                },
+                kinds=kinds,
             )
         )
-    return ReplicaResult(
-        verdict=verdict,
-        reasons=reasons,
-        counts=counts,
-        rate=rate,
-        matches=tuple(matches),
-        thresholds=thresholds,
-        label_names=names,
-        overlap_by_label=overlap,
-        ratings=None if votes is None else _rated(votes, pairs, synthetic, settings),
-        repeats=tuple(repeats),
-        exclusions=tuple(
-            Exclusion(role.value, item.image_id, item.reason)
-            for role, images in stores.items()
-            for item in images.rejected
-        )
-        + _without_labels(sides, stores),
-        notes=replica_outputs.notes(settings.alignment, tuple(best), names),
-        settings={
-            "size": settings.size,
-            "spacing": "whole field of view" if settings.spacing is None else settings.spacing,
-            "modality": settings.modality.value,
-            "align": settings.alignment.value,
-            "encoder": settings.encoder if settings.encoder == "default" else "custom",
-            "candidates": settings.candidates,
-            "subject_regex": settings.subject_regex or "",
-            "links": settings.links.value,
-            "arrays": settings.arrays.value,
-            "level": settings.level,
-            "seed": settings.seed,
-        },
-        versions=found_versions,
-    )
+    return tuple(out)
+
+
+def _echoed(settings: ReplicaSettings) -> dict[str, object]:
+    """The settings as the report and `summary.json` show them."""
+    return {
+        "size": settings.size,
+        "spacing": "whole field of view" if settings.spacing is None else settings.spacing,
+        "modality": settings.modality.value,
+        "align": settings.alignment.value,
+        "encoder": settings.encoder if settings.encoder == "default" else "custom",
+        "candidates": settings.candidates,
+        "subject_regex": settings.subject_regex or "",
+        "links": settings.links.value,
+        "arrays": settings.arrays.value,
+        "level": settings.level,
+        "seed": settings.seed,
+    }
 
 
 def _without_labels(
@@ -205,9 +228,9 @@ def together(
     """What the levels say of one volume; see `VolumeMatch`."""
     having_a_say = [at for at in levels if at in counting]
     calls = [at for at in levels if levels[at].kind is Kind.REPLICA]
-    decisive = sorted((levels[at].p_value, at) for at in having_a_say if at in calls)
+    decisive = _decisive(levels, counting)
     if decisive:
-        patient = patients[decisive[0][1]]
+        patient = patients[decisive[0]]
         votes = sum(patients[at] == patient for at in calls)
         others = [
             at for at in having_a_say
@@ -230,6 +253,12 @@ def together(
         reason = "no level that counts finds it more like a patient's than unrelated volumes are"
     kind = Kind.SAME_PERSON if same else Kind.DIFFERENT
     return VolumeMatch(name, levels, kind, 0, bool(calls), reason=reason)
+
+
+def _decisive(levels: Mapping[Level, LevelMatch], counting: Sequence[Level]) -> list[Level]:
+    """The counting levels that call a volume a replica, the one that says the most first."""
+    calls = [at for at, found in levels.items() if found.kind is Kind.REPLICA and at in counting]
+    return sorted(calls, key=lambda at: (levels[at].p_value, at))
 
 
 def _rated(

@@ -11,77 +11,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
 
 from deepssim_jax.audit import replica_report
-from deepssim_jax.audit.conclusion import MAX_UNREADABLE, MIN_RECALL
 from deepssim_jax.audit.doubles import COLUMNS, Doubles
-from deepssim_jax.audit.replica_result import LevelThresholds, ReplicaResult
-from deepssim_jax.audit.result import Verdict
-from deepssim_jax.audit.tables import Table, proportion, table
+from deepssim_jax.audit.replica_result import ReplicaResult
+from deepssim_jax.audit.tables import Table, causes, proportion, recalls, table
 from deepssim_jax.data.manifest import Role
 from deepssim_jax.data.store import ImageStore
 from deepssim_jax.ops import overlap
-from deepssim_jax.scoring.decide import Proportion
 from deepssim_jax.scoring.ratings import BalancedAccuracy, MeasureRating
 from deepssim_jax.scoring.volume_match import Reference
 from deepssim_jax.scoring.volume_measure import DECIDING, MEASURES, Alignment
 from deepssim_jax.scoring.volume_search import Level, VolumeSide
 from deepssim_jax.workspace import Workspace, sha256
-
-MOST_BY_CHANCE = 0.05
-
-
-def verdict(
-    counts: Mapping[str, int], rate: Proportion, thresholds: Mapping[Level, LevelThresholds]
-) -> tuple[Verdict, tuple[str, ...]]:
-    """The verdict, and in full sentences why, and what would be needed for a clearer one."""
-    reasons = []
-    if counts["unreadable_real"]:
-        reasons.append("Some real volumes could not be read; replicas of them cannot be detected.")
-    counting = [t for t in thresholds.values() if t.counts]
-    if counts["replicas"]:
-        chance = min(sum(map(_by_chance, counting)), 1.0)
-        p = float(stats.binom.sf(rate.count - 1, rate.total, chance))
-        likely = f"Chance alone would give {chance * rate.total:.2g} of {rate.total}"
-        if p > MOST_BY_CHANCE:
-            reasons.append(
-                f"{likely} (binomial p = {p:.2f}): too many for {rate.count} to mean copying. Look at the "
-                "pairs; more real volumes would tell."
-            )
-            return Verdict.INCONCLUSIVE, tuple(reasons)
-        reasons.append(f"{likely} (binomial p = {p:.1g}).")
-        return Verdict.COPIES_FOUND, tuple(reasons)
-    if not all(t.calibrated for t in counting):
-        reasons.append(
-            "No replica was found, but the thresholds could not be calibrated here: they need volumes "
-            "of at least 20 patients."
-        )
-        return Verdict.INCONCLUSIVE, tuple(reasons)
-    found = [t.recall for t in counting if t.recall is not None]
-    if not any(r.low >= MIN_RECALL for r in found):
-        reasons.append(
-            "No replica was found, but of those planted into these volumes too few were found for that "
-            "to mean much: replicas could have been missed."
-        )
-        return Verdict.INCONCLUSIVE, tuple(reasons)
-    unread = counts["unreadable_real"]
-    if unread > MAX_UNREADABLE * (counts["real"] + unread):
-        reasons.append(
-            f"More than {MAX_UNREADABLE:.0%} of the real volumes are untested. Repair or remove them."
-        )
-        return Verdict.INCONCLUSIVE, tuple(reasons)
-    reasons.append(
-        f"The share of replicas that a generator like this makes is below {rate.high:.2%} at "
-        f"{rate.level:.0%} confidence."
-    )
-    return Verdict.NONE_FOUND_WITHIN_LIMITS, tuple(reasons)
-
-
-def _by_chance(found: LevelThresholds) -> float:
-    """How often a level calls an unrelated volume a replica: by its law, or more if more was seen."""
-    seen = found.false_rate.value if found.false_rate else 0.0
-    return max(float(found.law.p_values(np.array([found.replica]))[0]), seen)
 
 
 def notes(
@@ -227,8 +169,10 @@ def _summary(result: ReplicaResult, files: dict[str, str]) -> dict[str, object]:
     return {
         "verdict": result.verdict.value,
         "reasons": list(result.reasons),
+        "causes": causes(result.assessment.reasons),
         "counts": dict(result.counts),
         "replica_rate": proportion(result.rate),
+        "planted": recalls(result.assessment.recall_by_edit),
         "levels": {
             level.value: {
                 "measure": DECIDING[level],

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from markupsafe import Markup
 
-from deepssim_jax.audit import figures, report
+from deepssim_jax.audit import figures, report, sentences
 from deepssim_jax.audit.answer import Answer
 from deepssim_jax.audit.box_plot import box_plot
 from deepssim_jax.audit.console import WORDS
@@ -192,7 +192,10 @@ def answer(result: ReplicaResult, edition: Edition) -> Answer:
             "copies_found": "Replicas found",
             "none_found_within_limits": "No replica found within these limits",
         }.get(result.verdict.value, WORDS[result.verdict].capitalize()),
-        sentences=(_headline(result, count), *result.reasons),
+        sentences=(
+            _headline(result, count),
+            *sentences.reasons(result.assessment.reasons, words=sentences.VOLUMES, edition=edition),
+        ),
         facts=(
             (f"{n['synthetic']:,}", "synthetic volumes tested"),
             (f"{n['real']:,}", "real volumes compared with"),

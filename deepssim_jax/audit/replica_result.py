@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deepssim_jax.audit.result import Exclusion, Verdict
+from deepssim_jax.detection.result import Detection
 from deepssim_jax.scoring.decide import Proportion
 from deepssim_jax.scoring.ratings import MeasureRating
 from deepssim_jax.scoring.volume_evidence import Law
@@ -98,7 +98,7 @@ class LevelThresholds:
 
 
 @dataclasses.dataclass(frozen=True)
-class ReplicaResult:
+class ReplicaResult(Detection):
     """The whole outcome. `ratings` is None where nobody rated; `overlap_by_label` holds, for each
     synthetic volume in the order of `matches`, the overlap measures of each label in `label_names`.
 
@@ -122,20 +122,24 @@ class ReplicaResult:
       {'points': '2.npy', 'voxel': '2.npy', 'feature': '2.npy'}
     """
 
-    verdict: Verdict
-    reasons: tuple[str, ...]
-    counts: Mapping[str, int]
-    rate: Proportion
     matches: tuple[VolumeMatch, ...]
     thresholds: Mapping[Level, LevelThresholds]
     label_names: tuple[str, ...]
     overlap_by_label: np.ndarray | None
     ratings: "RatingSummary | None"
     repeats: tuple["Repeat", ...]
-    exclusions: tuple[Exclusion, ...]
-    notes: tuple[str, ...]
-    settings: Mapping[str, object]
-    versions: Mapping[str, str]
+
+    @property
+    def rate(self) -> Proportion:
+        """Share of the synthetic volumes that are replicas."""
+        return self.copy_rate
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why the verdict is what it is and what would be needed, in full sentences; not to be shared."""
+        from deepssim_jax.audit import sentences
+
+        return sentences.reasons(self.assessment.reasons, words=sentences.VOLUMES)
 
     @property
     def replicas(self) -> tuple[VolumeMatch, ...]:

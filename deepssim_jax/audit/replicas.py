@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from deepssim_jax import parallel
-from deepssim_jax.audit import outputs, replica_outputs
+from deepssim_jax.audit import replica_outputs
 from deepssim_jax.audit.inputs import folders
 from deepssim_jax.audit.replica_calibration import calibrate_levels
-from deepssim_jax.audit.replica_conclusion import conclude
+from deepssim_jax.audit.replica_conclusion import MeasuredVolumes, conclude
 from deepssim_jax.audit.replica_doubles import find_volume_doubles
 from deepssim_jax.audit.replica_result import ReplicaResult
 from deepssim_jax.audit.replica_settings import ReplicaSettings
@@ -215,7 +215,6 @@ def _replicas(
     real_store, synthetic_store = (stores[role] for role in _ROLES)
     if not settings.allow_same and set(real_store.sha256) == set(synthetic_store.sha256):
         raise InputError(_SAME)
-    found_versions = outputs.versions(settings.encoder)
     how = [settings, embed_id, _hashes(files, maps, settings)]
     prints = [stores[role].fingerprint for role in _ROLES]
     matching = MatchSettings(
@@ -260,7 +259,7 @@ def _replicas(
         level=settings.level,
         on_progress=on_progress,
     )
-    result = conclude(pairs, sides, stores, evidence, settings, names, votes, found_versions)
+    result = conclude(MeasuredVolumes(pairs, sides, stores, evidence, names, votes), settings)
     write = functools.partial(
         replica_outputs.write_all,
         result,

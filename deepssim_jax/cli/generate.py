@@ -84,7 +84,7 @@ def main(argv: Sequence[str]) -> int:
     usage.exists(_WORKDIR, "folder")
     usage.exists(_GUARD.real, "folder or file")
     from deepssim_jax import parallel
-    from deepssim_jax.audit.generation import Generator, SamplingSettings, generate
+    from deepssim_jax.audit.generation import Generator, SamplingSettings, Wanted, generate
     from deepssim_jax.audit.safeguard import generate_guarded
     from deepssim_jax.data.pictures import ImageFormat
     from deepssim_jax.diffusion.samplers import Sampler
@@ -101,7 +101,10 @@ def main(argv: Sequence[str]) -> int:
         away=_AWAY.value,
         half=computes_in_half(_HALF.value),
     )
-    generator, image_format = Generator.load(_WORKDIR.value), ImageFormat(_FORMAT.value)
+    generator = Generator.load(_WORKDIR.value)
+    wanted = Wanted(
+        _N.value, _PER_RECORD.value, _SEED.value, ImageFormat(_FORMAT.value), budget=_BUDGET.value
+    )
     conditioned = generator.conditions is not None
     usage.belong(
         [_GUIDANCE], "a model that was trained with --config.condition", wanted=conditioned
@@ -114,11 +117,8 @@ def main(argv: Sequence[str]) -> int:
                 generator,
                 _GUARD.build(workspace, on_progress),
                 workspace,
-                n=_N.value,
-                budget=_BUDGET.value,
-                seed=_SEED.value,
+                wanted,
                 settings=settings,
-                image_format=image_format,
                 residual_pairs=_GUARD.residual_pairs.value,
                 on_progress=on_progress,
             )
@@ -127,11 +127,8 @@ def main(argv: Sequence[str]) -> int:
         count = generate(
             generator,
             out,
-            n=_N.value,
-            per_record=_PER_RECORD.value,
-            seed=_SEED.value,
+            wanted,
             settings=settings,
-            image_format=image_format,
             on_progress=on_progress,
         )
     console.finish(

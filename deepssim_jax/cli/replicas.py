@@ -100,8 +100,8 @@ def main(argv: Sequence[str]) -> int:
     # Imported here so that --help and a wrong flag answer at once.
     from deepssim_jax.audit.replica_settings import ReplicaSettings
     from deepssim_jax.audit.replicas import LevelFiles, replicas
-    from deepssim_jax.audit.result import Verdict
     from deepssim_jax.data.manifest import Role
+    from deepssim_jax.detection.assessment import Verdict
     from deepssim_jax.scoring.volume_measure import Alignment
     from deepssim_jax.scoring.volume_sides import Modality
 

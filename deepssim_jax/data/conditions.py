@@ -158,10 +158,3 @@ def _said(values: np.ndarray) -> np.ndarray:
 def columns_to_json(columns: Sequence[Column]) -> str:
     """For the metadata of a file."""
     return json.dumps([dataclasses.asdict(column) for column in columns])
-
-
-def columns_from_json(text: str) -> tuple[Column, ...]:
-    """What `columns_to_json` wrote."""
-    return tuple(
-        Column(f["name"], f["mean"], f["deviation"], tuple(f["words"])) for f in json.loads(text)
-    )

@@ -45,7 +45,7 @@ def loss(
       x: clean latents or images [n, ...].
       noise: standard normal, as x.
       times: int32 [n].
-      condition: what the network is told of each, or None.
+      condition: what the network is conditioned on, or None.
       schedule: of the noise; it says what is predicted.
       min_snr: see `weights`.
     """

@@ -105,7 +105,7 @@ def sample(
       schedule: the one the network was trained with.
       sampler: how.
       steps: calls of the network, twice as many with guidance.
-      condition: [n, ...] what the network is told, or None; zeros are "nothing is known".
+      condition: [n, ...] what the network is conditioned on, or None; zeros are "nothing is known".
       guidance: how far to go beyond the answer without the condition (Ho and Salimans, arXiv
         2207.12598, eq. 6, with w + 1 as `guidance`); 1 is the condition alone.
       correct: what is made of every estimate of the clean images [n, *shape] before it is used.

@@ -5,7 +5,8 @@ values. At every step of sampling the network's answer says what the clean image
 more like a training image than the limit, it is moved along the sphere of its norm, straight away from
 the nearest one, until it is as like as the limit allows: where descending that similarity, as guidance
 by dissimilarity does (Chen et al., CVPR 2024, arXiv 2404.00922), comes to an end. The limit is what two
-people's training images have in common, so that nobody is pushed further away than a stranger is.
+people's training images have in common, so that nobody is pushed further away
+than an image of another patient is.
 """
 
 import dataclasses
@@ -42,7 +43,7 @@ class Steering:
         if len(np.unique(groups)) < 2 or norms.min() == 0:
             raise ValueError(
                 "steering needs training images of two people at least, none of them blank, to know "
-                "how alike strangers are; draw without --away"
+                "how similar unrelated images are; draw without --away"
             )
         directions = centred / norms
         rows = np.random.default_rng(0).permutation(len(directions))[:_ASKED]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flax import nnx
 
-from deepssim_jax.interop import efficientnet, torch_files, torchvision
+from deepssim_jax.interop import torch_files, torchvision
 from deepssim_jax.nn import encoder as encoders
 from deepssim_jax.nn.embedder import Embedder, EmbedderSpec
 
@@ -16,7 +16,6 @@ _SPECS = {
     "nano": EmbedderSpec.nano,
     "tiny": EmbedderSpec.tiny,
     "base": EmbedderSpec.base,
-    "lite0": EmbedderSpec.lite0,
     "volume": EmbedderSpec.volume,
 }
 
@@ -25,10 +24,9 @@ def network(name: str, initial: str, *, dropout: float, seed: int) -> Embedder:
     """The network with the weights to begin with.
 
     Args:
-      name: "nano", "tiny", "base", "lite0" or "volume".
+      name: "nano", "tiny", "base" or "volume".
       initial: "default" or an encoder's .safetensors file, which also decides the network; for the
-        backbone a .pth or .safetensors file with torchvision's ConvNeXt, or for "lite0" what
-        `deepssim convert` made of EfficientNet-Lite0's; "" for random weights.
+        backbone a .pth or .safetensors file with torchvision's ConvNeXt; "" for random weights.
       dropout: of a network that no encoder's file decides.
       seed: of random weights.
 
@@ -49,8 +47,6 @@ def network(name: str, initial: str, *, dropout: float, seed: int) -> Embedder:
             )
         return encoders.to_module(encoder)
     model = Embedder(dataclasses.replace(_SPECS[name](), dropout=dropout), rngs=nnx.Rngs(seed))
-    if given and name == "lite0":
-        efficientnet.load_backbone(model, path)
-    elif given:
+    if given:
         torchvision.load_backbone(model, torch_files.read_state_dict(path))
     return model

@@ -66,6 +66,11 @@ def read_collection(
             raise InputError(text) from error
     if len(parts) == 1:
         return Collection(parts[0], {r.image_id: r.split for r in parts[0].records})
+    return _joined(names, parts)
+
+
+def _joined(names: Sequence[str], parts: Sequence[Manifest]) -> Collection:
+    """One collection of several folders; ids begin with their names."""
     split: dict[str, str | None] = {}
     records: list[Record] = []
     for name, part in zip(names, parts, strict=True):

@@ -142,7 +142,7 @@ def answer(result: DuplicatesResult) -> Answer:
             "two ids, or a file under a wrong one."
         )
     return Answer(
-        tone="copies_found" if n["groups"] else "none_found_within_limits",
+        tone=result.verdict.value,
         title="Duplicates found" if n["groups"] else "No duplicates found",
         sentences=tuple(sentences),
         facts=(

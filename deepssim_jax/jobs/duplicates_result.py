@@ -9,7 +9,7 @@ import enum
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from deepssim_jax.audit.result import Exclusion
+from deepssim_jax.detection.result import Detection
 from deepssim_jax.scoring.decide import Proportion
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class SubjectSuspicion:
 
 
 @dataclasses.dataclass(frozen=True)
-class DuplicatesResult:
+class DuplicatesResult(Detection):
     """Everything that was found.
 
     `counts` has the keys images, unreadable, not_images, not_comparable, groups, in_groups, surplus
@@ -117,8 +117,6 @@ class DuplicatesResult:
       ('images.npy#1', 'images.npy#2', 'images.npy#3', 'images.npy#4')
     """
 
-    counts: Mapping[str, int]
-    duplicate_rate: Proportion
     groups: tuple[DuplicateImage, ...]
     pairs: tuple[DuplicatePair, ...]  # duplicates, most certain first
     similar: tuple[DuplicatePair, ...]
@@ -126,11 +124,12 @@ class DuplicatesResult:
     crossings: tuple[Crossing, ...]
     suspicions: tuple[SubjectSuspicion, ...]
     clean: tuple[str, ...]  # image ids, one a group and all without duplicates
-    exclusions: tuple[Exclusion, ...]
     thresholds: Mapping[str, float]
-    notes: tuple[str, ...]
-    settings: Mapping[str, object]
-    versions: Mapping[str, str]
+
+    @property
+    def duplicate_rate(self) -> Proportion:
+        """Share of surplus images: those without which each image is there once."""
+        return self.copy_rate
 
     def to_pandas(self) -> "pandas.DataFrame":
         """The pairs, similar ones last, as a DataFrame, in the columns of `pairs.csv`.

@@ -3,13 +3,16 @@
 import collections
 import dataclasses
 import itertools
+from collections.abc import Iterator
 
 import numpy as np
 
 from deepssim_jax.audit import outputs
-from deepssim_jax.audit.result import Exclusion
 from deepssim_jax.audit.self_join import connected
+from deepssim_jax.data.manifest import Role
 from deepssim_jax.data.store import ImageStore
+from deepssim_jax.detection.assessment import Searched, assess
+from deepssim_jax.detection.result import excluded
 from deepssim_jax.jobs.collection import Collection
 from deepssim_jax.jobs.copy_rule import CopyRule
 from deepssim_jax.jobs.duplicates_result import (
@@ -58,58 +61,49 @@ def conclude(
       level: coverage of the interval.
       settings: to be echoed.
     """
-    n = len(images)
     splits = [collection.split[name] for name in images.image_ids]
     places = {record.image_id: record.items for record in collection.manifest.records}
     equal = [
         _equal_pair(row, int(found.equal[row]), images, splits, places) for row in _repeats(found)
     ]
-    copies = [_pair(row, How.COPY, found, images, splits) for row in found.pairs]
+    pairs = (*equal, *(_pair(row, How.COPY, found, images, splits) for row in found.pairs))
     members = _members(groups_of(found))
-    weakest = {number: _weakest_link(rows, found) for number, rows in members.items()}
-    kept = np.ones(n, bool)
-    listed = []
-    for number, rows in members.items():
-        kept[rows[1:]] = False
-        listed += [
-            DuplicateImage(
-                group=number,
-                image_id=images.image_ids[row],
-                subject_id=images.subject_ids[row],
-                split=splits[row],
-                kept=row == rows[0],
-                weakest_link=weakest[number],
-            )
-            for row in rows
-        ]
-    pairs = (*equal, *copies)
+    kept = np.ones(len(images), bool)
+    kept[[row for rows in members.values() for row in rows[1:]]] = False
+    comparable = np.ones(len(images), bool) if side.points is None else side.points.comparable
     hows = collections.Counter(pair.how for pair in pairs)
-    surplus = int((~kept).sum())
-    comparable = np.ones(n, bool) if side.points is None else side.points.comparable
     counts = {
-        "images": n,
+        "images": len(images),
         "unreadable": len(images.rejected),
         "not_comparable": int((~comparable).sum()),
         "not_images": collection.manifest.counts.not_images,
         "groups": len(members),
-        "in_groups": len(listed),
-        "surplus": surplus,
+        "in_groups": sum(map(len, members.values())),
+        "surplus": int((~kept).sum()),
         "same_file": hows[How.SAME_FILE],
         "same_pixels": hows[How.SAME_PIXELS],
         "copies": hows[How.COPY],
         "similar": len(found.similar),
     }
+    searched = Searched(len(images), counts["unreadable"], counts["not_comparable"])
     return DuplicatesResult(
+        assessment=assess(
+            clopper_pearson(counts["surplus"], len(images), level=level),
+            sides={Role.REAL: searched},
+            performance=None,
+        ),
         counts=counts,
-        duplicate_rate=clopper_pearson(surplus, n, level=level),
-        groups=tuple(listed),
+        exclusions=excluded({Role.REAL: images}),
+        notes=(*_NOTES, *(f"{note}." for note in collection.manifest.notes)),
+        settings=settings,
+        versions=outputs.versions("default"),
+        groups=tuple(_listed(members, found, images, splits)),
         pairs=pairs,
         similar=tuple(_pair(row, How.SIMILAR, found, images, splits) for row in found.similar),
         splits=collection.splits,
         crossings=_crossings(collection, images, splits, members),
         suspicions=_suspicions(pairs),
         clean=tuple(images.image_ids[row] for row in np.flatnonzero(kept)),
-        exclusions=tuple(Exclusion("real", x.image_id, x.reason) for x in images.rejected),
         thresholds={
             "evidence": found.rule.copy_evidence,
             "similar": found.rule.evidence,
@@ -117,10 +111,24 @@ def conclude(
             "chance": found.rule.chance,
             "unrelated_count": float(found.rule.law.count),
         },
-        notes=(*_NOTES, *(f"{note}." for note in collection.manifest.notes)),
-        settings=settings,
-        versions=outputs.versions("default"),
     )
+
+
+def _listed(
+    members: dict[int, list[int]], found: Found, images: ImageStore, splits: list[str | None]
+) -> Iterator[DuplicateImage]:
+    """The images of every group, the one to keep first."""
+    for number, rows in members.items():
+        weakest = _weakest_link(rows, found)
+        for row in rows:
+            yield DuplicateImage(
+                group=number,
+                image_id=images.image_ids[row],
+                subject_id=images.subject_ids[row],
+                split=splits[row],
+                kept=row == rows[0],
+                weakest_link=weakest,
+            )
 
 
 def groups_of(found: Found) -> np.ndarray:
@@ -139,7 +147,7 @@ _NOTES = (
     "Neighbouring slices, other films of one patient and other contrasts are none. What is more alike than "
     "unrelated images, and no duplicate, is listed as similar; copies under strong noise or blur may be "
     "among them.",
-    "Images that hold too little structure to be told apart are compared by their pixels alone.",
+    "Images that hold too little structure for local features are compared by their pixels alone.",
 )
 
 

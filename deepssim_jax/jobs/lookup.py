@@ -106,7 +106,7 @@ def index(
       The index, as `open_index` opens it.
 
     Raises:
-      InputError: the folder is missing or holds no image that can be told apart from others.
+      InputError: the folder is missing or holds no image that can be compared.
       ValueError: a setting cannot work.
 
     Examples:
@@ -241,7 +241,7 @@ def _answer(name: str, fields: dict[str, np.ndarray], index: PreparedIndex) -> L
     canvas = fields["canvas"][None].astype(np.float32) / _LEVELS
     found = PointSet.of(canvas, fields["content"][None])
     if not found.comparable[0]:
-        return LookupAnswer(name, refused="holds too little structure to be told apart")
+        return LookupAnswer(name, refused="holds too little structure to be compared")
     pixels = fields["pixels"][None]
     query = Side(
         take=lambda rows: pixels[rows],

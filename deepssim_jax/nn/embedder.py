@@ -14,7 +14,6 @@ import jax.numpy as jnp
 from flax import nnx
 
 from deepssim_jax.nn.convnext import ConvNeXtSpec
-from deepssim_jax.nn.efficientnet import EfficientNetSpec
 from deepssim_jax.ops.intensity import local_zscore
 from deepssim_jax.ops.transform import FLIP_SIGNS
 from deepssim_jax.typing import Array
@@ -43,7 +42,7 @@ class EmbedderSpec:
       ValueError: volumes would be mirrored, or the head averages and signs cancel.
     """
 
-    backbone: ConvNeXtSpec | EfficientNetSpec
+    backbone: ConvNeXtSpec
     head: Head
     hidden: int
     dim: int = 256
@@ -86,13 +85,6 @@ class EmbedderSpec:
             local_contrast=4.0,
             mirrored=True,
         )
-
-    @classmethod
-    def lite0(cls) -> "EmbedderSpec":
-        """`nano` with EfficientNet-Lite0's trunk, which can begin with its ImageNet weights: 3.4 million
-        parameters.
-        """
-        return dataclasses.replace(cls.nano(), backbone=EfficientNetSpec(channels=2), signed=True)
 
     @classmethod
     def volume(cls) -> "EmbedderSpec":

@@ -19,7 +19,6 @@ import safetensors
 from flax import nnx
 
 from deepssim_jax.nn.convnext import ConvNeXtSpec
-from deepssim_jax.nn.efficientnet import EfficientNetSpec
 from deepssim_jax.nn.embedder import Embedder, EmbedderSpec, Head
 from deepssim_jax.ops import arguments
 from deepssim_jax.ops.batches import in_batches
@@ -29,7 +28,7 @@ from deepssim_jax.typing import Array, Images
 from deepssim_jax.workspace.files import sha256, tensor_bytes, write_new
 
 _DEFAULT = "nano.safetensors"
-_FAMILIES = {"convnext": ConvNeXtSpec, "efficientnet": EfficientNetSpec}
+_FAMILY = "convnext"
 
 
 @functools.partial(
@@ -92,7 +91,7 @@ def _frozen(model: Embedder) -> tuple[nnx.GraphDef, nnx.State]:
 def apply(encoder: Encoder, images: Images) -> Array:
     """Embeds one batch [n, *space] of any real type and scale; z-scores each image."""
     model = nnx.merge(encoder.graph, encoder.state, copy=True)
-    # Embeddings are scores' halves: no device may round what it multiplies.
+    # Embeddings are factors of scores: no device may round what it multiplies.
     with jax.default_matmul_precision("highest"):
         return model.embed(prepared(encoder.spec, images))
 
@@ -311,14 +310,16 @@ def load_encoder(source: str | Path = "default") -> Encoder:
 
 
 def _fields(spec: EmbedderSpec) -> dict[str, Any]:
-    family = next(name for name, kind in _FAMILIES.items() if isinstance(spec.backbone, kind))
-    return {"family": family, **dataclasses.asdict(spec)}
+    return {"family": _FAMILY, **dataclasses.asdict(spec)}
 
 
 def _spec(fields: dict[str, Any]) -> EmbedderSpec:
-    # Files from before there were two families do not say theirs.
-    kind = _FAMILIES[fields.pop("family", "convnext")]
-    backbone = kind(**from_json(fields.pop("backbone")))
+    # Older files state no family.
+    if (family := fields.pop("family", _FAMILY)) != _FAMILY:
+        raise ValueError(
+            f"the backbone is of the family {family!r}, and this version has {_FAMILY}"
+        )
+    backbone = ConvNeXtSpec(**from_json(fields.pop("backbone")))
     return EmbedderSpec(backbone, Head(fields.pop("head")), **fields)
 
 

@@ -20,13 +20,12 @@ import safetensors
 from flax import nnx
 
 from deepssim_jax.nn.autoencoder import Autoencoder, AutoencoderSpec
-from deepssim_jax.nn.efficientnet import EfficientNet, EfficientNetSpec
 from deepssim_jax.nn.encoder import from_json, misfits, named
 from deepssim_jax.nn.unet import UNet, UNetSpec
 from deepssim_jax.workspace.files import tensor_bytes, write_new
 
-Spec = AutoencoderSpec | UNetSpec | EfficientNetSpec
-S = TypeVar("S", AutoencoderSpec, UNetSpec, EfficientNetSpec)
+Spec = AutoencoderSpec | UNetSpec
+S = TypeVar("S", AutoencoderSpec, UNetSpec)
 
 
 class Kind(enum.StrEnum):
@@ -34,14 +33,12 @@ class Kind(enum.StrEnum):
 
     AUTOENCODER = "autoencoder"
     UNET = "unet"
-    EFFICIENTNET = "efficientnet"
 
 
 # Of each kind the class of its specification, and the network built from it.
 _NETWORKS: dict[Kind, tuple[Any, Any]] = {
     Kind.AUTOENCODER: (AutoencoderSpec, Autoencoder),
     Kind.UNET: (UNetSpec, UNet),
-    Kind.EFFICIENTNET: (EfficientNetSpec, EfficientNet),
 }
 
 
@@ -125,9 +122,7 @@ def spec_class(path: Path) -> Any:
         with safetensors.safe_open(path, framework="numpy") as file:
             return _NETWORKS[Kind((file.metadata() or {}).get("kind", ""))][0]
     except (safetensors.SafetensorError, ValueError, OSError) as error:
-        raise ValueError(
-            f"{path.name} holds no autoencoder, U-Net or EfficientNet of this package"
-        ) from error
+        raise ValueError(f"{path.name} holds no autoencoder or U-Net of this package") from error
 
 
 def load(path: Path, kind: type[S]) -> tuple[S, nnx.State, dict[str, str]]:

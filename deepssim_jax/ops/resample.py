@@ -12,8 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepssim_jax.ops import products
-from deepssim_jax.ops.transform import FLIP_SIGNS
 from deepssim_jax.typing import Array, Images
 
 
@@ -101,25 +99,6 @@ def warp_displacement(images: Images, displacement: Array) -> jax.Array:
         for number, (axis, size) in enumerate(zip(_centred_axes(shape), shape, strict=True))
     ]
     return sample_at(images, positions)
-
-
-def similarity_matrix(rotation: Array, scale: Array, shift: Array, flip: Array) -> jax.Array:
-    """[n, 2, 3]: turn counter-clockwise, zoom, move, then mirror an image.
-
-    The inverse of ops.transform's map x -> F (s R x + t), which is where the output is read.
-
-    Args:
-      rotation: [n] radians, counter-clockwise on a screen.
-      scale: [n], above one enlarges.
-      shift: [n, 2] (y, x) pixels.
-      flip: int [n], index into `transform.FLIP_NAMES`.
-    """
-    c, s = jnp.cos(rotation) / scale, jnp.sin(rotation) / scale
-    inverse = jnp.stack([jnp.stack([c, s], -1), jnp.stack([-s, c], -1)], -2)
-    sign = jnp.asarray(FLIP_SIGNS)[flip]
-    linear = inverse * sign[:, None, :]
-    offset = -products.einsum("nij,nj->ni", inverse, shift)
-    return jnp.concatenate([linear, offset[..., None]], -1)
 
 
 def gaussian_blur(

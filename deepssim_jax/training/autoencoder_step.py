@@ -25,7 +25,7 @@ from deepssim_jax.nn.autoencoder import Autoencoder, AutoencoderSpec
 from deepssim_jax.nn.discriminator import Discriminator, DiscriminatorSpec
 from deepssim_jax.nn.encoder import Encoder
 from deepssim_jax.ops import ssim
-from deepssim_jax.training.precision import halved
+from deepssim_jax.training.precision import in_bfloat16
 from deepssim_jax.typing import Array
 
 
@@ -152,7 +152,7 @@ class AutoencoderJob:
 
     def _judged(self, critic: nnx.State, images: Array) -> Array:
         if self.half:
-            critic, images = halved((critic, images))
+            critic, images = in_bfloat16((critic, images))
         return nnx.merge(self._critic_graph, critic, copy=True)(images)
 
     def loss(
@@ -165,11 +165,11 @@ class AutoencoderJob:
     ) -> tuple[Array, tuple[Array, dict[str, Array]]]:
         """The autoencoder's loss, its reconstructions and the parts of the loss."""
         weights = self.weights
-        model = self.network(halved(params) if self.half else params)
-        mean, deviation = model.encode(halved(images) if self.half else images)
+        model = self.network(in_bfloat16(params) if self.half else params)
+        mean, deviation = model.encode(in_bfloat16(images) if self.half else images)
         key = jax.random.fold_in(jax.random.key(self.seed), step)
         latents = autoencoders.sampled(mean, deviation, key)
-        latents = halved(latents) if self.half else latents
+        latents = in_bfloat16(latents) if self.half else latents
         made = model.decode(latents, size=(images.shape[1], images.shape[2]))
         parts = {
             "l1": jnp.abs(made - images).mean(),

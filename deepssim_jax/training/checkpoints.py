@@ -68,7 +68,7 @@ class Checkpoints:
 
         Args:
           abstract: shapes, types and shardings wanted.
-          on_notice: told of each newer one that cannot be read; it is moved out of the way.
+          on_notice: called with each newer one that cannot be read; it is moved out of the way.
 
         Raises:
           ValueError: there are checkpoints, and none can be read.

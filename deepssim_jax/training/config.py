@@ -40,11 +40,10 @@ class EncoderConfig:
     are made. `size` is (height, width) in pixels. `augment` is "v1", "v2" or "stress", of volumes
     "volumes".
 
-    Network: "nano", "lite0" (EfficientNet's trunk), "tiny" (DeepSSIM++) or "base" (DeepSSIM), or "volume",
+    Network: "nano", "tiny" (DeepSSIM++) or "base" (DeepSSIM), or "volume",
     which is trained on phantom volumes of the same size along each axis. `initial` are the weights to
     begin with: "default" or an encoder's .safetensors file, which also decides the network; or, for the
-    backbone, a .pth or .safetensors file with torchvision's ConvNeXt, or for "lite0" the
-    EfficientNet-Lite0 that `convert` wrote; "" for random ones.
+    backbone, a .pth or .safetensors file with torchvision's ConvNeXt; "" for random ones.
 
     `batch` pairs a step for `epochs` of a table, or for `steps`. `method` is "adamw" (as published) or
     "muon", `schedule` is "constant" or

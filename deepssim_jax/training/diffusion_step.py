@@ -21,7 +21,7 @@ from deepssim_jax.diffusion import objective
 from deepssim_jax.diffusion.schedule import Schedule
 from deepssim_jax.nn import network_file
 from deepssim_jax.nn.unet import UNet, UNetSpec
-from deepssim_jax.training.precision import halved
+from deepssim_jax.training.precision import in_bfloat16
 from deepssim_jax.typing import Array
 
 
@@ -232,11 +232,11 @@ def predictor(
     """A network with weights as the samplers and the objective call it."""
     graph, _ = network_file.blueprint(spec)
     if half:
-        params = halved(params)
+        params = in_bfloat16(params)
 
     def predict(x: Array, times: Array, condition: Array | None) -> Array:
         if half:
-            x, condition = halved((x, condition))
+            x, condition = in_bfloat16((x, condition))
         return nnx.merge(graph, params, copy=True)(x, times, condition, remat=remat)
 
     return predict

@@ -81,7 +81,7 @@ _ENCODER: Mapping[str, Rule] = {
     "table": _path,
     "initial": _path,
     "augment": _one_of("v1", "v2", "stress", "volumes"),
-    "network": _one_of("nano", "lite0", "tiny", "base", "volume"),
+    "network": _one_of("nano", "tiny", "base", "volume"),
     "dropout": _share(0.3),
     "epochs": _whole(0),
     "objective": _one_of("pairs", "batch"),

@@ -176,19 +176,53 @@ def _train_denoiser(
         whose=DuplicationRange(config.duplication_range),
         seed=config.seed,
     )
+    context = None if condition is None else condition.shape[-1]
+    job = _denoiser_job(config, latent=autoencoder.latent, context=context)
+    maker = LatentMaker.of(
+        latents, rows, condition=condition, copies=often, batch=config.batch, seed=config.seed
+    )
+    state, figures = train(
+        job,
+        maker,
+        _loop(config, fsdp=config.fsdp),
+        workspace,
+        on_progress=on_progress,
+        on_notice=on_notice,
+    )
+    card = {
+        "latent_scale": repr(latents.scale),
+        "schedule": json.dumps(dataclasses.asdict(job.schedule)),
+        "size": json.dumps(list(config.size)),
+        "conditioning": config.condition,
+        "columns": conditions.columns_to_json(columns),
+        "steps": str(config.steps),
+        "figures": json.dumps(figures),
+    }
+    average = parallel.whole(state.average)
+    workspace.write(AUTOENCODER, (source / AUTOENCODER).read_bytes())
+    workspace.write(RECORDS, _records(images, rows.training, often))
+    if condition is not None:
+        workspace.write(CONDITIONS, array_bytes(condition))
+    # The weights come last: with them the folder can generate.
+    target = workspace.write(DENOISER, network_file.file_bytes(job.spec, average, card=card))
+    workspace.prune()
+    return Trained(target, len(rows.training), figures)
+
+
+def _denoiser_job(config: LdmConfig, *, latent: int, context: int | None) -> DenoiserJob:
+    """What is trained: `latent` channels, given vectors of `context` numbers or none."""
     spec = UNetSpec(
-        latent=autoencoder.latent,
+        latent=latent,
         channels=tuple(config.channels),
         attention=tuple(config.attention),
         heads=tuple(config.heads),
         blocks=config.blocks,
         groups=config.groups,
-        context=None if condition is None else condition.shape[-1],
+        context=context,
     )
-    schedule = Schedule(prediction=Prediction(config.prediction))
-    job = DenoiserJob.create(
+    return DenoiserJob.create(
         spec,
-        schedule=schedule,
+        schedule=Schedule(prediction=Prediction(config.prediction)),
         options=DenoiserOptions(
             learning_rate=config.learning_rate,
             weight_decay=config.weight_decay,
@@ -203,35 +237,6 @@ def _train_denoiser(
         seed=config.seed,
         half=computes_in_half(config.half),
     )
-    maker = LatentMaker.of(
-        latents, rows, condition=condition, copies=often, batch=config.batch, seed=config.seed
-    )
-    state, figures = train(
-        job,
-        maker,
-        _loop(config, fsdp=config.fsdp),
-        workspace,
-        on_progress=on_progress,
-        on_notice=on_notice,
-    )
-    card = {
-        "latent_scale": repr(latents.scale),
-        "schedule": json.dumps(dataclasses.asdict(schedule)),
-        "size": json.dumps(list(config.size)),
-        "conditioning": config.condition,
-        "columns": conditions.columns_to_json(columns),
-        "steps": str(config.steps),
-        "figures": json.dumps(figures),
-    }
-    average = parallel.whole(state.average)
-    workspace.write(AUTOENCODER, (source / AUTOENCODER).read_bytes())
-    workspace.write(RECORDS, _records(images, rows.training, often))
-    if condition is not None:
-        workspace.write(CONDITIONS, array_bytes(condition))
-    # The weights come last: with them the folder can generate.
-    target = workspace.write(DENOISER, network_file.file_bytes(spec, average, card=card))
-    workspace.prune()
-    return Trained(target, len(rows.training), figures)
 
 
 def _condition(

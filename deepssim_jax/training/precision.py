@@ -17,6 +17,6 @@ def computes_in_half(choice: str) -> bool:
     return choice == "yes" or (choice == "auto" and jax.default_backend() != "cpu")
 
 
-def halved(tree: Any) -> Any:
+def in_bfloat16(tree: Any) -> Any:
     """Every array of a tree as bfloat16."""
     return jax.tree.map(lambda x: x.astype(jnp.bfloat16), tree)

@@ -13,7 +13,7 @@ from deepssim_jax.ops.transform import MotionModel
 from deepssim_jax.typing import Array
 
 # Thousands of pairs a batch leave no time for more: a coarse grid, and one level of refinement. Against
-# `registration.register` the SSIM of strangers is off by 0.04 (root mean square), unaligned by 0.13
+# `registration.register` the SSIM of unrelated images is off by 0.04 (root mean square), unaligned by 0.13
 # on chests and 0.20 on brains.
 _GRID = SearchGrid(size=24, rotations=5, scales=3)
 _LEVELS = ((2, 3),)
@@ -31,7 +31,7 @@ def similarity_aligned(a: Array, b: Array) -> Array:
 
     Images [n, s, s] only: four mirrorings, rotation, scale and shift, found by correlation (the
     teacher of DeepSSIM++, arXiv 2609.03615, section 3, aligns before it compares, too); an alignment that
-    makes them less alike than they lie does not count. Of two strangers no alignment is right: the two
+    makes them less alike than they lie does not count. Of two unrelated images no alignment is right: the two
     ways have a rank correlation of 0.6 only (chests; brains 0.7), and a cosine knows no direction.
     """
     return (_onto(a, b) + _onto(b, a).T) / 2

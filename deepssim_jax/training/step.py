@@ -24,7 +24,7 @@ from deepssim_jax import parallel
 from deepssim_jax.nn import encoder as encoders
 from deepssim_jax.nn.embedder import Embedder, EmbedderSpec
 from deepssim_jax.training.pairs import PairBatch
-from deepssim_jax.training.precision import halved
+from deepssim_jax.training.precision import in_bfloat16
 from deepssim_jax.typing import Array
 from deepssim_jax.workspace import Workspace
 
@@ -41,7 +41,9 @@ class Objective(enum.Enum):
 _STAGES = 4
 _TEMPERATURE = 0.05
 _DIVERGENCE = 0.05
-_EVERY = 4.0  # with 1 strangers, whose SSIM differs little, hardly count beside the divergence
+_EVERY = (
+    4.0  # with 1 unrelated images, whose SSIM differs little, hardly count beside the divergence
+)
 
 
 class Schedule(enum.Enum):
@@ -245,8 +247,8 @@ class Trainer:
           The loss, and BatchNorm's figures after the batch.
         """
         if self.half:
-            params = nnx.State({**params, "backbone": halved(params["backbone"])})
-            batch = dataclasses.replace(batch, a=halved(batch.a), b=halved(batch.b))
+            params = nnx.State({**params, "backbone": in_bfloat16(params["backbone"])})
+            batch = dataclasses.replace(batch, a=in_bfloat16(batch.a), b=in_bfloat16(batch.b))
         model = nnx.merge(self.graph, params, stats, copy=True)
         key = jax.random.fold_in(jax.random.key(self.seed), step)
         a, b = _both(model, batch, rngs=nnx.Rngs(dropout=key) if self.spec.dropout else None)

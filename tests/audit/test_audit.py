@@ -13,8 +13,9 @@ from PIL import Image
 import deepssim_jax as ds
 from deepssim_jax.audit.audit import AuditSettings, audit
 from deepssim_jax.audit.recheck import recheck
-from deepssim_jax.audit.result import Label, Verdict
+from deepssim_jax.audit.result import Label
 from deepssim_jax.data.manifest import InputError
+from deepssim_jax.detection.assessment import Verdict
 from deepssim_jax.scoring.retrieval import Retrieval
 from deepssim_jax.workspace import WorkspaceError
 from tests.audit import planted

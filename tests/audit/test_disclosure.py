@@ -13,17 +13,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deepssim_jax.audit import conclusion, disclosure, report
+from deepssim_jax.audit import disclosure, report
+from deepssim_jax.audit.assess import chance_of
 from deepssim_jax.audit.disclosure import Edition
 from deepssim_jax.audit.result import (
     AuditResult,
     Coverage,
-    Exclusion,
     Label,
     Match,
     Membership,
-    PlantedRecall,
 )
+from deepssim_jax.data.manifest import Role
+from deepssim_jax.detection.assessment import EditRecall, Searched, Subjects, assess
+from deepssim_jax.detection.result import Exclusion
 from deepssim_jax.scoring.decide import clopper_pearson, conformal_p_values, discoveries
 from deepssim_jax.scoring.membership import Attack, figures
 from deepssim_jax.workspace import Workspace
@@ -76,8 +78,16 @@ def shared_page(world: World) -> str:
     # As many are compared in every world: the page may not tell how many there were beside them.
     rate = clopper_pearson(copies, SYNTHETIC)
     holdout = clopper_pearson(*world.holdout) if world.holdout else None
-    numbers = (counts, classes, rate, holdout, thresholds)
-    verdict, reasons = conclusion.verdict(*numbers)
+    assessment = assess(
+        rate,
+        sides={
+            Role.REAL: Searched(350, world.unread, duplicated=counts["real_with_doubles"]),
+            Role.SYNTHETIC: Searched(counts["synthetic"], not_comparable=world.empty),
+        },
+        performance=thresholds.performance,
+        chance=chance_of(classes, holdout, thresholds.false_rate),
+        subjects=Subjects(copies, 350 - world.doubles),
+    )
     found = None
     if world.holdout:
         null = np.linspace(0, 0.9, world.holdout[1])
@@ -90,19 +100,14 @@ def shared_page(world: World) -> str:
         scores = [rng.standard_normal(n) + at for n, at in zip(sides, (apart, 0), strict=True)]
         membership = Membership({Attack.PIA: figures(*scores)}, *sides, 0.95, Coverage.ALL, "hash")
     result = AuditResult(
-        verdict=verdict,
-        reasons=reasons,
-        reasons_to_share=conclusion.verdict(*numbers, edition=Edition.SHARED)[1],
+        assessment=assessment,
         counts=counts,
         # What the audit itself used depends on the number of copies.
         thresholds=dataclasses.replace(thresholds, near=0.95 + 0.001 * copies),
         thresholds_to_share=thresholds,
         classes=classes,
-        copy_rate=rate,
         holdout_rate=holdout,
         synthetic_to_holdout_rate=None,
-        subjects_exposed=copies,
-        subjects_total=350 - world.doubles,
         subjects_known=True,
         nearest=nearest,
         pairs=nearest[:copies],
@@ -112,7 +117,7 @@ def shared_page(world: World) -> str:
         settings={"size": 128},
         versions={"jax": "1"},
         discoveries=found,
-        planted_to_share=(PlantedRecall("blur", clopper_pearson(*world.by_change), False),)
+        recall_to_share=(EditRecall("blur", clopper_pearson(*world.by_change), False),)
         if world.by_change
         else (),
         membership=membership,

@@ -13,7 +13,7 @@ from PIL import Image
 
 from deepssim_jax import parallel
 from deepssim_jax.audit import generation
-from deepssim_jax.audit.generation import Generator, SamplingSettings, generate
+from deepssim_jax.audit.generation import Generator, SamplingSettings, Wanted, generate
 from deepssim_jax.cli.main import main
 from deepssim_jax.data import conditions
 from deepssim_jax.data.manifest import Role, read_manifest
@@ -150,12 +150,12 @@ def test_a_stopped_run_goes_on_to_the_same_files(generator: Generator, tmp_path:
         raise KeyboardInterrupt
 
     n = 2 * jax.device_count() + 3
-    assert generate(generator, tmp_path / "a", n=n, settings=SETTINGS) == n
+    assert generate(generator, tmp_path / "a", Wanted(n), settings=SETTINGS) == n
     with pytest.raises(KeyboardInterrupt):
-        generate(generator, tmp_path / "b", n=n, settings=SETTINGS, on_progress=stop)
+        generate(generator, tmp_path / "b", Wanted(n), settings=SETTINGS, on_progress=stop)
     assert 0 < len(list((tmp_path / "b").glob("*.png"))) < n
     (tmp_path / "b" / "gen-000001.png").unlink()
-    generate(generator, tmp_path / "b", n=n, settings=SETTINGS)
+    generate(generator, tmp_path / "b", Wanted(n), settings=SETTINGS)
     assert files(tmp_path / "a") == files(tmp_path / "b")
     with (tmp_path / "a" / "manifest.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -165,7 +165,7 @@ def test_a_stopped_run_goes_on_to_the_same_files(generator: Generator, tmp_path:
     with Image.open(tmp_path / "a" / rows[0]["path"]) as picture:
         assert picture.size == (7, 9)
     with pytest.raises(ValueError, match=r"of another generation: seed \(0 there, 1 now\)"):
-        generate(generator, tmp_path / "a", n=n, seed=1, settings=SETTINGS)
+        generate(generator, tmp_path / "a", Wanted(n, seed=1), settings=SETTINGS)
 
 
 def test_nifti_holds_what_png_holds_and_folders_do_not_mix(
@@ -176,9 +176,8 @@ def test_nifti_holds_what_png_holds_and_folders_do_not_mix(
         generate(
             generator,
             tmp_path / folder,
-            per_record=1,
+            Wanted(per_record=1, image_format=image_format),
             settings=SETTINGS,
-            image_format=image_format,
         )
     assert files(tmp_path / "nifti") == files(tmp_path / "again")
     sides = [read_manifest(tmp_path / f, role=Role.SYNTHETIC) for f in ("png", "nifti")]
@@ -192,10 +191,12 @@ def test_nifti_holds_what_png_holds_and_folders_do_not_mix(
     assert [row["path"] for row in rows] == ["p1/gen-0.nii.gz", "p_3/gen-0.nii.gz"]
     assert [row["image_id"] for row in rows] == ["p1___gen-0", "p_3___gen-0"]
     (tmp_path / "again" / rows[1]["path"]).unlink()
-    generate(generator, tmp_path / "again", per_record=1, settings=SETTINGS, image_format=nifti)
+    generate(
+        generator, tmp_path / "again", Wanted(per_record=1, image_format=nifti), settings=SETTINGS
+    )
     assert files(tmp_path / "nifti") == files(tmp_path / "again")
     with pytest.raises(ValueError, match=r"of another generation: format \(nifti there, png now\)"):
-        generate(generator, tmp_path / "nifti", per_record=1, settings=SETTINGS)
+        generate(generator, tmp_path / "nifti", Wanted(per_record=1), settings=SETTINGS)
 
 
 def test_the_command_writes_the_format_that_it_is_told(workdir: Path, tmp_path: Path) -> None:
@@ -206,14 +207,14 @@ def test_the_command_writes_the_format_that_it_is_told(workdir: Path, tmp_path: 
 
 
 def test_images_of_each_record_lie_in_its_folder(generator: Generator) -> None:
-    planned = generation.plan(generator, n=0, per_record=2, seed=0)
+    planned = generation.plan(generator, Wanted(per_record=2))
     assert [p.name for p in planned] == [
         "p1/gen-0.png", "p1/gen-1.png", "p_3/gen-0.png", "p_3/gen-1.png",
     ]  # fmt: skip
     assert [p.record for p in planned] == [0, 0, 2, 2]
     assert len({p.index for p in planned}) == 4
     with pytest.raises(ValueError, match="one of --n and --per_record; got 3 and 2"):
-        generation.plan(generator, n=3, per_record=2, seed=0)
+        generation.plan(generator, Wanted(3, per_record=2))
 
 
 def test_a_folder_that_is_not_finished_is_said(tmp_path: Path, workdir: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deepssim_jax.audit import conclusion, console, membership
+from deepssim_jax.audit import console, membership, sentences
 from deepssim_jax.audit.audit import AuditSettings, audit
 from deepssim_jax.audit.disclosure import Edition
 from deepssim_jax.audit.generation import Generator
@@ -126,7 +126,7 @@ def test_every_output_has_the_table_and_what_it_means(
         assert [row["held_out_needed"] for row in attack["detected"]] == [100, 1000]
     for name in ("report.html", "report_share.html"):
         page = (folders / "out" / name).read_text()
-        assert "What the model’s weights give away" in page and "<td>SecMI</td>" in page
+        assert "What the model’s weights disclose" in page and "<td>SecMI</td>" in page
         assert page.count("<td>not measurable</td>") == 6
         assert "it takes 1,000 of them at least" in page
         assert "membership inference, and attributes" not in page
@@ -202,13 +202,13 @@ def inferred(shift: float, members: int, held_out: int) -> Membership:
 
 
 def test_the_sentences_say_what_was_shown_and_no_more() -> None:
-    (leaks,) = conclusion.membership(inferred(1.0, 2000, 1000))
+    (leaks,) = sentences.membership(inferred(1.0, 2000, 1000))
     assert "Better than chance at telling 2,000 training images from 1,000 held-out ones" in leaks
-    (silent,) = conclusion.membership(inferred(0.0, 2000, 1000))
+    (silent,) = sentences.membership(inferred(0.0, 2000, 1000))
     assert "was shown" in silent and "no proof" in silent
-    few = conclusion.membership(inferred(0.0, 200, 100))
+    few = sentences.membership(inferred(0.0, 200, 100))
     assert len(few) == 2 and "0.1% cannot be measured with 100 held-out images" in few[1]
-    shared = conclusion.membership(inferred(0.0, 40, 3), edition=Edition.SHARED)
+    shared = sentences.membership(inferred(0.0, 40, 3), edition=Edition.SHARED)
     assert "fewer than 5 held-out" in shared[0] and not any(" 3 " in line for line in shared)
 
 
@@ -223,7 +223,7 @@ def test_the_model_of_other_images_is_noticed(folders: Path, tmp_path: Path) -> 
             on_progress=lambda done, total, what: None,
         )
     assert found.coverage is Coverage.NONE
-    assert conclusion.membership(found)[0].startswith("None of the images that this model")
+    assert sentences.membership(found)[0].startswith("None of the images that this model")
 
 
 def test_scores_depend_on_the_model_and_its_latents_alone(folders: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from deepssim_jax.audit.replica_result import (
     ReplicaResult,
     VolumeMatch,
 )
-from deepssim_jax.audit.result import Verdict
+from deepssim_jax.detection.assessment import Assessment, Verdict
 from deepssim_jax.jobs import duplicates_outputs
 from deepssim_jax.jobs.duplicates_result import DuplicatePair, DuplicatesResult, How
 from deepssim_jax.scoring.decide import clopper_pearson
@@ -64,10 +64,10 @@ def replicas() -> ReplicaResult:
     missing = VolumeMatch("other", {}, Kind.DIFFERENT, 0, False)
     matches = (VolumeMatch(f"=synthetic{HOSTILE}", levels, Kind.REPLICA, 1, False, 1e-6), missing)
     counts = {"synthetic": 2, "real": 3, "replicas": 1, "same_person": 0, "disputed": 0}
+    assessment = Assessment(Verdict.COPIES_FOUND, (), clopper_pearson(1, 2))
     return ReplicaResult(
-        Verdict.COPIES_FOUND, ("Because.",), counts, clopper_pearson(1, 2), matches,
-        {Level.VOXEL: thresholds}, (), None, None, (), (), (), {}, {},
-    )  # fmt: skip
+        assessment, counts, (), (), {}, {}, matches, {Level.VOXEL: thresholds}, (), None, None, ()
+    )
 
 
 def duplicates(pairs: int) -> DuplicatesResult:
@@ -89,21 +89,22 @@ def duplicates(pairs: int) -> DuplicatesResult:
         "similar",
     )
     counts = dict.fromkeys((*names, "not_comparable"), pairs)
+    verdict = Verdict.COPIES_FOUND if pairs else Verdict.NONE_FOUND_WITHIN_LIMITS
     return DuplicatesResult(
-        counts,
-        clopper_pearson(pairs, 100),
-        (),
-        found,
-        (similar,),
-        (),
-        (),
-        (),
-        (),
-        (),
-        {},
-        (),
-        {},
-        {},
+        assessment=Assessment(verdict, (), clopper_pearson(pairs, 100)),
+        counts=counts,
+        exclusions=(),
+        notes=(),
+        settings={},
+        versions={},
+        groups=(),
+        pairs=found,
+        similar=(similar,),
+        splits=(),
+        crossings=(),
+        suspicions=(),
+        clean=(),
+        thresholds={},
     )
 
 
@@ -201,5 +202,7 @@ def test_only_the_internal_files_come_from_the_same_answer(tmp_path: Path):
     )
     assert ("2", "exact copies") in internal.facts
     assert ("not shown", "exact copies") in shared.facts
-    assert shared.sentences[1:] == result.reasons_to_share
+    assert shared.sentences[1:] == (
+        "Some real images could not be read; copies of them cannot be detected.",
+    )
     assert "report.html" in outputs.NAMES

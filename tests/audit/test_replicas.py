@@ -84,6 +84,13 @@ def test_planted_replicas_are_found_and_nobody_else(found: ds.ReplicaResult) -> 
     assert voxel.same_person <= voxel.replica
     assert set(voxel.recall_by_edit) == {edit.value for edit in Edit}
     assert any("chance alone" in reason.lower() for reason in found.reasons)
+    assert found.assessment.subjects is not None
+    assert found.assessment.subjects.exposed == COPIES
+    by_edit = {row.change: row.share for row in found.assessment.recall_by_edit}
+    assert set(by_edit) == set(voxel.recall_by_edit)
+    for at, level in found.thresholds.items():
+        if level.counts:  # together the levels find what each of them finds
+            assert all(by_edit[e].count >= n for e, n in level.recall_by_edit.items()), at
 
 
 def test_ratings_are_judged_on_other_volumes(found: ds.ReplicaResult) -> None:

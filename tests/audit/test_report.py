@@ -12,12 +12,13 @@ from deepssim_jax.audit import report
 from deepssim_jax.audit.disclosure import Edition
 from deepssim_jax.audit.result import (
     AuditResult,
-    Exclusion,
     GalleryItem,
     Label,
     Match,
-    Verdict,
 )
+from deepssim_jax.data.manifest import Role
+from deepssim_jax.detection.assessment import Assessment, Cause, Reason, Subjects, Verdict
+from deepssim_jax.detection.result import Exclusion
 from deepssim_jax.scoring.decide import clopper_pearson
 from tests.audit import made
 from tests.kept import within
@@ -48,9 +49,12 @@ def result(exact: int, near: int, unrelated: int = 50) -> AuditResult:
     nearest = tuple(match(n, label) for n, label in enumerate(labels))
     total = len(labels)
     return AuditResult(
-        verdict=Verdict.COPIES_FOUND if exact + near else Verdict.INCONCLUSIVE,
-        reasons=("3 real images could not be read.",),
-        reasons_to_share=("fewer than 5 real images could not be read.",),
+        assessment=Assessment(
+            verdict=Verdict.COPIES_FOUND if exact + near else Verdict.INCONCLUSIVE,
+            reasons=(Reason(Cause.UNREADABLE, (Role.REAL,), 3),),
+            copy_rate=clopper_pearson(exact + near, total),
+            subjects=Subjects(exact + near, 100),
+        ),
         counts={
             "real": 100,
             "synthetic": total,
@@ -67,11 +71,8 @@ def result(exact: int, near: int, unrelated: int = 50) -> AuditResult:
         ),
         thresholds_to_share=limits,
         classes={"exact_duplicate": exact, "near_duplicate": near, "unrelated": unrelated},
-        copy_rate=clopper_pearson(exact + near, total),
         holdout_rate=None,
         synthetic_to_holdout_rate=None,
-        subjects_exposed=exact + near,
-        subjects_total=100,
         subjects_known=True,
         nearest=nearest,
         pairs=tuple(m for m in nearest if m.label is not Label.UNRELATED),

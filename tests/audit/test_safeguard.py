@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from deepssim_jax.audit import calibration, certificate
 from deepssim_jax.audit.audit import AuditSettings, audit
-from deepssim_jax.audit.generation import SamplingSettings, TrainingRecord
+from deepssim_jax.audit.generation import SamplingSettings, TrainingRecord, Wanted
 from deepssim_jax.audit.guard import Guard, GuardSettings, Reason, View
 from deepssim_jax.audit.recheck_certificate import recheck_certificate
 from deepssim_jax.audit.safeguard import filter_folder, generate_guarded
@@ -148,10 +148,8 @@ def release(
             generator,
             guard,
             workspace,
-            n=n,
-            budget=budget,
+            Wanted(n, image_format=image_format, budget=budget),
             settings=SamplingSettings(batch=6),
-            image_format=image_format,
             residual_pairs=200,
         )
 

@@ -9,6 +9,7 @@ import pytest
 from scipy import ndimage
 
 from deepssim_jax.audit import stress
+from deepssim_jax.audit.stress import StressSettings
 from deepssim_jax.data.planted_pairs import Setting
 from deepssim_jax.scoring.evaluation import CLASSES
 from tests.kept import within
@@ -37,8 +38,8 @@ METHODS = {"cascade": correlation, "blind": blind}
 
 
 def test_good_and_blind_methods_are_told_apart(images: np.ndarray, tmp_path: Path) -> None:
-    settings = [Setting.REGISTERED]
-    result = stress.stress(images, PATIENTS, methods=METHODS, settings=settings, size=64)
+    settings = StressSettings((Setting.REGISTERED,), size=64)
+    result = stress.stress(images, PATIENTS, methods=METHODS, settings=settings)
     good, useless = result.outcomes
     assert good.figures.macro_f1.value > 0.7 > 0.4 > useless.figures.macro_f1.value
     assert good.mcnemar is None and useless.mcnemar is not None and useless.mcnemar < 0.01
@@ -61,10 +62,9 @@ def test_good_and_blind_methods_are_told_apart(images: np.ndarray, tmp_path: Pat
 
 def test_the_same_seed_gives_the_same_bytes(images: np.ndarray, tmp_path: Path) -> None:
     paths = []
+    settings = StressSettings((Setting.HARSH,), size=64, rounds=1, seed=5)
     for name in ("a", "b"):
-        result = stress.stress(
-            images, PATIENTS, methods=METHODS, settings=[Setting.HARSH], size=64, rounds=1, seed=5
-        )
+        result = stress.stress(images, PATIENTS, methods=METHODS, settings=settings)
         ids = [str(i) for i in range(len(images))]
         paths.append(
             within(

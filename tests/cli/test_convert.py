@@ -122,7 +122,7 @@ def test_a_part_of_a_network_is_refused() -> None:
         ([*UNET, "--num_head_channels=8,x"], "--num_head_channels=8,x must be numbers"),
         ([*UNET, "--num_head_channels=8", "--size=12"], "--size=12 must be 2 numbers"),
         ([*UNET, "--num_head_channels=8", "--betas=0.02,0.01"], "--betas=0.02,0.01 must rise"),
-        (["--to=monai"], "holds no autoencoder, U-Net or EfficientNet of this package"),
+        (["--to=monai"], "holds no autoencoder or U-Net of this package"),
     ],
 )
 def test_what_is_missing_or_wrong_is_named(

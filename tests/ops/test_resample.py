@@ -46,22 +46,6 @@ def test_displacement_of_a_constant_is_a_shift() -> None:
     np.testing.assert_allclose(moved[:, :-1], given[:, 1:], atol=1e-5)
 
 
-def test_a_similarity_turns_counter_clockwise_and_mirrors_last() -> None:
-    point = np.zeros((1, 21, 21), np.float32)
-    point[0, 10, 16] = 1.0  # to the right of the centre
-
-    def where(rotation: float, flip: int) -> tuple[int, int]:
-        matrix = resample.similarity_matrix(
-            jnp.array([rotation]), jnp.ones(1), jnp.zeros((1, 2)), jnp.array([flip])
-        )
-        moved = np.asarray(resample.warp_affine(jnp.asarray(point), matrix))[0]
-        return tuple(int(i) for i in np.unravel_index(moved.argmax(), moved.shape))
-
-    assert where(np.pi / 2, 0) == (4, 10)  # up
-    assert where(np.pi / 2, 2) == (16, 10)  # then mirrored top-bottom
-    assert where(0.0, 1) == (10, 4)
-
-
 @pytest.mark.parametrize("shape", [(24, 30), (9, 11, 13)])
 def test_blur_equals_scipy_each_with_its_own_width(shape: tuple[int, ...]) -> None:
     given, sigmas = images(3, shape), np.array([0.0, 0.6, 1.2], np.float32)

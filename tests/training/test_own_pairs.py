@@ -163,7 +163,7 @@ def test_fine_tuning_from_a_folder_to_an_encoder(folder: Path, tmp_path: Path, c
         ("--config.batch=20", "multiple of 16"),
         ("--config.table=x.csv", "--config.table='x.csv' is not there"),
         ("--config.initial=nothing.pth", "--config.initial='nothing.pth' is not there"),
-        ("--config.network=huge", "must be nano or lite0 or tiny or base or volume"),
+        ("--config.network=huge", "must be nano or tiny or base or volume"),
     ],
 )
 def test_a_wrong_setting_is_an_input_error(change: str, words: str, tmp_path, capsys) -> None:

@@ -10,8 +10,8 @@ import dataclasses
 import numpy as np
 from scipy import stats
 
+from benchmarks.methods.feature_likelihood import generalization_gap
 from deepssim_jax.scoring.decide import Proportion, clopper_pearson
-from deepssim_jax.scoring.feature_likelihood import generalization_gap
 from deepssim_jax.scoring.pairs import nearest
 
 # Training images that an image's nearest one is compared with (Carlini et al.), and kept for UMS.

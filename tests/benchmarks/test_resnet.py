@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from deepssim_jax.nn.resnet import ResNet, ResNetSpec
+from benchmarks.methods.resnet import ResNet, ResNetSpec
 
 SPEC = ResNetSpec(depths=(1, 2, 1), width=4, dim=6)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from deepssim_jax.scoring import set_level
+from benchmarks.methods import set_level
 
 
 def test_memorization_shares_count_what_lies_in_the_band() -> None:

@@ -1,12 +1,19 @@
-"""From numbers to a verdict."""
+"""From numbers to a verdict, and the sentences that state it."""
+
+import dataclasses
+import re
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from deepssim_jax.audit import conclusion
+from deepssim_jax.audit import sentences
+from deepssim_jax.audit.assess import chance_of
 from deepssim_jax.audit.calibration import Trial, called
 from deepssim_jax.audit.disclosure import Edition
-from deepssim_jax.audit.result import Thresholds, Verdict
+from deepssim_jax.audit.result import Thresholds
+from deepssim_jax.data.manifest import Role
+from deepssim_jax.detection.assessment import Cause, Searched, Verdict, assess
 from deepssim_jax.scoring.decide import clopper_pearson
 from deepssim_jax.scoring.match import PAIR
 from deepssim_jax.scoring.retrieval import Retrieval
@@ -33,8 +40,22 @@ def thresholds(found: int = 50, near: int = 50, calibrated: bool = True) -> Thre
 
 def judge(exact: int, near: int, *, counts=COUNTS, holdout=None, of=thresholds()):
     classes = {"exact_duplicate": exact, "near_duplicate": near, "unrelated": 400 - exact - near}
-    rate = clopper_pearson(exact + near, 400)
-    return conclusion.verdict(counts, classes, rate, holdout, of)
+    found = assess(
+        clopper_pearson(exact + near, 400),
+        sides={role: searched(counts, role) for role in (Role.REAL, Role.SYNTHETIC)},
+        performance=of.performance,
+        chance=chance_of(classes, holdout, of.false_rate),
+    )
+    return found.verdict, sentences.reasons(found.reasons)
+
+
+def searched(counts: dict[str, int], role: Role) -> Searched:
+    return Searched(
+        counts[role.value],
+        counts[f"unreadable_{role.value}"],
+        counts.get(f"not_comparable_{role.value}", 0),
+        counts.get(f"{role.value}_with_doubles", 0),
+    )
 
 
 def test_one_exact_copy_is_enough() -> None:
@@ -91,17 +112,18 @@ def test_a_few_near_copies_may_be_chance_and_many_are_not() -> None:
 
 
 def test_counts_to_share_are_never_small() -> None:
-    few = {**COUNTS, "unreadable_real": 3}
-    classes = {"exact_duplicate": 1, "near_duplicate": 0, "unrelated": 399}
-    _, reasons = conclusion.verdict(
-        few, classes, clopper_pearson(1, 400), None, thresholds(), edition=Edition.SHARED
+    found = assess(
+        clopper_pearson(1, 400),
+        sides={Role.REAL: Searched(500, unreadable=3), Role.SYNTHETIC: Searched(400)},
+        performance=thresholds().performance,
     )
+    reasons = sentences.reasons(found.reasons, edition=Edition.SHARED)
     assert reasons == ("Some real images could not be read; copies of them cannot be detected.",)
 
 
 def test_notes_name_what_was_left_out() -> None:
-    assert len(conclusion.notes(128, "axial:0.5", Retrieval.BOTH, left_out=0)) + 1 == len(
-        conclusion.notes(128, "axial:0.5", Retrieval.BOTH, left_out=2)
+    assert len(sentences.notes(128, "axial:0.5", Retrieval.BOTH, left_out=0)) + 1 == len(
+        sentences.notes(128, "axial:0.5", Retrieval.BOTH, left_out=2)
     )
 
 
@@ -139,3 +161,59 @@ def test_a_pair_found_both_ways_keeps_the_better_alignment_and_the_thresholds() 
     found, copy = called(pairs, thresholds())
     assert len(found) == 1 and copy[0] and not found["by_points"][0]
     assert found["verified"][0] == np.float32(0.99) and found["evidence"][0] == 4.0
+
+
+SIDES = {Role.REAL: Searched(500), Role.SYNTHETIC: Searched(400)}
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        ({"calibrated": False}, Cause.NOT_CALIBRATED),
+        ({"recall": None}, Cause.NO_POSITIVE_CONTROLS),
+        ({"false_rate": None}, Cause.NO_NEGATIVE_CONTROLS),
+        ({"recall": clopper_pearson(40, 50)}, Cause.LOW_RECALL),
+        ({}, Cause.NONE_FOUND),
+    ],
+)
+@pytest.mark.parametrize("words", [sentences.IMAGES, sentences.VOLUMES])
+@pytest.mark.parametrize("edition", list(Edition))
+def test_every_cause_has_a_sentence_of_its_own(change, cause, words, edition) -> None:
+    performance = dataclasses.replace(thresholds().performance, **change)
+    found = assess(clopper_pearson(0, 400), sides=SIDES, performance=performance)
+    assert found.reasons[-1].cause is cause
+    (sentence,) = sentences.reasons(found.reasons, words=words, edition=edition)
+    assert sentence.startswith(f"No {words.copy} was found")
+    assert words.image in sentence and "{" not in sentence
+
+
+def test_many_calls_beyond_chance_state_it_and_the_shared_edition_does_not() -> None:
+    """Of 400 unrelated volumes at 1 %, 20 or more are called with p = 7e-9 (SciPy's binomial law)."""
+    found = assess(
+        clopper_pearson(20, 400), sides=SIDES, performance=thresholds().performance, chance=0.01
+    )
+    assert found.verdict is Verdict.COPIES_FOUND
+    assert found.reasons[0].p_value == pytest.approx(
+        stats.binomtest(20, 400, 0.01, "greater").pvalue
+    )
+    assert sentences.reasons(found.reasons, words=sentences.VOLUMES) == (
+        "Chance alone would give 4 of 400 (binomial p = 7e-09).",
+    )
+    assert sentences.reasons(found.reasons, edition=Edition.SHARED) == ()
+
+
+def test_within_chance_is_inconclusive_and_its_number_stays_inside() -> None:
+    found = assess(clopper_pearson(1, 400), sides=SIDES, performance=None, chance=0.01)
+    assert found.verdict is Verdict.INCONCLUSIVE
+    (sentence,) = sentences.reasons(found.reasons, words=sentences.VOLUMES)
+    assert sentence.startswith(
+        "1 volume reached the threshold which is no more than unrelated volumes"
+    )
+    (shared,) = sentences.reasons(found.reasons, words=sentences.VOLUMES, edition=Edition.SHARED)
+    assert not re.search(r"\d", shared)
+
+
+def test_a_set_searched_against_itself_states_what_was_found_alone() -> None:
+    for count, verdict in ((0, Verdict.NONE_FOUND_WITHIN_LIMITS), (1, Verdict.COPIES_FOUND)):
+        found = assess(clopper_pearson(count, 9), sides={Role.REAL: Searched(9)}, performance=None)
+        assert (found.verdict, found.reasons, found.subjects) == (verdict, (), None)

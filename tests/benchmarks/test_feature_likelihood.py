@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from deepssim_jax.scoring import feature_likelihood
-from deepssim_jax.scoring.feature_likelihood import generalization_gap, log_density, widths
+from benchmarks.methods import feature_likelihood
+from benchmarks.methods.feature_likelihood import generalization_gap, log_density, widths
 
 
 def test_density_is_that_of_scipy() -> None:

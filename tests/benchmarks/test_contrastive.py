@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from scipy import ndimage, special
 
+from benchmarks.methods import contrastive
+from benchmarks.methods.contrastive import Contrastive, Views, nt_xent, train_contrastive
+from benchmarks.methods.resnet import ResNetSpec
 from deepssim_jax import parallel
-from deepssim_jax.nn.resnet import ResNetSpec
-from deepssim_jax.training import contrastive
-from deepssim_jax.training.contrastive import Contrastive, Views, nt_xent, train_contrastive
 from tests.kept import within
 
 SPEC = ResNetSpec(depths=(1, 1, 1), width=8, dim=16)

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from deepssim_jax.nn.efficientnet import WIDTH, EfficientNetSpec
+from benchmarks.methods.efficientnet import WIDTH, EfficientNetSpec
 
 
 class Same(nn.Conv2d):

@@ -19,11 +19,11 @@ import numpy as np
 import optax
 from flax import nnx
 
+from benchmarks.methods.resnet import ResNet, ResNetSpec
 from deepssim_jax import parallel
 from deepssim_jax.data import pipelines
 from deepssim_jax.data.pipelines import Batches
 from deepssim_jax.data.store import ImageStore
-from deepssim_jax.nn.resnet import ResNet, ResNetSpec
 from deepssim_jax.ops import augment as augmenting
 from deepssim_jax.ops.augment import AugmentConfig
 from deepssim_jax.ops.batches import in_batches

@@ -1,0 +1,1 @@
+"""Methods that nothing but benchmarks measures against: they are no part of the package."""

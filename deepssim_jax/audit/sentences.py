@@ -1,0 +1,221 @@
+"""What results mean, in full sentences: reasons of a verdict, membership, and what was not tested."""
+
+import dataclasses
+from collections.abc import Iterable
+
+from deepssim_jax.audit.disclosure import Edition
+from deepssim_jax.audit.result import Coverage, Membership
+from deepssim_jax.data.manifest import Role
+from deepssim_jax.detection.assessment import MAX_UNTESTED, Cause, Reason
+from deepssim_jax.scoring import decide
+from deepssim_jax.scoring.membership import RATES, Attack
+from deepssim_jax.scoring.retrieval import Retrieval
+
+
+@dataclasses.dataclass(frozen=True)
+class Words:
+    """What is searched for, `called` what was found, what a calibration `needs`, and `more` of what would
+    tell chance from copying.
+    """
+
+    image: str
+    copy: str
+    copies: str
+    called: str
+    needs: str
+    more: str
+
+
+IMAGES = Words(
+    image="image",
+    copy="copy",
+    copies="copies",
+    called="near image",
+    needs=f"images of at least {2 * decide.MIN_NULL} patients, about half of them to choose thresholds and "
+    "half to check them",
+    more="real or held-out images",
+)
+VOLUMES = Words(
+    image="volume",
+    copy="replica",
+    copies="replicas",
+    called="volume",
+    needs=f"volumes of at least {decide.MIN_NULL} patients",
+    more="real volumes",
+)
+_SENTENCES = {
+    Cause.HELD_OUT_DIFFER: "The held-out {image}s are of another make than the real ones ({detail}): the "
+    "control and the p-values may tell the make, and not copies.",
+    Cause.UNREADABLE: "{side} could not be read; {unknown}.",
+    Cause.NOT_COMPARABLE: "{side} could not be compared: too little structure to be distinguished.",
+    Cause.DUPLICATED: "{number} real {image}s are copies of each other (real_duplicates.csv); copies of one "
+    "{image} count as one patient.",
+    Cause.WITHIN_CHANCE: "{reached} no more than unrelated {image}s would by chance{p_value}. Look at the "
+    "pairs; more {more} would sharpen this.",
+    Cause.BEYOND_CHANCE: "Chance alone would give {expected} of {total}{p_value}.",
+    Cause.NOT_CALIBRATED: "{none}, but the thresholds could not be calibrated here: they need {needs}.",
+    Cause.NO_POSITIVE_CONTROLS: "{none}, but what this check finds was not measured: there were no copies of "
+    "these {image}s to test it on in the reporting split of the patients. More {image}s would be needed.",
+    Cause.NO_NEGATIVE_CONTROLS: "{none}, but what this check finds was not measured: there were no "
+    "{image}s of other patients to test it on in the reporting split of the patients. More {image}s would be "
+    "needed.",
+    Cause.LOW_RECALL: "{none}, but only {recall} of the positive controls, copies made from these {image}s, "
+    "were found, so {copies} could have been missed.",
+    Cause.UNTESTED: "{none}, but more than {most:.0%} of the {sides} {image}s are untested. Repair or remove "
+    "them and run again.",
+    Cause.NONE_FOUND: "{none} among {total} {image}s; the share of {copies} that a generator like this makes "
+    "is below {high:.2%} at {level:.0%} confidence.",
+    Cause.LOW_LOCAL_RECALL: "This holds for copies of whole {image}s. Of positive controls in "
+    "which something was added, hidden, warped or replaced, {recall} were found{missed}.",
+}
+
+
+def reasons(
+    found: Iterable[Reason], *, words: Words = IMAGES, edition: Edition = Edition.INTERNAL
+) -> tuple[str, ...]:
+    """Why a verdict is what it is, and what would be needed for a clearer one.
+
+    Args:
+      found: of an `Assessment`.
+      words: what was searched for.
+      edition: who reads. Outside, no number stands in the sentences from which together with the
+        verdict, which follows from all of them, a small count could be computed.
+    """
+    shared = edition is Edition.SHARED
+    return tuple(
+        _SENTENCES[reason.cause].format(
+            **dataclasses.asdict(words), **_values(reason, words, shared=shared)
+        )
+        for reason in found
+        if not (shared and reason.cause is Cause.BEYOND_CHANCE)
+    )
+
+
+def _values(reason: Reason, words: Words, *, shared: bool) -> dict[str, object]:
+    """What the sentence of a reason is filled with."""
+    roles, share = [role.value for role in reason.roles], reason.share
+    out: dict[str, object] = {
+        "none": f"No {words.copy} was found",
+        "detail": reason.detail,
+        "number": "Some" if shared else f"{reason.count:,}",
+        "side": f"Some {' '.join(roles)} {words.image}s",
+        "sides": " and of the ".join(roles),
+        "unknown": "nothing is known of them"
+        if Role.SYNTHETIC in reason.roles
+        else f"{words.copies} of them cannot be detected",
+        "most": MAX_UNTESTED,
+        "reached": f"The {words.called}s that reached the threshold are",
+        "p_value": "",
+    }
+    if not shared:
+        out["side"] = f"{reason.count:,} {' '.join(roles)} {_several(reason.count, words.image)}"
+    if share is None:
+        return out
+    out |= {"total": share.total, "high": share.high, "level": share.level}
+    out["recall"] = "too few" if shared else f"{share.count} of {share.total}"
+    out["missed"] = ": most such copies would have been missed" if share.value < 0.5 else ""
+    if reason.p_value is not None and not shared:
+        called = f"{share.count:,} {_several(share.count, words.called)}"
+        out["reached"] = f"{called} reached the threshold which is"
+        out["expected"] = f"{reason.expected:.2g}"
+        within = reason.cause is Cause.WITHIN_CHANCE
+        out["p_value"] = f" (binomial p = {reason.p_value:{'.2f' if within else '.1g'}})"
+    return out
+
+
+def _candidates(retrieval: Retrieval) -> str:
+    """Which pairs were verified, in words."""
+    asked = retrieval.proposals
+    ways = [
+        (asked.aligned, "of the best correlation in a search over a grid of transformations"),
+        (asked.likely, "that agree best tile by tile after it"),
+        (asked.unmoved, "that agree best where they lie"),
+        (asked.encoder, "from the encoder"),
+    ]
+    return ", ".join(["2 from local features", *(f"{n} {what}" for n, what in ways if n)])
+
+
+def _several(count: int, what: str) -> str:
+    return what if count == 1 else f"{what}s"
+
+
+ATTACKS = {
+    Attack.LOSS: "loss threshold",
+    Attack.SECMI: "SecMI",
+    Attack.PIA: "PIA",
+}
+
+
+def membership(found: Membership, *, edition: Edition = Edition.INTERNAL) -> tuple[str, ...]:
+    """What membership inference means, in full sentences.
+
+    Args:
+      found: the figures.
+      edition: who reads them.
+    """
+    lines, count = [], edition.count
+    if found.coverage is not Coverage.ALL:
+        lines.append(
+            f"{'Not all' if found.coverage is Coverage.SOME else 'None'} of the images that this model "
+            "was trained on are among the real images of this audit: make sure that it is the model "
+            "whose images were audited."
+        )
+    if not found.figures:
+        lines.append(
+            "When this model was trained nobody was held out, so there is nothing to tell its training "
+            "images from, and nothing can be inferred about membership, neither that it leaks nor that "
+            "it does not. A training with --config.held_out=0.1 can be asked."
+        )
+        return tuple(lines)
+    # Three attacks have three chances to look good.
+    level = 1 - (1 - found.level) / len(found.figures)
+    better = [
+        ATTACKS[attack]
+        for attack, f in found.figures.items()
+        if decide.area_interval(f.area, f.members, f.held_out, level=level)[0] > 0.5
+    ]
+    if better:
+        lines.append(
+            f"Better than chance at telling {count(found.members)} training images from "
+            f"{count(found.held_out)} held-out ones: {', '.join(better)}. Whoever has these weights and "
+            "an image of a person can learn from them something about whether it was trained on, so the "
+            "weights must be kept as the training images are."
+        )
+    else:
+        lines.append(
+            f"None of these attacks was shown to tell {count(found.members)} training images from "
+            f"{count(found.held_out)} held-out ones better than chance. That is no proof that nobody "
+            "can: the intervals say how much may have been missed, and there are stronger attacks."
+        )
+    rates = [r for r in RATES if not all(f.measurable(r) for f in found.figures.values())]
+    lines += [
+        f"A false positive rate of {rate:.1%} cannot be measured with {count(found.held_out)} "
+        f"held-out images; it takes {round(1 / rate):,} of them at least."
+        for rate in rates
+    ]
+    return tuple(lines)
+
+
+def notes(
+    size: int, slice_spec: str, retrieval: Retrieval, *, left_out: int, attacked: bool = False
+) -> tuple[str, ...]:
+    """What was done to the images, and what was not tested; `left_out` held-out images share a
+    patient with the real side; `attacked` says that membership was inferred.
+    """
+    lines = [
+        f"Every image was brought to {size} x {size} pixels with its aspect kept and "
+        "to mean 0 and standard deviation 1.",
+        f"Of volumes, the slice {slice_spec} was compared, after orientation by the affine.",
+        "Copies are looked for by local features, under any rotation, mirroring, negative, crop, change "
+        "of aspect and zoom; and among the images that look alike as they lie, which bears noise and "
+        "blur best.",
+        "Not tested: copies of a region that is small or holds little structure, "
+        f"{'' if attacked else 'membership inference, '}and attributes.",
+        "Each synthetic image was verified against its best few candidates, not against every "
+        f"image: {_candidates(retrieval)}.",
+    ]
+    if left_out:
+        lines.append(
+            "Held-out images that belong to patients of the real side were left out of the control."
+        )
+    return tuple(lines)

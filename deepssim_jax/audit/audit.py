@@ -115,7 +115,7 @@ def _audit(
     settings: AuditSettings,
     on_progress: Progress,
 ) -> AuditResult:
-    manifests = list_sides(roots, settings)
+    manifests = list_sides(roots, out, settings)
     attacked = None if model is None else Generator.load(model)
     attack_id = None if attacked is None else membership.fingerprint(attacked)
     encoder_id = encoders.encoder_hash(settings.encoder)

@@ -32,6 +32,7 @@ def main(argv: Sequence[str]) -> int:
     """
     del argv
     from deepssim_jax.audit.safeguard import filter_folder
+    from deepssim_jax.data.manifest import Role, read_manifest
 
     usage.exists(_GUARD.real, "folder or file")
     usage.exists(_SYNTHETIC, "folder or file")
@@ -39,8 +40,10 @@ def main(argv: Sequence[str]) -> int:
     inputs = {"--synthetic": _SYNTHETIC.value}
     opened = _GUARD.open(out, command="filter", inputs=inputs, reads={})
     with opened as workspace, progress() as on_progress:
+        offered = read_manifest(_SYNTHETIC.value, role=Role.SYNTHETIC)
+        workspace.keep_apart(offered.elsewhere)  # before the training images are read for minutes
         release = filter_folder(
-            _SYNTHETIC.value,
+            offered,
             _GUARD.build(workspace, on_progress),
             workspace,
             residual_pairs=_GUARD.residual_pairs.value,

@@ -98,6 +98,7 @@ def read_collection(
             f"{name}: {note}" for name, p in zip(names, parts, strict=True) for note in p.notes
         ),
         left_out=sum(part.left_out for part in parts),
+        elsewhere=frozenset().union(*(part.elsewhere for part in parts)),
     )
     return Collection(manifest, split)
 

@@ -118,12 +118,12 @@ def _raised_here(error: BaseException) -> bool:
 def _own_words() -> frozenset[str]:
     """Names of files and suffixes that the package's own sources write: outputs, formats, layouts.
 
-    Those with digits are left out: examples are like a study's own names.
+    Those with numbers are left out: examples can be like a study's own names.
     """
     found: set[str] = set()
     for path in Path(_PACKAGE).rglob("*.py"):
         found.update(x.group() for x in _WRITTEN.finditer(path.read_text(encoding="utf-8")))
-    return frozenset(word for word in found if not re.search(r"\d", word))
+    return frozenset(word for word in found if not re.search(r"\d\d", word))
 
 
 def _without_names(text: str, args: Sequence[str], *, own: bool = False) -> str:

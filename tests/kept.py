@@ -28,7 +28,10 @@ def within(folder: Path, work: Callable[[Workspace], T], *, command: str = "test
 
 def share_secret(folder: Path, *, command: str) -> None:
     """Begins an output folder whose aliases are those of every other one that is begun so."""
-    with Workspace.open(folder, command=command) as workspace, pytest.MonkeyPatch.context() as patch:
+    with (
+        Workspace.open(folder, command=command) as workspace,
+        pytest.MonkeyPatch.context() as patch,
+    ):
         patch.setattr("deepssim_jax.workspace.workspace.secrets.token_bytes", bytes)
         workspace.secret()
 

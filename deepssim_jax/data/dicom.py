@@ -55,14 +55,16 @@ _TEXT = {
     *_SHARED,
     *(name for name in _APART if name not in ("EffectiveEchoTime", "DiffusionBValue")),
 } - {"TemporalPositionIndex"}
-_TAGS = sorted({
-    *_TEXT,
-    *_APART,
-    "Rows",
-    "Columns",
-    "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence",
-})
+_TAGS = sorted(
+    {
+        *_TEXT,
+        *_APART,
+        "Rows",
+        "Columns",
+        "SharedFunctionalGroupsSequence",
+        "PerFrameFunctionalGroupsSequence",
+    }
+)
 # Frames are of one plane if no direction cosine differs by more, and at one place if this close (mm).
 _SAME_DIRECTION, _SAME_PLACE = 0.01, 0.001
 
@@ -151,7 +153,11 @@ def stacks(paths: Iterable[Path]) -> tuple[list[Stack], dict[Path, str]]:
                 _header_source(path), stop_before_pixels=True, specific_tags=list(tags)
             )
             # A dict of the few that are there: a data set takes long to say that it lacks one.
-            header = {tags[tag]: _value(dataset, tag, tags[tag]) for tag in dataset.keys() if tag in tags}
+            header = {
+                tags[tag]: _value(dataset, tag, raw, tags[tag])
+                for tag, raw in list(dataset.items())
+                if tag in tags
+            }
             if "Rows" not in header and "SOPClassUID" in header:
                 without[path] = "a DICOM file without pixels"
                 continue
@@ -171,12 +177,11 @@ def stacks(paths: Iterable[Path]) -> tuple[list[Stack], dict[Path, str]]:
     return sorted(alone + found, key=lambda s: (s.files, s.items)), without
 
 
-def _value(dataset, tag: int, name: str) -> object:
+def _value(dataset, tag: int, raw, name: str) -> object:
     """An attribute's value; of those in `_TEXT` its text, or the texts of several numbers."""
-    value = dataset.get_item(tag).value
-    if name not in _TEXT or not isinstance(value, bytes):
+    if name not in _TEXT or not isinstance(raw.value, bytes):
         return dataset[tag].value
-    text = value.decode("latin-1").strip(" \0")
+    text = raw.value.decode("latin-1").strip(" \0")
     return text.split("\\") if name in _NUMBERS else text
 
 

@@ -151,7 +151,10 @@ def _followed(entry: os.DirEntry, top: Path, links: Links) -> tuple[Path | None,
     except (OSError, RuntimeError):
         return None, "a link that points nowhere or to itself"
     if links is Links.INSIDE and not real.is_relative_to(top):
-        return None, "a link that leaves the folder; copy the file, or follow it with --follow_links"
+        return (
+            None,
+            "a link that leaves the folder; copy the file, or follow it with --follow_links",
+        )
     return real, None
 
 

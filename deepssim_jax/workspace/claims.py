@@ -18,6 +18,9 @@ import filelock
 from deepssim_jax.workspace import files
 
 MARKER = ".deepssim-workspace.json"
+# Where an output folder keeps steps and caches, and what is in there.
+WORK = "work"
+_WORKED = {"steps", "cache"}
 FORMAT = 1
 _LOCK, _HOLDER = ".deepssim-workspace.lock", ".deepssim-workspace.holder.json"
 # What a system puts into an empty folder by itself.
@@ -177,7 +180,7 @@ def check_owner(out: Path, *, command: str, flag: str) -> bool:
     if MARKER not in names:
         foreign = names - OWN_FILES - NOBODYS - set(_WRITTEN)
         if foreign:
-            raise foreign_content(out, len(foreign), flag=flag)
+            raise _foreign(out, len(foreign), flag)
         return False
     try:
         marker = json.loads((out / MARKER).read_text(encoding="utf-8"))
@@ -199,8 +202,33 @@ def check_owner(out: Path, *, command: str, flag: str) -> bool:
     return True
 
 
-def foreign_content(out: Path, count: int, *, flag: str) -> WorkspaceError:
-    """What is said of a folder that holds what nobody noted as ours."""
+def check_listed(out: Path, listed: Path, *, command: str, flag: str) -> None:
+    """Refuses a folder that has our marker, and not the list that a run begins with: somebody else's.
+
+    Args:
+      out: the folder.
+      listed: the list, in it or in the folder of its work.
+      command: who would own it.
+      flag: that of `out`, for messages.
+
+    Raises:
+      WorkspaceError: also if the list was begun with another folder of work.
+    """
+    if not check_owner(out, command=command, flag=flag) or listed.is_file():
+        return
+    names = {name for name in os.listdir(out) if not name.startswith(".")} - NOBODYS
+    inside = listed.is_relative_to(out)
+    # Earlier versions began the list with the first output, after some work.
+    names -= {WORK} if listed.parent != out else _WORKED
+    if names and inside:
+        raise _foreign(out, len(names), flag)
+    if names:
+        raise WorkspaceError(
+            f"{flag}={_name(out)!r} was begun with another --work: give the same one, or another {flag}"
+        )
+
+
+def _foreign(out: Path, count: int, flag: str) -> WorkspaceError:
     return WorkspaceError(
         f"{flag}={_name(out)!r} holds {count:,} files or folders that this program did not make, and "
         "none of them is touched; give a new or an empty folder"
@@ -248,9 +276,12 @@ def claimed(out: Path, *, command: str, flag: str) -> Iterator[None]:
                 (out / MARKER).unlink()
             (out / _HOLDER).unlink(missing_ok=True)
     finally:
+        empty = not (out / MARKER).exists()
+        if empty:  # while it is held: what another process locks after that is a file of its own
+            with contextlib.suppress(OSError):
+                (out / _LOCK).unlink()
         lock.release()
-        if not (out / MARKER).exists():
-            (out / _LOCK).unlink(missing_ok=True)
+        if empty:
             with contextlib.suppress(OSError):
                 for place in made:
                     place.rmdir()

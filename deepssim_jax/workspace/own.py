@@ -57,7 +57,9 @@ class Own:
                     f"{path.name!r} in the kept work was not made by this program; move it away and "
                     "run the same command again"
                 )
-        names = self._unwritten + [n for path in paths if (n := self._name(path)) not in self._names]
+        names = self._unwritten + [
+            n for path in paths if (n := self._name(path)) not in self._names
+        ]
         if not names:
             return
         files.make_empty(self._path)

@@ -31,7 +31,7 @@ from deepssim_jax.workspace.own import Own
 from deepssim_jax.workspace.processes import Processes, Progress, silent
 
 _KEY, _CONTENT = 24, 16
-STEPS, CACHES = "steps", "cache"
+_STEPS, _CACHES = "steps", "cache"
 _FILE = re.compile(
     r"(?P<stem>[A-Za-z0-9_.-]+-[0-9a-f]{24}(?:\.\d+-\d{9})?)-(?P<content>[0-9a-f]{16})"
     r"(?P<suffix>\.npy|\.npz|\.json)"
@@ -52,7 +52,7 @@ class Kept:
     def __init__(self, work: Path, processes: Processes = Processes()):
         self.processes = processes
         self.own = Own(work, processes.index)
-        self._folder, self._places = work / STEPS, work / CACHES
+        self._folder, self._places = work / _STEPS, work / _CACHES
         if not self.own.lists():
             self.own.adopt(_proven(work))
         self._used: set[str] = set()
@@ -76,7 +76,9 @@ class Kept:
 
     def _scan(self) -> dict[str, str]:
         self.own.learn()
-        return {x["stem"]: x.string for x in _steps(self._folder) if self._folder / x.string in self.own}
+        return {
+            x["stem"]: x.string for x in _steps(self._folder) if self._folder / x.string in self.own
+        }
 
     def agreed_load(self, stem: str) -> tuple[bool, Any]:
         """`load`, with the first process's answer in all of them."""
@@ -155,19 +157,19 @@ class Kept:
 def damaged_work(work: Path) -> int:
     """How many steps and shards of caches in a folder of kept work are not as they were written."""
     own, proven = Own(work), set(_proven(work))
-    notes = [p for folder in _folders(work / CACHES) for p in notes_in(folder)]
-    found = [*notes, *(work / STEPS / step.string for step in _steps(work / STEPS))]
+    notes = [p for folder in _folders(work / _CACHES) for p in notes_in(folder)]
+    found = [*notes, *(work / _STEPS / step.string for step in _steps(work / _STEPS))]
     # Versions that kept no list: whatever is called like a file of ours.
     return sum(path not in proven and (path in own or not own.lists()) for path in found)
 
 
 def _proven(work: Path) -> Iterator[Path]:
     """Files of kept work whose content is that which their name or their note says."""
-    for step in _steps(work / STEPS):
-        path = work / STEPS / step.string
+    for step in _steps(work / _STEPS):
+        path = work / _STEPS / step.string
         if _digest(path.read_bytes()) == step["content"]:
             yield path
-    for folder in _folders(work / CACHES):
+    for folder in _folders(work / _CACHES):
         for path in notes_in(folder):
             if (note := whole_note(path)) is not None:
                 yield from files_of_shard(path, note)

@@ -15,16 +15,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from deepssim_jax.workspace import claims, files, names
-from deepssim_jax.workspace.claims import Overlap, WorkspaceError
+from deepssim_jax.workspace.claims import WORK, Overlap, WorkspaceError
 from deepssim_jax.workspace.facts import differences, noted
 from deepssim_jax.workspace.files import Access
 from deepssim_jax.workspace.outputs import FILE as _OUTPUTS
 from deepssim_jax.workspace.outputs import GROWS, Outputs
 from deepssim_jax.workspace.scratch import scratch_folder
-from deepssim_jax.workspace.steps import CACHES, STEPS, Kept, Processes, Section
+from deepssim_jax.workspace.steps import Kept, Processes, Section
 
-# Where an output folder keeps steps and caches.
-WORK = "work"
 # Anyone but the first process reads, and writes nothing.
 _READER = Processes(index=1)
 _WORK_FLAG, _ANY = "--work", Overlap.ALLOWED
@@ -94,13 +92,15 @@ class Workspace(Section):
             error: WorkspaceError | None = None
             if processes.first:
                 try:
-                    _check_listed(root, kept, command=command, flag=flag)
-                    stack.enter_context(claims.claimed(root, command=command, flag=flag))
+                    folders = [(root, command, flag)]
                     if kept is not None:
-                        owner = _of_work(command)
-                        stack.enter_context(
-                            claims.claimed(kept, command=owner, flag=_WORK_FLAG)
-                        )
+                        folders.append((kept, f"{command}, its {_WORK_FLAG}", _WORK_FLAG))
+                    listed = (root / WORK if kept is None else kept) / _OUTPUTS
+                    for folder, owner, its_flag in folders:
+                        claims.check_listed(folder, listed, command=owner, flag=its_flag)
+                    for folder, owner, its_flag in folders:
+                        claim = claims.claimed(folder, command=owner, flag=its_flag)
+                        stack.enter_context(claim)
                     begun = cls(root, work=kept)
                     begun._sweep()
                     stack.callback(begun._leave)
@@ -268,9 +268,7 @@ class Workspace(Section):
         self.check(name, facts, flag=flag)
         path = self._work / f"{name}.json"
         if self._processes.first and not path.exists():
-            self._kept.own.write(
-                path, json.dumps(noted(facts), indent=1, sort_keys=True).encode()
-            )
+            self._kept.own.write(path, json.dumps(noted(facts), indent=1, sort_keys=True).encode())
 
     def secret(self) -> bytes:
         """32 random bytes, drawn once and kept in the private work: the key of aliases.
@@ -372,31 +370,6 @@ class Workspace(Section):
                 f"{flag}={self._root.name!r}: {len(changed):,} of its files changed after being written; "
                 f"{where} lists them. Move them away and run the same command again: it writes them anew"
             )
-
-
-def _of_work(command: str) -> str:
-    return f"{command}, its {_WORK_FLAG}"
-
-
-def _check_listed(root: Path, kept: Path | None, *, command: str, flag: str) -> None:
-    """Refuses folders that have our marker and not the list that a run begins with: of someone else."""
-    places = [(root, root / WORK if kept is None else kept, command, flag, {WORK})]
-    if kept is not None:
-        places.append((kept, kept, _of_work(command), _WORK_FLAG, {STEPS, CACHES}))
-    for folder, listed, owner, its_flag, ours in places:
-        if not claims.check_owner(folder, command=owner, flag=its_flag):
-            continue
-        names = {name for name in os.listdir(folder) if not name.startswith(".")}
-        # Earlier versions began their list with the first output.
-        names -= claims.NOBODYS | (ours if listed.is_relative_to(folder) else set())
-        if not names or (listed / _OUTPUTS).is_file():
-            continue
-        if listed.is_relative_to(folder):
-            raise claims.foreign_content(folder, len(names), flag=its_flag)
-        raise WorkspaceError(
-            f"{its_flag}={folder.name!r} was begun with another {_WORK_FLAG}: give the same one, or "
-            f"another {its_flag}"
-        )
 
 
 def _holds(path: Path, digest: str) -> bool:

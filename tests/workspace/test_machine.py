@@ -113,7 +113,9 @@ class Machine(RuleBasedStateMachine):
                 self.refusal_has_a_reason(error)
 
     @rule(
-        place=st.sampled_from([".", "deep", "work", "work/steps", "work/cache", "work/cache/images*"]),
+        place=st.sampled_from(
+            [".", "deep", "work", "work/steps", "work/cache", "work/cache/images*"]
+        ),
         name=st.sampled_from(["notes-{}.npy", "00000{}.json", ".deepssim-{:016x}.tmp"]),
     )
     def a_stranger_leaves_a_file(self, place, name):

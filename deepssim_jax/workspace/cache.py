@@ -220,8 +220,7 @@ class Cache:
         path = self._folder / f"{shard}.json"
         self._own.note(path, *arrays)
         digests = {
-            field: files.write_array(place, array, access=files.Access.PRIVATE)
-            for place, (field, array) in arrays.items()
+            field: self._own.write_array(place, array) for place, (field, array) in arrays.items()
         }
         note = {"images": list(names), "refused": dict(refused), "fields": digests}
         self._own.write(path, json.dumps(note).encode())

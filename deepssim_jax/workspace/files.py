@@ -46,14 +46,21 @@ class NoSpace(OSError):
 
 
 @contextlib.contextmanager
-def replacing(path: Path, *, access: Access = Access.SHARED) -> Iterator[BinaryIO]:
+def replacing(
+    path: Path, *, access: Access = Access.SHARED, process: int = 0
+) -> Iterator[BinaryIO]:
     """Opens a file that takes the place of `path` when the block ends without an error.
+
+    Args:
+      path: the file.
+      access: who may read it.
+      process: the number of this one, where several may write the same file with the same content.
 
     Raises:
       NoSpace: the disk is full; what was there is as it was.
     """
     make_folder(path.parent, access=access)
-    temporary = temporary_of(path)
+    temporary = temporary_of(path, process)
     # The mode is cut by the user's umask; nobody else can read it in between.
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, access.value)
     try:
@@ -108,14 +115,17 @@ def sync_folder(path: Path) -> None:
         os.close(handle)
 
 
-def temporary_of(path: Path) -> Path:
-    """What a file is called while it is written."""
-    return path.parent / f".deepssim-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.tmp"
+def temporary_of(path: Path, process: int = 0) -> Path:
+    """What a file is called while a process writes it."""
+    digest = hashlib.sha256(b"%d/" % process + os.fsencode(path.name)).hexdigest()
+    return path.parent / f".deepssim-{digest[:16]}.tmp"
 
 
-def write_bytes(path: Path, content: bytes, *, access: Access = Access.SHARED) -> None:
-    """Writes a whole file at once."""
-    with replacing(path, access=access) as file:
+def write_bytes(
+    path: Path, content: bytes, *, access: Access = Access.SHARED, process: int = 0
+) -> None:
+    """Writes a whole file at once; see `replacing`."""
+    with replacing(path, access=access, process=process) as file:
         file.write(content)
 
 
@@ -193,10 +203,12 @@ def sha256(*paths: Path) -> str:
     return digest.hexdigest()
 
 
-def write_array(path: Path, array: np.ndarray, *, access: Access = Access.SHARED) -> str:
+def write_array(
+    path: Path, array: np.ndarray, *, access: Access = Access.SHARED, process: int = 0
+) -> str:
     """Writes one `.npy` file, and gives its SHA-256; the same array gives the same bytes."""
     content = array_bytes(array)
-    write_bytes(path, content, access=access)
+    write_bytes(path, content, access=access, process=process)
     return hashlib.sha256(content).hexdigest()
 
 

@@ -5,8 +5,10 @@ name from there, with `/` between folders. What someone else lays in between is 
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
+
+import numpy as np
 
 from deepssim_jax.workspace import files
 from deepssim_jax.workspace.claims import WorkspaceError
@@ -16,7 +18,7 @@ class Own:
     """The lists of all processes, and the one of this process to write in."""
 
     def __init__(self, work: Path, index: int = 0):
-        self.work, self._path = work, work / f"kept-{index}.jsonl"
+        self.work, self._index, self._path = work, index, work / f"kept-{index}.jsonl"
         self._names: set[str] = set()
         self._unwritten: list[str] = []
         self.learn()
@@ -32,7 +34,7 @@ class Own:
 
     def lists(self) -> list[Path]:
         """The lists, of every process; none in work of versions that kept no list."""
-        return sorted(self.work.glob("kept-*.jsonl"))
+        return sorted(path for path in self.work.glob("kept-*.jsonl") if path.stem[5:].isdecimal())
 
     def adopt(self, paths: Iterable[Path]) -> None:
         """Takes files for own that prove it themselves; they are noted with the next one."""
@@ -42,9 +44,6 @@ class Own:
     def __contains__(self, path: Path) -> bool:
         return self._name(path) in self._names
 
-    def __iter__(self) -> Iterator[Path]:
-        return (self.work / name for name in sorted(self._names))
-
     def note(self, *paths: Path) -> None:
         """Notes files that are about to be written.
 
@@ -52,7 +51,10 @@ class Own:
           WorkspaceError: one of them is there, and is somebody else's.
         """
         for path in paths:
-            if path not in self and (path.exists() or path.is_symlink()):
+            if path in self or not (path.exists() or path.is_symlink()):
+                continue
+            self.learn()  # another process may have made the same of the same content
+            if path not in self:
                 raise WorkspaceError(
                     f"{path.name!r} in the kept work was not made by this program; move it away and "
                     "run the same command again"
@@ -75,12 +77,24 @@ class Own:
           NoSpace: the disk is full.
         """
         self.note(path)
-        files.write_bytes(path, content, access=files.Access.PRIVATE)
+        files.write_bytes(path, content, access=files.Access.PRIVATE, process=self._index)
+
+    def write_array(self, path: Path, array: np.ndarray) -> str:
+        """Writes a `.npy` file likewise, and gives its SHA-256."""
+        self.note(path)
+        return files.write_array(path, array, access=files.Access.PRIVATE, process=self._index)
 
     def remove(self, path: Path) -> None:
         """Deletes a file, if it is one of these and there."""
         if path in self:
             path.unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Deletes what killed processes were writing."""
+        numbers = [int(x.stem.removeprefix("kept-")) for x in self.lists()]
+        for name in self._names:
+            for number in numbers:
+                files.temporary_of(self.work / name, number).unlink(missing_ok=True)
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.work).as_posix()

@@ -335,10 +335,10 @@ class Workspace(Section):
 
     def _sweep(self) -> None:
         """Deletes what a killed run was writing."""
-        own = self._kept.own
-        outputs = [self._root / name for name in self._outputs if not name.endswith("/")]
-        for path in (self._outputs.path, *own.lists(), *own, *outputs):
-            files.temporary_of(path).unlink(missing_ok=True)
+        self._kept.own.sweep()
+        for name in self._outputs:
+            if not name.endswith("/"):
+                files.temporary_of(self._root / name).unlink(missing_ok=True)
 
     def _leave(self) -> None:
         """Takes away the empty lists of a run that wrote nothing."""

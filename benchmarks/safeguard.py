@@ -27,7 +27,6 @@ from deepssim_jax.audit.guard import Guard, GuardSettings
 from deepssim_jax.audit.safeguard import filter_folder
 from deepssim_jax.data import changes
 from deepssim_jax.data.changes import Change
-from deepssim_jax.data.manifest import Role, read_manifest
 from deepssim_jax.scoring.decide import clopper_pearson
 from deepssim_jax.workspace import Workspace
 
@@ -71,8 +70,7 @@ def measure(root: Path) -> dict[str, object]:
     with Workspace.open(root / "share", command="filter", work=root / "work") as workspace:
         guard = Guard.build(training, workspace, settings=settings)
         built = time.perf_counter() - begin
-        listed = read_manifest(offered, role=Role.SYNTHETIC)
-        release = filter_folder(listed, guard, workspace)
+        release = filter_folder(offered, guard, workspace)
     left = collections.Counter(p.name.split("--")[0] for p in (root / "share").glob("*.png"))
     limits = guard.limits
     return {

@@ -21,7 +21,7 @@ from deepssim_jax.audit.guard import Guard, Reason, View
 from deepssim_jax.audit.judging import Offer, candidates, judge
 from deepssim_jax.audit.result import Thresholds
 from deepssim_jax.data import store
-from deepssim_jax.data.manifest import InputError, Manifest, Record
+from deepssim_jax.data.manifest import InputError, Record, Role, read_manifest
 from deepssim_jax.data.pictures import ImageFormat
 from deepssim_jax.data.readers import read_image
 from deepssim_jax.data.volume import Unreadable
@@ -128,7 +128,7 @@ def generate_guarded(
 
 
 def filter_folder(
-    offered: Manifest,
+    source: str | Path,
     guard: Guard,
     out: Workspace,
     *,
@@ -138,7 +138,7 @@ def filter_folder(
     """Copies what may leave of a folder of images.
 
     Args:
-      offered: the images.
+      source: folder or manifest of the images.
       guard: of the training images.
       out: for the accepted files, under the names they have there, and `certificate.json`; its work
         lies elsewhere, see `generate_guarded`.
@@ -146,11 +146,13 @@ def filter_folder(
       on_progress: called with (images judged, images in all, what).
 
     Raises:
-      WorkspaceError: `out` lies where they are read, or holds other files.
+      InputError: the source holds no image, or `out` holds other files.
+      WorkspaceError: `out` lies where they are read.
     """
-    out.keep_apart(offered.elsewhere)
-    root = offered.source if offered.source.is_dir() else offered.source.parent
-    records = offered.records
+    manifest = read_manifest(source, role=Role.SYNTHETIC)
+    out.keep_apart(manifest.elsewhere)
+    root = manifest.source if manifest.source.is_dir() else manifest.source.parent
+    records = manifest.records
 
     def load(start: int) -> list[Offer]:
         return [
@@ -158,7 +160,7 @@ def filter_folder(
             for number in range(start, min(start + _BATCH, len(records)))
         ]
 
-    origin = Source(None, {"listing": store.fingerprint(offered, guard.settings.form)}, None)
+    origin = Source(None, {"listing": store.fingerprint(manifest, guard.settings.form)}, None)
     run = _Run(guard, out, origin, residual_pairs)
     if guard.doubt:
         return run.certified(run.nothing, {})

@@ -40,10 +40,11 @@ def main(argv: Sequence[str]) -> int:
     inputs = {"--synthetic": _SYNTHETIC.value}
     opened = _GUARD.open(out, command="filter", inputs=inputs, reads={})
     with opened as workspace, progress() as on_progress:
+        # Once more below; what is wrong with it is said before the training images take minutes.
         offered = read_manifest(_SYNTHETIC.value, role=Role.SYNTHETIC)
-        workspace.keep_apart(offered.elsewhere)  # before the training images are read for minutes
+        workspace.keep_apart(offered.elsewhere)
         release = filter_folder(
-            offered,
+            _SYNTHETIC.value,
             _GUARD.build(workspace, on_progress),
             workspace,
             residual_pairs=_GUARD.residual_pairs.value,

@@ -20,7 +20,7 @@ from deepssim_jax.audit.generation import SamplingSettings, TrainingRecord
 from deepssim_jax.audit.guard import Guard, GuardSettings, Reason, View
 from deepssim_jax.audit.recheck_certificate import recheck_certificate
 from deepssim_jax.audit.safeguard import filter_folder, generate_guarded
-from deepssim_jax.data.manifest import InputError, Role, read_manifest
+from deepssim_jax.data.manifest import InputError
 from deepssim_jax.data.pictures import ImageFormat
 from deepssim_jax.scoring.diversity import diversity
 from deepssim_jax.scoring.embed import features
@@ -163,8 +163,7 @@ def shared(folder: Path):
 
 def filtered(source: Path, guard: Guard, folder: Path, **how):
     with shared(folder) as workspace:
-        offered = read_manifest(source, role=Role.SYNTHETIC)
-        return filter_folder(offered, guard, workspace, **how)
+        return filter_folder(source, guard, workspace, **how)
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:

@@ -180,7 +180,10 @@ def check_owner(out: Path, *, command: str, flag: str) -> bool:
     if MARKER not in names:
         foreign = names - OWN_FILES - NOBODYS - set(_WRITTEN)
         if foreign:
-            raise _foreign(out, len(foreign), flag)
+            raise WorkspaceError(
+                f"{flag}={_name(out)!r} holds {len(foreign):,} files or folders that this program did "
+                "not make, and none of them is touched; give a new or an empty folder"
+            )
         return False
     try:
         marker = json.loads((out / MARKER).read_text(encoding="utf-8"))
@@ -221,18 +224,15 @@ def check_listed(out: Path, listed: Path, *, command: str, flag: str) -> None:
     # Earlier versions began the list with the first output, after some work.
     names -= {WORK} if listed.parent != out else _WORKED
     if names and inside:
-        raise _foreign(out, len(names), flag)
+        raise WorkspaceError(
+            f"{flag}={_name(out)!r} has our marker and no list of what was written, as after its {WORK!r} "
+            f"was deleted: none of its {len(names):,} files or folders is touched; give a new or an empty "
+            "folder"
+        )
     if names:
         raise WorkspaceError(
             f"{flag}={_name(out)!r} was begun with another --work: give the same one, or another {flag}"
         )
-
-
-def _foreign(out: Path, count: int, flag: str) -> WorkspaceError:
-    return WorkspaceError(
-        f"{flag}={_name(out)!r} holds {count:,} files or folders that this program did not make, and "
-        "none of them is touched; give a new or an empty folder"
-    )
 
 
 @contextlib.contextmanager

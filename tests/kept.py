@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import pytest
 
 from deepssim_jax.data import pipelines
 from deepssim_jax.data.pictures import png
@@ -27,8 +28,12 @@ def within(folder: Path, work: Callable[[Workspace], T], *, command: str = "test
 
 def share_secret(folder: Path, *, command: str) -> None:
     """Begins an output folder whose aliases are those of every other one that is begun so."""
-    with Workspace.open(folder, command=command):
-        write_bytes(folder / "work" / "secret", bytes(32))
+    with (
+        Workspace.open(folder, command=command) as workspace,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr("deepssim_jax.workspace.workspace.secrets.token_bytes", bytes)
+        workspace.secret()
 
 
 @contextlib.contextmanager

@@ -116,7 +116,7 @@ def _audit(
     settings: AuditSettings,
     on_progress: Progress,
 ) -> AuditResult:
-    manifests = list_sides(roots, settings)
+    manifests = list_sides(roots, out, settings)
     attacked = None if model is None else Generator.load(model)
     # What the attacks need is missed here, and not after hours of work.
     attack_id = None if attacked is None else membership.fingerprint(attacked)

@@ -55,9 +55,11 @@ def networks(model: str | Path | None, encoder: str) -> dict[str, str | Path]:
     return found if encoder == "default" else found | {"--encoder": encoder}
 
 
-def list_sides(roots: Mapping[Role, str | Path], settings: ReadingSettings) -> dict[Role, Manifest]:
-    """The images of every side."""
-    return {
+def list_sides(
+    roots: Mapping[Role, str | Path], out: Workspace, settings: ReadingSettings
+) -> dict[Role, Manifest]:
+    """The images of every side, none of which lies where `out` is written."""
+    manifests = {
         role: read_manifest(
             root,
             role=role,
@@ -68,6 +70,9 @@ def list_sides(roots: Mapping[Role, str | Path], settings: ReadingSettings) -> d
         )
         for role, root in roots.items()
     }
+    for manifest in manifests.values():
+        out.keep_apart(manifest.elsewhere)
+    return manifests
 
 
 def remove_reviews(out: Workspace) -> None:

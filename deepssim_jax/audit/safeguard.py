@@ -141,8 +141,10 @@ def filter_folder(
 
     Raises:
       InputError: the source holds no image, or `out` holds other files.
+      WorkspaceError: `out` lies where they are read.
     """
     manifest = read_manifest(source, role=Role.SYNTHETIC)
+    out.keep_apart(manifest.elsewhere)
     root = manifest.source if manifest.source.is_dir() else manifest.source.parent
     records = manifest.records
 

@@ -7,6 +7,7 @@ out.
 
 import contextlib
 import dis
+import functools
 import logging
 import re
 import sys
@@ -26,6 +27,7 @@ _FILE = rf"{_NAME}+\.(?:{_SUFFIXES})\b"
 _OWN = re.compile(rf"(?<![\w.>]){_FILE}|(?<![\w.>/])/{_NAME}+", re.IGNORECASE)
 _OTHERS = re.compile(rf"{_NAME}*[/\\]{_NAME}+|{_FILE}", re.IGNORECASE)
 _LEFT_OUT = "(not shown)"
+_WRITTEN = re.compile(rf"(?<![\w.>]){_FILE}")
 
 
 def said(error: BaseException, args: Sequence[str]) -> str:
@@ -112,12 +114,25 @@ def _raised_here(error: BaseException) -> bool:
     return here and dis.opname[code.co_code[at.tb_lasti]] in ("RAISE_VARARGS", "RERAISE")
 
 
+@functools.cache
+def _own_words() -> frozenset[str]:
+    """Names of files and suffixes that the package's own sources write: outputs, formats, layouts.
+
+    Those with numbers are left out: examples can be like a study's own names.
+    """
+    found: set[str] = set()
+    for path in Path(_PACKAGE).rglob("*.py"):
+        found.update(x.group() for x in _WRITTEN.finditer(path.read_text(encoding="utf-8")))
+    return frozenset(word for word in found if not re.search(r"\d\d", word))
+
+
 def _without_names(text: str, args: Sequence[str], *, own: bool = False) -> str:
     typed = " ".join(args)
 
     def kept(found: re.Match[str]) -> str:
         word = found.groupdict().get("text") or found.group()
-        return found.group() if word in typed or word.startswith("--") else _LEFT_OUT
+        known = word in typed or word.startswith("--") or (own and word in _own_words())
+        return found.group() if known else _LEFT_OUT
 
     if own:
         return _OWN.sub(kept, text)

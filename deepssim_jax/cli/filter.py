@@ -32,6 +32,7 @@ def main(argv: Sequence[str]) -> int:
     """
     del argv
     from deepssim_jax.audit.safeguard import filter_folder
+    from deepssim_jax.data.manifest import Role, read_manifest
 
     usage.exists(_GUARD.real, "folder or file")
     usage.exists(_SYNTHETIC, "folder or file")
@@ -39,6 +40,9 @@ def main(argv: Sequence[str]) -> int:
     inputs = {"--synthetic": _SYNTHETIC.value}
     opened = _GUARD.open(out, command="filter", inputs=inputs, reads={})
     with opened as workspace, progress() as on_progress:
+        # Once more below; what is wrong with it is said before the training images take minutes.
+        offered = read_manifest(_SYNTHETIC.value, role=Role.SYNTHETIC)
+        workspace.keep_apart(offered.elsewhere)
         release = filter_folder(
             _SYNTHETIC.value,
             _GUARD.build(workspace, on_progress),

@@ -250,6 +250,7 @@ def _trials(
             for name, source in named.items()
         ]
     for kind in kinds:
+        out.keep_apart(kind.elsewhere)
         rows.append((f"{kind.name}, images", len(kind)))
         if kind.rejected:
             rows.append((f"{kind.name}, not taken", len(kind.rejected)))

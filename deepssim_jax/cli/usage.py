@@ -213,11 +213,15 @@ def config_of(flag: flags.FlagHolder, kind: type[_Config], example: str) -> _Con
                 config, "any", None
             )  # of a file that cannot be read, ml_collections tells only now
     except (OSError, ImportError) as error:
-        raise UsageError(f"--config: {' '.join(str(error).split())}") from error
+        text = " ".join(str(error).split())
+        missing = "No such file" in text
+        raise UsageError(
+            f"--config: {'there is no such file; check the path' if missing else text}"
+        ) from error
     if not isinstance(config, kind):
         raise UsageError(
-            f"--config holds a {type(config).__name__}, and this command needs a {kind.__name__}, for "
-            f"example that of {example}"
+            f"--config holds {type(config).__name__}, and this command needs {kind.__name__}, for example "
+            f"that of {example}"
         )
     return config
 

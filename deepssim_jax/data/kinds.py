@@ -32,6 +32,7 @@ class Kind:
       image_ids: of each.
       patients: int32 [n], whose each is.
       rejected: files that were not taken, and why.
+      elsewhere: folders of files, see `records.Manifest`.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Kind:
     image_ids: tuple[str, ...]
     patients: np.ndarray
     rejected: tuple[Rejected, ...]
+    elsewhere: frozenset[Path] = frozenset()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -79,7 +81,14 @@ def read_kind(
     if not images:
         reason = rejected[0].reason if rejected else "it is empty"
         raise InputError(f"--real, {name}: no image can be used; the first reason: {reason}")
-    return Kind(name, tuple(images), tuple(ids), _patients(subjects, images), tuple(rejected))
+    return Kind(
+        name,
+        tuple(images),
+        tuple(ids),
+        _patients(subjects, images),
+        tuple(rejected),
+        manifest.elsewhere,
+    )
 
 
 def _prepared(image: np.ndarray, side: int) -> np.ndarray:

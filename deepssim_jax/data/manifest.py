@@ -74,6 +74,7 @@ def read_manifest(
         table = read_table(source, arrays)
         kind, listed = "manifest", table.listed
         found, refused, others = table.rows, table.refused, 0
+        elsewhere = table.folders
     else:
         walked = walk(source, links)
         if not walked.files and not walked.rejected:
@@ -87,6 +88,7 @@ def read_manifest(
         listed.unused = [unused for unused in listed.unused if unused.name not in names]
         others = sum(unused.files for unused in listed.unused)
         found, refused = walked.found, walked.found - len(used) - others
+        elsewhere = frozenset(walked.elsewhere)
     if pattern is not None:
         listed.records = [_with_subject(record, pattern) for record in listed.records]
         if role is not Role.SYNTHETIC:  # generated images need not name a patient
@@ -108,6 +110,7 @@ def read_manifest(
         counts=FileCounts(found, found - refused - others, refused, others),
         notes=(*listed.notes, *([_left_out(left.images)] if forget else [])),
         left_out=left.images,
+        elsewhere=elsewhere,
     )
 
 

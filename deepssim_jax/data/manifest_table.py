@@ -16,7 +16,7 @@ from pathlib import Path
 
 from deepssim_jax.data.contents import Listed, records_of
 from deepssim_jax.data.formats import recognise
-from deepssim_jax.data.records import ArrayLayout, InputError, Record, Rejected
+from deepssim_jax.data.records import ArrayLayout, InputError, Record, Rejected, files_of
 from deepssim_jax.data.walk import Entry, printable
 from deepssim_jax.workspace.names import slashed
 
@@ -35,11 +35,12 @@ _ITEM = re.compile(r"^(.+)#([1-9][0-9]*)$")
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """What a table lists: of its `rows`, `refused` gave no image."""
+    """What a table lists: of its `rows`, `refused` gave no image; `folders` are those of its files."""
 
     listed: Listed
     rows: int
     refused: int
+    folders: frozenset[Path]
 
 
 def read_table(source: Path, layout: ArrayLayout) -> Table:
@@ -80,7 +81,9 @@ def read_table(source: Path, layout: ArrayLayout) -> Table:
             )
             for record in reason
         ]
-    return Table(out, len(rows), refused)
+    read = {path for record in out.records for path in files_of(record)}
+    folders = {place.parent for path in read for place in (path, path.resolve())}
+    return Table(out, len(rows), refused, frozenset(folders))
 
 
 def _cell(entry: dict[str, str], name: str) -> str | None:

@@ -111,7 +111,8 @@ class FileCounts:
 class Manifest:
     """The images of one source, sorted by id. `source` is what the user named.
 
-    `notes` say what a reader of the report must know of how the files were taken.
+    `notes` say what a reader of the report must know of how the files were taken. `elsewhere` are the
+    folders that files were read from because a table names them or a link leads there.
     """
 
     source: Path
@@ -123,6 +124,7 @@ class Manifest:
     counts: FileCounts = FileCounts()
     notes: tuple[str, ...] = ()
     left_out: int = 0  # images, as asked
+    elsewhere: frozenset[Path] = frozenset()
 
 
 def files_of(record: Record) -> Iterator[Path]:

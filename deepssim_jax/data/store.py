@@ -191,8 +191,10 @@ class Reading:
 
         Raises:
           ValueError: a setting cannot be meant.
+          WorkspaceError: the workspace lies where these files are read.
         """
         settings.validate()
+        workspace.keep_apart(manifest.elsewhere)
         digests = _digests(manifest, threads=threads)
         return cls(manifest, settings, store_cache(workspace, settings), digests)
 

@@ -68,7 +68,7 @@ def ixi(source: Path, *, sequences: Sequence[str] = ("T1", "T2")) -> list[Scan]:
         for path in sorted(source.rglob("IXI*.nii*")):
             if found := _IXI.match(path.name):
                 scans.append(_ixi_scan(found, _plain(path)))
-    return _chosen(scans, source, sequences, "IXI002-Guys-0828-T1.nii.gz")
+    return _chosen(scans, source, sequences, "IXI*-*-*-T1.nii.gz")
 
 
 def corr(source: Path, *, sequences: Sequence[str] = ("T1w", "T2w")) -> list[Scan]:
@@ -90,7 +90,7 @@ def corr(source: Path, *, sequences: Sequence[str] = ("T1w", "T2w")) -> list[Sca
             scans.append(
                 Scan(f"{site}_{stem}", subject, session or run or "1", site, sequence, _plain(path))
             )
-    return _chosen(scans, source, sequences, "sub-0003001_ses-1_run-1_T1w.nii.gz")
+    return _chosen(scans, source, sequences, "sub-*_ses-*_run-*_T1w.nii.gz")
 
 
 def ixi_people(table: Path) -> dict[str, Person]:

@@ -34,6 +34,7 @@ class Walked:
     files: list[Entry] = dataclasses.field(default_factory=list)
     rejected: list[Rejected] = dataclasses.field(default_factory=list)
     unused: list[Unused] = dataclasses.field(default_factory=list)
+    elsewhere: set[Path] = dataclasses.field(default_factory=set)  # folders that links lead to
 
 
 def printable(name: str) -> str:
@@ -92,7 +93,9 @@ def _take(
 ) -> None:
     top, seen, stack = state
     if entry.is_symlink():
-        reason = _refused_link(entry, top, links)
+        real, reason = _followed(entry, top, links)
+        if real is not None and not real.is_relative_to(top):
+            out.elsewhere.add(real if real.is_dir() else real.parent)
         if reason is not None:
             out.found += 1
             if entry.name.startswith("."):
@@ -141,17 +144,24 @@ def header_of(path: Path) -> Path:
     return path.with_suffix(".HDR" if path.suffix.isupper() else ".hdr")
 
 
-def _refused_link(entry: os.DirEntry, top: Path, links: Links) -> str | None:
+def _followed(entry: os.DirEntry, top: Path, links: Links) -> tuple[Path | None, str | None]:
+    """Where a link leads to, or why it is not followed."""
     try:
         real = Path(entry.path).resolve(strict=True)
     except (OSError, RuntimeError):
-        return "a link that points nowhere or to itself"
+        return None, "a link that points nowhere or to itself"
     if links is Links.INSIDE and not real.is_relative_to(top):
-        return "a link that leaves the folder; copy the file, or follow it with --follow_links"
-    return None
+        return (
+            None,
+            "a link that leaves the folder; copy the file, or follow it with --follow_links",
+        )
+    return real, None
 
 
 def _pass_over(out: Walked, folder: str, name: str, reason: str) -> None:
-    files = sum(len(names) for _, _, names in os.walk(folder))
+    files = 0
+    for place, inside, names in os.walk(folder):
+        files += len(names) + sum(os.path.islink(os.path.join(place, link)) for link in inside)
     out.found += files
-    out.unused.append(Unused(f"{name}/", reason, files))
+    said = "1 file" if files == 1 else f"{files:,} files"
+    out.unused.append(Unused(f"{name}/", f"{reason}, of {said}", files))

@@ -103,6 +103,7 @@ def _joined(names: Sequence[str], parts: Sequence[Manifest]) -> Collection:
             f"{name}: {note}" for name, p in zip(names, parts, strict=True) for note in p.notes
         ),
         left_out=sum(part.left_out for part in parts),
+        elsewhere=frozenset().union(*(part.elsewhere for part in parts)),
     )
     return Collection(manifest, split)
 

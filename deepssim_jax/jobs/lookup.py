@@ -139,6 +139,7 @@ def index(
             arrays=settings.arrays,
             forget=settings.forget,
         )
+        workspace.keep_apart(collection.manifest.elsewhere)
         side, images, found = search(collection, work, settings, on_progress)
         rows = np.arange(len(side), dtype=np.int32)
         side = dataclasses.replace(side, groups=rows)

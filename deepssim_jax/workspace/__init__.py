@@ -1,13 +1,13 @@
 """Who owns a folder, and all that is written into it: the only room that creates or deletes files."""
 
 from deepssim_jax.workspace.cache import Cache, Entries, Made
-from deepssim_jax.workspace.claims import MARKER, OWN_FILES, Overlap, WorkspaceError
+from deepssim_jax.workspace.claims import MARKER, OWN_FILES, WORK, Overlap, WorkspaceError
 from deepssim_jax.workspace.examine import Examined, examine, owner
 from deepssim_jax.workspace.files import Access, NoSpace, sha256
 from deepssim_jax.workspace.keys import code_of, key_of
 from deepssim_jax.workspace.scratch import scratch_copy, scratch_folder
 from deepssim_jax.workspace.steps import By, Processes, Progress, Section
-from deepssim_jax.workspace.workspace import WORK, Workspace
+from deepssim_jax.workspace.workspace import Workspace
 
 __all__ = [
     "MARKER",

@@ -2,12 +2,14 @@
 
 Contract: an entry is an image: a mapping of fields to arrays, or the reason why it has none. Its id is
 whatever tells its content apart, as a rule the SHA-256 of its file (with `#k` where a file holds
-several). Entries lie in shards, `NUMBER.FIELD.npy` with one row an entry, and a shard counts only when
-its `NUMBER.json`, written last, is there and its arrays have the hashes that stand in it: the images of
-others are new. Shards are never changed: what is new becomes another one.
+several). Entries lie in shards, `SHARD.FIELD.npy` with one row an entry, and a shard counts only when
+its `SHARD.json`, written last, is there and its arrays have the hashes that stand in it: the images of
+others are new. Shards are never changed: what is new becomes another one. SHARD is the hash of the ids in
+it, so that it does not depend on which of several processes made it, and when.
 """
 
 import dataclasses
+import hashlib
 import json
 import os
 import re
@@ -18,9 +20,10 @@ import numpy as np
 
 from deepssim_jax.workspace import files
 from deepssim_jax.workspace.names import on_windows
+from deepssim_jax.workspace.own import Own
 from deepssim_jax.workspace.processes import Processes, Progress, silent
 
-_FILE = re.compile(r"(\d{6})\.(?:json|[A-Za-z0-9_]+\.npy)")
+_NOTE = re.compile(r"([0-9a-f]{16}|\d{6})\.json")  # numbers in earlier versions
 _FIELD = re.compile(r"[A-Za-z0-9_]+")
 
 
@@ -77,26 +80,21 @@ class Entries:
 class Cache:
     """The shards of one kind of work with one set of settings. Made by `Section.cache`."""
 
-    def __init__(self, folder: Path, processes: Processes = Processes()):
-        self._folder, self.processes = folder, processes
-        self._shards: dict[int, Mapping[str, np.ndarray]] = {}
-        self._places: dict[str, tuple[int, int]] = {}
+    def __init__(self, folder: Path, own: Own, processes: Processes = Processes()):
+        self._folder, self._own, self.processes = folder, own, processes
+        self._shards: dict[str, Mapping[str, np.ndarray]] = {}
+        self._places: dict[str, tuple[str, int]] = {}
         self._refused: dict[str, str] = {}
         self._used: set[str] = set()
-        self._next = 1
         self._scan()
 
     def _scan(self) -> None:
-        names = os.listdir(self._folder) if self._folder.is_dir() else []
-        for name in sorted(filter(_FILE.fullmatch, names)):
-            number = int(name[:6])
-            self._next = max(self._next, number + 1)
-            if name.endswith(".json") and number not in self._shards:
-                path = self._folder / name
-                note = _read(path)
+        for path in notes_in(self._folder):
+            if path in self._own and path.stem not in self._shards:
+                note = whole_note(path)
                 # A damaged shard counts for nothing, and its images are new.
-                if note is not None and _is_whole(path, note):
-                    self._open(number, note)
+                if note is not None:
+                    self._open(path.stem, note)
 
     def __contains__(self, image: str) -> bool:
         return image in self._places or image in self._refused
@@ -134,7 +132,7 @@ class Cache:
         on_progress(done, len(ids), what)
         for start in range(0, len(missing), block):
             places = missing[start : start + block]
-            self._add(self._free(), [ids[place] for place in places], make(places))
+            self._add([ids[place] for place in places], make(places))
             done += len(places)
             on_progress(done, len(ids), what)
         return self.entries(ids)
@@ -143,12 +141,9 @@ class Cache:
         """Waits until every process has come here, and learns what the others have computed."""
         if self.processes.count > 1:
             self.processes.wait()
+            self._own.learn()
             self._scan()
             self.processes.wait()
-
-    def _free(self) -> int:
-        """The next number of a shard that no other process takes at the same time."""
-        return self._next + (self.processes.index - self._next) % self.processes.count
 
     def entries(self, ids: Sequence[str]) -> Entries:
         """Entries of images that were all computed.
@@ -158,14 +153,14 @@ class Cache:
         """
         self._used.update(ids)
         rows = [place for place, image in enumerate(ids) if image not in self._refused]
-        numbers = sorted(self._shards)
-        order = {number: place for place, number in enumerate(numbers)}
+        names = sorted(self._shards)
+        order = {name: place for place, name in enumerate(names)}
         found = [self._places[ids[row]] for row in rows]
         return Entries(
             ids=tuple(ids[row] for row in rows),
             positions=np.array(rows, np.int64),
             refused={p: self._refused[i] for p, i in enumerate(ids) if i in self._refused},
-            shards=tuple(self._shards[number] for number in numbers),
+            shards=tuple(self._shards[name] for name in names),
             places=np.array([(order[n], row) for n, row in found], np.int64).reshape(-1, 2),
         )
 
@@ -181,28 +176,29 @@ class Cache:
         self._scan()
         gone = set(images)
         found = len(gone & (self._places.keys() | self._refused.keys()))
-        for path in sorted(self._folder.glob("[0-9]*.json")):
-            note = _read(path)
-            number = int(path.stem)
-            if note is None or number not in self._shards:
-                self._delete(number)  # damaged: nobody knows what it holds
+        for path in notes_in(self._folder):
+            if path not in self._own:
+                continue
+            note, name = read_note(path), path.stem
+            if note is None or name not in self._shards:
+                self._delete(name)  # damaged: nobody knows what it holds
                 continue
             if not gone & ({*note["images"]} | note["refused"].keys()):
                 continue
             keep = [row for row, image in enumerate(note["images"]) if image not in gone]
-            fields = {name: array[keep] for name, array in self._fields(number, note).items()}
+            fields = {field: array[keep] for field, array in self._fields(name, note).items()}
             names = [note["images"][row] for row in keep]
             refused = {i: why for i, why in note["refused"].items() if i not in gone}
             for image in {*note["images"], *note["refused"]}:
                 self._places.pop(image, None)
                 self._refused.pop(image, None)
-            self._shards.pop(number, None)
+            self._shards.pop(name, None)
             if names or refused:
-                self._write(self._free(), names, fields, refused)
-            self._delete(number)
+                self._write(names, fields, refused)
+            self._delete(name)
         return found
 
-    def _add(self, number: int, images: Sequence[str], made: Made) -> None:
+    def _add(self, images: Sequence[str], made: Made) -> None:
         names = [image for place, image in enumerate(images) if place not in made.refused]
         for field, array in made.fields.items():
             if not _FIELD.fullmatch(field):
@@ -210,79 +206,87 @@ class Cache:
             if len(array) != len(names):
                 raise ValueError(f"{field!r} has {len(array)} rows for {len(names)} images")
         refused = {images[place]: reason for place, reason in made.refused.items()}
-        self._write(number, names, made.fields, refused)
+        self._write(names, made.fields, refused)
 
     def _write(
-        self,
-        number: int,
-        names: Sequence[str],
-        fields: Mapping[str, np.ndarray],
-        refused: Mapping[str, str],
+        self, names: Sequence[str], fields: Mapping[str, np.ndarray], refused: Mapping[str, str]
     ) -> None:
-        self._next = max(self._next, number + 1)
-        digests = {}
-        for field, array in fields.items() if names else ():
-            path = _array(self._folder, number, field)
-            digests[field] = files.write_array(path, array, access=files.Access.PRIVATE)
+        ids = json.dumps([*names, "", *refused]).encode()
+        shard = hashlib.sha256(ids).hexdigest()[:16]
+        arrays = {
+            _array(self._folder, shard, field): (field, array)
+            for field, array in (fields.items() if names else ())
+        }
+        path = self._folder / f"{shard}.json"
+        self._own.note(path, *arrays)
+        digests = {
+            field: self._own.write_array(place, array) for place, (field, array) in arrays.items()
+        }
         note = {"images": list(names), "refused": dict(refused), "fields": digests}
-        path = self._folder / f"{number:06d}.json"
-        files.write_bytes(path, json.dumps(note).encode(), access=files.Access.PRIVATE)
-        self._open(number, note)
+        self._own.write(path, json.dumps(note).encode())
+        self._open(shard, note)
 
-    def _open(self, number: int, note: Mapping) -> None:
+    def _open(self, shard: str, note: Mapping) -> None:
         """Learns what a shard holds."""
         try:
-            self._shards[number] = self._fields(number, note)
+            self._shards[shard] = self._fields(shard, note)
         except (OSError, ValueError, EOFError):
             return
-        self._places.update({image: (number, row) for row, image in enumerate(note["images"])})
+        self._places.update({image: (shard, row) for row, image in enumerate(note["images"])})
         self._refused.update(note["refused"])
 
-    def _fields(self, number: int, note: Mapping) -> dict[str, np.ndarray]:
+    def _fields(self, shard: str, note: Mapping) -> dict[str, np.ndarray]:
         # Windows deletes no file that is mapped, and what is forgotten must go: there arrays are read whole.
         mode = None if on_windows() else "r"
         return {
-            field: np.load(_array(self._folder, number, field), mmap_mode=mode, allow_pickle=False)
+            field: np.load(_array(self._folder, shard, field), mmap_mode=mode, allow_pickle=False)
             for field in note["fields"]
         }
 
-    def _delete(self, number: int) -> None:
+    def _delete(self, shard: str) -> None:
         # Its note first: without it the arrays count for nothing.
-        (self._folder / f"{number:06d}.json").unlink(missing_ok=True)
-        for path in self._folder.glob(f"{number:06d}.*.npy"):
-            path.unlink(missing_ok=True)
+        self._own.remove(self._folder / f"{shard}.json")
+        for path in self._folder.glob(f"{shard}.*.npy"):
+            self._own.remove(path)
 
 
-def remove_cache(folder: Path) -> None:
+def remove_cache(folder: Path, own: Own) -> None:
     """Deletes the shards of a cache, and its folder if nothing else lies in it."""
-    for path in sorted(folder.iterdir(), reverse=True):
-        if _FILE.fullmatch(path.name) or files.is_temporary(path.name):
-            path.unlink(missing_ok=True)
+    for path in sorted(folder.iterdir(), key=lambda path: path.suffix):  # notes first
+        own.remove(path)
     if not any(folder.iterdir()):
         folder.rmdir()
 
 
-def damaged(folder: Path) -> int:
-    """How many shards of a cache are not as they were written."""
-    notes = {path: _read(path) for path in folder.glob("[0-9]*.json")}
-    return sum(note is None or not _is_whole(path, note) for path, note in notes.items())
+def notes_in(folder: Path) -> list[Path]:
+    """The notes of a cache's shards."""
+    names = os.listdir(folder) if folder.is_dir() else []
+    return [folder / name for name in sorted(names) if _NOTE.fullmatch(name)]
 
 
-def _is_whole(path: Path, note: Mapping) -> bool:
-    """Whether the arrays of a shard are those that were written."""
-    number = int(path.stem)
+def whole_note(path: Path) -> dict | None:
+    """The note of a shard whose arrays are those that were written, or None."""
+    note = read_note(path)
+    if note is None:
+        return None
     for field, digest in note["fields"].items():
-        array = _array(path.parent, number, field)
+        array = _array(path.parent, path.stem, field)
         if not array.is_file() or files.sha256(array) != digest:
-            return False
-    return True
+            return None
+    return note
 
 
-def _array(folder: Path, number: int, field: str) -> Path:
-    return folder / f"{number:06d}.{field}.npy"
+def files_of_shard(path: Path, note: Mapping) -> list[Path]:
+    """A shard's note and arrays."""
+    return [path, *(_array(path.parent, path.stem, field) for field in note["fields"])]
 
 
-def _read(path: Path) -> dict | None:
+def _array(folder: Path, shard: str, field: str) -> Path:
+    return folder / f"{shard}.{field}.npy"
+
+
+def read_note(path: Path) -> dict | None:
+    """What a shard says of itself, or None if it is damaged."""
     try:
         note = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

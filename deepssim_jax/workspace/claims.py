@@ -10,7 +10,7 @@ import enum
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import filelock
@@ -18,6 +18,9 @@ import filelock
 from deepssim_jax.workspace import files
 
 MARKER = ".deepssim-workspace.json"
+# Where an output folder keeps steps and caches, and what is in there.
+WORK = "work"
+_WORKED = {"steps", "cache"}
 FORMAT = 1
 _LOCK, _HOLDER = ".deepssim-workspace.lock", ".deepssim-workspace.holder.json"
 # What a system puts into an empty folder by itself.
@@ -25,6 +28,8 @@ NOBODYS = {".DS_Store", "Thumbs.db", "desktop.ini", "lost+found"}
 _SAME = "every image would be found to be a copy of itself. Did you mean another folder?"
 _ALLOW = " If this is intended, add --allow_same"
 OWN_FILES = frozenset({MARKER, _LOCK, _HOLDER})
+# The same while they are written.
+_WRITTEN = [files.temporary_of(Path(name)).name for name in (MARKER, _HOLDER)]
 
 
 class WorkspaceError(ValueError):
@@ -90,6 +95,32 @@ def check_places(
                 )
 
 
+def check_read(outs: Mapping[str, Path], folders: Iterable[Path]) -> None:
+    """Refuses an output in a folder of files that are read without being in an input's folder.
+
+    Args:
+      outs: by flag.
+      folders: of the files that a manifest names or a link leads to.
+
+    Raises:
+      WorkspaceError: naming the output's flag.
+    """
+    targets = {flag: _chain(out) for flag, out in outs.items()}
+    for folder in folders:
+        chain = _chain(folder)
+        for flag, target in targets.items():
+            if chain[0] in target:
+                raise WorkspaceError(
+                    f"{flag} lies in a folder of images that a listing names or a link leads to, and "
+                    "inputs are never written to; give a folder outside of theirs"
+                )
+            if target[0] in chain:
+                raise WorkspaceError(
+                    f"a listing names, or a link leads to, images inside of {flag}, where files are "
+                    f"replaced; give {flag} a folder of its own"
+                )
+
+
 def check_apart(first: Path, second: Path, *, flags: tuple[str, str]) -> None:
     """Refuses two outputs one of which is, or lies inside of, the other; neither need exist.
 
@@ -147,10 +178,10 @@ def check_owner(out: Path, *, command: str, flag: str) -> bool:
     except OSError as error:
         raise _unusable(out, flag, error) from error
     if MARKER not in names:
-        foreign = {n for n in names - OWN_FILES - NOBODYS if not files.is_temporary(n)}
+        foreign = names - OWN_FILES - NOBODYS - set(_WRITTEN)
         if foreign:
             raise WorkspaceError(
-                f"{flag}={_name(out)!r} holds {len(foreign)} files or folders that this program did "
+                f"{flag}={_name(out)!r} holds {len(foreign):,} files or folders that this program did "
                 "not make, and none of them is touched; give a new or an empty folder"
             )
         return False
@@ -174,17 +205,48 @@ def check_owner(out: Path, *, command: str, flag: str) -> bool:
     return True
 
 
+def check_listed(out: Path, listed: Path, *, command: str, flag: str) -> None:
+    """Refuses a folder that has our marker, and not the list that a run begins with: somebody else's.
+
+    Args:
+      out: the folder.
+      listed: the list, in it or in the folder of its work.
+      command: who would own it.
+      flag: that of `out`, for messages.
+
+    Raises:
+      WorkspaceError: also if the list was begun with another folder of work.
+    """
+    if not check_owner(out, command=command, flag=flag) or listed.is_file():
+        return
+    names = {name for name in os.listdir(out) if not name.startswith(".")} - NOBODYS
+    inside = listed.is_relative_to(out)
+    # Earlier versions began the list with the first output, after some work.
+    names -= {WORK} if listed.parent != out else _WORKED
+    if names and inside:
+        raise WorkspaceError(
+            f"{flag}={_name(out)!r} has our marker and no list of what was written, as after its {WORK!r} "
+            f"was deleted: none of its {len(names):,} files or folders is touched; give a new or an empty "
+            "folder"
+        )
+    if names:
+        raise WorkspaceError(
+            f"{flag}={_name(out)!r} was begun with another --work: give the same one, or another {flag}"
+        )
+
+
 @contextlib.contextmanager
 def claimed(out: Path, *, command: str, flag: str) -> Iterator[None]:
     """Holds a folder for this process: made, marked and locked.
 
-    A folder that the block leaves without any content, and that was made here, is removed again.
+    A folder that the block leaves without any content, and that was made here, is removed again, with
+    those above it that were made for it.
 
     Raises:
       WorkspaceError: see `check_owner`; or another process holds it; or it cannot be written.
     """
     check_owner(out, command=command, flag=flag)
-    made = not out.exists()
+    made = [place for place in (out, *out.parents) if not place.exists()]
     try:
         files.make_folder(out)
     except OSError as error:
@@ -199,6 +261,8 @@ def claimed(out: Path, *, command: str, flag: str) -> Iterator[None]:
     try:
         # Asked again: between the first look and the lock another process may have been here.
         known = check_owner(out, command=command, flag=flag)
+        for name in _WRITTEN:  # by a run that was killed
+            (out / name).unlink(missing_ok=True)
         now = datetime.datetime.now(datetime.UTC).replace(microsecond=0).isoformat()
         holder = {"pid": os.getpid(), "host": platform.node(), "since": now}
         files.write_bytes(out / _HOLDER, json.dumps(holder).encode(), access=files.Access.PRIVATE)
@@ -212,12 +276,15 @@ def claimed(out: Path, *, command: str, flag: str) -> Iterator[None]:
                 (out / MARKER).unlink()
             (out / _HOLDER).unlink(missing_ok=True)
     finally:
+        empty = not (out / MARKER).exists()
+        if empty:  # while it is held: what another process locks after that is a file of its own
+            with contextlib.suppress(OSError):
+                (out / _LOCK).unlink()
         lock.release()
-        if not (out / MARKER).exists():
-            (out / _LOCK).unlink(missing_ok=True)
-            if made:
-                with contextlib.suppress(OSError):
-                    out.rmdir()
+        if empty:
+            with contextlib.suppress(OSError):
+                for place in made:
+                    place.rmdir()
 
 
 def _name(out: Path) -> str:

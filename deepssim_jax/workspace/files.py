@@ -1,7 +1,8 @@
 """Files that are whole or absent, and what identifies them.
 
 A file is written under a temporary name in its own folder, flushed to the disk, renamed, and the
-folder is flushed too: a run that is killed at any moment leaves the old file, the new one, or none.
+folder is flushed too: a run that is killed at any moment leaves the old file, the new one, or none. The
+temporary name follows from the file's, so that who knows what was being written knows what is left of it.
 """
 
 import contextlib
@@ -12,7 +13,6 @@ import hashlib
 import io
 import json
 import os
-import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -21,7 +21,6 @@ from typing import BinaryIO
 import numpy as np
 import safetensors.numpy
 
-_TEMPORARY = re.compile(r"\.deepssim-[0-9a-f]{16}\.tmp")
 _READ = 1 << 20
 # Windows would write "\r\n" for "\n" without it.
 _BINARY = getattr(os, "O_BINARY", 0)
@@ -47,14 +46,21 @@ class NoSpace(OSError):
 
 
 @contextlib.contextmanager
-def replacing(path: Path, *, access: Access = Access.SHARED) -> Iterator[BinaryIO]:
+def replacing(
+    path: Path, *, access: Access = Access.SHARED, process: int = 0
+) -> Iterator[BinaryIO]:
     """Opens a file that takes the place of `path` when the block ends without an error.
+
+    Args:
+      path: the file.
+      access: who may read it.
+      process: the number of this one, where several may write the same file with the same content.
 
     Raises:
       NoSpace: the disk is full; what was there is as it was.
     """
     make_folder(path.parent, access=access)
-    temporary = path.parent / f".deepssim-{secrets.token_hex(8)}.tmp"
+    temporary = temporary_of(path, process)
     # The mode is cut by the user's umask; nobody else can read it in between.
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, access.value)
     try:
@@ -109,14 +115,17 @@ def sync_folder(path: Path) -> None:
         os.close(handle)
 
 
-def is_temporary(name: str) -> bool:
-    """Whether a file of this name was being written here when a run was killed."""
-    return _TEMPORARY.fullmatch(name) is not None
+def temporary_of(path: Path, process: int = 0) -> Path:
+    """What a file is called while a process writes it."""
+    digest = hashlib.sha256(b"%d/" % process + os.fsencode(path.name)).hexdigest()
+    return path.parent / f".deepssim-{digest[:16]}.tmp"
 
 
-def write_bytes(path: Path, content: bytes, *, access: Access = Access.SHARED) -> None:
-    """Writes a whole file at once."""
-    with replacing(path, access=access) as file:
+def write_bytes(
+    path: Path, content: bytes, *, access: Access = Access.SHARED, process: int = 0
+) -> None:
+    """Writes a whole file at once; see `replacing`."""
+    with replacing(path, access=access, process=process) as file:
         file.write(content)
 
 
@@ -147,6 +156,14 @@ def write_new(path: Path, content: bytes) -> None:
     sync_folder(path.parent)
 
 
+def make_empty(path: Path) -> None:
+    """Makes a file for its owner alone, to which lines will be added; one that is there stays as it is."""
+    make_folder(path.parent, access=Access.PRIVATE)
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, Access.PRIVATE.value))
+        sync_folder(path.parent)
+
+
 def append_line(path: Path, line: str) -> None:
     """Adds a line to a file that is there, and to nothing that a link leads to.
 
@@ -158,6 +175,8 @@ def append_line(path: Path, line: str) -> None:
         file.seek(max(size - 1, 0))
         torn = file.read(1) not in (b"", b"\n")
         file.write((b"\n" if torn else b"") + f"{line}\n".encode())
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def csv_bytes(rows: Iterable[Iterable[object]]) -> bytes:
@@ -184,10 +203,12 @@ def sha256(*paths: Path) -> str:
     return digest.hexdigest()
 
 
-def write_array(path: Path, array: np.ndarray, *, access: Access = Access.SHARED) -> str:
+def write_array(
+    path: Path, array: np.ndarray, *, access: Access = Access.SHARED, process: int = 0
+) -> str:
     """Writes one `.npy` file, and gives its SHA-256; the same array gives the same bytes."""
     content = array_bytes(array)
-    write_bytes(path, content, access=access)
+    write_bytes(path, content, access=access, process=process)
     return hashlib.sha256(content).hexdigest()
 
 

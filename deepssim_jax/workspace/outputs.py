@@ -19,7 +19,7 @@ class Outputs:
     """The list, in memory and in its file."""
 
     def __init__(self, path: Path):
-        self._path = path
+        self.path = path
         self._noted: dict[str, list[str]] = {}
         for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
             try:
@@ -34,14 +34,22 @@ class Outputs:
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._noted))
 
+    @property
+    def begun(self) -> bool:
+        """Whether the list is there, if only empty."""
+        return self.path.is_file()
+
+    def begin(self) -> None:
+        """Makes the list, by which the folder is known as ours from then on."""
+        files.make_empty(self.path)
+
     def note(self, name: str, digest: str | None) -> None:
         """Notes what is about to be written, or `None` after it was removed."""
         known = self._noted.get(name, [None])
         if known[-1] == digest:
             return
-        if not self._path.exists():
-            files.write_bytes(self._path, b"", access=files.Access.PRIVATE)
-        files.append_line(self._path, json.dumps([name, digest]))
+        self.begin()
+        files.append_line(self.path, json.dumps([name, digest]))
         self._take(name, digest)
 
     def last(self, name: str) -> str | None:

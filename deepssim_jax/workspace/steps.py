@@ -16,13 +16,22 @@ from typing import Any
 
 import numpy as np
 
-from deepssim_jax.workspace import files, values
-from deepssim_jax.workspace.cache import Cache, Entries, Made, damaged, remove_cache
+from deepssim_jax.workspace import values
+from deepssim_jax.workspace.cache import (
+    Cache,
+    Entries,
+    Made,
+    files_of_shard,
+    notes_in,
+    remove_cache,
+    whole_note,
+)
 from deepssim_jax.workspace.keys import code_of, key_of
+from deepssim_jax.workspace.own import Own
 from deepssim_jax.workspace.processes import Processes, Progress, silent
 
 _KEY, _CONTENT = 24, 16
-_CACHES = "cache"
+_STEPS, _CACHES = "steps", "cache"
 _FILE = re.compile(
     r"(?P<stem>[A-Za-z0-9_.-]+-[0-9a-f]{24}(?:\.\d+-\d{9})?)-(?P<content>[0-9a-f]{16})"
     r"(?P<suffix>\.npy|\.npz|\.json)"
@@ -40,18 +49,20 @@ class By(enum.Enum):
 class Kept:
     """The files of steps in one folder, and which of them this run has used."""
 
-    def __init__(self, folder: Path, processes: Processes = Processes()):
+    def __init__(self, work: Path, processes: Processes = Processes()):
         self.processes = processes
-        self._folder = folder
+        self.own = Own(work, processes.index)
+        self._folder, self._places = work / _STEPS, work / _CACHES
+        if not self.own.lists():
+            self.own.adopt(_proven(work))
         self._used: set[str] = set()
         self._names = self._scan()
-        self._places = folder.parent / _CACHES  # of caches
         self._caches: dict[str, Cache] = {}
 
     def cache(self, stem: str) -> Cache:
         """The entries of single images under a step's name."""
         if stem not in self._caches:
-            self._caches[stem] = Cache(self._places / stem, self.processes)
+            self._caches[stem] = Cache(self._places / stem, self.own, self.processes)
         return self._caches[stem]
 
     @contextlib.contextmanager
@@ -64,8 +75,10 @@ class Kept:
             self.processes = processes
 
     def _scan(self) -> dict[str, str]:
-        found = map(_FILE.fullmatch, os.listdir(self._folder) if self._folder.is_dir() else ())
-        return {x["stem"]: x.string for x in found if x is not None}
+        self.own.learn()
+        return {
+            x["stem"]: x.string for x in _steps(self._folder) if self._folder / x.string in self.own
+        }
 
     def agreed_load(self, stem: str) -> tuple[bool, Any]:
         """`load`, with the first process's answer in all of them."""
@@ -108,15 +121,15 @@ class Kept:
         suffix, content = values.encoded(value)
         name = f"{stem}-{_digest(content)}{suffix}"
         before = self._names.get(stem)
-        files.write_bytes(self._folder / name, content, access=files.Access.PRIVATE)
+        self.own.write(self._folder / name, content)
         self._names[stem] = name
         if before not in (None, name):
-            (self._folder / str(before)).unlink(missing_ok=True)
+            self.own.remove(self._folder / str(before))
         return values.decoded(suffix, content)
 
     def drop(self, stem: str) -> None:
         """Deletes a step."""
-        (self._folder / self._names.pop(stem)).unlink(missing_ok=True)
+        self.own.remove(self._folder / self._names.pop(stem))
 
     def prune(self) -> None:
         """Deletes what this run has neither made nor read: steps, caches, and entries of those it used."""
@@ -126,26 +139,50 @@ class Kept:
             if name in self._caches:
                 self._caches[name].prune()
             else:
-                remove_cache(self._places / name)
+                remove_cache(self._places / name, self.own)
 
     def forget(self, images: Collection[str]) -> int:
         """Removes images from every cache, also of other settings; returns how many entries."""
-        caches = (self._caches.get(name) or Cache(self._places / name) for name in self._on_disk())
+        caches = (
+            self._caches.get(name) or Cache(self._places / name, self.own)
+            for name in self._on_disk()
+        )
         return sum(cache.forget(images) for cache in caches)
 
     def _on_disk(self) -> list[str]:
         """Names of all caches."""
-        entries = os.scandir(self._places) if self._places.is_dir() else ()
-        return sorted(e.name for e in entries if e.is_dir(follow_symlinks=False))
+        return [folder.name for folder in _folders(self._places)]
 
 
 def damaged_work(work: Path) -> int:
     """How many steps and shards of caches in a folder of kept work are not as they were written."""
-    steps, caches = work / "steps", work / _CACHES
-    names = [m for m in map(_FILE.fullmatch, os.listdir(steps) if steps.is_dir() else ()) if m]
-    changed = sum(_digest((steps / m.string).read_bytes()) != m["content"] for m in names)
-    folders = [f for f in caches.iterdir() if f.is_dir()] if caches.is_dir() else []
-    return changed + sum(map(damaged, folders))
+    own, proven = Own(work), set(_proven(work))
+    notes = [p for folder in _folders(work / _CACHES) for p in notes_in(folder)]
+    found = [*notes, *(work / _STEPS / step.string for step in _steps(work / _STEPS))]
+    # Versions that kept no list: whatever is called like a file of ours.
+    return sum(path not in proven and (path in own or not own.lists()) for path in found)
+
+
+def _proven(work: Path) -> Iterator[Path]:
+    """Files of kept work whose content is that which their name or their note says."""
+    for step in _steps(work / _STEPS):
+        path = work / _STEPS / step.string
+        if _digest(path.read_bytes()) == step["content"]:
+            yield path
+    for folder in _folders(work / _CACHES):
+        for path in notes_in(folder):
+            if (note := whole_note(path)) is not None:
+                yield from files_of_shard(path, note)
+
+
+def _steps(folder: Path) -> list[re.Match[str]]:
+    names = os.listdir(folder) if folder.is_dir() else []
+    return [found for name in names if (found := _FILE.fullmatch(name)) is not None]
+
+
+def _folders(places: Path) -> list[Path]:
+    entries = os.scandir(places) if places.is_dir() else ()
+    return sorted(Path(e.path) for e in entries if e.is_dir(follow_symlinks=False))
 
 
 def _digest(content: bytes) -> str:

@@ -2,8 +2,8 @@
 
 Contract: the only thing that creates, replaces or deletes a file or folder of a command. A
 `Workspace` exists only while its folder is claimed (`claims`), writes files whole or not at all
-(`files`), and deletes only what it wrote itself: steps and cache entries by the form of their names,
-outputs by the list of them that it keeps.
+(`files`), and replaces and deletes only what it wrote itself, by the lists that it keeps: of outputs
+(`outputs`) and of kept work (`own`). A marker without such a list proves nothing.
 """
 
 import contextlib
@@ -11,11 +11,11 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from deepssim_jax.workspace import claims, files, names
-from deepssim_jax.workspace.claims import Overlap, WorkspaceError
+from deepssim_jax.workspace.claims import WORK, Overlap, WorkspaceError
 from deepssim_jax.workspace.facts import differences, noted
 from deepssim_jax.workspace.files import Access
 from deepssim_jax.workspace.outputs import FILE as _OUTPUTS
@@ -23,8 +23,6 @@ from deepssim_jax.workspace.outputs import GROWS, Outputs
 from deepssim_jax.workspace.scratch import scratch_folder
 from deepssim_jax.workspace.steps import Kept, Processes, Section
 
-# Where an output folder keeps steps and caches.
-WORK = "work"
 # Anyone but the first process reads, and writes nothing.
 _READER = Processes(index=1)
 _WORK_FLAG, _ANY = "--work", Overlap.ALLOWED
@@ -34,11 +32,17 @@ _SECRET = "secret"
 class Workspace(Section):
     """A claimed folder, and the outermost section of steps. Use `with Workspace.open(...) as workspace`."""
 
-    def __init__(self, root: Path, processes: Processes = Processes(), work: Path | None = None):
+    def __init__(
+        self,
+        root: Path,
+        processes: Processes = Processes(),
+        work: Path | None = None,
+        flag: str | None = None,
+    ):
         """Private: `open` claims the folder first."""
-        self._root, self._processes = root, processes
+        self._root, self._processes, self._flag = root, processes, flag
         self._work = root / WORK if work is None else work
-        super().__init__(Kept(self._work / "steps", processes))
+        super().__init__(Kept(self._work, processes))
         self._outputs = Outputs(self._work / _OUTPUTS)
 
     @classmethod
@@ -88,15 +92,20 @@ class Workspace(Section):
             error: WorkspaceError | None = None
             if processes.first:
                 try:
-                    stack.enter_context(claims.claimed(root, command=command, flag=flag))
+                    folders = [(root, command, flag)]
                     if kept is not None:
-                        owner = f"{command}, its --work"
-                        claim = claims.claimed(kept, command=owner, flag=_WORK_FLAG)
+                        folders.append((kept, f"{command}, its {_WORK_FLAG}", _WORK_FLAG))
+                    listed = (root / WORK if kept is None else kept) / _OUTPUTS
+                    for folder, owner, its_flag in folders:
+                        claims.check_listed(folder, listed, command=owner, flag=its_flag)
+                    for folder, owner, its_flag in folders:
+                        claim = claims.claimed(folder, command=owner, flag=its_flag)
                         stack.enter_context(claim)
-                        _check_work(root, kept, flag)
-                        _sweep(kept)
-                    _sweep(root)
-                    cls(root, work=kept)._check_outputs(flag)
+                    begun = cls(root, work=kept)
+                    begun._sweep()
+                    stack.callback(begun._leave)
+                    begun._outputs.begin()
+                    begun._check_outputs(flag)
                 except WorkspaceError as found:
                     error = found
             # Where the first process cannot, no process goes on.
@@ -104,7 +113,7 @@ class Workspace(Section):
                 raise error or WorkspaceError(
                     f"{flag}={root.name!r}: the first process could not claim it and says why"
                 )
-            yield cls(root, processes, kept)
+            yield cls(root, processes, kept, flag)
             processes.wait()  # nobody reads on before the first one has written everything
 
     @classmethod
@@ -259,8 +268,7 @@ class Workspace(Section):
         self.check(name, facts, flag=flag)
         path = self._work / f"{name}.json"
         if self._processes.first and not path.exists():
-            text = json.dumps(noted(facts), indent=1, sort_keys=True)
-            files.write_bytes(path, text.encode(), access=Access.PRIVATE)
+            self._kept.own.write(path, json.dumps(noted(facts), indent=1, sort_keys=True).encode())
 
     def secret(self) -> bytes:
         """32 random bytes, drawn once and kept in the private work: the key of aliases.
@@ -269,7 +277,7 @@ class Workspace(Section):
         """
         path = self._work / _SECRET
         if self._processes.first and not path.exists():
-            files.write_bytes(path, secrets.token_bytes(32), access=Access.PRIVATE)
+            self._kept.own.write(path, secrets.token_bytes(32))
         self._processes.wait()
         return path.read_bytes()
 
@@ -311,6 +319,37 @@ class Workspace(Section):
         if self._processes.first:
             self._kept.prune()
 
+    def keep_apart(self, folders: Iterable[Path]) -> None:
+        """Refuses to write where files are read that only a manifest names or a link leads to.
+
+        Args:
+          folders: of these files.
+
+        Raises:
+          WorkspaceError: the folder, or that of its work, is or lies inside of one of them, or holds one.
+        """
+        outs = {} if self._flag is None else {self._flag: self._root}
+        if self._work.parent != self._root:
+            outs[_WORK_FLAG] = self._work
+        claims.check_read(outs, folders)
+
+    def _sweep(self) -> None:
+        """Deletes what a killed run was writing."""
+        self._kept.own.sweep()
+        for name in self._outputs:
+            if not name.endswith("/"):
+                files.temporary_of(self._root / name).unlink(missing_ok=True)
+
+    def _leave(self) -> None:
+        """Takes away the empty lists of a run that wrote nothing."""
+        path = self._outputs.path
+        if any(Outputs(path)) or self._kept.own.lists():
+            return
+        path.unlink(missing_ok=True)
+        if self._work.parent == self._root:
+            with contextlib.suppress(OSError):
+                self._work.rmdir()
+
     def _check_outputs(self, flag: str) -> None:
         """Refuses to go on over outputs that someone has changed: their run would call them right."""
         changed = [
@@ -321,8 +360,7 @@ class Workspace(Section):
         if changed:
             # Names of files can be names of patients: they go into a file, never on the screen.
             listing = self._work / "changed.txt"
-            content = "".join(f"{name}\n" for name in changed).encode()
-            files.write_bytes(listing, content, access=Access.PRIVATE)
+            self._kept.own.write(listing, "".join(f"{name}\n" for name in changed).encode())
             # From the folder of outputs, whose path the user typed.
             try:
                 where = os.path.relpath(listing, self._root.parent)
@@ -334,16 +372,6 @@ class Workspace(Section):
             )
 
 
-def _check_work(root: Path, kept: Path, flag: str) -> None:
-    """Refuses a folder of outputs whose list is in another folder of kept work."""
-    names = {entry.name for entry in os.scandir(root) if not entry.name.startswith(".")}
-    if any(not files.is_temporary(name) for name in names) and not (kept / _OUTPUTS).exists():
-        raise WorkspaceError(
-            f"{flag}={root.name!r} was begun with another {_WORK_FLAG}: give the same one, or another "
-            f"{flag}"
-        )
-
-
 def _holds(path: Path, digest: str) -> bool:
     return path.is_file() and not path.is_symlink() and files.sha256(path) == digest
 
@@ -353,14 +381,3 @@ def _not_ours(path: Path, root: Path) -> str:
         f"{path.name!r} in {root.name!r} was not made by this program, or was changed since, and is "
         "left as it is; move it away and run the same command again"
     )
-
-
-def _sweep(root: Path) -> None:
-    """Deletes what a killed run was writing."""
-    for folder, inside, inner in os.walk(root):
-        if folder != str(root) and claims.MARKER in inner:  # another workspace, perhaps in use
-            inside.clear()
-            continue
-        for name in inner:
-            if files.is_temporary(name):
-                (Path(folder) / name).unlink(missing_ok=True)

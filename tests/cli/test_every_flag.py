@@ -212,14 +212,14 @@ def test_a_wrong_field_is_said_in_one_line(
 
 
 CONFIGS = [
-    ("--config=/nowhere/at_all.py", "--config"),
+    ("--config=/nowhere/at_all.py", "--config: there is no such file"),
     ("--config=configs/deepssim_nano.py:smok", "smok"),
     ("--config.stebs=3", "stebs"),
     ("--config.steps=many", "steps"),
     ("--config.size=(64,)", "--config.size=(64,) must be 2 values"),
     ("--config.size=(66,66)", "--config.size=(66, 66) must be multiples of 4"),
     ("--config.batch=17", "--config.batch=17 must be a multiple of 16"),
-    ("--config=configs/ldm.py:smoke", "holds a LdmConfig, and this command needs a EncoderConfig"),
+    ("--config=configs/ldm.py:smoke", "holds LdmConfig, and this command needs EncoderConfig"),
 ]
 
 

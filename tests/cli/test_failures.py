@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from deepssim_jax.cli import failures
 from deepssim_jax.cli.main import main
+from deepssim_jax.data.records import InputError
 
 ID = "SMITH_4711"
 RAISING = """
@@ -47,6 +49,25 @@ def test_no_name_leaves(plant, capsys, what: str, words: str, verbose: list[str]
     assert words in captured.err
     assert ID not in captured.err + captured.out
     assert ("Traceback" in captured.err) == bool(verbose)
+
+
+def test_our_own_words_are_shown(tmp_path: Path, capsys) -> None:
+    """Suffixes, and names that the program gives, stand in messages of ours; a file's name does not."""
+    assert main(["embed", f"--images={tmp_path}", f"--out={tmp_path}/../out"]) == 2
+    words = capsys.readouterr().err
+    assert ".nii.gz" in words and ".dcm.gz" in words and "not shown" not in words
+    (tmp_path / "mine.csv").write_text("path\n")
+    args = ["audit", "--real=x"]
+    error = InputError("mine.csv and IXI002-Guys-0828-T1.nii.gz are not nearest.csv or pairs.csv")
+    with pytest.raises(InputError) as raised:
+        _raised_in_the_package(error)
+    hidden = "(not shown) and (not shown) are not nearest.csv or pairs.csv"
+    assert failures.said(raised.value, args) == hidden
+
+
+def _raised_in_the_package(error: Exception) -> None:
+    code = compile("raise error", str(Path(failures.__file__)), "exec")
+    exec(code, {"error": error})
 
 
 def test_what_was_typed_may_be_repeated(plant, capsys) -> None:

@@ -23,7 +23,8 @@ def ids(manifest: Manifest) -> list[str]:
 def listed(root: Path, **options) -> Manifest:
     """The manifest of a folder, after its counts were held against the files there."""
     found = read_manifest(root, role=Role.REAL, **options)
-    there = {p.relative_to(root).as_posix() for p in root.rglob("*") if not p.is_dir()}
+    found_there = [p for p in root.rglob("*") if p.is_symlink() or not p.is_dir()]
+    there = {p.relative_to(root).as_posix() for p in found_there}
     used = {p.relative_to(root).as_posix() for r in found.records for p in files_of(r)}
     refused = {r.image_id.split("#")[0] for r in found.rejected} & there
     others = {u.name for u in found.unused if u.files == 1 and not u.name.endswith("/")}
@@ -99,21 +100,24 @@ def test_four_axes_and_pairs_of_files(tmp_path: Path) -> None:
 
 def test_what_is_passed_over_is_named(tmp_path: Path) -> None:
     for name in (
-        "a.png", ".hidden.png", ".git/annex/x.png", "__MACOSX/a.png", "@eaDir/a.png/S.jpg",
+        "a.png", ".hidden.png", ".git/annex/x.png", ".git/HEAD", "__MACOSX/a.png", "@eaDir/a.png/S.jpg",
         f"earlier/{MARKER}", "earlier/work/chunk-0.npy",
         "earlier/0001.png",
     ):  # fmt: skip
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(files()["a.png"])
+    (tmp_path / ".git" / "link").symlink_to(tmp_path / "earlier")
     found = listed(tmp_path)
     assert ids(found) == ["a.png"]
     reasons = {u.name: (u.files, u.reason) for u in found.unused}
-    assert reasons["earlier/"] == (3, "output of an earlier run")
-    assert reasons[".git/"][0] == 1 and reasons["@eaDir/"][0] == 1
+    assert reasons["earlier/"] == (3, "output of an earlier run, of 3 files")
+    assert reasons[".git/"] == (3, "a hidden folder, of 3 files")
+    assert reasons["@eaDir/"] == (1, "a disk station's thumbnails, of 1 file")
+    assert found.counts.found == 1 + sum(u.files for u in found.unused) == 10
     # What the user names is read, even if it is ours: `generate` writes images. Kept work is none.
     ours = read_manifest(tmp_path / "earlier", role=Role.REAL)
     assert ids(ours) == ["0001.png"]
-    assert Unused("work/", "output of an earlier run") in ours.unused
+    assert Unused("work/", "output of an earlier run, of 1 file") in ours.unused
 
 
 def test_special_files_and_names(tmp_path: Path) -> None:

@@ -181,7 +181,7 @@ def test_wrong_input_is_said(ixi_tar: Path, tmp_path: Path, capsys, flag: str, w
 
 
 def test_a_folder_without_scans_says_what_is_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="sub-0003001_ses-1_run-1_T1w"):
+    with pytest.raises(InputError, match=r"such as sub-\*_ses-\*_run-\*_T1w"):
         studies.corr(tmp_path)
     (tmp_path / "x.tar").write_bytes(b"x")
     with pytest.raises(InputError, match="no tar file"):

@@ -1,9 +1,11 @@
 """Entries of single images: only what is new is made, and what is forgotten is gone."""
 
+import json
+
 import numpy as np
 import pytest
 
-from deepssim_jax.workspace import Made, Workspace, examine
+from deepssim_jax.workspace import Made, Workspace, WorkspaceError, examine
 
 
 def making(ids, seen):
@@ -75,8 +77,9 @@ def test_finished_blocks_are_kept_and_unfinished_shards_count_for_nothing(tmp_pa
     ):
         workspace.cache("describe", 1, code=making).compute(ids, stops, block=2)
     (folder,) = (tmp_path / "out" / "work" / "cache").iterdir()
-    (folder / "000003.value.npy").write_bytes(b"half")  # killed before its note
-    (folder / "000002.json").write_bytes(b'{"images": [')  # a damaged note
+    for note in folder.glob("*.json"):
+        if json.loads(note.read_text())["images"] == ["2", "3"]:
+            note.write_bytes(b'{"images": [')  # a damaged note
     with Workspace.open(tmp_path / "out", command="a") as workspace:
         entries = computed(workspace, ids, seen)
     assert seen == [["0", "1"], ["2", "3"], ["2", "3"], ["4", "5"]]
@@ -131,7 +134,7 @@ def test_damaged_arrays_are_made_again_and_go_at_the_end(tmp_path):
     seen, out = [], tmp_path / "out"
     with Workspace.open(out, command="a") as workspace:
         computed(workspace, ["1", "2", "3"], seen)
-    (path,) = out.glob("work/cache/*/000001.value.npy")
+    path = next(p for p in out.glob("work/cache/*/*.value.npy") if len(np.load(p)) == 2)
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
@@ -141,4 +144,59 @@ def test_damaged_arrays_are_made_again_and_go_at_the_end(tmp_path):
         workspace.prune()
     assert seen == [["1", "2"], ["3"], ["1", "2"]]
     np.testing.assert_array_equal(entries.field("value")[:, 0], [1, 2, 3])
-    assert not path.exists() and examine(out, work=out / "work").damaged == 0
+    assert np.load(path)[:, 0].tolist() == [1, 2] and examine(out, work=out / "work").damaged == 0
+
+
+def test_files_of_others_stay_in_a_cache_whatever_they_are_called(tmp_path):
+    out, ids = tmp_path / "out", ["1", "2", "3"]
+    with Workspace.open(out, command="a") as workspace:
+        computed(workspace, ids, [])
+    (folder,) = (out / "work" / "cache").iterdir()
+    shard = min(folder.glob("*.json")).stem
+    mine = [folder / n for n in ("000001.json", f"{'0' * 16}.json", f"{shard}.mine.npy", "a.npy")]
+    for path in mine:
+        path.write_bytes(b"mine")
+    with Workspace.open(out, command="a") as workspace:
+        workspace.forget({"1"})
+        computed(workspace, ids, [])
+        workspace.prune()
+    with Workspace.open(out, command="a") as workspace:
+        workspace.prune()  # no cache was used
+    assert all(path.read_bytes() == b"mine" for path in mine)
+    assert sorted(folder.iterdir()) == sorted(mine)
+    assert examine(out, work=out / "work").damaged == 0
+
+
+def test_a_file_of_someone_else_where_a_shard_would_be_is_said_and_stays(tmp_path):
+    out = tmp_path / "out"
+    with Workspace.open(out, command="a") as workspace:
+        computed(workspace, ["1"], [])
+    (note,) = out.glob("work/cache/*/*.json")
+    with Workspace.open(out, command="a") as workspace:
+        workspace.prune()
+    (out / "work" / "kept-0.jsonl").write_bytes(b"")
+    note.parent.mkdir()
+    note.write_bytes(b"mine")
+    with (
+        Workspace.open(out, command="a") as workspace,
+        pytest.raises(WorkspaceError, match="in the kept work was not made by this program"),
+    ):
+        computed(workspace, ["1"], [])
+    assert [p.read_bytes() for p in note.parent.iterdir()] == [b"mine"]
+
+
+def test_work_of_versions_that_kept_no_list_is_taken_over(tmp_path):
+    out, seen = tmp_path / "out", []
+    with Workspace.open(out, command="a") as workspace:
+        computed(workspace, ["1", "2"], seen)
+        workspace.step("s", 1, lambda: [1])
+    (step,) = (out / "work" / "steps").iterdir()
+    damaged = step.with_name(step.name.replace("s-", "t-"))
+    damaged.write_bytes(b"other bytes than its name says")
+    (out / "work" / "kept-0.jsonl").unlink()
+    assert examine(out, work=out / "work").damaged == 1
+    with Workspace.open(out, command="a") as workspace:
+        computed(workspace, ["2", "1"], seen)
+        assert workspace.forget({"1"}) == 1
+        workspace.prune()
+    assert seen == [["1", "2"]] and list((out / "work" / "steps").iterdir()) == [damaged]

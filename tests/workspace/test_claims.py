@@ -11,6 +11,7 @@ import pytest
 
 from deepssim_jax.workspace import MARKER, Access, NoSpace, Overlap, Workspace, WorkspaceError
 from deepssim_jax.workspace import workspace as workspaces
+from deepssim_jax.workspace.files import temporary_of
 
 
 def tree(folder):
@@ -113,6 +114,30 @@ def test_a_listing_may_lie_beside_the_images_of_the_other_side(images):
         pass
 
 
+@pytest.mark.parametrize(
+    ("out", "work"),
+    [("images/out", None), ("images/new/out", None), ("elsewhere", None), ("new", "images/out")],
+)
+def test_files_that_are_read_elsewhere_are_kept_apart_too(images, out, work):
+    """As a manifest names them, or a link leads to them."""
+    root, folders = images.parent, {images}
+    with Workspace.open(root / "elsewhere", command="a") as workspace:
+        workspace.write("sub/p1.png", b"an earlier release")
+    if out == "elsewhere":
+        folders = {root / "elsewhere" / "sub"}
+    before = tree(root)
+    place = None if work is None else root / work
+    with (
+        pytest.raises(WorkspaceError, match="a link leads to") as error,
+        Workspace.open(root / out, command="a", work=place) as workspace,
+    ):
+        workspace.keep_apart(folders)
+    assert ("--work" in str(error.value)) == (work is not None)
+    assert tree(root) == before
+    with Workspace.open(root / "apart", command="a") as workspace:
+        workspace.keep_apart(folders)
+
+
 @pytest.mark.parametrize("spelling", ["images", "images/.", "images/inner/..", "link"])
 def test_equal_inputs_are_seen_in_any_spelling(images, spelling):
     (images.parent / "link").symlink_to(images)
@@ -173,11 +198,27 @@ def test_a_run_that_wrote_nothing_leaves_nothing(tmp_path):
         Workspace.open(tmp_path / "new" / "out", command="a"),
     ):
         raise RuntimeError("early")
-    assert tree(tmp_path) == {"new": None}
+    assert tree(tmp_path) == {}
     (tmp_path / "empty").mkdir()
-    with Workspace.open(tmp_path / "empty", command="a"):
+    with Workspace.open(tmp_path / "empty", command="a", work=tmp_path / "kept"):
         pass
-    assert tree(tmp_path) == {"empty": None, "new": None}
+    assert tree(tmp_path) == {"empty": None}
+
+
+@pytest.mark.parametrize("name", ["thesis.txt", "deep/p1.png"])
+def test_a_marker_alone_proves_nothing(tmp_path, name):
+    with Workspace.open(tmp_path / "out", command="a", work=tmp_path / "kept") as workspace:
+        workspace.write("a.csv", b"1")
+    for place, of in (("mine", "out"), ("work", "kept")):
+        folder = tmp_path / place
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_bytes(b"mine")
+        (folder / MARKER).write_bytes((tmp_path / of / MARKER).read_bytes())
+    before = tree(tmp_path)
+    words = "has our marker and no list.*none of its 1 files or folders is touched"
+    refused(tmp_path / "mine", f"'mine' {words}")
+    refused(tmp_path / "new", f"--work='work' {words}", work=tmp_path / "work")
+    assert tree(tmp_path) == before
 
 
 def test_what_a_system_lays_into_folders_is_no_content(tmp_path):
@@ -339,18 +380,19 @@ def test_a_lent_folder_is_kept_and_set_aside_without_loss(tmp_path):
     assert (out / "unreadable" / "checkpoints-5.1" / "x").read_text() == "2"
 
 
-def test_what_a_killed_run_was_writing_is_swept_but_not_another_workspaces(tmp_path):
-    out, name = tmp_path / "out", ".deepssim-0123456789abcdef.tmp"
+def test_what_a_killed_run_was_writing_is_swept_and_nothing_else(tmp_path):
+    out = tmp_path / "out"
     with Workspace.open(out, command="a") as workspace:
         workspace.write("sub/x", b"1")
-    with Workspace.open(out / "nested", command="b") as workspace:
-        workspace.write("y", b"1")
-        for place in ("", "sub", "nested", "work"):
-            (out / place / name).write_bytes(b"")
-        with Workspace.open(out, command="a"):
-            pass
-        left = sorted(p.relative_to(out).as_posix() for p in out.rglob("*.tmp"))
-    assert left == [f"nested/{name}"]
+        workspace.step("s", 1, lambda: [1])
+    (step,) = (out / "work" / "steps").iterdir()
+    written = {temporary_of(path) for path in (out / MARKER, out / "sub" / "x", step)}
+    foreign = {out / place / ".deepssim-0123456789abcdef.tmp" for place in ("", "sub", "work")}
+    for path in written | foreign:
+        path.write_bytes(b"")
+    with Workspace.open(out, command="a"):
+        pass
+    assert set(out.rglob("*.tmp")) == foreign
 
 
 def test_a_full_disk_is_said_and_leaves_what_was_there(tmp_path, monkeypatch):
@@ -363,7 +405,7 @@ def test_a_full_disk_is_said_and_leaves_what_was_there(tmp_path, monkeypatch):
         workspace.write("a.csv", b"1")
         with monkeypatch.context() as patch:
             patch.setattr("deepssim_jax.workspace.files.os.fsync", full)
-            with pytest.raises(NoSpace, match="no space left to write 'a.csv'; free some and run"):
+            with pytest.raises(NoSpace, match="no space left to write '.*'; free some and run"):
                 workspace.write("a.csv", b"2")
         assert (tmp_path / "out" / "a.csv").read_bytes() == b"1"
         assert not list((tmp_path / "out").glob("*.tmp"))

@@ -70,6 +70,39 @@ def test_an_input_is_never_written_to(root: Path, command: str, place: str, caps
     assert tree(root) == before
 
 
+LINKED = [("audit", "--real"), ("embed", "--images"), ("duplicates", ""), ("index", "")]
+LISTED = [
+    *(*LINKED, ("audit", "--synthetic"), ("filter", "--synthetic")),
+    *(("utility", "--real"), ("stress", "--real")),
+]
+
+
+@pytest.mark.parametrize(
+    ("command", "source", "linked"),
+    [*((*case, True) for case in LINKED), *((*case, False) for case in LISTED)],
+)
+def test_files_read_from_elsewhere_are_never_written_beside(
+    root: Path, tmp_path: Path, command: str, source: str, linked: bool, capsys
+) -> None:
+    """Images that lie in no input's folder: a link leads to them, or a manifest names them."""
+    images = tmp_path / "set" / "images"
+    write_phantoms(images, 2, size=(48, 48), seed=9)
+    if linked:
+        given = tmp_path / "links"
+        given.mkdir()
+        (given / "p.png").symlink_to(images / "p0000_t1.png")
+    else:
+        given = tmp_path / "set" / "listing.csv"
+        given.write_text("path\nimages/p0000_t1.png\nimages/p0001_t1.png\n")
+    line = command_lines(root)[command][0] if command in COMMANDS else []
+    line = [word for word in line if not source or not word.startswith(f"{source}=")]
+    line += [f"{source}={given}" if source else str(given), *(["--follow_links"] if linked else [])]
+    before = tree(tmp_path)
+    assert main([command, *line, f"--out={images}/new"]) == 2
+    assert "--out lies in a folder of images that a listing names" in capsys.readouterr().err
+    assert tree(tmp_path) == before
+
+
 @pytest.mark.parametrize("command", ["audit", "replicas", "filter", "utility", "score"])
 def test_one_input_given_twice_or_inside_of_the_other_is_refused(
     root: Path, command: str, capsys

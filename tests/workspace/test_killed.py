@@ -198,34 +198,78 @@ def commands(root: Path) -> dict[str, list[str]]:
     }
 
 
+# Commands whose pages have aliases, with the folders of these.
+SHARED = {
+    "audit": {"": "audit"},
+    "replicas": {"": "replicas"},
+    "demo": {"": "demo", "audit": "audit"},
+}
+
+
+def start(inputs: Path, name: str, out: Path) -> subprocess.Popen:
+    if name in SHARED and not out.exists():
+        for folder, command in SHARED[name].items():
+            share_secret(out / folder, command=command)
+    line = [sys.executable, "-m", "deepssim_jax", *commands(inputs)[name], f"--out={out}"]
+    return subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def finish(inputs: Path, name: str, out: Path) -> dict[str, bytes]:
+    process = start(inputs, name, out)
+    _, errors = process.communicate()
+    assert process.returncode in (0, 4), errors.decode()
+    found = (p for p in sorted(out.rglob("*")) if p.is_file() and p.suffix != ".lock")
+    names = {p.relative_to(out).as_posix(): p for p in found}
+    return {n: p.read_bytes() for n, p in names.items() if "work" not in Path(n).parts}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(commands(Path())))
 def test_every_quick_command_killed_at_ten_moments(inputs: Path, tmp_path: Path, name: str) -> None:
-    command = commands(inputs)[name]
     before = {p: p.read_bytes() for p in sorted(inputs.rglob("*")) if p.is_file()}
-
-    def start(out: Path) -> subprocess.Popen:
-        if name in ("audit", "replicas") and not out.exists():
-            share_secret(out, command=name)
-        line = [sys.executable, "-m", "deepssim_jax", *command, f"--out={out}"]
-        return subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-
-    def finish(out: Path) -> dict[str, bytes]:
-        process = start(out)
-        _, errors = process.communicate()
-        assert process.returncode in (0, 4), errors.decode()
-        found = (p for p in sorted(out.rglob("*")) if p.is_file() and p.suffix != ".lock")
-        names = {p.relative_to(out).as_posix(): p for p in found}
-        return {n: p.read_bytes() for n, p in names.items() if not n.startswith("work/")}
-
-    whole = finish(tmp_path / "whole" / "out")
+    whole = finish(inputs, name, tmp_path / "whole" / "out")
     begin = time.monotonic()
-    assert finish(tmp_path / "timed" / "out") == whole
+    assert finish(inputs, name, tmp_path / "timed" / "out") == whole
     seconds, rng = time.monotonic() - begin, random.Random(name)
     for _ in range(10):
-        process = start(tmp_path / "killed" / "out")
+        process = start(inputs, name, tmp_path / "killed" / "out")
         time.sleep(rng.uniform(0.2, 1.0) * seconds)
         process.kill()
         process.communicate()
-    assert finish(tmp_path / "killed" / "out") == whole
+    assert finish(inputs, name, tmp_path / "killed" / "out") == whole
     assert {p: p.read_bytes() for p in sorted(inputs.rglob("*")) if p.is_file()} == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(commands(Path())))
+def test_every_quick_command_on_a_disk_that_is_read_only_full_and_of_its_own(
+    inputs: Path, tmp_path: Path, name: str
+) -> None:
+    """Refused, stopped with the reason, and then ended with the bytes that any other disk has."""
+    disk, out = tmp_path / "disk", tmp_path / "disk" / "new" / "out"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", disk]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no tmpfs can be mounted here: run as root to fill a disk of 16 kilobytes")
+
+    def again(option: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{option}", disk], check=True)
+
+    def ends(code: int, words: str) -> None:
+        process = start(inputs, name, out)
+        _, errors = process.communicate()
+        assert process.returncode == code and words in errors.decode(), errors.decode()
+        assert len(errors.decode().splitlines()[-1]) < 300
+        assert not list(disk.rglob("*.tmp"))
+
+    try:
+        if name not in SHARED:  # for these the test begins the folder
+            again("ro")
+            ends(2, "cannot be used: read-only file system; give another folder")
+            assert not list(disk.iterdir())
+            again("rw")
+        ends(1, "there is no space left to write")
+        again("size=512m")
+        assert finish(inputs, name, out) == finish(inputs, name, tmp_path / "whole" / "out")
+    finally:
+        subprocess.run(["umount", disk], check=True)

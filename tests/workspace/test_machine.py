@@ -100,7 +100,7 @@ class Machine(RuleBasedStateMachine):
         assert not must_refuse
         for name, content in expected(version).items():
             assert (self.out / name).read_bytes() == content
-        assert not [p for p in self.out.rglob("*") if files.is_temporary(p.name)]
+        assert set(self.out.rglob("*.tmp")) <= self.strangers.keys()
         steps = [p.name for p in (self.out / "work" / "steps").iterdir()]
         assert len([name for name in steps if name.startswith("rows-")]) == 1
 
@@ -112,12 +112,18 @@ class Machine(RuleBasedStateMachine):
             except WorkspaceError as error:
                 self.refusal_has_a_reason(error)
 
-    @rule(place=st.sampled_from([".", "deep", "work", "work/steps", "work/cache"]))
-    def a_stranger_leaves_a_file(self, place):
-        folder = self.out / place
-        if folder.is_dir() or place == ".":
+    @rule(
+        place=st.sampled_from(
+            [".", "deep", "work", "work/steps", "work/cache", "work/cache/images*"]
+        ),
+        name=st.sampled_from(["notes-{}.npy", "00000{}.json", ".deepssim-{:016x}.tmp"]),
+    )
+    def a_stranger_leaves_a_file(self, place, name):
+        """Under any name, as those that the workspace itself gives."""
+        folder = next(iter(sorted(self.root.glob(f"out/{place}"))), self.out)
+        path = folder / name.format(len(self.strangers))
+        if folder != self.out or place == ".":
             folder.mkdir(exist_ok=True)
-            path = folder / f"notes-{len(self.strangers)}.npy"
             path.write_bytes(b"mine")
             self.strangers[path] = b"mine"
 

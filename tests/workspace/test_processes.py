@@ -61,6 +61,8 @@ def job(out, made):
             cache.compute(own, lambda p: Made({"x": np.array([int(own[i]) for i in p])}), block=2)
             cache.share()
             entries = cache.entries(ids)
+            ones = workspace.by_content("ones", 1, lambda p: Made({"x": p}), ids=ids, block=2)
+            assert ones.field("x").tolist() == list(range(7))
             apart = workspace.step("apart", 1, lambda: alone(workspace))
             assert apart == [14]
             workspace.write("sum.csv", str(rows.sum()).encode())
@@ -91,8 +93,29 @@ def test_blocks_are_shared_and_values_the_same(tmp_path, count):
     together(1, job(tmp_path / "one", []))
     one, many = (tree(tmp_path / name) for name in ("one", "many"))
     for name, content in one.items():
-        if (name.startswith("work/steps") and "inner" not in name) or name == "sum.csv":
-            assert many[name] == content
+        if name.startswith(("work/steps", "work/cache")) or name == "sum.csv":
+            assert "inner" in name or "/x-" in name or many[name] == content, name
+
+
+@pytest.mark.parametrize("new", [["a"], ["a", "b"]])
+def test_the_same_new_image_of_two_processes_is_written_once(tmp_path, new):
+    """Equal files in two chunks: both processes find them new at the same moment."""
+    meet = threading.Barrier(2, timeout=20)
+
+    def run(processes):
+        with Workspace.open(tmp_path / "out", command="a", processes=processes) as workspace:
+            cache = workspace.cache("x", 1, code=job)
+
+            def make(places):
+                meet.wait()
+                return Made({"x": places.astype(np.float64).repeat(100_000).reshape(-1, 100_000)})
+
+            cache.compute(new, make, block=2)
+            cache.share()
+            return cache.entries(new).field("x")[:, 0].tolist()
+
+    assert together(2, run) == [list(range(len(new)))] * 2
+    assert len(list((tmp_path / "out" / "work" / "cache").rglob("*.json"))) == 1
 
 
 def test_where_the_first_cannot_no_one_goes_on(tmp_path):

@@ -27,10 +27,9 @@ class PairExplanation:
     Each map is divided by its maximum; one without any positive contribution is 0.
 
     Examples:
-      >>> import numpy as np
-      >>> from scipy import ndimage
       >>> import deepssim_jax as ds
-      >>> phantoms = ndimage.zoom(np.random.default_rng(0).random((5, 8, 8)), (1, 8, 8))
+      >>> from deepssim_jax import testing
+      >>> phantoms = testing.phantom_images(5)
       >>> found = ds.explain_pair(phantoms[:1], phantoms[:1], encoder=ds.load_encoder("default"))
       >>> found.first.shape, float(found.first.max())
       ((1, 4, 64, 64), 1.0)
@@ -60,10 +59,9 @@ def explain_pair(a: Images, b: Images, *, encoder: Encoder) -> PairExplanation:
         infinite values.
 
     Examples:
-      >>> import numpy as np
-      >>> from scipy import ndimage
       >>> import deepssim_jax as ds
-      >>> phantoms = ndimage.zoom(np.random.default_rng(0).random((5, 8, 8)), (1, 8, 8))
+      >>> from deepssim_jax import testing
+      >>> phantoms = testing.phantom_images(5)
       >>> found = ds.explain_pair(phantoms[:1], phantoms[1:2], encoder=ds.load_encoder("default"))
       >>> found.scores.shape, found.second.shape  # a map for each of four stages
       ((1,), (1, 4, 64, 64))

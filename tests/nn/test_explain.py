@@ -2,7 +2,7 @@
 
 import dataclasses
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import pytest
 from flax import nnx
@@ -58,11 +58,17 @@ def test_scores_are_the_cosines_and_pairs_do_not_meet(kind: str, request) -> Non
 def test_maps_follow_the_definition(encoder, stage: int) -> None:
     """relu(sum_c relu(dS/dA_c) A_c), the slopes by finite differences of the network."""
     a, b = pictures(1, 2), pictures(1, 3)
-    model = nnx.merge(encoder.graph, encoder.state)
-    inputs = model.channels(encoders.prepared(SPEC, a))
     other = encoders.embed(encoder, b)[0].astype(np.float64)
-    shapes = [x.shape for x in explain._stages(model, inputs, None)]
-    activation = np.asarray(explain._stages(model, inputs, None)[stage], np.float64)[0]
+
+    @jax.jit
+    def run(images, added):
+        model = nnx.merge(encoder.graph, encoder.state)
+        stages = explain._stages(model, model.channels(encoders.prepared(SPEC, images)), added)
+        return stages, model.head(stages)
+
+    stages = run(a, None)[0]
+    shapes = [x.shape for x in stages]
+    activation = np.asarray(stages[stage], np.float64)[0]
 
     rows = list(np.ndindex(*activation.shape[:2]))[:: 1 if stage > 1 else 7]
     places = [(*row, c) for row in rows for c in range(activation.shape[2])]
@@ -72,13 +78,11 @@ def test_maps_follow_the_definition(encoder, stage: int) -> None:
         added = [np.zeros((len(places), *s[1:]), np.float32) for s in shapes]
         for number, place in enumerate(places):
             added[stage][(number, *place)] = by
-        every = jnp.repeat(inputs, len(places), axis=0)
-        out = model.head(explain._stages(model, every, [jnp.asarray(x) for x in added]))
-        return np.asarray(out, np.float64) @ other
+        return np.asarray(run(a.repeat(len(places), 0), added)[1], np.float64) @ other
 
     slopes = ((scores(0.02) - scores(-0.02)) / 0.04).clip(0).reshape(len(rows), -1)
     heat = (slopes * np.array([activation[row] for row in rows])).sum(1)
-    found = np.asarray(explain._heat(encoder, jnp.asarray(a), jnp.asarray(b))[1][stage])[0]
+    found = np.asarray(jax.jit(explain._heat)(encoder, a, b)[1][stage])[0]
     expected = heat.clip(0)
     np.testing.assert_allclose([found[row] for row in rows], expected, rtol=0.05, atol=2e-4)
     assert expected.max() > 1e-3

@@ -74,7 +74,7 @@ def audit(
       >>> result.verdict.value, result.copy_rate.count, result.copy_rate.total
       ('copies_found', 1, 3)
       >>> [(match.synthetic_id, match.real_id) for match in result.pairs]
-      [('images.npy#1', 'images.npy#4')]
+      [('c0000.png', 'p0000.png')]
     """
     given = {"real": real, "synthetic": synthetic, "holdout": holdout}
     for name, path in given.items():

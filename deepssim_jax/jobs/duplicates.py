@@ -123,7 +123,7 @@ def duplicates(
       ...     _ = testing.write_images(work, phantoms[[0, 1, 2, 3, 2]])
       ...     result = ds.duplicates(work, settings=ds.DuplicateSettings(size=64))
       >>> [(image.group, image.image_id, image.kept) for image in result.groups]
-      [(1, 'images.npy#3', True), (1, 'images.npy#5', False)]
+      [(1, 'p0002.png', True), (1, 'p0004.png', False)]
     """
     arguments.instance(settings, "settings", DuplicateSettings, remedy="it has all defaults")
     if isinstance(against, str | Path):

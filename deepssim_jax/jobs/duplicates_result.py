@@ -110,9 +110,9 @@ class DuplicatesResult:
       ...     _ = testing.write_images(work, phantoms[[0, 1, 2, 3, 2]])
       ...     result = ds.duplicates(work, settings=ds.DuplicateSettings(size=64))
       >>> result.duplicate_rate.count, result.duplicate_rate.total, result.pairs[0].how.value
-      (1, 5, 'same_pixels')
+      (1, 5, 'same_file')
       >>> result.clean
-      ('images.npy#1', 'images.npy#2', 'images.npy#3', 'images.npy#4')
+      ('p0000.png', 'p0001.png', 'p0002.png', 'p0003.png')
     """
 
     counts: Mapping[str, int]

@@ -173,7 +173,7 @@ def encode(encoder: Encoder, images: Images) -> jax.Array:
       >>> def cosine(images):
       ...     return (ds.encode(encoder, images) * ds.encode(encoder, second)).sum()
       >>> jax.grad(cosine)(jax.numpy.asarray(first)).shape
-      (1, 64, 64)
+      (1, 96, 96)
     """
     _checked(encoder, images, finite=False)
     return apply(encoder, images)

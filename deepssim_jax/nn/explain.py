@@ -32,7 +32,7 @@ class PairExplanation:
       >>> phantoms = testing.phantom_images(5)
       >>> found = ds.explain_pair(phantoms[:1], phantoms[:1], encoder=ds.load_encoder("default"))
       >>> found.first.shape, float(found.first.max())
-      ((1, 4, 64, 64), 1.0)
+      ((1, 4, 96, 96), 1.0)
     """
 
     scores: np.ndarray
@@ -64,7 +64,7 @@ def explain_pair(a: Images, b: Images, *, encoder: Encoder) -> PairExplanation:
       >>> phantoms = testing.phantom_images(5)
       >>> found = ds.explain_pair(phantoms[:1], phantoms[1:2], encoder=ds.load_encoder("default"))
       >>> found.scores.shape, found.second.shape  # a map for each of four stages
-      ((1,), (1, 4, 64, 64))
+      ((1,), (1, 4, 96, 96))
     """
     arguments.instance(encoder, "encoder", Encoder, remedy="load_encoder gives one")
     for name, images in (("a", a), ("b", b)):

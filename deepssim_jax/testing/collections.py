@@ -61,7 +61,9 @@ def write_images(
     """
     if not isinstance(images, Mapping):
         images = {f"p{number:04d}": image for number, image in enumerate(images)}
-    names = {stem: f"{stem}{'.png' if image.ndim == 2 else '.npy'}" for stem, image in images.items()}
+    names = {
+        stem: f"{stem}{'.png' if image.ndim == 2 else '.npy'}" for stem, image in images.items()
+    }
     for stem, image in images.items():
         path = Path(folder) / names[stem]
         if image.ndim == 2:
@@ -103,7 +105,9 @@ def planted_copies(
       (3, ['c0000.png', 'c0001.png'])
     """
     if len(edits) > real:
-        raise ValueError(f"edits are {len(edits)} copies of {real} real images: give at most {real}")
+        raise ValueError(
+            f"edits are {len(edits)} copies of {real} real images: give at most {real}"
+        )
     folder = Path(folder)
     images = phantom_images(real + unrelated, size=size, seed=seed)
     own = write_images(folder / "real", images[:real])

@@ -20,9 +20,7 @@ _AT_ONCE = 8  # one program for any count
 _EDITS = {edit.name: edit for edit in EDITS}
 
 
-def phantom_images(
-    count: int, *, size: tuple[int, int] = (96, 96), seed: int = 0
-) -> np.ndarray:
+def phantom_images(count: int, *, size: tuple[int, int] = (96, 96), seed: int = 0) -> np.ndarray:
     """Textured images, each of another phantom.
 
     Args:

@@ -109,13 +109,14 @@ class ReplicaResult:
       >>> phantoms = testing.phantom_volumes(4)
       >>> with tempfile.TemporaryDirectory() as work:
       ...     _ = testing.write_images(f"{work}/real", phantoms[:3])
-      ...     _ = testing.write_images(f"{work}/synthetic", phantoms[2:])
+      ...     synthetic = {"copy": phantoms[2], "other": phantoms[3]}
+      ...     _ = testing.write_images(f"{work}/synthetic", synthetic)
       ...     settings = ds.ReplicaSettings(size=32)
       ...     result = ds.replicas(f"{work}/real", f"{work}/synthetic", settings=settings)
       >>> result.verdict.value, result.rate.count, result.rate.total
       ('copies_found', 1, 2)
       >>> {level.value: found.real_id for level, found in result.matches[0].levels.items()}
-      {'points': '2.npy', 'voxel': '2.npy', 'feature': '2.npy'}
+      {'points': 'p0002.npy', 'voxel': 'p0002.npy', 'feature': 'p0002.npy'}
     """
 
     verdict: Verdict

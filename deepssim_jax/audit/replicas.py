@@ -115,11 +115,12 @@ def replicas(
       >>> phantoms = testing.phantom_volumes(4)
       >>> with tempfile.TemporaryDirectory() as work:
       ...     _ = testing.write_images(f"{work}/real", phantoms[:3])
-      ...     _ = testing.write_images(f"{work}/synthetic", phantoms[2:])
+      ...     synthetic = {"copy": phantoms[2], "other": phantoms[3]}
+      ...     _ = testing.write_images(f"{work}/synthetic", synthetic)
       ...     settings = ds.ReplicaSettings(size=32)
       ...     result = ds.replicas(f"{work}/real", f"{work}/synthetic", settings=settings)
       >>> [(match.synthetic_id, match.kind.value) for match in result.matches]
-      [('2.npy', 'replica'), ('3.npy', 'different')]
+      [('copy.npy', 'replica'), ('other.npy', 'different')]
     """
     arguments.instance(settings, "settings", ReplicaSettings, remedy="it has all defaults")
     arguments.instance(files, "files", LevelFiles, remedy="it has all defaults")

@@ -10,8 +10,9 @@
 
 VENV ?= .venv
 OUT ?= demo_out
-# A worker that crashed is not replaced: by file, xdist then waits forever.
-PYTEST_FLAGS ?= -n 2 --dist loadfile --max-worker-restart=0
+# A worker that crashed is not replaced: by file, xdist then waits forever. Files come in their own
+# order: audits have few tests and take longest, and xdist would keep them for the end.
+PYTEST_FLAGS ?= -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 BIN = $(VENV)/bin
 WHEELS ?= wheels
 DOCS ?= docs/_build

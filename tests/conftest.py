@@ -42,7 +42,8 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_private_cache()))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+# Every program is kept: a small one, too, takes longer to compile than to read.
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ["MPLBACKEND"] = "agg"
 
 import jax  # noqa: E402  (reads the variables set above)
@@ -73,10 +74,20 @@ def _programs_are_let_go():
     """A compiled program holds mappings of memory until it is dropped, and Linux grants 65,530.
 
     A process with the programs of all tests came to 58,801, and once to a segmentation fault in LLVM.
+    Most modules need programs of the one before, so that they are dropped only when there are many.
     """
     yield
-    jax.clear_caches()
-    gc.collect()
+    if _mappings() > 15_000:
+        jax.clear_caches()
+        gc.collect()
+
+
+def _mappings() -> int:
+    """Of this process; many where no one says."""
+    try:
+        return pathlib.Path("/proc/self/maps").read_bytes().count(b"\n")
+    except OSError:
+        return sys.maxsize
 
 
 def _shared(name: str, variable: str) -> pathlib.Path | None:

@@ -1,6 +1,8 @@
 """What tests do with files: workspaces in a line, and pictures on the disk."""
 
 import contextlib
+import io
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -8,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pytest
 
+from deepssim_jax.cli.main import main
 from deepssim_jax.data import pipelines
 from deepssim_jax.data.pictures import png
 from deepssim_jax.data.store import ImageStore
@@ -24,6 +27,14 @@ def within(folder: Path, work: Callable[[Workspace], T], *, command: str = "test
     """The outcome of some work in a workspace of this folder."""
     with Workspace.open(folder, command=command) as workspace:
         return work(workspace)
+
+
+def deepssim(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """A command and what it printed, in this process: another one takes 15 s to come to an audit."""
+    out, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
+        status = main([*map(str, arguments)])
+    return subprocess.CompletedProcess(arguments, status, out.getvalue(), errors.getvalue())
 
 
 def share_secret(folder: Path, *, command: str) -> None:

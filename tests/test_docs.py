@@ -10,23 +10,26 @@ from pathlib import Path
 import pytest
 
 import deepssim_jax as ds
+from deepssim_jax import testing
 from deepssim_jax.audit import doubles, tables
 from deepssim_jax.cli import commands
 from deepssim_jax.jobs import duplicates_outputs, lookup
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
+PUBLIC = {name: getattr(ds, name) for name in ds.__all__}
+PUBLIC |= {f"testing.{name}": getattr(testing, name) for name in testing.__all__}
 # Public names that have no example yet. The list only shrinks.
 WITHOUT_EXAMPLE: set[str] = set()
 # Whole jobs and gradients, whose programs take a minute to compile.
 SLOW = {
     "AuditResult", "DuplicatesResult", "PairExplanation", "audit", "duplicates", "encode",
     "explain_pair", "replicas", "ReplicaResult",
-    "review", "ReviewResult", "rate_agreement", "AgreementResult",
+    "review", "ReviewResult", "rate_agreement", "AgreementResult", "testing.assert_copies_found",
 }  # fmt: skip
 RUNNING = [
     pytest.param(name, marks=pytest.mark.slow if name in SLOW else ())
-    for name in sorted(set(ds.__all__) - WITHOUT_EXAMPLE)
+    for name in sorted(PUBLIC.keys() - WITHOUT_EXAMPLE)
 ]
 
 
@@ -46,21 +49,20 @@ reference = module("reference")
 
 def examples(name: str) -> list[doctest.DocTest]:
     """The examples in a public name's own docstring."""
-    thing = getattr(ds, name)
     finder = doctest.DocTestFinder(recurse=False, exclude_empty=True)
-    return [test for test in finder.find(thing, name) if test.examples]
+    return [test for test in finder.find(PUBLIC[name], name) if test.examples]
 
 
 def test_every_public_name_has_a_place_on_an_api_page():
     pages = "\n".join(p.read_text() for p in sorted((DOCS / "reference" / "api").glob("*.md")))
     shown = re.findall(
-        r"auto(?:function|class|exception):: deepssim_jax\.(\w+)$", pages, re.MULTILINE
+        r"auto(?:function|class|exception):: deepssim_jax\.([\w.]+)$", pages, re.MULTILINE
     )
-    assert sorted(shown) == sorted(ds.__all__)
+    assert sorted(shown) == sorted(PUBLIC)
 
 
 def test_every_public_name_has_an_example():
-    missing = {name for name in ds.__all__ if not examples(name)}
+    missing = {name for name in PUBLIC if not examples(name)}
     assert missing == WITHOUT_EXAMPLE
 
 

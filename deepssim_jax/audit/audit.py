@@ -66,21 +66,16 @@ def audit(
 
     Examples:
       >>> import tempfile
-      >>> from pathlib import Path
-      >>> import numpy as np
-      >>> from scipy import ndimage
       >>> import deepssim_jax as ds
-      >>> phantoms = ndimage.zoom(np.random.default_rng(0).random((6, 24, 24)), (1, 4, 4))
+      >>> from deepssim_jax import testing
+      >>> settings = ds.AuditSettings(size=64, plant=0)
       >>> with tempfile.TemporaryDirectory() as work:
-      ...     for side, rows in {"real": [0, 1, 2, 3], "synthetic": [3, 4, 5]}.items():
-      ...         (Path(work) / side).mkdir()
-      ...         np.save(Path(work) / side / "images.npy", phantoms[rows])
-      ...     settings = ds.AuditSettings(size=64, plant=0)
-      ...     result = ds.audit(f"{work}/real", f"{work}/synthetic", settings=settings)
+      ...     made = testing.planted_copies(work, real=4, edits=["left to right"], unrelated=2)
+      ...     result = ds.audit(made.real, made.synthetic, settings=settings)
       >>> result.verdict.value, result.copy_rate.count, result.copy_rate.total
       ('copies_found', 1, 3)
       >>> [(match.synthetic_id, match.real_id) for match in result.pairs]
-      [('images.npy#1', 'images.npy#4')]
+      [('c0000.png', 'p0000.png')]
     """
     given = {"real": real, "synthetic": synthetic, "holdout": holdout}
     for name, path in given.items():

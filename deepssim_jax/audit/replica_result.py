@@ -104,22 +104,19 @@ class ReplicaResult(Detection):
 
     Examples:
       >>> import tempfile
-      >>> from pathlib import Path
-      >>> import numpy as np
-      >>> from scipy import ndimage
       >>> import deepssim_jax as ds
-      >>> phantoms = ndimage.zoom(np.random.default_rng(0).random((4, 8, 8, 8)), (1, 4, 4, 4))
+      >>> from deepssim_jax import testing
+      >>> phantoms = testing.phantom_volumes(4)
       >>> with tempfile.TemporaryDirectory() as work:
-      ...     for side, rows in {"real": [0, 1, 2], "synthetic": [2, 3]}.items():
-      ...         (Path(work) / side).mkdir()
-      ...         for row in rows:
-      ...             np.save(Path(work) / side / f"{row}.npy", phantoms[row])
+      ...     _ = testing.write_images(f"{work}/real", phantoms[:3])
+      ...     synthetic = {"copy": phantoms[2], "other": phantoms[3]}
+      ...     _ = testing.write_images(f"{work}/synthetic", synthetic)
       ...     settings = ds.ReplicaSettings(size=32)
       ...     result = ds.replicas(f"{work}/real", f"{work}/synthetic", settings=settings)
       >>> result.verdict.value, result.rate.count, result.rate.total
       ('copies_found', 1, 2)
       >>> {level.value: found.real_id for level, found in result.matches[0].levels.items()}
-      {'points': '2.npy', 'voxel': '2.npy', 'feature': '2.npy'}
+      {'points': 'p0002.npy', 'voxel': 'p0002.npy', 'feature': 'p0002.npy'}
     """
 
     matches: tuple[VolumeMatch, ...]

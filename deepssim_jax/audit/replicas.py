@@ -110,20 +110,17 @@ def replicas(
 
     Examples:
       >>> import tempfile
-      >>> from pathlib import Path
-      >>> import numpy as np
-      >>> from scipy import ndimage
       >>> import deepssim_jax as ds
-      >>> phantoms = ndimage.zoom(np.random.default_rng(0).random((4, 8, 8, 8)), (1, 4, 4, 4))
+      >>> from deepssim_jax import testing
+      >>> phantoms = testing.phantom_volumes(4)
       >>> with tempfile.TemporaryDirectory() as work:
-      ...     for side, rows in {"real": [0, 1, 2], "synthetic": [2, 3]}.items():
-      ...         (Path(work) / side).mkdir()
-      ...         for row in rows:
-      ...             np.save(Path(work) / side / f"{row}.npy", phantoms[row])
+      ...     _ = testing.write_images(f"{work}/real", phantoms[:3])
+      ...     synthetic = {"copy": phantoms[2], "other": phantoms[3]}
+      ...     _ = testing.write_images(f"{work}/synthetic", synthetic)
       ...     settings = ds.ReplicaSettings(size=32)
       ...     result = ds.replicas(f"{work}/real", f"{work}/synthetic", settings=settings)
       >>> [(match.synthetic_id, match.kind.value) for match in result.matches]
-      [('2.npy', 'replica'), ('3.npy', 'different')]
+      [('copy.npy', 'replica'), ('other.npy', 'different')]
     """
     arguments.instance(settings, "settings", ReplicaSettings, remedy="it has all defaults")
     arguments.instance(files, "files", LevelFiles, remedy="it has all defaults")

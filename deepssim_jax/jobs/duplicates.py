@@ -116,16 +116,14 @@ def duplicates(
 
     Examples:
       >>> import tempfile
-      >>> from pathlib import Path
-      >>> import numpy as np
-      >>> from scipy import ndimage
       >>> import deepssim_jax as ds
-      >>> phantoms = ndimage.zoom(np.random.default_rng(0).random((6, 8, 8)), (1, 12, 12))
+      >>> from deepssim_jax import testing
+      >>> phantoms = testing.phantom_images(6)
       >>> with tempfile.TemporaryDirectory() as work:
-      ...     np.save(f"{work}/images.npy", phantoms[[0, 1, 2, 3, 2]])
+      ...     _ = testing.write_images(work, phantoms[[0, 1, 2, 3, 2]])
       ...     result = ds.duplicates(work, settings=ds.DuplicateSettings(size=64))
       >>> [(image.group, image.image_id, image.kept) for image in result.groups]
-      [(1, 'images.npy#3', True), (1, 'images.npy#5', False)]
+      [(1, 'p0002.png', True), (1, 'p0004.png', False)]
     """
     arguments.instance(settings, "settings", DuplicateSettings, remedy="it has all defaults")
     if isinstance(against, str | Path):

@@ -103,18 +103,16 @@ class DuplicatesResult(Detection):
 
     Examples:
       >>> import tempfile
-      >>> from pathlib import Path
-      >>> import numpy as np
-      >>> from scipy import ndimage
       >>> import deepssim_jax as ds
-      >>> phantoms = ndimage.zoom(np.random.default_rng(0).random((6, 8, 8)), (1, 12, 12))
+      >>> from deepssim_jax import testing
+      >>> phantoms = testing.phantom_images(6)
       >>> with tempfile.TemporaryDirectory() as work:
-      ...     np.save(f"{work}/images.npy", phantoms[[0, 1, 2, 3, 2]])
+      ...     _ = testing.write_images(work, phantoms[[0, 1, 2, 3, 2]])
       ...     result = ds.duplicates(work, settings=ds.DuplicateSettings(size=64))
       >>> result.duplicate_rate.count, result.duplicate_rate.total, result.pairs[0].how.value
-      (1, 5, 'same_pixels')
+      (1, 5, 'same_file')
       >>> result.clean
-      ('images.npy#1', 'images.npy#2', 'images.npy#3', 'images.npy#4')
+      ('p0000.png', 'p0001.png', 'p0002.png', 'p0003.png')
     """
 
     groups: tuple[DuplicateImage, ...]

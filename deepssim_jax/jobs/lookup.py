@@ -67,19 +67,16 @@ class LookupAnswer:
 
     Examples:
       >>> import tempfile
-      >>> from pathlib import Path
-      >>> import numpy as np
-      >>> from scipy import ndimage
       >>> import deepssim_jax as ds
-      >>> phantoms = ndimage.zoom(np.random.default_rng(0).random((6, 8, 8)), (1, 12, 12))
+      >>> from deepssim_jax import testing
+      >>> phantoms = testing.phantom_images(6)
       >>> with tempfile.TemporaryDirectory() as work:
-      ...     (Path(work) / "images").mkdir()
-      ...     np.save(Path(work) / "images" / "five.npy", phantoms[:5])
+      ...     _ = testing.write_images(f"{work}/images", phantoms[:5])
       ...     settings = ds.DuplicateSettings(size=64)
       ...     prepared = ds.index(f"{work}/images", out=f"{work}/index", settings=settings)
-      ...     (answer,) = ds.lookup(f"{work}/images/five.npy", index=prepared)[:1]
+      ...     (answer,) = ds.lookup(f"{work}/images/p0000.png", index=prepared)
       >>> answer.query_id, [match.image_id for match in answer.matches], answer.refused
-      ('five.npy#1', ['five.npy#1'], None)
+      ('p0000.png', ['p0000.png'], None)
     """
 
     query_id: str
@@ -111,18 +108,15 @@ def index(
 
     Examples:
       >>> import tempfile
-      >>> from pathlib import Path
-      >>> import numpy as np
-      >>> from scipy import ndimage
       >>> import deepssim_jax as ds
-      >>> phantoms = ndimage.zoom(np.random.default_rng(0).random((6, 8, 8)), (1, 12, 12))
+      >>> from deepssim_jax import testing
+      >>> phantoms = testing.phantom_images(6)
       >>> with tempfile.TemporaryDirectory() as work:
-      ...     (Path(work) / "images").mkdir()
-      ...     np.save(Path(work) / "images" / "five.npy", phantoms[:5])
+      ...     _ = testing.write_images(f"{work}/images", phantoms[:5])
       ...     settings = ds.DuplicateSettings(size=64)
       ...     prepared = ds.index(f"{work}/images", out=f"{work}/index", settings=settings)
       >>> len(prepared), prepared.image_ids[0]
-      (5, 'five.npy#1')
+      (5, 'p0000.png')
     """
     arguments.instance(settings, "settings", DuplicateSettings, remedy="it has all defaults")
     source = arguments.path(folder, "folder", "a folder of images, or a manifest").expanduser()
@@ -177,20 +171,17 @@ def lookup(image: str | Path | np.ndarray, *, index: PreparedIndex) -> tuple[Loo
 
     Examples:
       >>> import tempfile
-      >>> from pathlib import Path
-      >>> import numpy as np
-      >>> from scipy import ndimage
       >>> import deepssim_jax as ds
-      >>> phantoms = ndimage.zoom(np.random.default_rng(0).random((6, 8, 8)), (1, 12, 12))
+      >>> from deepssim_jax import testing
+      >>> phantoms = testing.phantom_images(6)
       >>> with tempfile.TemporaryDirectory() as work:
-      ...     (Path(work) / "images").mkdir()
-      ...     np.save(Path(work) / "images" / "five.npy", phantoms[:5])
+      ...     _ = testing.write_images(f"{work}/images", phantoms[:5])
       ...     settings = ds.DuplicateSettings(size=64)
       ...     prepared = ds.index(f"{work}/images", out=f"{work}/index", settings=settings)
       ...     (known,) = ds.lookup(phantoms[2], index=prepared)
       ...     (other,) = ds.lookup(phantoms[5], index=prepared)
       >>> [(match.image_id, match.how.value) for match in known.matches], other.matches
-      ([('five.npy#3', 'same_pixels')], ())
+      ([('p0002.png', 'copy')], ())
     """
     settings = store.InputSettings(
         size=(int(str(index.settings["size"])),) * 2,

@@ -38,14 +38,11 @@ class PreparedIndex:
 
     Examples:
       >>> import tempfile
-      >>> from pathlib import Path
-      >>> import numpy as np
-      >>> from scipy import ndimage
       >>> import deepssim_jax as ds
-      >>> phantoms = ndimage.zoom(np.random.default_rng(0).random((6, 8, 8)), (1, 12, 12))
+      >>> from deepssim_jax import testing
+      >>> phantoms = testing.phantom_images(6)
       >>> with tempfile.TemporaryDirectory() as work:
-      ...     (Path(work) / "images").mkdir()
-      ...     np.save(Path(work) / "images" / "five.npy", phantoms[:5])
+      ...     _ = testing.write_images(f"{work}/images", phantoms[:5])
       ...     settings = ds.DuplicateSettings(size=64)
       ...     prepared = ds.index(f"{work}/images", out=f"{work}/index", settings=settings)
       >>> len(prepared), prepared.settings["size"], prepared.subject_ids[0]
@@ -114,14 +111,11 @@ def open_index(folder: str | Path, *, check: bool = False) -> PreparedIndex:
 
     Examples:
       >>> import tempfile
-      >>> from pathlib import Path
-      >>> import numpy as np
-      >>> from scipy import ndimage
       >>> import deepssim_jax as ds
-      >>> phantoms = ndimage.zoom(np.random.default_rng(0).random((6, 8, 8)), (1, 12, 12))
+      >>> from deepssim_jax import testing
+      >>> phantoms = testing.phantom_images(6)
       >>> with tempfile.TemporaryDirectory() as work:
-      ...     (Path(work) / "images").mkdir()
-      ...     np.save(Path(work) / "images" / "five.npy", phantoms[:5])
+      ...     _ = testing.write_images(f"{work}/images", phantoms[:5])
       ...     settings = ds.DuplicateSettings(size=64)
       ...     prepared = ds.index(f"{work}/images", out=f"{work}/index", settings=settings)
       ...     opened = ds.open_index(f"{work}/index", check=True)

@@ -55,12 +55,11 @@ class AgreementResult:
       >>> import json
       >>> import tempfile
       >>> from pathlib import Path
-      >>> import numpy as np
-      >>> from scipy import ndimage
       >>> import deepssim_jax as ds
-      >>> phantoms = ndimage.zoom(np.random.default_rng(0).random((6, 24, 24)), (1, 4, 4))
+      >>> from deepssim_jax import testing
+      >>> phantoms = testing.phantom_images(4)
       >>> with tempfile.TemporaryDirectory() as images, tempfile.TemporaryDirectory() as out:
-      ...     np.save(f"{images}/images.npy", [*phantoms[:4], phantoms[2, :, ::-1]])
+      ...     _ = testing.write_images(images, [*phantoms, phantoms[2, :, ::-1]])
       ...     found = ds.duplicates(images, out=out, settings=ds.DuplicateSettings(size=64))
       ...     made = ds.review(out)
       ...     key = json.loads(made.key.read_text())
@@ -118,12 +117,11 @@ def rate_agreement(
       >>> import json
       >>> import tempfile
       >>> from pathlib import Path
-      >>> import numpy as np
-      >>> from scipy import ndimage
       >>> import deepssim_jax as ds
-      >>> phantoms = ndimage.zoom(np.random.default_rng(0).random((6, 24, 24)), (1, 4, 4))
+      >>> from deepssim_jax import testing
+      >>> phantoms = testing.phantom_images(4)
       >>> with tempfile.TemporaryDirectory() as images, tempfile.TemporaryDirectory() as out:
-      ...     np.save(f"{images}/images.npy", [*phantoms[:4], phantoms[2, :, ::-1]])
+      ...     _ = testing.write_images(images, [*phantoms, phantoms[2, :, ::-1]])
       ...     found = ds.duplicates(images, out=out, settings=ds.DuplicateSettings(size=64))
       ...     made = ds.review(out)
       ...     key = json.loads(made.key.read_text())

@@ -91,12 +91,11 @@ class ReviewResult:
 
     Examples:
       >>> import tempfile
-      >>> import numpy as np
-      >>> from scipy import ndimage
       >>> import deepssim_jax as ds
-      >>> phantoms = ndimage.zoom(np.random.default_rng(0).random((6, 24, 24)), (1, 4, 4))
+      >>> from deepssim_jax import testing
+      >>> phantoms = testing.phantom_images(4)
       >>> with tempfile.TemporaryDirectory() as images, tempfile.TemporaryDirectory() as out:
-      ...     np.save(f"{images}/images.npy", [*phantoms[:4], phantoms[2, :, ::-1]])
+      ...     _ = testing.write_images(images, [*phantoms, phantoms[2, :, ::-1]])
       ...     found = ds.duplicates(images, out=out, settings=ds.DuplicateSettings(size=64))
       ...     made = ds.review(out)
       >>> made.page.name, made.pairs, made.unread
@@ -135,12 +134,11 @@ def review(
 
     Examples:
       >>> import tempfile
-      >>> import numpy as np
-      >>> from scipy import ndimage
       >>> import deepssim_jax as ds
-      >>> phantoms = ndimage.zoom(np.random.default_rng(0).random((6, 24, 24)), (1, 4, 4))
+      >>> from deepssim_jax import testing
+      >>> phantoms = testing.phantom_images(4)
       >>> with tempfile.TemporaryDirectory() as images, tempfile.TemporaryDirectory() as out:
-      ...     np.save(f"{images}/images.npy", [*phantoms[:4], phantoms[2, :, ::-1]])
+      ...     _ = testing.write_images(images, [*phantoms, phantoms[2, :, ::-1]])
       ...     found = ds.duplicates(images, out=out, settings=ds.DuplicateSettings(size=64))
       ...     made = ds.review(out)
       ...     page = made.page.read_bytes()

@@ -133,9 +133,9 @@ def embed(encoder: Encoder, images: Images, *, batch_size: int = 64) -> np.ndarr
 
     Examples:
       >>> import numpy as np
-      >>> from scipy import ndimage
       >>> import deepssim_jax as ds
-      >>> phantoms = ndimage.zoom(np.random.default_rng(0).random((5, 8, 8)), (1, 8, 8))
+      >>> from deepssim_jax import testing
+      >>> phantoms = testing.phantom_images(5)
       >>> embeddings = ds.embed(ds.load_encoder("default"), phantoms)
       >>> embeddings.shape, np.linalg.norm(embeddings, axis=1).round(4)
       ((5, 256), array([1., 1., 1., 1., 1.], dtype=float32))
@@ -163,17 +163,16 @@ def encode(encoder: Encoder, images: Images) -> jax.Array:
       ValueError: that is not what the images are.
 
     Examples:
-      >>> import numpy as np
-      >>> from scipy import ndimage
       >>> import deepssim_jax as ds
-      >>> phantoms = ndimage.zoom(np.random.default_rng(0).random((5, 8, 8)), (1, 8, 8))
       >>> import jax
+      >>> from deepssim_jax import testing
+      >>> phantoms = testing.phantom_images(5)
       >>> encoder = ds.load_encoder("default")
       >>> first, second = phantoms[:1], phantoms[1:2]
       >>> def cosine(images):
       ...     return (ds.encode(encoder, images) * ds.encode(encoder, second)).sum()
       >>> jax.grad(cosine)(jax.numpy.asarray(first)).shape
-      (1, 64, 64)
+      (1, 96, 96)
     """
     _checked(encoder, images, finite=False)
     return apply(encoder, images)

@@ -27,13 +27,12 @@ class PairExplanation:
     Each map is divided by its maximum; one without any positive contribution is 0.
 
     Examples:
-      >>> import numpy as np
-      >>> from scipy import ndimage
       >>> import deepssim_jax as ds
-      >>> phantoms = ndimage.zoom(np.random.default_rng(0).random((5, 8, 8)), (1, 8, 8))
+      >>> from deepssim_jax import testing
+      >>> phantoms = testing.phantom_images(5)
       >>> found = ds.explain_pair(phantoms[:1], phantoms[:1], encoder=ds.load_encoder("default"))
       >>> found.first.shape, float(found.first.max())
-      ((1, 4, 64, 64), 1.0)
+      ((1, 4, 96, 96), 1.0)
     """
 
     scores: np.ndarray
@@ -60,13 +59,12 @@ def explain_pair(a: Images, b: Images, *, encoder: Encoder) -> PairExplanation:
         infinite values.
 
     Examples:
-      >>> import numpy as np
-      >>> from scipy import ndimage
       >>> import deepssim_jax as ds
-      >>> phantoms = ndimage.zoom(np.random.default_rng(0).random((5, 8, 8)), (1, 8, 8))
+      >>> from deepssim_jax import testing
+      >>> phantoms = testing.phantom_images(5)
       >>> found = ds.explain_pair(phantoms[:1], phantoms[1:2], encoder=ds.load_encoder("default"))
       >>> found.scores.shape, found.second.shape  # a map for each of four stages
-      ((1,), (1, 4, 64, 64))
+      ((1,), (1, 4, 96, 96))
     """
     arguments.instance(encoder, "encoder", Encoder, remedy="load_encoder gives one")
     for name, images in (("a", a), ("b", b)):

@@ -44,13 +44,12 @@ class Registration:
     fixed, `inside` where it had data; `correlation` [n] is Pearson's over that region.
 
     Examples:
-      >>> import numpy as np
-      >>> from scipy import ndimage
       >>> import deepssim_jax as ds
-      >>> phantoms = ndimage.zoom(np.random.default_rng(0).random((5, 8, 8)), (1, 8, 8))
+      >>> from deepssim_jax import testing
+      >>> phantoms = testing.phantom_images(5)
       >>> found = ds.register(phantoms[:1, :, ::-1], phantoms[:1])
       >>> found.aligned.shape, bool(found.correlation[0] > 0.99)
-      ((1, 64, 64), True)
+      ((1, 96, 96), True)
     """
 
     transform: Transform
@@ -201,11 +200,10 @@ def register(
         correlation is 0.
 
     Examples:
-      >>> import numpy as np
-      >>> from scipy import ndimage
       >>> import deepssim_jax as ds
-      >>> phantoms = ndimage.zoom(np.random.default_rng(0).random((5, 8, 8)), (1, 8, 8))
-      >>> turned = ndimage.rotate(phantoms[:1], 8, axes=(1, 2), reshape=False, mode="nearest")
+      >>> from deepssim_jax import testing
+      >>> phantoms = testing.phantom_images(5)
+      >>> turned = testing.edited(phantoms[0], "rotation 5 degrees")[None]
       >>> found = ds.register(turned, phantoms[:1])
       >>> bool(found.correlation[0] > 0.99)
       True

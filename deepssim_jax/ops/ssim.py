@@ -217,9 +217,9 @@ def ssim(
 
     Examples:
       >>> import numpy as np
-      >>> from scipy import ndimage
       >>> import deepssim_jax as ds
-      >>> phantoms = ndimage.zoom(np.random.default_rng(0).random((5, 8, 8)), (1, 8, 8))
+      >>> from deepssim_jax import testing
+      >>> phantoms = testing.phantom_images(5)
       >>> float(ds.ssim(phantoms, phantoms, data_range=1.0))
       1.0
       >>> noisy = phantoms + np.random.default_rng(1).normal(0, 0.1, phantoms.shape)
@@ -287,10 +287,9 @@ def ssim_matrix(
       ValueError: as for `ssim`, or `tile` is not positive.
 
     Examples:
-      >>> import numpy as np
-      >>> from scipy import ndimage
       >>> import deepssim_jax as ds
-      >>> phantoms = ndimage.zoom(np.random.default_rng(0).random((5, 8, 8)), (1, 8, 8))
+      >>> from deepssim_jax import testing
+      >>> phantoms = testing.phantom_images(5)
       >>> similarity = ds.ssim_matrix(phantoms, phantoms[2:], data_range=1.0)
       >>> similarity.shape
       (5, 3)

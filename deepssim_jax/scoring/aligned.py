@@ -43,10 +43,9 @@ class AlignedMatches:
     references ends in scores of -2.
 
     Examples:
-      >>> import numpy as np
-      >>> from scipy import ndimage
       >>> import deepssim_jax as ds
-      >>> phantoms = ndimage.zoom(np.random.default_rng(0).random((5, 8, 8)), (1, 8, 8))
+      >>> from deepssim_jax import testing
+      >>> phantoms = testing.phantom_images(5)
       >>> found = ds.nearest_aligned(phantoms[1:3], phantoms, k=2)
       >>> found.indices[:, 0], found.scores.shape
       (array([1, 2], dtype=int32), (2, 2))
@@ -325,10 +324,9 @@ def nearest_aligned(
         `components` does not fit.
 
     Examples:
-      >>> import numpy as np
-      >>> from scipy import ndimage
       >>> import deepssim_jax as ds
-      >>> phantoms = ndimage.zoom(np.random.default_rng(0).random((5, 8, 8)), (1, 8, 8))
+      >>> from deepssim_jax import testing
+      >>> phantoms = testing.phantom_images(5)
       >>> mirrored = phantoms[:, :, ::-1]
       >>> ds.nearest_aligned(mirrored, phantoms, k=1).indices[:, 0]
       array([0, 1, 2, 3, 4], dtype=int32)

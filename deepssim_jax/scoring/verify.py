@@ -39,10 +39,9 @@ class VerifiedPairs:
     pixels, `matrix` [n, 2, 2]: how `fixed` was zoomed, turned, moved and then mirrored to give `moving`.
 
     Examples:
-      >>> import numpy as np
-      >>> from scipy import ndimage
       >>> import deepssim_jax as ds
-      >>> phantoms = ndimage.zoom(np.random.default_rng(0).random((5, 8, 8)), (1, 8, 8))
+      >>> from deepssim_jax import testing
+      >>> phantoms = testing.phantom_images(5)
       >>> pairs = ds.verify_pairs(phantoms[:1], phantoms[:1])
       >>> pairs.score.round(2), pairs.flip
       (array([1.], dtype=float32), array([0], dtype=int32))
@@ -118,9 +117,9 @@ def verify_pairs(
 
     Examples:
       >>> import numpy as np
-      >>> from scipy import ndimage
       >>> import deepssim_jax as ds
-      >>> phantoms = ndimage.zoom(np.random.default_rng(0).random((5, 8, 8)), (1, 8, 8))
+      >>> from deepssim_jax import testing
+      >>> phantoms = testing.phantom_images(5)
       >>> synthetic = np.stack(
       ...     [phantoms[0, :, ::-1], phantoms[1]]
       ... )  # a mirrored copy, an unrelated one

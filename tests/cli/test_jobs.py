@@ -1,4 +1,4 @@
-"""The commands as a user runs them: in a process of their own, on folders with bad files in them."""
+"""The commands as a user runs them, on folders with bad files in them; the audit in a process of its own."""
 
 import csv
 import gzip
@@ -8,25 +8,30 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from deepssim_jax.audit.demo import CohortSize, demo
+from deepssim_jax.data import anatomy as anatomies
 from tests.audit import planted
 from tests.data.test_readers import bomb, png_header
+from tests.kept import deepssim, write_phantoms
 
 PATIENT = "Mustermann"
 NAMES = ("quote'\"s.png", "new\nline.png", "<script>alert(1)</script>", "a..\\..\\up.png")
 
 
-def deepssim(*arguments: str | Path) -> subprocess.CompletedProcess:
-    """Runs a command and returns what it printed."""
+def in_a_process(*arguments: str | Path, **how: Any) -> subprocess.CompletedProcess[str]:
+    """Runs a command as a terminal does and returns what it printed."""
     return subprocess.run(
         [sys.executable, "-m", "deepssim_jax", *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,
+        **how,
     )
 
 
@@ -64,14 +69,14 @@ def add_bad_files(real: Path, synthetic: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory, data_dir: Path) -> tuple[Path, dict[str, str], dict[str, str]]:
     root = tmp_path_factory.mktemp("jobs")
-    truth = planted.write_films(data_dir / "cxr", root, real=60, copies=10, others=20, seed=9)
+    truth = planted.write_films(data_dir / "cxr", root, real=40, copies=8, others=12, seed=9)
     return root, truth, add_bad_files(root / "real", root / "synthetic")
 
 
 @pytest.fixture(scope="module")
 def audited(folders) -> tuple[Path, subprocess.CompletedProcess]:
     root, _, _ = folders
-    run = deepssim(
+    run = in_a_process(
         "audit",
         f"--real={root / 'real'}",
         f"--synthetic={root / 'synthetic'}",
@@ -212,6 +217,17 @@ def test_embed_and_score_give_the_candidates_of_the_audit(folders, audited, tmp_
         assert best[name]["verified"] == searched[name]["verified_score"]
 
 
+def test_a_small_demo_without_the_atlas(tmp_path: Path, monkeypatch) -> None:
+    """Whose audit finds what was planted and nothing else."""
+    monkeypatch.setattr(anatomies, "load_anatomy", anatomies.procedural)
+    size = CohortSize(real=30, holdout=10, copies=6, unrelated=8)
+    found = demo(tmp_path, size=size)
+    assert (found.planted, found.found, found.false, found.anatomy) == (6, 6, 0, "procedural")
+    assert (tmp_path / "audit" / "report.html").is_file()
+    assert demo(tmp_path, size=size).found == 6  # the cohort is not made again
+
+
+@pytest.mark.slow
 def test_the_demo_without_the_atlas(tmp_path: Path) -> None:
     """The procedural head serves where the phantom extra is missing; every copy is found."""
     blocked = tmp_path / "blocked"
@@ -221,20 +237,13 @@ def test_the_demo_without_the_atlas(tmp_path: Path) -> None:
         "f = u.find_spec\n"
         "u.find_spec = lambda n, p=None: None if n == 'nilearn' else f(n, p)\n"
     )
-    run = subprocess.run(
-        [sys.executable, "-m", "deepssim_jax", "demo", f"--out={tmp_path / 'demo'}"],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(blocked), os.environ["PYTHONPATH"]])},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    path = os.pathsep.join([str(blocked), os.environ["PYTHONPATH"]])
+    run = in_a_process("demo", f"--out={tmp_path / 'demo'}", env=os.environ | {"PYTHONPATH": path})
     assert run.returncode == 0, run.stdout + run.stderr
     assert "procedural" in run.stdout and "30 of 30" in run.stdout and "0 of 90" in run.stdout
 
 
 def test_a_filtered_folder_is_certified_and_checked(tmp_path: Path) -> None:
-    from tests.kept import write_phantoms
-
     write_phantoms(tmp_path / "training", 6, size=(64, 64), seed=5)
     shutil.copytree(tmp_path / "training", tmp_path / "made")
     share, options = tmp_path / "share", ("--size=64", "--subject_regex=^(p[0-9]+)_")

@@ -7,17 +7,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from flax import nnx
 from PIL import Image
 from scipy import ndimage
 
+from configs import finetune
 from deepssim_jax.cli.main import main
 from deepssim_jax.data import pipelines
 from deepssim_jax.data.manifest import InputError, Role
+from deepssim_jax.nn import encoder as encoders
+from deepssim_jax.nn.embedder import Embedder
 from deepssim_jax.nn.encoder import load_encoder
 from deepssim_jax.ops.augment import AugmentConfig
 from deepssim_jax.training.own_pairs import ImagePairs, TablePairs
 from deepssim_jax.training.pairs import ECHO
 from tests.kept import open_images
+from tests.training.test_loop import SPEC
 
 PATIENTS, EACH = 12, 3
 
@@ -138,21 +143,25 @@ def test_one_patient_cannot_be_split(folder: Path, tmp_path: Path) -> None:
 
 
 def test_fine_tuning_from_a_folder_to_an_encoder(folder: Path, tmp_path: Path, capsys) -> None:
+    """Of a tiny one: the shipped one, which is what the configuration names, compiles for a minute."""
+    assert finetune.get_config().initial == "default"
+    fresh = encoders.from_module(Embedder(SPEC, rngs=nnx.Rngs(0)))
+    encoders.save_encoder(tmp_path / "fresh.safetensors", fresh, card={})
     root = Path(__file__).resolve().parents[2]
     command = [
         "train_encoder",
         f"--config={root}/configs/finetune.py:smoke",
         f"--config.images={folder}/flat",
         "--config.subject_regex=^(p[0-9]+)_",
-        f"--workdir={tmp_path}",
+        f"--config.initial={tmp_path}/fresh.safetensors",
+        f"--workdir={tmp_path}/run",
     ]
     assert main(command) == 0
     assert "36 images" in capsys.readouterr().out
-    made = load_encoder(tmp_path / "encoder.safetensors")
-    assert made.spec == load_encoder("default").spec
-    lines = [json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert load_encoder(tmp_path / "run" / "encoder.safetensors").spec == SPEC
+    lines = [json.loads(x) for x in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [x["step"] for x in lines if "mae" in x] == [2, 4]
-    rates = [json.loads(x) for x in (tmp_path / "speed.jsonl").read_text().splitlines()]
+    rates = [json.loads(x) for x in (tmp_path / "run" / "speed.jsonl").read_text().splitlines()]
     assert all(x["images_per_s"] > 0 for x in rates)
 
 

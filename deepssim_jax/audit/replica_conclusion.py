@@ -18,6 +18,7 @@ from deepssim_jax.audit.replica_result import (
 from deepssim_jax.audit.replica_settings import ReplicaSettings
 from deepssim_jax.audit.result import Exclusion
 from deepssim_jax.data.manifest import Role
+from deepssim_jax.data.nifti_reader import TWO_SPACINGS
 from deepssim_jax.data.store import ImageStore
 from deepssim_jax.scoring import decide, ratings
 from deepssim_jax.scoring.evidence import false_discovery_cut
@@ -162,6 +163,11 @@ def conclude(
             for item in images.rejected
         )
         + _without_labels(sides, stores),
+        two_spacings=tuple(
+            Exclusion(role.value, images.image_ids[row], TWO_SPACINGS)
+            for role, images in stores.items()
+            for row in np.flatnonzero(images.two_spacings)
+        ),
         notes=replica_outputs.notes(settings.alignment, tuple(best), names),
         settings={
             "size": settings.size,

@@ -228,6 +228,7 @@ def _summary(result: ReplicaResult, files: dict[str, str]) -> dict[str, object]:
         "verdict": result.verdict.value,
         "reasons": list(result.reasons),
         "counts": dict(result.counts),
+        "two_spacings": [{"role": x.role, "image_id": x.image_id} for x in result.two_spacings],
         "replica_rate": proportion(result.rate),
         "levels": {
             level.value: {

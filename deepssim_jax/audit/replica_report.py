@@ -179,6 +179,7 @@ def _render(
             roc=None if result.ratings is None else _roc(result.ratings),
             exposed=report.most_copied(_exposed(result), edition, salt)[:_MAX_EXPOSED],
             excluded=report.excluded_files(result.exclusions, edition),
+            doubtful=[] if share else report.excluded_files(result.two_spacings, edition),
         )
     )
 

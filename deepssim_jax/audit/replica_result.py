@@ -100,7 +100,8 @@ class LevelThresholds:
 @dataclasses.dataclass(frozen=True)
 class ReplicaResult:
     """The whole outcome. `ratings` is None where nobody rated; `overlap_by_label` holds, for each
-    synthetic volume in the order of `matches`, the overlap measures of each label in `label_names`.
+    synthetic volume in the order of `matches`, the overlap measures of each label in `label_names`;
+    `two_spacings` are volumes that were used though their headers contradict themselves.
 
     Examples:
       >>> import tempfile
@@ -136,6 +137,7 @@ class ReplicaResult:
     notes: tuple[str, ...]
     settings: Mapping[str, object]
     versions: Mapping[str, str]
+    two_spacings: tuple[Exclusion, ...] = ()
 
     @property
     def replicas(self) -> tuple[VolumeMatch, ...]:

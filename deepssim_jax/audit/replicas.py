@@ -4,6 +4,7 @@ Every stage leaves its work in the workspace `out`, keyed by what it was compute
 `audit.audit`: a killed run goes on, and the files outside of `work` come out the same.
 """
 
+import collections
 import dataclasses
 import functools
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from deepssim_jax.audit.replica_doubles import find_volume_doubles
 from deepssim_jax.audit.replica_result import ReplicaResult
 from deepssim_jax.audit.replica_settings import ReplicaSettings
 from deepssim_jax.data.embedding_file import read_embeddings
+from deepssim_jax.data.label_maps import read_label_names
 from deepssim_jax.data.manifest import InputError, Manifest, Role, read_manifest
 from deepssim_jax.data.store import ImageStore, fingerprint
 from deepssim_jax.data.volume import Unreadable
@@ -40,8 +42,9 @@ from deepssim_jax.workspace import Overlap, Workspace, sha256
 class LevelFiles:
     """What the user has made for the levels, each for both sides or for none.
 
-    `segmentations` are folders of label maps named as the volumes are; `embeddings` are `.npz` files
-    with `ids` and `embeddings`; by role.
+    `segmentations` are folders of label maps named as the volumes are (`data.label_maps`), such as
+    SynthSeg or TotalSegmentator (with `--ml`) makes them; `embeddings` are `.npz` files with `ids` and
+    `embeddings`; by role. `label_names` is a table of what the labels are called.
 
     Examples:
       >>> import deepssim_jax as ds
@@ -53,9 +56,14 @@ class LevelFiles:
 
     segmentations: Mapping[Role, str | Path] = dataclasses.field(default_factory=dict)
     embeddings: Mapping[Role, str | Path] = dataclasses.field(default_factory=dict)
+    label_names: str | Path | None = None
 
     def __post_init__(self) -> None:
-        """Raises InputError where a side is missing."""
+        """Raises InputError where a side is missing, or where names have no labels."""
+        if self.label_names is not None:
+            arguments.path(self.label_names, "label_names", "a table of numbers and names")
+            if not self.segmentations:
+                raise InputError("--label_names is given and --segmentations_real is not")
         for name, given in (("segmentations", self.segmentations), ("embeddings", self.embeddings)):
             arguments.instance(given, name, Mapping, remedy="paths by ds.Role")
             for path in given.values():
@@ -74,6 +82,7 @@ _SAME = (
 )
 _ROLES = (Role.REAL, Role.SYNTHETIC)
 COMMAND = "replicas"
+_MOST_LABELS = 32  # a whole body has a hundred, and comparing each takes its time
 
 
 def replicas(
@@ -154,6 +163,8 @@ def _reads(
 ) -> dict[str, str | Path]:
     found = {f"--segmentations_{role.value}": path for role, path in files.segmentations.items()}
     found |= {f"--embeddings_{role.value}": path for role, path in files.embeddings.items()}
+    if files.label_names is not None:
+        found["--label_names"] = files.label_names
     if rated is not None:
         found["--ratings"] = rated
     if settings.encoder != "default":
@@ -187,7 +198,8 @@ def _replicas(
     labels = tuple(range(1, len(names) + 1))
     if maps:
         labels = _labels_in(maps, settings)
-        names = tuple(f"label {label}" for label in labels)
+        called = {} if files.label_names is None else read_label_names(files.label_names)
+        names = tuple(called.get(label, f"label {label}") for label in labels)
     sides: dict[Role, VolumeSide] = {}
     stores: dict[Role, ImageStore] = {}
     for role, root in roots.items():
@@ -290,18 +302,20 @@ def _check_subjects(manifest: Manifest, regex: str | None) -> None:
 
 
 def _labels_in(maps: Mapping[Role, Manifest], settings: ReplicaSettings) -> tuple[int, ...]:
-    """Every label of the first twenty maps of each side."""
+    """The labels of the first twenty maps of each side, of more than can be compared the largest."""
     plain = dataclasses.replace(settings.grid, content=Content.LABELS, window=None)
-    seen: set[int] = set()
+    seen: collections.Counter[int] = collections.Counter()
     for manifest in maps.values():
         for record in manifest.records[:20]:
             try:
-                seen |= {int(x) for x in np.unique(plain.load(record)["pixels"])}
+                found = np.unique(plain.load(record)["pixels"], return_counts=True)
             except Unreadable:
                 continue
-    if not seen - {0}:
+            seen.update(dict(zip(*(x.tolist() for x in found), strict=True)))
+    del seen[0]
+    if not seen:
         raise InputError("the label maps hold no label but 0; check --segmentations_real")
-    return tuple(sorted(seen - {0}))
+    return tuple(sorted(label for label, _ in seen.most_common(_MOST_LABELS)))
 
 
 def _hashes(

@@ -119,7 +119,9 @@ def measure(kind: str) -> dict[str, object]:
                 whose = f"{v.person.split(' ')[0]}_" if name == "real" else ""
                 write(v, folder / name / f"{whose}{i:03d}.nii.gz", kind=kind)
         begin = time.perf_counter()
-        settings = ds.ReplicaSettings(subject_regex="^(.+)_", modality=MODALITY.get(kind, Modality.OTHER))
+        settings = ds.ReplicaSettings(
+            subject_regex="^(.+)_", modality=MODALITY.get(kind, Modality.OTHER)
+        )
         result = ds.replicas(
             folder / "real", folder / "synthetic", out=folder / "out", settings=settings
         )

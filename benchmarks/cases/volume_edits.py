@@ -60,7 +60,9 @@ def people(kind: str, count: int, unrelated: int, data: Path, rng: np.random.Gen
     again = [v for v in heads if v.person.endswith("study2")]
     known = [v for v in heads if not any(v is w for w in (*held, *again))]
     if kind == "heads":
-        real = known + [_deformed(known[i % len(known)], 7.0, rng) for i in range(count - len(known))]
+        real = known + [
+            _deformed(known[i % len(known)], 7.0, rng) for i in range(count - len(known))
+        ]
         others = held + [
             _deformed(held[i % len(held)], 7.0, rng) for i in range(unrelated - len(held))
         ]

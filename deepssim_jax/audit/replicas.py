@@ -18,6 +18,7 @@ from deepssim_jax.audit.inputs import folders
 from deepssim_jax.audit.replica_calibration import calibrate_levels
 from deepssim_jax.audit.replica_conclusion import conclude
 from deepssim_jax.audit.replica_doubles import find_volume_doubles
+from deepssim_jax.audit.replica_pictures import Drawer
 from deepssim_jax.audit.replica_result import ReplicaResult
 from deepssim_jax.audit.replica_settings import ReplicaSettings
 from deepssim_jax.data.embedding_file import read_embeddings
@@ -202,12 +203,14 @@ def _replicas(
         names = tuple(called.get(label, f"label {label}") for label in labels)
     sides: dict[Role, VolumeSide] = {}
     stores: dict[Role, ImageStore] = {}
+    manifests: dict[Role, Manifest] = {}
     for role, root in roots.items():
         regex = settings.subject_regex if role is Role.REAL else None
         manifest = read_manifest(
             root, role=role, subject_regex=regex, links=settings.links, arrays=settings.arrays
         )
         _check_subjects(manifest, regex)
+        manifests[role] = manifest
         given = files.embeddings.get(role)
         sides[role], stores[role] = build_volume_side(
             manifest,
@@ -277,12 +280,16 @@ def _replicas(
         replica_outputs.write_all,
         result,
         out,
-        sides=sides,
-        references=references,
-        stores=stores,
+        drawer=Drawer(
+            sides=sides,
+            references=references,
+            stores=stores,
+            manifests=manifests,
+            grid=settings.grid,
+            contrast=settings.modality.contrast,
+            alignment=settings.alignment,
+        ),
         doubles=doubles,
-        contrast=lambda volumes: settings.modality.contrast(volumes, settings.grid),
-        alignment=settings.alignment,
         sources=roots,
     )
     out.by_first(write)

@@ -29,6 +29,7 @@ from deepssim_jax.data.guards import (
     check_gzip,
     check_ratio,
     check_voxels,
+    inflated,
     inflated_head,
     read_head,
     the_item,
@@ -85,9 +86,13 @@ def read(path: Path, item: int | None, kind: Format, limits: Limits) -> Decoded:
         number = the_item(item, math.prod(further))
         size = voxels * math.prod(further) * image.get_data_dtype().itemsize
         _check_size(path, size)
-        # The first of a series of volumes has looked at all of it.
+        # All of a file is looked at before anything in it is believed: the first of a series does so for
+        # all of them, and of one volume what was inflated for that is what is read.
         if number == 0 and read_head(path, 2) == GZIP:
-            check_gzip(path, size + _SLACK)
+            if math.prod(further) == 1:
+                image = type(image).from_stream(inflated(path, size + _SLACK))
+            else:
+                check_gzip(path, size + _SLACK)
         place = np.unravel_index(number, further, order="F") if further else ()
         values = np.asarray(image.dataobj[(..., *place)] if place else image.dataobj)
         return Decoded(*oriented(_real(values).reshape(space), affine_of(image)))

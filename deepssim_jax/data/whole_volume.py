@@ -64,7 +64,11 @@ class VolumeSettings:
         volume, spacing = read_volume(record, assumed=float("nan"), limits=limits)
         pixels, geometry = self.fitted(volume, spacing if np.isfinite(spacing).all() else None)
         doubtful = nifti_reader.two_spacings(record.path)
-        return {"pixels": pixels, "geometry": geometry, "two_spacings": np.array(doubtful, np.uint8)}
+        return {
+            "pixels": pixels,
+            "geometry": geometry,
+            "two_spacings": np.array(doubtful, np.uint8),
+        }
 
     def fitted(
         self, volume: np.ndarray, spacing: np.ndarray | None

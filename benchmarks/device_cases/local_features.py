@@ -50,7 +50,7 @@ def measured(tiny: bool) -> Iterator[Work]:
 
 def _matched(index: LocalIndex, queries: PointSet, *, few: int) -> Iterator[Work]:
     """The first stage over all pairs, and the whole search."""
-    n, m, keys = len(queries), len(index.references), points._FEW
+    n, m, keys = len(queries), len(index.references), index.first.points
     z = [
         index.few.project(
             side.descriptors[:, :keys].astype(np.float32) / points._LEVELS, side.valid[:, :keys]

@@ -4,7 +4,9 @@ Contract: positions are (y, x) from the middle of the canvas, in its pixels. Eac
 is a hypothesis by itself: a similarity, from positions, sizes and orientations. The hypothesis with
 which most of the others agree is refined to an affine map by reweighted least squares; then every
 point may look for its partner near where the map puts it. The score is a sum of the matches' weights
-in which a real point, and a cell of the query, count once.
+in which a real point counts once, and one that lies where the map puts it four times as much as one near
+it: points of a copy lie there to a fraction of a pixel, even where few of them were copied, while those
+of unrelated images lie anywhere around.
 """
 
 import dataclasses
@@ -26,6 +28,9 @@ _TURN, _ZOOM = 0.85, 0.55  # cosine of the turn and log of the scale that still 
 _TOLERANCES = (16.0, 10.0, 7.0)  # pixels, of the reweighting
 _GUIDED = 8.0  # pixels around the predicted place
 _CELL = 12.0  # pixels
+# How far from there a copy's points lie: pixels, and sigmas of the point; and what one counts that is
+# merely near.
+_PLACED, _BY_SIZE, _LOOSE = 0.5, 0.2, 0.25
 _MIN_AREA, _MAX_AREA, _MAX_ASPECT = 0.06, 16.0, 2.4
 
 
@@ -189,7 +194,8 @@ def _fit(
     ratio = (matrix**2).sum() / jnp.maximum(area, 1e-3)
     sane = (area > _MIN_AREA) & (area < _MAX_AREA) & (ratio < _MAX_ASPECT + 1 / _MAX_ASPECT)
     placed = _moved(matrix, shift, frames.position)
-    near = ((placed[:, None] - others.position[None]) ** 2).sum(-1) < _GUIDED**2
+    apart = ((placed[:, None] - others.position[None]) ** 2).sum(-1)
+    near = apart < _GUIDED**2
     zoom = others.log_sigma[None] - frames.log_sigma[:, None] - jnp.log(jnp.maximum(area, 1e-3)) / 2
     near &= jnp.abs(zoom) < _ZOOM
     turn = jnp.arctan2(matrix[0, 1] - matrix[1, 0], matrix[0, 0] + matrix[1, 1])
@@ -200,10 +206,13 @@ def _fit(
     w, real = weights(best, common) * frames.valid, _first_of(guided, best)
     strongest = jnp.zeros(len(w)).at[real].max(w)
     w = jnp.where(w >= strongest[real] - 1e-9, w, 0.0)
+    reach = _PLACED + _BY_SIZE * jnp.exp(others.log_sigma[real])
+    error = jnp.take_along_axis(apart, real[:, None], 1)[:, 0]
+    placed_well = w * (_LOOSE + (1 - _LOOSE) * jnp.exp(-0.5 * error / reach**2))
     side = 32
     cell = jnp.clip(jnp.floor(frames.position / _CELL) + side // 2, 0, side - 1).astype(jnp.int32)
     grid = jnp.zeros(side * side).at[cell[:, 0] * side + cell[:, 1]].max(w)
-    return grid.sum() * sane, (grid > 0.1).sum() * sane, matrix, shift, sign < 0
+    return placed_well.sum() * sane, (grid > 0.1).sum() * sane, matrix, shift, sign < 0
 
 
 def _first_of(values: Array, largest: Array) -> Array:

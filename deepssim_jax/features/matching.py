@@ -119,6 +119,11 @@ class PointIndex:
             count=n,
         )
 
+    @property
+    def points(self) -> int:
+        """How many of each image's points it holds."""
+        return self.tiles.shape[2]
+
     def rank(self, queries: np.ndarray, *, count: int, exclude: np.ndarray | None = None) -> Ranked:
         """The `count` real images that hold most of each query's points.
 

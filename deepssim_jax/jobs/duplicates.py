@@ -16,7 +16,7 @@ from deepssim_jax import parallel
 from deepssim_jax.audit.audit_settings import check_regex
 from deepssim_jax.audit.doubles import stand_for
 from deepssim_jax.audit.inputs import remove_reviews
-from deepssim_jax.audit.self_join import SelfJoin, self_join
+from deepssim_jax.audit.self_join import SelfJoin, connected, self_join
 from deepssim_jax.data import store
 from deepssim_jax.data.manifest import InputError
 from deepssim_jax.data.records import ArrayLayout, Links
@@ -257,4 +257,8 @@ def _judged(
     pairs["query"], pairs["reference"] = stands[pairs["query"]], stands[pairs["reference"]]
     pairs = pairs[np.lexsort((pairs["reference"], pairs["query"], -pairs["evidence"]))]
     copy, alike = rule.copies(pairs), rule.alike(pairs)
-    return Found(pairs=pairs[copy], similar=pairs[alike & ~copy], equal=equal, rule=rule)
+    copies = pairs[copy]
+    # Images of one group are no merely similar ones, however they are linked.
+    group = connected(copies["query"], copies["reference"], len(equal))
+    alike &= group[pairs["query"]] != group[pairs["reference"]]
+    return Found(pairs=copies, similar=pairs[alike & ~copy], equal=equal, rule=rule)

@@ -26,7 +26,9 @@ from deepssim_jax.typing import Array
 
 SIDE = extract.SIDE
 KEPT = 2  # candidates a query that are verified from their pixels
-_FEW = 64  # points of the first stage, which looks at all pairs
+# Points of the first stage, which looks at all pairs: an eighth of an image holds few of them, so more are
+# looked at where there are not many real images.
+_FEW, _MORE, _MANY_IMAGES = 64, 128, 1024
 _FEW_EVEN, _FEW_ODD = 20, 12  # numbers a point there
 _CANDIDATES = 24  # of the first stage
 _NULL = slice(6, 12)  # the query's own candidates that stand for unrelated images
@@ -37,7 +39,7 @@ _batch = functools.partial(batch_size, cpu=4, accelerator=64)  # queries at a ti
 _HELD_BYTES = 8 << 30  # of local features that an accelerator keeps
 _PROJECTED = 1024  # images at a time
 _STANDS_OUT = 1.5
-_CROWD = 16.0  # points of the first stage: where even those candidates hold so many, they are copies, too
+_CROWD = 16.0  # of _FEW points: where even those candidates hold so many, they are copies, too
 # Every image of nine kinds of picture has 200 points in 65 cells; a blob, a frame or a pale square at most 40
 # in 12.
 _MIN_POINTS, _MIN_CELLS = 60, 16
@@ -137,7 +139,8 @@ class LocalIndex:
         sample = levels.astype(np.float32) / _LEVELS
         full, few = bases.learn(sample), bases.learn(sample, even=_FEW_EVEN, odd=_FEW_ODD)
         starts = range(0, len(references), _PROJECTED)
-        parts = [_few_of(references.rows(slice(i, i + _PROJECTED)), few) for i in starts]
+        count = _MORE if len(references) <= _MANY_IMAGES else _FEW
+        parts = [_few_of(references.rows(slice(i, i + _PROJECTED)), few, count) for i in starts]
         index = PointIndex.build(np.concatenate(parts), few.signs, subjects)
         return cls(references, full, few, index)
 
@@ -175,7 +178,7 @@ class LocalIndex:
 
         What has a copy here does; it spares looking at the others closely.
         """
-        scores = np.maximum(self._rank(queries, exclude).scores, 0.0)
+        scores = np.maximum(self._rank(queries, exclude).scores, 0.0) * (_FEW / self.first.points)
         null = scores[:, _NULL].mean(1)
         return (scores[:, 0] + 1 >= _STANDS_OUT * (null + 1)) | (null >= _CROWD)
 
@@ -188,13 +191,14 @@ class LocalIndex:
         return PointSet(*map(jnp.asarray, both))  # type: ignore[arg-type]
 
     def _rank(self, queries: PointSet, exclude: np.ndarray | None) -> Ranked:
-        return self.first.rank(_few_of(queries, self.few), count=_CANDIDATES, exclude=exclude)
+        few = _few_of(queries, self.few, self.first.points)
+        return self.first.rank(few, count=_CANDIDATES, exclude=exclude)
 
 
-def _few_of(images: PointSet, few: bases.Basis) -> np.ndarray:
-    """float32 [n, _FEW, d]: what the first stage compares."""
-    values = images.descriptors[:, :_FEW].astype(np.float32) / _LEVELS
-    return few.project(values, images.valid[:, :_FEW])
+def _few_of(images: PointSet, few: bases.Basis, count: int) -> np.ndarray:
+    """float32 [n, count, d]: what the first stage compares."""
+    values = images.descriptors[:, :count].astype(np.float32) / _LEVELS
+    return few.project(values, images.valid[:, :count])
 
 
 def _unpacked(geometry_: Array, descriptors: Array, mean: Array, axes: Array) -> LocalFeatures:

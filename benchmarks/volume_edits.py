@@ -3,14 +3,16 @@
     python -m benchmarks.volume_edits --data=../shared/data --kind=heads --out=benchmarks/results
 
 For each kind of volume, 40 people are the real side; every edit of `cases/volume_edits.py` makes
-copies of some of them, and people who are not on the real side are the unrelated volumes. The points
-and voxel levels run as in `deepssim replicas`: thresholds from the real side alone. The peer is what a
+copies of some of them; people who are not on the real side are the unrelated volumes, and further scans
+of those who are the rescans. All are written as NIfTI files and go through `deepssim replicas`:
+thresholds from the real side alone. The peer is what a
 user writes in thirty lines: normalised cross-correlation of the gradient's magnitude by FFT on a grid
 of 6 mm (of the field of view where no spacing is known), in 48 axis poses; it has no threshold, so it
 gets the best one, that of the highest unrelated volume. A copy counts as found where the person (for
 half another's, either of the two) is right. One record a kind goes into OUT/volume_edits.jsonl.
 """
 
+import contextlib
 import sys
 import tempfile
 import time
@@ -23,19 +25,16 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
+import deepssim_jax as ds
 from benchmarks.cases.records import dated, keep
-from benchmarks.cases.volume_edits import EDITS, KINDS, Volume, edited, people
-from benchmarks.kept import journal
-from deepssim_jax.audit.replica_calibration import calibrate_levels, kind_of
-from deepssim_jax.audit.replica_conclusion import weigh
+from benchmarks.cases.volume_edits import EDITS, KINDS, Volume, edited, people, write
 from deepssim_jax.audit.replica_result import Kind
 from deepssim_jax.data.whole_volume import VolumeSettings
 from deepssim_jax.ops.volume_grid import Geometry, on_grid
 from deepssim_jax.ops.volume_poses import POSES
 from deepssim_jax.scoring.decide import clopper_pearson
-from deepssim_jax.scoring.volume_match import Reference, match_volumes
-from deepssim_jax.scoring.volume_measure import Alignment, MatchSettings
-from deepssim_jax.scoring.volume_search import VolumeSide
+from deepssim_jax.scoring.volume_search import Level, VolumeSide
+from deepssim_jax.scoring.volume_sides import Modality
 
 DATA = flags.DEFINE_string("data", "../shared/data", "folder with brain3d/")
 OUT = flags.DEFINE_string("out", None, "folder for volume_edits.jsonl; nothing is written without")
@@ -44,7 +43,10 @@ REFERENCES = flags.DEFINE_integer("references", 40, "people on the real side", l
 EACH = flags.DEFINE_integer("each", 2, "copies by edit", lower_bound=1)
 UNRELATED = flags.DEFINE_integer("unrelated", 16, "people who are not on the real side")
 SEED = flags.DEFINE_integer("seed", 0, "of everything that is drawn")
+WORK = flags.DEFINE_string("work", None, "folder in which the files and the report stay")
 _GRID, _PEER_MM = 40, 6.0
+# Of the others no label maps are made.
+MODALITY = {"heads": Modality.MR}
 
 
 def side(volumes: list[Volume]) -> VolumeSide:
@@ -97,66 +99,74 @@ def peer(queries: VolumeSide, references: VolumeSide) -> np.ndarray:
 def measure(kind: str) -> dict[str, object]:
     """The record of one kind of volume."""
     rng = np.random.default_rng([SEED.value, KINDS.index(kind)])
-    count = REFERENCES.value
-    everyone = people(kind, count + UNRELATED.value, Path(DATA.value), rng)
-    real, others = everyone[:count], everyone[count:]
+    everyone = people(kind, REFERENCES.value, UNRELATED.value, Path(DATA.value), rng)
+    real = everyone.real
     asked: list[Volume] = []
     truth: list[tuple[int, ...]] = []
     for edit in EDITS:
-        for row in rng.choice(count, EACH.value, replace=False):
-            donor = int((row + 7) % count)
+        for row in rng.choice(len(real), EACH.value, replace=False):
+            donor = int((row + 7) % len(real))
             asked.append(edited(edit, real[row], real[donor], rng))
             truth.append((int(row), donor) if "half" in edit else (int(row),))
-    asked += [edited("noise", other, other, rng) for other in others]
-    queries, references = side(asked), side(real)
-    settings = MatchSettings(candidates=1)
-    begin = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder, journal(Path(folder)) as kept:
-        known = Reference.of(references, alignment=Alignment.AFFINE, journal=kept)
-        pairs = match_volumes(queries, known, settings=settings, journal=kept)
-        evidence = calibrate_levels(
-            known, settings=settings, embed=None, segment=None, journal=kept, seed=SEED.value,
-            level=0.95, on_progress=lambda done, total, what: None,
-        )  # fmt: skip
-    weighed = weigh(pairs, references.groups, len(queries), evidence)
-    spent = time.perf_counter() - begin
-    thresholds = weighed.evidence.thresholds
-    called = np.full((len(queries), len(thresholds)), -1)
-    first = {}
-    for column, (at, best) in enumerate(weighed.best.items()):
-        first[at] = np.where(best.row >= 0, pairs["reference"][best.row], -1)
-        for query in range(len(queries)):
-            counts = at in weighed.evidence.counting
-            if counts and kind_of(best.evidence[query], thresholds[at]) is Kind.REPLICA:
-                called[query, column] = first[at][query]
-    theirs = peer(queries, references)
+    others = [edited("noise", v, v, rng) for v in everyone.unrelated]
+    again = [edited("noise", v, v, rng) for v in everyone.rescans]
+    queries = [*asked, *others, *again]
+    with contextlib.ExitStack() as stack:
+        folder = Path(WORK.value or stack.enter_context(tempfile.TemporaryDirectory())) / kind
+        for name, volumes in (("real", real), ("synthetic", queries)):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            for i, v in enumerate(volumes):
+                whose = f"{v.person.split(' ')[0]}_" if name == "real" else ""
+                write(v, folder / name / f"{whose}{i:03d}.nii.gz", kind=kind)
+        begin = time.perf_counter()
+        settings = ds.ReplicaSettings(
+            subject_regex="^(.+)_", modality=MODALITY.get(kind, Modality.OTHER)
+        )
+        result = ds.replicas(
+            folder / "real", folder / "synthetic", out=folder / "out", settings=settings
+        )
+        spent = time.perf_counter() - begin
+    if result.exclusions:
+        raise ValueError(f"{len(result.exclusions)} files were not read: {result.exclusions[0]}")
+    people_of = [v.person.split(" ")[0] for v in real]
+
+    def right(match: ds.VolumeMatch, level: Level, rows: tuple[int, ...]) -> bool:
+        found = match.levels.get(level)
+        return found is not None and found.subject_id in {people_of[row] for row in rows}
+
+    theirs = peer(side(queries), side(real))
     cut = theirs[len(truth) :].max()
     rows: dict[str, dict[str, int]] = {}
-    for query, right in enumerate(truth):
-        row = rows.setdefault(EDITS[query // EACH.value], {})
+    for query, wanted in enumerate(truth):
+        row, match = rows.setdefault(EDITS[query // EACH.value], {}), result.matches[query]
+        calls = [at for at, found in match.levels.items() if found.kind is Kind.REPLICA]
+        named = people_of[int(theirs[query].argmax())] in {people_of[row] for row in wanted}
         found = {
             "n": True,
-            "called": bool(np.isin(called[query], right).any()),
-            "peer_first": int(theirs[query].argmax()) in right,
-            "peer_called": int(theirs[query].argmax()) in right and theirs[query].max() > cut,
-            **{f"{at.value}_first": int(first[at][query]) in right for at in first},
+            "called": match.kind is Kind.REPLICA and any(right(match, at, wanted) for at in calls),
+            "same_person": match.kind is Kind.SAME_PERSON,
+            "peer_first": named,
+            "peer_called": named and theirs[query].max() > cut,
+            **{f"{at.value}_first": right(match, at, wanted) for at in result.thresholds},
         }
         for name, hit in found.items():
             row[name] = row.get(name, 0) + int(hit)
     total = {name: sum(row[name] for row in rows.values()) for name in rows[EDITS[0]]}
-    false = int((called[len(truth) :] >= 0).any(1).sum())
+    wrong = [m.kind is Kind.REPLICA for m in result.matches[len(truth) :]]
+    false, rescans = sum(wrong[: len(others)]), sum(wrong[len(others) :])
     shares = {name: _interval(total[name], total["n"]) for name in total if name != "n"} | {
         "false": _interval(false, len(others))
     }
     return {
-        "kind": kind, "references": count, "seed": SEED.value, "edits": rows, "total": total,
+        "kind": kind, "references": len(real), "seed": SEED.value, "edits": rows, "total": total,
         "unrelated": len(others), "false": false, "intervals": shares,
+        "rescans": len(again), "rescans_called": rescans, "verdict": result.verdict.value,
         "levels": {
             at.value: {"counts": t.counts, "controls": dict(t.recall_by_edit)}
-            for at, t in thresholds.items()
+            for at, t in result.thresholds.items()
         },
         "seconds": round(spent, 1),
-        "command": f"python -m benchmarks.volume_edits --kind={kind} --references={count} "
+        "command": f"python -m benchmarks.volume_edits --kind={kind} --references={REFERENCES.value} "
         f"--each={EACH.value} --unrelated={len(others)} --seed={SEED.value}",
     }  # fmt: skip
 

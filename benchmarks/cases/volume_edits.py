@@ -2,7 +2,9 @@
 
 By SciPy and NumPy alone: no code of the package takes part but the reader's axes. Heads are real
 (Lesjak et al.) with smooth deformations of them as further people, which are harder than people;
-crops are small boxes of those; hearts (thick slices) and abdomens (CT) are made.
+crops are small boxes of those (as hippocampus sets are); hearts (thick slices, saved with an identity
+for their affine beside a true pixdim) and abdomens (CT) are made. Unrelated volumes come of people of
+whom the real side holds nothing, further scans of people whom it holds.
 """
 
 import dataclasses
@@ -21,6 +23,7 @@ EDITS = (
     "stripped", "mirrored", "zoomed", "bias field", "64 cubed without affine",
 )  # fmt: skip
 KINDS = ("heads", "crops", "hearts", "abdomens")
+_UNRELATED = ("patient26", "patient04 study1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,18 +35,49 @@ class Volume:
     person: str = ""
 
 
-def people(kind: str, count: int, data: Path, rng: np.random.Generator) -> list[Volume]:
-    """As many volumes of one kind, of as many people but for the heads, some of which were scanned twice."""
+@dataclasses.dataclass(frozen=True)
+class People:
+    """`real` volumes, a person each; `unrelated` ones of others; `rescans` of people on the real side."""
+
+    real: list[Volume]
+    unrelated: list[Volume]
+    rescans: list[Volume]
+
+
+def people(kind: str, count: int, unrelated: int, data: Path, rng: np.random.Generator) -> People:
+    """As many of each as are asked for; of rescans those that there are."""
     if kind in ("hearts", "abdomens"):
         make = _heart if kind == "hearts" else _abdomen
-        return [dataclasses.replace(make(rng), person=f"made {i}") for i in range(count)]
+        seeds = rng.integers(0, 2**31, count + unrelated)
+        first = [_named(make(np.random.default_rng(s)), i) for i, s in enumerate(seeds)]
+        second = []
+        if kind == "hearts":
+            again = [_heart(np.random.default_rng(s), phase=0.75) for s in seeds[: unrelated // 2]]
+            second = [_named(v, i) for i, v in enumerate(again)]
+        return People(first[:count], first[count:], second)
     heads = [_head(path) for path in sorted((data / "brain3d").glob("[mr]*/*.nii.gz"))]
+    held = [v for v in heads if v.person in _UNRELATED]
+    again = [v for v in heads if v.person.endswith("study2")]
+    known = [v for v in heads if not any(v is w for w in (*held, *again))]
     if kind == "heads":
-        further = [_deformed(heads[i % len(heads)], 7.0, rng) for i in range(count - len(heads))]
-        named = [dataclasses.replace(v, person=f"made {i}") for i, v in enumerate(further)]
-        return [*heads, *named][:count]
-    crops = [_crop_of(_deformed(heads[i % len(heads)], 4.0, rng), rng) for i in range(count)]
-    return [dataclasses.replace(v, person=f"made {i}") for i, v in enumerate(crops)]
+        real = known + [
+            _deformed(known[i % len(known)], 7.0, rng) for i in range(count - len(known))
+        ]
+        others = held + [
+            _deformed(held[i % len(held)], 7.0, rng) for i in range(unrelated - len(held))
+        ]
+        whose = [v.person.split(" ")[0] for v in known] + [f"made{i}" for i in range(count)]
+        real = [dataclasses.replace(v, person=whose[i]) for i, v in enumerate(real[:count])]
+        return People(real, others[:unrelated], again)
+    made = [
+        [_crop_of(_deformed(base[i % len(base)], 4.0, rng), rng) for i in range(number)]
+        for base, number in ((known, count), (held, unrelated))
+    ]
+    return People([_named(v, i) for i, v in enumerate(made[0])], made[1], [])
+
+
+def _named(volume: Volume, number: int) -> Volume:
+    return dataclasses.replace(volume, person=f"made{number}")
 
 
 def _head(path: Path) -> Volume:
@@ -52,7 +86,23 @@ def _head(path: Path) -> Volume:
     factors = np.minimum(1.0, spacing / 2.0)
     small = ndimage.zoom(values, factors, order=1)
     kept = spacing * np.array(values.shape) / np.array(small.shape)
-    return Volume(small, kept, path.name.split("_")[0])
+    patient, *study = path.name.split("_")
+    return Volume(small, kept, " ".join([patient, *(s for s in study if s.startswith("study"))]))
+
+
+def write(volume: Volume, path: Path, *, kind: str) -> None:
+    """A NIfTI file. Without a spacing it says 1 mm, as software that forgets the affine does; hearts
+    say theirs in pixdim alone.
+    """
+    spacing = np.ones(3) if volume.spacing is None else np.asarray(volume.spacing)
+    # The package's axes, as a file stores them: from left to right, from back to front, upwards.
+    values = np.transpose(volume.values, (2, 1, 0))[::-1, ::-1]
+    image = nibabel.Nifti1Image(values.astype(np.float32), np.diag([*spacing[::-1], 1.0]))
+    if kind == "hearts":
+        image.set_sform(np.eye(4), code=2)
+        image.set_qform(None, code=0)
+        image.header["pixdim"][1:4] = spacing[::-1]
+    nibabel.save(image, path)
 
 
 def _deformed(volume: Volume, mm: float, rng: np.random.Generator) -> Volume:
@@ -97,8 +147,9 @@ def _blobs(
     return image
 
 
-def _heart(rng: np.random.Generator) -> Volume:
-    shape, spacing = (12, 140, 140), np.array([8.0, 1.5, 1.5])
+def _heart(rng: np.random.Generator, *, phase: float = 1.0) -> Volume:
+    """`phase` is the width of the chamber in the heart's cycle; noise differs between two of them."""
+    shape, spacing = (10, 160, 160), np.array([10.0, 1.5, 1.5])
     z, y, x = _bent(shape, spacing, 5, rng)
     chest = (y / 76) ** 2 + (x / 92) ** 2 < 1 + rng.normal(0, 0.05)
     texture = ndimage.gaussian_filter(rng.normal(size=shape), (0.5, 3, 3))
@@ -110,12 +161,13 @@ def _heart(rng: np.random.Generator) -> Volume:
     taper = np.clip(1.1 - np.abs(z - rng.normal(0, 5)) / 75, 0, 1)
     away, radius = (
         np.hypot(y - middle[0], (x - middle[1]) * rng.uniform(0.7, 1.2)),
-        rng.normal(30, 3),
+        rng.normal(30, 3) * phase,
     )
     image = np.where((away < radius * taper + wall) & chest, 0.4, image)
     image = np.where((away < radius * taper) & chest, 0.85, image)
     image = _blobs(image, [z, y, x], chest, rng.uniform(0.1, 0.9, 16), (5, 18), rng)
-    image = ndimage.gaussian_filter(image, (0.3, 0.7, 0.7)) + rng.normal(0, 0.02, shape)
+    noise = np.random.default_rng([int(rng.integers(2**31)), round(100 * phase)])
+    image = ndimage.gaussian_filter(image, (0.3, 0.7, 0.7)) + noise.normal(0, 0.02, shape)
     return Volume(image.astype(np.float32), spacing)
 
 

@@ -17,6 +17,7 @@ from deepssim_jax.audit.replica_result import (
 )
 from deepssim_jax.audit.replica_settings import ReplicaSettings
 from deepssim_jax.data.manifest import Role
+from deepssim_jax.data.nifti_reader import TWO_SPACINGS
 from deepssim_jax.data.store import ImageStore
 from deepssim_jax.detection.assessment import Searched, Subjects, assess
 from deepssim_jax.detection.result import Exclusion, excluded
@@ -104,6 +105,7 @@ def conclude(found: MeasuredVolumes, settings: ReplicaSettings) -> ReplicaResult
             "unreadable_synthetic": sides[Role.SYNTHETIC].unreadable,
         },
         exclusions=excluded(found.stores) + _without_labels(found.sides, found.stores),
+        two_spacings=_two_spacings(found.stores),
         notes=replica_outputs.notes(settings.alignment, tuple(weighed.best), found.label_names),
         settings=_echoed(settings),
         versions=outputs.versions(settings.encoder),
@@ -201,6 +203,15 @@ def _echoed(settings: ReplicaSettings) -> dict[str, object]:
         "level": settings.level,
         "seed": settings.seed,
     }
+
+
+def _two_spacings(stores: Mapping[Role, ImageStore]) -> tuple[Exclusion, ...]:
+    """The volumes that were used though their headers say two spacings."""
+    return tuple(
+        Exclusion(role.value, images.image_ids[row], TWO_SPACINGS)
+        for role, images in stores.items()
+        for row in np.flatnonzero(images.two_spacings)
+    )
 
 
 def _without_labels(

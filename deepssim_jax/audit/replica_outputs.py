@@ -7,22 +7,21 @@ the result. Only `report_share.html` is made to be given away.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from deepssim_jax.audit import replica_report
 from deepssim_jax.audit.doubles import COLUMNS, Doubles
+from deepssim_jax.audit.replica_pictures import Drawer
 from deepssim_jax.audit.replica_result import ReplicaResult
 from deepssim_jax.audit.tables import Table, causes, proportion, recalls, table
 from deepssim_jax.data.manifest import Role
-from deepssim_jax.data.store import ImageStore
 from deepssim_jax.ops import overlap
 from deepssim_jax.scoring.ratings import BalancedAccuracy, MeasureRating
-from deepssim_jax.scoring.volume_match import Reference
 from deepssim_jax.scoring.volume_measure import DECIDING, MEASURES, Alignment
-from deepssim_jax.scoring.volume_search import Level, VolumeSide
+from deepssim_jax.scoring.volume_search import Level
 from deepssim_jax.workspace import Workspace, sha256
 
 
@@ -58,12 +57,8 @@ def write_all(
     result: ReplicaResult,
     out: Workspace,
     *,
-    sides: Mapping[Role, VolumeSide],
-    references: Reference,
-    stores: Mapping[Role, ImageStore],
+    drawer: Drawer,
     doubles: Doubles,
-    contrast: Callable[[np.ndarray], np.ndarray],
-    alignment: Alignment,
     sources: Mapping[Role, str | Path],
 ) -> None:
     """Writes every file into `out`.
@@ -71,12 +66,8 @@ def write_all(
     Args:
       result: what was found.
       out: where to.
-      sides: the volumes, for the pictures.
-      references: the real ones as they are looked up.
-      stores: their ids and hashes.
+      drawer: makes the pictures.
       doubles: real volumes that are copies of each other.
-      contrast: brings volumes to the intensities that are shown.
-      alignment: how pairs are shown.
       sources: what was searched, for who looks at the pairs again.
     """
     inputs = {
@@ -86,17 +77,9 @@ def write_all(
     out.write("inputs.json", (json.dumps(inputs, indent=2, sort_keys=True) + "\n").encode())
     out.write("replicas.csv", replica_table(result).csv())
     out.write("overlap.csv", _overlap_csv(result))
-    rows: list[Sequence[object]] = [COLUMNS, *doubles.rows(stores[Role.REAL])]
+    rows: list[Sequence[object]] = [COLUMNS, *doubles.rows(drawer.stores[Role.REAL])]
     out.write("real_duplicates.csv", table(rows))
-    gallery = replica_report.build_gallery(
-        result,
-        sides=sides,
-        references=references,
-        stores=stores,
-        contrast=contrast,
-        alignment=alignment,
-    )
-    replica_report.write_reports(result, gallery, out, salt=out.secret())
+    replica_report.write_reports(result, drawer.gallery(result), out, salt=out.secret())
     names = (
         "inputs.json", "overlap.csv", "real_duplicates.csv", "replicas.csv", "report.html",
         "report_share.html",
@@ -171,6 +154,7 @@ def _summary(result: ReplicaResult, files: dict[str, str]) -> dict[str, object]:
         "reasons": list(result.reasons),
         "causes": causes(result.assessment.reasons),
         "counts": dict(result.counts),
+        "two_spacings": [{"role": x.role, "image_id": x.image_id} for x in result.two_spacings],
         "replica_rate": proportion(result.rate),
         "planted": recalls(result.assessment.recall_by_edit),
         "levels": {

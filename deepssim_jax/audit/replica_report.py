@@ -1,11 +1,10 @@
 """The report on volumes, in two editions; the contract is that of `audit.report`.
 
-The pictures are mid-slices in three planes: axial, coronal and sagittal, from top to bottom.
+Pictures are those of `replica_pictures`; a row of radio buttons goes through the slices, without a script.
 """
 
 import collections
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from markupsafe import Markup
@@ -16,18 +15,14 @@ from deepssim_jax.audit.box_plot import box_plot
 from deepssim_jax.audit.console import WORDS
 from deepssim_jax.audit.disclosure import Edition, is_small, is_telling
 from deepssim_jax.audit.replica_calibration import EACH_EDIT
+from deepssim_jax.audit.replica_pictures import FRAMES, Picture, flagged, shown_level
 from deepssim_jax.audit.replica_result import Kind, RatingSummary, ReplicaResult, VolumeMatch
-from deepssim_jax.data.manifest import Role
-from deepssim_jax.data.store import ImageStore
 from deepssim_jax.scoring.decide import Proportion
-from deepssim_jax.scoring.volume_match import Reference, shown_together
-from deepssim_jax.scoring.volume_measure import DECIDING, Alignment
-from deepssim_jax.scoring.volume_search import Level, VolumeSide
+from deepssim_jax.scoring.volume_measure import DECIDING
+from deepssim_jax.scoring.volume_search import Level
 from deepssim_jax.workspace import Access, Workspace
 
-MAX_PAIRS = 24
 _MAX_LISTED, _MAX_EXPOSED = 200, 12
-_LEAST_SIDE = 160  # pixels of a plane
 KIND_WORDS = {
     Kind.REPLICA: "replica",
     Kind.SAME_PERSON: "same person",
@@ -51,17 +46,6 @@ MEASURE_WORDS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Picture:
-    """A pair to look at: uint8 [3 s, s] each, three planes below each other; intensities alike."""
-
-    match: VolumeMatch
-    level: Level
-    real: np.ndarray
-    synthetic: np.ndarray
-    difference: np.ndarray
-
-
 def kinds_at(result: ReplicaResult, level: Level) -> dict[str, int]:
     """How many synthetic volumes one level calls what."""
     found = [m.levels[level].kind for m in result.matches if level in m.levels]
@@ -74,67 +58,6 @@ def repeat_kinds(result: ReplicaResult, level: Level) -> dict[Kind, int]:
     return {kind: found.count(kind) for kind in Kind}
 
 
-def shown_level(match: VolumeMatch) -> Level:
-    """The level whose closest volume stands for a match: the one that says the most, by its p-value."""
-    order = list(Kind)
-    return min(
-        match.levels,
-        key=lambda level: (order.index(match.levels[level].kind), match.levels[level].p_value),
-    )
-
-
-def build_gallery(
-    result: ReplicaResult,
-    *,
-    sides: Mapping[Role, VolumeSide],
-    references: Reference,
-    stores: Mapping[Role, ImageStore],
-    contrast: Callable[[np.ndarray], np.ndarray],
-    alignment: Alignment,
-) -> list[Picture]:
-    """Pictures of what is disputed, then of replicas, surest first; without any, the closest pairs."""
-    matches = _flagged(result) or [m for m in result.matches if m.levels]
-    matches.sort(key=lambda m: (not m.disputed, m.levels[shown_level(m)].p_value, m.synthetic_id))
-    rows = {role: {name: i for i, name in enumerate(s.image_ids)} for role, s in stores.items()}
-    out = []
-    for match in matches[:MAX_PAIRS]:
-        level = shown_level(match)
-        reference = rows[Role.REAL][match.levels[level].real_id]
-        aligned = shown_together(
-            sides[Role.SYNTHETIC],
-            references,
-            query=rows[Role.SYNTHETIC][match.synthetic_id],
-            reference=reference,
-            alignment=alignment,
-        ).aligned
-        fixed = sides[Role.REAL].take(np.array([reference]))
-        planes = [_planes(contrast(np.asarray(x, np.float32))[0]) for x in (fixed, aligned)]
-        # Each scaled by itself: a generator's unit is its own.
-        real, synthetic = (_unit(x) for x in planes)
-        difference = np.clip(0.5 + (synthetic - real), 0, 1)
-        pictures = [np.round(x * 255).astype(np.uint8) for x in (real, synthetic, difference)]
-        out.append(Picture(match, level, *pictures))
-    return out
-
-
-def _planes(volume: np.ndarray) -> np.ndarray:
-    """The middle slices, head up, padded to one width and put below each other."""
-    middle = [side // 2 for side in volume.shape]
-    slices = [volume[middle[0]], volume[::-1, middle[1]], volume[::-1, :, middle[2]]]
-    width = max(s.shape[1] for s in slices)
-    low = float(volume.min())
-    planes = np.concatenate(
-        [np.pad(s, ((0, 0), (0, width - s.shape[1])), constant_values=low) for s in slices]
-    )
-    times = -(-_LEAST_SIDE // width)
-    return planes.repeat(times, 0).repeat(times, 1)
-
-
-def _unit(image: np.ndarray) -> np.ndarray:
-    low, high = np.percentile(image, (0.5, 99.5))
-    return np.clip((image - low) / max(float(high - low), 1e-6), 0, 1)
-
-
 def write_reports(
     result: ReplicaResult, gallery: Sequence[Picture], out: Workspace, *, salt: bytes
 ) -> None:
@@ -142,7 +65,7 @@ def write_reports(
 
     Args:
       result: what was found.
-      gallery: of `build_gallery`, for the internal edition.
+      gallery: of `replica_pictures`, for the internal edition.
       out: where to.
       salt: of `Workspace.secret`, from which the shared edition's identifiers are made.
     """
@@ -167,18 +90,17 @@ def _render(
             proportion=edition.proportion,
             levels=[_level(result, level, share=share) for level in result.thresholds],
             gallery=[_shown(item) for item in gallery],
+            frames=FRAMES,
             each=EACH_EDIT,
-            any_flagged=bool(_flagged(result)),
-            more=max(0, len(_flagged(result)) - len(gallery)),
-            disputed=[] if share else [_row(m) for m in result.disputed[:_MAX_LISTED]],
-            disputed_more=max(0, len(result.disputed) - _MAX_LISTED),
-            closest=[] if share else [_row(m) for m in result.matches[:_MAX_LISTED]],
-            closest_more=max(0, len(result.matches) - _MAX_LISTED),
+            any_flagged=bool(flagged(result)),
+            more=max(0, len(flagged(result)) - len(gallery)),
+            said={} if share else _table(result),
             repeats=_repeats(result, share=share),
             ratings=[] if share else _ratings(result),
             roc=None if result.ratings is None else _roc(result.ratings),
             exposed=report.most_copied(_exposed(result), edition, salt)[:_MAX_EXPOSED],
             excluded=report.excluded_files(result.exclusions, edition),
+            doubtful=[] if share else report.excluded_files(result.two_spacings, edition),
         )
     )
 
@@ -204,10 +126,6 @@ def answer(result: ReplicaResult, edition: Edition) -> Answer:
             (count(n["disputed"]), "on which the levels disagree"),
         ),
     )
-
-
-def _flagged(result: ReplicaResult) -> list[VolumeMatch]:
-    return [m for m in result.matches if m.kind is Kind.REPLICA or m.disputed]
 
 
 def _headline(result: ReplicaResult, count: Callable[[int], str]) -> str:
@@ -264,28 +182,30 @@ def _shown(item: Picture) -> dict[str, object]:
         "found": item.match.levels[item.level],
         "replica": item.match.kind is Kind.REPLICA,
         "tag": KIND_WORDS[item.match.kind] if not item.match.disputed else "disputed",
-        "levels": _said(item.match),
-        "real": report.data_uri(item.real),
-        "synthetic": report.data_uri(item.synthetic),
-        "difference": report.data_uri(item.difference),
+        "inverted": item.inverted,
+        "frames": [report.data_uri(frame, lossy=True) for frame in item.frames],
     }
 
 
-def _said(match: VolumeMatch) -> list[tuple[str, str, str, str]]:
-    """(level, kind, score, closest real) of each level."""
-    return [
-        (level.value, KIND_WORDS[found.kind], _score(found.score), found.real_id)
-        for level, found in match.levels.items()
-    ]
+def _table(result: ReplicaResult) -> dict[str, list[dict[str, object]]]:
+    """Rows of the table of what each level says: those to look at, disputed first, and the others."""
+    first = sorted(flagged(result), key=lambda m: (not m.disputed, m.synthetic_id))
+    names = {m.synthetic_id for m in first}
+    others = [m for m in result.matches if m.synthetic_id not in names]
+    found = {"to look at": first, "others": others}
+    return {name: [_row(m) for m in rows[:_MAX_LISTED]] for name, rows in found.items()}
 
 
 def _row(match: VolumeMatch) -> dict[str, object]:
     return {
         "id": match.synthetic_id,
         "kind": KIND_WORDS[match.kind],
-        "votes": match.votes,
         "disputed": match.disputed,
-        "levels": {name: (kind, score, real) for name, kind, score, real in _said(match)},
+        "reason": match.reason,
+        "levels": {
+            level.value: (KIND_WORDS[found.kind], _score(found.score), found.real_id)
+            for level, found in match.levels.items()
+        },
     }
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deepssim_jax.detection.result import Detection
+from deepssim_jax.detection.result import Detection, Exclusion
 from deepssim_jax.scoring.decide import Proportion
 from deepssim_jax.scoring.ratings import MeasureRating
 from deepssim_jax.scoring.volume_evidence import Law
@@ -100,7 +100,8 @@ class LevelThresholds:
 @dataclasses.dataclass(frozen=True)
 class ReplicaResult(Detection):
     """The whole outcome. `ratings` is None where nobody rated; `overlap_by_label` holds, for each
-    synthetic volume in the order of `matches`, the overlap measures of each label in `label_names`.
+    synthetic volume in the order of `matches`, the overlap measures of each label in `label_names`;
+    `two_spacings` are volumes that were used though their headers contradict themselves.
 
     Examples:
       >>> import tempfile
@@ -125,6 +126,7 @@ class ReplicaResult(Detection):
     overlap_by_label: np.ndarray | None
     ratings: "RatingSummary | None"
     repeats: tuple["Repeat", ...]
+    two_spacings: tuple[Exclusion, ...] = ()
 
     @property
     def rate(self) -> Proportion:

@@ -4,6 +4,7 @@ Every stage leaves its work in the workspace `out`, keyed by what it was compute
 `audit.audit`: a killed run goes on, and the files outside of `work` come out the same.
 """
 
+import collections
 import dataclasses
 import functools
 from collections.abc import Mapping
@@ -17,9 +18,11 @@ from deepssim_jax.audit.inputs import folders
 from deepssim_jax.audit.replica_calibration import calibrate_levels
 from deepssim_jax.audit.replica_conclusion import MeasuredVolumes, conclude
 from deepssim_jax.audit.replica_doubles import find_volume_doubles
+from deepssim_jax.audit.replica_pictures import Drawer
 from deepssim_jax.audit.replica_result import ReplicaResult
 from deepssim_jax.audit.replica_settings import ReplicaSettings
 from deepssim_jax.data.embedding_file import read_embeddings
+from deepssim_jax.data.label_maps import read_label_names
 from deepssim_jax.data.manifest import InputError, Manifest, Role, read_manifest
 from deepssim_jax.data.store import ImageStore, fingerprint
 from deepssim_jax.data.volume import Unreadable
@@ -40,8 +43,9 @@ from deepssim_jax.workspace import Overlap, Workspace, sha256
 class LevelFiles:
     """What the user has made for the levels, each for both sides or for none.
 
-    `segmentations` are folders of label maps named as the volumes are; `embeddings` are `.npz` files
-    with `ids` and `embeddings`; by role.
+    `segmentations` are folders of label maps named as the volumes are (`data.label_maps`), such as
+    SynthSeg or TotalSegmentator (with `--ml`) makes them; `embeddings` are `.npz` files with `ids` and
+    `embeddings`; by role. `label_names` is a table of what the labels are called.
 
     Examples:
       >>> import deepssim_jax as ds
@@ -53,9 +57,14 @@ class LevelFiles:
 
     segmentations: Mapping[Role, str | Path] = dataclasses.field(default_factory=dict)
     embeddings: Mapping[Role, str | Path] = dataclasses.field(default_factory=dict)
+    label_names: str | Path | None = None
 
     def __post_init__(self) -> None:
-        """Raises InputError where a side is missing."""
+        """Raises InputError where a side is missing, or where names have no labels."""
+        if self.label_names is not None:
+            arguments.path(self.label_names, "label_names", "a table of numbers and names")
+            if not self.segmentations:
+                raise InputError("--label_names is given and --segmentations_real is not")
         for name, given in (("segmentations", self.segmentations), ("embeddings", self.embeddings)):
             arguments.instance(given, name, Mapping, remedy="paths by ds.Role")
             for path in given.values():
@@ -74,6 +83,7 @@ _SAME = (
 )
 _ROLES = (Role.REAL, Role.SYNTHETIC)
 COMMAND = "replicas"
+_MOST_LABELS = 32  # a whole body has a hundred, and comparing each takes its time
 
 
 def replicas(
@@ -151,6 +161,8 @@ def _reads(
 ) -> dict[str, str | Path]:
     found = {f"--segmentations_{role.value}": path for role, path in files.segmentations.items()}
     found |= {f"--embeddings_{role.value}": path for role, path in files.embeddings.items()}
+    if files.label_names is not None:
+        found["--label_names"] = files.label_names
     if rated is not None:
         found["--ratings"] = rated
     if settings.encoder != "default":
@@ -184,15 +196,18 @@ def _replicas(
     labels = tuple(range(1, len(names) + 1))
     if maps:
         labels = _labels_in(maps, settings)
-        names = tuple(f"label {label}" for label in labels)
+        called = {} if files.label_names is None else read_label_names(files.label_names)
+        names = tuple(called.get(label, f"label {label}") for label in labels)
     sides: dict[Role, VolumeSide] = {}
     stores: dict[Role, ImageStore] = {}
+    manifests: dict[Role, Manifest] = {}
     for role, root in roots.items():
         regex = settings.subject_regex if role is Role.REAL else None
         manifest = read_manifest(
             root, role=role, subject_regex=regex, links=settings.links, arrays=settings.arrays
         )
         _check_subjects(manifest, regex)
+        manifests[role] = manifest
         given = files.embeddings.get(role)
         sides[role], stores[role] = build_volume_side(
             manifest,
@@ -261,12 +276,16 @@ def _replicas(
         replica_outputs.write_all,
         result,
         out,
-        sides=sides,
-        references=references,
-        stores=stores,
+        drawer=Drawer(
+            sides=sides,
+            references=references,
+            stores=stores,
+            manifests=manifests,
+            grid=settings.grid,
+            contrast=settings.modality.contrast,
+            alignment=settings.alignment,
+        ),
         doubles=doubles,
-        contrast=lambda volumes: settings.modality.contrast(volumes, settings.grid),
-        alignment=settings.alignment,
         sources=roots,
     )
     out.by_first(write)
@@ -286,18 +305,20 @@ def _check_subjects(manifest: Manifest, regex: str | None) -> None:
 
 
 def _labels_in(maps: Mapping[Role, Manifest], settings: ReplicaSettings) -> tuple[int, ...]:
-    """Every label of the first twenty maps of each side."""
+    """The labels of the first twenty maps of each side, of more than can be compared the largest."""
     plain = dataclasses.replace(settings.grid, content=Content.LABELS, window=None)
-    seen: set[int] = set()
+    seen: collections.Counter[int] = collections.Counter()
     for manifest in maps.values():
         for record in manifest.records[:20]:
             try:
-                seen |= {int(x) for x in np.unique(plain.load(record)["pixels"])}
+                found = np.unique(plain.load(record)["pixels"], return_counts=True)
             except Unreadable:
                 continue
-    if not seen - {0}:
+            seen.update(dict(zip(*(x.tolist() for x in found), strict=True)))
+    del seen[0]
+    if not seen:
         raise InputError("the label maps hold no label but 0; check --segmentations_real")
-    return tuple(sorted(seen - {0}))
+    return tuple(sorted(label for label, _ in seen.most_common(_MOST_LABELS)))
 
 
 def _hashes(

@@ -294,8 +294,9 @@ def _picture(item: GalleryItem) -> dict[str, object]:
     }
 
 
-def data_uri(image: np.ndarray) -> str:
-    """A uint8 image as PNG for the `src` of a picture."""
+def data_uri(image: np.ndarray, *, lossy: bool = False) -> str:
+    """A uint8 image as PNG for the `src` of a picture; as JPEG where many of them must be small."""
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    form = "JPEG" if lossy else "PNG"
+    Image.fromarray(image).save(buffer, form, optimize=True)
+    return f"data:image/{form.lower()};base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -33,12 +33,20 @@ _MODALITY = flags.DEFINE_enum(
     "Hounsfield units, bright vessels; other makes none",
 )
 _SEGMENTATIONS_REAL = flags.DEFINE_string(
-    "segmentations_real", None, "folder of label maps that bear the names of the real volumes"
+    "segmentations_real",
+    None,
+    "folder of label maps that bear the names of the real volumes, such as SynthSeg or TotalSegmentator "
+    "(--ml) makes: a.nii.gz or a_synthseg.nii.gz for a.nii.gz",
 )
 _SEGMENTATIONS_SYNTHETIC = flags.DEFINE_string(
     "segmentations_synthetic",
     None,
     "folder of label maps that bear the names of the synthetic ones",
+)
+_LABEL_NAMES = flags.DEFINE_string(
+    "label_names",
+    None,
+    "what the labels are called: lines of a number and a name, FreeSurfer's colour table, or JSON",
 )
 _EMBEDDINGS_REAL = flags.DEFINE_string(
     "embeddings_real",
@@ -119,6 +127,7 @@ def main(argv: Sequence[str]) -> int:
         (_EMBEDDINGS_REAL, "file"),
         (_EMBEDDINGS_SYNTHETIC, "file"),
         (_RATINGS, "file"),
+        (_LABEL_NAMES, "file"),
     ):
         usage.exists(holder, what)
     settings = ReplicaSettings(
@@ -143,6 +152,7 @@ def main(argv: Sequence[str]) -> int:
             files=LevelFiles(
                 segmentations=given(_SEGMENTATIONS_REAL.value, _SEGMENTATIONS_SYNTHETIC.value),
                 embeddings=given(_EMBEDDINGS_REAL.value, _EMBEDDINGS_SYNTHETIC.value),
+                label_names=_LABEL_NAMES.value,
             ),
             rated=_RATINGS.value,
             settings=settings,
@@ -184,6 +194,10 @@ def main(argv: Sequence[str]) -> int:
         )
     if result.exclusions:
         rows.append(("not tested", f"{len(result.exclusions):,} files, listed in the report"))
+    if result.two_spacings:
+        rows.append(
+            ("two spacings", f"{len(result.two_spacings):,} files say two, listed in the report")
+        )
     names = (
         "report.html", "report_share.html", "summary.json", "replicas.csv", "overlap.csv",
         "real_duplicates.csv",

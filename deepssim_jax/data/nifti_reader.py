@@ -6,7 +6,9 @@ file is a volume of one slice. Complex values become their magnitude, RGB become
 A header may say the spacing twice, by the affine and by pixdim. Scanners write pixdim, and software
 that forgets the affine leaves an identity in the sform. So where the lengths of the sform's columns
 are not those of pixdim, the qform is used, whose lengths are pixdim's by definition, and without one
-the sform's directions with the lengths of pixdim.
+the sform's directions with the lengths of pixdim. Only a pixdim of 1 mm throughout, which is what
+software that forgets pixdim leaves, is not believed against an sform. `two_spacings` says which files
+contradict themselves.
 """
 
 import contextlib
@@ -20,13 +22,14 @@ import numpy as np
 from nibabel.spatialimages import SpatialImage
 
 from deepssim_jax.data.decoded import Decoded, luminance
-from deepssim_jax.data.formats import Format
+from deepssim_jax.data.formats import Format, recognise
 from deepssim_jax.data.guards import (
     GZIP,
     Limits,
     check_gzip,
     check_ratio,
     check_voxels,
+    inflated,
     inflated_head,
     read_head,
     the_item,
@@ -37,6 +40,10 @@ from deepssim_jax.data.volume import Unreadable, oriented
 _SLACK = 1_000_000
 # Spacings that differ by less are one spacing, rounded.
 _DIFFER = 0.02
+TWO_SPACINGS = (
+    "its header says two spacings, by the affine and by pixdim; pixdim is believed unless it is 1 mm "
+    "throughout"
+)
 
 
 def count(path: Path, kind: Format) -> int:
@@ -79,9 +86,13 @@ def read(path: Path, item: int | None, kind: Format, limits: Limits) -> Decoded:
         number = the_item(item, math.prod(further))
         size = voxels * math.prod(further) * image.get_data_dtype().itemsize
         _check_size(path, size)
-        # The first of a series of volumes has looked at all of it.
+        # All of a file is looked at before anything in it is believed: the first of a series does so for
+        # all of them, and of one volume what was inflated for that is what is read.
         if number == 0 and read_head(path, 2) == GZIP:
-            check_gzip(path, size + _SLACK)
+            if math.prod(further) == 1:
+                image = type(image).from_stream(inflated(path, size + _SLACK))
+            else:
+                check_gzip(path, size + _SLACK)
         place = np.unravel_index(number, further, order="F") if further else ()
         values = np.asarray(image.dataobj[(..., *place)] if place else image.dataobj)
         return Decoded(*oriented(_real(values).reshape(space), affine_of(image)))
@@ -89,21 +100,35 @@ def read(path: Path, item: int | None, kind: Format, limits: Limits) -> Decoded:
 
 def affine_of(image: SpatialImage) -> np.ndarray:
     """float64 [4, 4], index to RAS millimetres, by the rule of the module."""
-    affine = np.asarray(image.affine, float)
-    header = image.header
-    if not isinstance(header, nibabel.Nifti1Header):
-        return affine
-    pixdim = np.abs(np.asarray(header["pixdim"], float)[1:4])
-    lengths = np.linalg.norm(affine[:3, :3], axis=0)
-    if not (np.isfinite(pixdim).all() and (pixdim > 0).all() and (lengths > 0).all()):
-        return affine
-    if np.allclose(lengths, pixdim, rtol=_DIFFER):
+    affine, header = np.asarray(image.affine, float), image.header
+    pixdim = _contradicting(image)
+    if pixdim is None or np.allclose(pixdim, 1.0):
         return affine
     if int(header["qform_code"]) > 0:
         return np.asarray(header.get_qform(), float)
     mended = affine.copy()
-    mended[:3, :3] *= pixdim / lengths
+    mended[:3, :3] *= pixdim / np.linalg.norm(affine[:3, :3], axis=0)
     return mended
+
+
+def _contradicting(image: SpatialImage) -> np.ndarray | None:
+    """The pixdim [3] of a header whose affine has other lengths."""
+    if not isinstance(image.header, nibabel.Nifti1Header):
+        return None
+    pixdim = np.abs(np.asarray(image.header["pixdim"], float)[1:4])
+    lengths = np.linalg.norm(np.asarray(image.affine, float)[:3, :3], axis=0)
+    if not (np.isfinite(pixdim).all() and (pixdim > 0).all() and (lengths > 0).all()):
+        return None
+    return None if np.allclose(lengths, pixdim, rtol=_DIFFER) else pixdim
+
+
+def two_spacings(path: Path) -> bool:
+    """Whether the affine and pixdim of a file contradict each other; only headers are read."""
+    found = recognise(path)
+    if found is None or found.format is not Format.NIFTI:
+        return False
+    with _opened(path, found.format) as image:
+        return _contradicting(image) is not None
 
 
 def _check_size(path: Path, size: int) -> None:

@@ -149,6 +149,11 @@ class ImageStore:
         """float32 [n, 4] of whole volumes, see `data.whole_volume`."""
         return self.entries.field("geometry")
 
+    @property
+    def two_spacings(self) -> np.ndarray:
+        """uint8 [n] of whole volumes: whose headers contradict themselves."""
+        return self.entries.field("two_spacings")
+
     def take(self, rows: np.ndarray) -> np.ndarray:
         """uint16 [k, ...] of the given rows, in their order."""
         return self.entries.take(_PIXELS, rows)

@@ -7,7 +7,8 @@ border's median, or label 0.
 
 A file without a spacing is taken by its field of view: each axis fills the cube, because a number of
 voxels says nothing of millimetres. `geometry` float32 [4] goes with every volume: how many voxels of
-the cube the file fills along each axis, and the mm of a voxel, NaN where no spacing is known.
+the cube the file fills along each axis, and the mm of a voxel, NaN where no spacing is known;
+`two_spacings` is 1 where the file's header contradicts itself (`data.nifti_reader` has the rule).
 """
 
 import dataclasses
@@ -15,6 +16,7 @@ import enum
 
 import numpy as np
 
+from deepssim_jax.data import nifti_reader
 from deepssim_jax.data.manifest import Record
 from deepssim_jax.data.preprocess import quantize, without_outliers
 from deepssim_jax.data.readers import Limits, read_volume
@@ -54,14 +56,19 @@ class VolumeSettings:
             raise ValueError(f"spacing {self.spacing} mm must lie in [0.05, 50], for example 3.5")
 
     def load(self, record: Record, limits: Limits = Limits()) -> dict[str, np.ndarray]:
-        """One volume: `pixels` uint16 of `size`, and `geometry`.
+        """One volume: `pixels` uint16 of `size`, `geometry` and `two_spacings`.
 
         Raises:
           Unreadable: with the reason.
         """
         volume, spacing = read_volume(record, assumed=float("nan"), limits=limits)
         pixels, geometry = self.fitted(volume, spacing if np.isfinite(spacing).all() else None)
-        return {"pixels": pixels, "geometry": geometry}
+        doubtful = nifti_reader.two_spacings(record.path)
+        return {
+            "pixels": pixels,
+            "geometry": geometry,
+            "two_spacings": np.array(doubtful, np.uint8),
+        }
 
     def fitted(
         self, volume: np.ndarray, spacing: np.ndarray | None
@@ -128,8 +135,8 @@ class VolumeSettings:
         return out.astype(np.float32) + border
 
     def _labels(self, volume: np.ndarray, steps: np.ndarray) -> np.ndarray:
-        if (volume != np.round(volume)).any() or volume.min() < 0 or volume.max() > 255:
-            raise Unreadable("is no label map: labels are whole numbers from 0 to 255")
+        if (volume != np.round(volume)).any() or volume.min() < 0 or volume.max() > _LEVELS:
+            raise Unreadable(f"is no label map: labels are whole numbers from 0 to {_LEVELS}")
         rows, known = [], []
         for size, length, step in zip(self.size, volume.shape, steps, strict=True):
             at = np.round((np.arange(size) - (size - 1) / 2) * step + (length - 1) / 2).astype(int)

@@ -146,18 +146,23 @@ def align(
         for v, h in ((moving, held_moving), (fixed, held_fixed))
     )
 
+    size = fixed.shape[1:]
+    # Half as fine is fine enough to tell which of two maps is the better one.
+    half = tuple(-(-side // 2) for side in size)
+    coarse = [resample.resize(x, half) for x in (a, b, held_moving)]
+
     def row(number: int) -> Transform:
         return jax.tree.map(lambda x: x[:, number], starts)
 
     count = starts.flip.shape[1]
-    seen = jnp.stack([_correlation(a, b, held_moving, row(i)) for i in range(count)], 1)
+    seen = jnp.stack([_correlation(*coarse, row(i), size=size) for i in range(count)], 1)
     best = jnp.argmax(jnp.abs(seen), 1)
     each = jnp.arange(len(best))
     start, before = jax.tree.map(lambda x: x[each, best], (starts, seen))
     sign = jnp.where(before < 0, -1.0, 1.0)[:, None, None, None]
     found = refine.refine(sign * a, b, start, model=MotionModel.RIGID, levels=_ROUGH)
     found = refine.refine(sign * a, b, found, model=MotionModel.AFFINE, levels=_EXACT)
-    after = _correlation(a, b, held_moving, found)
+    after = _correlation(*coarse, found, size=size)
     better = jnp.abs(after) > jnp.abs(before)
     final = jax.tree.map(
         lambda x, y: jnp.where(better.reshape(-1, *(1,) * (x.ndim - 1)), x, y), found, start
@@ -165,9 +170,14 @@ def align(
     return compare(moving, fixed, held_moving, held_fixed, final)
 
 
-def _correlation(a: Array, b: Array, held: Array, transform: Transform) -> Array:
-    """[n] of fields with zeros where nothing is, over where both lie; by a little less for less of it."""
-    positions = transform.positions(b.shape[1:])
+def _correlation(
+    a: Array, b: Array, held: Array, transform: Transform, *, size: tuple[int, ...]
+) -> Array:
+    """[n] of fields with zeros where nothing is, over where both lie; by a little less for less of it.
+
+    The transformation is meant for arrays of `size`.
+    """
+    positions = transform.positions(b.shape[1:], size=size)
     there = resample.sample_at(held, positions) * resample.inside(positions, b.shape[1:])
     moved = resample.sample_at(a, positions) * there
     space = (1, 2, 3)

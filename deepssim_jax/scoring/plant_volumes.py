@@ -98,7 +98,7 @@ def plant_copies(
             np.stack([c.box for c in copies]).astype(np.float32),
             np.array([c.voxel_mm for c in copies], np.float32),
         ),
-        None if maps is None else np.stack([np.asarray(c.map, np.uint8) for c in copies]),
+        None if maps is None else np.stack([np.asarray(c.map, np.uint16) for c in copies]),
     )
 
 

@@ -178,8 +178,10 @@ def _candidates(
 ) -> list[np.ndarray]:
     """Rows of the references to measure for each query, rising."""
     k = settings.candidates
+    # What lies in place alone needs few candidates where any pose is searched as well.
+    in_place = k if found is None else 1
     columns = [
-        search(queries, references, level=level, k=k, apart=apart)[0]
+        search(queries, references, level=level, k=in_place, apart=apart)[0]
         for level in queries.levels
         if level is not Level.POINTS and (found is None or level is not Level.VOXEL)
     ]

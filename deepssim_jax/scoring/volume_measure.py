@@ -166,13 +166,14 @@ def _describe_motion(
     query, reference, n = part["query"], part["reference"], len(part)
     part["mirrored"] = np.asarray(transform.flip)[:n]
     part["rotation_deg"] = np.asarray(transform.rotation_deg)[:n]
-    # What the middle of the real volume is away from where it was, in the synthetic one's mm.
-    shift = np.linalg.norm(np.asarray(transform.shift)[:n], axis=1)
-    mm = queries.geometry.voxel_mm[query]
-    part["shift_mm"] = shift * np.where(
-        np.isfinite(mm), mm, references.geometry.voxel_mm[reference]
-    )
     matrix, signs = (np.asarray(x)[:n] for x in (transform.matrix, transform.signs))
+    # What the middle of the synthetic volume is away from the real one's: in the real volume's frame,
+    # whose millimetres are a scanner's, while a copy may have lost its affine.
+    back = np.einsum("nij,nj->ni", np.linalg.pinv(matrix), np.asarray(transform.shift)[:n])
+    shift = np.linalg.norm(back, axis=1)
+    real_mm, own_mm = references.geometry.voxel_mm[reference], queries.geometry.voxel_mm[query]
+    scale = np.abs(np.linalg.det(matrix)) ** (1 / 3)
+    part["shift_mm"] = shift * np.where(np.isfinite(real_mm), real_mm, own_mm * scale)
     places = _GRID[None] * references.geometry.box[reference][:, None]
     there = np.einsum("nij,npj->npi", signs[:, :, None] * matrix, places)
     there = there + (signs * np.asarray(transform.shift)[:n])[:, None]

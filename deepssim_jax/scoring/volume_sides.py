@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepssim_jax.data import store
+from deepssim_jax.data.label_maps import map_of
 from deepssim_jax.data.manifest import InputError, Manifest
 from deepssim_jax.data.whole_volume import Content, VolumeSettings
 from deepssim_jax.nn.volume_embedding import SLICES
@@ -223,17 +224,17 @@ def _given_labels(
     for _ in reading.chunks():
         pass
     maps = reading.images()
-    place = {name: row for row, name in enumerate(maps.image_ids)}
-    rows = np.array([place.get(name, -1) for name in images.image_ids])
+    rows = np.array(map_of(images.image_ids, maps.image_ids))
     if (rows < 0).all():
         raise ValueError(
             f"none of {len(rows)} {manifest.role.value} volumes has a label map of its name among "
-            f"{len(maps)}; name the maps as the volumes are named"
+            f"{len(maps)}; name the maps as the volumes are named, for example a.nii.gz or "
+            "a_synthseg.nii.gz"
         )
 
     def take(chosen: np.ndarray) -> np.ndarray:
         found = rows[np.asarray(chosen)]
         out = maps.take(np.maximum(found, 0))
-        return np.where((found >= 0)[:, None, None, None], out, 0).astype(np.uint8)
+        return np.where((found >= 0)[:, None, None, None], out, 0).astype(np.uint16)
 
     return take

@@ -14,6 +14,7 @@ import pytest
 import deepssim_jax as ds
 from benchmarks.cases.planted_volumes import make_replica
 from deepssim_jax.audit.replica_conclusion import together
+from deepssim_jax.audit.replica_pictures import FRAMES
 from deepssim_jax.audit.replica_result import Kind, LevelMatch
 from deepssim_jax.data.manifest import InputError, Role
 from deepssim_jax.data.phantom_heads import angiograms
@@ -134,7 +135,8 @@ def test_reports_are_closed_and_the_shared_one_names_nobody(folders: Path, found
         assert "http" not in text.replace("http-equiv", "")
         assert "<b>'" not in text
     internal = (folders / "out" / "report.html").read_text()
-    assert internal.count("data:image/png") >= 3 * COPIES
+    assert internal.count("data:image/jpeg") >= FRAMES * COPIES
+    assert internal.count(" checked>") == internal.count('role="radiogroup"') >= COPIES
     assert "&lt;b&gt;" in internal
     shared = (folders / "out" / "report_share.html").read_text()
     assert "data:image" not in shared

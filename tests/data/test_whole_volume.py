@@ -111,3 +111,25 @@ def test_pixdim_is_believed_where_the_affine_contradicts_it(tmp_path: Path) -> N
         np.testing.assert_allclose(found[0, 0], -1.5 if qform else 1.5)
         loaded = VolumeSettings((32, 32, 32)).load(Record(name, tmp_path / name))
         np.testing.assert_allclose(loaded["geometry"], [32, 19.2, 19.2, 50 / 32], rtol=1e-5)
+
+
+def test_a_pixdim_that_nobody_set_is_not_believed_and_contradictions_are_told(
+    tmp_path: Path,
+) -> None:
+    volume = np.random.default_rng(0).random((20, 20, 5)).astype(np.float32)
+    image = nibabel.Nifti1Image(volume, np.diag([1.5, 1.5, 10.0, 1.0]))
+    image.to_filename(tmp_path / "whole.nii")
+    image.header["pixdim"][1:4] = 1
+    image.header.set_qform(None, code=0)
+    image.to_filename(tmp_path / "ones.nii")
+    raw = bytearray((tmp_path / "ones.nii").read_bytes())
+    # nibabel writes pixdim with the affine: here the file's own bytes are what is meant.
+    raw[80:92] = np.ones(3, "<f4").tobytes()
+    raw[252:254] = np.zeros(1, "<i2").tobytes()
+    (tmp_path / "ones.nii").write_bytes(bytes(raw))
+    told = {}
+    for name in ("whole.nii", "ones.nii"):
+        loaded = VolumeSettings((32, 32, 32)).load(Record(name, tmp_path / name))
+        np.testing.assert_allclose(loaded["geometry"], [32, 19.2, 19.2, 50 / 32], rtol=1e-5)
+        told[name] = int(loaded["two_spacings"])
+    assert told == {"whole.nii": 0, "ones.nii": 1}

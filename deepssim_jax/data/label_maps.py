@@ -1,0 +1,84 @@
+"""Label maps that the user has made: which map belongs to which volume, and what its labels are called.
+
+Contract: a map bears its volume's name, or that name and an underscore and more, as SynthSeg writes
+`a_synthseg.nii.gz` for `a.nii.gz`. Names of labels come from a table: lines of a number and a name, parted
+by a comma, a tab or blanks, whatever follows (FreeSurfer's colour table; `*_dseg.tsv` of BIDS), or JSON,
+{"1": "liver"} or {"liver": 1}, at the top or under "labels" (the `dataset.json` of nnU-Net, and
+TotalSegmentator's).
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from deepssim_jax.data.formats import SUFFIXES
+from deepssim_jax.data.manifest import InputError
+
+_LINE = re.compile(r"\s*(\d+)\s*[,;\t ]\s*\"?([^,;\t\"]+?)\"?\s*(?:[,;\t].*)?$")
+_COLOURS = re.compile(r"(\s+\d+){3,4}\s*$")
+_MOST_BYTES = 10_000_000
+
+
+def map_of(volume_ids: Sequence[str], map_ids: Sequence[str]) -> list[int]:
+    """For each volume the row of its map, -1 where there is none; an exact name comes first.
+
+    A map belongs to the longest name that it begins with.
+    """
+    volumes = {_stem(name): row for row, name in enumerate(volume_ids)}
+    out = [-1] * len(volume_ids)
+    for place, name in sorted(enumerate(map_ids), key=lambda item: (len(item[1]), item[1])):
+        stem = _stem(name)
+        while stem not in volumes and "_" in stem:
+            stem = stem.rpartition("_")[0]
+        row = volumes.get(stem, -1)
+        if row >= 0 and out[row] < 0:
+            out[row] = place
+    return out
+
+
+def _stem(name: str) -> str:
+    longest = max((s for s in SUFFIXES if name.lower().endswith(s)), key=len, default="")
+    return name[: len(name) - len(longest)]
+
+
+def read_label_names(path: str | Path) -> dict[int, str]:
+    """Names by label.
+
+    Raises:
+      InputError: the file cannot be read, or names no label.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise InputError(f"--label_names: {path.name} is too large for a table of names")
+        text = path.read_text(encoding="utf-8-sig")
+        names = _of_json(json.loads(text)) if text.lstrip().startswith("{") else _of_lines(text)
+    except (OSError, ValueError) as error:
+        raise InputError(f"--label_names: {path.name} cannot be read: {error}") from error
+    if not names:
+        raise InputError(
+            f"--label_names: {path.name} names no label; each line must be a number and a name, "
+            "for example 17,Left-Hippocampus"
+        )
+    return names
+
+
+def _of_lines(text: str) -> dict[int, str]:
+    names = {}
+    for line in text.splitlines():
+        found = _LINE.match(_COLOURS.sub("", line))
+        if found:
+            names[int(found[1])] = found[2].strip()
+    return names
+
+
+def _of_json(content: dict[str, object]) -> dict[int, str]:
+    inner = content.get("labels", content)
+    names = {}
+    for key, value in inner.items() if isinstance(inner, dict) else ():
+        if isinstance(value, int):
+            names[value] = str(key)
+        elif isinstance(value, str) and str(key).isdigit():
+            names[int(key)] = value
+    return names

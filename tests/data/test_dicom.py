@@ -68,7 +68,7 @@ def test_a_header_read_the_short_way_is_that_of_a_data_set(tmp_path: Path) -> No
     names = {path.name for path in short}
     assert {"CT_small.dcm", "MR_small.dcm", "MR_small_implicit.dcm"} <= names
     assert not names & {"MR_small_bigendian.dcm", "liver_1frame.dcm", "image_dfl.dcm", "rtplan.dcm"}
-    assert short[made[0]]["ImagePositionPatient"] == ["0", "0", "0"]
+    assert short[made[0]]["ImagePositionPatient"] == ["0.0", "0.0", "0.0"]
 
 
 def test_rescale_and_inverted_photometry(tmp_path: Path) -> None:

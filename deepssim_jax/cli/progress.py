@@ -182,15 +182,16 @@ def progress(
         with lock:
             now = clock()
             stage = stages.get(what)
-            if stage is None:
+            # A finished stage with another total is another one, such as the next folder's.
+            if stage is None or (stage.done >= stage.total != total):
                 stage = stages[what] = _Stage(total, now, min(done, total), done, now)
                 show.begin(what)
                 if done >= total or isinstance(show, _Bars):
                     show.update(what, stage, now)
                 return
-            if done <= stage.done and total == stage.total:
+            if min(done, total) <= stage.done and total == stage.total:
                 return
-            stage.done, stage.total = max(done, stage.done), total
+            stage.done, stage.total = min(max(done, stage.done), total), total
             show.update(what, stage, now)
 
     if total is not None:

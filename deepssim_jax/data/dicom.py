@@ -8,13 +8,13 @@ Needs the `dicom` extra.
 """
 
 import collections
+import contextlib
 import dataclasses
 import functools
-import gzip
 import io
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,10 @@ from deepssim_jax.data.guards import GZIP, Limits, inflated, read_head
 from deepssim_jax.data.volume import Unreadable
 
 _HINT = "reading DICOM needs pydicom: pip install 'deepssim-jax[dicom]'"
-_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_DEFLATED, _BIG_ENDIAN = b"1.2.840.10008.1.2.1.99", b"1.2.840.10008.1.2.2"
+_IMPLICIT = b"1.2.840.10008.1.2"
+_SYNTAX, _LAST_OF_META = 0x00020010, 0x0002FFFF  # TransferSyntaxUID, in the header of the header
+_FUNCTIONAL_GROUPS = 0x5200  # the group of these sequences, one of the last before the pixels
 # What tells two images of one place apart, most telling first.
 _APART = (
     "EchoNumbers",
@@ -146,18 +149,10 @@ def stacks(paths: Iterable[Path]) -> tuple[list[Stack], dict[Path, str]]:
         pydicom = pydicom_module()
     except Unreadable:
         return [Stack((path,)) for path in sorted(paths)], without
-    tags = {pydicom.tag.Tag(name): name for name in _TAGS}
+    tags = {int(pydicom.tag.Tag(name)): name for name in _TAGS}
     for path in sorted(paths):
         try:
-            dataset = pydicom.dcmread(
-                _header_source(path), stop_before_pixels=True, specific_tags=list(tags)
-            )
-            # A dict of the few that are there: a data set takes long to say that it lacks one.
-            header = {
-                tags[tag]: _value(dataset, tag, raw, tags[tag])
-                for tag, raw in list(dataset.items())
-                if tag in tags
-            }
+            header = _plain_header(path, tags) or _header(path, tags)
             if "Rows" not in header and "SOPClassUID" in header:
                 without[path] = "a DICOM file without pixels"
                 continue
@@ -177,17 +172,61 @@ def stacks(paths: Iterable[Path]) -> tuple[list[Stack], dict[Path, str]]:
     return sorted(alone + found, key=lambda s: (s.files, s.items)), without
 
 
-def _value(dataset, tag: int, raw, name: str) -> object:
+def _plain_header(path: Path, tags: Mapping[int, str]) -> dict[str, Any] | None:
+    """The attributes of a file that holds one image and nothing unusual.
+
+    In half the time that a data set takes. None of other files: without a preamble or without an image,
+    big-endian, compressed as a whole, of several frames or with functional groups, or damaged.
+    """
+    from pydicom.filereader import data_element_generator
+
+    with contextlib.suppress(Exception), path.open("rb") as file:
+        if file.read(132)[128:] != b"DICM":
+            return None
+        meta = data_element_generator(
+            file,
+            False,
+            True,
+            stop_when=lambda tag, *_: tag > _LAST_OF_META,
+            specific_tags=[_SYNTAX],
+        )
+        syntax = next((bytes(x.value).strip(b" \0") for x in meta if x.tag == _SYNTAX), b"")
+        list(meta)  # to its end, where the data set begins
+        if syntax in (b"", _BIG_ENDIAN, _DEFLATED):
+            return None
+        elements = data_element_generator(
+            file,
+            syntax == _IMPLICIT,
+            True,
+            stop_when=lambda tag, *_: tag >> 16 >= _FUNCTIONAL_GROUPS,
+            specific_tags=list(tags),
+        )
+        header = {tags[x.tag]: _value(x, tags[x.tag]) for x in elements if x.tag in tags}
+        grouped = int.from_bytes(file.read(2), "little") == _FUNCTIONAL_GROUPS
+        if "Rows" in header and "NumberOfFrames" not in header and not grouped:
+            return header
+    return None
+
+
+def _header(path: Path, tags: Mapping[int, str]) -> dict[str, Any]:
+    """The attributes of any file."""
+    dataset = pydicom_module().dcmread(
+        opened(path), stop_before_pixels=True, specific_tags=list(tags)
+    )
+    # A dict of the few that are there: a data set takes long to say that it lacks one.
+    return {tags[tag]: _value(x, tags[tag]) for tag, x in list(dataset.items()) if tag in tags}
+
+
+def _value(element, name: str) -> object:
     """An attribute's value; of those in `_TEXT` its text, or the texts of several numbers."""
-    if name not in _TEXT or not isinstance(raw.value, bytes):
-        return dataset[tag].value
-    text = raw.value.decode("latin-1").strip(" \0")
+    from pydicom.dataelem import RawDataElement, convert_raw_data_element
+
+    if not isinstance(element, RawDataElement):
+        return element.value
+    if name not in _TEXT or not isinstance(element.value, bytes):
+        return convert_raw_data_element(element).value
+    text = element.value.decode("latin-1").strip(" \0")
     return text.split("\\") if name in _NUMBERS else text
-
-
-def _header_source(path: Path):
-    source = opened(path)
-    return source if isinstance(source, Path) else gzip.open(path, "rb")
 
 
 def _stack(frames: Sequence[_Frame]) -> Stack:

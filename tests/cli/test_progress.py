@@ -80,6 +80,17 @@ def test_stages_follow_each_other_and_counts_never_fall():
     ]
 
 
+def test_the_next_folder_is_counted_by_itself():
+    """Two stages of one name, as the sides of a job are read one after the other."""
+    out = io.StringIO()
+    with progress(stream=out) as on_progress:
+        for total in (24, 8, 16):
+            on_progress(total, total, "reading images")
+        on_progress(20, 16, "reading images")
+    counts = [line.split(" images in")[0] for line in out.getvalue().splitlines()]
+    assert counts == [f"reading images: {n}/{n}" for n in (24, 8, 16)]
+
+
 def test_threads_may_report():
     out = io.StringIO()
     with progress(stream=out) as report:

@@ -9,7 +9,9 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
+from deepssim_jax.data import dicom
 from deepssim_jax.data.manifest import Role, read_manifest
+from deepssim_jax.data.quiet import quiet
 from deepssim_jax.data.readers import read_image, read_volume
 from deepssim_jax.data.volume import SliceSpec, Unreadable
 from tests.data.made import (
@@ -46,6 +48,27 @@ def item(**tags: object) -> Dataset:
     for name, value in tags.items():
         setattr(data, name, value)
     return data
+
+
+def test_a_header_read_the_short_way_is_that_of_a_data_set(tmp_path: Path) -> None:
+    """Those of pydicom's own files, too; what is unusual is read by a data set alone."""
+    write_series(tmp_path, volume(), EchoTime=4.5, ImageType=["ORIGINAL", "PRIMARY"])
+    made = sorted(tmp_path.iterdir())
+    (tmp_path / "several.dcm").write_bytes(dicom_bytes(np.stack([picture()] * 3)))
+    (tmp_path / "text.dcm").write_bytes(b"no DICOM")
+    samples = Path(pydicom.__file__).parent / "data" / "test_files"
+    tags = {int(pydicom.tag.Tag(name)): name for name in dicom._TAGS}
+    short = {}
+    with quiet():
+        for path in [*tmp_path.iterdir(), *sorted(samples.glob("*.dcm"))]:
+            if (found := dicom._plain_header(path, tags)) is not None:
+                short[path] = found
+                assert str(found) == str(dicom._header(path, tags)), path.name
+    assert set(made) == {path for path in short if path.parent == tmp_path}
+    names = {path.name for path in short}
+    assert {"CT_small.dcm", "MR_small.dcm", "MR_small_implicit.dcm"} <= names
+    assert not names & {"MR_small_bigendian.dcm", "liver_1frame.dcm", "image_dfl.dcm", "rtplan.dcm"}
+    assert short[made[0]]["ImagePositionPatient"] == ["0.0", "0.0", "0.0"]
 
 
 def test_rescale_and_inverted_photometry(tmp_path: Path) -> None:

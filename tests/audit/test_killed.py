@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import pytest
 
+from deepssim_jax.testing import outputs
 from tests.kept import deepssim, share_secret, write_phantoms
 
 
@@ -47,7 +48,7 @@ def finish(folders: Path, out: Path) -> dict[str, bytes]:
     share_secret(out, command="audit")
     ended = deepssim(*command(folders, out))
     assert ended.returncode == 0, ended.stderr
-    return {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    return outputs(out)
 
 
 @pytest.fixture(scope="module")

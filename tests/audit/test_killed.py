@@ -92,6 +92,8 @@ def test_killed_in_the_middle(folders: Path, clean, tmp_path: Path, once: str) -
     assert finish(folders, out) == clean
 
 
+# That a command answers so is in tests/cli/test_main.py, that a killed audit goes on above.
+@pytest.mark.slow
 def test_a_signal_that_asks_is_answered_with_75(folders: Path, clean, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert interrupt(folders, out, "cache/search.pairs-*/*", signal.SIGTERM) == 75

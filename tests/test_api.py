@@ -12,8 +12,11 @@ import typing
 import pytest
 
 import deepssim_jax as ds
+from deepssim_jax import testing
 
-NAMES = sorted(ds.__all__)
+PUBLIC = {name: getattr(ds, name) for name in sorted(ds.__all__)}
+PUBLIC |= {f"testing.{name}": getattr(testing, name) for name in testing.__all__}
+NAMES = list(PUBLIC)
 
 # Loaded only by what needs them: each costs a user who does not a part of a second, or fails
 # where it is not installed.
@@ -42,7 +45,7 @@ def test_the_contract_of_the_design_is_there():
 
 
 def test_all_is_what_dir_shows():
-    assert set(NAMES) <= set(dir(ds))
+    assert set(ds.__all__) <= set(dir(ds))
     assert isinstance(ds.__version__, str)
 
 
@@ -53,11 +56,11 @@ def test_an_unknown_name_is_an_attribute_error():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_is_documented(name):
-    symbol = getattr(ds, name)
+    symbol = PUBLIC[name]
     text = inspect.getdoc(symbol) or ""
     assert len(text) > 20, f"{name} has no docstring"
     # A dataclass without one gets its signature as its docstring.
-    assert not text.startswith(f"{name}("), f"{name} has no docstring of its own"
+    assert not text.startswith(f"{symbol.__name__}("), f"{name} has no docstring of its own"
 
 
 def _own_parameters(symbol):
@@ -68,7 +71,7 @@ def _own_parameters(symbol):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_at_most_two_positional_arguments(name):
-    symbol = getattr(ds, name)
+    symbol = PUBLIC[name]
     if inspect.isclass(symbol):
         return  # results and settings: checked by the next test
     positional = [
@@ -81,7 +84,7 @@ def test_at_most_two_positional_arguments(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_class_is_a_frozen_dataclass_an_enum_or_an_error(name):
-    symbol = getattr(ds, name)
+    symbol = PUBLIC[name]
     if not inspect.isclass(symbol) or issubclass(symbol, (enum.Enum, Exception)):
         return
     assert dataclasses.is_dataclass(symbol), f"{name} is no dataclass"
@@ -90,7 +93,7 @@ def test_a_class_is_a_frozen_dataclass_an_enum_or_an_error(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_parameter_has_a_type(name):
-    symbol = getattr(ds, name)
+    symbol = PUBLIC[name]
     if inspect.isclass(symbol) and issubclass(symbol, (enum.Enum, Exception)):
         return
     owner = symbol.__init__ if inspect.isclass(symbol) else inspect.unwrap(symbol)
@@ -103,7 +106,7 @@ def test_every_parameter_has_a_type(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_argument_of_a_function_is_described(name):
-    symbol = getattr(ds, name)
+    symbol = PUBLIC[name]
     if inspect.isclass(symbol):
         return
     text = inspect.getdoc(symbol)

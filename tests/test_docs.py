@@ -10,15 +10,13 @@ from pathlib import Path
 import pytest
 
 import deepssim_jax as ds
-from deepssim_jax import testing
 from deepssim_jax.audit import doubles, tables
 from deepssim_jax.cli import commands
 from deepssim_jax.jobs import duplicates_outputs, lookup
+from tests.test_api import PUBLIC
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
-PUBLIC = {name: getattr(ds, name) for name in ds.__all__}
-PUBLIC |= {f"testing.{name}": getattr(testing, name) for name in testing.__all__}
 # Public names that have no example yet. The list only shrinks.
 WITHOUT_EXAMPLE: set[str] = set()
 # Whole jobs and gradients, whose programs take a minute to compile.

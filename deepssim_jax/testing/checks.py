@@ -46,7 +46,7 @@ def assert_same_outputs(folder: str | Path, other: str | Path) -> None:
       other: that of another run.
 
     Raises:
-      AssertionError: names the files that are missing or differ.
+      AssertionError: names the files that are missing or differ; or there are none.
 
     Examples:
       >>> import tempfile
@@ -58,6 +58,7 @@ def assert_same_outputs(folder: str | Path, other: str | Path) -> None:
     """
     ours, theirs = outputs(folder), outputs(other)
     differ = [n for n in sorted({*ours, *theirs}) if ours.get(n) != theirs.get(n)]
+    assert ours, f"{Path(folder).name!r} holds no outputs"
     assert not differ, f"not the same in both folders: {', '.join(differ)}"
 
 

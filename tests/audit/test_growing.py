@@ -15,6 +15,7 @@ from deepssim_jax.data.records import Record
 from deepssim_jax.data.store import InputSettings, load_one
 from deepssim_jax.scoring import match
 from deepssim_jax.scoring.retrieval import Retrieval
+from deepssim_jax.testing import assert_same_outputs
 from deepssim_jax.workspace import Workspace
 from tests.kept import share_secret
 
@@ -34,10 +35,6 @@ def write(folder: Path, names: dict[str, int]) -> None:
     folder.mkdir(exist_ok=True)
     for name, seed in names.items():
         Image.fromarray(picture(seed)).save(folder / name)
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 @pytest.fixture
@@ -70,7 +67,7 @@ def test_a_run_after_changes_looks_at_what_is_new(tmp_path: Path, looked_at: lis
     assert sum(looked_at) == 3 < whole
     looked_at.clear()
     audit(real, synthetic, out=fresh, settings=SETTINGS)
-    assert files(out) == files(fresh)
+    assert_same_outputs(out, fresh)
     looked_at.clear()
 
 
@@ -85,7 +82,7 @@ def test_a_run_with_another_real_image_is_a_run_from_nothing(tmp_path: Path) -> 
     write(real, {"r90.png": 90})
     for folder in (out, fresh):
         audit(real, synthetic, out=folder, settings=SETTINGS)
-    assert files(out) == files(fresh)
+    assert_same_outputs(out, fresh)
 
 
 def everything(folder: Path) -> bytes:

@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import pytest
 
+from deepssim_jax.testing import outputs
 from tests.kept import deepssim, share_secret, write_phantoms
 
 
@@ -47,7 +48,7 @@ def finish(folders: Path, out: Path) -> dict[str, bytes]:
     share_secret(out, command="audit")
     ended = deepssim(*command(folders, out))
     assert ended.returncode == 0, ended.stderr
-    return {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    return outputs(out)
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +92,8 @@ def test_killed_in_the_middle(folders: Path, clean, tmp_path: Path, once: str) -
     assert finish(folders, out) == clean
 
 
+# That a command answers so is in tests/cli/test_main.py, that a killed audit goes on above.
+@pytest.mark.slow
 def test_a_signal_that_asks_is_answered_with_75(folders: Path, clean, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert interrupt(folders, out, "cache/search.pairs-*/*", signal.SIGTERM) == 75

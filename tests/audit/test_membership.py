@@ -20,6 +20,7 @@ from deepssim_jax.nn import network_file
 from deepssim_jax.nn.unet import UNetSpec
 from deepssim_jax.scoring.membership import Attack, figures
 from deepssim_jax.scoring.retrieval import Retrieval
+from deepssim_jax.testing import assert_same_outputs
 from deepssim_jax.training import generator as generators
 from deepssim_jax.workspace.files import sha256
 from tests.audit.test_generation import AUTOENCODER, weights, write_latents
@@ -156,9 +157,7 @@ def test_a_killed_audit_comes_to_the_same_bytes(
     before = kept[0].stat().st_mtime_ns
     audit(*arguments, model=folders / "ldm", out=tmp_path, settings=QUICK)
     assert kept[0].stat().st_mtime_ns == before
-    for path in (folders / "out").iterdir():
-        if path.is_file():
-            assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
+    assert_same_outputs(folders / "out", tmp_path)
 
 
 def test_nobody_held_out_is_said_and_is_no_failure(folders: Path, tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from deepssim_jax.cli.main import main
 from deepssim_jax.data.phantom_heads import angiograms
-from deepssim_jax.workspace import MARKER, OWN_FILES
+from deepssim_jax.testing import outputs
+from deepssim_jax.workspace import MARKER
 from tests.kept import write_phantoms
 
 SIZE = "--size=64"
@@ -104,14 +105,6 @@ JOBS: dict[str, Callable[[Path, Path], None]] = {
 SLOW = {"audit", "replicas", "stress", "utility"}
 
 
-def outputs(out: Path) -> list[Path]:
-    return [
-        path
-        for path in sorted(out.rglob("*"))
-        if path.is_file() and path.name not in OWN_FILES and "work" not in path.parts
-    ]
-
-
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in sorted(JOBS)]
 )
@@ -120,7 +113,7 @@ def test_one_changed_byte_is_a_problem(inputs: Path, tmp_path: Path, name: str, 
     JOBS[name](inputs, out)
     said = "".join(capsys.readouterr())
     assert not re.search(NAMES, said), said
-    files = outputs(out)
+    files = [out / name for name in outputs(out)]
     assert files
     assert main(["verify", str(out)]) == 0, capsys.readouterr().err
     for path in files:

@@ -24,7 +24,8 @@ from deepssim_jax.data.manifest import InputError
 from deepssim_jax.data.pictures import ImageFormat
 from deepssim_jax.scoring.diversity import diversity
 from deepssim_jax.scoring.embed import features
-from deepssim_jax.workspace import OWN_FILES, Workspace, WorkspaceError
+from deepssim_jax.testing import outputs
+from deepssim_jax.workspace import Workspace, WorkspaceError
 from tests.kept import within, write_phantoms
 
 PEOPLE = 48
@@ -164,10 +165,6 @@ def filtered(source: Path, guard: Guard, folder: Path, **how):
         return filter_folder(source, guard, workspace, **how)
 
 
-def bytes_of(folder: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.name not in OWN_FILES}
-
-
 @pytest.fixture(scope="module")
 def released(cohort: Path, guard: Guard, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("released")
@@ -183,7 +180,7 @@ def test_every_planted_candidate_stays(cohort: Path, guard: Guard, tmp_path: Pat
     found = filtered(tmp_path / "offered", guard, tmp_path)
     assert found.accepted == 0 and found.judged == 12 * len(KINDS)
     assert found.rejected[Reason.VERIFIED] == found.judged
-    assert list(bytes_of(tmp_path / "share")) == [certificate.NAME]
+    assert list(outputs(tmp_path / "share")) == [certificate.NAME]
 
 
 def test_the_cosine_alone_keeps_copies_back(cohort: Path, guard: Guard, tmp_path: Path) -> None:
@@ -221,7 +218,7 @@ def test_what_a_memorizing_model_lets_out_holds_no_copy(
     said = json.loads((share / certificate.NAME).read_text())
     names = [row["name"] for row in said["images"]]
     assert len(names) == 8 and all(int(name[4:10]) % 2 for name in names)
-    assert set(bytes_of(share)) == {*names, certificate.NAME, "manifest.csv"}
+    assert set(outputs(share)) == {*names, certificate.NAME, "manifest.csv"}
     assert said["candidates"]["accepted"] == 8
     assert said["candidates"].keys() == {"judged", "accepted"} and said["candidates"]["judged"] > 8
     # The expression and small counts of copies stay in the house.
@@ -255,7 +252,7 @@ def test_stopped_anywhere_it_comes_to_the_same_bytes(
     judgements[max(judgements)].unlink()
     (tmp_path / "again" / "share" / certificate.NAME).unlink()
     release(generator, guard, tmp_path / "again")
-    assert bytes_of(tmp_path / "again" / "share") == bytes_of(released / "share")
+    assert outputs(tmp_path / "again" / "share") == outputs(released / "share")
     assert min(generator.drawn) == 6 * (len(judgements) - 1)  # finished batches are not drawn again
 
 
@@ -272,7 +269,7 @@ def test_an_altered_image_is_noticed_and_one_that_is_gone_comes_back(
         release(generator, guard, tmp_path / "again")
     (share / name).unlink()
     release(generator, guard, tmp_path / "again")
-    assert bytes_of(share) == bytes_of(released / "share")
+    assert outputs(share) == outputs(released / "share")
 
 
 def test_too_few_images_are_said_to_be_too_few(
@@ -450,7 +447,7 @@ def test_a_guard_that_may_miss_copies_lets_nothing_out(
     assert doubled.doubt and "copies made of the training images" in doubled.doubt
     found = filtered(cohort / "others", doubled, tmp_path)
     assert (found.accepted, found.judged, found.complete) == (0, 0, False)
-    assert list(bytes_of(tmp_path / "share")) == [certificate.NAME]
+    assert list(outputs(tmp_path / "share")) == [certificate.NAME]
     said = json.loads((tmp_path / "share" / certificate.NAME).read_text())
     assert said["images"] == [] and "Nothing was released" in said["statement"]
     limits = dataclasses.replace(

@@ -16,7 +16,7 @@ import pytest
 
 from deepssim_jax.cli import commands, doctor, processes
 from deepssim_jax.cli.processes import Job
-from deepssim_jax.workspace import OWN_FILES
+from deepssim_jax.testing import assert_same_outputs
 from tests.kept import share_secret, write_phantoms
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -193,15 +193,6 @@ def job(*command: object, count: int = 2, devices: int = 1, python: str = sys.ex
     return Ended(done.returncode, done.stdout, done.stderr, time.monotonic() - begin)
 
 
-def outputs(folder: Path) -> dict[str, bytes]:
-    """The files that a command leaves for its user."""
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in OWN_FILES and "work" not in path.parts
-    }
-
-
 @pytest.fixture(scope="module")
 def images(tmp_path_factory) -> Path:
     """Two sides of a few phantoms; three of the second one are copies."""
@@ -219,7 +210,7 @@ def test_two_processes_embed_as_one_does(images: Path, tmp_path: Path) -> None:
         done = job(*how, f"--out={tmp_path / str(count)}", count=count)
         assert done.status == 0, done.errors
         assert done.out.count("dimensions") == 1  # one process speaks
-    assert outputs(tmp_path / "1") == outputs(tmp_path / "2")
+    assert_same_outputs(tmp_path / "1", tmp_path / "2")
 
 
 # What a failing machine does to one process of two, and what is said of it, last.
@@ -237,14 +228,19 @@ main.run()
 """
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+ERROR = 'raise RuntimeError("the disk is on fire")', 1, "the disk is on fire"
+KILL = "os.kill(os.getpid(), signal.SIGKILL)", 137, "process {victim} was ended by signal 9"
+
+
+# Each way of failing and each of the two processes once; the other two pairings are slow.
 @pytest.mark.parametrize(
-    ("what", "status", "words"),
+    ("victim", "what", "status", "words"),
     [
-        ('raise RuntimeError("the disk is on fire")', 1, "the disk is on fire"),
-        ("os.kill(os.getpid(), signal.SIGKILL)", 137, "process {victim} was ended by signal 9"),
+        pytest.param(0, *ERROR, id="error-0"),
+        pytest.param(1, *ERROR, id="error-1", marks=pytest.mark.slow),
+        pytest.param(0, *KILL, id="kill-0", marks=pytest.mark.slow),
+        pytest.param(1, *KILL, id="kill-1"),
     ],
-    ids=["error", "kill"],
 )
 def test_a_process_that_fails_ends_the_others(
     images: Path, tmp_path: Path, victim: int, what: str, status: int, words: str
@@ -293,7 +289,7 @@ def test_a_job_writes_what_one_process_writes(images: Path, tmp_path: Path, coun
                 share_secret(out, command=name)
             done = job(*command, f"--out={out}", count=number)
             assert done.status in (0, 4), done.errors
-        assert outputs(tmp_path / name / "1") == outputs(tmp_path / name / str(count))
+        assert_same_outputs(tmp_path / name / "1", tmp_path / name / str(count))
 
 
 def test_a_signal_that_the_garbage_collector_swallows_is_heard(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from deepssim_jax.scoring.side import Side
 from deepssim_jax.workspace import Workspace, sha256
 from deepssim_jax.workspace.values import encoded
 
-COMMAND, LISTING, VERSION = "index", "index.json", 1
+COMMAND, LISTING, VERSION = "index", "index.json", 2
 _TILE_FIELDS = ("tiles", "subjects", "sample", "sample_subjects")
 _BASES = ("full", "few")
 

@@ -153,3 +153,45 @@ def test_what_stands_twice_is_not_common(descriptors) -> None:
     np.testing.assert_array_equal(np.sort(found.images % N, 1), np.arange(N)[:, None].repeat(2, 1))
     alone = PointIndex.build(descriptors, SIGNS, np.arange(N)).rank(descriptors, count=1)
     np.testing.assert_allclose(found.scores[:, :1], alone.scores, atol=1e-5)
+
+
+def test_a_match_that_lies_exactly_counts_four_times_one_that_is_merely_near(index) -> None:
+    """Points moved by 4 pixels each in its own direction, far beyond 0.5 + 0.2 sigma, count a quarter."""
+    local, references = index
+    query = references.rows(np.array([6]))
+    geometry = query.geometry.copy()
+    geometry[..., 2] = 2.0
+    exact = LocalIndex.build(
+        PointSet(np.where(np.arange(6) == 2, 2.0, references.geometry), references.descriptors),
+        np.arange(20),
+    )
+    whole = exact.search(PointSet(geometry, query.descriptors)).points[0, 0]
+    turn = np.random.default_rng(5).uniform(0, 2 * np.pi, geometry.shape[1])
+    geometry[0, :, :2] += 4.0 * np.stack([np.sin(turn), np.cos(turn)], -1)
+    near = exact.search(PointSet(geometry, query.descriptors))
+    assert near.reference[0, 0] == 6 and local.first.points == 64
+    assert near.points[0, 0] / whole == pytest.approx(0.25, abs=0.06)
+
+
+def test_a_few_exact_points_of_another_image_are_evidence(index) -> None:
+    """Ten of an image's 64 points among those of another one: chance does not come near."""
+    local, references = index
+    rng = np.random.default_rng(6)
+    query = _points(rng, 1)
+    part = rng.choice(64, 10, replace=False)
+    geometry, values = query.geometry.copy(), query.descriptors.copy()
+    geometry[0, part], values[0, part] = (
+        references.geometry[3, part],
+        references.descriptors[3, part],
+    )
+    found = local.search(PointSet(geometry, values))
+    chance = local.search(_points(np.random.default_rng(2), 6)).evidence[:, 0].max()
+    assert found.reference[0, 0] == 3
+    assert found.evidence[0, 0] > chance + 0.3
+
+
+def test_more_points_are_looked_at_among_few_images(monkeypatch) -> None:
+    references = _points(np.random.default_rng(1), 6, k=160)
+    assert LocalIndex.build(references, np.arange(6)).first.points == 128
+    monkeypatch.setattr("deepssim_jax.scoring.points._MANY_IMAGES", 5)
+    assert LocalIndex.build(references, np.arange(6)).first.points == 64

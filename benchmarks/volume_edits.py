@@ -126,8 +126,8 @@ def measure(kind: str) -> dict[str, object]:
             folder / "real", folder / "synthetic", out=folder / "out", settings=settings
         )
         spent = time.perf_counter() - begin
-    if result.exclusions:
-        raise ValueError(f"{len(result.exclusions)} files were not read: {result.exclusions[0]}")
+    if len(result.matches) < len(queries):
+        raise ValueError(f"not all {len(queries)} copies could be read: {result.exclusions[0]}")
     people_of = [v.person.split(" ")[0] for v in real]
 
     def right(match: ds.VolumeMatch, level: Level, rows: tuple[int, ...]) -> bool:

@@ -89,7 +89,8 @@ def read(path: Path, item: int | None, kind: Format, limits: Limits) -> Decoded:
         # All of a file is looked at before anything in it is believed: the first of a series does so for
         # all of them, and of one volume what was inflated for that is what is read.
         if number == 0 and read_head(path, 2) == GZIP:
-            if math.prod(further) == 1:
+            one_file = isinstance(image, nibabel.Nifti1Image | nibabel.MGHImage)
+            if one_file and math.prod(further) == 1:
                 image = type(image).from_stream(inflated(path, size + _SLACK))
             else:
                 check_gzip(path, size + _SLACK)
@@ -101,7 +102,9 @@ def read(path: Path, item: int | None, kind: Format, limits: Limits) -> Decoded:
 def affine_of(image: SpatialImage) -> np.ndarray:
     """float64 [4, 4], index to RAS millimetres, by the rule of the module."""
     affine, header = np.asarray(image.affine, float), image.header
-    pixdim = _contradicting(image)
+    if not isinstance(header, nibabel.Nifti1Header):
+        return affine
+    pixdim = _contradicting(header, affine)
     if pixdim is None or np.allclose(pixdim, 1.0):
         return affine
     if int(header["qform_code"]) > 0:
@@ -111,12 +114,10 @@ def affine_of(image: SpatialImage) -> np.ndarray:
     return mended
 
 
-def _contradicting(image: SpatialImage) -> np.ndarray | None:
+def _contradicting(header: nibabel.Nifti1Header, affine: np.ndarray) -> np.ndarray | None:
     """The pixdim [3] of a header whose affine has other lengths."""
-    if not isinstance(image.header, nibabel.Nifti1Header):
-        return None
-    pixdim = np.abs(np.asarray(image.header["pixdim"], float)[1:4])
-    lengths = np.linalg.norm(np.asarray(image.affine, float)[:3, :3], axis=0)
+    pixdim = np.abs(np.asarray(header["pixdim"], float)[1:4])
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
     if not (np.isfinite(pixdim).all() and (pixdim > 0).all() and (lengths > 0).all()):
         return None
     return None if np.allclose(lengths, pixdim, rtol=_DIFFER) else pixdim
@@ -128,7 +129,10 @@ def two_spacings(path: Path) -> bool:
     if found is None or found.format is not Format.NIFTI:
         return False
     with _opened(path, found.format) as image:
-        return _contradicting(image) is not None
+        header = image.header
+        if not isinstance(header, nibabel.Nifti1Header):
+            return False
+        return _contradicting(header, np.asarray(image.affine, float)) is not None
 
 
 def _check_size(path: Path, size: int) -> None:

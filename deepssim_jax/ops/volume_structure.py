@@ -149,20 +149,23 @@ def align(
     size = fixed.shape[1:]
     # Half as fine is fine enough to tell which of two maps is the better one.
     half = tuple(-(-side // 2) for side in size)
-    coarse = [resample.resize(x, half) for x in (a, b, held_moving)]
+    small_a, small_b, small_held = (resample.resize(x, half) for x in (a, b, held_moving))
+
+    def correlation(transform: Transform) -> Array:
+        return _correlation(small_a, small_b, small_held, transform, size=size)
 
     def row(number: int) -> Transform:
         return jax.tree.map(lambda x: x[:, number], starts)
 
     count = starts.flip.shape[1]
-    seen = jnp.stack([_correlation(*coarse, row(i), size=size) for i in range(count)], 1)
+    seen = jnp.stack([correlation(row(i)) for i in range(count)], 1)
     best = jnp.argmax(jnp.abs(seen), 1)
     each = jnp.arange(len(best))
     start, before = jax.tree.map(lambda x: x[each, best], (starts, seen))
     sign = jnp.where(before < 0, -1.0, 1.0)[:, None, None, None]
     found = refine.refine(sign * a, b, start, model=MotionModel.RIGID, levels=_ROUGH)
     found = refine.refine(sign * a, b, found, model=MotionModel.AFFINE, levels=_EXACT)
-    after = _correlation(*coarse, found, size=size)
+    after = correlation(found)
     better = jnp.abs(after) > jnp.abs(before)
     final = jax.tree.map(
         lambda x, y: jnp.where(better.reshape(-1, *(1,) * (x.ndim - 1)), x, y), found, start

@@ -36,7 +36,12 @@ _SETS = {
     "t1_slices": "T1 slices of antspyx among brain slices",
 }
 _REAL = {"phantoms": "phantoms", "cxr": "chest radiographs"}
-_VOLUMES = {"heads": "whole heads", "crops": "small crops of heads"}
+_VOLUMES = {
+    "heads": "whole heads",
+    "crops": "small crops of heads",
+    "hearts": "hearts in thick slices (phantoms)",
+    "abdomens": "abdominal CT (phantoms)",
+}
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

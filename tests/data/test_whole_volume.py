@@ -133,3 +133,13 @@ def test_a_pixdim_that_nobody_set_is_not_believed_and_contradictions_are_told(
         np.testing.assert_allclose(loaded["geometry"], [32, 19.2, 19.2, 50 / 32], rtol=1e-5)
         told[name] = int(loaded["two_spacings"])
     assert told == {"whole.nii": 0, "ones.nii": 1}
+
+
+def test_labels_of_a_parcellation_stay_as_they_are(tmp_path: Path) -> None:
+    """SynthSeg's reach 2035."""
+    labels = np.zeros((32, 32, 32), np.float32)
+    labels[8:16], labels[16:24] = 17, 2035
+    np.save(tmp_path / "a.npy", labels)
+    settings = VolumeSettings((32, 32, 32), content=Content.LABELS)
+    found = settings.load(Record("a.npy", tmp_path / "a.npy"))["pixels"]
+    np.testing.assert_array_equal(found, labels)

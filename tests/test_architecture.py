@@ -72,7 +72,6 @@ LONG = {
 }
 WIDE = {
     "audit/replica_calibration.py:calibrate_levels": "to take its settings as one, as the audit's does",
-    "audit/replica_outputs.py:write_all": "everything that the pictures of a report are made from",
     "data/prepared.py:prepare": "a public job, each argument a flag",
     "diffusion/samplers.py:sample": "a sampler's own knobs, each with a default",
     "features/matching.py:_rank": "arrays of one compiled program",

@@ -28,7 +28,7 @@ from absl import app, flags
 import deepssim_jax as ds
 from benchmarks.cases.records import dated, keep
 from benchmarks.cases.volume_edits import EDITS, KINDS, Volume, edited, people, write
-from deepssim_jax.audit.replica_result import Kind
+from deepssim_jax.audit.replica_result import Kind, VolumeMatch
 from deepssim_jax.data.whole_volume import VolumeSettings
 from deepssim_jax.ops.volume_grid import Geometry, on_grid
 from deepssim_jax.ops.volume_poses import POSES
@@ -130,7 +130,7 @@ def measure(kind: str) -> dict[str, object]:
         raise ValueError(f"not all {len(queries)} copies could be read: {result.exclusions[0]}")
     people_of = [v.person.split(" ")[0] for v in real]
 
-    def right(match: ds.VolumeMatch, level: Level, rows: tuple[int, ...]) -> bool:
+    def right(match: VolumeMatch, level: Level, rows: tuple[int, ...]) -> bool:
         found = match.levels.get(level)
         return found is not None and found.subject_id in {people_of[row] for row in rows}
 

@@ -26,7 +26,7 @@ from deepssim_jax.jobs.review_images import picture_side
 from deepssim_jax.jobs.review_reading import read_source
 from deepssim_jax.jobs.review_source import Job, Placed, ReviewPair, ReviewSource
 from deepssim_jax.scoring.retrieval import Retrieval
-from deepssim_jax.workspace import Workspace
+from deepssim_jax.workspace import Workspace, sha256
 from tests.jobs import made
 
 SETTINGS = AuditSettings(size=64, plant=0, retrieval=Retrieval.ENCODER, subject_regex="^(p[0-9]+)_")
@@ -241,19 +241,26 @@ def test_ratings_of_another_page_are_refused(
         ds.rate_agreement(finished / "out", [path])
 
 
+def written_again(out: Path, inputs: dict, *, noted: bool = True) -> None:
+    """Other inputs in a copied audit, as if the audit had written them if `noted`."""
+    path = out / "inputs.json"
+    path.unlink()
+    path.write_text(json.dumps(inputs))
+    if noted:
+        with (out / "work" / "outputs.jsonl").open("a") as file:
+            file.write(json.dumps(["inputs.json", sha256(path)]) + "\n")
+
+
 def test_images_that_are_gone_are_counted(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished / "synthetic", tmp_path / "synthetic")
     shutil.copytree(finished / "out", tmp_path / "out")
     inputs = json.loads((tmp_path / "out" / "inputs.json").read_text())
     inputs["sources"]["synthetic"] = str(tmp_path / "synthetic")
-    (tmp_path / "out" / "inputs.json").unlink()
-    (tmp_path / "out" / "inputs.json").write_text(json.dumps(inputs))
     (tmp_path / "synthetic" / "s50.png").unlink()
+    written_again(tmp_path / "out", inputs, noted=False)
     with pytest.raises(ValueError, match="changed after being written"):
         ds.review(tmp_path / "out")
-    (tmp_path / "out" / "work" / "outputs.jsonl").unlink()
-    for name in ("review.html", "review_key.json"):
-        (tmp_path / "out" / name).unlink(missing_ok=True)
+    written_again(tmp_path / "out", inputs)
     assert ds.review(tmp_path / "out").unread == 1
 
 
@@ -348,13 +355,8 @@ def test_pictures_are_as_large_as_the_page_may_be(pairs: int, side: int) -> None
 
 def test_whoever_was_forgotten_is_no_known_pair(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished / "out", tmp_path / "out")
-    path = tmp_path / "out" / "inputs.json"
-    inputs = json.loads(path.read_text()) | {"left_out": {"real": 1, "synthetic": 0}}
-    path.unlink()
-    path.write_text(json.dumps(inputs))
-    (
-        tmp_path / "out" / "work" / "outputs.jsonl"
-    ).unlink()  # it would say that the inputs were changed
+    inputs = json.loads((tmp_path / "out" / "inputs.json").read_text())
+    written_again(tmp_path / "out", inputs | {"left_out": {"real": 1, "synthetic": 0}})
     blind = ds.ReviewSettings(reading=ds.Reading.BLIND, controls=4)
     with pytest.raises(ds.InputError, match="of which 1 were to be forgotten"):
         ds.review(tmp_path / "out", settings=blind)

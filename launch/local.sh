@@ -35,6 +35,11 @@ for ((left = processes; left > 0; left--)); do
   if ((code && code != 3 && code != 4 && !status)); then
     status=$code
     ((code <= 128)) || [[ -n $told ]] || killed=$ended
+    # What was asked wrongly every process finds, and the first one alone says it: let it.
+    for ((tenths = 0; code == 2 && tenths < 50; tenths++)); do
+      kill -0 "${children[@]}" 2>/dev/null || break
+      sleep 0.1
+    done
     ((${#children[@]} == 0)) || stop
   elif ((code && !status && ${#children[@]} == 0)); then
     status=$code

@@ -279,7 +279,8 @@ def _without_doubles(records: list[Record]) -> tuple[list[Record], list[Rejected
     rejected = []
     for record in sorted(records, key=in_order):
         if record.image_id in kept:
-            other = printable(kept[record.image_id].path.name)
+            row = kept[record.image_id].row  # no name: a reason is said on the screen, too
+            other = f"that of line {row}" if row else "the first by its name"
             rejected.append(
                 Rejected(record.image_id, f"a second file of this id; {other} was taken")
             )

@@ -61,7 +61,7 @@ def test_a_table(tmp_path: Path) -> None:
     found = read_manifest(tmp_path / "m.tsv", role=Role.REAL)
     assert [(r.image_id, r.subject_id) for r in found.records] == [("first", "007")]
     reasons = {r.image_id: r.reason for r in found.rejected}
-    assert "second file of this id" in reasons["first"] and "1.png" in reasons["first"]
+    assert reasons["first"] == "a second file of this id; that of line 2 was taken"
     assert "leaves the manifest's folder" in reasons["../outside.png"]
     assert "no such file" in reasons["x/absent.png"]
 

@@ -299,7 +299,7 @@ def _check_subjects(manifest: Manifest, regex: str | None) -> None:
     if missed:
         raise InputError(
             f"--subject_regex {regex!r} finds no patient in {len(missed)} of {len(manifest.records)} real "
-            f"files, the first of them {missed[0]!r}; each of them would count as a patient of its own. "
+            "files; each of them would count as a patient of its own. "
             "Mend the expression, or leave the files out"
         )
 

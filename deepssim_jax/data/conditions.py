@@ -5,7 +5,6 @@ zeros mean that nothing is known. Variables are columns of a table, numbers stan
 one-hot; texts are vectors, given in files or made here from hashed parts of words.
 """
 
-import csv
 import dataclasses
 import enum
 import hashlib
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from deepssim_jax.data.manifest import InputError
+from deepssim_jax.data.table_rows import named_rows
 
 TEXT_DIM = 512
 _MISSING = {"", "n/a", "na", "nan"}
@@ -60,9 +60,8 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     """Column names and rows of a `.csv` or `.tsv` file."""
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, delimiter=delimiter)
-        rows = [{k: v or "" for k, v in row.items() if k} for row in reader]
-        return list(reader.fieldnames or ()), rows
+        names, rows = named_rows(file, path.name, delimiter=delimiter)
+        return names, [row for _, row in rows]
 
 
 def fit_columns(rows: Sequence[dict[str, str]], names: Sequence[str]) -> tuple[Column, ...]:
@@ -91,8 +90,8 @@ def rows_of(path: Path, image_ids: Sequence[str], columns: Sequence[str]) -> lis
     missing = [c for c in columns if c not in names]
     if missing:
         raise InputError(
-            f"{path.name} has no column {', '.join(missing)}; it has {', '.join(names)}: choose among "
-            "them by --config.columns"
+            f"{path.name} has no column {', '.join(missing)} among the {len(names)} that its first line "
+            "names; choose among these by --config.columns"
         )
     key = "image_id" if "image_id" in names else "path"
     if key not in names:

@@ -73,7 +73,7 @@ def read_manifest(
     if source.is_file():
         table = read_table(source, arrays)
         kind, listed = "manifest", table.listed
-        found, refused, others = table.rows, table.refused, 0
+        found, others = table.rows, 0
         elsewhere = table.folders
     else:
         walked = walk(source, links)
@@ -83,23 +83,23 @@ def read_manifest(
                 f"are {', '.join(SUFFIXES)}, and DICOM by its content"
             )
         kind, listed = _from_folder(source, walked, role, arrays)
-        used = {path for record in listed.records for path in files_of(record)}
-        names = {named(path, source) for path in used}
+        names = {named(path, source) for r in listed.records for path in files_of(r)}
         listed.unused = [unused for unused in listed.unused if unused.name not in names]
         others = sum(unused.files for unused in listed.unused)
-        found, refused = walked.found, walked.found - len(used) - others
+        found = walked.found
         elsewhere = frozenset(walked.elsewhere)
     if pattern is not None:
         listed.records = [_with_subject(record, pattern) for record in listed.records]
         if role is not Role.SYNTHETIC:  # generated images need not name a patient
             _check_patients(listed.records, pattern, role)
     left = _forget(listed, frozenset(forget)) if forget else _Left()
-    others, refused = others + left.files, refused - left.refused
+    others += left.files
     records, doubles = _without_doubles(listed.records)
     rejected = listed.rejected + doubles
     if not records:
         reason = rejected[0].reason if rejected else "none has the role"
         raise InputError(f"--{role.value}: no image can be used; the first reason: {reason}")
+    used = len(_counted(records))
     return Manifest(
         source=source,
         role=role,
@@ -107,7 +107,7 @@ def read_manifest(
         records=tuple(records),
         rejected=tuple(sorted(rejected, key=lambda r: (r.image_id, r.reason))),
         unused=tuple(sorted(listed.unused, key=lambda u: u.name)),
-        counts=FileCounts(found, found - refused - others, refused, others),
+        counts=FileCounts(found, used, found - used - others, others),
         notes=(*listed.notes, *([_left_out(left.images)] if forget else [])),
         left_out=left.images,
         elsewhere=elsewhere,
@@ -116,11 +116,15 @@ def read_manifest(
 
 @dataclasses.dataclass(frozen=True)
 class _Left:
-    """What was left out: images, their files, and how many of these had been refused."""
+    """What was left out: images, and their files or rows of a table."""
 
     images: int = 0
     files: int = 0
-    refused: int = 0
+
+
+def _counted(records: Collection[Record]) -> set[Path | int]:
+    """What counts of these images: the rows of a table that name them, or their files."""
+    return {x for r in records for x in ((r.row,) if r.row else files_of(r))}
 
 
 def _left_out(count: int) -> str:
@@ -137,13 +141,11 @@ def _forget(listed: Listed, ids: frozenset[str]) -> _Left:
         named = record.image_id in ids or record.subject_id in ids
         (gone if named else kept).append(record)
     rejected = [r for r in listed.rejected if r.image_id not in ids]
-    refused = len(listed.rejected) - len(rejected)
-    own, others = ({path for r in some for path in files_of(r)} for some in (gone, kept))
-    files = len(own - others) + refused
+    files = len(_counted(gone) - _counted(kept)) + len(listed.rejected) - len(rejected)
     listed.records, listed.rejected = kept, rejected
     if files:
         listed.unused.append(Unused(FORGOTTEN, f"left out as asked {FORGET}", files))
-    return _Left(len(gone), files, refused)
+    return _Left(len(gone), files)
 
 
 def _existing(source: Path, role: Role) -> Path:
@@ -277,7 +279,8 @@ def _without_doubles(records: list[Record]) -> tuple[list[Record], list[Rejected
     rejected = []
     for record in sorted(records, key=in_order):
         if record.image_id in kept:
-            other = printable(kept[record.image_id].path.name)
+            row = kept[record.image_id].row  # no name: a reason is said on the screen, too
+            other = f"that of line {row}" if row else "the first by its name"
             rejected.append(
                 Rejected(record.image_id, f"a second file of this id; {other} was taken")
             )

@@ -3,7 +3,8 @@
 Contract: `.csv` or `.tsv`, separated by commas, semicolons or tabs, in UTF-8, UTF-16 or, failing
 these, Windows-1252; a column `path`, and optionally `image_id`, `subject_id`, `session_id`, `site`,
 `split`, in letters of any case. Paths are relative to the table and stay in its folder. `file#3` names the
-third image of a file. What a row names is read or listed, never fatal.
+third image of a file. What a row names is read or listed, never fatal. Only an empty cell says nothing, and
+in a `.tsv` BIDS's `n/a`; a patient can be called NA.
 """
 
 import csv
@@ -12,15 +13,18 @@ import io
 import os
 import re
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from deepssim_jax.data.contents import Listed, records_of
 from deepssim_jax.data.formats import recognise
 from deepssim_jax.data.records import ArrayLayout, InputError, Record, Rejected, files_of
+from deepssim_jax.data.table_rows import whole_rows
 from deepssim_jax.data.walk import Entry, printable
 from deepssim_jax.workspace.names import slashed
 
-_MISSING = {"", "n/a", "na", "nan"}
+_COLUMNS = ("path", "image_id", "subject_id", "session_id", "site", "split")
+_NOTHING = {"n/a", "na", "nan"}  # what programs write where nothing is known
 _BYTE_ORDER_MARKS = (
     (b"\xef\xbb\xbf", "utf-8-sig"),
     (b"\xff\xfe\x00\x00", "utf-32"),
@@ -35,11 +39,10 @@ _ITEM = re.compile(r"^(.+)#([1-9][0-9]*)$")
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """What a table lists: of its `rows`, `refused` gave no image; `folders` are those of its files."""
+    """What a table of so many `rows` lists; `folders` are those of its files."""
 
     listed: Listed
     rows: int
-    refused: int
     folders: frozenset[Path]
 
 
@@ -55,11 +58,11 @@ def read_table(source: Path, layout: ArrayLayout) -> Table:
             "or .tsv file with a column `path`"
         )
     out = Listed()
-    text = _decoded(source, out.notes)
-    rows = _rows(source, text)
-    root, refused = source.resolve().parent, 0
+    rows = _rows(source, _decoded(source, out.notes))
+    root = source.resolve().parent
+    out.notes += _taken_as_written(rows)
     for number, row in rows:
-        entry = {k: v for k, v in row.items() if v.strip().lower() not in _MISSING}
+        entry = {k: v for k, v in row.items() if v.strip()}
         name = entry.get("path")
         if name is None:
             reason: str | list[Record] = "has no path"
@@ -68,7 +71,6 @@ def read_table(source: Path, layout: ArrayLayout) -> Table:
             image_id = entry.get("image_id", "").strip() or slashed(name.strip())
             reason = _images(out, image_id, name, root, layout)
         if isinstance(reason, str):
-            refused += 1
             out.rejected.append(Rejected(printable(image_id), reason))
             continue
         out.records += [
@@ -78,12 +80,13 @@ def read_table(source: Path, layout: ArrayLayout) -> Table:
                 session_id=_cell(entry, "session_id"),
                 site=_cell(entry, "site"),
                 split=_cell(entry, "split"),
+                row=number,
             )
             for record in reason
         ]
     read = {path for record in out.records for path in files_of(record)}
     folders = {place.parent for path in read for place in (path, path.resolve())}
-    return Table(out, len(rows), refused, frozenset(folders))
+    return Table(out, len(rows), frozenset(folders))
 
 
 def _cell(entry: dict[str, str], name: str) -> str | None:
@@ -108,26 +111,44 @@ def _decoded(source: Path, notes: list[str]) -> str:
 
 def _rows(source: Path, text: str) -> list[tuple[int, dict[str, str]]]:
     """Rows with the numbers of their lines; names of columns in small letters without spaces."""
+    bids = source.suffix.lower() == ".tsv"
+    first, most = io.StringIO(text, newline="").readline(), 0
+    for delimiter in ("\t", ",", ";") if bids else (",", ";", "\t"):
+        columns = [
+            name.strip().lower() for name in next(csv.reader([first], delimiter=delimiter), [])
+        ]
+        if "path" in columns:
+            break
+        most = max(most, len(columns))
+    else:
+        # A first line that is no header is a patient's.
+        raise InputError(
+            f"the manifest {source.name} has {most} columns, and its first line calls none of them "
+            "`path`; begin it with a line of names, such as path,subject_id"
+        )
+    lines = io.StringIO(text, newline="")
     before = csv.field_size_limit(_LONGEST_FIELD)
     try:
-        header: list[str] = []
-        for delimiter in ("\t", ",", ";") if source.suffix.lower() == ".tsv" else (",", ";", "\t"):
-            reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-            columns = [name.strip().lower() for name in next(reader, [])]
-            if "path" in columns:
-                return [
-                    (reader.line_num, dict(zip(columns, row, strict=False)))
-                    for row in reader
-                    if row
-                ]
-            header = max(header, columns, key=len)
-    except csv.Error as error:
-        raise InputError(f"the manifest {source.name} is no readable table: {error}") from error
+        _, *rows = whole_rows(lines, f"the manifest {source.name}", delimiter=delimiter)
     finally:
         csv.field_size_limit(before)
-    raise InputError(
-        f"the manifest {source.name} has the columns {header}; one must be called `path`"
-    )
+    nothing = {"n/a"} if bids else set[str]()
+    return [
+        (line, dict(zip(columns, ("" if x.strip() in nothing else x for x in row), strict=False)))
+        for line, row in rows
+    ]
+
+
+def _taken_as_written(rows: list[tuple[int, dict[str, str]]]) -> Iterator[str]:
+    """A note for each column where NA can mean that nothing is known."""
+    for name in _COLUMNS[1:]:
+        cells = [row.get(name, "").strip() for _, row in rows]
+        if found := sorted({cell for cell in cells if cell.lower() in _NOTHING}):
+            rows_with = sum(cell in found for cell in cells)
+            yield (
+                f"the manifest has {' or '.join(found)} in the column {name} (rows: {rows_with:,}), taken as "
+                "it is written; leave the cell empty if nothing is known"
+            )
 
 
 def _images(

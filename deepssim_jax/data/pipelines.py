@@ -5,7 +5,6 @@ stopped reads on where it was. Images are decoded once into a store (`data.store
 [n, h, w] from there on. Training and validation share no patient.
 """
 
-import csv
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 
 from deepssim_jax.data.manifest import InputError, Role, in_order, read_manifest
 from deepssim_jax.data.store import ImageStore, InputSettings, Reading
+from deepssim_jax.data.table_rows import named_rows
 from deepssim_jax.workspace import Workspace
 
 # Of the patients; at least one of them.
@@ -149,27 +149,27 @@ class PairTable:
         known = {name: row for row, name in enumerate(images.image_ids)}
         keys, rows, values = [], [], []
         with table.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            missing = [c for c in _COLUMNS if c not in (reader.fieldnames or ())]
+            names, lines = named_rows(file, table.name)
+            missing = [c for c in _COLUMNS if c not in names]
             if missing:
                 raise InputError(
                     f"{table.name} has no column {', '.join(missing)}; it needs "
                     f"{', '.join(_COLUMNS)}"
                 )
-            for number, line in enumerate(reader, start=2):
+            for number, line in lines:
                 if line["split"] != split:
                     continue
                 pair = (line["real_key"], line["synth_key"])
-                absent = [key for key in pair if key not in known]
+                absent = [name for name in _COLUMNS[:2] if line[name] not in known]
                 if absent:
                     raise InputError(
-                        f"{table.name}, line {number}: {absent[0]!r} is not among the images"
+                        f"{table.name}, line {number}: its {absent[0]} is not among the images"
                     )
                 try:
                     values.append(float(line["ssim"]))
                 except ValueError:
                     raise InputError(
-                        f"{table.name}, line {number}: ssim {line['ssim']!r} is no number"
+                        f"{table.name}, line {number}: its ssim is no number"
                     ) from None
                 keys.append(pair)
                 rows.append([known[key] for key in pair])

@@ -64,7 +64,7 @@ class Record:
     series in order, or a header beside its data. `items` are its places, from 0, among the images
     that `path` holds: one place, or the frames of a volume in order; empty if the file is the image.
     `layout` tells how an array without geometry is to be read. `split` is the part of a data set that
-    the image belongs to, such as train or test.
+    the image belongs to, such as train or test. `row` is the line of the table that names it, 0 without one.
     """
 
     image_id: str
@@ -76,6 +76,7 @@ class Record:
     parts: tuple[Path, ...] = ()
     items: tuple[int, ...] = ()
     layout: ArrayLayout = ArrayLayout.ZYX
+    row: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +100,10 @@ class Unused:
 
 @dataclasses.dataclass(frozen=True)
 class FileCounts:
-    """Files of a source: `found` = `used` + `refused` + `not_images`."""
+    """Files of a source, or rows of a table: `found` = `used` + `refused` + `not_images`.
+
+    Of a used one an image is among the records.
+    """
 
     found: int = 0
     used: int = 0

@@ -6,7 +6,6 @@ Contract: `matrix.npz` holds `data` [real, synthetic] (float16), `real.npz` and 
 is mapped, never read whole.
 """
 
-import csv
 import dataclasses
 import zipfile
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from deepssim_jax.data.manifest import InputError
+from deepssim_jax.data.table_rows import named_rows
 
 # Their numbers to ours, which rise with likeness.
 _LABELS = {
@@ -54,14 +54,13 @@ def read_labelled(
     places: list[tuple[int, int]] = []
     labels, patients = [], []
     with table.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        columns = reader.fieldnames or []
+        columns, lines = named_rows(file, table.name)
         name = next((c for c in ("final_label", "label") if c in columns), None)
         if name is None or not {"real_key", "synth_key"} <= set(columns):
             raise InputError(f"{table.name} needs real_key, synth_key, and final_label or label")
-        for number, row in enumerate(reader, start=2):
+        for number, row in lines:
             pair = (row["real_key"], row["synth_key"])
-            label = (row[name] or "").strip().removesuffix(".0")
+            label = row[name].strip().removesuffix(".0")
             wrong = "real_key" if pair[0] not in keys[0] else "synth_key"
             if pair[0] not in keys[0] or pair[1] not in keys[1]:
                 raise InputError(f"{table.name}, line {number}: its {wrong} is not in the indices")

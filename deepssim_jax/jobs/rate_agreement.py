@@ -162,10 +162,10 @@ def _key(root: Path, readers: Sequence[ReaderRatings]) -> dict[str, Any]:
     for key in keys:
         if all(x.page == key["page"] for x in readers):
             names = {row["pair"] for row in key["pairs"]}
-            for x in readers:
-                if other := sorted(set(x.ratings) - names):
+            for number, x in enumerate(readers, start=1):
+                if other := set(x.ratings) - names:
                     raise InputError(
-                        f"--ratings: the pair {other[0]!r} of the reader {x.reader!r} is not on the page"
+                        f"--ratings: file {number} has pairs that are not on the page, {len(other):,} of them"
                     )
             return key
     raise InputError(

@@ -4,13 +4,14 @@ Contract: a file has the columns `page,reader,pair,rating` and one row a pair; a
 `no`. Copies and near copies are copies, as they are in the program's own rate.
 """
 
-import csv
 import dataclasses
 import enum
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+
+from deepssim_jax.data.table_rows import whole_rows
 
 _COLUMNS = ["page", "reader", "pair", "rating"]
 
@@ -53,8 +54,8 @@ class ReaderRatings:
             raise ValueError(f"{where}: there is no such file; check the path")
         try:
             with path.open(newline="", encoding="utf-8-sig") as file:
-                head, *rows = [row for row in csv.reader(file) if row] or [[]]
-        except (UnicodeDecodeError, csv.Error) as error:
+                (_, head), *rows = list(whole_rows(file, where)) or [(1, list[str]())]
+        except UnicodeDecodeError as error:
             raise ValueError(f"{where} is no text table; export the ratings again") from error
         if head != _COLUMNS:
             raise ValueError(
@@ -63,20 +64,21 @@ class ReaderRatings:
         if not rows:
             raise ValueError(f"{where} holds no rating; rate some pairs and export again")
         ratings: dict[str, Rating] = {}
-        for line, row in enumerate(rows, start=2):
+        for line, row in rows:
             if len(row) != len(_COLUMNS):
                 raise ValueError(f"{where}, line {line}: {len(row)} values; 4 are wanted")
             if row[3] not in list(Rating):
-                raise ValueError(f"{where}, line {line}: {row[3]!r} must be copy, near or no")
+                raise ValueError(f"{where}, line {line}: its rating must be copy, near or no")
             if row[2] in ratings:
                 raise ValueError(f"{where}, line {line}: this pair was rated before; keep one row")
             ratings[row[2]] = Rating(row[3])
         for place, what in ((0, "pages"), (1, "readers")):
-            if len({row[place] for row in rows}) > 1:
+            if len({row[place] for _, row in rows}) > 1:
                 raise ValueError(f"{where} is of several {what}; give each a file of its own")
-        if not rows[0][1]:
+        page, reader = rows[0][1][:2]
+        if not reader:
             raise ValueError(f"{where} names no reader; fill in the column reader")
-        return cls(rows[0][0], rows[0][1], ratings)
+        return cls(page, reader, ratings)
 
 
 def read_all(paths: Sequence[Path], *, flag: str) -> list[ReaderRatings]:
@@ -87,8 +89,10 @@ def read_all(paths: Sequence[Path], *, flag: str) -> list[ReaderRatings]:
     """
     found = [ReaderRatings.read(path, flag=flag) for path in paths]
     names = [x.reader for x in found]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"{flag}: two files are of the reader {twice[0]!r}; give one a reader")
+    if twice := [n for n, name in enumerate(names, start=1) if name in names[: n - 1]]:
+        raise ValueError(
+            f"{flag}: file {twice[0]} is of the same reader as one before; give one file a reader"
+        )
     if len({x.page for x in found}) > 1:
         raise ValueError(f"{flag}: the files are of different pages; give those of one page")
     return found

@@ -6,13 +6,13 @@ figures choose the threshold on the very volumes that they report; here that fig
 where each volume is judged by a threshold that it took no part in choosing.
 """
 
-import csv
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from deepssim_jax.data.table_rows import named_rows
 from deepssim_jax.scoring import rater_agreement
 from deepssim_jax.scoring.decide import Proportion, clopper_pearson
 
@@ -74,32 +74,32 @@ def read_ratings(path: str | Path) -> Ratings:
     if not path.is_file():
         raise ValueError(f"there is no file of ratings {path.name!r}; check --ratings")
     with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file)
-        names = rows.fieldnames or []
+        names, rows = named_rows(file, path.name)
         if "synthetic_id" not in names or len(names) < 2:
             raise ValueError(
-                f"{path.name} has the columns {list(names)}; it needs `synthetic_id` and `replica`, or one "
-                "column for each rater"
+                f"{path.name}: its first line must name a column `synthetic_id`, and `replica` or one column "
+                "for each rater"
             )
         raters = tuple(name for name in names if name != "synthetic_id")
-        ids, votes = [], []
-        for number, row in enumerate(rows, start=2):
+        ids, votes, lines = [], [], []
+        for number, row in rows:
+            lines.append(number)
             ids.append(row["synthetic_id"])
-            votes.append([_vote(row[rater], path.name, number, rater) for rater in raters])
+            places = [(names.index(rater) + 1, row[rater]) for rater in raters]
+            where = f"{path.name}, line {number}, column"
+            votes.append([_vote(text, f"{where} {place}") for place, text in places])
     if not ids:
         raise ValueError(f"{path.name} holds no rating")
     if len(set(ids)) < len(ids):
-        line = next(n for n, i in enumerate(ids, start=2) if ids.index(i) < n - 2)
+        line = next(line for n, line in enumerate(lines) if ids.index(ids[n]) < n)
         raise ValueError(f"{path.name}, line {line}: rated before; keep one row for each volume")
     return Ratings(tuple(ids), raters, np.array(votes, bool))
 
 
-def _vote(text: str | None, name: str, number: int, rater: str) -> bool:
-    word = (text or "").strip().lower()
+def _vote(text: str, where: str) -> bool:
+    word = text.strip().lower()
     if word not in _YES | _NO:
-        raise ValueError(
-            f"{name}, line {number}, column {rater}: it is neither 1 (replica) nor 0 (none)"
-        )
+        raise ValueError(f"{where}: it is neither 1 (replica) nor 0 (none)")
     return word in _YES
 
 

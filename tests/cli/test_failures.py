@@ -116,6 +116,8 @@ def broken_inputs(folder: Path) -> None:
     for suffix in ("png", "tif", "nii", "nii.gz", "dcm", "npy", "npz", "jpg"):
         (folder / f"{ID}_{suffix.replace('.', '')}.{suffix}").write_bytes(f"{ID}".encode() * 40)
     (folder / "table.csv").write_text(f"path,image_id,subject_id\n{ID}.png,{ID},{ID}\n")
+    (folder / "headless.csv").write_text(f"a scan of {ID},{ID}\nb,{ID}\n")
+    (folder / "quote.csv").write_text(f'path,subject_id\n{ID}.png,"{ID}\nb.png,{ID}\n')
     (folder / "ratings.csv").write_text(f"synthetic_id,replica\n{ID},maybe {ID}\n")
     (folder / "pairs.csv").write_text(f"real_key,synth_key,label\n{ID},{ID},{ID}\n")
     np.savez(folder / "keys.npz", data=np.array(["other"]))
@@ -128,6 +130,8 @@ def broken_inputs(folder: Path) -> None:
     [
         "audit --real=IN --synthetic=IN --allow_same --out=OUT",
         "audit --real=IN/table.csv --synthetic=IN --out=OUT",
+        "audit --real=IN/headless.csv --synthetic=IN --out=OUT",
+        "audit --real=IN/quote.csv --synthetic=IN --out=OUT",
         "replicas --real=IN --synthetic=IN --allow_same --out=OUT",
         "embed --images=IN --out=OUT",
         "score --real=IN --synthetic=IN --out=OUT",

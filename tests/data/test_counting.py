@@ -216,3 +216,12 @@ def test_a_tiff_that_describes_only_the_first_of_its_images(tmp_path: Path, how:
     assert ids(found) == [f"a.tif#{k}" for k in range(1, 6)]
     for image, record in zip(stack, found.records, strict=True):
         np.testing.assert_array_equal(read_image(record, spec=None), image)
+
+
+def test_a_file_named_like_an_image_of_another_is_refused(tmp_path: Path) -> None:
+    for name in ("gif_anim.gif", "gif_anim.gif#2"):
+        (tmp_path / name).write_bytes(files()["anim.gif" if name.endswith("gif") else "a.png"])
+    found = read_manifest(tmp_path, role=Role.REAL)
+    assert ids(found) == [f"gif_anim.gif#{k}" for k in (1, 2, 3)]
+    assert [r.image_id for r in found.rejected] == ["gif_anim.gif#2"]
+    assert found.counts == FileCounts(found=2, used=1, refused=1)

@@ -81,3 +81,69 @@ def test_what_is_no_table_is_named(folder: Path, content: bytes, words: str) -> 
 def test_the_home_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(folder.parent))
     assert read_manifest(f"~/{folder.name}", role=Role.REAL).source == folder
+
+
+@pytest.mark.parametrize(
+    "comment",
+    [
+        '"unclear margin',  # never closed
+        '"unclear" margin',
+        '"unclear\nmargin"',
+        '"unclear\rmargin"',
+    ],
+)
+@pytest.mark.parametrize("last", ["clear", '"clear"', 'clear"', '"clear'])
+def test_rows_are_not_lost_in_a_quote(folder: Path, comment: str, last: str) -> None:
+    rows = ["path,subject_id,comment", *(f"0.png,mueller-{k},clear" for k in (1, 2))]
+    rows += [f"0.png,mueller-3,{comment}", "0.png,mueller-4,", f"0.png,mueller-5,{last}"]
+    (folder / "m.csv").write_text("\n".join(rows))
+    with pytest.raises(InputError, match="m.csv, line 4: its quotes .* close each quote") as error:
+        read_manifest(folder / "m.csv", role=Role.REAL)
+    assert "mueller" not in str(error.value) and "margin" not in str(error.value)
+
+
+def test_quotes_that_pair_are_read(folder: Path) -> None:
+    for name, content in (
+        ("m.csv", '"path","subject_id","comment"\r\n\r\n"0.png","a,b","of 5"" and more"\r\n'),
+        ("s.csv", '"path";"subject_id"\n"0.png";"a,b"\n'),
+        ("t.tsv", 'path\tsubject_id\tcomment\n0.png\ta,b\tof 5" and more'),
+    ):
+        (folder / name).write_bytes(content.encode())
+        found = read_manifest(folder / name, role=Role.REAL)
+        assert [r.subject_id for r in found.records] == ["a,b"]
+        assert found.counts == FileCounts(found=1, used=1)
+
+
+def test_a_row_whose_image_was_named_before_is_refused(folder: Path) -> None:
+    (folder / "1.png").write_bytes(files()["a.png"])
+    rows = ["0.png", "1.png", "0.png", "stack.npy#2", "stack.npy#2", "stack.npy#3", "stack.npy"]
+    (folder / "m.csv").write_text("\n".join(["path", *rows]))
+    found = read_manifest(folder / "m.csv", role=Role.REAL)
+    # The last row gives the stack's first image, which no other names.
+    assert [r.image_id for r in found.records] == [
+        "0.png", "1.png", "stack.npy#1", "stack.npy#2", "stack.npy#3"
+    ]  # fmt: skip
+    assert [r.image_id for r in found.rejected] == [
+        "0.png", "stack.npy#2", "stack.npy#2", "stack.npy#3"
+    ]  # fmt: skip
+    assert found.counts == FileCounts(found=7, used=5, refused=2)
+    left = read_manifest(folder / "m.csv", role=Role.REAL, forget=["stack.npy#2", "1.png"])
+    assert left.counts == FileCounts(found=7, used=3, refused=1, not_images=3)
+
+
+def test_a_patient_may_be_called_na(folder: Path) -> None:
+    subjects = ["NA", "nan", "n/a", "", " "]
+    for name in ("m.csv", "m.tsv"):
+        comma = "," if name.endswith("csv") else "\t"
+        rows = [comma.join((f"{k}", "0.png", x)) for k, x in enumerate(subjects)]
+        head = comma.join(("image_id", "path", "subject_id"))
+        (folder / name).write_text("\n".join([head, *rows]))
+    found = read_manifest(folder / "m.csv", role=Role.REAL)
+    assert [r.subject_id for r in found.records] == ["NA", "nan", "n/a", None, None]
+    assert found.notes == (
+        "the manifest has NA or n/a or nan in the column subject_id (rows: 3), taken as it is written; "
+        "leave the cell empty if nothing is known",
+    )
+    bids = read_manifest(folder / "m.tsv", role=Role.REAL)
+    assert [r.subject_id for r in bids.records] == ["NA", "nan", None, None, None]
+    assert "NA or nan in the column subject_id (rows: 2)" in bids.notes[0]

@@ -98,11 +98,12 @@ def test_a_stratum_without_ratings_gives_no_rate() -> None:
         ("a,b\n", "must have the columns"),
         (HEAD, "holds no rating"),
         (HEAD + "abc,a,s0\n", "line 2: 3 values"),
-        (HEAD + "abc,a,s0,yes\n", "'yes' must be copy, near or no"),
+        (HEAD + "abc,a,s0,yes\n", "line 2: its rating must be copy, near or no"),
         (HEAD + "abc,a,s0,no\nabc,a,s0,no\n", "line 3: this pair was rated before"),
         (HEAD + "abc,a,s0,no\nabd,a,s1,no\n", "several pages"),
         (HEAD + "abc,a,s0,no\nabc,b,s1,no\n", "several readers"),
         (HEAD + "abc,,s0,no\n", "names no reader"),
+        (HEAD + 'abc,"a,s0,no\n', "line 2: its quotes"),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path: Path, text: str, words: str) -> None:
@@ -116,7 +117,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, text: str, words: str) -> None:
 def test_two_files_of_one_reader_or_of_two_pages_are_refused(tmp_path: Path) -> None:
     for name, row in (("x", "abc,a,s0,no"), ("y", "abc,a,s1,no"), ("z", "abd,b,s1,no")):
         (tmp_path / name).write_text(f"{HEAD}{row}\n")
-    with pytest.raises(ValueError, match="two files are of the reader 'a'"):
+    with pytest.raises(ValueError, match="file 2 is of the same reader"):
         read_all([tmp_path / "x", tmp_path / "y"], flag="--ratings")
     with pytest.raises(ValueError, match="different pages"):
         read_all([tmp_path / "x", tmp_path / "z"], flag="--ratings")

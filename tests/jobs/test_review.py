@@ -237,7 +237,7 @@ def test_ratings_of_another_page_are_refused(
         ds.rate_agreement(finished / "out", [path])
     page = json.loads(opened.key.read_text())["page"]
     path.write_text(f"page,reader,pair,rating\n{page},a,x,no\n")
-    with pytest.raises(InputError, match="'x' of the reader 'a' is not on the page"):
+    with pytest.raises(InputError, match="file 1 has pairs that are not on the page, 1 of"):
         ds.rate_agreement(finished / "out", [path])
 
 

@@ -93,9 +93,10 @@ def test_reads_one_column_or_one_a_rater(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("id,replica\na,1\n", "synthetic_id"),
-        ("synthetic_id,replica\na,maybe\n", "line 2, column replica: it is neither"),
+        ("synthetic_id,replica\na,maybe\n", "line 2, column 2: it is neither"),
         ("synthetic_id,replica\na,1\na,0\n", "line 3: rated before"),
         ("synthetic_id,replica\n", "no rating"),
+        ('synthetic_id,replica\n"a,1\nb,1\nc",1\n', "line 2: its quotes"),
     ],
 )
 def test_says_what_is_wrong_with_a_file(tmp_path: Path, text: str, words: str) -> None:
@@ -103,3 +104,12 @@ def test_says_what_is_wrong_with_a_file(tmp_path: Path, text: str, words: str) -
     path.write_text(text)
     with pytest.raises(ValueError, match=words):
         read_ratings(path)
+
+
+def test_no_cell_of_a_file_is_repeated(tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    for text in ("mueller-anna,1\nb,0\n", "synthetic_id,mueller-anna\nb,mueller-anna\n"):
+        path.write_text(text)
+        with pytest.raises(ValueError, match="r.csv") as error:
+            read_ratings(path)
+        assert "mueller" not in str(error.value)

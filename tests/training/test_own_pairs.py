@@ -121,11 +121,12 @@ def test_a_table_that_does_not_fit_says_where(folder: Path, tmp_path: Path) -> N
     table = tmp_path / "t.csv"
     for text, words in (
         ("real_key,synth_key,ssim\n", "no column split"),
-        ("real_key,synth_key,ssim,split\na,b,0.5,train\n", "line 2: 'a' is not among"),
+        ("real_key,synth_key,ssim,split\na,b,0.5,train\n", "line 2: its real_key is not among"),
         (
             "real_key,synth_key,ssim,split\nu0___training,u0___gen-0,high,train\n",
-            "line 2: ssim 'high'",
+            "line 2: its ssim is no number",
         ),
+        ('real_key,synth_key,ssim,split\na,b,0.5,test\n"a,b,0.5,train\n', "line 3: its quotes"),
         ("real_key,synth_key,ssim,split\n", "no row whose split is 'train'"),
     ):
         table.write_text(text)

@@ -171,13 +171,18 @@ def test_folders_that_cannot_work_stop_with_two(folders, tmp_path: Path) -> None
     root, _, _ = folders
     (tmp_path / "empty").mkdir()
     real = root / "real"
-    for synthetic, words in (
+    for synthetic, words, *more in (
         (tmp_path / "empty", "holds no image"),
         (tmp_path / "missing", "no such folder"),
         (real, "--allow_same"),
+        (real, "--model: 'real' holds no denoiser", f"--model={real}"),
     ):
         run = deepssim(
-            "audit", f"--real={real}", f"--synthetic={synthetic}", f"--out={tmp_path / 'out'}"
+            "audit",
+            f"--real={real}",
+            f"--synthetic={synthetic}",
+            f"--out={tmp_path / 'out'}",
+            *more,
         )
         assert run.returncode == 2
         assert words in run.stderr and "Traceback" not in run.stderr

@@ -11,7 +11,6 @@ import enum
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-
 FORGET = "(--forget)"  # stands in the note of what was left out
 OTHER_SIDE = "of the other side of the reference layout"
 EARLIER = "output of an earlier run"
@@ -137,9 +136,10 @@ class Manifest:
     elsewhere: frozenset[Path] = frozenset()
 
     @property
-    def passed_over(self) -> str | None:
-        """How many files were not looked at, and why, in a sentence without its full stop."""
-        return passed_over(self.unused)
+    def said(self) -> tuple[str, ...]:
+        """The notes, and how many files were not looked at, in sentences without full stops."""
+        left = passed_over(self.unused)
+        return self.notes if left is None else (*self.notes, left)
 
 
 def passed_over(unused: Iterable[Unused]) -> str | None:

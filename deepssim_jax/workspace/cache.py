@@ -4,8 +4,9 @@ Contract: an entry is an image: a mapping of fields to arrays, or the reason why
 whatever tells its content apart, as a rule the SHA-256 of its file (with `#k` where a file holds
 several). Entries lie in shards, `SHARD.FIELD.npy` with one row an entry, and a shard counts only when
 its `SHARD.json`, written last, is there with the hash of itself, and its arrays have the hashes that
-stand in it: the images of others are new. Shards are never changed: what is new becomes another one. SHARD is the hash of the ids in
-it, so that it does not depend on which of several processes made it, and when.
+stand in it: the images of others are new. Shards are never changed: what is new becomes another one.
+SHARD is the hash of the ids in it, so that it does not depend on which of several processes made it, and
+when.
 """
 
 import dataclasses

@@ -192,7 +192,7 @@ def test_folders_that_cannot_work_stop_with_two(folders, tmp_path: Path) -> None
         (tmp_path / "empty", "holds no image"),
         (tmp_path / "missing", "no such folder"),
         (real, "--allow_same"),
-        (real, "--model: 'real' holds no denoiser", f"--model={real}"),
+        (root / "synthetic", "--model: 'real' holds no denoiser", f"--model={real}"),
     ):
         run = deepssim(
             "audit",

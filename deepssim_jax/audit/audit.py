@@ -112,7 +112,7 @@ def _audit(
     on_progress: Progress,
 ) -> AuditResult:
     manifests = list_sides(roots, out, settings)
-    attacked = None if model is None else Generator.load(model)
+    attacked = None if model is None else _attacked(model)
     # What the attacks need is missed here, and not after hours of work.
     attack_id = None if attacked is None else membership.fingerprint(attacked)
     job = _Job(out, settings, on_progress, encoders.encoder_hash(settings.encoder))
@@ -143,6 +143,13 @@ def _audit(
     out.by_first(write)
     out.prune()
     return result
+
+
+def _attacked(model: str | Path) -> Generator:
+    try:
+        return Generator.load(model)
+    except ValueError as error:
+        raise ValueError(f"--model: {error}") from error
 
 
 _SAME = (

@@ -93,7 +93,7 @@ def file_counts(manifests: Mapping[Role, Manifest]) -> dict[str, int]:
 
 
 def file_notes(manifests: Mapping[Role, Manifest]) -> tuple[str, ...]:
-    """How files were taken that do not say it themselves, in full sentences."""
+    """How files were taken that do not say it themselves, and which were not, in full sentences."""
     return tuple(
-        f"Of the {role.value} side: {note}." for role, m in manifests.items() for note in m.notes
+        f"Of the {role.value} side: {note}." for role, m in manifests.items() for note in m.said
     )

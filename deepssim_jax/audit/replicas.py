@@ -14,7 +14,7 @@ import numpy as np
 
 from deepssim_jax import parallel
 from deepssim_jax.audit import replica_outputs
-from deepssim_jax.audit.inputs import folders
+from deepssim_jax.audit.inputs import file_notes, folders
 from deepssim_jax.audit.replica_calibration import calibrate_levels
 from deepssim_jax.audit.replica_conclusion import MeasuredVolumes, conclude
 from deepssim_jax.audit.replica_doubles import find_volume_doubles
@@ -272,6 +272,7 @@ def _replicas(
         on_progress=on_progress,
     )
     result = conclude(MeasuredVolumes(pairs, sides, stores, evidence, names, votes), settings)
+    result = dataclasses.replace(result, notes=result.notes + file_notes(manifests))
     write = functools.partial(
         replica_outputs.write_all,
         result,

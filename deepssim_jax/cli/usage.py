@@ -24,6 +24,9 @@ _KINDS = {
     "('Non-boolean argument to boolean flag'": "true or false",
 }
 _NO_FIELD = re.compile(r"Field (\w+) not found on dataclass")  # in ml_collections' words
+_IN_CONFIG = (
+    ": Error whilst parsing config file:"  # then a whole traceback, in ml_collections' words
+)
 _REQUIRED = "must have a value other than None"
 
 
@@ -184,6 +187,10 @@ def config_first(args: Sequence[str]) -> list[str]:
 
 def _one_line(text: str, *, known_flags: Iterable[flags.Flag]) -> str:
     """A library's message without its line breaks, with the choice that was most likely meant."""
+    given, found, trace = text.partition(_IN_CONFIG)
+    if found:  # the error follows the last indented line
+        last = re.split(r"\n +\S.*\n(?=\S)", trace.strip())[-1].removeprefix("ValueError: ")
+        return " ".join(f"{given}: {last}".split()).removeprefix("flag ")
     text = " ".join(text.split()).removeprefix("flag ")
     if field := _NO_FIELD.search(text):
         return f"there is no --config.{field[1]}; the configuration's file and its class list the fields"

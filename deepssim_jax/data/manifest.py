@@ -17,7 +17,9 @@ from pathlib import Path
 from deepssim_jax.data.contents import Listed, records_of
 from deepssim_jax.data.formats import SUFFIXES
 from deepssim_jax.data.manifest_table import read_table
+from deepssim_jax.data.records import FORGET as FORGET
 from deepssim_jax.data.records import (
+    OTHER_SIDE,
     ArrayLayout,
     FileCounts,
     InputError,
@@ -27,6 +29,7 @@ from deepssim_jax.data.records import (
     Rejected,
     Role,
     Unused,
+    passed_over,
 )
 from deepssim_jax.data.records import files_of as files_of
 from deepssim_jax.data.walk import Entry, Walked, named, printable, walk
@@ -38,7 +41,6 @@ _BIDS_LABELS = re.compile(r"_(?:mask|dseg|probseg)\.[^/]+$")
 _REFERENCE_NAME = re.compile(
     r"^(training|gen-\d+)\.(?:png|jpg|jpeg|tif|tiff|npy|nii|nii\.gz)$", re.IGNORECASE
 )
-FORGET = "(--forget)"  # stands in the note of what was left out
 FORGOTTEN = "(not named)"  # stands for what was left out, whose names are written nowhere
 _FEW = 20  # so many files are as a rule not of one patient
 _NUMBERED = re.compile(r"^(.*)#(\d+)$", re.DOTALL)
@@ -78,9 +80,10 @@ def read_manifest(
     else:
         walked = walk(source, links)
         if not walked.files and not walked.rejected:
+            hint = f"; {passed_over(walked.unused)}" if any(u.images for u in walked.unused) else ""
             raise InputError(
                 f"--{role.value}: the folder holds no image among {walked.found:,} files; known "
-                f"are {', '.join(SUFFIXES)}, and DICOM by its content"
+                f"are {', '.join(SUFFIXES)}, and DICOM by its content{hint}"
             )
         kind, listed = _from_folder(source, walked, role, arrays)
         names = {named(path, source) for r in listed.records for path in files_of(r)}
@@ -247,7 +250,7 @@ def _reference(entries: list[Entry], role: Role, arrays: ArrayLayout) -> Listed:
             uid = entry.name.split("/")[0]
             wanted.append(dataclasses.replace(entry, name=f"{uid}___{match[1]}"))
         else:
-            others.append(Unused(entry.name, "of the other side of the reference layout"))
+            others.append(Unused(entry.name, OTHER_SIDE))
     if not wanted:
         raise InputError(f"--{role.value}: the reference layout holds no image of this role")
     listed = records_of(wanted, arrays)

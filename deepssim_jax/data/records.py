@@ -5,10 +5,16 @@ file of its source: the files of its records, those refused, and those that are 
 the files found.
 """
 
+import collections
 import dataclasses
 import enum
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+FORGET = "(--forget)"  # stands in the note of what was left out
+OTHER_SIDE = "of the other side of the reference layout"
+EARLIER = "output of an earlier run"
+PASSED_OVER = "passed over"  # stands in the sentence of what was not looked at
 
 
 class InputError(ValueError):
@@ -91,11 +97,14 @@ class Rejected:
 class Unused:
     """What is no image of this source, and why: a file, a folder of `files` files that was not
     searched, or an array inside a file (which counts as no file).
+
+    `reason` begins with the kind, up to the first comma; `images` of the files are of an image format.
     """
 
     name: str
     reason: str
     files: int = 1
+    images: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +138,38 @@ class Manifest:
     notes: tuple[str, ...] = ()
     left_out: int = 0  # images, as asked
     elsewhere: frozenset[Path] = frozenset()
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        """The notes, and how many files were not looked at, in sentences without full stops."""
+        left = passed_over(self.unused)
+        return self.notes if left is None else (*self.notes, left)
+
+
+def passed_over(unused: Iterable[Unused]) -> str | None:
+    """Says how many files of a source were not looked at, by kind; None if there are none.
+
+    What belongs to the other side, or was left out as asked, is not among them.
+    """
+    files, images = collections.Counter[str](), 0
+    for item in unused:
+        if item.files and item.reason != OTHER_SIDE and FORGET not in item.reason:
+            files[item.reason.partition(",")[0]] += item.files
+            images += item.images
+    if not files:
+        return None
+    kinds = ", ".join(f"{kind} ({count:,})" for kind, count in sorted(files.items()))
+    said = f"{_files(files.total())} {PASSED_OVER}: {kinds}"
+    if not images:
+        return said
+    them = "1 of them is" if images == 1 else f"{images:,} of them are"
+    return (
+        f"{said}; {them} of an image format in {EARLIER}: to include such a folder, give it itself"
+    )
+
+
+def _files(count: int) -> str:
+    return "1 file was" if count == 1 else f"{count:,} files were"
 
 
 def files_of(record: Record) -> Iterator[Path]:

@@ -9,10 +9,9 @@ import os
 from pathlib import Path, PurePath
 
 from deepssim_jax.data.formats import Format, Recognised, recognise
-from deepssim_jax.data.records import Links, Rejected, Unused
+from deepssim_jax.data.records import EARLIER, Links, Rejected, Unused
 from deepssim_jax.workspace import MARKER, WORK
 
-_EARLIER = "output of an earlier run"
 # What photo managers and archivers leave beside pictures: smaller copies of them.
 _BYPRODUCTS = {"__MACOSX": "archiver's by-products", "@eaDir": "a disk station's thumbnails"}
 
@@ -74,10 +73,12 @@ def walk(root: Path, links: Links) -> Walked:
             continue
         owned = any(entry.name == MARKER for entry in inside)
         if name and owned:
-            _pass_over(out, folder, name, _EARLIER)
+            # Links that leave it could lead here again.
+            images = len(walk(Path(folder), Links.INSIDE).files)
+            _pass_over(out, folder, name, EARLIER, images)
             continue
         if owned and (work := next((e for e in inside if e.name == WORK and e.is_dir()), None)):
-            _pass_over(out, work.path, WORK, _EARLIER)
+            _pass_over(out, work.path, WORK, EARLIER)
             inside.remove(work)
         for entry in inside:
             _take(out, entry, named(Path(entry.path), root), (top, seen, stack), links)
@@ -158,10 +159,12 @@ def _followed(entry: os.DirEntry, top: Path, links: Links) -> tuple[Path | None,
     return real, None
 
 
-def _pass_over(out: Walked, folder: str, name: str, reason: str) -> None:
+def _pass_over(out: Walked, folder: str, name: str, reason: str, images: int = 0) -> None:
     files = 0
     for place, inside, names in os.walk(folder):
         files += len(names) + sum(os.path.islink(os.path.join(place, link)) for link in inside)
     out.found += files
     said = "1 file" if files == 1 else f"{files:,} files"
-    out.unused.append(Unused(f"{name}/", f"{reason}, of {said}", files))
+    if images:
+        said += f", {images:,} of an image format; give this folder itself to include them"
+    out.unused.append(Unused(f"{name}/", f"{reason}, of {said}", files, images))

@@ -94,7 +94,7 @@ def conclude(
         ),
         counts=counts,
         exclusions=excluded({Role.REAL: images}),
-        notes=(*_NOTES, *(f"{note}." for note in collection.manifest.notes)),
+        notes=(*_NOTES, *(f"{note}." for note in collection.manifest.said)),
         settings=settings,
         versions=outputs.versions("default"),
         groups=tuple(_listed(members, found, images, splits)),

@@ -27,7 +27,7 @@ def variant(config: _Experiment, arg: str, *, name: str) -> _Experiment:
     if arg == "smoke":
         return config.smoke()
     if arg:
-        raise ValueError(f"{name} knows ':smoke', not {arg!r}")
+        raise ValueError(f"{name} has no variant {arg!r}; there is ':smoke', or none")
     return config
 
 

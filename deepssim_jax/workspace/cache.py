@@ -3,9 +3,10 @@
 Contract: an entry is an image: a mapping of fields to arrays, or the reason why it has none. Its id is
 whatever tells its content apart, as a rule the SHA-256 of its file (with `#k` where a file holds
 several). Entries lie in shards, `SHARD.FIELD.npy` with one row an entry, and a shard counts only when
-its `SHARD.json`, written last, is there and its arrays have the hashes that stand in it: the images of
-others are new. Shards are never changed: what is new becomes another one. SHARD is the hash of the ids in
-it, so that it does not depend on which of several processes made it, and when.
+its `SHARD.json`, written last, is there with the hash of itself, and its arrays have the hashes that
+stand in it: the images of others are new. Shards are never changed: what is new becomes another one.
+SHARD is the hash of the ids in it, so that it does not depend on which of several processes made it, and
+when.
 """
 
 import dataclasses
@@ -25,6 +26,7 @@ from deepssim_jax.workspace.processes import Processes, Progress, silent
 
 _NOTE = re.compile(r"([0-9a-f]{16}|\d{6})\.json")  # numbers in earlier versions
 _FIELD = re.compile(r"[A-Za-z0-9_]+")
+_CONTENT = "content"  # in a note, the hash of the rest of it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,8 +213,7 @@ class Cache:
     def _write(
         self, names: Sequence[str], fields: Mapping[str, np.ndarray], refused: Mapping[str, str]
     ) -> None:
-        ids = json.dumps([*names, "", *refused]).encode()
-        shard = hashlib.sha256(ids).hexdigest()[:16]
+        shard = _shard_of(names, refused)
         arrays = {
             _array(self._folder, shard, field): (field, array)
             for field, array in (fields.items() if names else ())
@@ -223,7 +224,7 @@ class Cache:
             field: self._own.write_array(place, array) for place, (field, array) in arrays.items()
         }
         note = {"images": list(names), "refused": dict(refused), "fields": digests}
-        self._own.write(path, json.dumps(note).encode())
+        self._own.write(path, _written(note))
         self._open(shard, note)
 
     def _open(self, shard: str, note: Mapping) -> None:
@@ -288,8 +289,29 @@ def _array(folder: Path, shard: str, field: str) -> Path:
 def read_note(path: Path) -> dict | None:
     """What a shard says of itself, or None if it is damaged."""
     try:
-        note = json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
+        note = json.loads(content)
     except (OSError, ValueError):
         return None
-    good = isinstance(note, dict) and {"images", "refused", "fields"} <= note.keys()
-    return note if good and isinstance(note["fields"], dict) else None
+    if not isinstance(note, dict):
+        return None
+    hashed = note.pop(_CONTENT, None) is not None
+    kinds = {name: type(value) for name, value in note.items()}
+    if kinds != {"images": list, "refused": dict, "fields": dict}:
+        return None
+    if hashed:
+        return note if content == _written(note) else None
+    # Earlier versions wrote no hash: their names prove the ids, or, if they are numbers, nothing.
+    proven = path.stem.isdecimal() and len(path.stem) == 6
+    return note if proven or path.stem == _shard_of(note["images"], note["refused"]) else None
+
+
+def _shard_of(images: Sequence[str], refused: Mapping[str, str]) -> str:
+    """The name of the shard that holds these images."""
+    return hashlib.sha256(json.dumps([*images, "", *refused]).encode()).hexdigest()[:16]
+
+
+def _written(note: Mapping) -> bytes:
+    """A note as it stands on the disk."""
+    digest = hashlib.sha256(json.dumps(note).encode()).hexdigest()
+    return json.dumps({**note, _CONTENT: digest}).encode()

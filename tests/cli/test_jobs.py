@@ -16,6 +16,7 @@ from PIL import Image
 
 from deepssim_jax.audit.demo import CohortSize, demo
 from deepssim_jax.data import anatomy as anatomies
+from deepssim_jax.workspace import MARKER
 from tests.audit import planted
 from tests.data.test_readers import bomb, png_header
 from tests.kept import deepssim, write_phantoms
@@ -70,6 +71,9 @@ def add_bad_files(real: Path, synthetic: Path) -> dict[str, str]:
 def folders(tmp_path_factory, data_dir: Path) -> tuple[Path, dict[str, str], dict[str, str]]:
     root = tmp_path_factory.mktemp("jobs")
     truth = planted.write_films(data_dir / "cxr", root, real=40, copies=8, others=12, seed=9)
+    for name in (MARKER, "1.png", "2.png"):  # as `generate` leaves it
+        (root / "synthetic" / "run1").mkdir(exist_ok=True)
+        (root / "synthetic" / "run1" / name).write_bytes(b"\x89PNG\r\n\x1a\n")
     return root, truth, add_bad_files(root / "real", root / "synthetic")
 
 
@@ -106,6 +110,19 @@ def test_an_audit_goes_on_past_every_bad_file(folders, audited) -> None:
     read = {r["synthetic_id"]: r for r in table(out / "nearest.csv")}
     assert {name for name in read if name in truth} == truth.keys()
     assert {n for n, r in read.items() if r["label"] != "unrelated"} == truth.keys()
+
+
+def test_what_was_passed_over_is_said_on_the_terminal_and_in_both_reports(audited) -> None:
+    out, run = audited
+    said = (
+        "Of the synthetic side: 3 files were passed over: output of an earlier run (3); 2 of them are of an "
+        "image format in output of an earlier run: to include such a folder, give it itself."
+    )
+    assert said in " ".join(run.stdout.split())
+    for name in ("report.html", "report_share.html"):
+        assert said in (out / name).read_text(), name
+    reasons = [row["reason"] for row in table(out / "inputs.csv") if row["image_id"] == "run1/"]
+    assert len(reasons) == 1 and "give this folder itself" in reasons[0]
 
 
 def test_hostile_names_come_through_whole_and_harmless(audited) -> None:
@@ -171,13 +188,18 @@ def test_folders_that_cannot_work_stop_with_two(folders, tmp_path: Path) -> None
     root, _, _ = folders
     (tmp_path / "empty").mkdir()
     real = root / "real"
-    for synthetic, words in (
+    for synthetic, words, *more in (
         (tmp_path / "empty", "holds no image"),
         (tmp_path / "missing", "no such folder"),
         (real, "--allow_same"),
+        (root / "synthetic", "--model: 'real' holds no denoiser", f"--model={real}"),
     ):
         run = deepssim(
-            "audit", f"--real={real}", f"--synthetic={synthetic}", f"--out={tmp_path / 'out'}"
+            "audit",
+            f"--real={real}",
+            f"--synthetic={synthetic}",
+            f"--out={tmp_path / 'out'}",
+            *more,
         )
         assert run.returncode == 2
         assert words in run.stderr and "Traceback" not in run.stderr

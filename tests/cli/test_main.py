@@ -110,6 +110,35 @@ def test_command_help_shows_own_flags_with_defaults_only(plant, capsys):
 
 
 @pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (
+            "from deepssim_jax.training.config import EncoderConfig, variant\n"
+            "def get_config(arg=''): return variant(EncoderConfig(), arg, name='mine')",
+            "mine has no variant 'nosuch'; there is ':smoke', or none",
+        ),
+        (
+            "def get_config(arg): return int(arg)",
+            "invalid literal for int() with base 10: 'nosuch'",
+        ),
+        (
+            "def get_config(arg): return arg + 1",
+            'TypeError: can only concatenate str (not "int") to str',
+        ),
+        ("def get_config(arg): raise ValueError('two\\nlines')", "two lines"),
+    ],
+)
+def test_what_a_config_raises_is_its_last_line_alone(tmp_path, capsys, body, words):
+    path = tmp_path / "mine.py"
+    path.write_text(f"{body}\n")
+    assert (
+        main(["train_encoder", f"--config={path}:nosuch", f"--workdir={tmp_path}"])
+        == ExitCode.USAGE
+    )
+    assert capsys.readouterr().err == f"deepssim train_encoder: --config={path}:nosuch: {words}\n"
+
+
+@pytest.mark.parametrize(
     ("args", "words"),
     [
         (["adit"], "did you mean `deepssim audit`?"),

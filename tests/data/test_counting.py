@@ -110,7 +110,17 @@ def test_what_is_passed_over_is_named(tmp_path: Path) -> None:
     found = listed(tmp_path)
     assert ids(found) == ["a.png"]
     reasons = {u.name: (u.files, u.reason) for u in found.unused}
-    assert reasons["earlier/"] == (3, "output of an earlier run, of 3 files")
+    files_there, reason = reasons["earlier/"]
+    assert (files_there, reason.partition("; ")[0]) == (
+        3,
+        "output of an earlier run, of 3 files, 1 of an image format",
+    )
+    assert "give this folder itself to include them" in reason
+    assert found.said == (
+        "9 files were passed over: a disk station's thumbnails (1), a hidden folder (3), archiver's "
+        "by-products (1), hidden (1), output of an earlier run (3); 1 of them is of an image format in "
+        "output of an earlier run: to include such a folder, give it itself",
+    )
     assert reasons[".git/"] == (3, "a hidden folder, of 3 files")
     assert reasons["@eaDir/"] == (1, "a disk station's thumbnails, of 1 file")
     assert found.counts.found == 1 + sum(u.files for u in found.unused) == 10
@@ -118,6 +128,19 @@ def test_what_is_passed_over_is_named(tmp_path: Path) -> None:
     ours = read_manifest(tmp_path / "earlier", role=Role.REAL)
     assert ids(ours) == ["0001.png"]
     assert Unused("work/", "output of an earlier run, of 1 file") in ours.unused
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(InputError, match="no image among 9 files.*give it itself"):
+        read_manifest(tmp_path, role=Role.REAL)
+
+
+def test_links_between_earlier_outputs_end(tmp_path: Path) -> None:
+    for name in ("a.png", f"one/{MARKER}", "one/1.png", f"one/two/{MARKER}", "one/two/2.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(files()["a.png"])
+    (tmp_path / "one" / "two" / "up").symlink_to(tmp_path)
+    found = listed(tmp_path, links=Links.FOLLOW)
+    assert ids(found) == ["a.png"]
+    assert [(u.name, u.files, u.images) for u in found.unused] == [("one/", 5, 1)]
 
 
 def test_special_files_and_names(tmp_path: Path) -> None:

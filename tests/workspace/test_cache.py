@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from deepssim_jax.workspace import Made, Workspace, WorkspaceError, examine
+from deepssim_jax.workspace.cache import whole_note
 
 
 def making(ids, seen):
@@ -145,6 +146,42 @@ def test_damaged_arrays_are_made_again_and_go_at_the_end(tmp_path):
     assert seen == [["1", "2"], ["3"], ["1", "2"]]
     np.testing.assert_array_equal(entries.field("value")[:, 0], [1, 2, 3])
     assert np.load(path)[:, 0].tolist() == [1, 2] and examine(out, work=out / "work").damaged == 0
+
+
+def test_no_changed_byte_of_a_note_is_missed(tmp_path):
+    seen, out = [], tmp_path / "out"
+    with Workspace.open(out, command="a") as workspace:
+        computed(workspace, ["1", "2", "3!"], seen, block=3)
+    [path] = out.glob("work/cache/*/*.json")
+    content = path.read_bytes()
+    for place in range(len(content)):
+        for bit in (1, 4):
+            changed = bytearray(content)
+            changed[place] ^= bit
+            path.write_bytes(changed)
+            assert whole_note(path) is None, (place, bit)
+    assert examine(out, work=out / "work").damaged == 1
+    with Workspace.open(out, command="a") as workspace:
+        entries = computed(workspace, ["1", "2", "3!"], seen, block=3)
+        workspace.prune()
+    assert seen == [["1", "2", "3!"]] * 2 and entries.refused == {2: "is blank"}
+    assert path.read_bytes() == content and examine(out, work=out / "work").damaged == 0
+
+
+def test_notes_of_versions_that_wrote_no_hash_count_while_their_name_proves_them(tmp_path):
+    seen, out = [], tmp_path / "out"
+    with Workspace.open(out, command="a") as workspace:
+        computed(workspace, ["1", "2!"], seen)
+    [path] = out.glob("work/cache/*/*.json")
+    note = json.loads(path.read_bytes())
+    del note["content"]
+    path.write_text(json.dumps(note))
+    assert examine(out, work=out / "work").damaged == 0
+    with Workspace.open(out, command="a") as workspace:
+        computed(workspace, ["1", "2!"], seen)
+    assert seen == [["1", "2!"]]
+    path.write_text(json.dumps(note | {"images": ["9"]}))
+    assert examine(out, work=out / "work").damaged > 0
 
 
 def test_files_of_others_stay_in_a_cache_whatever_they_are_called(tmp_path):

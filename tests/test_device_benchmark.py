@@ -78,8 +78,10 @@ def test_time_that_is_over_leaves_what_was_measured(tmp_path: Path) -> None:
     assert done.returncode == 1
     lines = next(tmp_path.glob("device_*.jsonl")).read_text().splitlines()
     failed = {record["section"]: record["failed"] for record in map(json.loads, lines)}
-    assert failed == {"ceilings": "cut off: the run's time was over", "ssim": "no time was left"}
-    assert "FAILED ssim: no time was left" in done.stdout
+    # Who ends it, the section itself or who watches it, is a matter of moments.
+    assert failed.keys() == {"ceilings", "ssim"} and failed["ceilings"].startswith("cut off: ")
+    assert failed["ssim"] in ("no time was left", "cut off: the run's time was over")
+    assert f"FAILED ssim: {failed['ssim']}" in done.stdout
     assert "benchmarks/device.sh --section=ceilings --section=ssim" in done.stdout
 
 

@@ -61,7 +61,7 @@ def test_a_missing_column_or_table_is_said_before_anything_is_computed(
         columns=("age", "weight"),
         table=str(table(tmp_path, 4)),
     )
-    with pytest.raises(ValueError, match="table.csv has no column weight; it has image_id, age"):
+    with pytest.raises(ValueError, match="table.csv has no column weight among the"):
         train_denoiser(config, tmp_path / "ldm")
     config = dataclasses.replace(config, table="")
     with pytest.raises(ValueError, match="condition 'variables' needs --config.table"):
@@ -93,7 +93,7 @@ def test_configurations_name_what_they_know() -> None:
     assert ldm.get_config().channels == (256, 512, 768)
     assert isinstance(ldm_laptop.get_config("ldm_smoke"), LdmConfig)
     for module in (vae, ldm, ldm_laptop):
-        with pytest.raises(ValueError, match="knows.*not 'other'"):
+        with pytest.raises(ValueError, match="'other'"):
             module.get_config("other")
 
 

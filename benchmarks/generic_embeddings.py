@@ -12,16 +12,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import numpy as np
 from absl import app, flags
 
-from benchmarks.kept import COMMAND, open_images
+from benchmarks.cases.planted_stress import scored
 from benchmarks.methods import efficientnet, sscd
-from deepssim_jax.audit import stress
 from deepssim_jax.data.planted_pairs import Setting
 from deepssim_jax.nn.encoder import load_encoder
 from deepssim_jax.scoring.methods import cosine, methods
-from deepssim_jax.workspace import Workspace
 
 _REAL = flags.DEFINE_string("real", None, "folder of real images", required=True)
 _WORK = flags.DEFINE_string("work", None, "folder for images, tables and pairs", required=True)
@@ -38,28 +35,20 @@ _PEERS = ("ncc", "cascade")
 
 
 def main(_: list[str]) -> None:
-    work = Path(_WORK.value)
-    images = open_images(
-        _REAL.value, work / "images", size=(256, 256), subject_regex=_SUBJECT_REGEX.value
-    )
     known = methods(load_encoder())
     compared = {name: known[name] for name in _PEERS}
     if _EFFICIENTNET.value:
         compared["efficientnet"] = cosine(efficientnet.embedding(Path(_EFFICIENTNET.value)))
     if _SSCD.value:
         compared["sscd"] = cosine(sscd.embedding(Path(_SSCD.value)))
-    found = stress.stress(
-        images.take(np.arange(len(images))),
-        images.patients(),
+    scored(
+        _REAL.value,
+        Path(_WORK.value),
         methods=compared,
-        settings=stress.StressSettings(
-            tuple(Setting(name) for name in dict.fromkeys(_SETTINGS.value)), seed=_SEED.value
-        ),
-        on_progress=lambda done, total, what: print(f"{what}: {done} of {total}", flush=True),
+        settings=_SETTINGS.value,
+        subject_regex=_SUBJECT_REGEX.value,
+        seed=_SEED.value,
     )
-    with Workspace.open(work / "found", command=COMMAND) as workspace:
-        stress.write(found, workspace, image_ids=images.image_ids)
-    print(stress.table(found.outcomes))
 
 
 if __name__ == "__main__":

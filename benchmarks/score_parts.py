@@ -15,15 +15,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import numpy as np
 from absl import app, flags
 
+from benchmarks.cases.planted_stress import scored
 from benchmarks.cases.records import dated, keep
 from benchmarks.cases.score_parts import methods
-from benchmarks.kept import COMMAND, open_images
-from deepssim_jax.audit import stress
-from deepssim_jax.data.planted_pairs import Setting
-from deepssim_jax.workspace import Workspace
 
 _REAL = flags.DEFINE_string("real", None, "folder of real images", required=True)
 _SUBJECT_REGEX = flags.DEFINE_string("subject_regex", None, "the patient in a file's name")
@@ -36,22 +32,14 @@ _SETTINGS = flags.DEFINE_multi_enum(
 
 
 def main(_: list[str]) -> None:
-    work = Path(_WORK.value)
-    images = open_images(
-        _REAL.value, work / "images", size=(256, 256), subject_regex=_SUBJECT_REGEX.value
-    )
-    found = stress.stress(
-        images.take(np.arange(len(images))),
-        images.patients(),
+    found = scored(
+        _REAL.value,
+        Path(_WORK.value),
         methods=methods(),
-        settings=stress.StressSettings(
-            tuple(Setting(name) for name in dict.fromkeys(_SETTINGS.value)), seed=_SEED.value
-        ),
-        on_progress=lambda done, total, what: print(f"{what}: {done} of {total}", flush=True),
+        settings=_SETTINGS.value,
+        subject_regex=_SUBJECT_REGEX.value,
+        seed=_SEED.value,
     )
-    with Workspace.open(work / "found", command=COMMAND) as workspace:
-        stress.write(found, workspace, image_ids=images.image_ids)
-    print(stress.table(found.outcomes))
     record: dict[str, object] = {
         "real": Path(_REAL.value).name,
         "seed": _SEED.value,

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from deepssim_jax.audit import sentences
 from deepssim_jax.audit.result import AuditResult, Thresholds
-from deepssim_jax.data.records import FORGET, PASSED_OVER
+from deepssim_jax.data.records import on_screen
 from deepssim_jax.detection.assessment import Verdict
 
 WORDS = {
@@ -42,9 +42,8 @@ def print_result(result: AuditResult, out: Path) -> None:
     console.print(Text(f"Verdict: {WORDS[result.verdict]}", style=_STYLES[result.verdict]))
     for reason in result.reasons:
         console.print(Text(f"  {reason}"))
-    for note in result.notes:
-        if FORGET in note or PASSED_OVER in note:
-            console.print(Text(f"  {note}"))
+    for note in on_screen(result.notes):
+        console.print(Text(f"  {note}"))
     table = Table(show_header=False, box=None, pad_edge=False)
     people = "patients" if result.subjects_known else "real images"
     rows = [

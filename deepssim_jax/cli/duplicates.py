@@ -57,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
         0, or 3 where `--max_duplicate_rate` is exceeded.
     """
     # Imported here so that --help and a wrong flag answer at once.
-    from deepssim_jax.data.records import FORGET, PASSED_OVER
+    from deepssim_jax.data.records import on_screen
     from deepssim_jax.jobs.duplicates import duplicates
     from deepssim_jax.jobs.duplicates_outputs import headline
 
@@ -97,8 +97,7 @@ def main(argv: Sequence[str]) -> int:
     if result.exclusions:
         rows.append(("not compared", f"{len(result.exclusions):,} files, see the report"))
     print(headline(result))
-    said = [note for note in result.notes if FORGET in note or PASSED_OVER in note]
-    print("".join(f"{note}\n" for note in said), end="")
+    print("".join(f"{note}\n" for note in on_screen(result.notes)), end="")
     names = ["report.html", "groups.csv", "pairs.csv", "summary.json"]
     names += [_WRITE_MANIFEST.value] if _WRITE_MANIFEST.value else []
     console.finish(rows, written=[Path(_OUT.value) / name for name in names])

@@ -108,7 +108,7 @@ def main(argv: Sequence[str]) -> int:
     # Imported here so that --help and a wrong flag answer at once.
     from deepssim_jax.audit.replica_settings import ReplicaSettings
     from deepssim_jax.audit.replicas import LevelFiles, replicas
-    from deepssim_jax.data.records import PASSED_OVER, Role
+    from deepssim_jax.data.records import Role, on_screen
     from deepssim_jax.detection.assessment import Verdict
     from deepssim_jax.scoring.volume_measure import Alignment
     from deepssim_jax.scoring.volume_sides import Modality
@@ -158,7 +158,7 @@ def main(argv: Sequence[str]) -> int:
             settings=settings,
             on_progress=on_progress,
         )
-    print("".join(f"{note}\n" for note in result.notes if PASSED_OVER in note), end="")
+    print("".join(f"{note}\n" for note in on_screen(result.notes)), end="")
     counts, rate = result.counts, result.rate
     rows = [
         ("verdict", result.verdict.value.replace("_", " ")),

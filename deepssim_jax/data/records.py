@@ -146,6 +146,11 @@ class Manifest:
         return self.notes if left is None else (*self.notes, left)
 
 
+def on_screen(notes: Iterable[str]) -> tuple[str, ...]:
+    """Of a result's notes those that a command prints, too: what was left out or passed over."""
+    return tuple(note for note in notes if FORGET in note or PASSED_OVER in note)
+
+
 def passed_over(unused: Iterable[Unused]) -> str | None:
     """Says how many files of a source were not looked at, by kind; None if there are none.
 

@@ -27,7 +27,6 @@ _NEAR, _SLOPE = 6.0, 0.2  # error of a prediction in pixels, and by the distance
 _TURN, _ZOOM = 0.85, 0.55  # cosine of the turn and log of the scale that still agree
 _TOLERANCES = (16.0, 10.0, 7.0)  # pixels, of the reweighting
 _GUIDED = 8.0  # pixels around the predicted place
-_CELL = 12.0  # pixels
 # How far from there a copy's points lie: pixels, and sigmas of the point; and what one counts that is
 # merely near.
 _PLACED, _BY_SIZE, _LOOSE = 0.5, 0.2, 0.25
@@ -39,21 +38,19 @@ _MIN_AREA, _MAX_AREA, _MAX_ASPECT = 0.06, 16.0, 2.4
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=("score", "votes", "cells", "matrix", "shift", "image", "mirrored", "negative"),
+    data_fields=("score", "matrix", "shift", "image", "mirrored", "negative"),
     meta_fields=(),
 )
 @dataclasses.dataclass(frozen=True)
 class Verified:
     """Of n queries the best candidates, `score` [n, c] falling.
 
-    `cells` is the number of places that agree; `matrix` [n, c, 2, 2] and `shift` [n, c, 2] map positions
-    of the query (mirrored left to right first where `mirrored`) to those of the real image;
-    `image` int [n, c], -1 where there is none; `negative`, whether bright and dark changed places.
+    `matrix` [n, c, 2, 2] and `shift` [n, c, 2] map positions of the query (mirrored left to right first
+    where `mirrored`) to those of the real image; `image` int [n, c], -1 where there is none; `negative`,
+    whether bright and dark changed places.
     """
 
     score: Array
-    votes: Array
-    cells: Array
     matrix: Array
     shift: Array
     image: Array
@@ -113,16 +110,16 @@ def verify(
     weight = weights(best, common[None]) * frames.valid[None]
     frames = frames.mirrored(mirrored)
     votes, seeds = jax.vmap(_vote)(_for_each(frames, len(best)), others, partner, weight)
-    total, chosen = jax.lax.top_k(votes, min(_VERIFIED, len(votes)))
+    _, chosen = jax.lax.top_k(votes, min(_VERIFIED, len(votes)))
     take = functools.partial(jax.tree.map, lambda a: a[chosen])
     found = jax.vmap(_fit, in_axes=(0, 0, 0, 0, 0, 0, None))(
         take(_for_each(frames, len(best))), take(others), partner[chosen], weight[chosen],
         take(seeds), cosine[chosen], common,
     )  # fmt: skip
-    score, cells, matrix, shift, negative = found
+    score, matrix, shift, negative = found
     score = jnp.where(image[chosen] >= 0, score, 0.0)
     order = jnp.argsort(-score, stable=True)
-    columns = (score, total, cells, matrix, shift, image[chosen], mirrored[chosen], negative)
+    columns = (score, matrix, shift, image[chosen], mirrored[chosen], negative)
     return Verified(*(a[order] for a in columns))
 
 
@@ -172,7 +169,7 @@ def _fit(
     cosine: Array,
     common: Array,
 ) -> tuple[Array, ...]:
-    """Score, cells, matrix, shift and polarity of one candidate by the better of two seeds."""
+    """Score, matrix, shift and polarity of one candidate by the better of two seeds."""
     q = others.position[partner]
     relation = frames.polarity * others.polarity[partner]
 
@@ -212,11 +209,8 @@ def _fit(
     reach = _PLACED + _BY_SIZE * jnp.exp(others.log_sigma[real])
     error = jnp.take_along_axis(apart, real[:, None], 1)[:, 0]
     placed_well = w * (_LOOSE + (1 - _LOOSE) * jnp.exp(-0.5 * error / reach**2))
-    side = 32
-    cell = jnp.clip(jnp.floor(frames.position / _CELL) + side // 2, 0, side - 1).astype(jnp.int32)
-    grid = jnp.zeros(side * side).at[cell[:, 0] * side + cell[:, 1]].max(w)
     score = placed_well.sum() * jnp.where(sign < 0, _NEGATIVE, 1.0)
-    return score * sane, (grid > 0.1).sum() * sane, matrix, shift, sign < 0
+    return score * sane, matrix, shift, sign < 0
 
 
 def _first_of(values: Array, largest: Array) -> Array:

@@ -58,8 +58,8 @@ def assert_same_outputs(folder: str | Path, other: str | Path) -> None:
     """
     ours, theirs = outputs(folder), outputs(other)
     differ = [n for n in sorted({*ours, *theirs}) if ours.get(n) != theirs.get(n)]
-    assert ours, f"{Path(folder).name!r} holds no outputs"
-    assert not differ, f"not the same in both folders: {', '.join(differ)}"
+    _fail_if(not ours, f"{Path(folder).name!r} holds no outputs")
+    _fail_if(bool(differ), f"not the same in both folders: {', '.join(differ)}")
 
 
 def assert_copies_found(folder: str | Path, originals: Mapping[str, str]) -> None:
@@ -96,7 +96,7 @@ def assert_copies_found(folder: str | Path, originals: Mapping[str, str]) -> Non
         "no copies": sorted(found.keys() - originals.keys()),
     }
     said = [f"{what}: {', '.join(names)}" for what, names in wrong.items() if names]
-    assert not said, "; ".join(said)
+    _fail_if(bool(said), "; ".join(said))
 
 
 def assert_verified(folder: str | Path) -> None:
@@ -121,4 +121,10 @@ def assert_verified(folder: str | Path) -> None:
     """
     folder = Path(folder)
     found = (recheck_audit if owner(folder) == "audit" else recheck_outputs)(folder)
-    assert not found.problems, "\n".join(found.problems)
+    _fail_if(bool(found.problems), "\n".join(found.problems))
+
+
+def _fail_if(wrong: bool, said: str) -> None:
+    """Raises by itself: `python -O` would leave assert statements out, and no check could fail."""
+    if wrong:
+        raise AssertionError(said)

@@ -78,9 +78,9 @@ def test_time_that_is_over_leaves_what_was_measured(tmp_path: Path) -> None:
     assert done.returncode == 1
     lines = next(tmp_path.glob("device_*.jsonl")).read_text().splitlines()
     failed = {record["section"]: record["failed"] for record in map(json.loads, lines)}
-    # Who ends it, the section itself or who watches it, is a matter of moments.
+    # Who ends them, the section itself or who watches it, is a matter of moments.
     assert failed.keys() == {"ceilings", "ssim"} and failed["ceilings"].startswith("cut off: ")
-    assert failed["ssim"] in ("no time was left", "cut off: the run's time was over")
+    assert failed["ssim"] == "no time was left" or failed["ssim"].startswith("cut off: ")
     assert f"FAILED ssim: {failed['ssim']}" in done.stdout
     assert "benchmarks/device.sh --section=ceilings --section=ssim" in done.stdout
 

@@ -54,7 +54,7 @@ def run_sections(names: Sequence[str], schedule: Schedule, report: Path, *, tiny
             base = {"section": name} | ({"xla_flags": flags} if flags else {})
             say({"section": name, "event": "start"})
             try:
-                with _at_most(schedule.limit(name, start)):
+                with _at_most(max(schedule.limit(name, start), 0)):
                     _section(name, schedule, lambda line, base=base: say(base | line | about), tiny)
             except CutOff as over:
                 say(base | {"failed": str(over)} | about)

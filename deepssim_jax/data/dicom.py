@@ -16,7 +16,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -28,6 +28,7 @@ _DEFLATED, _BIG_ENDIAN = b"1.2.840.10008.1.2.1.99", b"1.2.840.10008.1.2.2"
 _IMPLICIT = b"1.2.840.10008.1.2"
 _SYNTAX, _LAST_OF_META = 0x00020010, 0x0002FFFF  # TransferSyntaxUID, in the header of the header
 _FUNCTIONAL_GROUPS = 0x5200  # the group of these sequences, one of the last before the pixels
+_PREAMBLE, _PLAIN = 132, 1 << 14  # bytes before a header, and to the end of most
 # What tells two images of one place apart, most telling first.
 _APART = (
     "EchoNumbers",
@@ -178,34 +179,42 @@ def _plain_header(path: Path, tags: Mapping[int, str]) -> dict[str, Any] | None:
     In half the time that a data set takes. None of other files: without a preamble or without an image,
     big-endian, compressed as a whole, of several frames or with functional groups, or damaged.
     """
+    with contextlib.suppress(Exception), path.open("rb") as file:
+        # In memory: of a file every element would ask the system where it stands.
+        head = file.read(_PLAIN)
+        if head[128:132] != b"DICM":
+            return None
+        header = _elements(io.BytesIO(head), tags)
+        if header is None and len(head) == _PLAIN:  # scanners' own elements can take more
+            header = _elements(file, tags)
+        return header
+    return None
+
+
+def _elements(file: BinaryIO, tags: Mapping[int, str]) -> dict[str, Any] | None:
+    """`_plain_header` of an open file; None also where it ends before the pixels."""
     from pydicom.filereader import data_element_generator
 
-    with contextlib.suppress(Exception), path.open("rb") as file:
-        if file.read(132)[128:] != b"DICM":
-            return None
-        meta = data_element_generator(
-            file,
-            False,
-            True,
-            stop_when=lambda tag, *_: tag > _LAST_OF_META,
-            specific_tags=[_SYNTAX],
-        )
-        syntax = next((bytes(x.value).strip(b" \0") for x in meta if x.tag == _SYNTAX), b"")
-        list(meta)  # to its end, where the data set begins
-        if syntax in (b"", _BIG_ENDIAN, _DEFLATED):
-            return None
-        elements = data_element_generator(
-            file,
-            syntax == _IMPLICIT,
-            True,
-            stop_when=lambda tag, *_: tag >> 16 >= _FUNCTIONAL_GROUPS,
-            specific_tags=list(tags),
-        )
-        header = {tags[x.tag]: _value(x, tags[x.tag]) for x in elements if x.tag in tags}
-        grouped = int.from_bytes(file.read(2), "little") == _FUNCTIONAL_GROUPS
-        if "Rows" in header and "NumberOfFrames" not in header and not grouped:
-            return header
-    return None
+    file.seek(_PREAMBLE)
+    meta = data_element_generator(
+        file, False, True, stop_when=lambda tag, *_: tag > _LAST_OF_META, specific_tags=[_SYNTAX]
+    )
+    syntax = next((bytes(x.value).strip(b" \0") for x in meta if x.tag == _SYNTAX), b"")
+    list(meta)  # to its end, where the data set begins
+    if syntax in (b"", _BIG_ENDIAN, _DEFLATED):
+        return None
+    found = data_element_generator(
+        file,
+        syntax == _IMPLICIT,
+        True,
+        stop_when=lambda tag, *_: tag >= _FUNCTIONAL_GROUPS << 16,
+        specific_tags=list(tags),
+    )
+    # Numbers instead of pydicom's tags, which are slow to compare.
+    header = {tags[tag]: _value(x, tags[tag]) for x in found if (tag := int(x.tag)) in tags}
+    group = int.from_bytes(file.read(2), "little")
+    plain = "Rows" in header and "NumberOfFrames" not in header and group > _FUNCTIONAL_GROUPS
+    return header if plain else None
 
 
 def _header(path: Path, tags: Mapping[int, str]) -> dict[str, Any]:
@@ -219,12 +228,11 @@ def _header(path: Path, tags: Mapping[int, str]) -> dict[str, Any]:
 
 def _value(element, name: str) -> object:
     """An attribute's value; of those in `_TEXT` its text, or the texts of several numbers."""
-    from pydicom.dataelem import RawDataElement, convert_raw_data_element
-
-    if not isinstance(element, RawDataElement):
-        return element.value
     if name not in _TEXT or not isinstance(element.value, bytes):
-        return convert_raw_data_element(element).value
+        from pydicom.dataelem import RawDataElement, convert_raw_data_element
+
+        raw = isinstance(element, RawDataElement)
+        return convert_raw_data_element(element).value if raw else element.value
     text = element.value.decode("latin-1").strip(" \0")
     return text.split("\\") if name in _NUMBERS else text
 

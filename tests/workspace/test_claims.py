@@ -3,13 +3,22 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
 
 import pytest
 
-from deepssim_jax.workspace import MARKER, Access, NoSpace, Overlap, Workspace, WorkspaceError
+from deepssim_jax.workspace import (
+    MARKER,
+    OWN_FILES,
+    Access,
+    NoSpace,
+    Overlap,
+    Workspace,
+    WorkspaceError,
+)
 from deepssim_jax.workspace import workspace as workspaces
 from deepssim_jax.workspace.files import temporary_of
 
@@ -159,6 +168,22 @@ def test_equal_listings_are_seen_through_a_hard_link(images):
     )
 
 
+def test_folders_of_hard_links_are_equal_inputs(images):
+    """Before anything is hashed; hidden files do not count, and one more file makes another folder."""
+    (images / "inner" / "p2.png").write_bytes(b"other")
+    other, out = images.parent / "other", images.parent / "out"
+    shutil.copytree(images, other, copy_function=os.link)
+    (other / ".notes").write_bytes(b"")
+    inputs = {"--real": images, "--synthetic": other}
+    refused(out, "same files.*--allow_same", inputs=inputs, overlap=Overlap.REFUSED)
+    refused(out, "same files.*another folder.$", inputs=inputs)
+    with Workspace.open(out, command="a", inputs=inputs, overlap=Overlap.ALLOWED):
+        pass
+    (other / "p3.png").write_bytes(b"new")
+    with Workspace.open(out, command="a", inputs=inputs):
+        pass
+
+
 def test_folders_count_by_identity_and_not_by_name(images, monkeypatch):
     """As on a file system that does not tell `Images` from `images`."""
     stat = type(images).stat
@@ -219,6 +244,35 @@ def test_a_marker_alone_proves_nothing(tmp_path, name):
     refused(tmp_path / "mine", f"'mine' {words}")
     refused(tmp_path / "new", f"--work='work' {words}", work=tmp_path / "work")
     assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("name", sorted(OWN_FILES - {MARKER}))
+def test_a_file_of_someone_else_by_the_name_of_our_lock_stays(tmp_path, name, begun):
+    out = tmp_path / "out"
+    out.mkdir()
+    if begun:
+        with Workspace.open(out, command="a") as workspace:
+            workspace.write("a.csv", b"1")
+    for path in (out / name, tmp_path / "target"):
+        path.write_bytes(b"mine")
+        words = f"its {name} was not made" if begun else "holds 1 files or folders"
+        refused(out, words)
+        assert path.read_bytes() == b"mine"
+        (out / name).unlink()
+        (out / name).symlink_to(tmp_path / "target")
+    refused(out, words)
+    (out / name).unlink()
+    with Workspace.open(out, command="a"):
+        pass
+
+
+def test_an_empty_lock_that_was_there_stays(tmp_path):
+    lock = tmp_path / min(OWN_FILES - {MARKER}, key=lambda name: not name.endswith(".lock"))
+    lock.write_bytes(b"")
+    with Workspace.open(tmp_path, command="a"):
+        pass
+    assert tree(tmp_path) == {lock.name: b""}
 
 
 def test_what_a_system_lays_into_folders_is_no_content(tmp_path):

@@ -171,7 +171,9 @@ def _count(array: _Array, layout: ArrayLayout) -> int:
         if len(shape) > 4:
             raise Unreadable(f"has {len(shape)} dimensions, and 2 to 4 are known")
         return 1 if len(shape) == 3 else shape[0]
-    if len(shape) == 3 or (len(shape) == 4 and (_is_coloured(shape, layout) or shape[1] in _COLOURS)):
+    if len(shape) == 3 or (
+        len(shape) == 4 and (_is_coloured(shape, layout) or shape[1] in _COLOURS)
+    ):
         return shape[0]
     raise Unreadable(
         f"has {len(shape)} dimensions {array.shape}; if it holds volumes, say so by --arrays=zyx "

@@ -114,7 +114,12 @@ def test_an_archive_of_nothing_but_labels_is_taken_as_it_is(tmp_path: Path) -> N
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+    return (
+        struct.pack(">I", len(content))
+        + kind
+        + content
+        + struct.pack(">I", zlib.crc32(kind + content))
+    )
 
 
 def _far_apng() -> bytes:
@@ -128,7 +133,9 @@ def _far_album() -> bytes:
     frames[0].save(buffer, "MPO", save_all=True, append_images=frames[1:])
     content = buffer.getvalue()
     comment = b"x\xff\xda" * 2000
-    return content[:2] + b"\xff\xff\xfe" + struct.pack(">H", len(comment) + 2) + comment + content[2:]
+    return (
+        content[:2] + b"\xff\xff\xfe" + struct.pack(">H", len(comment) + 2) + comment + content[2:]
+    )
 
 
 def _far_webp() -> bytes:
@@ -159,7 +166,9 @@ def test_pages_below_a_page_are_images_unless_they_say_otherwise(tmp_path: Path)
         writer.write(picture(), subifds=2)
         writer.write(picture()[::2, ::2], subfiletype=1)
         writer.write(picture()[::4, ::4], subfiletype=1)
-    with tifffile.TiffWriter(tmp_path / "raw.tif") as writer:  # as DNG: a thumbnail above the picture
+    with tifffile.TiffWriter(
+        tmp_path / "raw.tif"
+    ) as writer:  # as DNG: a thumbnail above the picture
         writer.write(picture()[::2, ::2], subfiletype=1, subifds=1)
         writer.write(picture(), subfiletype=0)
     with tifffile.TiffWriter(tmp_path / "several.tif") as writer:

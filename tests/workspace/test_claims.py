@@ -18,6 +18,7 @@ from deepssim_jax.workspace import (
     Overlap,
     Workspace,
     WorkspaceError,
+    examine,
 )
 from deepssim_jax.workspace import workspace as workspaces
 from deepssim_jax.workspace.files import temporary_of
@@ -472,6 +473,45 @@ def test_a_temporary_workspace_is_gone(tmp_path):
         workspace.write("a.csv", b"1")
         assert workspaces.claims.MARKER in {p.name for p in folder.iterdir()}
     assert not folder.exists()
+
+
+def test_what_is_written_once_for_all_is_held_against_its_hash(tmp_path):
+    def run():
+        with Workspace.open(tmp_path, command="a") as workspace:
+            workspace.bind("cohort", {"seed": 1})
+            workspace.write("a.csv", b"1")
+            return workspace.secret()
+
+    secret, work = run(), tmp_path / "work"
+    assert run() == secret
+    whole = examine(tmp_path, work=work)
+    assert (whole.changed, whole.strange, whole.damaged) == ((), 0, 0)
+    for path in (work / "secret", work / "cohort.json", tmp_path / MARKER):
+        content = path.read_bytes()
+        path.write_bytes(content + b" ")
+        found = examine(tmp_path, work=work)
+        assert (found.changed, found.damaged) == (
+            ((MARKER,), 0) if path.name == MARKER else ((), 1)
+        )
+        path.write_bytes(content)
+    for name in ("kept-0.jsonl", "outputs.jsonl"):
+        lines = (work / name).read_text().splitlines()
+        for line in lines:
+            (work / name).write_text("".join(f"{x}\n" for x in lines if x != line))
+            # What it named is a file that nobody wrote.
+            assert MARKER in line or examine(tmp_path, work=work).strange == 1, line
+        (work / name).write_text("".join(f"{x}\n" for x in lines))
+    (work / "secret").write_bytes(bytes(32))
+    with pytest.raises(
+        WorkspaceError, match="key of aliases, 'secret' in the kept work, was changed"
+    ):
+        run()
+    (work / "secret").unlink()
+    assert run() != secret
+    assert examine(tmp_path, work=work) == whole
+    (work / "steps").mkdir()
+    (work / "steps" / "mine.txt").write_bytes(b"laid in")
+    assert examine(tmp_path, work=work).strange == 1
 
 
 def test_anothers_work_is_only_read(tmp_path):

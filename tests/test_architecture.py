@@ -114,8 +114,7 @@ WRITERS_OF = {
 WRITES_ALLOWED = {
     ("cli/compile_cache.py", "mkdir"),
     ("interop/torch_files.py", "save"),
-    ("testing/collections.py", "write_array"),
-    ("testing/collections.py", "write_bytes"),
+    ("testing/collections.py", "write_new"),
 }
 
 

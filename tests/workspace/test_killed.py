@@ -231,7 +231,7 @@ def finish(inputs: Path, name: str, out: Path) -> dict[str, bytes]:
     _, errors = process.communicate()
     # A demo of so few patients may miss a copy.
     assert process.returncode in ((0, 1) if name == "demo" else (0, 4)), errors.decode()
-    assert b"failed" not in errors, errors.decode()
+    assert b" failed: " not in errors, errors.decode()
     found = (p for p in sorted(out.rglob("*")) if p.is_file() and p.suffix != ".lock")
     names = {p.relative_to(out).as_posix(): p for p in found}
     return {n: p.read_bytes() for n, p in names.items() if "work" not in Path(n).parts}

@@ -209,6 +209,8 @@ run()
 """
 
 
+KILLS = 10
+
 # Commands whose pages have aliases, with the folders of these.
 SHARED = {
     "audit": {"": "audit"},
@@ -252,7 +254,7 @@ def test_every_quick_command_killed_at_ten_moments(inputs: Path, tmp_path: Path,
     assert finish(inputs, name, out) == whole
     seconds, rng = time.monotonic() - begin, random.Random(name)
     shutil.rmtree(out)
-    for _ in range(10):
+    for _ in range(KILLS):
         process = start(inputs, name, out)
         time.sleep(rng.uniform(0.2, 1.0) * seconds)
         process.kill()

@@ -1,8 +1,8 @@
 """The headers of many DICOM files, read by several processes: Python parses one at a time in each.
 
-Contract: an answer is what `dicom.plain_header` gives. A worker is this
-module, run by the same interpreter: it reads paths, each ended by a NUL, from its input, and writes their
-headers as JSON. Started so, it needs nothing of the program that asks, such as a guarded `__main__`.
+Contract: an answer is what `dicom.plain_header` gives. A worker is this module, run by the same
+interpreter: it reads paths, each ended by a NUL, from its input, and writes their headers as JSON. Started
+so, it needs nothing of the program that asks, such as a guarded `__main__`.
 """
 
 import concurrent.futures

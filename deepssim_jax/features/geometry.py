@@ -45,8 +45,9 @@ _MIN_AREA, _MAX_AREA, _MAX_ASPECT = 0.06, 16.0, 2.4
 class Verified:
     """Of n queries the best candidates, `score` [n, c] falling.
 
-    `exact` [n, c], in [0, 1], is how exactly the matches lie where the map puts them. `matrix` [n, c, 2, 2] and `shift` [n, c, 2] map positions of the query (mirrored left to right first
-    where `mirrored`) to those of the real image; `image` int [n, c], -1 where there is none; `negative`,
+    `exact` [n, c], in [0, 1], is how exactly the matches lie where the map puts them. `matrix`
+    [n, c, 2, 2] and `shift` [n, c, 2] map positions of the query (mirrored left to right first where
+    `mirrored`) to those of the real image; `image` int [n, c], -1 where there is none; `negative`,
     whether bright and dark changed places.
     """
 

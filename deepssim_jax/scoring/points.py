@@ -109,8 +109,9 @@ class LocalMatches:
     """Of n queries their KEPT best images, arrays [n, KEPT, ...].
 
     `reference` -1 where there is none; `points` the sum of matches, `evidence` relative to the query's other
-    candidates; `exact` in [0, 1] how exactly the matches lie as the real image's do; `flip`, `matrix` and `shift` (of a canvas of side 1) as in `ops.transform`: how the real
-    image was moved to give the query; `negative` whether bright and dark changed places.
+    candidates; `exact`, in [0, 1], how exactly the matches lie as the real image's do; `flip`, `matrix`
+    and `shift` (of a canvas of side 1) as in `ops.transform`: how the real image was moved to give the
+    query; `negative` whether bright and dark changed places.
     """
 
     reference: np.ndarray

@@ -7,10 +7,11 @@ index. IMAGE may be a folder or a manifest of several.
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from absl import flags
 
-from deepssim_jax.cli import usage
+from deepssim_jax.cli import compile_cache, usage
 from deepssim_jax.cli.exit_codes import ExitCode
 
 POSITIONALS = ("IMAGE",)
@@ -27,10 +28,16 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         `ExitCode.DONE`.
     """
-    from deepssim_jax.jobs.lookup import answers_csv, lookup
+    from deepssim_jax.jobs.lookup import answers_csv, load_search, lookup
     from deepssim_jax.jobs.point_index import open_index
+    from deepssim_jax.ops import programs
 
     usage.exists(_INDEX, "folder")
-    answers = lookup(argv[1], index=open_index(_INDEX.value, check=_CHECK.value))
+    folder = compile_cache.prepare()
+    programs.keep_in(folder if folder and compile_cache.private(folder) else None)
+    index = open_index(_INDEX.value, check=_CHECK.value)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(load_search, index)
+        answers = lookup(argv[1], index=index)
     print(answers_csv(answers).decode(), end="")
     return ExitCode.DONE

@@ -164,7 +164,7 @@ def open_index(folder: str | Path, *, check: bool = False) -> PreparedIndex:
             embeddings=np.zeros((count, 1), np.float32),
             points=points,
         ),
-        local=LocalIndex(points, bases["full"], bases["few"], first),
+        local=LocalIndex(points, bases["full"], bases["few"], first, together=1),
         rule=CopyRule(
             GumbelLaw(law["location"], law["scale"], law["count"]), law["evidence"], law["points"]
         ),

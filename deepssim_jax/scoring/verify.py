@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepssim_jax.ops import agreement, arguments, registration, resample
+from deepssim_jax.ops import agreement, arguments, programs, registration, resample
 from deepssim_jax.ops.batches import batch_size, in_batches
 from deepssim_jax.ops.intensity import zscore
 from deepssim_jax.ops.search_grid import SearchGrid
@@ -163,6 +163,10 @@ def _columns(found: agreement.Agreement, moved: Transform) -> tuple[Array, ...]:
     )
 
 
+_kept_verify_from = programs.kept(Transform, agreement.Agreement)(_verify_from)
+_kept_columns = programs.kept(Transform, agreement.Agreement)(_columns)
+
+
 def verify_from(
     moving: Images, fixed: Images, start: Transform, negative: np.ndarray
 ) -> VerifiedPairs:
@@ -176,8 +180,8 @@ def verify_from(
     """
 
     def run(moving: Array, fixed: Array, start: Transform, sign: Array) -> tuple[Array, ...]:
-        found, moved, _, _ = _verify_from(moving, fixed, start, sign)
-        return _columns(found, moved)
+        found, moved, _, _ = _kept_verify_from(moving, fixed, start, sign)
+        return _kept_columns(found, moved)
 
     return VerifiedPairs(*_from(run, moving, fixed, start, negative))
 

@@ -10,7 +10,7 @@ import pytest
 import deepssim_jax as ds
 from deepssim_jax.cli.main import main
 from deepssim_jax.data.manifest import InputError
-from deepssim_jax.jobs.duplicates_result import How
+from deepssim_jax.jobs.how import How
 from tests.jobs import made
 
 SETTINGS = ds.DuplicateSettings(subject_regex="^(p[0-9]+)_")

@@ -28,16 +28,20 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         `ExitCode.DONE`.
     """
-    from deepssim_jax.jobs.lookup import answers_csv, load_search, lookup
-    from deepssim_jax.jobs.point_index import open_index
+    usage.exists(_INDEX, "folder")
+    from deepssim_jax.features.extract import load_extract
     from deepssim_jax.ops import programs
 
-    usage.exists(_INDEX, "folder")
     folder = compile_cache.prepare()
     programs.keep_in(folder if folder and compile_cache.private(folder) else None)
-    index = open_index(_INDEX.value, check=_CHECK.value)
+    # Most of the time goes into loading two programs: one does so while all else is made ready.
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(load_search, index)
+        pool.submit(load_extract)
+        from deepssim_jax.jobs.lookup import answers_csv, load_search, lookup
+        from deepssim_jax.jobs.point_index import open_index
+
+        index = open_index(_INDEX.value, check=_CHECK.value)
+        load_search(index)
         answers = lookup(argv[1], index=index)
     print(answers_csv(answers).decode(), end="")
     return ExitCode.DONE

@@ -20,10 +20,10 @@ from deepssim_jax.data.manifest import InputError, Role, read_manifest
 from deepssim_jax.data.records import ArrayLayout, Record
 from deepssim_jax.data.volume import Unreadable
 from deepssim_jax.data.walk import Entry
-from deepssim_jax.features.extract import LocalFeatures, extract
+from deepssim_jax.features.extract import extract_one
 from deepssim_jax.jobs.how import How
 from deepssim_jax.jobs.point_index import PreparedIndex
-from deepssim_jax.ops import arguments, programs
+from deepssim_jax.ops import arguments
 from deepssim_jax.ops.transform import FLIP_NAMES
 from deepssim_jax.scoring import points
 from deepssim_jax.scoring.points import PointSet
@@ -127,7 +127,7 @@ def lookup(image: str | Path | np.ndarray, *, index: PreparedIndex) -> tuple[Loo
 
 
 def load_search(index: PreparedIndex) -> None:
-    """Loads the programs that search an index; meanwhile an image can be read and described."""
+    """Loads the programs that search an index, at another time than the first image would."""
     points_ = index.local.references
     index.local.search(PointSet(np.zeros_like(points_.geometry[:1]), points_.descriptors[:1]))
 
@@ -146,9 +146,6 @@ def answers_csv(answers: Sequence[LookupAnswer]) -> bytes:
     return tables.table([ANSWERS, *rows])
 
 
-_extract = programs.kept(LocalFeatures)(extract)
-
-
 def _records(source: Path, layout: ArrayLayout) -> Sequence[Record]:
     if not source.exists():
         raise InputError("IMAGE: there is no such file or folder; check the path")
@@ -165,7 +162,7 @@ def _answer(name: str, fields: dict[str, np.ndarray], index: PreparedIndex) -> L
     if len(same):
         return LookupAnswer(name, (_match(int(same[0]), How.SAME_PIXELS, index),))
     canvas = fields["canvas"][None].astype(np.float32) / _LEVELS
-    found = PointSet.packed(_extract(canvas, fields["content"][None]))
+    found = PointSet.packed(extract_one(canvas, fields["content"][None]))
     if not found.comparable[0]:
         return LookupAnswer(name, refused="holds too little structure to be compared")
     pixels = fields["pixels"][None]

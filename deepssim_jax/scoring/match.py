@@ -51,6 +51,7 @@ BLOCK = 128
 # A sum of matches below this is chance.
 _MIN_POINTS = 2.0
 NO_EVIDENCE = -5.0
+_FEW_PAIRS = 4  # at a time, where single images are looked up
 # So many of the aligned search are compared tile by tile, which for one of them costs a
 # three-hundredth of a verification.
 _COMPARED = 64
@@ -293,7 +294,9 @@ def placed_by_points(
             found.matrix[query, place],
             found.shift[query, place] * moving.shape[-1],
         )
-        _fill(chosen, verify_from(moving, fixed, start, chosen["negative"]), part, references)
+        few = _FEW_PAIRS if index.together else None
+        placed = verify_from(moving, fixed, start, chosen["negative"], together=few)
+        _fill(chosen, placed, part, references)
         out[good] = chosen
     return out
 

@@ -168,7 +168,12 @@ _kept_columns = programs.kept(Transform, agreement.Agreement)(_columns)
 
 
 def verify_from(
-    moving: Images, fixed: Images, start: Transform, negative: np.ndarray
+    moving: Images,
+    fixed: Images,
+    start: Transform,
+    negative: np.ndarray,
+    *,
+    together: int | None = None,
 ) -> VerifiedPairs:
     """`verify_pairs` from a start that is known, of any affine map, and for negatives.
 
@@ -177,13 +182,14 @@ def verify_from(
       fixed: [n, s, s] real images, row for row.
       start: n transformations, to be refined.
       negative: bool [n], whether bright and dark of `moving` change places first.
+      together: pairs at a time, None as many as suit a long list; four and more give the same numbers.
     """
 
     def run(moving: Array, fixed: Array, start: Transform, sign: Array) -> tuple[Array, ...]:
         found, moved, _, _ = _kept_verify_from(moving, fixed, start, sign)
         return _kept_columns(found, moved)
 
-    return VerifiedPairs(*_from(run, moving, fixed, start, negative))
+    return VerifiedPairs(*_from(run, moving, fixed, start, negative, together))
 
 
 def score_at(
@@ -202,6 +208,7 @@ def _from(
     fixed: Images,
     start: Transform,
     negative: np.ndarray,
+    together: int | None = None,
 ) -> tuple[np.ndarray, ...]:
     """`run` in batches over pairs, their starts, and -1 for each negative."""
 
@@ -212,7 +219,7 @@ def _from(
 
     sign = np.where(negative, -1.0, 1.0).astype(np.float32)
     columns = (np.asarray(moving), np.asarray(fixed), start.flip, start.matrix, start.shift, sign)
-    return tuple(np.asarray(x) for x in in_batches(batch, *columns, size=_batch()))
+    return tuple(np.asarray(x) for x in in_batches(batch, *columns, size=together or _batch()))
 
 
 def align_for_display(

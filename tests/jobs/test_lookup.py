@@ -1,7 +1,10 @@
 """An index of a folder answers for single images as the search for duplicates would."""
 
+import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +35,22 @@ def test_a_changed_copy_leads_to_its_patient_and_all_duplicates(indexed) -> None
     assert {x.image_id for x in answer.matches} == {"p3_0.png", "p3_1.png"}
     assert first.how is How.COPY and first.subject_id == "p3"
     assert {first.image_id, *first.in_group} == {"p3_0.png", "p3_1.png"}
+
+
+def test_one_image_at_a_time_gives_the_numbers_of_many(indexed) -> None:
+    index, _ = indexed
+    many = dataclasses.replace(index, local=dataclasses.replace(index.local, together=None))
+    for image in (np.rot90(made.texture(3))[:, 10:], made.texture(7)[::-1, 8:] ** 1.4):
+        found = ds.lookup(image, index=index)
+        assert found[0].matches and found == ds.lookup(image, index=many)
+
+
+def test_a_look_up_loads_nothing_that_it_does_not_need() -> None:
+    """Each of these takes as long to load as an answer does."""
+    slow = {"scipy.stats", "nibabel", "pydicom", "flax", "optax", "matplotlib", "jinja2"}
+    code = f"import sys, deepssim_jax.jobs.lookup; print(sorted({slow} & set(sys.modules)))"
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert child.stdout.strip() == "[]"
 
 
 def test_equal_pixels_need_no_search(indexed, tmp_path: Path) -> None:

@@ -33,9 +33,10 @@ def main(argv: Sequence[str]) -> int:
     from deepssim_jax.ops import programs
 
     folder = compile_cache.prepare()
-    programs.keep_in(folder if folder and compile_cache.private(folder) else None)
+    if folder is not None and not compile_cache.private(folder):
+        folder = None
     # Most of the time goes into loading two programs: one does so while all else is made ready.
-    with ThreadPoolExecutor(1) as pool:
+    with programs.kept_in(folder), ThreadPoolExecutor(1) as pool:
         pool.submit(load_extract)
         from deepssim_jax.jobs.lookup import answers_csv, load_search, lookup
         from deepssim_jax.jobs.point_index import open_index

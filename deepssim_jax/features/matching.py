@@ -91,6 +91,7 @@ def _rank(
 
 
 _kept_rank = programs.kept()(_rank)
+_Part = tuple[int, Array | np.ndarray, Array | np.ndarray]
 
 
 def _merged(
@@ -106,10 +107,10 @@ def _merged(
 class PointIndex:
     """Descriptors of the real side in tiles, and a sample of them that says what is common."""
 
-    tiles: Array
-    subjects: Array
-    sample: Array
-    sample_subjects: Array
+    tiles: Array | np.ndarray
+    subjects: Array | np.ndarray
+    sample: Array | np.ndarray
+    sample_subjects: Array | np.ndarray
     signs: Array
     count: int
 
@@ -135,7 +136,7 @@ class PointIndex:
         )
 
     @functools.cached_property
-    def _parts(self) -> tuple[tuple[int, Array, Array], ...]:
+    def _parts(self) -> tuple[_Part, ...]:
         """(first tile, tiles, subjects): a part for each worker, where one query has many tiles."""
         tiles, subjects = np.asarray(self.tiles), np.asarray(self.subjects)
         count = _WORKERS if len(tiles) >= _MANY_TILES else 1
@@ -163,7 +164,7 @@ class PointIndex:
         together = _together()
         parts = self._parts if len(queries) == together == 1 else ((0, self.tiles, self.subjects),)
 
-        def some(first: int, part: tuple[int, Array, Array]) -> tuple[np.ndarray, np.ndarray]:
+        def some(first: int, part: _Part) -> tuple[np.ndarray, np.ndarray]:
             rows = np.minimum(np.arange(first, first + together), len(queries) - 1)
             start, tiles, subjects = part
             scores, places = _kept_rank(

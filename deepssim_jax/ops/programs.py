@@ -12,7 +12,7 @@ import functools
 import importlib.util
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +28,23 @@ _one_at_a_time = threading.RLock()
 _named: set[type] = set()
 
 
-def keep_in(folder: Path | None) -> None:
-    """Keeps the programs of `kept` functions in a private folder from here on; None ends that.
+@contextlib.contextmanager
+def kept_in(folder: Path | None) -> Iterator[None]:
+    """Keeps the programs of `kept` functions in a private folder while the block runs; in None, none.
 
     Without the library `flatbuffers`, in whose form they are kept, nothing is kept.
     """
     global _folder
+    least = jax.config.jax_persistent_cache_min_compile_time_secs
     _folder = folder if importlib.util.find_spec("flatbuffers") else None
     if _folder is not None:
         # Programs that compile in no time add up at the start of a process that does little else.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    try:
+        yield
+    finally:
+        _folder = None
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", least)
 
 
 def kept(*nodes: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -79,7 +86,7 @@ def _ready(
             deserialize_auxdata=lambda _: (),
         )
         _named.add(node)
-    name = f"{function.__qualname__.strip('_')}-{key_of(code_of(function), key)}.stablehlo"
+    name = f"{function.__name__.strip('_')}-{key_of(code_of(function), key)}.stablehlo"
     try:
         content = bytearray((_folder / name).read_bytes())
     except FileNotFoundError:

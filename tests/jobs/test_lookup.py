@@ -81,7 +81,8 @@ def test_the_index_holds_no_image_in_full(indexed) -> None:
     assert not list((root / "index").rglob("*canvas*"))
 
 
-def test_the_command_prints_a_table(indexed, tmp_path: Path, capsys) -> None:
+def test_the_command_prints_a_table(indexed, tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")  # kept programs have a test of their own
     _, root = indexed
     made.write(tmp_path / "scan.png", made.texture(7)[:, ::-1])
     assert main(["lookup", str(tmp_path / "scan.png"), f"--index={root / 'index'}", "--check"]) == 0

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -23,10 +23,15 @@ class Both:
 TRACED: list[int] = []
 
 
-@functools.partial(jax.jit, static_argnames=("power",))
-def scaled(both: Both, *, power: int) -> Both:
-    TRACED.append(power)
-    return Both(jnp.sin(both.x) ** power, both.y @ both.x)
+def fresh() -> Callable[..., Both]:
+    """A function as a new process has it: not traced yet."""
+
+    @functools.partial(jax.jit, static_argnames=("power",))
+    def scaled(both: Both, *, power: int) -> Both:
+        TRACED.append(power)
+        return Both(jnp.sin(both.x) ** power, both.y @ both.x)
+
+    return scaled
 
 
 GIVEN = Both(*(np.random.default_rng(n).random((8, 8)).astype(np.float32) for n in (0, 1)))
@@ -35,18 +40,15 @@ GIVEN = Both(*(np.random.default_rng(n).random((8, 8)).astype(np.float32) for n 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
     pytest.importorskip("flatbuffers", reason="traced programs are kept in its form")
-    least = jax.config.jax_persistent_cache_min_compile_time_secs
-    programs.keep_in(tmp_path)
-    yield tmp_path
-    programs.keep_in(None)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", least)
+    with programs.kept_in(tmp_path):
+        yield tmp_path
 
 
 def test_the_numbers_are_those_of_the_function_and_it_is_traced_once(folder: Path) -> None:
-    expected = scaled(GIVEN, power=3)
+    expected = fresh()(GIVEN, power=3)
     TRACED.clear()
     for _ in range(2):  # a process each
-        call = programs.kept(Both)(scaled)
+        call = programs.kept(Both)(fresh())
         for _ in range(2):
             found = call(GIVEN, power=3)
             np.testing.assert_array_equal(found.x, expected.x)
@@ -57,18 +59,18 @@ def test_the_numbers_are_those_of_the_function_and_it_is_traced_once(folder: Pat
 
 
 def test_other_shapes_and_keywords_are_other_programs(folder: Path) -> None:
-    call = programs.kept(Both)(scaled)
+    call = programs.kept(Both)(fresh())
     call(GIVEN, power=2)
     call(GIVEN, power=4)
     np.testing.assert_array_equal(
-        call(Both(GIVEN.x[:, :4], GIVEN.y), power=2).x, scaled(GIVEN, power=2).x[:, :4]
+        call(Both(GIVEN.x[:, :4], GIVEN.y), power=2).x, fresh()(GIVEN, power=2).x[:, :4]
     )
     assert len(list(folder.iterdir())) == 3
 
 
 def test_nothing_is_kept_unless_asked(tmp_path: Path) -> None:
-    call = programs.kept(Both)(scaled)
-    np.testing.assert_array_equal(call(GIVEN, power=2).x, scaled(GIVEN, power=2).x)
+    call = programs.kept(Both)(fresh())
+    np.testing.assert_array_equal(call(GIVEN, power=2).x, fresh()(GIVEN, power=2).x)
     traced = jax.jit(lambda both: call(both, power=2).y)(GIVEN)
-    np.testing.assert_array_equal(traced, scaled(GIVEN, power=2).y)
+    np.testing.assert_array_equal(traced, fresh()(GIVEN, power=2).y)
     assert not list(tmp_path.iterdir())

@@ -22,6 +22,7 @@ from jax import export
 from deepssim_jax.ops.arguments import is_traced
 from deepssim_jax.workspace import code_of, files, key_of
 
+_LEAST = "jax_persistent_cache_min_compile_time_secs"
 # None: functions are traced as ever.
 _folder: Path | None = None
 _one_at_a_time = threading.RLock()
@@ -35,16 +36,16 @@ def kept_in(folder: Path | None) -> Iterator[None]:
     Without the library `flatbuffers`, in whose form they are kept, nothing is kept.
     """
     global _folder
-    least = jax.config.jax_persistent_cache_min_compile_time_secs
+    least = getattr(jax.config, _LEAST)
     _folder = folder if importlib.util.find_spec("flatbuffers") else None
     if _folder is not None:
         # Programs that compile in no time add up at the start of a process that does little else.
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update(_LEAST, 0.0)
     try:
         yield
     finally:
         _folder = None
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", least)
+        jax.config.update(_LEAST, least)
 
 
 def kept(*nodes: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -52,7 +52,6 @@ BLOCK = 128
 # A sum of matches below this is chance.
 _MIN_POINTS = 2.0
 NO_EVIDENCE = -5.0
-_FEW_PAIRS = 4  # at a time, where single images are looked up
 # So many of the aligned search are compared tile by tile, which for one of them costs a
 # three-hundredth of a verification.
 _COMPARED = 64
@@ -298,7 +297,7 @@ def placed_by_points(
             found.matrix[query, place],
             found.shift[query, place] * moving.shape[-1],
         )
-        few = _FEW_PAIRS if index.together else None
+        few = 4 if index.together else None  # where single images are looked up
         placed = verify_from(moving, fixed, start, chosen["negative"], together=few)
         _fill(chosen, placed, part, references)
         out[good] = chosen

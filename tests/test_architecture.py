@@ -115,8 +115,6 @@ WRITES_ALLOWED = {
     ("cli/compile_cache.py", "mkdir"),
     ("interop/torch_files.py", "save"),
     ("ops/programs.py", "write_bytes"),
-    ("testing/collections.py", "write_array"),
-    ("testing/collections.py", "write_bytes"),
 }
 
 

@@ -11,7 +11,6 @@ import collections
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import io
 import math
 import re
@@ -22,6 +21,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from deepssim_jax.data.guards import GZIP, Limits, inflated, read_head
+from deepssim_jax.data.patients import ALIAS as ALIAS
+from deepssim_jax.data.patients import alias as alias
 from deepssim_jax.data.volume import Unreadable
 
 _HINT = "reading DICOM needs pydicom: pip install 'deepssim-jax[dicom]'"
@@ -54,7 +55,6 @@ _SHARED = (
     "FrameOfReferenceUID",
     "SOPClassUID",
 )
-ALIAS = "dicom-"  # begins what patients are called here
 # CR, DX, mammography and intra-oral films; angiography and fluoroscopy: no slices, wherever they lie.
 _PROJECTION = re.compile(r"1\.2\.840\.10008\.5\.1\.4\.1\.1\.(?:1(?:\..*)?|12\.[12])")
 _NUMBERS = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
@@ -119,15 +119,6 @@ class _Frame:
     geometry: Geometry | None
     apart: tuple[str, ...]
     subject: str | None
-
-
-def alias(patient_id: str, issuer: str = "") -> str:
-    """What a patient is called in place of PatientID and IssuerOfPatientID: their hash.
-
-    It tells patients apart and names none. Who has a list of ids can find theirs by it: it is no
-    protection against them.
-    """
-    return ALIAS + hashlib.sha256(f"{issuer}\0{patient_id}".encode()).hexdigest()[:12]
 
 
 def pydicom_module():

@@ -27,7 +27,7 @@ from tests.audit.test_generation import AUTOENCODER, weights, write_latents
 from tests.kept import journal, share_secret, write_png
 
 UNET = UNetSpec(channels=(8,), attention=(False,), heads=(8,), blocks=1, groups=4)
-QUICK = AuditSettings(size=64, retrieval=Retrieval.ENCODER)
+QUICK = AuditSettings(size=64, plant=0, retrieval=Retrieval.ENCODER)
 MEMBERS, HELD_OUT = 36, 9
 
 
@@ -166,7 +166,12 @@ def test_nobody_held_out_is_said_and_is_no_failure(folders: Path, tmp_path: Path
     with (workdir / generators.RECORDS).open(newline="") as file:
         rows = list(csv.reader(file))
     write_records(workdir, [rows[0], *([a, b, "1", d] for a, b, _, d in rows[1:])])
-    arguments = [f"--real={folders}/real", f"--synthetic={folders}/synthetic", "--size=64"]
+    arguments = [
+        f"--real={folders}/real",
+        f"--synthetic={folders}/synthetic",
+        "--size=64",
+        "--plant=0",
+    ]
     arguments += ["--retrieval=encoder", f"--out={tmp_path}/out"]
     assert main(["audit", *arguments, f"--model={workdir}"]) in (0, 4)
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())

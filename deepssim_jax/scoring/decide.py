@@ -269,7 +269,7 @@ def calibrate(null: np.ndarray, exact: np.ndarray, near: np.ndarray) -> Calibrat
     itself a copy) to the planted copies' lower tail (the 2 % quantile of near copies where that is
     above the null's tail, else of exact ones); if these overlap too, at the null's tail, so that
     specificity is kept and the loss shows in the planted recall. The exact threshold is where planted
-    exact and near copies are told apart best (largest Youden index).
+    exact and near copies are distinguished best (largest Youden index).
 
     Args:
       null: best-match scores of real images against other patients' images.

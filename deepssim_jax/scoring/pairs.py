@@ -141,7 +141,7 @@ def largest_products(
         out = np.empty((stop - first, k), _FOUND)
         out["score"], out["index"], *missed = work.best(first, stop, k=k, surely=False)
         if missed:
-            # Not by much, but for these a reference that halves left out may be among the best.
+            # Not by much, but for these a reference that bfloat16 left out may be among the best.
             doubtful = np.flatnonzero(~(out["score"][:, -1] > missed[0]) & (missed[0] != -np.inf))
             if len(doubtful):
                 again = work.of(first + doubtful)
@@ -269,7 +269,7 @@ class _Work:
         return [(first, min(first + size, count)) for first in range(0, count, size)]
 
     def best(self, first: int, stop: int, *, k: int, surely: bool) -> _Columns:
-        """Scores and ids [n, k] of some queries; with halves also what may have been missed [n]."""
+        """Scores and ids [n, k] of some queries; in bfloat16 also what may have been missed [n]."""
         start: _Columns = (
             np.full((self.unit, k), -np.inf, np.float32),
             np.zeros((self.unit, k), np.int32),
@@ -321,7 +321,7 @@ class _Work:
             for offset in range(low, min(low + at_once, count), self.span):
                 where = offset, count, self.span, sharding
                 given = self._place(self.references, *where), self._labels(1, *where)
-                make = tiles.halved if self.tiling.half else References
+                make = tiles.split_bf16 if self.tiling.half else References
                 pieces.append((offset, make(*given)))
             if at_once >= count:
                 self.held = pieces

@@ -3,8 +3,8 @@
     deepssim evaluate --matrix=deepssim.npz --real_indices=real.npz --synthetic_indices=synth.npz \
         --table=test_set.csv --out=evaluation/
 
-Thresholds are chosen on the tuning split of the patients and all figures are those of the reporting split, unless
---near and --exact give them. Writes evaluation.json and scores.png.
+Thresholds are chosen on the tuning split of the patients and all figures are those of the reporting split,
+unless --near and --exact give them. Writes evaluation.json and scores.png.
 """
 
 import dataclasses

@@ -114,11 +114,6 @@ def state_shardings(tree: Tree, mesh: jax.sharding.Mesh) -> Tree:
     return jax.tree.map(place, tree)
 
 
-def last_axis_sharding(mesh: jax.sharding.Mesh) -> Callable[[int], jax.NamedSharding]:
-    """For a number of axes: the last one, images in `ops.ssim`, is spread over the devices."""
-    return lambda ndim: jax.NamedSharding(mesh, jax.P(*(None,) * (ndim - 1), DATA))
-
-
 def using(mesh: jax.sharding.Mesh) -> contextlib.AbstractContextManager:
     """Makes a mesh the current one for a `with` block."""
     return jax.set_mesh(mesh)

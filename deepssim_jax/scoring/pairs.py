@@ -1,8 +1,8 @@
 """All pairs of two sets of embeddings: exact nearest neighbours and the histogram.
 
 Contract: queries and references are float32 rows of unit norm, [n, d] and [m, d]: NumPy arrays,
-memory maps, or anything with a shape whose slices turn into arrays, such as a TensorStore
-(`data.arrays.open_rows`). Only slices are read. Nothing of size n x m ever exists: queries are cut
+memory maps, or anything with a shape whose slices turn into arrays, such as a TensorStore.
+Only slices are read. Nothing of size n x m ever exists: queries are cut
 into blocks, a block is spread over the devices, and references either stay on every device or,
 where they are too many, are spread too and passed round a ring. The answer does not depend on
 any of it. With several processes each reads the rows of its own devices, and all get the answer.

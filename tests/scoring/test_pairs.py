@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import tensorstore
 
+from benchmarks.methods.rows_on_disk import open_rows
 from deepssim_jax import parallel
-from deepssim_jax.data.arrays import open_rows
 from deepssim_jax.scoring import pairs, tiles
 from deepssim_jax.scoring.tiles import Tiling
 from tests.kept import journal

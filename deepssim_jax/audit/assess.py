@@ -58,7 +58,8 @@ class AuditSet:
 class Measured:
     """Everything that an audit measured.
 
-    `pairs` are those of `calibration.called`, and `copy` bool, which of them are copies. `evidence` is what
+    `pairs` are those of `calibration.called`, and `copy` and `other_image` bool, which of them are copies
+    or show another image of the real image's patient. `evidence` is what
     the detector is worth here at the thresholds of this audit, and `usual` at those of a single image, which
     do not depend on what was found. `control` is there with held-out images, `inferred` with a model.
     """
@@ -66,6 +67,7 @@ class Measured:
     sets: Mapping[Role, AuditSet]
     pairs: np.ndarray
     copy: np.ndarray
+    other_image: np.ndarray
     evidence: calibration.Evidence
     usual: calibration.Evidence
     control: Control | None
@@ -85,6 +87,13 @@ class Measured:
         return hits
 
     @property
+    def others(self) -> np.ndarray:
+        """Bool [n]: the synthetic images that show another image of a patient, and are no copies."""
+        others = np.zeros(len(self.sets[Role.SYNTHETIC].images), bool)
+        others[self.pairs["query"][self.other_image]] = True
+        return others & ~self.hits
+
+    @property
     def subjects(self) -> list[int]:
         """Whose each real image is; images that are duplicates of each other count as one patient."""
         return [int(number) for number in self.sets[Role.REAL].side.grouped()[1]]
@@ -95,7 +104,7 @@ def conclude(found: Measured, settings: AuditSettings) -> AuditResult:
     best, hits, subjects = found.best, found.hits, found.subjects
     compared = found.sets[Role.SYNTHETIC].comparable
     significance = _Significance.of(best, found.control)
-    nearest = _matches(found, best, hits, significance)
+    nearest = _matches(found, best, hits, significance, found.others)
     flagged = found.pairs[found.copy]
     flagged = flagged[np.lexsort((flagged["reference"], flagged["query"], -flagged["verified"]))]
     classes = {label.value: sum(m.label is label for m in nearest) for label in Label}
@@ -215,13 +224,17 @@ class _Significance:
 
 
 def _matches(
-    found: Measured, rows: np.ndarray, copies: np.ndarray, significance: _Significance
+    found: Measured,
+    rows: np.ndarray,
+    copies: np.ndarray,
+    significance: _Significance,
+    others: np.ndarray | None = None,
 ) -> tuple[Match, ...]:
-    """Pairs as the report shows them; `copies` bool, which of them are."""
+    """Pairs as the report shows them; `copies` bool, which of them are; `others`, of other images."""
     real, synthetic = (found.sets[role].images for role in (Role.REAL, Role.SYNTHETIC))
     exact = found.evidence.thresholds.exact
 
-    def match(row: np.void, copy: bool) -> Match:
+    def match(row: np.void, copy: bool, other: bool) -> Match:
         query, reference = int(row["query"]), int(row["reference"])
         p_values, q_values = significance.p_values, significance.q_values
         label = Label.EXACT if float(row["verified"]) >= exact else Label.NEAR
@@ -236,10 +249,13 @@ def _matches(
             by_points=bool(row["by_points"]),
             partial=tuple(float(x) for x in row["partial"]),
             share=float(row["share"]),
+            other_image=other,
             **placement(row),
         )
 
-    return tuple(match(row, bool(copy)) for row, copy in zip(rows, copies, strict=True))
+    others = np.zeros(len(rows), bool) if others is None else others
+    columns = zip(rows, copies.tolist(), others.tolist(), strict=True)
+    return tuple(match(row, copy, other) for row, copy, other in columns)
 
 
 def _control_rates(

@@ -247,7 +247,7 @@ class _Job:
         )
         trial = calibration.Trial.of(pairs, len(synthetic))
         evidence = usual.at(false_discovery_cut(usual.p_values(trial)))
-        pairs, copy = calibration.called(pairs, evidence.thresholds)
+        pairs, copy, other = calibration.called(pairs, evidence.thresholds)
         control = None
         if Role.HOLDOUT in sets:
             control = self._held_out(sets, retrieval.proposals)
@@ -255,6 +255,7 @@ class _Job:
             sets=sets,
             pairs=pairs,
             copy=copy,
+            other_image=other,
             evidence=evidence,
             usual=usual,
             control=control,

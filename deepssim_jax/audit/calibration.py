@@ -27,7 +27,14 @@ from deepssim_jax.detection.controls import (
 from deepssim_jax.nn.encoder import Encoder
 from deepssim_jax.scoring import decide, plant
 from deepssim_jax.scoring.detail import BANDS
-from deepssim_jax.scoring.evidence import MOST_FALSE, GumbelLaw, LargestLaw, NormalLaw, either
+from deepssim_jax.scoring.evidence import (
+    MOST_FALSE,
+    GumbelLaw,
+    LargestLaw,
+    NormalLaw,
+    either,
+    other_images,
+)
 from deepssim_jax.scoring.match import NO_EVIDENCE, PAIR, Progress, match
 from deepssim_jax.scoring.retrieval import Proposals
 from deepssim_jax.scoring.side import Side
@@ -44,42 +51,46 @@ _LIMIT = 1.0 - 1e-5
 class Trial:
     """What the search found of n images: the best of each kind of evidence, float32.
 
-    `scores` [n] verified scores without local features, `points` [n] of local features, `partial`
-    [n, BANDS] of `scoring.detail`; -1 and NO_EVIDENCE where it found nothing.
+    `scores` [n] verified scores without local features, `points` [n] of local features, `copied` [n]
+    likewise of pairs that do not look like two images of one patient, `partial` [n, BANDS] of
+    `scoring.detail`; -1 and NO_EVIDENCE where it found nothing.
     """
 
     scores: np.ndarray
     points: np.ndarray
+    copied: np.ndarray
     partial: np.ndarray
 
     @classmethod
     def of(cls, pairs: np.ndarray, count: int) -> "Trial":
         """From the pairs of `match` of `count` queries."""
         scores = np.full(count, -1.0, np.float32)
-        points = np.full(count, NO_EVIDENCE, np.float32)
+        points, copied = np.full((2, count), NO_EVIDENCE, np.float32)
         partial = np.full((count, BANDS), NO_EVIDENCE, np.float32)
         placed = pairs["by_points"]
         np.maximum.at(scores, pairs["query"][~placed], pairs["verified"][~placed])
         np.maximum.at(points, pairs["query"][placed], pairs["evidence"][placed])
+        placed &= ~other_images(pairs["evidence"], pairs["exact"])
+        np.maximum.at(copied, pairs["query"][placed], pairs["evidence"][placed])
         np.maximum.at(partial, pairs["query"], pairs["partial"])
-        return cls(scores, points, partial)
+        return cls(scores, points, copied, partial)
 
     def __len__(self) -> int:
         return len(self.scores)
 
     def __getitem__(self, rows: np.ndarray) -> "Trial":
-        return Trial(self.scores[rows], self.points[rows], self.partial[rows])
+        return Trial(*(column[rows] for column in vars(self).values()))
 
     def copies(self, thresholds: Thresholds) -> np.ndarray:
         """Bool [n]: one kind of evidence reaches its threshold."""
         return (
             (self.scores >= thresholds.near)
-            | (self.points >= thresholds.local)
+            | (self.copied >= thresholds.local)
             | (self.partial >= np.array(thresholds.partial)).any(1)
         )
 
 
-def called(pairs: np.ndarray, thresholds: Thresholds) -> tuple[np.ndarray, np.ndarray]:
+def called(pairs: np.ndarray, thresholds: Thresholds) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pairs, one of each query and reference, in the order in which they explain the query.
 
     Args:
@@ -87,19 +98,20 @@ def called(pairs: np.ndarray, thresholds: Thresholds) -> tuple[np.ndarray, np.nd
       thresholds: from which a pair counts as a copy.
 
     Returns:
-      By query, copies first, those of the best verified score first; and bool, which are copies. What
-      local features alone proposed is left out where its evidence is too small: its score is that
-      of an alignment with more freedom than that of the other pairs.
+      By query, copies first, then what looks like another image of the patient, those of the best
+      verified score first; and bool, which are copies, and which such other images. What local features
+      alone proposed is left out where its evidence is too small: its score is that of an alignment with
+      more freedom than that of the other pairs.
     """
     placed = pairs["by_points"]
-    copy = np.where(
-        placed,
-        (pairs["evidence"] >= thresholds.local) & (pairs["verified"] > -1),
-        pairs["verified"] >= thresholds.near,
-    ) | (pairs["partial"] >= np.array(thresholds.partial)).any(1)
-    pairs, copy = pairs[~placed | copy], copy[~placed | copy]
-    order = np.lexsort((pairs["reference"], -pairs["verified"], ~copy, pairs["query"]))
-    pairs, copy = pairs[order], copy[order]
+    there = placed & (pairs["evidence"] >= thresholds.local) & (pairs["verified"] > -1)
+    other = there & other_images(pairs["evidence"], pairs["exact"])
+    copy = np.where(placed, there & ~other, pairs["verified"] >= thresholds.near)
+    copy |= (pairs["partial"] >= np.array(thresholds.partial)).any(1)
+    other &= ~copy
+    order = np.lexsort((pairs["reference"], -pairs["verified"], ~other, ~copy, pairs["query"]))
+    order = order[(~placed | copy | other)[order]]
+    pairs, copy, other = pairs[order], copy[order], other[order]
     key = pairs["query"].astype(np.int64) << 32 | pairs["reference"].astype(np.int64)
     first = np.sort(np.unique(key, return_index=True)[1])
     # A pair that was found both ways keeps the better alignment, and the evidence of the other.
@@ -107,9 +119,9 @@ def called(pairs: np.ndarray, thresholds: Thresholds) -> tuple[np.ndarray, np.nd
     kept = pairs[first]
     for row, k in enumerate(key[first].tolist()):
         if k in places:
-            other = pairs[places[k]]
-            kept["points"][row], kept["evidence"][row] = other["points"], other["evidence"]
-    return kept, copy[first]
+            for field in ("points", "evidence", "exact"):
+                kept[field][row] = pairs[places[k]][field]
+    return kept, copy[first], other[first]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +146,7 @@ class Laws:
         bands = [law.p_values(band) for law, band in zip(self.partial, found.partial.T)]
         return either(
             self.scores.p_values(fisher(found.scores)),
-            self.points.p_values(found.points),
+            self.points.p_values(found.copied),
             either(*bands),
         )
 

@@ -251,7 +251,9 @@ class Guard:
         refused = score >= self.limits.max_ssim
         pairs = with_evidence(pairs, side, self.side, self.side.common)
         trial = calibration.Trial.of(pairs, len(images))
+        # Another image of a patient must not leave either.
         local = trial.copies(self.limits.thresholds)
+        local |= trial.points >= self.limits.thresholds.local
         cosine = np.full(len(images), -1.0, np.float32)
         rest = np.flatnonzero(~refused)
         for there in _mirrored(images[rest], embeddings[rest], self.encoder()):

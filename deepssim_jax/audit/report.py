@@ -141,6 +141,16 @@ def _class_counts(result: AuditResult, edition: Edition) -> tuple[str, str]:
 
 
 def _headline(result: AuditResult, edition: Edition) -> str:
+    others = sum(match.relation is Relation.OTHER_IMAGE for match in result.nearest)
+    if not others or edition is Edition.SHARED:
+        return _copies(result, edition)
+    return (
+        f"{_copies(result, edition)} {others:,} more look like another image of a patient, such as a film "
+        "of another day, and are no copies (column relation of nearest.csv)."
+    )
+
+
+def _copies(result: AuditResult, edition: Edition) -> str:
     rate, count = result.copy_rate, edition.count
     exposed = f"{count(result.subjects_exposed)} {_of_people(result, edition)}"
     if not rate.count:

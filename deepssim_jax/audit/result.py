@@ -34,6 +34,7 @@ class Relation(enum.StrEnum):
 
     WHOLE = "copy"
     PART = "partial_copy"
+    OTHER_IMAGE = "same_patient_other_image"
     NONE = "unrelated"
 
 
@@ -70,12 +71,14 @@ class Match:
     by_points: bool = False  # the transformation is that of local features
     partial: tuple[float, ...] = (-5.0, -5.0, -5.0)  # partial correlations, of `scoring.detail`
     share: float = 0.0  # of the picture that agrees
+    exact: float = 0.0  # how exactly local features lie as the real image's do, in [0, 1]
+    other_image: bool = False  # it looks like another image of the real image's patient
 
     @property
     def relation(self) -> Relation:
         """How much of the synthetic image comes from the real one."""
         if self.label is Label.UNRELATED:
-            return Relation.NONE
+            return Relation.OTHER_IMAGE if self.other_image else Relation.NONE
         return Relation.PART if self.share < _PART else Relation.WHOLE
 
 

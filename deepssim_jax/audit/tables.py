@@ -45,6 +45,7 @@ COLUMNS = (
     "partial_coarse",
     "share",
     "relation",
+    "local_exact",
 )
 _MATRIX = tuple(column for column in COLUMNS if column.startswith("matrix_"))
 _PARTIAL = tuple(column for column in COLUMNS if column.startswith("partial_"))
@@ -118,9 +119,7 @@ def _value(match: Match, column: str) -> object:
         return match.relation.value
     if column == "negative":
         return int(match.negative)
-    return getattr(
-        match, {"local_points": "points", "local_evidence": "evidence"}.get(column, column)
-    )
+    return getattr(match, column.removeprefix("local_"))
 
 
 def proportion(value: Proportion | None) -> dict[str, object] | None:

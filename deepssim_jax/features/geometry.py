@@ -38,19 +38,21 @@ _MIN_AREA, _MAX_AREA, _MAX_ASPECT = 0.06, 16.0, 2.4
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=("score", "matrix", "shift", "image", "mirrored", "negative"),
+    data_fields=("score", "exact", "matrix", "shift", "image", "mirrored", "negative"),
     meta_fields=(),
 )
 @dataclasses.dataclass(frozen=True)
 class Verified:
     """Of n queries the best candidates, `score` [n, c] falling.
 
-    `matrix` [n, c, 2, 2] and `shift` [n, c, 2] map positions of the query (mirrored left to right first
-    where `mirrored`) to those of the real image; `image` int [n, c], -1 where there is none; `negative`,
+    `exact` [n, c], in [0, 1], is how exactly the matches lie where the map puts them. `matrix`
+    [n, c, 2, 2] and `shift` [n, c, 2] map positions of the query (mirrored left to right first where
+    `mirrored`) to those of the real image; `image` int [n, c], -1 where there is none; `negative`,
     whether bright and dark changed places.
     """
 
     score: Array
+    exact: Array
     matrix: Array
     shift: Array
     image: Array
@@ -116,10 +118,10 @@ def verify(
         take(_for_each(frames, len(best))), take(others), partner[chosen], weight[chosen],
         take(seeds), cosine[chosen], common,
     )  # fmt: skip
-    score, matrix, shift, negative = found
+    score, exact, matrix, shift, negative = found
     score = jnp.where(image[chosen] >= 0, score, 0.0)
     order = jnp.argsort(-score, stable=True)
-    columns = (score, matrix, shift, image[chosen], mirrored[chosen], negative)
+    columns = (score, exact, matrix, shift, image[chosen], mirrored[chosen], negative)
     return Verified(*(a[order] for a in columns))
 
 
@@ -169,7 +171,7 @@ def _fit(
     cosine: Array,
     common: Array,
 ) -> tuple[Array, ...]:
-    """Score, matrix, shift and polarity of one candidate by the better of two seeds."""
+    """Score, exactness, matrix, shift and polarity of one candidate by the better of two seeds."""
     q = others.position[partner]
     relation = frames.polarity * others.polarity[partner]
 
@@ -208,9 +210,10 @@ def _fit(
     w = jnp.where(w >= strongest[real] - 1e-9, w, 0.0)
     reach = _PLACED + _BY_SIZE * jnp.exp(others.log_sigma[real])
     error = jnp.take_along_axis(apart, real[:, None], 1)[:, 0]
-    placed_well = w * (_LOOSE + (1 - _LOOSE) * jnp.exp(-0.5 * error / reach**2))
-    score = placed_well.sum() * jnp.where(sign < 0, _NEGATIVE, 1.0)
-    return score * sane, matrix, shift, sign < 0
+    exact = (w * jnp.exp(-0.5 * error / reach**2)).sum()
+    score = _LOOSE * w.sum() + (1 - _LOOSE) * exact
+    score *= jnp.where(sign < 0, _NEGATIVE, 1.0)
+    return score * sane, exact / jnp.maximum(w.sum(), 1e-6), matrix, shift, sign < 0
 
 
 def _first_of(values: Array, largest: Array) -> Array:

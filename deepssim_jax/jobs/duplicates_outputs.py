@@ -24,6 +24,7 @@ PAIRS = (
     "rank", "first_id", "second_id", "first_subject", "second_subject", "first_split", "second_split",
     "how", "verified_score", "flip", "rotation_deg", "shift_y", "shift_x", "scale", "negative",
     "matrix_yy", "matrix_yx", "matrix_xy", "matrix_xx", "local_points", "local_evidence", "p_value",
+    "local_exact",
 )  # fmt: skip
 _MOST_LISTED = 200
 _WORDS = {
@@ -114,6 +115,7 @@ def _pair_row(rank: int, x: DuplicatePair) -> tuple[object, ...]:
         rank, x.first_id, x.second_id, x.first_subject, x.second_subject, x.first_split,
         x.second_split, x.how.value, x.verified_score, x.flip, x.rotation_deg, x.shift_y, x.shift_x,
         x.scale, int(x.negative), *x.matrix, x.points, x.evidence, x.p_value,
+        x.exact,
     )  # fmt: skip
 
 

@@ -66,6 +66,7 @@ class DuplicatePair:
     matrix: tuple[float, ...] = (1.0, 0.0, 0.0, 1.0)
     points: float | None = None  # None of equal images, which are not searched
     evidence: float | None = None  # likewise
+    exact: float | None = None  # likewise: how exactly matches lie, in [0, 1]
     p_value: float | None = None  # likewise: of as much evidence without a copy
 
 

@@ -30,6 +30,10 @@ _SHARES = np.array([0.1, 0.2, 0.3, 0.4, 0.5])
 _UNSURE = 2.0
 # Of unrelated images not more than this share may be called copies, however many there are.
 MOST_FALSE = 0.005
+# Another image of a patient, such as a film of another day, shows the same bones: some points match, near to
+# where the map puts them. Points of a copy lie exactly there; those of a strongly bent one farther away
+# than another image's, and more of them match.
+_LOOSE, _EXACT, _FEW = 0.24, 0.55, 1.3
 FALSE_DISCOVERIES = 0.05
 
 
@@ -124,6 +128,11 @@ class NormalLaw:
     def threshold(self, p: float) -> float:
         """Fisher's z that unrelated images exceed with probability p."""
         return float(stats.norm.isf(p, self.location, self.scale))
+
+
+def other_images(evidence: np.ndarray, exact: np.ndarray) -> np.ndarray:
+    """Bool [n]: pairs placed by local features that lie as two images of one patient do, not as copies."""
+    return (evidence < _FEW) & (exact > _LOOSE) & (exact < _EXACT)
 
 
 def false_discovery_cut(p_values: np.ndarray, *, rate: float = FALSE_DISCOVERIES) -> float:

@@ -43,6 +43,7 @@ PAIR = np.dtype(
         ("by_points", "?"),  # found and placed by local features; the fields below are theirs
         ("points", "<f4"),  # sum of the matches that lie as the real image's do
         ("evidence", "<f4"),  # relative to the query's other candidates
+        ("exact", "<f4"),  # how exactly the matches lie, in [0, 1]
         ("partial", "<f4", (BANDS,)),  # of `scoring.detail`, where the pair was looked at so
         ("share", "<f4"),  # of the picture that agrees, likewise
     ]
@@ -243,6 +244,7 @@ class Placement(TypedDict):
     matrix: tuple[float, ...]
     points: float
     evidence: float
+    exact: float
 
 
 def placement(row: np.void) -> Placement:
@@ -258,6 +260,7 @@ def placement(row: np.void) -> Placement:
         matrix=tuple(float(x) for x in row["matrix"].ravel()),
         points=float(row["points"]),
         evidence=float(row["evidence"]),
+        exact=float(row["exact"]),
     )
 
 
@@ -282,7 +285,8 @@ def placed_by_points(
     out = np.zeros(len(query), PAIR)
     out["query"], out["reference"], out["by_points"] = query, found.reference[query, place], True
     out["points"], out["evidence"] = found.points[query, place], found.evidence[query, place]
-    out["negative"], out["verified"] = found.negative[query, place], -1.0
+    out["exact"], out["negative"] = found.exact[query, place], found.negative[query, place]
+    out["verified"] = -1.0
     # What lies so is chance; its evidence says how far chance reaches, and needs no pixels.
     good = np.flatnonzero((out["points"] >= _MIN_POINTS) & (out["evidence"] >= least_evidence))
     if len(good):

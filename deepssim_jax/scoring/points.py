@@ -109,13 +109,15 @@ class LocalMatches:
     """Of n queries their KEPT best images, arrays [n, KEPT, ...].
 
     `reference` -1 where there is none; `points` the sum of matches, `evidence` relative to the query's other
-    candidates; `flip`, `matrix` and `shift` (of a canvas of side 1) as in `ops.transform`: how the real
-    image was moved to give the query; `negative` whether bright and dark changed places.
+    candidates; `exact`, in [0, 1], how exactly the matches lie as the real image's do; `flip`, `matrix`
+    and `shift` (of a canvas of side 1) as in `ops.transform`: how the real image was moved to give the
+    query; `negative` whether bright and dark changed places.
     """
 
     reference: np.ndarray
     points: np.ndarray
     evidence: np.ndarray
+    exact: np.ndarray
     flip: np.ndarray
     matrix: np.ndarray
     shift: np.ndarray
@@ -155,7 +157,7 @@ class LocalIndex:
             none = np.zeros((0, KEPT), np.float32)
             whole, plane = none.astype(np.int32), np.zeros((0, KEPT, 2), np.float32)
             return LocalMatches(
-                reference=whole, points=none, evidence=none, flip=whole,
+                reference=whole, points=none, evidence=none, exact=none, flip=whole,
                 matrix=np.stack([plane, plane], -1), shift=plane, negative=none > 0,
             )  # fmt: skip
         ranked = self._rank(queries, exclude)
@@ -247,7 +249,7 @@ def _verified(
     inverse = jnp.where(usable[..., None, None], inverse, jnp.eye(2)[None, None])
     shift = -einsum("ncij,ncj->nci", inverse, found.shift) / SIDE
     columns = (
-        found.image, score, evidence,
+        found.image, score, evidence, found.exact,
         found.mirrored.astype(jnp.int32), inverse, shift, found.negative,
     )  # fmt: skip
     return tuple(a[:, :KEPT] for a in columns)

@@ -9,7 +9,7 @@ from scipy import stats
 
 from deepssim_jax.audit import sentences
 from deepssim_jax.audit.assess import chance_of
-from deepssim_jax.audit.calibration import Trial, called
+from deepssim_jax.audit.calibration import Laws, Trial, called
 from deepssim_jax.audit.disclosure import Edition
 from deepssim_jax.audit.result import Thresholds
 from deepssim_jax.data.manifest import Role
@@ -141,7 +141,7 @@ def test_either_kind_of_evidence_makes_a_copy() -> None:
     pairs["verified"] = [0.96, 0.5, 0.6, 0.7, 0.99]
     pairs["by_points"] = [False, True, False, False, True]
     pairs["evidence"] = [0, 2.0, 0, 0, 1.0]
-    found, copy = called(pairs, thresholds())
+    found, copy, _ = called(pairs, thresholds())
     assert found["reference"].tolist() == [4, 5, 6, 7]
     assert copy.tolist() == [True, True, False, False]
 
@@ -154,11 +154,33 @@ def test_one_band_of_partial_correlation_is_enough() -> None:
     assert Trial.of(pairs, 2).copies(thresholds()).tolist() == [True, False]
 
 
+def test_what_lies_as_another_image_of_the_patient_does_is_no_copy() -> None:
+    """Query 0 lies loosely, 1 exactly, 2 loosely with many matches, 3 loosely where pixels say copy."""
+    pairs = np.zeros(5, PAIR)
+    pairs["query"], pairs["reference"] = [0, 0, 1, 2, 3], [4, 5, 6, 7, 8]
+    pairs["verified"], pairs["by_points"] = (
+        [0.5, 0.6, 0.5, 0.5, 0.5],
+        [True, False, True, True, True],
+    )
+    pairs["evidence"], pairs["exact"] = [1.2, 0, 1.2, 2.0, 1.2], [0.4, 0, 0.9, 0.4, 0.4]
+    pairs["partial"][4] = 0.9
+    limits = dataclasses.replace(thresholds(), local=1.0)
+    found, copy, other = called(pairs, limits)
+    assert found["reference"].tolist() == [4, 5, 6, 7, 8]
+    assert copy.tolist() == [False, False, True, True, True]
+    assert other.tolist() == [True, False, False, False, False]
+    trial = Trial.of(pairs, 4)
+    assert trial.copies(limits).tolist() == [False, True, True, True]
+    assert trial.points.tolist() == pytest.approx([1.2, 1.2, 2.0, 1.2])
+    laws = Laws.of(trial)
+    assert laws.p_values(trial)[0] >= 1
+
+
 def test_a_pair_found_both_ways_keeps_the_better_alignment_and_the_thresholds() -> None:
     pairs = np.zeros(2, PAIR)
     pairs["reference"], pairs["verified"], pairs["by_points"] = 3, [0.99, 0.9], [False, True]
     pairs["evidence"], pairs["points"] = [0, 4.0], [0, 80]
-    found, copy = called(pairs, thresholds())
+    found, copy, _ = called(pairs, thresholds())
     assert len(found) == 1 and copy[0] and not found["by_points"][0]
     assert found["verified"][0] == np.float32(0.99) and found["evidence"][0] == 4.0
 

@@ -136,9 +136,10 @@ def unknown_command(word: str) -> UsageError:
 
 
 def check_flag_names(command: str, module: types.ModuleType, args: Sequence[str]) -> None:
-    """Refuses a flag that is not the command's own.
+    """Refuses a flag that is not the command's own, and one that is given twice but holds one value.
 
-    Libraries define absl flags, too; without this check a command would take them silently.
+    Libraries define absl flags, too, and absl takes the last value of several; without this check a
+    command would do both silently.
 
     Args:
         command: The command's name.
@@ -146,9 +147,10 @@ def check_flag_names(command: str, module: types.ModuleType, args: Sequence[str]
         args: The command line after the command.
 
     Raises:
-        UsageError: Names the flag and the nearest one that exists.
+        UsageError: Names the flag, and the nearest one that exists.
     """
     known = {flag.name: flag for flag in key_flags(module)}
+    seen: set[str] = set()
     rest = iter(args)
     for arg in rest:
         if arg == "--":
@@ -158,16 +160,19 @@ def check_flag_names(command: str, module: types.ModuleType, args: Sequence[str]
         name, has_value, _ = arg.lstrip("-").partition("=")
         flag = known.get(name)
         if flag is None and name.startswith("no") and name[2:] in known and known[name[2:]].boolean:
-            continue
+            name, flag = name[2:], known[name[2:]]
         if flag is None and "." in name and name.partition(".")[0] in known:
             flag = known[name.partition(".")[0]]  # --config.a.b=value
-        if flag is None and name in ("flagfile", "undefok"):
+        if flag is None and name == "undefok":
             next(rest, None) if not has_value else None
             continue
         if flag is None:
             guess = nearest(name, known)
             hint = f"did you mean --{guess}?" if guess else f"`deepssim {command} --help` lists all"
             raise UsageError(f"there is no flag --{name}: {hint}")
+        if name in seen and not isinstance(flag, flags.MultiFlag):
+            raise UsageError(f"--{name} is given twice, and one value is wanted: leave one out")
+        seen.add(name)
         if not has_value and not flag.boolean:
             next(rest, None)
 
@@ -314,6 +319,7 @@ def parse(command: str, module: types.ModuleType, args: Sequence[str]) -> list[s
     Raises:
         UsageError: What is wrong, and what to write instead.
     """
+    args = flags.FLAGS.read_flags_from_files(list(args))  # what they hold is checked, too
     check_flag_names(command, module, args)
     flags.FLAGS.set_gnu_getopt(True)
     try:

@@ -2,11 +2,13 @@
 
 Contract: `item` counts the images from 0: by the rule of `ArrayLayout` in an `.npy`, and through the
 arrays of an `.npz` in the order in which they were saved. An array of one axis, or of rows of one
-number (labels), is no image.
+number, is no image; neither is what an `.npz` holds beside its images as their labels, by its name, or
+as a table of one row an image.
 """
 
 import dataclasses
 import math
+import re
 import threading
 import zipfile
 from pathlib import Path
@@ -21,6 +23,12 @@ from deepssim_jax.data.volume import Unreadable
 
 _COLOURS = (1, 3, 4)
 _MAGIC = b"\x93NUMPY"
+# Names of arrays that say something of images and are none, as in `train_labels` or `y_test`.
+_LABELS = re.compile(
+    r"(?:^|[^a-z])(?:labels?|targets?|masks?|segs?|segmentations?|annotations?|class(?:es)?|y)"
+    r"(?:[^a-z]|$)",
+    re.IGNORECASE,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,15 +56,12 @@ def contents(path: Path, layout: ArrayLayout) -> Contents:
     Raises:
       Unreadable: with the reason; NumPy's and zipfile's own errors for damage pass.
     """
-    images, others = 0, []
-    for array in _arrays(path):
-        try:
-            images += _count(array, layout)
-        except Unreadable as error:
-            others.append((array.name, str(error)))
+    held = _held(path, layout)
+    others = tuple((one.array.name, one.reason) for one in held if one.reason is not None)
+    images = sum(one.images for one in held)
     if others and not images:
         raise Unreadable(others[0][1])
-    return Contents(images, tuple(others))
+    return Contents(images, others)
 
 
 def read(path: Path, item: int | None, layout: ArrayLayout, limits: Limits) -> Decoded:
@@ -65,22 +70,56 @@ def read(path: Path, item: int | None, layout: ArrayLayout, limits: Limits) -> D
     Raises:
       Unreadable: with the reason; NumPy's and zipfile's own errors for damage pass.
     """
-    arrays = [(array, _images(array, layout)) for array in _arrays(path)]
-    if not any(images for _, images in arrays):
-        _count(arrays[0][0], layout)  # says why
-    place = the_item(item, sum(images for _, images in arrays))
-    for array, images in arrays:
-        if place < images:
-            return Decoded(_values(path, array, place, layout, limits))
-        place -= images
+    held = _held(path, layout)
+    images = sum(one.images for one in held)
+    if not images and held[0].reason is not None:
+        raise Unreadable(held[0].reason)
+    place = the_item(item, images)
+    for one in held:
+        if place < one.images:
+            return Decoded(_values(path, one.array, place, layout, limits))
+        place -= one.images
     raise AssertionError("the_item lets no other place through")
 
 
-def _images(array: _Array, layout: ArrayLayout) -> int:
-    try:
-        return _count(array, layout)
-    except Unreadable:
-        return 0
+@dataclasses.dataclass(frozen=True)
+class _Held:
+    """An array of a file, its images, and why it has none."""
+
+    array: _Array
+    images: int
+    reason: str | None = None
+
+    def without(self, reason: str) -> "_Held":
+        return _Held(self.array, 0, reason)
+
+
+def _held(path: Path, layout: ArrayLayout) -> list[_Held]:
+    found = []
+    for array in _arrays(path):
+        try:
+            found.append(_Held(array, _count(array, layout)))
+        except Unreadable as error:
+            found.append(_Held(array, 0, str(error)))
+    if any(one.images and not _LABELS.search(one.array.name) for one in found):
+        found = [
+            one.without("labels, by its name")
+            if one.images and _LABELS.search(one.array.name)
+            else one
+            for one in found
+        ]
+    stacks = [(x.images, _without_ones(x.array.shape, layout)[1:]) for x in found if x.images > 1]
+    return [
+        one.without("a table of one row an image")
+        if one.images == 1 and any(_is_table(one.array.shape, *stack) for stack in stacks)
+        else one
+        for one in found
+    ]
+
+
+def _is_table(shape: tuple[int, ...], images: int, size: tuple[int, ...]) -> bool:
+    """Whether an array has a row for each of so many images, and not the size of one of them."""
+    return len(shape) == 2 and shape[0] == images and shape != size
 
 
 def _arrays(path: Path) -> list[_Array]:
@@ -126,13 +165,15 @@ def _count(array: _Array, layout: ArrayLayout) -> int:
         raise Unreadable(f"has {len(array.shape)} dimensions {array.shape}, and 2 or 3 are known")
     if min(shape[1:], default=0) < 1:
         raise Unreadable(f"holds no image: its dimensions are {array.shape}")
-    if len(shape) == 2 or (len(shape) == 3 and _is_coloured(shape)):
+    if len(shape) == 2 or (len(shape) == 3 and _is_coloured(shape, layout)):
         return 1
     if layout is not ArrayLayout.IMAGES:
         if len(shape) > 4:
             raise Unreadable(f"has {len(shape)} dimensions, and 2 to 4 are known")
         return 1 if len(shape) == 3 else shape[0]
-    if len(shape) == 3 or (len(shape) == 4 and (_is_coloured(shape) or shape[1] in _COLOURS)):
+    if len(shape) == 3 or (
+        len(shape) == 4 and (_is_coloured(shape, layout) or shape[1] in _COLOURS)
+    ):
         return shape[0]
     raise Unreadable(
         f"has {len(shape)} dimensions {array.shape}; if it holds volumes, say so by --arrays=zyx "
@@ -148,7 +189,10 @@ def _without_ones(shape: tuple[int, ...], layout: ArrayLayout) -> tuple[int, ...
     return shape
 
 
-def _is_coloured(shape: tuple[int, ...]) -> bool:
+def _is_coloured(shape: tuple[int, ...], layout: ArrayLayout) -> bool:
+    """Whether the last axis is of colours; in volumes every axis is one of space."""
+    if layout is not ArrayLayout.IMAGES:
+        return False
     return shape[-1] in _COLOURS and min(shape[-3:-1]) > 4
 
 
@@ -167,7 +211,7 @@ def _values(
         values = whole.reshape(shape) if single else whole.reshape(shape)[place]
     else:
         values = _run(path, array, 0 if single else place * rows, rows).reshape(one)
-    if len(one) == 3 and _is_coloured(one):
+    if len(one) == 3 and _is_coloured(one, layout):
         return luminance(values)
     if len(one) == 3 and layout is ArrayLayout.IMAGES:  # [c, h, w]
         return luminance(np.moveaxis(values, 0, -1))

@@ -12,6 +12,7 @@ from pathlib import Path
 from deepssim_jax.data import (
     array_reader,
     dicom,
+    dicom_workers,
     metaimage_reader,
     nifti_reader,
     nrrd_reader,
@@ -125,7 +126,7 @@ def _looked_into(entry: Entry, layout: ArrayLayout) -> _Inside:
 
 def _add_series(out: Listed, entries: Sequence[Entry]) -> None:
     names = {entry.path: entry.name for entry in entries}
-    stacks, without = dicom.stacks(names)
+    stacks, without = dicom.stacks(dicom_workers.plain_headers(list(names)))
     out.unused += [Unused(names[path], reason) for path, reason in without.items()]
     of_file: dict[Path, list[dicom.Stack]] = {}
     for stack in stacks:

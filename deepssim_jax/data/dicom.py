@@ -16,7 +16,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -28,6 +28,8 @@ _DEFLATED, _BIG_ENDIAN = b"1.2.840.10008.1.2.1.99", b"1.2.840.10008.1.2.2"
 _IMPLICIT = b"1.2.840.10008.1.2"
 _SYNTAX, _LAST_OF_META = 0x00020010, 0x0002FFFF  # TransferSyntaxUID, in the header of the header
 _FUNCTIONAL_GROUPS = 0x5200  # the group of these sequences, one of the last before the pixels
+_PREAMBLE, _PLAIN = 132, 1 << 14  # bytes before a header, and to the end of most
+Header = dict[str, Any]  # attributes by name
 # What tells two images of one place apart, most telling first.
 _APART = (
     "EchoNumbers",
@@ -137,22 +139,24 @@ def opened(path: Path, limits: Limits = Limits()) -> Path | io.BytesIO:
     return source
 
 
-def stacks(paths: Iterable[Path]) -> tuple[list[Stack], dict[Path, str]]:
+def stacks(plain: Mapping[Path, Header | None]) -> tuple[list[Stack], dict[Path, str]]:
     """The images and volumes of DICOM files, and the files that hold none, with the reason.
 
     Files whose header cannot be read stand alone, so that reading them says why.
+
+    Args:
+      plain: what `plain_header` gives for each file.
     """
     alone: list[Stack] = []
     without: dict[Path, str] = {}
     series: dict[tuple[str, str], list[_Frame]] = collections.defaultdict(list)
     try:
-        pydicom = pydicom_module()
+        pydicom_module()
     except Unreadable:
-        return [Stack((path,)) for path in sorted(paths)], without
-    tags = {int(pydicom.tag.Tag(name)): name for name in _TAGS}
-    for path in sorted(paths):
+        return [Stack((path,)) for path in sorted(plain)], without
+    for path in sorted(plain):
         try:
-            header = _plain_header(path, tags) or _header(path, tags)
+            header = plain[path] or _header(path)
             if "Rows" not in header and "SOPClassUID" in header:
                 without[path] = "a DICOM file without pixels"
                 continue
@@ -172,44 +176,62 @@ def stacks(paths: Iterable[Path]) -> tuple[list[Stack], dict[Path, str]]:
     return sorted(alone + found, key=lambda s: (s.files, s.items)), without
 
 
-def _plain_header(path: Path, tags: Mapping[int, str]) -> dict[str, Any] | None:
+@functools.cache
+def _tags() -> dict[int, str]:
+    """Names of the attributes that are read, by number."""
+    tag = pydicom_module().tag.Tag
+    return {int(tag(name)): name for name in _TAGS}
+
+
+def plain_header(path: Path) -> Header | None:
     """The attributes of a file that holds one image and nothing unusual.
 
     In half the time that a data set takes. None of other files: without a preamble or without an image,
-    big-endian, compressed as a whole, of several frames or with functional groups, or damaged.
+    big-endian, compressed as a whole, of several frames or with functional groups, or damaged. Numbers,
+    text, and lists of text.
     """
-    from pydicom.filereader import data_element_generator
-
     with contextlib.suppress(Exception), path.open("rb") as file:
-        if file.read(132)[128:] != b"DICM":
+        # In memory: of a file every element would ask the system where it stands.
+        head = file.read(_PLAIN)
+        if head[128:132] != b"DICM":
             return None
-        meta = data_element_generator(
-            file,
-            False,
-            True,
-            stop_when=lambda tag, *_: tag > _LAST_OF_META,
-            specific_tags=[_SYNTAX],
-        )
-        syntax = next((bytes(x.value).strip(b" \0") for x in meta if x.tag == _SYNTAX), b"")
-        list(meta)  # to its end, where the data set begins
-        if syntax in (b"", _BIG_ENDIAN, _DEFLATED):
-            return None
-        elements = data_element_generator(
-            file,
-            syntax == _IMPLICIT,
-            True,
-            stop_when=lambda tag, *_: tag >> 16 >= _FUNCTIONAL_GROUPS,
-            specific_tags=list(tags),
-        )
-        header = {tags[x.tag]: _value(x, tags[x.tag]) for x in elements if x.tag in tags}
-        grouped = int.from_bytes(file.read(2), "little") == _FUNCTIONAL_GROUPS
-        if "Rows" in header and "NumberOfFrames" not in header and not grouped:
-            return header
+        header = _elements(io.BytesIO(head))
+        if header is None and len(head) == _PLAIN:  # scanners' own elements can take more
+            header = _elements(file)
+        return header
     return None
 
 
-def _header(path: Path, tags: Mapping[int, str]) -> dict[str, Any]:
+def _elements(file: BinaryIO) -> Header | None:
+    """`plain_header` of an open file; None also where it ends before the pixels."""
+    from pydicom.filereader import data_element_generator
+
+    tags = _tags()
+    file.seek(_PREAMBLE)
+    meta = data_element_generator(
+        file, False, True, stop_when=lambda tag, *_: tag > _LAST_OF_META, specific_tags=[_SYNTAX]
+    )
+    syntax = next((bytes(x.value).strip(b" \0") for x in meta if x.tag == _SYNTAX), b"")
+    list(meta)  # to its end, where the data set begins
+    if syntax in (b"", _BIG_ENDIAN, _DEFLATED):
+        return None
+    found = data_element_generator(
+        file,
+        syntax == _IMPLICIT,
+        True,
+        stop_when=lambda tag, *_: tag >= _FUNCTIONAL_GROUPS << 16,
+        specific_tags=list(tags),
+    )
+    # Numbers instead of pydicom's tags, which are slow to compare.
+    header = {tags[tag]: _value(x, tags[tag]) for x in found if (tag := int(x.tag)) in tags}
+    group = int.from_bytes(file.read(2), "little")
+    plain = "Rows" in header and "NumberOfFrames" not in header and group > _FUNCTIONAL_GROUPS
+    return header if plain else None
+
+
+def _header(path: Path) -> Header:
     """The attributes of any file."""
+    tags = _tags()
     dataset = pydicom_module().dcmread(
         opened(path), stop_before_pixels=True, specific_tags=list(tags)
     )
@@ -219,12 +241,11 @@ def _header(path: Path, tags: Mapping[int, str]) -> dict[str, Any]:
 
 def _value(element, name: str) -> object:
     """An attribute's value; of those in `_TEXT` its text, or the texts of several numbers."""
-    from pydicom.dataelem import RawDataElement, convert_raw_data_element
-
-    if not isinstance(element, RawDataElement):
-        return element.value
     if name not in _TEXT or not isinstance(element.value, bytes):
-        return convert_raw_data_element(element).value
+        from pydicom.dataelem import RawDataElement, convert_raw_data_element
+
+        raw = isinstance(element, RawDataElement)
+        return convert_raw_data_element(element).value if raw else element.value
     text = element.value.decode("latin-1").strip(" \0")
     return text.split("\\") if name in _NUMBERS else text
 
@@ -235,7 +256,7 @@ def _stack(frames: Sequence[_Frame]) -> Stack:
     return Stack((frames[0].path,), tuple(int(frame.item or 0) for frame in frames))
 
 
-def _frames(path: Path, header: dict[str, Any]) -> list[_Frame]:
+def _frames(path: Path, header: Header) -> list[_Frame]:
     kind = (header["Rows"], header["Columns"], header.get("PhotometricInterpretation"))
     kind += tuple(str(header.get(name) or "") for name in _SHARED)
     flat = _PROJECTION.fullmatch(str(header.get("SOPClassUID") or "")) is not None

@@ -40,9 +40,10 @@ _SUFFIXES = {
 }  # fmt: skip
 SUFFIXES = tuple(_SUFFIXES)
 
+_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 _MAGIC = (
-    (b"\x89PNG\r\n\x1a\n", Format.PICTURE),
-    (b"\xff\xd8\xff", Format.PICTURE),
+    (_PNG, Format.PICTURE),
+    (_JPEG, Format.PICTURE),
     (b"\x00\x00\x00\x0cjP  \r\n\x87\n", Format.PICTURE),
     (b"\xff\x4f\xff\x51", Format.PICTURE),
     (b"GIF8", Format.PICTURE),
@@ -55,8 +56,6 @@ _MAGIC = (
     (b"\x00\x00\x02\x1cn+2", Format.NIFTI),
     (b"\x1c\x02\x00\x00n+2", Format.NIFTI),
 )
-# Where a PNG, GIF or WebP file says that it holds more than one picture, or a JPEG file.
-_ANIMATED = (b"acTL", b"ANMF", b"ANIM", b"GIF8", b"MPF\x00")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +82,7 @@ def recognise(path: Path) -> Recognised | None:
     if found is None:
         return None
     if found is Format.PICTURE:
-        return Recognised(found, any(mark in head for mark in _ANIMATED))
+        return Recognised(found, _may_hold_several(head))
     return Recognised(found, found is not Format.DICOM)
 
 
@@ -100,6 +99,26 @@ def _by_content(head: bytes) -> Format | None:
     if head[344:348] == b"n+1\x00":
         return Format.NIFTI
     return None
+
+
+def _may_hold_several(head: bytes) -> bool:
+    """Whether a picture is an animation or an album, or what says so may stand further on."""
+    if head.startswith(_PNG):  # chunks: length, kind, content, checksum; acTL comes before IDAT
+        at = len(_PNG)
+        while (kind := head[at + 4 : at + 8]) not in (b"IDAT", b"acTL", b""):
+            at += 12 + int.from_bytes(head[at : at + 4], "big")
+        return kind != b"IDAT"
+    if head.startswith(_JPEG):  # segments: mark, length, content; MPF comes before SOS
+        at = 2
+        while (mark := head[at : at + 2]) not in (b"\xff\xda", b""):
+            if mark == b"\xff\xe2" and head[at + 4 : at + 8] == b"MPF\x00":
+                return True
+            filled = mark == b"\xff\xff"  # any number of these may stand before a mark
+            at += 1 if filled else 2 + int.from_bytes(head[at + 2 : at + 4], "big")
+        return mark == b""
+    if head[8:12] == b"WEBP":
+        return head[12:16] == b"VP8X"  # only this kind can
+    return head.startswith(b"GIF8")
 
 
 def _suffix(name: str) -> str:

@@ -1,9 +1,11 @@
 """TIFF files: any bit depth, signed or not, as their photometric interpretation means them.
 
-Contract: `item` counts the pages from 0, thumbnails and masks of a page left out. WhiteIsZero is
+Contract: `item` counts the pages from 0, those below a page (SubIFDs) after it; what a page declares to
+be a thumbnail, a step of a pyramid or a mask is left out. WhiteIsZero is
 inverted, palettes are looked up, and colours become luminance at their full depth.
 """
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +41,7 @@ def read(path: Path, item: int | None, limits: Limits) -> Decoded:
         stacked = _stacked(file)
         pages = _pages(file)
         place = the_item(item, stacked or len(pages))
-        page = pages[0 if stacked else place].aspage()
+        page = pages[0 if stacked else place]
         check_pixels(page.imagewidth, page.imagelength * page.imagedepth, limits)
         if page.samplesperpixel > _MOST_SAMPLES:
             raise Unreadable(f"has {page.samplesperpixel} channels, and 1, 3 or 4 are known")
@@ -52,7 +54,25 @@ def read(path: Path, item: int | None, limits: Limits) -> Decoded:
 
 
 def _pages(file: tifffile.TiffFile) -> list:
-    return [page for page in file.pages if not page.aspage().subfiletype & _REDUCED_OR_MASK]
+    return [page for page in _all(file.pages) if not page.subfiletype & _REDUCED_OR_MASK]
+
+
+def _all(pages: Iterable) -> Iterator[tifffile.TiffPage]:
+    """Pages, and those below them: some writers lay the picture below its thumbnail."""
+    seen: set[int] = set()
+    waiting = [iter(pages)]
+    while waiting:
+        page = next(waiting[-1], None)
+        if page is None:
+            waiting.pop()
+            continue
+        whole = page.aspage()
+        if whole.offset in seen:  # a damaged file can lead in a circle
+            continue
+        seen.add(whole.offset)
+        yield whole
+        if whole.subifds:
+            waiting.append(iter(whole.pages))
 
 
 def _stacked(file: tifffile.TiffFile) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 
 from deepssim_jax.data.pictures import png
 from deepssim_jax.testing.phantoms import edited, phantom_images
-from deepssim_jax.workspace.files import write_array, write_bytes
+from deepssim_jax.workspace.files import array_bytes, write_new
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +52,9 @@ def write_images(
     Returns:
       The names of the files, which are the image ids.
 
+    Raises:
+      ValueError: a file of such a name is there and is something else; it stays as it is.
+
     Examples:
       >>> import tempfile
       >>> from deepssim_jax import testing
@@ -65,11 +68,8 @@ def write_images(
         stem: f"{stem}{'.png' if image.ndim == 2 else '.npy'}" for stem, image in images.items()
     }
     for stem, image in images.items():
-        path = Path(folder) / names[stem]
-        if image.ndim == 2:
-            write_bytes(path, png(image))
-        else:
-            write_array(path, image)
+        content = png(image) if image.ndim == 2 else array_bytes(image)
+        write_new(Path(folder) / names[stem], content)
     return tuple(names.values())
 
 

@@ -10,6 +10,7 @@ import enum
 import json
 import os
 import platform
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -80,9 +81,11 @@ def check_places(
                 "its own"
             )
     chains = [(name, path, _chain(path)) for name, path in inputs.items() if path.exists()]
-    for number, (first, _, outer) in enumerate(chains):
-        for second, _, inner in chains[number + 1 :]:
-            if outer[0] == inner[0] and overlap is not Overlap.ALLOWED:
+    for number, (first, outer_path, outer) in enumerate(chains):
+        for second, inner_path, inner in chains[number + 1 :]:
+            if overlap is Overlap.ALLOWED:
+                continue
+            if outer[0] == inner[0] or _linked(outer_path, inner_path):
                 hint = _ALLOW if overlap is Overlap.REFUSED else ""
                 raise WorkspaceError(f"{first} and {second} are the same files: {_SAME}{hint}")
     for outer_name, outer_path, outer in chains:
@@ -93,6 +96,32 @@ def check_places(
                     f"{inner_name} lies inside of {outer_name}, which would hold its images too; "
                     "keep the two apart"
                 )
+
+
+def _linked(first: Path, second: Path) -> bool:
+    """Whether two folders hold hard links of the same files, and no others."""
+    if not first.is_dir() or not second.is_dir():
+        return False
+    found = _linked_files(first)
+    return bool(found) and found == _linked_files(second)
+
+
+def _linked_files(folder: Path) -> set[tuple[int, int]] | None:
+    """What identifies the files below a folder; None as soon as one has no other name."""
+    found = set()
+    for place, inside, names in os.walk(folder):
+        inside[:] = [name for name in inside if not name.startswith(".")]
+        for name in names:
+            try:
+                status = os.lstat(os.path.join(place, name))
+            except OSError:
+                return None
+            if name.startswith(".") or not stat.S_ISREG(status.st_mode):
+                continue
+            if status.st_nlink < 2:
+                return None
+            found.add((status.st_dev, status.st_ino))
+    return found
 
 
 def check_read(outs: Mapping[str, Path], folders: Iterable[Path]) -> None:
@@ -175,10 +204,16 @@ def check_owner(out: Path, *, command: str, flag: str) -> bool:
         raise WorkspaceError(f"{flag}={_name(out)!r} is a file; give a folder")
     try:
         names = {entry.name for entry in os.scandir(out)}
+        others = _not_made_here(out, names)
     except OSError as error:
         raise _unusable(out, flag, error) from error
+    if MARKER in names and others:
+        raise WorkspaceError(
+            f"{flag}={_name(out)!r}: its {min(others)} was not made by this program and is left as it is; "
+            "move it away, or give another folder"
+        )
     if MARKER not in names:
-        foreign = names - OWN_FILES - NOBODYS - set(_WRITTEN)
+        foreign = others | names - OWN_FILES - NOBODYS - set(_WRITTEN)
         if foreign:
             raise WorkspaceError(
                 f"{flag}={_name(out)!r} holds {len(foreign):,} files or folders that this program did "
@@ -203,6 +238,22 @@ def check_owner(out: Path, *, command: str, flag: str) -> bool:
             "command a folder of its own"
         )
     return True
+
+
+def _not_made_here(out: Path, names: set[str]) -> set[str]:
+    """Files that are called like our lock and its note, and are somebody else's.
+
+    Our lock is an empty file; who holds it stands in the note.
+    """
+    found = set()
+    with contextlib.suppress(FileNotFoundError):  # its holder has just left
+        if _LOCK in names:
+            lock = (out / _LOCK).lstat()
+            if not stat.S_ISREG(lock.st_mode) or lock.st_size:
+                found.add(_LOCK)
+        if _HOLDER in names and _held_by(out) is None and (out / _HOLDER).lstat():
+            found.add(_HOLDER)
+    return found
 
 
 def check_listed(out: Path, listed: Path, *, command: str, flag: str) -> None:
@@ -251,7 +302,8 @@ def claimed(out: Path, *, command: str, flag: str) -> Iterator[None]:
         files.make_folder(out)
     except OSError as error:
         raise _unusable(out, flag, error) from error
-    lock = filelock.FileLock(out / _LOCK)
+    # An empty file of that name can be anybody's; what was not made here is not removed either.
+    lock, ours = filelock.FileLock(out / _LOCK), not os.path.lexists(out / _LOCK)
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout as error:
@@ -279,7 +331,8 @@ def claimed(out: Path, *, command: str, flag: str) -> Iterator[None]:
         empty = not (out / MARKER).exists()
         if empty:  # while it is held: what another process locks after that is a file of its own
             with contextlib.suppress(OSError):
-                (out / _LOCK).unlink()
+                if ours:
+                    (out / _LOCK).unlink()
         lock.release()
         if empty:
             with contextlib.suppress(OSError):
@@ -293,12 +346,18 @@ def _name(out: Path) -> str:
 
 
 def _holder(out: Path) -> str:
+    return f"{_held_by(out) or 'another process'}; wait until it ends, or give another folder"
+
+
+def _held_by(out: Path) -> str | None:
+    """Who holds the folder by its note; None if that is none of ours."""
+    path = out / _HOLDER
     try:
-        found = json.loads((out / _HOLDER).read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
         who = f"process {found['pid']} on {found['host']} since {found['since']}"
-    except (OSError, ValueError, KeyError):
-        who = "another process"
-    return f"{who}; wait until it ends, or give another folder"
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return None if path.is_symlink() else who
 
 
 def _unusable(out: Path, flag: str, error: OSError) -> WorkspaceError:

@@ -7,15 +7,15 @@ from pathlib import Path
 
 from deepssim_jax.workspace import claims, files
 from deepssim_jax.workspace.outputs import FILE, GROWS, Outputs
-from deepssim_jax.workspace.steps import damaged_work
+from deepssim_jax.workspace.steps import damaged_work, strange_work
 
 
 @dataclasses.dataclass(frozen=True)
 class Examined:
     """The outputs of a `command` by name: `intact`, `changed`, `missing`; those that `grow` or belong to
-    a library are not followed. `strange` counts files that the command did not write, `damaged` what is kept
-    for later runs and is not as it was written. `listed` is False where the list of outputs is gone, and
-    nothing can be said.
+    a library are not followed. `strange` counts files that the command did not write, in its kept work, too,
+    `damaged` what is kept for later runs and is not as it was written. `listed` is False where the list of
+    outputs is gone, and nothing can be said.
     """
 
     command: str
@@ -62,11 +62,13 @@ def examine(folder: Path, *, work: Path) -> Examined:
         else:
             kind = "intact" if files.sha256(path) == digest else "changed"
         found[kind].append(name)
+    if outputs.last(claims.MARKER) not in (None, files.sha256(folder / claims.MARKER)):
+        found["changed"].append(claims.MARKER)
     return Examined(
         command=command,
         listed=(work / FILE).is_file(),
         damaged=damaged_work(work),
-        strange=sum(_not_of(outputs, name) for name in _names(folder, work)),
+        strange=sum(_not_of(outputs, name) for name in _names(folder, work)) + strange_work(work),
         **{kind: tuple(names) for kind, names in found.items()},
     )
 

@@ -203,6 +203,11 @@ def sha256(*paths: Path) -> str:
     return digest.hexdigest()
 
 
+def holds(path: Path, digest: str) -> bool:
+    """Whether there is a file, and no link, of this SHA-256."""
+    return path.is_file() and not path.is_symlink() and sha256(path) == digest
+
+
 def write_array(
     path: Path, array: np.ndarray, *, access: Access = Access.SHARED, process: int = 0
 ) -> str:

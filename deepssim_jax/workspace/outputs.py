@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from deepssim_jax.workspace import files
+from deepssim_jax.workspace.claims import MARKER
 
 GROWS = ""
 FILE = "outputs.jsonl"
@@ -32,7 +33,12 @@ class Outputs:
         return name in self._noted
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._noted))
+        return iter(sorted(self._noted.keys() - {MARKER}))
+
+    def note_marker(self, digest: str) -> None:
+        """Notes the marker that the folder was begun with, which is no output."""
+        if MARKER not in self._noted:
+            self.note(MARKER, digest)
 
     @property
     def begun(self) -> bool:

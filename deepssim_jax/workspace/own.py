@@ -1,9 +1,11 @@
 """The files of kept work: each is noted before it comes into being, and no other is replaced or deleted.
 
 Contract: a process has a list of its own, `kept-INDEX.jsonl` beside the work, with a line a file: its
-name from there, with `/` between folders. What someone else lays in between is in no list.
+name from there, with `/` between folders, and for a file that is written once for all `[name, sha256]`.
+What someone else lays in between is in no list.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,6 +22,7 @@ class Own:
     def __init__(self, work: Path, index: int = 0):
         self.work, self._index, self._path = work, index, work / f"kept-{index}.jsonl"
         self._names: set[str] = set()
+        self._lasting: dict[str, str] = {}
         self._unwritten: list[str] = []
         self.learn()
 
@@ -28,9 +31,13 @@ class Own:
         for path in self.lists():
             for line in path.read_text(encoding="utf-8").splitlines():
                 try:
-                    self._names.add(json.loads(line))
+                    noted = json.loads(line)
+                    name, digest = noted if isinstance(noted, list) else (noted, None)
+                    self._names.add(name)
                 except (ValueError, TypeError):  # a line that a killed run was writing
                     continue
+                if digest is not None:
+                    self._lasting[name] = digest
 
     def lists(self) -> list[Path]:
         """The lists, of every process; none in work of versions that kept no list."""
@@ -50,6 +57,13 @@ class Own:
         Raises:
           WorkspaceError: one of them is there, and is somebody else's.
         """
+        self._check(*paths)
+        names = [n for path in paths if (n := self._name(path)) not in self._names]
+        if names or self._unwritten:
+            self._append([json.dumps(name) for name in names])
+            self._names.update(names)
+
+    def _check(self, *paths: Path) -> None:
         for path in paths:
             if path in self or not (path.exists() or path.is_symlink()):
                 continue
@@ -59,14 +73,10 @@ class Own:
                     f"{path.name!r} in the kept work was not made by this program; move it away and "
                     "run the same command again"
                 )
-        names = self._unwritten + [
-            n for path in paths if (n := self._name(path)) not in self._names
-        ]
-        if not names:
-            return
+
+    def _append(self, lines: list[str]) -> None:
         files.make_empty(self._path)
-        files.append_line(self._path, "\n".join(map(json.dumps, names)))
-        self._names.update(names)
+        files.append_line(self._path, "\n".join([*map(json.dumps, self._unwritten), *lines]))
         self._unwritten = []
 
     def write(self, path: Path, content: bytes) -> None:
@@ -78,6 +88,24 @@ class Own:
         """
         self.note(path)
         files.write_bytes(path, content, access=files.Access.PRIVATE, process=self._index)
+
+    def write_lasting(self, path: Path, content: bytes) -> None:
+        """`write` of a file that stays as it is from then on; its hash is noted."""
+        self._check(path)
+        name, digest = self._name(path), hashlib.sha256(content).hexdigest()
+        self._append([json.dumps([name, digest])])
+        self._names.add(name)
+        self._lasting[name] = digest
+        self.write(path, content)
+
+    def lasts(self, path: Path) -> bool:
+        """Whether a file that was written once for all is as it was; True where its hash was not noted."""
+        digest = self._lasting.get(self._name(path))
+        return digest is None or files.holds(path, digest)
+
+    def lasting(self) -> list[Path]:
+        """Files that were written once for all."""
+        return [self.work / name for name in self._lasting]
 
     def write_array(self, path: Path, array: np.ndarray) -> str:
         """Writes a `.npy` file likewise, and gives its SHA-256."""

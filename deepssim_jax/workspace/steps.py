@@ -26,7 +26,9 @@ from deepssim_jax.workspace.cache import (
     remove_cache,
     whole_note,
 )
+from deepssim_jax.workspace.claims import NOBODYS, OWN_FILES
 from deepssim_jax.workspace.keys import code_of, key_of
+from deepssim_jax.workspace.outputs import FILE as OUTPUTS
 from deepssim_jax.workspace.own import Own
 from deepssim_jax.workspace.processes import Processes, Progress, silent
 
@@ -155,12 +157,25 @@ class Kept:
 
 
 def damaged_work(work: Path) -> int:
-    """How many steps and shards of caches in a folder of kept work are not as they were written."""
+    """How many files of a folder of kept work are not as they were written: steps, shards of caches, and
+    what is written once for all.
+    """
     own, proven = Own(work), set(_proven(work))
     notes = [p for folder in _folders(work / _CACHES) for p in notes_in(folder)]
     found = [*notes, *(work / _STEPS / step.string for step in _steps(work / _STEPS))]
     # Versions that kept no list: whatever is called like a file of ours.
-    return sum(path not in proven and (path in own or not own.lists()) for path in found)
+    kept = sum(path not in proven and (path in own or not own.lists()) for path in found)
+    return kept + sum(not own.lasts(path) for path in own.lasting())
+
+
+def strange_work(work: Path) -> int:
+    """How many files of a folder of kept work stand in no list; 0 where versions kept none."""
+    own = Own(work)
+    if not own.lists():
+        return 0
+    known = {*own.lists(), work / OUTPUTS, *(work / name for name in OWN_FILES)}
+    found = (Path(place) / name for place, _, names in os.walk(work) for name in names)
+    return sum(path not in known and path not in own for path in found if path.name not in NOBODYS)
 
 
 def _proven(work: Path) -> Iterator[Path]:

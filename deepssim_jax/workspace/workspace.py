@@ -26,7 +26,7 @@ from deepssim_jax.workspace.steps import Kept, Processes, Section
 # Anyone but the first process reads, and writes nothing.
 _READER = Processes(index=1)
 _WORK_FLAG, _ANY = "--work", Overlap.ALLOWED
-_SECRET = "secret"
+_SECRET, _SECRET_BYTES = "secret", 32
 
 
 class Workspace(Section):
@@ -105,6 +105,7 @@ class Workspace(Section):
                     begun._sweep()
                     stack.callback(begun._leave)
                     begun._outputs.begin()
+                    begun._outputs.note_marker(files.sha256(root / claims.MARKER))
                     begun._check_outputs(flag)
                 except WorkspaceError as found:
                     error = found
@@ -199,7 +200,7 @@ class Workspace(Section):
         if not self._processes.first:
             return path
         # The same bytes may lie there unlisted after the machine lost its power.
-        if not self._outputs.ours(name, path) and not _holds(path, digest):
+        if not self._outputs.ours(name, path) and not files.holds(path, digest):
             raise WorkspaceError(_not_ours(path, self._root))
         self._outputs.note(name, digest)
         files.write_bytes(path, content, access=access)
@@ -235,7 +236,7 @@ class Workspace(Section):
     def intact(self, name: str) -> bool:
         """Whether an output is there with the bytes that were written last."""
         path, last = self.path(name), self._outputs.last(name)
-        return bool(last) and _holds(path, str(last))
+        return bool(last) and files.holds(path, str(last))
 
     def __iter__(self) -> Iterator[str]:
         """Names of the outputs that were written here, of earlier runs too."""
@@ -268,17 +269,27 @@ class Workspace(Section):
         self.check(name, facts, flag=flag)
         path = self._work / f"{name}.json"
         if self._processes.first and not path.exists():
-            self._kept.own.write(path, json.dumps(noted(facts), indent=1, sort_keys=True).encode())
+            content = json.dumps(noted(facts), indent=1, sort_keys=True).encode()
+            self._kept.own.write_lasting(path, content)
 
     def secret(self) -> bytes:
         """32 random bytes, drawn once and kept in the private work: the key of aliases.
 
         A key made from the images could be made again by whoever has these.
+
+        Raises:
+          WorkspaceError: it was changed since.
         """
         path = self._work / _SECRET
         if self._processes.first and not path.exists():
-            self._kept.own.write(path, secrets.token_bytes(32))
+            self._kept.own.write_lasting(path, secrets.token_bytes(_SECRET_BYTES))
         self._processes.wait()
+        self._kept.own.learn()
+        if not self._kept.own.lasts(path):
+            raise WorkspaceError(
+                f"the key of aliases, {_SECRET!r} in the kept work, was changed, and with it every alias; "
+                "put it back, or take another folder"
+            )
         return path.read_bytes()
 
     def lend(self, name: str) -> Path:
@@ -370,10 +381,6 @@ class Workspace(Section):
                 f"{flag}={self._root.name!r}: {len(changed):,} of its files changed after being written; "
                 f"{where} lists them. Move them away and run the same command again: it writes them anew"
             )
-
-
-def _holds(path: Path, digest: str) -> bool:
-    return path.is_file() and not path.is_symlink() and files.sha256(path) == digest
 
 
 def _not_ours(path: Path, root: Path) -> str:

@@ -26,6 +26,7 @@ ECHO = '''
     _SIZE = flags.DEFINE_integer("size", 128, "side in pixels")
     _MODE = flags.DEFINE_enum("mode", "fast", ["fast", "exact"], "how to search")
     _DEEP = flags.DEFINE_bool("deep", False, "look twice")
+    _MANY = flags.DEFINE_multi_string("many", [], "may be given several times")
     flags.mark_flag_as_required("out")
 
 
@@ -152,6 +153,10 @@ def test_what_a_config_raises_is_its_last_line_alone(tmp_path, capsys, body, wor
         (["echo", "--out=x", "--size=big"], "--size=big"),
         (["echo", "--out=x", "--mode=fas"], "<fast|exact>"),
         (["echo", "--out=x", "there"], "'there'"),
+        (["echo", "--out=x", "--size=3", "--size", "4"], "--size is given twice"),
+        (["echo", "--out=x", "--out=x"], "--out is given twice"),
+        (["echo", "--out=x", "--deep", "--nodeep"], "--deep is given twice"),
+        (["echo", "--out=x", "--many=1", "--many=2", "--mode=exact", "--mode=fast"], "--mode is"),
     ],
 )
 def test_a_wrong_command_line_is_answered_in_one_line(plant, capsys, args, words):
@@ -161,6 +166,17 @@ def test_a_wrong_command_line_is_answered_in_one_line(plant, capsys, args, words
     assert captured.out == ""
     assert len(captured.err.splitlines()) == 1
     assert words in captured.err
+
+
+def test_a_file_of_flags_is_checked_like_the_command_line(plant, capsys, tmp_path):
+    plant("echo", ECHO)
+    (tmp_path / "flags").write_text("--size=3\n--out=x\n")
+    assert main(["echo", f"--flagfile={tmp_path}/flags"]) == 0
+    assert "x 3 fast" in capsys.readouterr().out
+    assert main(["echo", f"--flagfile={tmp_path}/flags", "--size=4"]) == ExitCode.USAGE
+    assert "--size is given twice" in capsys.readouterr().err
+    assert main(["echo", f"--flagfile={tmp_path}/none", "--out=x"]) == ExitCode.USAGE
+    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_positional_arguments_are_passed_on_when_the_command_names_them(plant, capsys):

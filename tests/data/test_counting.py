@@ -1,13 +1,18 @@
 """Every file of a folder is accounted for once: used, refused, or no image."""
 
+import io
 import json
 import os
+import struct
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image, ImageCms
 
 from deepssim_jax.data.manifest import InputError, Role, files_of, read_manifest
 from deepssim_jax.data.readers import read_image
@@ -66,6 +71,8 @@ def test_every_format_is_recognised_and_every_image_of_a_file_counts(tmp_path: P
         ((2, 9, 8, 7), ArrayLayout.XYZ, 2),
         ((2, 9, 8, 7), ArrayLayout.IMAGES, 0),
         ((9,), ArrayLayout.IMAGES, 0),
+        ((16, 16, 4), ArrayLayout.XYZ, 1),
+        ((5, 16, 16, 3), ArrayLayout.ZYX, 5),
     ],
 )
 def test_the_rule_of_numpy_arrays(
@@ -78,6 +85,101 @@ def test_the_rule_of_numpy_arrays(
     assert bool(found.notes) == (len(found.records) > 1 or layout is not ArrayLayout.IMAGES)
     flags = ["zyx", "xyz"] if layout is ArrayLayout.IMAGES else [layout]
     assert all(f"--arrays={flag}" in note for note in found.notes for flag in flags)
+
+
+@pytest.mark.parametrize(
+    ("others", "reason"),
+    [
+        ({"train_labels": (20, 14)}, "labels, by its name"),
+        ({"y_train": (20, 14), "mask": (8, 7), "segmentation": (20, 8, 7)}, "labels, by its name"),
+        ({"findings": (20, 14)}, "a table of one row an image"),
+    ],
+)
+def test_labels_beside_images_are_no_images(tmp_path: Path, others: dict, reason: str) -> None:
+    arrays = {name: np.ones(shape, np.uint8) for name, shape in others.items()}
+    stack = np.arange(20 * 8 * 7).reshape(20, 8, 7)
+    np.savez(tmp_path / "a.npz", **arrays, train_images=stack, yaw_x=np.eye(9))
+    found = listed(tmp_path)
+    assert len(found.records) == 21
+    assert {u.name: u.reason for u in found.unused} == {
+        f"a.npz:{name}": f"no image: {reason}" for name in others
+    }
+    np.testing.assert_array_equal(read_image(found.records[19], spec=None), stack[19])
+    np.testing.assert_array_equal(read_image(found.records[20], spec=None), np.eye(9))
+
+
+def test_an_archive_of_nothing_but_labels_is_taken_as_it_is(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", masks=np.ones((3, 8, 7)), label=np.ones((8, 7)))
+    assert len(listed(tmp_path).records) == 4
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return (
+        struct.pack(">I", len(content))
+        + kind
+        + content
+        + struct.pack(">I", zlib.crc32(kind + content))
+    )
+
+
+def _far_apng() -> bytes:
+    content = files()["anim.png"]
+    return content[:33] + _chunk(b"tEXt", b"Comment\0acTL IDAT " + b"x" * 5000) + content[33:]
+
+
+def _far_album() -> bytes:
+    buffer = io.BytesIO()
+    frames = [Image.fromarray(np.roll(picture(64, 48), i, 0)) for i in range(2)]
+    frames[0].save(buffer, "MPO", save_all=True, append_images=frames[1:])
+    content = buffer.getvalue()
+    comment = b"x\xff\xda" * 2000
+    return (
+        content[:2] + b"\xff\xff\xfe" + struct.pack(">H", len(comment) + 2) + comment + content[2:]
+    )
+
+
+def _far_webp() -> bytes:
+    buffer, profile = io.BytesIO(), ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+    frames = [Image.fromarray(np.roll(picture(), i, 0)).convert("RGB") for i in range(3)]
+    icc = profile.tobytes() + b"\0" * 5000
+    frames[0].save(buffer, "WEBP", save_all=True, append_images=frames[1:], icc_profile=icc)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "images"),
+    [("a.png", _far_apng, 3), ("a.jpg", _far_album, 2), ("a.webp", _far_webp, 3)],
+)
+def test_an_animation_is_counted_wherever_its_mark_stands(
+    tmp_path: Path, name: str, make: Callable[[], bytes], images: int
+) -> None:
+    content = make()
+    assert not any(mark in content[:4096] for mark in (b"ANMF", b"MPF\0")) or name == "a.png"
+    (tmp_path / name).write_bytes(content)
+    found = listed(tmp_path)
+    assert ids(found) == [f"{name}#{k + 1}" for k in range(images)]
+    assert all(read_image(record, spec=None).ndim == 2 for record in found.records)
+
+
+def test_pages_below_a_page_are_images_unless_they_say_otherwise(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "pyramid.tif") as writer:
+        writer.write(picture(), subifds=2)
+        writer.write(picture()[::2, ::2], subfiletype=1)
+        writer.write(picture()[::4, ::4], subfiletype=1)
+    with tifffile.TiffWriter(
+        tmp_path / "raw.tif"
+    ) as writer:  # as DNG: a thumbnail above the picture
+        writer.write(picture()[::2, ::2], subfiletype=1, subifds=1)
+        writer.write(picture(), subfiletype=0)
+    with tifffile.TiffWriter(tmp_path / "several.tif") as writer:
+        writer.write(picture(), subifds=1)
+        writer.write(picture() // 2)
+        writer.write(picture() // 3)
+    found = listed(tmp_path)
+    several = [f"several.tif#{k}" for k in (1, 2, 3)]
+    assert ids(found) == ["pyramid.tif", "raw.tif", *several]
+    for record, divisor in zip(found.records, (1, 1, 1, 2, 3), strict=True):
+        np.testing.assert_array_equal(read_image(record, spec=None), picture() // divisor)
 
 
 def test_file_2_comes_before_file_10(tmp_path: Path) -> None:

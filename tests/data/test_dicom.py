@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
-from deepssim_jax.data import dicom
+from deepssim_jax.data import dicom, dicom_workers
 from deepssim_jax.data.manifest import Role, read_manifest
 from deepssim_jax.data.quiet import quiet
 from deepssim_jax.data.readers import read_image, read_volume
@@ -394,3 +395,24 @@ def test_a_file_without_pixels_is_no_image(tmp_path: Path) -> None:
     assert [(u.name, u.reason) for u in found.unused] == [
         ("report.dcm", "a DICOM file without pixels")
     ]
+
+
+@pytest.mark.parametrize("interpreter", [sys.executable, "/nowhere/python", "/bin/true"])
+def test_headers_by_workers_are_those_of_this_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interpreter: str
+) -> None:
+    """Where a worker cannot be started or says nothing, its share is read here."""
+    write_series(tmp_path / "grün \n series", volume(), EchoTime=3.5, PatientID="Zoë")
+    (tmp_path / "frames.dcm").write_bytes(dicom_bytes(volume()))
+    (tmp_path / "damaged.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"\xff" * 20)
+    long = dicom_dataset(volume()[0])
+    long.private_block(0x0029, "SCANNER", create=True).add_new(1, "OB", b"\0" * 40_000)
+    long.save_as(tmp_path / "long.dcm", enforce_file_format=True)
+    paths = sorted(tmp_path.rglob("*.dcm"))
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(3), raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    monkeypatch.setattr(dicom_workers, "_LEAST", 2)
+    monkeypatch.setattr("sys.executable", interpreter)
+    here = {path: dicom.plain_header(path) for path in paths}
+    assert dicom_workers.plain_headers(paths) == here
+    assert sum(header is not None for header in here.values()) == len(volume()) + 1

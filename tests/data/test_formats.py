@@ -170,13 +170,21 @@ def test_the_layout_of_arrays(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
+def test_four_slices_are_no_colours_where_volumes_are_named(tmp_path: Path, order: str) -> None:
+    xyz = np.asarray(np.arange(16 * 12 * 4).reshape(16, 12, 4), order=order)
+    np.save(tmp_path / "a.npy", xyz)
+    record = read_manifest(tmp_path, role=Role.REAL, arrays=ArrayLayout.XYZ).records[0]
+    np.testing.assert_array_equal(read_image(record, spec=None), xyz.T)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
 def test_images_of_an_archive_in_any_order(tmp_path: Path, order: str) -> None:
     stack = np.asarray(np.arange(20 * 8 * 7).reshape(20, 8, 7), order=order)
     np.savez_compressed(tmp_path / "a.npz", mask=picture() > 99, images=stack, name=np.array("x"))
     records = read_manifest(tmp_path, role=Role.REAL).records
-    assert len(records) == 21
+    assert len(records) == 20
     for number in (20, 1, 7, 8, 3):
-        image = read_image(records[number], spec=None)
+        image = read_image(records[number - 1], spec=None)
         np.testing.assert_array_equal(image, stack[number - 1])
 
 

@@ -3,13 +3,23 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
 
 import pytest
 
-from deepssim_jax.workspace import MARKER, Access, NoSpace, Overlap, Workspace, WorkspaceError
+from deepssim_jax.workspace import (
+    MARKER,
+    OWN_FILES,
+    Access,
+    NoSpace,
+    Overlap,
+    Workspace,
+    WorkspaceError,
+    examine,
+)
 from deepssim_jax.workspace import workspace as workspaces
 from deepssim_jax.workspace.files import temporary_of
 
@@ -159,6 +169,22 @@ def test_equal_listings_are_seen_through_a_hard_link(images):
     )
 
 
+def test_folders_of_hard_links_are_equal_inputs(images):
+    """Before anything is hashed; hidden files do not count, and one more file makes another folder."""
+    (images / "inner" / "p2.png").write_bytes(b"other")
+    other, out = images.parent / "other", images.parent / "out"
+    shutil.copytree(images, other, copy_function=os.link)
+    (other / ".notes").write_bytes(b"")
+    inputs = {"--real": images, "--synthetic": other}
+    refused(out, "same files.*--allow_same", inputs=inputs, overlap=Overlap.REFUSED)
+    refused(out, "same files.*another folder.$", inputs=inputs)
+    with Workspace.open(out, command="a", inputs=inputs, overlap=Overlap.ALLOWED):
+        pass
+    (other / "p3.png").write_bytes(b"new")
+    with Workspace.open(out, command="a", inputs=inputs):
+        pass
+
+
 def test_folders_count_by_identity_and_not_by_name(images, monkeypatch):
     """As on a file system that does not tell `Images` from `images`."""
     stat = type(images).stat
@@ -219,6 +245,35 @@ def test_a_marker_alone_proves_nothing(tmp_path, name):
     refused(tmp_path / "mine", f"'mine' {words}")
     refused(tmp_path / "new", f"--work='work' {words}", work=tmp_path / "work")
     assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("name", sorted(OWN_FILES - {MARKER}))
+def test_a_file_of_someone_else_by_the_name_of_our_lock_stays(tmp_path, name, begun):
+    out = tmp_path / "out"
+    out.mkdir()
+    if begun:
+        with Workspace.open(out, command="a") as workspace:
+            workspace.write("a.csv", b"1")
+    for path in (out / name, tmp_path / "target"):
+        path.write_bytes(b"mine")
+        words = f"its {name} was not made" if begun else "holds 1 files or folders"
+        refused(out, words)
+        assert path.read_bytes() == b"mine"
+        (out / name).unlink()
+        (out / name).symlink_to(tmp_path / "target")
+    refused(out, words)
+    (out / name).unlink()
+    with Workspace.open(out, command="a"):
+        pass
+
+
+def test_an_empty_lock_that_was_there_stays(tmp_path):
+    lock = tmp_path / min(OWN_FILES - {MARKER}, key=lambda name: not name.endswith(".lock"))
+    lock.write_bytes(b"")
+    with Workspace.open(tmp_path, command="a"):
+        pass
+    assert tree(tmp_path) == {lock.name: b""}
 
 
 def test_what_a_system_lays_into_folders_is_no_content(tmp_path):
@@ -418,6 +473,45 @@ def test_a_temporary_workspace_is_gone(tmp_path):
         workspace.write("a.csv", b"1")
         assert workspaces.claims.MARKER in {p.name for p in folder.iterdir()}
     assert not folder.exists()
+
+
+def test_what_is_written_once_for_all_is_held_against_its_hash(tmp_path):
+    def run():
+        with Workspace.open(tmp_path, command="a") as workspace:
+            workspace.bind("cohort", {"seed": 1})
+            workspace.write("a.csv", b"1")
+            return workspace.secret()
+
+    secret, work = run(), tmp_path / "work"
+    assert run() == secret
+    whole = examine(tmp_path, work=work)
+    assert (whole.changed, whole.strange, whole.damaged) == ((), 0, 0)
+    for path in (work / "secret", work / "cohort.json", tmp_path / MARKER):
+        content = path.read_bytes()
+        path.write_bytes(content + b" ")
+        found = examine(tmp_path, work=work)
+        assert (found.changed, found.damaged) == (
+            ((MARKER,), 0) if path.name == MARKER else ((), 1)
+        )
+        path.write_bytes(content)
+    for name in ("kept-0.jsonl", "outputs.jsonl"):
+        lines = (work / name).read_text().splitlines()
+        for line in lines:
+            (work / name).write_text("".join(f"{x}\n" for x in lines if x != line))
+            # What it named is a file that nobody wrote.
+            assert MARKER in line or examine(tmp_path, work=work).strange == 1, line
+        (work / name).write_text("".join(f"{x}\n" for x in lines))
+    (work / "secret").write_bytes(bytes(32))
+    with pytest.raises(
+        WorkspaceError, match="key of aliases, 'secret' in the kept work, was changed"
+    ):
+        run()
+    (work / "secret").unlink()
+    assert run() != secret
+    assert examine(tmp_path, work=work) == whole
+    (work / "steps").mkdir()
+    (work / "steps" / "mine.txt").write_bytes(b"laid in")
+    assert examine(tmp_path, work=work).strange == 1
 
 
 def test_anothers_work_is_only_read(tmp_path):

@@ -139,7 +139,7 @@ def test_the_encoder_alone_finds_most_and_the_report_says_so(audited, tmp_path: 
         for name in names:
             shutil.copy(root / side / name, tmp_path / side)
     settings = dataclasses.replace(
-        FILMS, size=64, retrieval=Retrieval.ENCODER, explain=True, plant=0
+        FILMS, retrieval=Retrieval.ENCODER, explain=True, plant=0
     )
     out = tmp_path / "encoder"
     alone = audit(tmp_path / "real", tmp_path / "synthetic", out=out, settings=settings)
@@ -228,7 +228,7 @@ def test_few_images_make_a_sober_statement(films, tmp_path: Path) -> None:
     (tmp_path / "synthetic").mkdir()
     for path in sorted((root / "synthetic").glob("other_*"))[:5]:
         shutil.copy(path, tmp_path / "synthetic")
-    settings = AuditSettings(size=64, plant=4)
+    settings = AuditSettings(plant=4)
     result = audit(tmp_path / "one", tmp_path / "synthetic", settings=settings)
     assert result.verdict is Verdict.INCONCLUSIVE
     assert any("could not be calibrated" in reason for reason in result.reasons)

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from deepssim_jax.jobs.duplicates import DuplicateSettings as DuplicateSettings
     from deepssim_jax.jobs.duplicates import duplicates as duplicates
     from deepssim_jax.jobs.duplicates_result import DuplicatesResult as DuplicatesResult
+    from deepssim_jax.jobs.indexing import index as index
     from deepssim_jax.jobs.lookup import LookupAnswer as LookupAnswer
-    from deepssim_jax.jobs.lookup import index as index
     from deepssim_jax.jobs.lookup import lookup as lookup
     from deepssim_jax.jobs.point_index import PreparedIndex as PreparedIndex
     from deepssim_jax.jobs.point_index import open_index as open_index
@@ -91,7 +91,7 @@ _HOMES = {
     "embed": "nn.encoder",
     "encode": "nn.encoder",
     "explain_pair": "nn.explain",
-    "index": "jobs.lookup",
+    "index": "jobs.indexing",
     "load_encoder": "nn.encoder",
     "lookup": "jobs.lookup",
     "nearest": "scoring.pairs",

@@ -70,7 +70,7 @@ class Trial:
         placed = pairs["by_points"]
         np.maximum.at(scores, pairs["query"][~placed], pairs["verified"][~placed])
         np.maximum.at(points, pairs["query"][placed], pairs["evidence"][placed])
-        placed &= ~other_images(pairs["evidence"], pairs["exact"])
+        placed = placed & ~other_images(pairs["evidence"], pairs["exact"])
         np.maximum.at(copied, pairs["query"][placed], pairs["evidence"][placed])
         np.maximum.at(partial, pairs["query"], pairs["partial"])
         return cls(scores, points, copied, partial)

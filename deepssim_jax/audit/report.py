@@ -145,7 +145,7 @@ def _headline(result: AuditResult, edition: Edition) -> str:
     if not others or edition is Edition.SHARED:
         return _copies(result, edition)
     return (
-        f"{_copies(result, edition)} {others:,} more look like another image of a patient, such as a film "
+        f"{_copies(result, edition)} {others:,} more look like another image of a patient, such as one "
         "of another day, and are no copies (column relation of nearest.csv)."
     )
 

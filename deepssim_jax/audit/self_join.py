@@ -11,7 +11,7 @@ import functools
 
 import jax.numpy as jnp
 import numpy as np
-from scipy import sparse
+import scipy  # whose parts load when they are first used
 
 from deepssim_jax.ops.batches import even_rows
 from deepssim_jax.scoring.match import NO_EVIDENCE, PAIR, Progress, placed_by_points
@@ -119,7 +119,9 @@ class _Round:
         return out
 
 
-def look(part: Side, side: Side, index: LocalIndex, *, apart: bool) -> np.ndarray:
+def look(
+    part: Side, side: Side, index: LocalIndex, *, apart: bool, least_evidence: float = 0.0
+) -> np.ndarray:
     """`placed_by_points` of queries whose candidates may all be copies of them.
 
     Args:
@@ -127,8 +129,9 @@ def look(part: Side, side: Side, index: LocalIndex, *, apart: bool) -> np.ndarra
       side: the images to look among.
       index: of `build_index`.
       apart: leave out images of the query's own group.
+      least_evidence: with which a pair is verified from its pixels.
     """
-    out = placed_by_points(part, side, index, apart)
+    out = placed_by_points(part, side, index, apart, least_evidence)
     crowded = _null_points(out) >= _CROWD
     if crowded.any():
         those = np.unique(out["query"][crowded])
@@ -195,8 +198,8 @@ def _beyond(
 
 def connected(a: np.ndarray, b: np.ndarray, count: int) -> np.ndarray:
     """int32 [count]: a number for each connected component of the links a[i] to b[i]."""
-    graph = sparse.coo_array((np.ones(len(a)), (a, b)), shape=(count, count))
-    return sparse.csgraph.connected_components(graph, directed=False)[1].astype(np.int32)
+    graph = scipy.sparse.coo_array((np.ones(len(a)), (a, b)), shape=(count, count))
+    return scipy.sparse.csgraph.connected_components(graph, directed=False)[1].astype(np.int32)
 
 
 def _each_once(pairs: np.ndarray) -> np.ndarray:

@@ -4,19 +4,22 @@ Contract: floats have six decimals, missing values are empty, quoting follows RF
 a spreadsheet would take for a formula is prefixed by an apostrophe.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from deepssim_jax.audit.result import AuditResult, Match, Membership
-from deepssim_jax.detection.assessment import EditRecall, Reason
-from deepssim_jax.scoring.decide import Proportion
 from deepssim_jax.workspace.files import csv_bytes
 
 if TYPE_CHECKING:
     import pandas
+
+    from deepssim_jax.audit.result import AuditResult, Match, Membership
+    from deepssim_jax.detection.assessment import EditRecall, Reason
+    from deepssim_jax.scoring.decide import Proportion
 
 COLUMNS = (
     "synthetic_id",
@@ -85,7 +88,7 @@ class Table:
         """A CSV file of `cell`s."""
         return table([self.columns, *self.rows])
 
-    def data_frame(self) -> "pandas.DataFrame":
+    def data_frame(self) -> pandas.DataFrame:
         """The same rows as numbers and text; `isna` finds what is missing.
 
         Raises:

@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
         `ExitCode.DONE`.
     """
     # Imported here so that --help and a wrong flag answer at once.
-    from deepssim_jax.jobs.lookup import index
+    from deepssim_jax.jobs.indexing import index
     from deepssim_jax.jobs.point_index import LISTING
 
     with progress() as on_progress:

@@ -7,10 +7,11 @@ index. IMAGE may be a folder or a manifest of several.
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from absl import flags
 
-from deepssim_jax.cli import usage
+from deepssim_jax.cli import compile_cache, usage
 from deepssim_jax.cli.exit_codes import ExitCode
 
 POSITIONALS = ("IMAGE",)
@@ -27,10 +28,21 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         `ExitCode.DONE`.
     """
-    from deepssim_jax.jobs.lookup import answers_csv, lookup
-    from deepssim_jax.jobs.point_index import open_index
-
     usage.exists(_INDEX, "folder")
-    answers = lookup(argv[1], index=open_index(_INDEX.value, check=_CHECK.value))
+    from deepssim_jax.features.extract import load_extract
+    from deepssim_jax.ops import programs
+
+    folder = compile_cache.prepare()
+    if folder is not None and not compile_cache.private(folder):
+        folder = None
+    # Most of the time goes into loading two programs: one does so while all else is made ready.
+    with programs.kept_in(folder), ThreadPoolExecutor(1) as pool:
+        pool.submit(load_extract)
+        from deepssim_jax.jobs.lookup import answers_csv, load_search, lookup
+        from deepssim_jax.jobs.point_index import open_index
+
+        index = open_index(_INDEX.value, check=_CHECK.value)
+        load_search(index)
+        answers = lookup(argv[1], index=index)
     print(answers_csv(answers).decode(), end="")
     return ExitCode.DONE

@@ -21,6 +21,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from deepssim_jax.data.guards import GZIP, Limits, inflated, read_head
+from deepssim_jax.data.patients import ALIAS as ALIAS
+from deepssim_jax.data.patients import alias as alias
 from deepssim_jax.data.volume import Unreadable
 
 _HINT = "reading DICOM needs pydicom: pip install 'deepssim-jax[dicom]'"
@@ -46,7 +48,13 @@ _APART = (
     "AcquisitionTime",
 )
 # What all slices of one volume share: writers from a template give one series to images that do not.
-_SHARED = ("PatientID", "StudyInstanceUID", "FrameOfReferenceUID", "SOPClassUID")
+_SHARED = (
+    "PatientID",
+    "IssuerOfPatientID",
+    "StudyInstanceUID",
+    "FrameOfReferenceUID",
+    "SOPClassUID",
+)
 # CR, DX, mammography and intra-oral films; angiography and fluoroscopy: no slices, wherever they lie.
 _PROJECTION = re.compile(r"1\.2\.840\.10008\.5\.1\.4\.1\.1\.(?:1(?:\..*)?|12\.[12])")
 _NUMBERS = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
@@ -77,11 +85,12 @@ _SAME_DIRECTION, _SAME_PLACE = 0.01, 0.001
 @dataclasses.dataclass(frozen=True)
 class Stack:
     """The frames of one image or volume: `items` are their numbers in the file `files[0]`, or empty
-    where every file holds one frame.
+    where every file holds one frame. `subject` is the `alias` of the patient, None where none is named.
     """
 
     files: tuple[Path, ...]
     items: tuple[int, ...] = ()
+    subject: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +118,7 @@ class _Frame:
     kind: tuple[object, ...]
     geometry: Geometry | None
     apart: tuple[str, ...]
+    subject: str | None
 
 
 def pydicom_module():
@@ -252,13 +262,16 @@ def _value(element, name: str) -> object:
 
 def _stack(frames: Sequence[_Frame]) -> Stack:
     if frames[0].item is None:
-        return Stack(tuple(frame.path for frame in frames))
-    return Stack((frames[0].path,), tuple(int(frame.item or 0) for frame in frames))
+        return Stack(tuple(frame.path for frame in frames), subject=frames[0].subject)
+    items = tuple(int(frame.item or 0) for frame in frames)
+    return Stack((frames[0].path,), items, frames[0].subject)
 
 
 def _frames(path: Path, header: Header) -> list[_Frame]:
     kind = (header["Rows"], header["Columns"], header.get("PhotometricInterpretation"))
     kind += tuple(str(header.get(name) or "") for name in _SHARED)
+    patient, issuer = (str(header.get(name) or "").strip() for name in _SHARED[:2])
+    subject = alias(patient, issuer) if patient else None
     flat = _PROJECTION.fullmatch(str(header.get("SOPClassUID") or "")) is not None
     count = int(header.get("NumberOfFrames") or 1)
     number = int(float(header.get("InstanceNumber") or 0))
@@ -268,12 +281,12 @@ def _frames(path: Path, header: Header) -> list[_Frame]:
     if count == 1:
         items = [*groups[0], header] if groups else [header]
         apart, where = _values(items), None if flat else geometry(items)
-        return [_Frame(path, None, (number, path.name), kind, where, apart)]
+        return [_Frame(path, None, (number, path.name), kind, where, apart, subject)]
     if len(groups) != count:
         # Without geometry of each frame, every frame is an image.
-        return [_Frame(path, i, (i, path.name), kind, None, ()) for i in range(count)]
+        return [_Frame(path, i, (i, path.name), kind, None, (), subject) for i in range(count)]
     return [
-        _Frame(path, i, (i, path.name), kind, geometry(groups[i]), _values(groups[i]))
+        _Frame(path, i, (i, path.name), kind, geometry(groups[i]), _values(groups[i]), subject)
         for i in range(count)
     ]
 

@@ -14,6 +14,7 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
+from deepssim_jax.data import dicom
 from deepssim_jax.data.contents import Listed, records_of
 from deepssim_jax.data.formats import SUFFIXES
 from deepssim_jax.data.manifest_table import read_table
@@ -62,10 +63,11 @@ def read_manifest(
         home folder.
       role: which files of the reference layout are meant.
       subject_regex: searched in a file's name; its first group (or the one named `subject`) is
-        the patient. Overrides what the layout says.
+        the patient. Overrides a manifest's `subject_id`, which overrides what the layout says (BIDS,
+        the reference layout), and that the PatientID of DICOM, which becomes `dicom.alias`.
       links: whether links that leave a folder are followed.
       arrays: what NumPy arrays of three axes are.
-      forget: ids of patients and of images that are left out, and named nowhere.
+      forget: ids of patients and of images that are left out, and named nowhere; a PatientID, too.
 
     Raises:
       InputError: the source is missing or empty, or the expression is wrong, finds no patient, or one
@@ -95,7 +97,9 @@ def read_manifest(
         listed.records = [_with_subject(record, pattern) for record in listed.records]
         if role is not Role.SYNTHETIC:  # generated images need not name a patient
             _check_patients(listed.records, pattern, role)
-    left = _forget(listed, frozenset(forget)) if forget else _Left()
+    _take_headers_patients(listed)
+    ids = frozenset(forget) | {dicom.alias(name) for name in forget}
+    left = _forget(listed, ids) if forget else _Left()
     others += left.files
     records, doubles = _without_doubles(listed.records)
     rejected = listed.rejected + doubles
@@ -114,6 +118,24 @@ def read_manifest(
         notes=(*listed.notes, *([_left_out(left.images)] if forget else [])),
         left_out=left.images,
         elsewhere=elsewhere,
+    )
+
+
+def _take_headers_patients(listed: Listed) -> None:
+    """Says that patients are those of DICOM headers; of a folder whose files all name one, none is."""
+    found = {r.subject_id for r in listed.records if (r.subject_id or "").startswith(dicom.ALIAS)}
+    if not found:
+        return
+    everyone = {r.subject_id for r in listed.records}
+    if len(everyone) == 1 and len({r.path for r in listed.records}) >= _FEW:
+        listed.records = [dataclasses.replace(r, subject_id=None) for r in listed.records]
+        listed.notes.append(
+            "all DICOM files name one patient, which is taken for a placeholder; name the patients by a "
+            "manifest or --subject_regex"
+        )
+        return
+    listed.notes.append(
+        f"{len(found):,} patients are those of DICOM headers (PatientID and its issuer), by a hash"
     )
 
 
@@ -270,7 +292,7 @@ def _bids(entries: list[Entry], arrays: ArrayLayout) -> Listed:
         session = _BIDS_SESSION.findall(record.image_id)
         listed.records[number] = dataclasses.replace(
             record,
-            subject_id=subject[-1] if subject else None,
+            subject_id=subject[-1] if subject else record.subject_id,
             session_id=session[-1] if session else None,
         )
     listed.unused += [Unused(e.name, "a map of labels, by its BIDS suffix") for e in labels]

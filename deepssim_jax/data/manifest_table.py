@@ -76,7 +76,7 @@ def read_table(source: Path, layout: ArrayLayout) -> Table:
         out.records += [
             dataclasses.replace(
                 record,
-                subject_id=_cell(entry, "subject_id"),
+                subject_id=_cell(entry, "subject_id") or record.subject_id,
                 session_id=_cell(entry, "session_id"),
                 site=_cell(entry, "site"),
                 split=_cell(entry, "split"),

@@ -11,15 +11,16 @@ software that forgets pixdim leaves, is not believed against an sform. `two_spac
 contradict themselves.
 """
 
+from __future__ import annotations
+
 import contextlib
 import gzip
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import nibabel
 import numpy as np
-from nibabel.spatialimages import SpatialImage
 
 from deepssim_jax.data.decoded import Decoded, luminance
 from deepssim_jax.data.formats import Format, recognise
@@ -36,6 +37,10 @@ from deepssim_jax.data.guards import (
 )
 from deepssim_jax.data.volume import Unreadable, oriented
 
+if TYPE_CHECKING:  # it takes a third of a second, which folders without such files need not wait
+    import nibabel
+    from nibabel.spatialimages import SpatialImage
+
 # What a file may hold beside its values: header, extensions, padding.
 _SLACK = 1_000_000
 # Spacings that differ by less are one spacing, rounded.
@@ -49,6 +54,8 @@ TWO_SPACINGS = (
 def count(path: Path, kind: Format) -> int:
     """Volumes in the file."""
     if kind is Format.NIFTI:
+        import nibabel
+
         # The header alone: folders hold thousands of such files.
         head = _head(path)
         known = nibabel.Nifti2Header if _is_second(head) else nibabel.Nifti1Header
@@ -89,6 +96,8 @@ def read(path: Path, item: int | None, kind: Format, limits: Limits) -> Decoded:
         # All of a file is looked at before anything in it is believed: the first of a series does so for
         # all of them, and of one volume what was inflated for that is what is read.
         if number == 0 and read_head(path, 2) == GZIP:
+            import nibabel
+
             one_file = isinstance(image, nibabel.Nifti1Image | nibabel.MGHImage)
             if one_file and math.prod(further) == 1:
                 image = type(image).from_stream(inflated(path, size + _SLACK))
@@ -101,6 +110,8 @@ def read(path: Path, item: int | None, kind: Format, limits: Limits) -> Decoded:
 
 def affine_of(image: SpatialImage) -> np.ndarray:
     """float64 [4, 4], index to RAS millimetres, by the rule of the module."""
+    import nibabel
+
     affine, header = np.asarray(image.affine, float), image.header
     if not isinstance(header, nibabel.Nifti1Header):
         return affine
@@ -128,6 +139,8 @@ def two_spacings(path: Path) -> bool:
     found = recognise(path)
     if found is None or found.format is not Format.NIFTI:
         return False
+    import nibabel
+
     with _opened(path, found.format) as image:
         header = image.header
         if not isinstance(header, nibabel.Nifti1Header):
@@ -164,9 +177,11 @@ def _real(values: np.ndarray) -> np.ndarray:
 @contextlib.contextmanager
 def _opened(path: Path, kind: Format) -> Iterator[SpatialImage]:
     """The image of a file, whose name may have any suffix; its values are read while it is open."""
+    import nibabel
+
     if kind is Format.ANALYZE:
         image = nibabel.load(path)
-        if not isinstance(image, SpatialImage):
+        if not isinstance(image, nibabel.spatialimages.SpatialImage):
             raise Unreadable("is no Analyze image")
         yield image
         return

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepssim_jax.features import descriptors, keypoints, scale_space
+from deepssim_jax.ops import programs
 from deepssim_jax.ops.batches import batch_size, in_batches
 from deepssim_jax.typing import Array
 
@@ -85,3 +86,16 @@ def extract_all(
     batch = batch_size(cpu=4, accelerator=128)
     run = functools.partial(extract, points=points)
     return in_batches(run, canvases, content, size=batch)
+
+
+_kept_extract = programs.kept(LocalFeatures)(extract)
+
+
+def extract_one(canvas: np.ndarray, content: np.ndarray) -> LocalFeatures:
+    """`extract` of a batch of one, [1, s, s] and [1, 2]: the same numbers as in any other batch."""
+    return jax.tree.map(np.asarray, _kept_extract(canvas, np.asarray(content, np.int32)))
+
+
+def load_extract() -> None:
+    """Loads the program of `extract_one`, which takes a while; another thread can do so."""
+    extract_one(np.zeros((1, SIDE, SIDE), np.float32), np.full((1, 2), SIDE))

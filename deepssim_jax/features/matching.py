@@ -9,12 +9,14 @@ n x m x k ever exists, and the answer depends neither on tiles nor on devices.
 
 import dataclasses
 import functools
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from deepssim_jax.ops import programs
 from deepssim_jax.ops.batches import batch_size, one_of_each
 from deepssim_jax.typing import Array
 
@@ -25,6 +27,7 @@ _USUAL = 0.7
 _tile = functools.partial(batch_size, cpu=32, accelerator=256)
 _together = functools.partial(batch_size, cpu=1, accelerator=64)
 _WORKERS = 2
+_MANY_TILES = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,14 +90,27 @@ def _rank(
     return jax.lax.top_k(jnp.moveaxis(scores, 2, 0).reshape(len(queries), -1), count)
 
 
+_kept_rank = programs.kept()(_rank)
+_Part = tuple[int, Array | np.ndarray, Array | np.ndarray]
+
+
+def _merged(
+    parts: list[tuple[np.ndarray, np.ndarray]], count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """What `_rank` of all tiles gives, from that of each part, in their order."""
+    scores, places = (np.concatenate(column, 1) for column in zip(*parts, strict=True))
+    best = np.argsort(-scores, 1, kind="stable")[:, :count]
+    return np.take_along_axis(scores, best, 1), np.take_along_axis(places, best, 1)
+
+
 @dataclasses.dataclass(frozen=True)
 class PointIndex:
     """Descriptors of the real side in tiles, and a sample of them that says what is common."""
 
-    tiles: Array
-    subjects: Array
-    sample: Array
-    sample_subjects: Array
+    tiles: Array | np.ndarray
+    subjects: Array | np.ndarray
+    sample: Array | np.ndarray
+    sample_subjects: Array | np.ndarray
     signs: Array
     count: int
 
@@ -119,6 +135,17 @@ class PointIndex:
             count=n,
         )
 
+    @functools.cached_property
+    def _parts(self) -> tuple[_Part, ...]:
+        """(first tile, tiles, subjects): a part for each worker, where one query has many tiles."""
+        tiles, subjects = np.asarray(self.tiles), np.asarray(self.subjects)
+        count = _WORKERS if len(tiles) >= _MANY_TILES else 1
+        edges = np.linspace(0, len(tiles), count + 1).astype(int).tolist()
+        return tuple(
+            (a, jnp.asarray(tiles[a:b]), jnp.asarray(subjects[a:b]))
+            for a, b in itertools.pairwise(edges)
+        )
+
     @property
     def points(self) -> int:
         """How many of each image's points it holds."""
@@ -134,24 +161,29 @@ class PointIndex:
         """
         own = np.full(len(queries), -2) if exclude is None else exclude
         take = min(count, 2 * self.count)
+        together = _together()
+        parts = self._parts if len(queries) == together == 1 else ((0, self.tiles, self.subjects),)
 
-        def some(first: int) -> tuple[np.ndarray, np.ndarray]:
+        def some(first: int, part: _Part) -> tuple[np.ndarray, np.ndarray]:
             rows = np.minimum(np.arange(first, first + together), len(queries) - 1)
-            found = _rank(
+            start, tiles, subjects = part
+            scores, places = _kept_rank(
                 jnp.asarray(queries[rows]),
                 jnp.asarray(own[rows].astype(np.int32)),
-                self.tiles,
-                self.subjects,
+                tiles,
+                subjects,
                 self.sample,
                 self.sample_subjects,
                 self.signs,
                 count=take,
             )
-            return np.asarray(found[0]), np.asarray(found[1])
+            return np.asarray(scores), np.asarray(places) + 2 * start * tiles.shape[1]
 
-        together = _together()
+        firsts = range(0, len(queries), together)
         with ThreadPoolExecutor(_WORKERS) as pool:
-            found = list(pool.map(some, range(0, len(queries), together)))
+            found = list(pool.map(some, *zip(*itertools.product(firsts, parts), strict=True)))
+        if len(parts) > 1:
+            found = [_merged(found, take)]
         scores = np.full((len(queries), count), -1.0, np.float32)
         places = np.full((len(queries), count), -1, np.int32)
         for column, parts in zip((scores, places), zip(*found), strict=False):

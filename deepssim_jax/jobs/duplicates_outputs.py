@@ -16,7 +16,8 @@ from deepssim_jax.audit.disclosure import Edition
 from deepssim_jax.audit.page import data_uri, environment, excluded_files, transformation
 from deepssim_jax.data.records import Manifest, Record
 from deepssim_jax.jobs.duplicate_pictures import PairPicture, Pictures
-from deepssim_jax.jobs.duplicates_result import DuplicatePair, DuplicatesResult, How
+from deepssim_jax.jobs.duplicates_result import DuplicatePair, DuplicatesResult
+from deepssim_jax.jobs.how import How
 from deepssim_jax.workspace import Workspace, sha256
 
 GROUPS = ("group", "file", "subject", "split", "kept", "weakest_link")

@@ -5,30 +5,15 @@ The tables, the report and `summary.json` are all written from one `DuplicatesRe
 """
 
 import dataclasses
-import enum
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from deepssim_jax.detection.result import Detection
+from deepssim_jax.jobs.how import How
 from deepssim_jax.scoring.decide import Proportion
 
 if TYPE_CHECKING:
     import pandas
-
-
-class How(enum.StrEnum):
-    """What ties two images.
-
-    SAME_FILE: equal bytes. SAME_PIXELS: equal after decoding. COPY: one was made from the other, or
-    both from one image: turned, mirrored, cropped, resized, compressed, relit or in part. SIMILAR: more
-    alike than unrelated images, as neighbouring slices, two contrasts or very degraded copies are; no
-    duplicate.
-    """
-
-    SAME_FILE = "same_file"
-    SAME_PIXELS = "same_pixels"
-    COPY = "copy"
-    SIMILAR = "similar"
 
 
 @dataclasses.dataclass(frozen=True)

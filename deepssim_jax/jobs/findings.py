@@ -20,9 +20,9 @@ from deepssim_jax.jobs.duplicates_result import (
     DuplicateImage,
     DuplicatePair,
     DuplicatesResult,
-    How,
     SubjectSuspicion,
 )
+from deepssim_jax.jobs.how import How
 from deepssim_jax.scoring.decide import clopper_pearson
 from deepssim_jax.scoring.match import placement
 from deepssim_jax.scoring.side import Side

@@ -1,7 +1,8 @@
 """Which images of a prepared folder one image is a copy of, and whose they are.
 
-`index` prepares a folder once; `lookup` answers for single images from it. It is the search and the rule
-of `jobs.duplicates`: a pair is a copy here if it would be one there.
+`jobs.indexing` prepares a folder once; `lookup` answers for single images from it. It is the search and
+the rule of `jobs.duplicates`: a pair is a copy here if it would be one there. A look-up is over in two
+seconds, most of which go into starting: this file imports no more than it needs.
 """
 
 import dataclasses
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from deepssim_jax.audit import tables
-from deepssim_jax.audit.self_join import build_index, look
+from deepssim_jax.audit.self_join import look
 from deepssim_jax.data import store
 from deepssim_jax.data.contents import records_of
 from deepssim_jax.data.formats import recognise
@@ -19,18 +20,14 @@ from deepssim_jax.data.manifest import InputError, Role, read_manifest
 from deepssim_jax.data.records import ArrayLayout, Record
 from deepssim_jax.data.volume import Unreadable
 from deepssim_jax.data.walk import Entry
-from deepssim_jax.jobs.collection import read_collection
-from deepssim_jax.jobs.duplicates import DuplicateSettings, search
-from deepssim_jax.jobs.duplicates_result import How
-from deepssim_jax.jobs.findings import groups_of
-from deepssim_jax.jobs.point_index import COMMAND, PreparedIndex, open_index, write_index
+from deepssim_jax.features.extract import extract_one
+from deepssim_jax.jobs.how import How
+from deepssim_jax.jobs.point_index import PreparedIndex
 from deepssim_jax.ops import arguments
 from deepssim_jax.ops.transform import FLIP_NAMES
 from deepssim_jax.scoring import points
-from deepssim_jax.scoring.match import Progress
 from deepssim_jax.scoring.points import PointSet
 from deepssim_jax.scoring.side import Side
-from deepssim_jax.workspace import Workspace
 
 _LEVELS = 65535.0
 ANSWERS = (
@@ -84,78 +81,6 @@ class LookupAnswer:
     refused: str | None = None
 
 
-def index(
-    folder: str | Path,
-    *,
-    out: str | Path,
-    settings: DuplicateSettings = DuplicateSettings(),
-    on_progress: Progress = lambda done, total, what: None,
-) -> PreparedIndex:
-    """Prepares a folder of 2D images to be looked up in.
-
-    Args:
-      folder: folder, manifest or BIDS root.
-      out: directory of the index; it holds names, features and small images, no image in full.
-      settings: see `DuplicateSettings`; `write_manifest` does nothing here.
-      on_progress: called with (done, total, what) as the work goes on.
-
-    Returns:
-      The index, as `open_index` opens it.
-
-    Raises:
-      InputError: the folder is missing or holds no image that can be compared.
-      ValueError: a setting cannot work.
-
-    Examples:
-      >>> import tempfile
-      >>> import deepssim_jax as ds
-      >>> from deepssim_jax import testing
-      >>> phantoms = testing.phantom_images(6)
-      >>> with tempfile.TemporaryDirectory() as work:
-      ...     _ = testing.write_images(f"{work}/images", phantoms[:5])
-      ...     settings = ds.DuplicateSettings(size=64)
-      ...     prepared = ds.index(f"{work}/images", out=f"{work}/index", settings=settings)
-      >>> len(prepared), prepared.image_ids[0]
-      (5, 'p0000.png')
-    """
-    arguments.instance(settings, "settings", DuplicateSettings, remedy="it has all defaults")
-    source = arguments.path(folder, "folder", "a folder of images, or a manifest").expanduser()
-    arguments.path(out, "out", "a folder for the index")
-    # What reading leaves behind holds larger images than the index may: it goes when the index is made.
-    with (
-        Workspace.open(out, command=COMMAND, inputs={"FOLDER": source}) as workspace,
-        Workspace.temporary(command=COMMAND) as work,
-    ):
-        collection = read_collection(
-            [source],
-            subject_regex=settings.subject_regex,
-            links=settings.links,
-            arrays=settings.arrays,
-            forget=settings.forget,
-        )
-        workspace.keep_apart(collection.manifest.elsewhere)
-        side, images, found = search(collection, work, settings, on_progress)
-        rows = np.arange(len(side), dtype=np.int32)
-        side = dataclasses.replace(side, groups=rows)
-        prepared = PreparedIndex(
-            side=side,
-            local=build_index(side),
-            rule=found.rule,
-            decoded=images.decoded(),
-            group=groups_of(found),
-            image_ids=images.image_ids,
-            subject_ids=images.subject_ids,
-            settings={
-                "size": settings.size,
-                "slice": settings.slice_spec or store.NO_SLICE,
-                "arrays": settings.arrays.value,
-            },
-        )
-        write_index(prepared, workspace)
-        workspace.prune()
-    return open_index(out)
-
-
 def lookup(image: str | Path | np.ndarray, *, index: PreparedIndex) -> tuple[LookupAnswer, ...]:
     """Looks images up in a prepared folder.
 
@@ -201,6 +126,12 @@ def lookup(image: str | Path | np.ndarray, *, index: PreparedIndex) -> tuple[Loo
     return tuple(answers)
 
 
+def load_search(index: PreparedIndex) -> None:
+    """Loads the programs that search an index, at another time than the first image would."""
+    points_ = index.local.references
+    index.local.search(PointSet(np.zeros_like(points_.geometry[:1]), points_.descriptors[:1]))
+
+
 def answers_csv(answers: Sequence[LookupAnswer]) -> bytes:
     """One row a match; an image without one has a row that says so."""
     rows: list[tuple[object, ...]] = []
@@ -231,7 +162,7 @@ def _answer(name: str, fields: dict[str, np.ndarray], index: PreparedIndex) -> L
     if len(same):
         return LookupAnswer(name, (_match(int(same[0]), How.SAME_PIXELS, index),))
     canvas = fields["canvas"][None].astype(np.float32) / _LEVELS
-    found = PointSet.of(canvas, fields["content"][None])
+    found = PointSet.packed(extract_one(canvas, fields["content"][None]))
     if not found.comparable[0]:
         return LookupAnswer(name, refused="holds too little structure to be compared")
     pixels = fields["pixels"][None]
@@ -241,7 +172,8 @@ def _answer(name: str, fields: dict[str, np.ndarray], index: PreparedIndex) -> L
         embeddings=np.zeros((1, index.side.embeddings.shape[1]), np.float32),
         points=found,
     )
-    pairs = look(query, index.side, index.local, apart=False)
+    # What is less than alike is no answer, and its pixels need not be compared.
+    pairs = look(query, index.side, index.local, apart=False, least_evidence=index.rule.evidence)
     pairs = pairs[index.rule.alike(pairs)]
     pairs = pairs[np.lexsort((pairs["reference"], -pairs["evidence"]))]
     copies = index.rule.copies(pairs)

@@ -152,7 +152,7 @@ def open_index(folder: str | Path, *, check: bool = False) -> PreparedIndex:
     points = PointSet(arrays["geometry"], arrays["descriptors"])
     count = len(content["images"])
     first = PointIndex(
-        **{name: jnp.asarray(arrays[name]) for name in _TILE_FIELDS},
+        **{name: arrays[name] for name in _TILE_FIELDS},
         signs=jnp.asarray(bases["few"].signs),
         count=count,
     )
@@ -164,7 +164,7 @@ def open_index(folder: str | Path, *, check: bool = False) -> PreparedIndex:
             embeddings=np.zeros((count, 1), np.float32),
             points=points,
         ),
-        local=LocalIndex(points, bases["full"], bases["few"], first),
+        local=LocalIndex(points, bases["full"], bases["few"], first, together=1),
         rule=CopyRule(
             GumbelLaw(law["location"], law["scale"], law["count"]), law["evidence"], law["points"]
         ),

@@ -13,7 +13,7 @@ from deepssim_jax.data.records import ArrayLayout, Links, Record
 from deepssim_jax.data.store import InputSettings
 from deepssim_jax.data.whole_volume import VolumeSettings
 from deepssim_jax.jobs.collection import read_collection
-from deepssim_jax.jobs.duplicates_result import How
+from deepssim_jax.jobs.how import How
 from deepssim_jax.jobs.review_source import Job, Placed, ReviewPair, ReviewSource, VolumeForm
 from deepssim_jax.scoring import points
 from deepssim_jax.scoring.decide import clopper_pearson

@@ -11,7 +11,7 @@ normal numbers, put through the same; Fisher's z of verified scores a normal law
 import dataclasses
 
 import numpy as np
-from scipy import stats
+import scipy  # whose parts load when they are first used
 
 # What phantoms and radiographs came to, where fewer images than MIN_NULL can say.
 MIN_NULL = 20
@@ -22,7 +22,7 @@ _USUAL_PARTIAL = (0.0, 0.25)
 _LEAST_SCALE, _LEAST_PARTIAL = 0.04, 0.02
 # About so many candidates of a query are looked at.
 _CANDIDATES = 8
-_QUARTER = float(stats.norm.ppf(0.75))
+_QUARTER = 0.6744897501960817  # of the standard normal law
 # Quantiles that a law is put through; unknown copies among the unrelated images fill those above.
 _SHARES = np.array([0.1, 0.2, 0.3, 0.4, 0.5])
 # A law of images of n people is made wider by 1 + this / sqrt(n): its scale is known no better, and an
@@ -62,16 +62,20 @@ class GumbelLaw:
         if len(values) < MIN_NULL:
             return cls(*_USUAL, len(values))
         return cls(
-            *_fitted(values, stats.gumbel_r.ppf(_SHARES), people, least=_LEAST_SCALE), len(values)
+            *_fitted(values, scipy.stats.gumbel_r.ppf(_SHARES), people, least=_LEAST_SCALE),
+            len(values),
         )
 
     def p_values(self, values: np.ndarray) -> np.ndarray:
         """The probability of as much evidence without a copy, float64 [n]."""
-        return stats.gumbel_r.sf(np.asarray(values, np.float64), self.location, self.scale)
+        place = (np.asarray(values, np.float64) - self.location) / self.scale
+        return -scipy.special.expm1(
+            -np.exp(-place)
+        )  # `stats.gumbel_r.sf`, which takes long to load
 
     def threshold(self, p: float) -> float:
         """The evidence that unrelated images exceed with probability p."""
-        return float(stats.gumbel_r.isf(p, self.location, self.scale))
+        return float(scipy.stats.gumbel_r.isf(p, self.location, self.scale))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,19 +95,19 @@ class LargestLaw:
         """From partial correlations of unrelated images [n]; the usual law where they are too few."""
         if len(values) < MIN_NULL:
             return cls(*_USUAL_PARTIAL, len(values))
-        place = stats.norm.ppf(_SHARES ** (1 / _CANDIDATES))
+        place = scipy.stats.norm.ppf(_SHARES ** (1 / _CANDIDATES))
         return cls(*_fitted(values, place, people, least=_LEAST_PARTIAL), len(values))
 
     def p_values(self, values: np.ndarray) -> np.ndarray:
         """The probability of as large a correlation without a copy, float64 [n]."""
-        below = stats.norm.logcdf(np.asarray(values, np.float64), self.location, self.scale)
+        below = scipy.stats.norm.logcdf(np.asarray(values, np.float64), self.location, self.scale)
         return -np.expm1(_CANDIDATES * below)
 
     def threshold(self, p: float) -> float:
         """What unrelated images exceed with probability p."""
         # 1 - (1 - p)^(1 / n), exact for small p.
         one = -np.expm1(np.log1p(-p) / _CANDIDATES)
-        return float(stats.norm.isf(one, self.location, self.scale))
+        return float(scipy.stats.norm.isf(one, self.location, self.scale))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,11 +128,11 @@ class NormalLaw:
 
     def p_values(self, values: np.ndarray) -> np.ndarray:
         """The probability of as high a score without a copy, float64 [n]."""
-        return stats.norm.sf(np.asarray(values, np.float64), self.location, self.scale)
+        return scipy.stats.norm.sf(np.asarray(values, np.float64), self.location, self.scale)
 
     def threshold(self, p: float) -> float:
         """Fisher's z that unrelated images exceed with probability p."""
-        return float(stats.norm.isf(p, self.location, self.scale))
+        return float(scipy.stats.norm.isf(p, self.location, self.scale))
 
 
 def other_images(evidence: np.ndarray, exact: np.ndarray) -> np.ndarray:

@@ -297,7 +297,9 @@ def placed_by_points(
             found.matrix[query, place],
             found.shift[query, place] * moving.shape[-1],
         )
-        _fill(chosen, verify_from(moving, fixed, start, chosen["negative"]), part, references)
+        few = 4 if index.together else None  # where single images are looked up
+        placed = verify_from(moving, fixed, start, chosen["negative"], together=few)
+        _fill(chosen, placed, part, references)
         out[good] = chosen
     return out
 

@@ -20,6 +20,7 @@ from deepssim_jax.features import basis as bases
 from deepssim_jax.features import extract, geometry
 from deepssim_jax.features.extract import LocalFeatures
 from deepssim_jax.features.matching import PointIndex, Ranked
+from deepssim_jax.ops import programs
 from deepssim_jax.ops.batches import batch_size, in_batches, mapped
 from deepssim_jax.ops.products import einsum
 from deepssim_jax.typing import Array
@@ -126,12 +127,13 @@ class LocalMatches:
 
 @dataclasses.dataclass(frozen=True)
 class LocalIndex:
-    """The real side, ready to be searched."""
+    """The real side, ready to be searched, by so many queries `together` (None: as many as suit)."""
 
     references: PointSet
     full: bases.Basis
     few: bases.Basis
     first: PointIndex
+    together: int | None = None
 
     @classmethod
     def build(cls, references: PointSet, subjects: np.ndarray) -> "LocalIndex":
@@ -166,13 +168,13 @@ class LocalIndex:
 
         def run(geometry_: Array, descriptors: Array, images: Array, mirrored: Array) -> tuple:
             others = known.rows(there(images).clip(0))
-            return _verified(
+            return _kept_verified(
                 geometry_, descriptors, others.geometry, others.descriptors, images, mirrored,
                 self.full.mean, self.full.axes, self.full.signs,
             )  # fmt: skip
 
         columns = (queries.geometry, queries.descriptors, ranked.images, ranked.mirrored)
-        found = in_batches(run, *columns, size=_batch())
+        found = in_batches(run, *columns, size=self.together or _batch())
         return LocalMatches(*found)
 
     def stands_out(self, queries: PointSet, *, exclude: np.ndarray | None = None) -> np.ndarray:
@@ -253,3 +255,6 @@ def _verified(
         found.mirrored.astype(jnp.int32), inverse, shift, found.negative,
     )  # fmt: skip
     return tuple(a[:, :KEPT] for a in columns)
+
+
+_kept_verified = programs.kept()(_verified)

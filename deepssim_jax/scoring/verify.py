@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepssim_jax.ops import agreement, arguments, registration, resample
+from deepssim_jax.ops import agreement, arguments, programs, registration, resample
 from deepssim_jax.ops.batches import batch_size, in_batches
 from deepssim_jax.ops.intensity import zscore
 from deepssim_jax.ops.search_grid import SearchGrid
@@ -163,8 +163,17 @@ def _columns(found: agreement.Agreement, moved: Transform) -> tuple[Array, ...]:
     )
 
 
+_kept_verify_from = programs.kept(Transform, agreement.Agreement)(_verify_from)
+_kept_columns = programs.kept(Transform, agreement.Agreement)(_columns)
+
+
 def verify_from(
-    moving: Images, fixed: Images, start: Transform, negative: np.ndarray
+    moving: Images,
+    fixed: Images,
+    start: Transform,
+    negative: np.ndarray,
+    *,
+    together: int | None = None,
 ) -> VerifiedPairs:
     """`verify_pairs` from a start that is known, of any affine map, and for negatives.
 
@@ -173,13 +182,14 @@ def verify_from(
       fixed: [n, s, s] real images, row for row.
       start: n transformations, to be refined.
       negative: bool [n], whether bright and dark of `moving` change places first.
+      together: pairs at a time, None as many as suit a long list; four and more give the same numbers.
     """
 
     def run(moving: Array, fixed: Array, start: Transform, sign: Array) -> tuple[Array, ...]:
-        found, moved, _, _ = _verify_from(moving, fixed, start, sign)
-        return _columns(found, moved)
+        found, moved, _, _ = _kept_verify_from(moving, fixed, start, sign)
+        return _kept_columns(found, moved)
 
-    return VerifiedPairs(*_from(run, moving, fixed, start, negative))
+    return VerifiedPairs(*_from(run, moving, fixed, start, negative, together))
 
 
 def score_at(
@@ -198,6 +208,7 @@ def _from(
     fixed: Images,
     start: Transform,
     negative: np.ndarray,
+    together: int | None = None,
 ) -> tuple[np.ndarray, ...]:
     """`run` in batches over pairs, their starts, and -1 for each negative."""
 
@@ -208,7 +219,7 @@ def _from(
 
     sign = np.where(negative, -1.0, 1.0).astype(np.float32)
     columns = (np.asarray(moving), np.asarray(fixed), start.flip, start.matrix, start.shift, sign)
-    return tuple(np.asarray(x) for x in in_batches(batch, *columns, size=_batch()))
+    return tuple(np.asarray(x) for x in in_batches(batch, *columns, size=together or _batch()))
 
 
 def align_for_display(

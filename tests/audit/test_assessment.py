@@ -169,7 +169,9 @@ def test_what_lies_as_another_image_of_the_patient_does_is_no_copy() -> None:
     assert found["reference"].tolist() == [4, 5, 6, 7, 8]
     assert copy.tolist() == [False, False, True, True, True]
     assert other.tolist() == [True, False, False, False, False]
+    before = pairs.copy()
     trial = Trial.of(pairs, 4)
+    assert (pairs == before).all()
     assert trial.copies(limits).tolist() == [False, True, True, True]
     assert trial.points.tolist() == pytest.approx([1.2, 1.2, 2.0, 1.2])
     laws = Laws.of(trial)

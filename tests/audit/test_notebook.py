@@ -21,7 +21,8 @@ from deepssim_jax.audit.replica_result import (
 )
 from deepssim_jax.detection.assessment import Assessment, Verdict
 from deepssim_jax.jobs import duplicates_outputs
-from deepssim_jax.jobs.duplicates_result import DuplicatePair, DuplicatesResult, How
+from deepssim_jax.jobs.duplicates_result import DuplicatePair, DuplicatesResult
+from deepssim_jax.jobs.how import How
 from deepssim_jax.scoring.decide import clopper_pearson
 from deepssim_jax.scoring.evidence import NormalLaw
 from deepssim_jax.scoring.volume_measure import MEASURES

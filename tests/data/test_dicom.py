@@ -1,6 +1,7 @@
 """DICOM made here: what pixels mean, and which frames make a volume, in which order."""
 
 import gzip
+import hashlib
 import io
 import sys
 from pathlib import Path
@@ -212,7 +213,7 @@ def test_no_volume_of_several_people_or_of_projections(
     write_series(tmp_path, volume(), **{tag: lambda i: value.format(i)})
     found = read_manifest(tmp_path, role=Role.REAL)
     assert [len(r.parts) for r in found.records] == [0] * 5
-    assert not found.notes
+    assert all("are those of DICOM headers" in note for note in found.notes)
 
 
 def test_a_volume_of_each_of_two_people(tmp_path: Path) -> None:
@@ -229,13 +230,13 @@ def test_images_of_one_template_are_counted_as_a_volume_and_a_manifest_parts_the
     write_series(tmp_path, volume(6), SOPClassUID=SC)
     found = read_manifest(tmp_path, role=Role.REAL)
     assert [len(r.parts) for r in found.records] == [6]
-    (note,) = found.notes
+    note, patients = found.notes
     assert note.startswith("6 DICOM files are taken as 1 volume") and "manifest" in note
     table = tmp_path / "images.csv"
     table.write_text("path\n" + "".join(f"{i:02d}.dcm\n" for i in range(6)))
     apart = read_manifest(table, role=Role.REAL)
     assert [read_image(r, spec=None).shape for r in apart.records] == [(8, 6)] * 6
-    assert not apart.notes
+    assert apart.notes == (patients,)
 
 
 def test_a_missing_slice_is_interpolated(tmp_path: Path) -> None:
@@ -376,6 +377,37 @@ def test_a_bad_header_is_refused(tmp_path: Path, name: str, vr: str, value: obje
 def test_no_name_from_the_header_becomes_an_id(tmp_path: Path) -> None:
     (tmp_path / "a.dcm").write_bytes(dicom_bytes(picture()))
     assert "CANARY" not in repr(read_manifest(tmp_path, role=Role.REAL))
+
+
+def test_the_patient_of_a_header_is_a_hash_and_comes_last(tmp_path: Path) -> None:
+    for number, (name, issuer) in enumerate(
+        [("1", ""), ("1", ""), ("2", ""), ("2", "H"), ("", "")]
+    ):
+        tags = {"PatientID": name, "IssuerOfPatientID": issuer}
+        (tmp_path / f"p{number % 2}_{number}.dcm").write_bytes(
+            dicom_bytes(picture() + number, **tags)
+        )
+    found = read_manifest(tmp_path, role=Role.REAL)
+    people = {r.image_id[3:4]: r.subject_id for r in found.records}
+    digest = hashlib.sha256(b"H\x002").hexdigest()[:12]
+    assert people["0"] == people["1"] and people["4"] is None and people["3"] == f"dicom-{digest}"
+    assert len(set(people.values())) == 4
+    assert any(note.startswith("3 patients are those of DICOM headers") for note in found.notes)
+    left = read_manifest(tmp_path, role=Role.REAL, forget=["1"])
+    assert (left.left_out, len(left.records)) == (2, 3)
+    named = read_manifest(tmp_path, role=Role.REAL, subject_regex="^(p[01])_")
+    assert {r.subject_id for r in named.records} == {"p0", "p1"}
+    (tmp_path / "list.csv").write_text("path,subject_id\np0_0.dcm,A\np0_2.dcm,\n")
+    listed = read_manifest(tmp_path / "list.csv", role=Role.REAL)
+    assert [r.subject_id for r in listed.records] == ["A", people["2"]]
+
+
+def test_one_patient_in_all_headers_is_a_placeholder(tmp_path: Path) -> None:
+    for number in range(20):
+        (tmp_path / f"{number:02d}.dcm").write_bytes(dicom_bytes(picture() + number))
+    found = read_manifest(tmp_path, role=Role.REAL)
+    assert {r.subject_id for r in found.records} == {None}
+    assert any("placeholder" in note for note in found.notes)
 
 
 def test_a_damaged_file_is_listed(tmp_path: Path) -> None:

@@ -51,6 +51,19 @@ def test_excluded_patients_never_appear_and_fewer_images_leave_places_empty(desc
     assert set(found.images[1].tolist()) == {0, 1, 4, -1}
 
 
+def test_one_query_of_many_tiles_is_shared_among_workers(descriptors, monkeypatch) -> None:
+    monkeypatch.setattr(matching, "_tile", lambda: 8)
+    twice = np.concatenate([descriptors, descriptors])  # ties, in both parts
+    usual = PointIndex.build(twice, SIGNS, np.arange(2 * N)).rank(descriptors[:1], count=6)
+    monkeypatch.setattr(matching, "_MANY_TILES", 2)
+    index = PointIndex.build(twice, SIGNS, np.arange(2 * N))
+    found = index.rank(descriptors[:1], count=6)
+    assert [first for first, *_ in index._parts] == [0, 5]
+    np.testing.assert_array_equal(found.images, usual.images)
+    np.testing.assert_array_equal(found.mirrored, usual.mirrored)
+    np.testing.assert_array_equal(found.scores, usual.scores)
+
+
 @pytest.mark.parametrize("tile", [8, 64])
 def test_tiles_change_nothing(descriptors, monkeypatch, tile: int) -> None:
     usual = PointIndex.build(descriptors, SIGNS, np.arange(N)).rank(descriptors[:3], count=6)

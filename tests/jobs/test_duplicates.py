@@ -9,8 +9,10 @@ import pytest
 
 import deepssim_jax as ds
 from deepssim_jax.cli.main import main
+from deepssim_jax.data.dicom import alias
 from deepssim_jax.data.manifest import InputError, Role, read_manifest
-from deepssim_jax.jobs.duplicates_result import How
+from deepssim_jax.jobs.how import How
+from tests.data.made import dicom_bytes
 from tests.jobs import made
 
 SETTINGS = ds.DuplicateSettings(subject_regex="^(p[0-9]+)_", write_manifest="clean.csv")
@@ -140,6 +142,26 @@ def test_a_column_of_a_manifest_is_the_split(tmp_path: Path) -> None:
     assert result.splits == ("train", "test")
     (crossing,) = result.crossings
     assert crossing.image_ids == ("a.png", "c.png") and not crossing.subjects
+
+
+def test_two_dicom_patients_of_one_image_are_suspected_and_never_named(
+    tmp_path: Path, capsys
+) -> None:
+    for number, patient in enumerate(("CANARY-1", "CANARY-1", "CANARY-2")):
+        pixels = np.round(made.texture((0, 1, 0)[number]) * 4095).astype(np.uint16)
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / f"{number}.dcm").write_bytes(
+            dicom_bytes(pixels, PatientID=patient, PatientName="CANARY^X", StudyID=str(number))
+        )
+    assert main(["duplicates", str(tmp_path / "in"), f"--out={tmp_path / 'out'}"]) == 0
+    (pair,) = rows(tmp_path / "out" / "pairs.csv")
+    people = {alias("CANARY-1"), alias("CANARY-2")}
+    assert {pair["first_subject"], pair["second_subject"]} == people
+    said = capsys.readouterr()
+    assert "patient ids that share an image" in said.out
+    assert "CANARY" not in said.out + said.err
+    written = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert written and not [path for path in written if b"CANARY" in path.read_bytes()]
 
 
 def test_frames_of_one_file_are_no_copies_of_each_other(tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
 """An index of a folder answers for single images as the search for duplicates would."""
 
+import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,7 @@ import pytest
 import deepssim_jax as ds
 from deepssim_jax.cli.main import main
 from deepssim_jax.data.manifest import InputError
-from deepssim_jax.jobs.duplicates_result import How
+from deepssim_jax.jobs.how import How
 from tests.jobs import made
 
 SETTINGS = ds.DuplicateSettings(subject_regex="^(p[0-9]+)_")
@@ -32,6 +35,22 @@ def test_a_changed_copy_leads_to_its_patient_and_all_duplicates(indexed) -> None
     assert {x.image_id for x in answer.matches} == {"p3_0.png", "p3_1.png"}
     assert first.how is How.COPY and first.subject_id == "p3"
     assert {first.image_id, *first.in_group} == {"p3_0.png", "p3_1.png"}
+
+
+def test_one_image_at_a_time_gives_the_numbers_of_many(indexed) -> None:
+    index, _ = indexed
+    many = dataclasses.replace(index, local=dataclasses.replace(index.local, together=None))
+    for image in (np.rot90(made.texture(3))[:, 10:], made.texture(7)[::-1, 8:] ** 1.4):
+        found = ds.lookup(image, index=index)
+        assert found[0].matches and found == ds.lookup(image, index=many)
+
+
+def test_a_look_up_loads_nothing_that_it_does_not_need() -> None:
+    """Each of these takes as long to load as an answer does."""
+    slow = {"scipy.stats", "nibabel", "pydicom", "flax", "optax", "matplotlib", "jinja2"}
+    code = f"import sys, deepssim_jax.jobs.lookup; print(sorted({slow} & set(sys.modules)))"
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert child.stdout.strip() == "[]"
 
 
 def test_equal_pixels_need_no_search(indexed, tmp_path: Path) -> None:
@@ -62,7 +81,8 @@ def test_the_index_holds_no_image_in_full(indexed) -> None:
     assert not list((root / "index").rglob("*canvas*"))
 
 
-def test_the_command_prints_a_table(indexed, tmp_path: Path, capsys) -> None:
+def test_the_command_prints_a_table(indexed, tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")  # kept programs have a test of their own
     _, root = indexed
     made.write(tmp_path / "scan.png", made.texture(7)[:, ::-1])
     assert main(["lookup", str(tmp_path / "scan.png"), f"--index={root / 'index'}", "--check"]) == 0

@@ -20,7 +20,8 @@ from deepssim_jax.cli.main import main
 from deepssim_jax.data.manifest import InputError
 from deepssim_jax.data.store import InputSettings
 from deepssim_jax.jobs import duplicates_outputs
-from deepssim_jax.jobs.duplicates_result import DuplicatePair, How
+from deepssim_jax.jobs.duplicates_result import DuplicatePair
+from deepssim_jax.jobs.how import How
 from deepssim_jax.jobs.review import sample
 from deepssim_jax.jobs.review_images import picture_side
 from deepssim_jax.jobs.review_reading import read_source

@@ -1,0 +1,88 @@
+"""Prepares a folder of images, so that `jobs.lookup` can answer for single ones from it."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from deepssim_jax.audit.self_join import build_index
+from deepssim_jax.data import store
+from deepssim_jax.jobs.collection import read_collection
+from deepssim_jax.jobs.duplicates import DuplicateSettings, search
+from deepssim_jax.jobs.findings import groups_of
+from deepssim_jax.jobs.point_index import COMMAND, PreparedIndex, open_index, write_index
+from deepssim_jax.ops import arguments
+from deepssim_jax.scoring.match import Progress
+from deepssim_jax.workspace import Workspace
+
+
+def index(
+    folder: str | Path,
+    *,
+    out: str | Path,
+    settings: DuplicateSettings = DuplicateSettings(),
+    on_progress: Progress = lambda done, total, what: None,
+) -> PreparedIndex:
+    """Prepares a folder of 2D images to be looked up in.
+
+    Args:
+      folder: folder, manifest or BIDS root.
+      out: directory of the index; it holds names, features and small images, no image in full.
+      settings: see `DuplicateSettings`; `write_manifest` does nothing here.
+      on_progress: called with (done, total, what) as the work goes on.
+
+    Returns:
+      The index, as `open_index` opens it.
+
+    Raises:
+      InputError: the folder is missing or holds no image that can be compared.
+      ValueError: a setting cannot work.
+
+    Examples:
+      >>> import tempfile
+      >>> import deepssim_jax as ds
+      >>> from deepssim_jax import testing
+      >>> phantoms = testing.phantom_images(6)
+      >>> with tempfile.TemporaryDirectory() as work:
+      ...     _ = testing.write_images(f"{work}/images", phantoms[:5])
+      ...     settings = ds.DuplicateSettings(size=64)
+      ...     prepared = ds.index(f"{work}/images", out=f"{work}/index", settings=settings)
+      >>> len(prepared), prepared.image_ids[0]
+      (5, 'p0000.png')
+    """
+    arguments.instance(settings, "settings", DuplicateSettings, remedy="it has all defaults")
+    source = arguments.path(folder, "folder", "a folder of images, or a manifest").expanduser()
+    arguments.path(out, "out", "a folder for the index")
+    # What reading leaves behind holds larger images than the index may: it goes when the index is made.
+    with (
+        Workspace.open(out, command=COMMAND, inputs={"FOLDER": source}) as workspace,
+        Workspace.temporary(command=COMMAND) as work,
+    ):
+        collection = read_collection(
+            [source],
+            subject_regex=settings.subject_regex,
+            links=settings.links,
+            arrays=settings.arrays,
+            forget=settings.forget,
+        )
+        workspace.keep_apart(collection.manifest.elsewhere)
+        side, images, found = search(collection, work, settings, on_progress)
+        rows = np.arange(len(side), dtype=np.int32)
+        side = dataclasses.replace(side, groups=rows)
+        prepared = PreparedIndex(
+            side=side,
+            local=build_index(side),
+            rule=found.rule,
+            decoded=images.decoded(),
+            group=groups_of(found),
+            image_ids=images.image_ids,
+            subject_ids=images.subject_ids,
+            settings={
+                "size": settings.size,
+                "slice": settings.slice_spec or store.NO_SLICE,
+                "arrays": settings.arrays.value,
+            },
+        )
+        write_index(prepared, workspace)
+        workspace.prune()
+    return open_index(out)

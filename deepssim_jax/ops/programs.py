@@ -1,0 +1,100 @@
+"""Programs that are ready at the next start: what tracing gives is kept beside what compiling gives.
+
+JAX keeps compiled programs, and still traces each function in every process, which takes a look-up three
+times as long as its computation. A `kept` function is exported once (`jax.export`, StableHLO) into the
+user's own folder of compiled programs; the next process reads it and compiles it from JAX's cache. Its
+numbers are those of the function: it is the same program. Whoever can write the folder can run code as
+this user, as with JAX's cache.
+"""
+
+import contextlib
+import functools
+import importlib.util
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax import export
+
+from deepssim_jax.ops.arguments import is_traced
+from deepssim_jax.workspace import code_of, files, key_of
+
+_LEAST = "jax_persistent_cache_min_compile_time_secs"
+# None: functions are traced as ever.
+_folder: Path | None = None
+_one_at_a_time = threading.RLock()
+_named: set[type] = set()
+
+
+@contextlib.contextmanager
+def kept_in(folder: Path | None) -> Iterator[None]:
+    """Keeps the programs of `kept` functions in a private folder while the block runs; in None, none.
+
+    Without the library `flatbuffers`, in whose form they are kept, nothing is kept.
+    """
+    global _folder
+    least = getattr(jax.config, _LEAST)
+    _folder = folder if importlib.util.find_spec("flatbuffers") else None
+    if _folder is not None:
+        # Programs that compile in no time add up at the start of a process that does little else.
+        jax.config.update(_LEAST, 0.0)
+    try:
+        yield
+    finally:
+        _folder = None
+        jax.config.update(_LEAST, least)
+
+
+def kept(*nodes: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorates a jitted function of arrays, whose keywords are static; see the module.
+
+    Args:
+      *nodes: dataclasses of arrays alone in its arguments and results.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        ready: dict[str, Callable[..., Any]] = {}
+
+        @functools.wraps(function)
+        def call(*args: Any, **static: Any) -> Any:
+            leaves = jax.tree.leaves(args)
+            if _folder is None or is_traced(*leaves):
+                return function(*args, **static)
+            shapes = [[list(x.shape), str(x.dtype)] for x in leaves]
+            key = key_of(shapes, static, jax.default_backend())
+            with _one_at_a_time:  # who comes second finds it ready
+                if key not in ready:
+                    ready[key] = _ready(function, args, static, key=key, nodes=nodes)
+            return ready[key](*args)
+
+        return call
+
+    return decorate
+
+
+def _ready(
+    function: Callable[..., Any], args: Any, static: Any, *, key: str, nodes: tuple[type, ...]
+) -> Callable[..., Any]:
+    assert _folder is not None
+    for node in set(nodes) - _named:
+        export.register_pytree_node_serialization(
+            node,
+            serialized_name=f"{node.__module__}.{node.__qualname__}",
+            serialize_auxdata=lambda _: b"",
+            deserialize_auxdata=lambda _: (),
+        )
+        _named.add(node)
+    name = f"{function.__name__.strip('_')}-{key_of(code_of(function), key)}.stablehlo"
+    try:
+        content = bytearray((_folder / name).read_bytes())
+    except FileNotFoundError:
+        made = export.export(jax.jit(functools.partial(function, **static)))(*args)
+        content = made.serialize()
+        with contextlib.suppress(OSError):  # as with JAX's cache, a full disk only costs time
+            files.write_bytes(
+                _folder / name, bytes(content), access=files.Access.PRIVATE, process=os.getpid()
+            )
+    return jax.jit(export.deserialize(content).call).lower(*args).compile()

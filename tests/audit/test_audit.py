@@ -138,9 +138,7 @@ def test_the_encoder_alone_finds_most_and_the_report_says_so(audited, tmp_path: 
         (tmp_path / side).mkdir()
         for name in names:
             shutil.copy(root / side / name, tmp_path / side)
-    settings = dataclasses.replace(
-        FILMS, retrieval=Retrieval.ENCODER, explain=True, plant=0
-    )
+    settings = dataclasses.replace(FILMS, retrieval=Retrieval.ENCODER, explain=True, plant=0)
     out = tmp_path / "encoder"
     alone = audit(tmp_path / "real", tmp_path / "synthetic", out=out, settings=settings)
     called = {m.synthetic_id for m in alone.nearest if m.label is not Label.UNRELATED}

@@ -32,13 +32,13 @@ from ml_collections import config_flags
 from benchmarks.cases.patients import copy_one_image_each, write_manifest
 from benchmarks.cases.records import keep
 from benchmarks.kept import open_images
-from benchmarks.methods.set_level import set_figures
+from benchmarks.methods.set_level import frechet, set_figures
 from deepssim_jax.audit.audit import AuditSettings, audit
 from deepssim_jax.audit.generation import Generator, TrainingRecord, Wanted, generate
 from deepssim_jax.audit.membership import attack_model
 from deepssim_jax.audit.result import Label
 from deepssim_jax.nn import encoder as encoders
-from deepssim_jax.scoring.diversity import diversity, frechet
+from deepssim_jax.scoring.diversity import diversity
 from deepssim_jax.training.generator import train_denoiser
 from deepssim_jax.training.generator_config import LdmConfig
 from deepssim_jax.training.images import unit

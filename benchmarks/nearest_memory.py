@@ -18,7 +18,7 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks.kept import journal
-from deepssim_jax.data.arrays import open_rows
+from benchmarks.methods.rows_on_disk import open_rows
 from deepssim_jax.scoring.pairs import nearest
 
 _OUT = flags.DEFINE_string("out", None, "folder for maps, journal and record", required=True)

@@ -26,6 +26,7 @@ from absl import app, flags
 from benchmarks.cases.planted_volumes import make_replica
 from benchmarks.cases.records import dated, keep
 from benchmarks.kept import journal
+from benchmarks.methods.volume_levels import best_by_level
 from deepssim_jax.data import phantom_heads
 from deepssim_jax.data.preprocess import quantize
 from deepssim_jax.data.whole_volume import VolumeSettings
@@ -35,7 +36,6 @@ from deepssim_jax.ops.volume_grid import Geometry
 from deepssim_jax.scoring.ratings import BalancedAccuracy, rate_measures
 from deepssim_jax.scoring.volume_match import (
     Reference,
-    best_by_level,
     best_by_measure,
     match_volumes,
 )

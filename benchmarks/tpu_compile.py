@@ -97,9 +97,14 @@ def _search(mesh: jax.sharding.Mesh, *, ring: bool) -> jax.stages.Lowered:
     )
 
 
+def _last_axis(mesh: jax.sharding.Mesh) -> Callable[[int], jax.NamedSharding]:
+    """For a number of axes: the last one, images in `ops.ssim`, is spread over the devices."""
+    return lambda ndim: jax.NamedSharding(mesh, jax.P(*(None,) * (ndim - 1), parallel.DATA))
+
+
 def _ssim(mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
     """SSIM at 136 x 112 of 16 images on every chip with 128 of each chip's own."""
-    every, last = parallel.replicated(mesh), parallel.last_axis_sharding(mesh)
+    every, last = parallel.replicated(mesh), _last_axis(mesh)
 
     def tile(real: jax.Array, synthetic: jax.Array) -> jax.Array:
         x, y = (ssim.moments(images, "uniform") for images in (real, synthetic))

@@ -49,7 +49,7 @@ def use_cores(batch: int) -> None:
 
 
 @functools.cache
-def fast_halves(platform: str) -> bool:
+def fast_bfloat16(platform: str) -> bool:
     """Whether bfloat16 is multiplied faster than float32: by accelerators, and by some CPUs on Linux."""
     flags = Path("/proc/cpuinfo")
     return platform != "cpu" or (
@@ -112,11 +112,6 @@ def state_shardings(tree: Tree, mesh: jax.sharding.Mesh) -> Tree:
         return jax.NamedSharding(mesh, jax.P(*(None,) * chosen, FSDP))
 
     return jax.tree.map(place, tree)
-
-
-def last_axis_sharding(mesh: jax.sharding.Mesh) -> Callable[[int], jax.NamedSharding]:
-    """For a number of axes: the last one, images in `ops.ssim`, is spread over the devices."""
-    return lambda ndim: jax.NamedSharding(mesh, jax.P(*(None,) * (ndim - 1), DATA))
 
 
 def using(mesh: jax.sharding.Mesh) -> contextlib.AbstractContextManager:
@@ -255,7 +250,7 @@ def unanimous(number: int) -> bool:
 
 
 def agreed(answer: bool) -> bool:
-    """What the first process answers, told to all: files may not show everywhere at once.
+    """What the first process answers, sent to all: files may not show everywhere at once.
 
     All processes ask in the same order, each from one thread. Nothing of it goes over the devices, so
     that they may wait for each other as long as it takes.

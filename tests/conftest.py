@@ -77,7 +77,7 @@ def _programs_are_let_go():
     Most modules need programs of the one before, so that they are dropped only when there are many.
     """
     yield
-    if _mappings() > 8_000:
+    if _mappings() > 12_000:
         jax.clear_caches()
         gc.collect()
 

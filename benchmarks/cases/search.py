@@ -134,7 +134,7 @@ def aligned(scale: float) -> Case:
 
     components, pixels = index.basis.shape[1], index.basis.shape[0]
     flops = 2.0 * count * grid.transformations * components * (pixels + len(real))
-    half = parallel.fast_halves(jax.default_backend())
+    half = parallel.fast_bfloat16(jax.default_backend())
     return Case("aligned", "pairs", count * len(real), ours, check, peers, flops, half=half)
 
 

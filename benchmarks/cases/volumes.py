@@ -11,8 +11,9 @@ import numpy as np
 
 from benchmarks.cases.case import Case
 from benchmarks.kept import COMMAND, journal
+from benchmarks.methods.volume_levels import best_by_level
 from deepssim_jax.ops.volume_grid import Geometry
-from deepssim_jax.scoring.volume_match import Reference, best_by_level, match_volumes
+from deepssim_jax.scoring.volume_match import Reference, match_volumes
 from deepssim_jax.scoring.volume_measure import MatchSettings
 from deepssim_jax.scoring.volume_search import Level, VolumeSide
 from deepssim_jax.workspace import Entries, Made, Workspace

@@ -8,7 +8,7 @@ they stand beside an audit, they do not replace it.
 import dataclasses
 
 import numpy as np
-from scipy import stats
+from scipy import linalg, stats
 
 from benchmarks.methods.feature_likelihood import generalization_gap
 from deepssim_jax.scoring.decide import Proportion, clopper_pearson
@@ -214,3 +214,13 @@ def set_figures(training: np.ndarray, holdout: np.ndarray, made: np.ndarray) -> 
 def _distance(cosine: np.ndarray) -> np.ndarray:
     """Euclidean distance of unit vectors."""
     return np.sqrt(np.maximum(2 - 2 * cosine.astype(np.float64), 0.0))
+
+
+def frechet(a: np.ndarray, b: np.ndarray) -> float:
+    """Distance of two normal distributions fitted to rows of features (Heusel et al., NeurIPS 2017,
+    eq. 6).
+    """
+    mean = ((a.mean(0) - b.mean(0)) ** 2).sum()
+    one, other = np.cov(a.T), np.cov(b.T)
+    root = linalg.sqrtm(one @ other)
+    return float(mean + np.trace(one + other - 2 * np.real(root)))

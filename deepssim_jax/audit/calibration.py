@@ -33,6 +33,7 @@ from deepssim_jax.scoring.evidence import (
     LargestLaw,
     NormalLaw,
     either,
+    fisher,
     other_images,
 )
 from deepssim_jax.scoring.match import NO_EVIDENCE, PAIR, Progress, match
@@ -44,7 +45,6 @@ from deepssim_jax.workspace import Section
 MAX_NULL = 256
 PLANTED = 2 * len(EDITS)
 _LABELLED = 48  # copies of each class that place the labels' thresholds
-_LIMIT = 1.0 - 1e-5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -363,11 +363,6 @@ def _negatives(
     trial = Trial.of(pairs, len(rows))
     seen = trial.scores > -1
     return _Negatives(trial[seen], tuning[seen], groups[rows[seen]])
-
-
-def fisher(scores: np.ndarray) -> np.ndarray:
-    """Fisher's z of scores in [-1, 1]."""
-    return np.arctanh(np.clip(np.asarray(scores, np.float64), -_LIMIT, _LIMIT))
 
 
 def _labelled(

@@ -251,15 +251,14 @@ def _compiled(
         condition: Array | None,
     ) -> Array:
         away = weights[2]
+        network = predictor(denoiser, weights[0], half=settings.half)
         latents = samplers.sample(
-            predictor(denoiser, weights[0], half=settings.half),
+            samplers.guided(network, condition, guidance=settings.guidance),
             samplers.image_keys(seed, indices),
             shape=(*autoencoder.latent_size(size), autoencoder.latent),
             schedule=schedule,
             sampler=settings.sampler,
             steps=settings.steps,
-            condition=condition,
-            guidance=settings.guidance,
             correct=lambda clean: clean if away is None else steer(clean, *away),
         )
         model = nnx.merge(graph, weights[1], copy=True)

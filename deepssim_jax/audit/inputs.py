@@ -2,37 +2,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
 
+from deepssim_jax.audit.audit_settings import AuditSettings
 from deepssim_jax.data.manifest import Manifest, Role, read_manifest
-from deepssim_jax.data.records import ArrayLayout, Links
 from deepssim_jax.workspace import Workspace
 
 _REVIEW = "review"  # begins the names of what `deepssim review` writes
-
-
-class ReadingSettings(Protocol):
-    """What of an audit's settings decides how folders are listed."""
-
-    @property
-    def subject_regex(self) -> str | None:
-        """Finds the patient in a file's name."""
-        ...
-
-    @property
-    def links(self) -> Links:
-        """Which links are followed."""
-        ...
-
-    @property
-    def arrays(self) -> ArrayLayout:
-        """What the axes of NumPy arrays are."""
-        ...
-
-    @property
-    def forget(self) -> tuple[str, ...]:
-        """Ids of patients and of images that are left out."""
-        ...
 
 
 def folders(roots: Mapping[Role, str | Path]) -> dict[str, Path]:
@@ -56,7 +31,7 @@ def networks(model: str | Path | None, encoder: str) -> dict[str, str | Path]:
 
 
 def list_sides(
-    roots: Mapping[Role, str | Path], out: Workspace, settings: ReadingSettings
+    roots: Mapping[Role, str | Path], out: Workspace, settings: AuditSettings
 ) -> dict[Role, Manifest]:
     """The images of every side, none of which lies where `out` is written."""
     manifests = {

@@ -8,8 +8,8 @@ clears its outputs first.
 import math
 from collections.abc import Sequence
 
+from deepssim_jax.audit import page
 from deepssim_jax.audit.answer import Answer
-from deepssim_jax.audit.report import environment
 from deepssim_jax.audit.tables import Table, cell
 
 _MOST_ROWS = 10
@@ -25,15 +25,12 @@ def html(answer: Answer, table: Table, *, columns: Sequence[str]) -> str:
     """
     places = [table.columns.index(name) for name in columns]
     rows = [[_short(row[place]) for place in places] for row in table.rows[:_MOST_ROWS]]
-    return (
-        environment()
-        .get_template("notebook.html.jinja")
-        .render(
-            answer=answer,
-            columns=columns,
-            rows=rows,
-            more=f"{len(table.rows) - len(rows):,}" if len(table.rows) > len(rows) else "",
-        )
+    return page.render(
+        "notebook",
+        answer=answer,
+        columns=columns,
+        rows=rows,
+        more=f"{len(table.rows) - len(rows):,}" if len(table.rows) > len(rows) else "",
     )
 
 

@@ -5,7 +5,7 @@ repeats), and copies made of them in memory with the real side (the positive con
 all through the search and the measures that the synthetic volumes get. The null gives each level a
 law of unrelated volumes, the controls its recall. A level that finds clearly fewer of the controls
 than the best one, at a threshold that unrelated volumes do not reach, has no say. Patients are split
-in halves: laws come from one, error rates from the other.
+in two splits: laws come from one, error rates from the other.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ _BEHIND, _TIMES_FALSE = 0.15, 4.0
 @dataclasses.dataclass(frozen=True)
 class LevelTrial:
     """One level's evidence: `null` of unrelated volumes, `repeats` of scans of one patient; `right` of
-    the controls, -inf where the best volume is another patient's; each with the half that it is in.
+    the controls, -inf where the best volume is another patient's; each with whether it tunes.
     """
 
     null: np.ndarray
@@ -119,86 +119,133 @@ class Evidence:
         return dataclasses.replace(self, thresholds=chosen)
 
 
+@dataclasses.dataclass(frozen=True)
+class LevelCalibration:
+    """How controls are made and searched: `matching` as the search that thresholds are for.
+
+    `embed` embeds controls; without it nothing is known of the feature level's recall. `segment` makes their
+    label maps; without it their originals' are moved along. `seed` is that of the draw and of the controls,
+    `level` the coverage of the reported intervals.
+    """
+
+    matching: MatchSettings
+    embed: Embed | None
+    segment: Callable[[np.ndarray], np.ndarray] | None
+    seed: int
+    level: float
+
+
 def calibrate_levels(
     references: Reference,
     *,
-    settings: MatchSettings,
-    embed: Embed | None,
-    segment: Callable[[np.ndarray], np.ndarray] | None,
+    settings: LevelCalibration,
     journal: Section,
-    seed: int,
-    level: float,
     on_progress: Progress,
 ) -> Evidence:
     """Runs the three experiments and chooses thresholds.
 
     Args:
       references: the real side.
-      settings: those of the search that the thresholds are for.
-      embed: embeds controls; without it nothing is known of the feature level's recall.
-      segment: makes label maps of controls; without it their originals' are moved along.
-      journal: keeps what is found; its inputs must tell this side and what embeds and segments.
-      seed: of the draw and of the controls.
-      level: coverage of the reported intervals.
+      settings: of the experiments.
+      journal: keeps what is found; its inputs must state this side and what embeds and segments.
       on_progress: as for `match_volumes`.
     """
-    real = references.side
-    groups = real.groups
-    rows = balanced_rows(groups, MAX_NULL, seed=seed)
-    tune = tuning_split(groups, seed=seed)
-    null_pairs = np.zeros(0, pair_dtype(settings.labels))
-    if len(np.unique(groups)) > 1:
-        null_pairs = match_volumes(
+    found = _search(references, settings, journal, on_progress)
+    trials = {
+        at: found.trial(at, embedded=settings.embed is not None)
+        for at in references.side.levels
+        if at is not Level.POINTS or references.index is not None
+    }
+    first = {
+        at: _thresholds(at, trial, MOST_FALSE / len(trials), settings.level, counts=True)
+        for at, trial in trials.items()
+    }
+    return Evidence(_with_a_say(first), trials, found.repeats, settings.level)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Searched:
+    """Measured pairs of the three experiments.
+
+    `negatives` of volumes `rows` with other patients', `positives` of copies of volumes `copied` under
+    `edits`, `repeats` of scans of one patient; `groups` are the patients, `tuning` whether each tunes.
+    """
+
+    groups: np.ndarray
+    tuning: np.ndarray
+    rows: np.ndarray
+    negatives: np.ndarray
+    repeats: np.ndarray
+    copied: np.ndarray
+    edits: tuple[Edit, ...]
+    positives: np.ndarray
+
+    def trial(self, at: Level, *, embedded: bool) -> LevelTrial:
+        """One level's share of them; where no control is embedded, features have no positives."""
+        null, tunes, others = np.zeros(0), np.zeros(0, bool), np.nan
+        pairs = self.negatives
+        best = best_of(pairs, self.groups, len(self.rows), at) if len(pairs) else None
+        if best is not None:
+            seen = best.row >= 0
+            null, tunes = best.evidence[seen], self.tuning[self.groups[self.rows[seen]]]
+            others = float(np.median(scaled(pairs[DECIDING[at]][best.row[seen]], at)))
+        right = np.zeros(0)
+        found = best_of(self.positives, self.groups, len(self.edits), at)
+        owners = self.groups[self.copied]
+        if found is not None and (at is not Level.FEATURE or embedded):
+            right = np.full(len(self.edits), -np.inf)
+            seen = np.flatnonzero(found.row >= 0)
+            same = self.groups[self.positives["reference"][found.row[seen]]] == owners[seen]
+            right[seen[same]] = found.evidence[seen[same]]
+        return LevelTrial(
+            null=null,
+            null_tunes=tunes,
+            repeats=_repeated(self.repeats, at, others),
+            right=right,
+            right_tunes=self.tuning[owners],
+            edits=self.edits,
+        )
+
+
+def _search(
+    references: Reference, settings: LevelCalibration, journal: Section, on_progress: Progress
+) -> _Searched:
+    """Looks for real volumes among other patients', for repeats, and for controls."""
+    real, matching = references.side, settings.matching
+    rows = balanced_rows(real.groups, MAX_NULL, seed=settings.seed)
+    negatives = np.zeros(0, pair_dtype(matching.labels))
+    if len(np.unique(real.groups)) > 1:
+        negatives = match_volumes(
             real.rows(rows),
             references,
-            settings=settings,
+            settings=matching,
             journal=journal.section("null", rows),
             apart=True,
             on_progress=on_progress,
             what="real with other patients' real",
         )
-    repeats = _repeats(references, settings, journal, on_progress, seed=seed)
+    repeats = _repeats(references, matching, journal, on_progress, seed=settings.seed)
     edits = tuple(edit for edit in Edit for _ in range(EACH_EDIT))
-    planted_rows = np.resize(rows, len(edits))
-    copies = planted_side(real, planted_rows, edits, embed, segment, settings, seed=seed)
-    planted = match_volumes(
+    copied = np.resize(rows, len(edits))
+    copies = planted_side(real, copied, edits, settings)
+    positives = match_volumes(
         copies,
         references,
-        settings=settings,
+        settings=matching,
         journal=journal.section("controls", copies.take(np.arange(len(copies)))),
         on_progress=on_progress,
         what="copies made of real volumes with real",
     )
-    trials = {}
-    for at in real.levels:
-        if at is Level.POINTS and references.index is None:
-            continue
-        null, tunes, others = np.zeros(0), np.zeros(0, bool), np.nan
-        best = best_of(null_pairs, groups, len(rows), at) if len(null_pairs) else None
-        if best is not None:
-            seen = best.row >= 0
-            null, tunes = best.evidence[seen], tune[groups[rows[seen]]]
-            others = float(np.median(scaled(null_pairs[DECIDING[at]][best.row[seen]], at)))
-        right = np.zeros(0)
-        found = best_of(planted, groups, len(edits), at)
-        if found is not None and not (at is Level.FEATURE and embed is None):
-            right = np.full(len(edits), -np.inf)
-            seen = np.flatnonzero(found.row >= 0)
-            same = groups[planted["reference"][found.row[seen]]] == groups[planted_rows[seen]]
-            right[seen[same]] = found.evidence[seen[same]]
-        trials[at] = LevelTrial(
-            null=null,
-            null_tunes=tunes,
-            repeats=_repeated(repeats, at, others),
-            right=right,
-            right_tunes=tune[groups[planted_rows]],
-            edits=edits,
-        )
-    first = {
-        at: _thresholds(at, trial, MOST_FALSE / len(trials), level, counts=True)
-        for at, trial in trials.items()
-    }
-    return Evidence(_with_a_say(first), trials, repeats, level)
+    return _Searched(
+        groups=real.groups,
+        tuning=tuning_split(real.groups, seed=settings.seed),
+        rows=rows,
+        negatives=negatives,
+        repeats=repeats,
+        copied=copied,
+        edits=edits,
+        positives=positives,
+    )
 
 
 def _repeated(repeats: np.ndarray, at: Level, others: float) -> np.ndarray:
@@ -215,9 +262,9 @@ def _thresholds(
     at: Level, trial: LevelTrial, share: float, level: float, *, counts: bool
 ) -> LevelThresholds:
     """Of one level: what unrelated volumes reach with probability `share`."""
-    halves = len(trial.null) >= 2 * MIN_NULL
+    split = len(trial.null) >= 2 * MIN_NULL
     # Of few patients nobody is spared: there is nothing to check on.
-    law = law_of(trial.null[trial.null_tunes] if halves else trial.null, at)
+    law = law_of(trial.null[trial.null_tunes] if split else trial.null, at)
     calibrated = len(trial.null) >= MIN_NULL
     person = max(law.threshold(MOST_FALSE), LEAST[at])
     # A law of quantiles knows nothing of a heavy tail. Two volumes that are doubles nobody knows of
@@ -234,8 +281,8 @@ def _thresholds(
     if len(trial.repeats):
         cut = max(cut, float(trial.repeats.max()) + _ABOVE)
         words += f", {len(trial.repeats)} pairs of scans of one patient"
-    check = trial.null[~trial.null_tunes] if halves else trial.null
-    kept = ~trial.right_tunes if halves else np.ones(len(trial.edits), bool)
+    check = trial.null[~trial.null_tunes] if split else trial.null
+    kept = ~trial.right_tunes if split else np.ones(len(trial.edits), bool)
     hits = trial.right >= cut
     tested = hits[kept] if len(trial.right) else hits
     return LevelThresholds(
@@ -311,34 +358,29 @@ def _repeats(
 
 
 def planted_side(
-    real: VolumeSide,
-    rows: np.ndarray,
-    edits: tuple[Edit, ...],
-    embed: Embed | None,
-    segment: Callable[[np.ndarray], np.ndarray] | None,
-    settings: MatchSettings,
-    *,
-    seed: int,
+    real: VolumeSide, rows: np.ndarray, edits: tuple[Edit, ...], settings: LevelCalibration
 ) -> VolumeSide:
     """Copies of some rows. They are made anew where a journal is resumed: their seed is fixed."""
     distinct, place = np.unique(rows, return_inverse=True)
     volumes = real.take(distinct)
-    maps = None if real.labels is None or segment is not None else real.labels(distinct)
+    maps = None if real.labels is None or settings.segment is not None else real.labels(distinct)
     donors = other_patients(distinct, real.groups)
     planted = plant_copies(
         volumes[place],
         real.geometry[rows],
         edits=list(edits),
         donors=np.array([np.flatnonzero(place == d)[0] for d in donors])[place],
-        seed=seed,
+        seed=settings.seed,
         maps=None if maps is None else maps[place],
     )
-    moved = planted.maps if segment is None else segment(planted.volumes)
+    moved = planted.maps if settings.segment is None else settings.segment(planted.volumes)
     labels = None if moved is None else lambda chosen: moved[chosen]
     features = None
     if real.features is not None:
         # Given embeddings cannot be made for controls: their originals' only fill the place.
-        features = real.features[rows] if embed is None else embed(planted.volumes)
+        features = (
+            real.features[rows] if settings.embed is None else settings.embed(planted.volumes)
+        )
     return VolumeSide(
         take=lambda chosen: planted.volumes[chosen],
         shape=real.shape,
@@ -346,5 +388,7 @@ def planted_side(
         geometry=planted.geometry,
         features=features,
         labels=labels,
-        occupancy=None if labels is None else occupancies(labels, len(rows), settings.labels),
+        occupancy=None
+        if labels is None
+        else occupancies(labels, len(rows), settings.matching.labels),
     )

@@ -1,4 +1,4 @@
-"""The report on volumes, in two editions; the contract is that of `audit.report`.
+"""The report on volumes, in two editions; the contract is that of `audit.page`.
 
 Pictures are those of `replica_pictures`; a row of radio buttons goes through the slices, without a script.
 """
@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from markupsafe import Markup
 
-from deepssim_jax.audit import figures, report, sentences
+from deepssim_jax.audit import figures, page, sentences
 from deepssim_jax.audit.answer import Answer
 from deepssim_jax.audit.box_plot import box_plot
 from deepssim_jax.audit.console import WORDS
@@ -20,7 +20,7 @@ from deepssim_jax.audit.replica_result import Kind, RatingSummary, ReplicaResult
 from deepssim_jax.scoring.decide import Proportion
 from deepssim_jax.scoring.volume_measure import DECIDING
 from deepssim_jax.scoring.volume_search import Level
-from deepssim_jax.workspace import Access, Workspace
+from deepssim_jax.workspace import Workspace
 
 _MAX_LISTED, _MAX_EXPOSED = 200, 12
 KIND_WORDS = {
@@ -61,47 +61,39 @@ def repeat_kinds(result: ReplicaResult, level: Level) -> dict[Kind, int]:
 def write_reports(
     result: ReplicaResult, gallery: Sequence[Picture], out: Workspace, *, salt: bytes
 ) -> None:
-    """Writes `report.html` and `report_share.html`.
-
-    Args:
-      result: what was found.
-      gallery: of `replica_pictures`, for the internal edition.
-      out: where to.
-      salt: of `Workspace.secret`, from which the shared edition's identifiers are made.
-    """
-    internal = _render(result, gallery, edition=Edition.INTERNAL, salt=salt).encode()
-    shared = _render(result, (), edition=Edition.SHARED, salt=salt).encode()
-    out.write("report.html", internal)
-    out.write("report_share.html", shared, access=Access.SHARED)
+    """Writes both editions, as `report.write_reports` does; `gallery` is of `replica_pictures`."""
+    page.write_editions(
+        out,
+        lambda edition: _render(
+            result, gallery if edition is Edition.INTERNAL else (), edition=edition, salt=salt
+        ),
+    )
 
 
 def _render(
     result: ReplicaResult, gallery: Sequence[Picture], *, edition: Edition, salt: bytes
 ) -> str:
     share, count = edition is Edition.SHARED, edition.count
-    return (
-        report.environment()
-        .get_template("replicas.html.jinja")
-        .render(
-            result=result,
-            share=share,
-            answer=answer(result, edition),
-            count=count,
-            proportion=edition.proportion,
-            levels=[_level(result, level, share=share) for level in result.thresholds],
-            gallery=[_shown(item) for item in gallery],
-            frames=FRAMES,
-            each=EACH_EDIT,
-            any_flagged=bool(flagged(result)),
-            more=max(0, len(flagged(result)) - len(gallery)),
-            said={} if share else _table(result),
-            repeats=_repeats(result, share=share),
-            ratings=[] if share else _ratings(result),
-            roc=None if result.ratings is None else _roc(result.ratings),
-            exposed=report.most_copied(_exposed(result), edition, salt)[:_MAX_EXPOSED],
-            excluded=report.excluded_files(result.exclusions, edition),
-            doubtful=[] if share else report.excluded_files(result.two_spacings, edition),
-        )
+    return page.render(
+        "replicas",
+        result=result,
+        share=share,
+        answer=answer(result, edition),
+        count=count,
+        proportion=edition.proportion,
+        levels=[_level(result, level, share=share) for level in result.thresholds],
+        gallery=[_shown(item) for item in gallery],
+        frames=FRAMES,
+        each=EACH_EDIT,
+        any_flagged=bool(flagged(result)),
+        more=max(0, len(flagged(result)) - len(gallery)),
+        said={} if share else _table(result),
+        repeats=_repeats(result, share=share),
+        ratings=[] if share else _ratings(result),
+        roc=None if result.ratings is None else _roc(result.ratings),
+        exposed=page.most_copied(_exposed(result), edition, salt)[:_MAX_EXPOSED],
+        excluded=page.excluded_files(result.exclusions, edition),
+        doubtful=[] if share else page.excluded_files(result.two_spacings, edition),
     )
 
 
@@ -183,7 +175,7 @@ def _shown(item: Picture) -> dict[str, object]:
         "replica": item.match.kind is Kind.REPLICA,
         "tag": KIND_WORDS[item.match.kind] if not item.match.disputed else "disputed",
         "inverted": item.inverted,
-        "frames": [report.data_uri(frame, lossy=True) for frame in item.frames],
+        "frames": [page.data_uri(frame, lossy=True) for frame in item.frames],
     }
 
 

@@ -56,7 +56,7 @@ class LevelMatch:
 class VolumeMatch:
     """One synthetic volume: its closest real volume at each level, and what they say together.
 
-    It is a `REPLICA` where a level that counts calls it one, at a threshold that leaves room for as many
+    It is a `REPLICA` where a level that counts calls it one, at a threshold that allows for as many
     levels and volumes as there are, and the `SAME_PERSON` where one calls it that. `votes` is how many
     levels call it a replica of that patient. `disputed` if levels that count do not agree, or one that
     does not count calls it a replica alone. `p_value` and `q_value` are those of all counting levels

@@ -14,8 +14,9 @@ import numpy as np
 
 from deepssim_jax import parallel
 from deepssim_jax.audit import replica_outputs
+from deepssim_jax.audit.doubles import Doubles
 from deepssim_jax.audit.inputs import file_notes, folders
-from deepssim_jax.audit.replica_calibration import calibrate_levels
+from deepssim_jax.audit.replica_calibration import Evidence, LevelCalibration, calibrate_levels
 from deepssim_jax.audit.replica_conclusion import MeasuredVolumes, conclude
 from deepssim_jax.audit.replica_doubles import find_volume_doubles
 from deepssim_jax.audit.replica_pictures import Drawer
@@ -36,7 +37,7 @@ from deepssim_jax.scoring.volume_match import Reference, match_volumes
 from deepssim_jax.scoring.volume_measure import MatchSettings
 from deepssim_jax.scoring.volume_search import VolumeSide
 from deepssim_jax.scoring.volume_sides import Embed, LevelSources, build_volume_side
-from deepssim_jax.workspace import Overlap, Workspace, sha256
+from deepssim_jax.workspace import Overlap, Section, Workspace, sha256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,6 +171,128 @@ def _reads(
     return found
 
 
+@dataclasses.dataclass(frozen=True)
+class _Levels:
+    """What levels beyond the voxels are made of, on both sides.
+
+    `embed` and `embed_id` as in `LevelSources`; `maps` label maps by role, `labels` which of them are
+    compared, under `names`; `key` hashes all of it.
+    """
+
+    embed: Embed | None
+    embed_id: str
+    maps: Mapping[Role, Manifest]
+    labels: tuple[int, ...]
+    names: tuple[str, ...]
+    key: list[str]
+
+    @classmethod
+    def of(cls, files: LevelFiles, settings: ReplicaSettings) -> "_Levels":
+        """From the user's files; what they lack is made here."""
+        embed: Embed | None = None
+        embed_id = ""
+        if not files.embeddings:
+            encoder = encoders.load_encoder(settings.encoder)
+            embed_id = encoders.encoder_hash(settings.encoder)
+
+            def embed(volumes: np.ndarray) -> np.ndarray:
+                return embed_volumes(encoder, settings.modality.contrast(volumes, settings.grid))
+
+        names = settings.modality.label_names
+        maps = {
+            role: read_manifest(folder, role=role, links=settings.links, arrays=settings.arrays)
+            for role, folder in files.segmentations.items()
+        }
+        labels = tuple(range(1, len(names) + 1))
+        if maps:
+            labels = _labels_in(maps, settings)
+            called = {} if files.label_names is None else read_label_names(files.label_names)
+            names = tuple(called.get(label, f"label {label}") for label in labels)
+        return cls(embed, embed_id, maps, labels, names, _hashes(files, maps, settings))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """A search's stages; each keeps its work in `out`."""
+
+    out: Workspace
+    files: LevelFiles
+    levels: _Levels
+    settings: ReplicaSettings
+    on_progress: Progress
+
+    @property
+    def matching(self) -> MatchSettings:
+        """How pairs are searched and measured."""
+        return MatchSettings(
+            candidates=self.settings.candidates,
+            alignment=self.settings.alignment,
+            labels=self.levels.labels,
+        )
+
+    def journal(self, what: str, prints: object) -> Section:
+        """Where a stage keeps its work, by the stores that it takes."""
+        how = [self.settings, self.levels.embed_id, self.levels.key]
+        return self.out.section(what, how, prints)
+
+    def read(self, manifest: Manifest) -> tuple[VolumeSide, ImageStore]:
+        """Reads a side, and makes what its levels compare."""
+        levels, role = self.levels, manifest.role
+        given = self.files.embeddings.get(role)
+        return build_volume_side(
+            manifest,
+            self.out,
+            settings=self.settings.grid,
+            sources=LevelSources(
+                modality=self.settings.modality,
+                embed=levels.embed,
+                embed_id=levels.embed_id,
+                given=None if given is None else read_embeddings(given),
+                segmentations=levels.maps.get(role),
+                labels=levels.labels,
+            ),
+            on_progress=self.on_progress,
+            what=f"reading {role.value}",
+        )
+
+    def references(self, real: VolumeSide, images: ImageStore) -> tuple[Reference, Doubles]:
+        """The real side to search in, of which volumes that are copies of each other are one patient's."""
+        journal = self.journal("references", images.fingerprint)
+        references = Reference.of(
+            real,
+            alignment=self.settings.alignment,
+            journal=journal,
+            on_progress=self.on_progress,
+        )
+        doubles = find_volume_doubles(
+            references,
+            images,
+            settings=self.matching,
+            journal=journal,
+            on_progress=self.on_progress,
+        )
+        grouped = dataclasses.replace(real, groups=doubles.subjects)
+        return dataclasses.replace(references, side=grouped), doubles
+
+    def calibrated(self, references: Reference, images: ImageStore) -> Evidence:
+        """What each level is worth on the real side."""
+        segment = None
+        if not self.levels.maps and self.settings.modality.label_names:
+            segment = functools.partial(self.settings.modality.segment, settings=self.settings.grid)
+        return calibrate_levels(
+            references,
+            settings=LevelCalibration(
+                matching=self.matching,
+                embed=self.levels.embed,
+                segment=segment,
+                seed=self.settings.seed,
+                level=self.settings.level,
+            ),
+            journal=self.journal("calibration", images.fingerprint),
+            on_progress=self.on_progress,
+        )
+
+
 def _replicas(
     roots: Mapping[Role, str | Path],
     out: Workspace,
@@ -179,119 +302,54 @@ def _replicas(
     on_progress: Progress,
 ) -> ReplicaResult:
     votes = None if rated is None else ratings.read_ratings(rated)
-    embed: Embed | None = None
-    embed_id = ""
-    if not files.embeddings:
-        encoder = encoders.load_encoder(settings.encoder)
-
-        def embed(volumes: np.ndarray) -> np.ndarray:
-            return embed_volumes(encoder, settings.modality.contrast(volumes, settings.grid))
-
-        embed_id = encoders.encoder_hash(settings.encoder)
-    names = settings.modality.label_names
-    maps = {
-        role: read_manifest(folder, role=role, links=settings.links, arrays=settings.arrays)
-        for role, folder in files.segmentations.items()
-    }
-    labels = tuple(range(1, len(names) + 1))
-    if maps:
-        labels = _labels_in(maps, settings)
-        called = {} if files.label_names is None else read_label_names(files.label_names)
-        names = tuple(called.get(label, f"label {label}") for label in labels)
+    job = _Job(out, files, _Levels.of(files, settings), settings, on_progress)
+    manifests = {role: _listed(root, role, settings) for role, root in roots.items()}
     sides: dict[Role, VolumeSide] = {}
     stores: dict[Role, ImageStore] = {}
-    manifests: dict[Role, Manifest] = {}
-    for role, root in roots.items():
-        regex = settings.subject_regex if role is Role.REAL else None
-        manifest = read_manifest(
-            root, role=role, subject_regex=regex, links=settings.links, arrays=settings.arrays
-        )
-        _check_subjects(manifest, regex)
-        manifests[role] = manifest
-        given = files.embeddings.get(role)
-        sides[role], stores[role] = build_volume_side(
-            manifest,
-            out,
-            settings=settings.grid,
-            sources=LevelSources(
-                modality=settings.modality,
-                embed=embed,
-                embed_id=embed_id,
-                given=None if given is None else read_embeddings(given),
-                segmentations=maps.get(role),
-                labels=labels,
-            ),
-            on_progress=on_progress,
-            what=f"reading {role.value}",
-        )
-    real_store, synthetic_store = (stores[role] for role in _ROLES)
-    if not settings.allow_same and set(real_store.sha256) == set(synthetic_store.sha256):
+    for role, manifest in manifests.items():
+        sides[role], stores[role] = job.read(manifest)
+    real, synthetic = (stores[role] for role in _ROLES)
+    if not settings.allow_same and set(real.sha256) == set(synthetic.sha256):
         raise InputError(_SAME)
-    how = [settings, embed_id, _hashes(files, maps, settings)]
-    prints = [stores[role].fingerprint for role in _ROLES]
-    matching = MatchSettings(
-        candidates=settings.candidates,
-        alignment=settings.alignment,
-        labels=labels,
-    )
-    journal = out.section("references", how, prints[0])
-    references = Reference.of(
-        sides[Role.REAL],
-        alignment=settings.alignment,
-        journal=journal,
-        on_progress=on_progress,
-    )
-    doubles = find_volume_doubles(
-        references,
-        real_store,
-        settings=matching,
-        journal=journal,
-        on_progress=on_progress,
-    )
-    sides[Role.REAL] = dataclasses.replace(sides[Role.REAL], groups=doubles.subjects)
-    references = dataclasses.replace(references, side=sides[Role.REAL])
+    references, doubles = job.references(sides[Role.REAL], real)
+    sides[Role.REAL] = references.side
     pairs = match_volumes(
         sides[Role.SYNTHETIC],
         references,
-        settings=matching,
-        journal=out.section("search", how, prints),
+        settings=job.matching,
+        journal=job.journal("search", [real.fingerprint, synthetic.fingerprint]),
         on_progress=on_progress,
         what="synthetic with real",
     )
-    segment = None
-    if not maps and settings.modality.label_names:
-        segment = functools.partial(settings.modality.segment, settings=settings.grid)
-    evidence = calibrate_levels(
-        references,
-        settings=matching,
-        embed=embed,
-        segment=segment,
-        journal=out.section("calibration", how, prints[0]),
-        seed=settings.seed,
-        level=settings.level,
-        on_progress=on_progress,
-    )
-    result = conclude(MeasuredVolumes(pairs, sides, stores, evidence, names, votes), settings)
+    evidence = job.calibrated(references, real)
+    measured = MeasuredVolumes(pairs, sides, stores, evidence, job.levels.names, votes)
+    result = conclude(measured, settings)
     result = dataclasses.replace(result, notes=result.notes + file_notes(manifests))
-    write = functools.partial(
-        replica_outputs.write_all,
-        result,
-        out,
-        drawer=Drawer(
-            sides=sides,
-            references=references,
-            stores=stores,
-            manifests=manifests,
-            grid=settings.grid,
-            contrast=settings.modality.contrast,
-            alignment=settings.alignment,
-        ),
-        doubles=doubles,
-        sources=roots,
+    drawer = Drawer(
+        sides=sides,
+        references=references,
+        stores=stores,
+        manifests=manifests,
+        grid=settings.grid,
+        contrast=settings.modality.contrast,
+        alignment=settings.alignment,
     )
-    out.by_first(write)
+    out.by_first(
+        lambda: replica_outputs.write_all(
+            result, out, drawer=drawer, doubles=doubles, sources=roots
+        )
+    )
     out.prune()
     return result
+
+
+def _listed(root: str | Path, role: Role, settings: ReplicaSettings) -> Manifest:
+    regex = settings.subject_regex if role is Role.REAL else None
+    manifest = read_manifest(
+        root, role=role, subject_regex=regex, links=settings.links, arrays=settings.arrays
+    )
+    _check_subjects(manifest, regex)
+    return manifest
 
 
 def _check_subjects(manifest: Manifest, regex: str | None) -> None:

@@ -1,115 +1,35 @@
-"""The two editions of the report: one for the institution with pictures, one to share.
+"""The report of an audit, in two editions: one for the institution with pictures, one to share."""
 
-Contract: each is one HTML file without scripts, which a content security policy keeps off any
-network. Everything that comes from files is escaped. The shared edition has no image, no path, no
-real identifier and no count from 1 to 4: see `audit.disclosure`.
-"""
-
-import base64
 import collections
-import functools
-import io
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Protocol
+from collections.abc import Sequence
 
-import jinja2
-import numpy as np
-from PIL import Image
-
-from deepssim_jax.audit import figures, sentences
+from deepssim_jax.audit import figures, page, sentences
 from deepssim_jax.audit.answer import Answer
 from deepssim_jax.audit.console import WORDS
-from deepssim_jax.audit.disclosure import SMALL, Edition, is_small, is_telling, percent
+from deepssim_jax.audit.disclosure import Edition, is_small, is_telling, percent
 from deepssim_jax.audit.result import AuditResult, GalleryItem, Relation
-from deepssim_jax.detection.result import Exclusion
 from deepssim_jax.scoring.membership import RATES, MembershipFigures
-from deepssim_jax.workspace import Access, Workspace
+from deepssim_jax.workspace import Workspace
 
-_FLIPS = {
-    "horizontal": "mirrored left-right",
-    "vertical": "mirrored top-bottom",
-    "both": "turned by 180°",
-}
 _MOST_COPIED = 12
 
 
 def write_reports(
     result: AuditResult, gallery: Sequence[GalleryItem], out: Workspace, *, salt: bytes
-) -> tuple[Path, Path]:
-    """Writes `report.html` and `report_share.html`.
+) -> None:
+    """Writes both editions.
 
     Args:
       result: what was found.
       gallery: pictures of flagged pairs, for the internal edition.
       out: where to.
       salt: of `Workspace.secret`, from which the shared edition's identifiers are made.
-
-    Returns:
-      The two paths.
     """
-    internal = _render(result, gallery, edition=Edition.INTERNAL, salt=salt).encode()
-    shared = _render(result, (), edition=Edition.SHARED, salt=salt).encode()
-    return (
-        out.write("report.html", internal),
-        out.write("report_share.html", shared, access=Access.SHARED),
-    )
-
-
-class Moved(Protocol):
-    """How one image was moved to give another, as `audit.result.Match` says it."""
-
-    @property
-    def flip(self) -> str:
-        """A mirroring by its name in `ops.transform`."""
-        ...
-
-    @property
-    def rotation_deg(self) -> float:
-        """Counter-clockwise."""
-        ...
-
-    @property
-    def scale(self) -> float:
-        """1 for none."""
-        ...
-
-    @property
-    def shift_y(self) -> float:
-        """In pixels."""
-        ...
-
-    @property
-    def shift_x(self) -> float:
-        """In pixels."""
-        ...
-
-
-def transformation(match: Moved) -> str:
-    """What was done to the real image, in words."""
-    parts = []
-    if match.flip in _FLIPS:
-        parts.append(_FLIPS[match.flip])
-    if abs(match.rotation_deg) >= 0.5:
-        side = "left" if match.rotation_deg > 0 else "right"
-        parts.append(f"turned {abs(match.rotation_deg):.1f}° to the {side}")
-    if abs(match.scale - 1) >= 0.01:
-        parts.append(f"{'enlarged' if match.scale > 1 else 'reduced'} to {match.scale:.0%}")
-    moved = float(np.hypot(match.shift_y, match.shift_x))
-    if moved >= 0.5:
-        parts.append(f"moved {moved:.1f} px")
-    return ", ".join(parts) or "in place"
-
-
-@functools.cache
-def environment() -> jinja2.Environment:
-    """Where templates come from: everything that they print is escaped."""
-    return jinja2.Environment(
-        loader=jinja2.PackageLoader("deepssim_jax.audit"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    page.write_editions(
+        out,
+        lambda edition: _render(
+            result, gallery if edition is Edition.INTERNAL else (), edition=edition, salt=salt
+        ),
     )
 
 
@@ -120,34 +40,31 @@ def _render(
     copied = collections.Counter(
         (m.subject_id or m.real_id) for m in result.nearest if m.label.value != "unrelated"
     )
-    return (
-        environment()
-        .get_template("report.html.jinja")
-        .render(
-            result=result,
-            share=share,
-            gallery=[] if share else [_picture(item) for item in gallery],
-            more=max(0, result.copy_rate.count - len(gallery)),
-            answer=answer(result, edition),
-            figure=figures.histogram(result.distributions, result.thresholds)
-            if not share and any((scores > -1).any() for scores in result.distributions.values())
-            else None,
-            thresholds=result.thresholds_to_share if share else result.thresholds,
-            planted=result.recall_to_share if share else result.assessment.recall_by_edit,
-            legend=figures.legend(result.distributions),
-            people="patients" if result.subjects_known else "real images",
-            copied=most_copied(copied, edition, salt)[:_MOST_COPIED],
-            copied_more=max(0, len(copied) - _MOST_COPIED),
-            excluded=excluded_files(result.exclusions, edition),
-            rows=_quality(result, edition),
-            attacks=_attacks(result, edition),
-            rates=RATES,
-            inferred=sentences.membership(result.membership, edition=edition)
-            if result.membership
-            else (),
-            proportion=edition.proportion,
-            count=edition.count,
-        )
+    return page.render(
+        "report",
+        result=result,
+        share=share,
+        gallery=[] if share else [_picture(item) for item in gallery],
+        more=max(0, result.copy_rate.count - len(gallery)),
+        answer=answer(result, edition),
+        figure=figures.histogram(result.distributions, result.thresholds)
+        if not share and any((scores > -1).any() for scores in result.distributions.values())
+        else None,
+        thresholds=result.thresholds_to_share if share else result.thresholds,
+        planted=result.recall_to_share if share else result.assessment.recall_by_edit,
+        legend=figures.legend(result.distributions),
+        people="patients" if result.subjects_known else "real images",
+        copied=page.most_copied(copied, edition, salt)[:_MOST_COPIED],
+        copied_more=max(0, len(copied) - _MOST_COPIED),
+        excluded=page.excluded_files(result.exclusions, edition),
+        rows=_quality(result, edition),
+        attacks=_attacks(result, edition),
+        rates=RATES,
+        inferred=sentences.membership(result.membership, edition=edition)
+        if result.membership
+        else (),
+        proportion=edition.proportion,
+        count=edition.count,
     )
 
 
@@ -169,34 +86,6 @@ def answer(result: AuditResult, edition: Edition) -> Answer:
             (edition.count(result.subjects_exposed), f"{_of_people(result, edition)} exposed"),
         ),
     )
-
-
-def most_copied(
-    copies: Mapping[str, int], edition: Edition, salt: bytes
-) -> list[tuple[str, int | None]]:
-    """Patients by how often they are copied, most first; outside their aliases without numbers.
-
-    Numbers beside a total would give away the last of them, and a short list how many there are.
-    """
-    rows = sorted(copies.items(), key=lambda row: (-row[1], edition.alias(row[0], salt)))
-    if edition is Edition.INTERNAL:
-        return list(rows)
-    if len(rows) < SMALL:
-        return []
-    return [(name, None) for name in sorted(edition.alias(name, salt) for name, _ in rows)]
-
-
-def excluded_files(exclusions: Sequence[Exclusion], edition: Edition) -> list[tuple[str, str, str]]:
-    """(side, reason, number) of files that were not tested; outside without reason and number.
-
-    A verdict may rest on the number, and so would tell it.
-    """
-    if edition is Edition.SHARED:
-        return [
-            (role, "could not be used", "some") for role in sorted({x.role for x in exclusions})
-        ]
-    found = collections.Counter((item.role, item.reason) for item in exclusions)
-    return sorted((role, reason, f"{count:,}") for (role, reason), count in found.items())
 
 
 def _quality(result: AuditResult, edition: Edition) -> list[tuple[str, str]]:
@@ -288,7 +177,7 @@ def _of_people(result: AuditResult, edition: Edition) -> str:
 
 def _picture(item: GalleryItem) -> dict[str, object]:
     match = item.match
-    words = [transformation(match)]
+    words = [page.transformation(match)]
     if match.negative:
         words.append("bright and dark changed places")
     if match.relation is Relation.PART:
@@ -296,17 +185,9 @@ def _picture(item: GalleryItem) -> dict[str, object]:
     return {
         "match": match,
         "words": ", ".join(words),
-        "real": data_uri(item.real),
-        "aligned": data_uri(item.aligned),
-        "difference": data_uri(item.difference),
-        "heat": [data_uri(image) for image in item.heat],
+        "real": page.data_uri(item.real),
+        "aligned": page.data_uri(item.aligned),
+        "difference": page.data_uri(item.difference),
+        "heat": [page.data_uri(image) for image in item.heat],
         "exact": item.match.label.value == "exact_duplicate",
     }
-
-
-def data_uri(image: np.ndarray, *, lossy: bool = False) -> str:
-    """A uint8 image as PNG for the `src` of a picture; as JPEG where many of them must be small."""
-    buffer = io.BytesIO()
-    form = "JPEG" if lossy else "PNG"
-    Image.fromarray(image).save(buffer, form, optimize=True)
-    return f"data:image/{form.lower()};base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,7 +1,7 @@
 """What `utility` writes: a page to read, a table a test image, and the numbers.
 
 Contract: nothing here names a patient or a file: test images have numbers. The page is one HTML file
-without scripts, as in `audit.report`.
+without scripts, as in `audit.page`.
 """
 
 import dataclasses
@@ -10,10 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from deepssim_jax.audit import tables
+from deepssim_jax.audit import page, tables
 from deepssim_jax.audit.answer import Answer
 from deepssim_jax.audit.box_plot import box_plot
-from deepssim_jax.audit.report import environment
 from deepssim_jax.audit.utility import REFERENCE, UNTREATED, Figure, Result, UtilityResult
 from deepssim_jax.workspace import Access, Workspace
 
@@ -135,19 +134,16 @@ def _page(result: UtilityResult) -> str:
                 ],
             }
         )
-    return (
-        environment()
-        .get_template("utility.html.jinja")
-        .render(
-            result=result,
-            answer=answer(result),
-            tasks=tasks,
-            cut=cut_sides(result),
-            words=list(WORDS.values()),
-            untreated=UNTREATED,
-            reference=REFERENCE,
-            margins=[f"{WORDS[f]}: {margin:g}" for f, margin in result.settings.margins.items()],
-        )
+    return page.render(
+        "utility",
+        result=result,
+        answer=answer(result),
+        tasks=tasks,
+        cut=cut_sides(result),
+        words=list(WORDS.values()),
+        untreated=UNTREATED,
+        reference=REFERENCE,
+        margins=[f"{WORDS[f]}: {margin:g}" for f, margin in result.settings.margins.items()],
     )
 
 

@@ -4,7 +4,7 @@ A command is a module `cli/<name>.py`. It defines its absl flags as it is import
 `main(argv) -> int`: argv[0] is its name, the rest are its positional arguments, whose names stand
 in the module's `POSITIONALS` (none when it has no such tuple); the result is the exit status. Where its
 flags decide whether several processes do it together, its `together()` says so.
-Flags that several commands share are defined for each of them by a function of a module of this room
+Flags that several commands share are defined for each of them by a function of a module of this package
 that is no command and disclaims them.
 """
 
@@ -13,7 +13,7 @@ import types
 
 from absl import flags
 
-_ROOM = "deepssim_jax.cli"
+_PACKAGE = "deepssim_jax.cli"
 
 # Listed by --help in this order.
 COMMANDS: dict[str, str] = {
@@ -75,9 +75,9 @@ def load(command: str) -> types.ModuleType:
     Returns:
         The command's module.
     """
-    name = f"{_ROOM}.{command}"
+    name = f"{_PACKAGE}.{command}"
     for other in COMMANDS:
-        module = f"{_ROOM}.{other}"
+        module = f"{_PACKAGE}.{other}"
         if module != name:
             owned = flags.FLAGS.get_flags_for_module(module)
             if owned:

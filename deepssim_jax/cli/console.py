@@ -10,7 +10,7 @@ _CONTROL = {i: f"\\x{i:02x}" for i in (*range(32), 127, *range(128, 160))}
 def printable(text: object) -> str:
     """Returns the text on one line, control characters spelled out.
 
-    Image ids come from strangers' files: a newline in one must not look like a second message,
+    Image ids come from files of other people: a newline in one must not look like a second message,
     nor an escape sequence reach the terminal.
     """
     return str(text).translate(_CONTROL)

@@ -89,11 +89,11 @@ def main(argv: Sequence[str]) -> int:
     source, out = Path(_SOURCE.value), Path(_OUT.value)
     usage.exists(_SOURCE, "file")
     # What only tells of MONAI's networks is not to be given, and left unread, for others.
-    told = (_GROUPS, _HEADS, _SCALE, _SIZE, _PREDICTION, _BETAS)
+    given = (_GROUPS, _HEADS, _SCALE, _SIZE, _PREDICTION, _BETAS)
     for flag, kind, count in ((_HEADS, int, None), (_SIZE, int, 2), (_BETAS, float, 2)):
         if flag.value is not None:
             _numbers(flag, kind, count=count)
-    usage.belong(told, "--to=ours", wanted=_TO.value == "ours")
+    usage.belong(given, "--to=ours", wanted=_TO.value == "ours")
     if _TO.value == "monai":
         rows = _to_monai(source, out)
     elif _TO.value == "reference":
@@ -103,7 +103,7 @@ def main(argv: Sequence[str]) -> int:
             raise ValueError(f"--out={out.name}: our networks are .safetensors files")
         weights = torch_files.read_state_dict(source)
         theirs = monai_networks.is_monai(weights)
-        usage.belong(told, "a network of MONAI in --source", wanted=theirs)
+        usage.belong(given, "a network of MONAI in --source", wanted=theirs)
         if theirs:
             rows = _from_monai(weights, source, out)
         else:

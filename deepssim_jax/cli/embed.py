@@ -6,6 +6,7 @@
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from absl import flags
 
@@ -13,6 +14,10 @@ from deepssim_jax.cli import console
 from deepssim_jax.cli.exit_codes import ExitCode
 from deepssim_jax.cli.progress import progress
 from deepssim_jax.cli.reading_flags import ReadingFlags
+
+if TYPE_CHECKING:
+    from deepssim_jax.data.manifest import Manifest
+    from deepssim_jax.data.store import ImageStore
 
 SOURCES = {f"--{role}": "--images" for role in ("real", "synthetic", "holdout")}
 _IMAGES = flags.DEFINE_string(
@@ -88,12 +93,7 @@ def main(argv: Sequence[str]) -> int:
                 f"--images: none of its {len(images.rejected)} images could be read: "
                 f"{'; '.join(reasons)}"
             )
-        # Names of files can be names of patients: they go into a table, never on the screen.
-        listing = [
-            ("image_id", "reason"),
-            *((x.image_id, x.reason) for x in images.rejected),
-            *((x.name, x.reason) for x in manifest.unused),
-        ]
+        listing = _not_read(manifest, images)
         not_read = workspace.write("not_read.csv", table(listing))
         # The listing comes last: with it the store can be scored.
         workspace.write(STORE, list_side(images, settings))
@@ -108,3 +108,12 @@ def main(argv: Sequence[str]) -> int:
         written=[_OUT.value, *([not_read] if len(listing) > 1 else [])],
     )
     return ExitCode.DONE
+
+
+def _not_read(manifest: "Manifest", images: "ImageStore") -> list[tuple[str, str]]:
+    """A table of files: their names can be names of patients, and never go on the screen."""
+    return [
+        ("image_id", "reason"),
+        *((x.image_id, x.reason) for x in images.rejected),
+        *((x.name, x.reason) for x in manifest.unused),
+    ]

@@ -3,8 +3,8 @@
     deepssim evaluate --matrix=deepssim.npz --real_indices=real.npz --synthetic_indices=synth.npz \
         --table=test_set.csv --out=evaluation/
 
-Thresholds are chosen on half of the patients and all figures are those of the other half, unless
---near and --exact give them. Writes evaluation.json and scores.png.
+Thresholds are chosen on the tuning split of the patients and all figures are those of the reporting split,
+unless --near and --exact give them. Writes evaluation.json and scores.png.
 """
 
 import dataclasses
@@ -30,7 +30,11 @@ _NEAR = flags.DEFINE_float("near", None, "threshold of near duplicates; with --e
 _EXACT = flags.DEFINE_float("exact", None, "threshold of exact duplicates; with --near")
 _LEVEL = flags.DEFINE_float("level", 0.95, "coverage of the intervals, between 0.5 and 1")
 _SEED = flags.DEFINE_integer(
-    "seed", 0, "of the halves and of the bootstrap", lower_bound=0, upper_bound=2**32 - 1
+    "seed",
+    0,
+    "of the split of the patients and of the bootstrap",
+    lower_bound=0,
+    upper_bound=2**32 - 1,
 )
 
 
@@ -73,7 +77,7 @@ def main(argv: Sequence[str]) -> int:
         half = np.random.default_rng(_SEED.value).permutation(len(people)) < len(people) // 2
         used = ~half[owner]
         near, exact = evaluation.choose_thresholds(found.scores[~used], found.labels[~used])
-        origin = "largest macro-F1 on the other half of the patients"
+        origin = "largest macro-F1 on the tuning split of the patients"
     result = evaluation.evaluate(
         found.scores[used],
         found.labels[used],

@@ -71,18 +71,7 @@ def main(argv: Sequence[str]) -> int:
         ValueError: flags that do not go together.
     """
     del argv
-    usage.belong((*_GUARD.all, _BUDGET), "--safeguard", wanted=_SAFEGUARD.value)
-    if _SAFEGUARD.value and (not _GUARD.real.value or not _N.value):
-        raise usage.UsageError(
-            "--safeguard needs --real, the images that the model was trained on, and --n, how many "
-            "images are to stand"
-        )
-    if (_N.value > 0) == (_PER_RECORD.value > 0):
-        raise usage.UsageError(
-            f"give one of --n and --per_record; got {_N.value} and {_PER_RECORD.value}"
-        )
-    usage.exists(_WORKDIR, "folder")
-    usage.exists(_GUARD.real, "folder or file")
+    _check()
     from deepssim_jax import parallel
     from deepssim_jax.audit.generation import Generator, SamplingSettings, Wanted, generate
     from deepssim_jax.audit.safeguard import generate_guarded
@@ -136,3 +125,19 @@ def main(argv: Sequence[str]) -> int:
         written=[out / "manifest.csv"],
     )
     return ExitCode.DONE
+
+
+def _check() -> None:
+    """Raises UsageError for flags that do not go together, and for what does not exist."""
+    usage.belong((*_GUARD.all, _BUDGET), "--safeguard", wanted=_SAFEGUARD.value)
+    if _SAFEGUARD.value and (not _GUARD.real.value or not _N.value):
+        raise usage.UsageError(
+            "--safeguard needs --real, the images that the model was trained on, and --n, how many "
+            "images are to stand"
+        )
+    if (_N.value > 0) == (_PER_RECORD.value > 0):
+        raise usage.UsageError(
+            f"give one of --n and --per_record; got {_N.value} and {_PER_RECORD.value}"
+        )
+    usage.exists(_WORKDIR, "folder")
+    usage.exists(_GUARD.real, "folder or file")

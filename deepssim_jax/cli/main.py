@@ -20,6 +20,7 @@ from deepssim_jax.cli import (
     failures,
     memory,
     processes,
+    retired_flags,
     stopping,
     usage,
 )
@@ -39,7 +40,7 @@ def _run(command: str, args: Sequence[str]) -> int:
     if any(arg in _HELP[:-1] for arg in args):
         print(usage.command_help(command, module))
         return ExitCode.DONE
-    args = usage.config_first(args)
+    args = usage.config_first(retired_flags.without(command, args))
     # ml_collections reads the overrides of a config file (--config.a.b=v) from sys.argv.
     sys_argv, sys.argv = sys.argv, [f"deepssim {command}", *args]
     try:

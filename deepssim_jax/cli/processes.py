@@ -1,6 +1,6 @@
 """Joining the processes of one job: what each of them does before its first computation.
 
-Three ways of being told: JAX_COORDINATOR_ADDRESS with JAX_NUM_PROCESSES and JAX_PROCESS_ID (any
+Three ways to state it: JAX_COORDINATOR_ADDRESS with JAX_NUM_PROCESSES and JAX_PROCESS_ID (any
 launcher, `launch/local.sh`), SLURM with several tasks, or a TPU pod slice with several hosts.
 """
 
@@ -16,7 +16,7 @@ import deepssim_jax
 
 _OWN = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 _LOOPBACK = ("localhost", "127.", "[::1]", "::1")
-# How often a process asks whether another one has failed, and under which name it is told.
+# How often a process asks whether another one has failed, and under which name that is stored.
 _POLL_S, _ENDED = 0.5, "ended"
 
 

@@ -1,6 +1,6 @@
 """Progress of long work: bars with rate and time left on a terminal and in a notebook, lines elsewhere.
 
-The rooms below report through a plain callable `on_progress(done, total, what)` and know nothing
+The packages below report through a plain callable `on_progress(done, total, what)` and know nothing
 of this module. `what` names the stage; a new name starts a new bar or line.
 """
 
@@ -72,11 +72,11 @@ class _Lines:
         threading.Thread(target=self._speak, daemon=True).start()
 
     def _speak(self) -> None:
-        told = self._since
+        spoken = self._since
         while not self._done.wait(_SILENCE_S / 4):
             now = time.monotonic()
-            if now - max(self._since, told) >= _SILENCE_S:
-                told = now
+            if now - max(self._since, spoken) >= _SILENCE_S:
+                spoken = now
                 print(
                     f"{self._latest}: still at work, no step done for {_seconds(now - self._since)}",
                     file=self._stream,

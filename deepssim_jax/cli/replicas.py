@@ -7,6 +7,7 @@ Folders are read only. A run that was stopped goes on when the same command is g
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
@@ -14,6 +15,9 @@ from deepssim_jax.cli import console, usage
 from deepssim_jax.cli.exit_codes import ExitCode
 from deepssim_jax.cli.progress import progress
 from deepssim_jax.cli.reading_flags import ReadingFlags
+
+if TYPE_CHECKING:
+    from deepssim_jax.audit.replica_result import ReplicaResult
 
 _REAL = flags.DEFINE_string(
     "real",
@@ -117,19 +121,7 @@ def main(argv: Sequence[str]) -> int:
         pairs = ((Role.REAL, real), (Role.SYNTHETIC, synthetic))
         return {role: path for role, path in pairs if path is not None}
 
-    given_features = _EMBEDDINGS_REAL.value or _EMBEDDINGS_SYNTHETIC.value
-    usage.belong([_ENCODER], "volumes without --embeddings_real", wanted=not given_features)
-    for holder, what in (
-        (_REAL, "folder or file"),
-        (_SYNTHETIC, "folder or file"),
-        (_SEGMENTATIONS_REAL, "folder"),
-        (_SEGMENTATIONS_SYNTHETIC, "folder"),
-        (_EMBEDDINGS_REAL, "file"),
-        (_EMBEDDINGS_SYNTHETIC, "file"),
-        (_RATINGS, "file"),
-        (_LABEL_NAMES, "file"),
-    ):
-        usage.exists(holder, what)
+    _check()
     settings = ReplicaSettings(
         size=_SIZE.value,
         spacing=_SPACING.value,
@@ -159,8 +151,35 @@ def main(argv: Sequence[str]) -> int:
             on_progress=on_progress,
         )
     print("".join(f"{note}\n" for note in on_screen(result.notes)), end="")
+    names = (
+        "report.html", "report_share.html", "summary.json", "replicas.csv", "overlap.csv",
+        "real_duplicates.csv",
+    )  # fmt: skip
+    console.finish(_summary(result), written=[Path(_OUT.value) / name for name in names])
+    return ExitCode.INCONCLUSIVE if result.verdict is Verdict.INCONCLUSIVE else ExitCode.DONE
+
+
+def _check() -> None:
+    """Raises UsageError for flags that do not go together, and for what does not exist."""
+    given_features = _EMBEDDINGS_REAL.value or _EMBEDDINGS_SYNTHETIC.value
+    usage.belong([_ENCODER], "volumes without --embeddings_real", wanted=not given_features)
+    for holder, what in (
+        (_REAL, "folder or file"),
+        (_SYNTHETIC, "folder or file"),
+        (_SEGMENTATIONS_REAL, "folder"),
+        (_SEGMENTATIONS_SYNTHETIC, "folder"),
+        (_EMBEDDINGS_REAL, "file"),
+        (_EMBEDDINGS_SYNTHETIC, "file"),
+        (_RATINGS, "file"),
+        (_LABEL_NAMES, "file"),
+    ):
+        usage.exists(holder, what)
+
+
+def _summary(result: "ReplicaResult") -> list[tuple[str, object]]:
+    """What is printed last."""
     counts, rate = result.counts, result.rate
-    rows = [
+    rows: list[tuple[str, object]] = [
         ("verdict", result.verdict.value.replace("_", " ")),
         ("synthetic volumes", f"{counts['synthetic']:,}"),
         ("real volumes", f"{counts['real']:,}"),
@@ -199,9 +218,4 @@ def main(argv: Sequence[str]) -> int:
         rows.append(
             ("two spacings", f"{len(result.two_spacings):,} files say two, listed in the report")
         )
-    names = (
-        "report.html", "report_share.html", "summary.json", "replicas.csv", "overlap.csv",
-        "real_duplicates.csv",
-    )  # fmt: skip
-    console.finish(rows, written=[Path(_OUT.value) / name for name in names])
-    return ExitCode.INCONCLUSIVE if result.verdict is Verdict.INCONCLUSIVE else ExitCode.DONE
+    return rows

@@ -58,10 +58,10 @@ def by_signals(name: str) -> Iterator[None]:
 
     hook, sys.unraisablehook = sys.unraisablehook, lost
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    heard, told = os.pipe()
+    heard, wake = os.pipe()
     if hasattr(os, "set_blocking"):  # Windows asks for none, and has it from Python 3.12 on
-        os.set_blocking(told, False)
-    previous = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+        os.set_blocking(wake, False)
+    previous = signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     threading.Thread(target=_watch, args=(heard, asked, ended, name), daemon=True).start()
     try:
         yield
@@ -73,7 +73,7 @@ def by_signals(name: str) -> Iterator[None]:
         ended.set()
         sys.unraisablehook = hook
         signal.set_wakeup_fd(previous)
-        os.close(told)
+        os.close(wake)
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -1,4 +1,4 @@
-"""What is known of each image, as numbers that a generator can be told.
+"""What is known of each image, as numbers that a generator can be conditioned on.
 
 Contract: a condition is float32 [n, tokens, d] whose last entry is 1 where something is said; all
 zeros mean that nothing is known. Variables are columns of a table, numbers standardised and words
@@ -22,7 +22,7 @@ _MISSING = {"", "n/a", "na", "nan"}
 
 
 class Conditioning(enum.StrEnum):
-    """What a generator is told of an image."""
+    """What a generator is conditioned on of an image."""
 
     NONE = "none"
     VARIABLES = "variables"

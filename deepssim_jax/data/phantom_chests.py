@@ -193,11 +193,11 @@ def _framed(film: Array, y: Array, x: Array, about: _About) -> Array:
     """Collimated at times, a little askew, and marked with a letter's worth of brightness."""
     turn = about(0.0, 0.08)
     across, along = x + turn * y, y - turn * x
-    room = jnp.minimum(
+    inside = jnp.minimum(
         jnp.minimum(about(1.0, 0.15) - across, about(1.0, 0.15) + across),
         jnp.minimum(about(1.0, 0.15) - along, about(1.0, 0.15) + along),
     )
-    outside = (1 - _soft(room)) * _sometimes(about, 0.4)
+    outside = (1 - _soft(inside)) * _sometimes(about, 0.4)
     film = film * (1 - outside) + outside * _sometimes(about, 0.15)
     corner_y, corner_x = about(-0.8, 0.15), about(0.0, 1.0)
     corner_x = jnp.sign(corner_x) * (0.75 + 0.18 * jnp.abs(corner_x))

@@ -85,9 +85,9 @@ def plan(
     Args:
       patients: int [n], whose image each row is.
       contents: [n], equal for files of one picture: two of them are no two images of a patient.
-      seed: of the halves of the patients and of the kinds.
+      seed: of the two splits of the patients and of the kinds.
       nearest: rows to the position, among them, of the most similar one of another patient; asked
-        for the two halves of the patients apart. Of each image's unrelated partners every other
+        for the two splits of the patients separately. Of each image's unrelated partners every other
         one is this, the rest another film of the same patient, where there is one, or anyone.
       rounds: pairs of each class and image.
 

@@ -15,7 +15,7 @@ import numpy as np
 from deepssim_jax.data.manifest import InputError
 from deepssim_jax.data.table_rows import named_rows
 
-# Their numbers to ours, which rise with likeness.
+# Their numbers to ours, which rise with similarity.
 _LABELS = {
     "0": 0,
     "1": 2,
@@ -29,7 +29,7 @@ _LOCAL_HEADER = 30
 
 @dataclasses.dataclass(frozen=True)
 class LabelledScores:
-    """Scores [n] of the table's pairs, labels 0 to 2 by likeness, and the real images' uids."""
+    """Scores [n] of the table's pairs, labels 0 to 2 by similarity, and the real images' uids."""
 
     scores: np.ndarray
     labels: np.ndarray

@@ -84,6 +84,26 @@ def _dpm(kept: np.ndarray, following: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return np.sqrt((1 - following) / (1 - kept)), gain * (1 + half), -gain * half
 
 
+def guided(predict: Predict, condition: Array | None, *, guidance: float = 1.0) -> Predict:
+    """The network with a condition of its own, and called a second time without it where that differs.
+
+    Args:
+      predict: the network.
+      condition: [n, ...] what it is conditioned on, or None; zeros are "nothing is known".
+      guidance: how far to go beyond the answer without the condition (Ho and Salimans, arXiv
+        2207.12598, eq. 6, with w + 1 as `guidance`); 1 is the condition alone.
+    """
+
+    def answer(x: Array, times: Array, _: Array | None) -> Array:
+        found = predict(x, times, condition)
+        if condition is None or guidance == 1.0:
+            return found
+        without = predict(x, times, jnp.zeros_like(condition))
+        return without + guidance * (found - without)
+
+    return answer
+
+
 def sample(
     predict: Predict,
     keys: Array,
@@ -92,22 +112,17 @@ def sample(
     schedule: Schedule,
     sampler: Sampler = Sampler.DDIM,
     steps: int = 50,
-    condition: Array | None = None,
-    guidance: float = 1.0,
     correct: Callable[[Array], Array] = lambda clean: clean,
 ) -> Array:
     """Draws one image a key.
 
     Args:
-      predict: the network.
+      predict: the network; `guided` where it is conditioned on something.
       keys: typed keys [n].
       shape: of one image.
       schedule: the one the network was trained with.
       sampler: how.
-      steps: calls of the network, twice as many with guidance.
-      condition: [n, ...] what the network is conditioned on, or None; zeros are "nothing is known".
-      guidance: how far to go beyond the answer without the condition (Ho and Salimans, arXiv
-        2207.12598, eq. 6, with w + 1 as `guidance`); 1 is the condition alone.
+      steps: calls of the network.
       correct: what is made of every estimate of the clean images [n, *shape] before it is used.
 
     Returns:
@@ -120,18 +135,11 @@ def sample(
     def normal(step: Array) -> Array:
         return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, step), shape))(keys)
 
-    def answer(x: Array, times: Array) -> Array:
-        said = predict(x, times, condition)
-        if condition is None or guidance == 1.0:
-            return said
-        without = predict(x, times, jnp.zeros_like(condition))
-        return without + guidance * (said - without)
-
     def step(carry: tuple[Array, Array], now: tuple[Array, Array, Array]):
         x, before = carry
         number, time, row = now
         times = jnp.broadcast_to(time, keys.shape)
-        clean = correct(schedule.split(x, answer(x, times), times)[0])
+        clean = correct(schedule.split(x, predict(x, times, None), times)[0])
         x = row[0] * x + row[1] * clean + row[2] * before
         if sampler is Sampler.ANCESTRAL:
             x = x + row[3] * normal(number)

@@ -13,7 +13,7 @@ from pathlib import Path
 from deepssim_jax.audit import tables
 from deepssim_jax.audit.answer import Answer
 from deepssim_jax.audit.disclosure import Edition
-from deepssim_jax.audit.report import data_uri, environment, excluded_files, transformation
+from deepssim_jax.audit.page import data_uri, environment, excluded_files, transformation
 from deepssim_jax.data.records import Manifest, Record
 from deepssim_jax.jobs.duplicate_pictures import PairPicture, Pictures
 from deepssim_jax.jobs.duplicates_result import DuplicatePair, DuplicatesResult

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deepssim_jax.audit import tables
-from deepssim_jax.audit.report import environment
+from deepssim_jax.audit.page import environment
 from deepssim_jax.jobs.ratings import ReaderRatings
 from deepssim_jax.jobs.review_source import Job
 from deepssim_jax.scoring.rater_agreement import Coefficient

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from markupsafe import Markup
 
-from deepssim_jax.audit.report import data_uri, environment
+from deepssim_jax.audit.page import data_uri, environment
 from deepssim_jax.jobs.review_pictures import PairView
 
 # Of the pictures of a page: PNG of 8 bits, which is no larger than the pixels but for a header, in base64.

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from deepssim_jax.audit import recheck_summary, tables
+from deepssim_jax.audit.page import transformation
 from deepssim_jax.audit.replica_result import Kind
-from deepssim_jax.audit.report import transformation
 from deepssim_jax.data.manifest import InputError, Role, read_manifest
 from deepssim_jax.data.records import ArrayLayout, Links, Record
 from deepssim_jax.data.store import InputSettings

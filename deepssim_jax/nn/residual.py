@@ -34,7 +34,6 @@ def convolution(
     stride: int = 1,
     padding: int | tuple[tuple[int, int], ...] | None = None,
     zero: bool = False,
-    bias: bool = True,
     rngs: nnx.Rngs,
 ) -> nnx.Conv:
     """A square kernel; `padding` keeps the size if None; `zero` starts at 0."""
@@ -44,7 +43,6 @@ def convolution(
         (width, width),
         strides=stride,
         padding=width // 2 if padding is None else padding,
-        use_bias=bias,
         rngs=rngs,
         kernel_init=nnx.initializers.zeros_init() if zero else nnx.initializers.lecun_normal(),
     )

@@ -1,8 +1,8 @@
 """Which correspondences of keypoints agree on one affine map, and how much they are worth.
 
 Contract: `moving` float32 [k, 3] are places of a query's keypoints, `fixed` [r, k, 3] those of the
-keypoint that is most alike in each of r references, `weight` [r, k] >= 0 how distinctive that
-likeness is. Two correspondences agree if the distance between their keypoints is the same in both
+keypoint that is most similar in each of r references, `weight` [r, k] >= 0 how distinctive that
+similarity is. Two correspondences agree if the distance between their keypoints is the same in both
 volumes, whatever the pose; the largest set that agrees is the leading eigenvector of the matrix of
 agreement (Leordeanu and Hebert, ICCV 2005), here with that matrix times its square, so that pairs
 count which many others support. Its map is orthogonal first, reflections among them, and affine then.

@@ -25,7 +25,7 @@ from deepssim_jax.ops.intensity import zscore
 from deepssim_jax.ops.local_likelihood import likelihoods
 from deepssim_jax.ops.search_grid import SearchGrid
 from deepssim_jax.ops.transform import FLIP_SIGNS, mirrorings
-from deepssim_jax.scoring.tiles import half_error, halved
+from deepssim_jax.scoring.tiles import half_error, split_bf16
 from deepssim_jax.typing import Array, Images
 
 _query_block = functools.partial(batch_size, cpu=8, accelerator=32)
@@ -154,7 +154,7 @@ class AlignedIndex:
     def _block(self, queries: Array, labels: Array, *, k: int) -> tuple[Array, ...]:
         """Scores, references and versions [b, k] of a block of queries, still on the device."""
         features = _features(queries, self.basis, grid=self.grid)
-        chunk, half = _chunk(self.grid), parallel.fast_halves(jax.default_backend())
+        chunk, half = _chunk(self.grid), parallel.fast_bfloat16(jax.default_backend())
 
         def found(number: int) -> tuple[Array, Array]:
             tile, groups = self.tiles[number], self.groups[number]
@@ -235,7 +235,7 @@ def _search_tile(
     values, place = jax.lax.top_k(exact, k)
     found = values, jnp.take_along_axis(index, place, axis=1)
     # What was left out cannot truly exceed this.
-    error = half_error(features.reshape(-1, features.shape[2]), *halved(tile.T).norms)
+    error = half_error(features.reshape(-1, features.shape[2]), *split_bf16(tile.T).norms)
     most = fast[:, -1] + error.reshape(features.shape[:2]).max(1)
     proven = (values[:, -1] > most) | (fast[:, -1] <= -2.0)
     return jax.lax.cond(proven.all() | (wide == tile.shape[1]), lambda: found, surely)
@@ -252,7 +252,7 @@ def likeliest(
     """The matches whose images agree best tile by tile, as they were found or without any motion.
 
     A correlation is ruled by its strongest region; `ops.local_likelihood` is not, so a copy with a
-    changed region comes before a stranger of the same outline.
+    changed region comes before an unrelated image of the same outline.
 
     Args:
       matches: more than are wanted, of `AlignedIndex.search`.

@@ -159,21 +159,14 @@ def benjamini_hochberg(p_values: np.ndarray) -> np.ndarray:
 
     Benjamini and Hochberg, J. R. Stat. Soc. B 57, 1995.
     """
-    p_values = np.asarray(p_values, np.float64)
-    order = np.argsort(p_values, kind="stable")
-    ranked = p_values[order] * len(p_values) / np.arange(1, len(p_values) + 1)
-    monotone = np.minimum.accumulate(ranked[::-1])[::-1]
-    out = np.empty_like(monotone)
-    out[order] = np.minimum(monotone, 1.0)
-    return out
+    return stats.false_discovery_control(p_values, method="bh")
 
 
 def benjamini_yekutieli(p_values: np.ndarray) -> np.ndarray:
     """Q-values that hold under any dependence of the tests (Benjamini and Yekutieli, Ann. Stat. 29,
-    2001, theorem 1.3): those of Benjamini and Hochberg times 1 + 1/2 + ... + 1/n, at most 1.
+    2001, theorem 1.3).
     """
-    harmonic = float((1 / np.arange(1, len(p_values) + 1)).sum())
-    return np.minimum(benjamini_hochberg(p_values) * harmonic, 1.0)
+    return stats.false_discovery_control(p_values, method="by")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -269,7 +262,7 @@ def calibrate(null: np.ndarray, exact: np.ndarray, near: np.ndarray) -> Calibrat
     itself a copy) to the planted copies' lower tail (the 2 % quantile of near copies where that is
     above the null's tail, else of exact ones); if these overlap too, at the null's tail, so that
     specificity is kept and the loss shows in the planted recall. The exact threshold is where planted
-    exact and near copies are told apart best (largest Youden index).
+    exact and near copies are distinguished best (largest Youden index).
 
     Args:
       null: best-match scores of real images against other patients' images.

@@ -4,7 +4,7 @@ Contract: two images of one kind agree in much that every image of the kind show
 ribs, a skull. So the structure that the real side has in common, its mean and its principal components in
 the real images' own frame, is taken out of both images of a pair by least squares before they are
 correlated: a partial correlation. It is looked at in bands of detail apart, because noise destroys
-the fine one and blur, too, while the coarse one is alike in strangers.
+the fine one and blur, too, while the coarse one is similar in unrelated images.
 """
 
 import dataclasses

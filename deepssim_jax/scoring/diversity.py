@@ -1,4 +1,4 @@
-"""How much of the real variety a set of images shows, and how near it is as a whole.
+"""How much of the real variety a set of images shows.
 
 Contract: features are float rows [n, d], for example embeddings; distances are Euclidean. Memory is
 bounded whatever the number of rows.
@@ -7,21 +7,10 @@ bounded whatever the number of rows.
 import dataclasses
 
 import numpy as np
-from scipy import linalg
 
 from deepssim_jax.scoring.distances import squared_distances
 
 _ROWS = 512
-
-
-def frechet(a: np.ndarray, b: np.ndarray) -> float:
-    """Distance of two normal distributions fitted to rows of features (Heusel et al., NeurIPS 2017,
-    eq. 6).
-    """
-    mean = ((a.mean(0) - b.mean(0)) ** 2).sum()
-    one, other = np.cov(a.T), np.cov(b.T)
-    root = linalg.sqrtm(one @ other)
-    return float(mean + np.trace(one + other - 2 * np.real(root)))
 
 
 @dataclasses.dataclass(frozen=True)

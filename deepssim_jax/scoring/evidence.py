@@ -35,6 +35,7 @@ MOST_FALSE = 0.005
 # than another image's, and more of them match.
 _LOOSE, _EXACT, _FEW = 0.24, 0.55, 1.3
 FALSE_DISCOVERIES = 0.05
+_LIMIT = 1.0 - 1e-5
 
 
 def _fitted(
@@ -158,6 +159,11 @@ def false_discovery_cut(p_values: np.ndarray, *, rate: float = FALSE_DISCOVERIES
     steps = rate * np.arange(1, n + 1) / n
     below = np.flatnonzero(np.sort(p_values) <= steps)
     return float(min(steps[below[-1]] if len(below) else steps[0], MOST_FALSE))
+
+
+def fisher(scores: np.ndarray) -> np.ndarray:
+    """Fisher's z of scores in [-1, 1]."""
+    return np.arctanh(np.clip(np.asarray(scores, np.float64), -_LIMIT, _LIMIT))
 
 
 def either(*p_values: np.ndarray) -> np.ndarray:

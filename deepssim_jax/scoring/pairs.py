@@ -1,8 +1,8 @@
 """All pairs of two sets of embeddings: exact nearest neighbours and the histogram.
 
 Contract: queries and references are float32 rows of unit norm, [n, d] and [m, d]: NumPy arrays,
-memory maps, or anything with a shape whose slices turn into arrays, such as a TensorStore
-(`data.arrays.open_rows`). Only slices are read. Nothing of size n x m ever exists: queries are cut
+memory maps, or anything with a shape whose slices turn into arrays, such as a TensorStore.
+Only slices are read. Nothing of size n x m ever exists: queries are cut
 into blocks, a block is spread over the devices, and references either stay on every device or,
 where they are too many, are spread too and passed round a ring. The answer does not depend on
 any of it. With several processes each reads the rows of its own devices, and all get the answer.
@@ -141,7 +141,7 @@ def largest_products(
         out = np.empty((stop - first, k), _FOUND)
         out["score"], out["index"], *missed = work.best(first, stop, k=k, surely=False)
         if missed:
-            # Not by much, but for these a reference that halves left out may be among the best.
+            # Not by much, but for these a reference that bfloat16 left out may be among the best.
             doubtful = np.flatnonzero(~(out["score"][:, -1] > missed[0]) & (missed[0] != -np.inf))
             if len(doubtful):
                 again = work.of(first + doubtful)
@@ -269,7 +269,7 @@ class _Work:
         return [(first, min(first + size, count)) for first in range(0, count, size)]
 
     def best(self, first: int, stop: int, *, k: int, surely: bool) -> _Columns:
-        """Scores and ids [n, k] of some queries; with halves also what may have been missed [n]."""
+        """Scores and ids [n, k] of some queries; in bfloat16 also what may have been missed [n]."""
         start: _Columns = (
             np.full((self.unit, k), -np.inf, np.float32),
             np.zeros((self.unit, k), np.int32),
@@ -321,7 +321,7 @@ class _Work:
             for offset in range(low, min(low + at_once, count), self.span):
                 where = offset, count, self.span, sharding
                 given = self._place(self.references, *where), self._labels(1, *where)
-                make = tiles.halved if self.tiling.half else References
+                make = tiles.split_bf16 if self.tiling.half else References
                 pieces.append((offset, make(*given)))
             if at_once >= count:
                 self.held = pieces

@@ -166,8 +166,8 @@ def _move(copy: _Copy, rng: np.random.Generator) -> None:
 def _crop(copy: _Copy, rng: np.random.Generator) -> None:
     """A part of the box comes into the middle; the rest is its border's median."""
     size = np.maximum(np.round(copy.box * _KEPT).astype(int), 2)
-    room = copy.box - size
-    start = np.array(copy.image.shape) / 2 - copy.box / 2 + rng.uniform(0, 1, 3) * room
+    margin = copy.box - size
+    start = np.array(copy.image.shape) / 2 - copy.box / 2 + rng.uniform(0, 1, 3) * margin
     cut = tuple(
         slice(a, a + n) for a, n in zip(np.round(start).astype(int).clip(0), size, strict=True)
     )

@@ -98,7 +98,7 @@ class PointSet:
 
     @functools.cached_property
     def comparable(self) -> np.ndarray:
-        """Bool [n]: which images hold enough structure to be told apart from others."""
+        """Bool [n]: which images hold enough structure to be distinguished from others."""
         cell = np.floor(self.geometry[..., :2] / (SIDE / 16)).astype(int)
         number = np.where(self.valid, cell[..., 0] * 64 + cell[..., 1], 10**6)
         spread = [len(np.unique(row[row < 10**6])) for row in number]

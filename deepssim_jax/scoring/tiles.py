@@ -40,7 +40,7 @@ class Queries:
 )
 @dataclasses.dataclass(frozen=True)
 class References:
-    """Rows [r, d]; where halves choose candidates, also rounded ones with what that took away.
+    """Rows [r, d]; where bfloat16 chooses candidates, also rounded ones with what that took away.
 
     `groups` int32 [r] are there where the queries have theirs. `low` are the rows in bfloat16, `norms`
     those of them [r] and of what rounding took away [r].
@@ -56,7 +56,7 @@ Visit = Callable[[State, Queries, References, Array, Array], State]
 
 
 @jax.jit
-def halved(rows: Array, groups: Array | None = None) -> References:
+def split_bf16(rows: Array, groups: Array | None = None) -> References:
     """The rows with their bfloat16 versions."""
     low = rows.astype(jnp.bfloat16)
     near = low.astype(jnp.float32)
@@ -94,9 +94,9 @@ class Tiling:
         `k` are the best wanted of each query, 0 where all pairs are counted.
         """
         if platform == "cpu":  # a loop inside the program would copy each tile
-            # Many candidates, or rounding for few queries, would cost what halves save.
+            # Many candidates, or rounding for few queries, would cost what bfloat16 saves.
             worth = queries > 1024 and 0 < k + 6 <= topk.FEW
-            half = worth and parallel.fast_halves(platform)
+            half = worth and parallel.fast_bfloat16(platform)
             return cls(rows=256, tile=8192, half=half, wide=(1, 6))
         if platform == "gpu":
             half = 0 < k + 6 <= topk.FEW
@@ -268,7 +268,7 @@ def _joined(known: State, new: State) -> State:
 def visit_best(*, tiling: Tiling, in_order: bool, surely: bool = True) -> Visit:
     """Keeps the best: state (scores [q, k], ids int32 [q, k]); ties go to the smaller id.
 
-    `in_order` says that references come in the order of their ids. With halves the state has one more,
+    `in_order` says that references come in the order of their ids. In bfloat16 the state has one more,
     float32 [q]: unless the last score is above that, a reference that was left out may be better, and
     only a visit of everything that is to be `surely` right can tell.
     """

@@ -93,7 +93,7 @@ def law_of(values: np.ndarray, level: Level) -> Law:
     """The law of unrelated volumes from their evidence; the usual one where they are too few.
 
     Through the 10 % and 50 % quantiles, or the 10 % and 25 % ones where that gives a narrower law:
-    where half of the patients were scanned twice and nobody says so, the upper half is no null.
+    where every second patient was scanned twice and nobody says so, the upper half is no null.
     """
     if len(values) < MIN_NULL:
         return dataclasses.replace(_USUAL[level], count=len(values))

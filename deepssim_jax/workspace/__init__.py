@@ -1,4 +1,4 @@
-"""Who owns a folder, and all that is written into it: the only room that creates or deletes files."""
+"""Who owns a folder, and all that is written into it: the only package that creates or deletes files."""
 
 from deepssim_jax.workspace.cache import Cache, Entries, Made
 from deepssim_jax.workspace.claims import MARKER, OWN_FILES, WORK, Overlap, WorkspaceError

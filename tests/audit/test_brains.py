@@ -43,10 +43,10 @@ def audited(tmp_path_factory, data_dir: Path) -> tuple[ds.AuditResult, dict[str,
         ("p01", "rescan/patient01_study1_T1W"),
         ("p03", "rescan/patient03_study1_FLAIR"),
     ):
-        for z, image in slices(data_dir / "brain3d" / f"{name}.nii.gz", 12).items():
+        for z, image in slices(data_dir / "brain3d" / f"{name}.nii.gz", 7).items():
             real, copy = f"{patient}_{z}.npy", f"copy_{patient}_{z}.npy"
             np.save(root / "real" / real, image)
-            if z % 2:
+            if len(list((root / "real").iterdir())) % 2:
                 np.save(root / "synthetic" / copy, changed(image, rng))
                 truth[copy] = real
     for what, name in (
@@ -55,16 +55,16 @@ def audited(tmp_path_factory, data_dir: Path) -> tuple[ds.AuditResult, dict[str,
         ("person", "rescan/patient04_study1_FLAIR"),
         ("person", "rescan/patient04_study1_T1W"),
     ):
-        for z, image in slices(data_dir / "brain3d" / f"{name}.nii.gz", 8).items():
+        for z, image in slices(data_dir / "brain3d" / f"{name}.nii.gz", 5).items():
             np.save(root / "synthetic" / f"{what}_{Path(name).name}_{z}.npy", image)
-    settings = ds.AuditSettings(subject_regex=r"^(p[0-9]+)_")
+    settings = ds.AuditSettings(subject_regex=r"^(p[0-9]+)_", plant=0)
     return ds.audit(root / "real", root / "synthetic", settings=settings), truth
 
 
 def test_turned_and_recoloured_slices_are_found(audited) -> None:
     result, truth = audited
     found = {m.synthetic_id: m for m in result.nearest if m.synthetic_id in truth}
-    assert len(found) >= 20
+    assert len(found) == 14
     assert {name: m.real_id for name, m in found.items()} == truth
     assert all(m.label is not Label.UNRELATED for m in found.values())
 
@@ -73,6 +73,6 @@ def test_turned_and_recoloured_slices_are_found(audited) -> None:
 def test_another_contrast_and_another_person_are_no_copies(audited, what: str) -> None:
     result, _ = audited
     others = [m for m in result.nearest if m.synthetic_id.startswith(what)]
-    assert len(others) == 16
+    assert len(others) == 10
     assert [m.synthetic_id for m in others if m.label is not Label.UNRELATED] == []
     assert max(m.verified_score for m in others) < result.thresholds.near - 0.01

@@ -19,8 +19,8 @@ from deepssim_jax.testing import assert_same_outputs
 from deepssim_jax.workspace import Workspace
 from tests.kept import share_secret
 
-SETTINGS = AuditSettings(plant=4)
-SIDE = 96
+SETTINGS = AuditSettings(size=64, plant=0)
+SIDE = 64
 
 
 def picture(seed: int) -> np.ndarray:
@@ -53,7 +53,7 @@ def looked_at(monkeypatch) -> list[int]:
 
 def test_a_run_after_changes_looks_at_what_is_new(tmp_path: Path, looked_at: list[int]) -> None:
     real, synthetic, out, fresh = (tmp_path / n for n in ("real", "synthetic", "out", "fresh"))
-    write(real, {f"r{i:02d}.png": i for i in range(24)})
+    write(real, {f"r{i:02d}.png": i for i in range(12)})
     write(synthetic, {f"s{i}.png": 100 + i for i in range(6)} | {"copy.png": 3})
     for folder in (out, fresh):
         share_secret(folder, command="audit")
@@ -74,7 +74,7 @@ def test_a_run_after_changes_looks_at_what_is_new(tmp_path: Path, looked_at: lis
 @pytest.mark.slow
 def test_a_run_with_another_real_image_is_a_run_from_nothing(tmp_path: Path) -> None:
     real, synthetic, out, fresh = (tmp_path / n for n in ("real", "synthetic", "out", "fresh"))
-    write(real, {f"r{i:02d}.png": i for i in range(24)})
+    write(real, {f"r{i:02d}.png": i for i in range(12)})
     write(synthetic, {f"s{i}.png": 100 + i for i in range(6)} | {"copy.png": 3})
     for folder in (out, fresh):
         share_secret(folder, command="audit")
@@ -93,7 +93,7 @@ def everything(folder: Path) -> bytes:
 
 def test_of_a_patient_who_is_forgotten_nothing_stays(tmp_path: Path) -> None:
     real, synthetic, out = (tmp_path / n for n in ("real", "synthetic", "out"))
-    names = {f"P{i:02d}q_{k}.png": 10 * i + k for i in range(12) for k in range(2)}
+    names = {f"P{i:02d}q_{k}.png": 10 * i + k for i in range(6) for k in range(2)}
     write(real, names)
     write(synthetic, {f"s{i}.png": 300 + i for i in range(4)})
     Image.fromarray(picture(51)[:, ::-1] // 2).save(synthetic / "copy.png")  # of P05q_1
@@ -102,9 +102,9 @@ def test_of_a_patient_who_is_forgotten_nothing_stays(tmp_path: Path) -> None:
     )
     audit(real, synthetic, out=out, settings=settings)
     paths = [real / f"P05q_{k}.png" for k in (0, 1)]
-    pixels = [load_one(Record(path.name, path), InputSettings()) for path in paths]
+    pixels = [load_one(Record(path.name, path), InputSettings(size=(64, 64))) for path in paths]
     digests = [hashlib.sha256(path.read_bytes()).hexdigest().encode() for path in paths]
-    traces = [b"P05q", *digests, *(image[64].tobytes() for image in pixels)]
+    traces = [b"P05q", *digests, *(image[32].tobytes() for image in pixels)]
     with Workspace.open(out, command="audit") as workspace:
         workspace.write("review.html", b"a page with P05q")  # as `deepssim review` does
     before = everything(out)

@@ -55,7 +55,7 @@ def test_held_out_copies_of_real_images_are_refused(people: Path, tmp_path: Path
                 other,
                 apart=[True] * len(held_out),
                 journals=(work.section("a", len(held_out)), work.section("b", len(held_out))),
-                proposals=Retrieval.ENCODER.proposals,
+                proposals=Retrieval.LOCAL.proposals,
                 on_progress=lambda done, total, what: None,
             )
             assert len(found.holdout_to_real) == 8  # the others are no copies

@@ -20,14 +20,14 @@ from deepssim_jax.nn import network_file
 from deepssim_jax.nn.unet import UNetSpec
 from deepssim_jax.scoring.membership import Attack, figures
 from deepssim_jax.scoring.retrieval import Retrieval
-from deepssim_jax.testing import assert_same_outputs
+from deepssim_jax.testing import assert_same_outputs, outputs
 from deepssim_jax.training import generator as generators
 from deepssim_jax.workspace.files import sha256
 from tests.audit.test_generation import AUTOENCODER, weights, write_latents
 from tests.kept import journal, share_secret, write_png
 
 UNET = UNetSpec(channels=(8,), attention=(False,), heads=(8,), blocks=1, groups=4)
-QUICK = AuditSettings(size=64, retrieval=Retrieval.ENCODER)
+QUICK = AuditSettings(size=64, plant=0, retrieval=Retrieval.ENCODER)
 MEMBERS, HELD_OUT = 36, 9
 
 
@@ -141,32 +141,44 @@ def test_every_output_has_the_table_and_what_it_means(
 def test_a_killed_audit_comes_to_the_same_bytes(
     folders: Path, audited: AuditResult, tmp_path: Path
 ) -> None:
-    arguments = (folders / "real", folders / "synthetic")
-    share_secret(tmp_path, command="audit")
+    """Killed in the attacks: what was found of the images before is there."""
+    arguments, out = (folders / "real", folders / "synthetic"), tmp_path / "out"
+    shutil.copytree(folders / "out", out)
+    lost = [out / name for name in outputs(out)]
+    for path in [*lost, *(out / "work" / "steps").glob("membership.*")]:
+        path.unlink()
     with pytest.raises(KeyboardInterrupt):
         audit(
             *arguments,
             model=folders / "ldm",
-            out=tmp_path,
+            out=out,
             settings=QUICK,
             on_progress=stop_at("membership inference", 1),
         )
-    assert not (tmp_path / "summary.json").exists()
-    kept = list((tmp_path / "work" / "steps").glob("membership.scores-*"))
+    assert not (out / "summary.json").exists()
+    kept = list((out / "work" / "steps").glob("membership.scores-*"))
     assert len(kept) == 1
     before = kept[0].stat().st_mtime_ns
-    audit(*arguments, model=folders / "ldm", out=tmp_path, settings=QUICK)
+    audit(*arguments, model=folders / "ldm", out=out, settings=QUICK)
     assert kept[0].stat().st_mtime_ns == before
-    assert_same_outputs(folders / "out", tmp_path)
+    assert_same_outputs(folders / "out", out)
 
 
-def test_nobody_held_out_is_said_and_is_no_failure(folders: Path, tmp_path: Path) -> None:
+def test_nobody_held_out_is_said_and_is_no_failure(
+    folders: Path, audited: AuditResult, tmp_path: Path
+) -> None:
+    shutil.copytree(folders / "out", tmp_path / "out")  # the images are the same
     workdir = tmp_path / "ldm"
     shutil.copytree(folders / "ldm", workdir)
     with (workdir / generators.RECORDS).open(newline="") as file:
         rows = list(csv.reader(file))
     write_records(workdir, [rows[0], *([a, b, "1", d] for a, b, _, d in rows[1:])])
-    arguments = [f"--real={folders}/real", f"--synthetic={folders}/synthetic", "--size=64"]
+    arguments = [
+        f"--real={folders}/real",
+        f"--synthetic={folders}/synthetic",
+        "--size=64",
+        "--plant=0",
+    ]
     arguments += ["--retrieval=encoder", f"--out={tmp_path}/out"]
     assert main(["audit", *arguments, f"--model={workdir}"]) in (0, 4)
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())

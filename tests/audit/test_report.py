@@ -92,8 +92,12 @@ def result(exact: int, near: int, unrelated: int = 50) -> AuditResult:
 def written(tmp_path: Path, found: AuditResult) -> tuple[str, str]:
     picture = np.zeros((8, 8), np.uint8)
     gallery = [GalleryItem(m, picture, picture, picture) for m in found.pairs]
-    paths = within(tmp_path, lambda w: report.write_reports(found, gallery, w, salt=b"salt"))
-    return paths[0].read_text(), paths[1].read_text()
+    return editions(tmp_path, found, gallery, salt=b"salt")
+
+
+def editions(folder: Path, found: AuditResult, gallery, *, salt: bytes) -> tuple[str, str]:
+    within(folder, lambda w: report.write_reports(found, gallery, w, salt=salt))
+    return (folder / "report.html").read_text(), (folder / "report_share.html").read_text()
 
 
 class Page(html.parser.HTMLParser):
@@ -151,8 +155,7 @@ def test_the_shared_edition_holds_no_person_and_no_small_count(
 def test_identifiers_of_the_shared_edition_need_the_salt(tmp_path: Path) -> None:
     found = result(6, 0)
     _, shared = written(tmp_path, found)
-    paths = within(tmp_path, lambda w: report.write_reports(found, (), w, salt=b"another"))
-    picture_free = paths[1].read_text()
+    _, picture_free = editions(tmp_path, found, (), salt=b"another")
     aliases = re.findall(r"<td><code>([0-9a-f]{10})</code>", shared)
     assert len(aliases) == 6
     assert not set(aliases) & set(re.findall(r"<code>([0-9a-f]{10})</code>", picture_free))

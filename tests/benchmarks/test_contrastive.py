@@ -70,6 +70,7 @@ def test_eight_devices_are_one(pictures) -> None:
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_it_learns_who_is_who_and_a_stopped_run_goes_on(
     pictures, tmp_path: Path, monkeypatch
 ) -> None:

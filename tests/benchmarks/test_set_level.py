@@ -84,3 +84,12 @@ def test_all_figures_of_a_set_that_copies_and_of_one_that_does_not() -> None:
     assert clean.training_share.low < 0.5 < clean.training_share.high
     assert clean.authenticity == pytest.approx(0.5, abs=0.15)
     assert set_level.set_figures(training, holdout, copied[:19]).data_copying is None
+
+
+def test_frechet_of_known_normals() -> None:
+    rng = np.random.default_rng(2)
+    a, b = rng.standard_normal((200_000, 2)), rng.standard_normal((200_000, 2))
+    assert set_level.frechet(a, a) == pytest.approx(0.0, abs=1e-6)
+    # |mean|^2 + sum (s_a - s_b)^2 of independent axes
+    moved = b * np.array([2.0, 1.0]) + np.array([3.0, 0.0])
+    assert set_level.frechet(a, moved) == pytest.approx(9 + 1, rel=0.02)

@@ -1,6 +1,7 @@
 """The commands as a user runs them, on folders with bad files in them; the audit in a process of its own."""
 
 import csv
+import functools
 import gzip
 import json
 import os
@@ -14,6 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deepssim_jax.audit import calibration
+from deepssim_jax.audit.audit_settings import AuditSettings
 from deepssim_jax.audit.demo import CohortSize, demo
 from deepssim_jax.data import anatomy as anatomies
 from deepssim_jax.workspace import MARKER
@@ -86,6 +89,7 @@ def audited(folders) -> tuple[Path, subprocess.CompletedProcess]:
         f"--synthetic={root / 'synthetic'}",
         "--subject_regex=^([0-9]+)_",
         f"--out={root / 'out'}",
+        "--plant=8",
     )
     return root / "out", run
 
@@ -166,6 +170,7 @@ def test_a_policy_and_a_missing_verdict_have_their_status(folders, audited, tmp_
         *common,
         f"--synthetic={root / 'synthetic'}",
         f"--out={out}",
+        "--plant=8",
         "--max_copy_rate=0.01",
     )
     assert policy.returncode == 3, policy.stderr
@@ -179,6 +184,7 @@ def test_a_policy_and_a_missing_verdict_have_their_status(folders, audited, tmp_
         f"--real={tmp_path / 'one'}",
         f"--synthetic={tmp_path / 'two'}",
         f"--out={tmp_path / 'few'}",
+        "--plant=0",
     )
     assert few.returncode == 4, few.stderr
     assert "inconclusive" in few.stdout.lower()
@@ -243,6 +249,8 @@ def test_embed_and_score_give_the_candidates_of_the_audit(folders, audited, tmp_
 def test_a_small_demo_without_the_atlas(tmp_path: Path, monkeypatch) -> None:
     """Whose audit finds what was planted and nothing else."""
     monkeypatch.setattr(anatomies, "load_anatomy", anatomies.procedural)
+    few = functools.partial(AuditSettings, size=64, plant=8)
+    monkeypatch.setattr(sys.modules[demo.__module__], "AuditSettings", few)
     size = CohortSize(real=30, holdout=10, copies=6, unrelated=8)
     found = demo(tmp_path, size=size)
     assert (found.planted, found.found, found.false, found.anatomy) == (6, 6, 0, "procedural")
@@ -266,7 +274,8 @@ def test_the_demo_without_the_atlas(tmp_path: Path) -> None:
     assert "procedural" in run.stdout and "30 of 30" in run.stdout and "0 of 90" in run.stdout
 
 
-def test_a_filtered_folder_is_certified_and_checked(tmp_path: Path) -> None:
+def test_a_filtered_folder_is_certified_and_checked(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(calibration, "PLANTED", 24)
     write_phantoms(tmp_path / "training", 6, size=(64, 64), seed=5)
     shutil.copytree(tmp_path / "training", tmp_path / "made")
     share, options = tmp_path / "share", ("--size=64", "--subject_regex=^(p[0-9]+)_")

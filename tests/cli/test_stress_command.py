@@ -67,3 +67,19 @@ def test_pairs_of_each_kind_have_a_folder_of_their_own(kinds, tmp_path: Path, ca
 def test_wrong_flags_say_what_may_stand_there(kinds, tmp_path: Path, capsys, more, words) -> None:
     assert main(command(kinds[:1], tmp_path, *more)) == 2
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", [["--efficientnet=x"], ["--sscd", "x", "--efficientnet=x"]])
+def test_a_retired_flag_warns_and_changes_nothing(kinds, tmp_path: Path, capsys, given) -> None:
+    more = ("--setting=edits", "--methods=phash", "--groups=identity", "--copies=1")
+    assert main(command(kinds, tmp_path, *given, *more)) == 0
+    warned = [line for line in capsys.readouterr().err.splitlines() if "is retired" in line]
+    assert [line.split()[2] for line in warned] == [
+        arg.split("=")[0] for arg in given if arg[0] == "-"
+    ]
+    assert "benchmarks/generic_embeddings.py" in warned[0]
+
+
+def test_another_commands_flag_is_not_taken(kinds, tmp_path: Path, capsys) -> None:
+    assert main(["audit", "--real=x", "--synthetic=y", f"--out={tmp_path}", "--sscd=z"]) == 2
+    assert "sscd" in capsys.readouterr().err

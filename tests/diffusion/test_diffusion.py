@@ -170,13 +170,11 @@ def test_guidance_goes_beyond_the_condition() -> None:
 
     for weight in (1.0, 3.0):
         found = samplers.sample(
-            predict,
+            samplers.guided(predict, condition, guidance=weight),
             keys,
             shape=SHAPE,
             schedule=schedule,
             steps=4,
-            condition=condition,
-            guidance=weight,
         )
         expected = jnp.broadcast_to(weight * condition[:, None, None, None], found.shape)
         np.testing.assert_allclose(found, expected, atol=1e-3)

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import tensorstore
 
+from benchmarks.methods.rows_on_disk import open_rows
 from deepssim_jax import parallel
-from deepssim_jax.data.arrays import open_rows
 from deepssim_jax.scoring import pairs, tiles
 from deepssim_jax.scoring.tiles import Tiling
 from tests.kept import journal
@@ -122,7 +122,7 @@ def test_how_far_halves_may_be(length: float, dim: int) -> None:
     queries, references = length * unit(50, 1, dim), unit(400, 2, dim)
     # Half a unit in the last place of bfloat16 above a number that it has: all errors of one sign.
     queries[0], references[0] = 1 + 2.0**-8.5, 1 + 2.0**-8.5
-    made = tiles.halved(jnp.asarray(references))
+    made = tiles.split_bf16(jnp.asarray(references))
     far = np.abs(np.asarray(tiles.half_products(queries, made.low)) - scores(queries, references))
     bound = np.asarray(tiles.half_error(queries, *made.norms))
     assert (far.max(1) <= bound).all() and bound[0] < 1.5 * far[0].max()

@@ -7,12 +7,12 @@ import pytest
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from benchmarks.methods.volume_levels import best_by_level
 from deepssim_jax.ops.head_labels import vessel_labels
 from deepssim_jax.ops.volume_grid import Geometry
 from deepssim_jax.scoring.volume_evidence import best_of
 from deepssim_jax.scoring.volume_match import (
     Reference,
-    best_by_level,
     best_by_measure,
     match_volumes,
 )

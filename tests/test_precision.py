@@ -26,7 +26,6 @@ from deepssim_jax.nn.embedder import EmbedderSpec
 from deepssim_jax.ops import (
     augment,
     degradation,
-    distances,
     fsim,
     overlap,
     registration,
@@ -288,7 +287,6 @@ KERNELS: dict[str, Callable[[], Kernel]] = {
     ),
     "tissues": lambda: Kernel(tissue._tissues, (_like(1, 8, 9, 10), _like(1, 1, 1, 3))),
     "fsim": lambda: _pair(fsim.fsim, 2, 24, 24),
-    "ncc": lambda: _pair(distances.ncc, 2, 24, 24),
     "membership_loss": lambda: _attack(membership.Attack.LOSS),
     "membership_secmi": lambda: _attack(membership.Attack.SECMI),
     "membership_pia": lambda: _attack(membership.Attack.PIA),

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from deepssim_jax.nn.residual import convolution
 from deepssim_jax.typing import Array
 
 _WIDER = 4
@@ -29,19 +28,22 @@ def _norm(channels: int, rngs: nnx.Rngs) -> nnx.BatchNorm:
     return nnx.BatchNorm(channels, epsilon=1e-5, momentum=0.9, rngs=rngs)
 
 
+def _convolution(into: int, out: int, width: int, stride: int, rngs: nnx.Rngs) -> nnx.Conv:
+    return nnx.Conv(
+        into, out, (width, width), strides=stride, padding=width // 2, use_bias=False, rngs=rngs
+    )
+
+
 class Bottleneck(nnx.Module):
     """Kernels of 1, 3 and 1, each normalised, and the input added before the last ReLU."""
 
     def __init__(self, into: int, width: int, stride: int, *, rngs: nnx.Rngs):
         out = _WIDER * width
         shapes = ((into, width, 1, 1), (width, width, 3, stride), (width, out, 1, 1))
-        self.convs = nnx.List(
-            [convolution(a, b, width=k, stride=s, bias=False, rngs=rngs) for a, b, k, s in shapes]
-        )
+        self.convs = nnx.List([_convolution(a, b, k, s, rngs) for a, b, k, s in shapes])
         self.norms = nnx.List([_norm(b, rngs) for _, b, _, _ in shapes])
         other = into != out or stride > 1
-        shape = {"width": 1, "stride": stride, "bias": False}
-        self.shortcut = convolution(into, out, **shape, rngs=rngs) if other else None
+        self.shortcut = _convolution(into, out, 1, stride, rngs) if other else None
         self.shortcut_norm = _norm(out, rngs) if other else None
 
     def __call__(self, x: Array) -> Array:
@@ -58,7 +60,7 @@ class ResNet(nnx.Module):
     """The network of a `ResNetSpec`."""
 
     def __init__(self, spec: ResNetSpec, *, rngs: nnx.Rngs):
-        self.stem = convolution(1, spec.width, width=7, stride=2, bias=False, rngs=rngs)
+        self.stem = _convolution(1, spec.width, 7, 2, rngs)
         self.stem_norm = _norm(spec.width, rngs)
         blocks, into = [], spec.width
         for stage, depth in enumerate(spec.depths):

@@ -141,7 +141,7 @@ def test_the_command_reads_published_files(files, tmp_path: Path, capsys) -> Non
     command = ["evaluate", *(f"--{k}={v}" for k, v in files.items()), f"--out={tmp_path / 'out'}"]
     assert main(command) == 0
     shown = capsys.readouterr().out
-    assert "macro F1" in shown and "other half" in shown
+    assert "macro F1" in shown and "tuning split" in shown
     content = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert content["macro_f1"]["value"] > 0.95  # classes lie far apart
     assert 0.45 < content["near"] < 0.65 and 0.75 < content["exact"] < 0.9

@@ -21,8 +21,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from deepssim_jax.data.guards import GZIP, Limits, inflated, read_head
-from deepssim_jax.data.patients import ALIAS as ALIAS
-from deepssim_jax.data.patients import alias as alias
+from deepssim_jax.data.patients import alias
 from deepssim_jax.data.volume import Unreadable
 
 _HINT = "reading DICOM needs pydicom: pip install 'deepssim-jax[dicom]'"

@@ -14,10 +14,10 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-from deepssim_jax.data import dicom
 from deepssim_jax.data.contents import Listed, records_of
 from deepssim_jax.data.formats import SUFFIXES
 from deepssim_jax.data.manifest_table import read_table
+from deepssim_jax.data.patients import ALIAS, alias
 from deepssim_jax.data.records import FORGET as FORGET
 from deepssim_jax.data.records import (
     OTHER_SIDE,
@@ -64,7 +64,7 @@ def read_manifest(
       role: which files of the reference layout are meant.
       subject_regex: searched in a file's name; its first group (or the one named `subject`) is
         the patient. Overrides a manifest's `subject_id`, which overrides what the layout says (BIDS,
-        the reference layout), and that the PatientID of DICOM, which becomes `dicom.alias`.
+        the reference layout), and that the PatientID of DICOM, which becomes `patients.alias`.
       links: whether links that leave a folder are followed.
       arrays: what NumPy arrays of three axes are.
       forget: ids of patients and of images that are left out, and named nowhere; a PatientID, too.
@@ -98,7 +98,7 @@ def read_manifest(
         if role is not Role.SYNTHETIC:  # generated images need not name a patient
             _check_patients(listed.records, pattern, role)
     _take_headers_patients(listed)
-    ids = frozenset(forget) | {dicom.alias(name) for name in forget}
+    ids = frozenset(forget) | {alias(name) for name in forget}
     left = _forget(listed, ids) if forget else _Left()
     others += left.files
     records, doubles = _without_doubles(listed.records)
@@ -123,7 +123,7 @@ def read_manifest(
 
 def _take_headers_patients(listed: Listed) -> None:
     """Says that patients are those of DICOM headers; of a folder whose files all name one, none is."""
-    found = {r.subject_id for r in listed.records if (r.subject_id or "").startswith(dicom.ALIAS)}
+    found = {r.subject_id for r in listed.records if (r.subject_id or "").startswith(ALIAS)}
     if not found:
         return
     everyone = {r.subject_id for r in listed.records}

@@ -186,8 +186,8 @@ class PointIndex:
             found = [_merged(found, take)]
         scores = np.full((len(queries), count), -1.0, np.float32)
         places = np.full((len(queries), count), -1, np.int32)
-        for column, parts in zip((scores, places), zip(*found), strict=False):
-            column[:, :take] = np.concatenate(parts)[: len(queries)]
+        for column, blocks in zip((scores, places), zip(*found), strict=False):
+            column[:, :take] = np.concatenate(blocks)[: len(queries)]
         missing = scores < 0
         images = np.where(missing, -1, places // 2)
         return Ranked(scores, images.astype(np.int32), ~missing & (places % 2 == 1))

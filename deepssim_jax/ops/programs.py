@@ -61,13 +61,16 @@ def kept(*nodes: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         @functools.wraps(function)
         def call(*args: Any, **static: Any) -> Any:
             leaves = jax.tree.leaves(args)
-            if _folder is None or is_traced(*leaves):
+            folder = _folder  # the block can end while another thread loads
+            if folder is None or is_traced(*leaves):
                 return function(*args, **static)
             shapes = [[list(x.shape), str(x.dtype)] for x in leaves]
             key = key_of(shapes, static, jax.default_backend())
             with _one_at_a_time:  # who comes second finds it ready
                 if key not in ready:
-                    ready[key] = _ready(function, args, static, key=key, nodes=nodes)
+                    code = key_of(code_of(function), key)
+                    place = folder / f"{function.__name__.strip('_')}-{code}.stablehlo"
+                    ready[key] = _ready(function, args, static, place, nodes)
             return ready[key](*args)
 
         return call
@@ -76,9 +79,8 @@ def kept(*nodes: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 
 def _ready(
-    function: Callable[..., Any], args: Any, static: Any, *, key: str, nodes: tuple[type, ...]
+    function: Callable[..., Any], args: Any, static: Any, place: Path, nodes: tuple[type, ...]
 ) -> Callable[..., Any]:
-    assert _folder is not None
     for node in set(nodes) - _named:
         export.register_pytree_node_serialization(
             node,
@@ -87,14 +89,13 @@ def _ready(
             deserialize_auxdata=lambda _: (),
         )
         _named.add(node)
-    name = f"{function.__name__.strip('_')}-{key_of(code_of(function), key)}.stablehlo"
     try:
-        content = bytearray((_folder / name).read_bytes())
+        content = bytearray(place.read_bytes())
     except FileNotFoundError:
         made = export.export(jax.jit(functools.partial(function, **static)))(*args)
         content = made.serialize()
         with contextlib.suppress(OSError):  # as with JAX's cache, a full disk only costs time
             files.write_bytes(
-                _folder / name, bytes(content), access=files.Access.PRIVATE, process=os.getpid()
+                place, bytes(content), access=files.Access.PRIVATE, process=os.getpid()
             )
     return jax.jit(export.deserialize(content).call).lower(*args).compile()

@@ -11,7 +11,6 @@ import csv
 import dataclasses
 import functools
 import json
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -21,6 +20,7 @@ import numpy as np
 from flax import nnx
 
 from deepssim_jax import parallel
+from deepssim_jax.audit.generated_names import folders_of
 from deepssim_jax.data.pictures import ImageFormat
 from deepssim_jax.diffusion import samplers
 from deepssim_jax.diffusion.samplers import Sampler
@@ -33,7 +33,7 @@ from deepssim_jax.training.diffusion_step import predictor
 from deepssim_jax.training.generator import AUTOENCODER, CONDITIONS, DENOISER, RECORDS
 from deepssim_jax.training.latents import load_latents
 from deepssim_jax.typing import Array
-from deepssim_jax.workspace import Access, Workspace
+from deepssim_jax.workspace import OWN_FILES, WORK, Access, Workspace, WorkspaceError
 from deepssim_jax.workspace.files import csv_bytes, sha256
 
 MANIFEST = "manifest.csv"
@@ -303,14 +303,13 @@ def plan(generator: Generator, wanted: Wanted) -> tuple[Planned, ...]:
     if n:
         rows = generator.records_of(np.arange(n), seed=seed)
         return tuple(Planned(i, int(row), f"gen-{i:06d}{end}") for i, row in enumerate(rows))
-    out = []
-    for row in generator.trained:
-        uid = generator.records[row].image_id.split("___")[0]
-        folder = re.sub(r"[^\w.-]", "_", Path(uid).stem if "___" not in uid else uid)
-        for number in range(per_record):
-            index = int(row) * per_record + number
-            out.append(Planned(index, int(row), f"{folder}/gen-{number}{end}"))
-    return tuple(out)
+    trained = {int(row): generator.records[row].image_id for row in generator.trained}
+    reserved = {WORK, MANIFEST, *OWN_FILES}
+    return tuple(
+        Planned(row * per_record + number, row, f"{folder}/gen-{number}{end}")
+        for row, folder in folders_of(trained, reserved=reserved).items()
+        for number in range(per_record)
+    )
 
 
 def generate(
@@ -334,7 +333,8 @@ def generate(
       The number of images in the folder.
 
     Raises:
-      WorkspaceError: the folder is not ours, or holds images of other weights, settings or format.
+      WorkspaceError: the folder is not ours, or holds images of other weights, settings or format, or
+        more of them than are wanted.
     """
     seed, image_format = wanted.seed, wanted.image_format
     planned = plan(generator, wanted)
@@ -353,6 +353,12 @@ def generate(
     )
     with opened as workspace:
         workspace.bind("generation", mark)
+        others = set(workspace) - {p.name for p in planned} - {MANIFEST}
+        if others:
+            raise WorkspaceError(
+                f"--out={out.name!r} holds {len(others):,} images that this command does not make, of a run "
+                f"with a larger --n than {wanted.n}, say; give that one or more, or another folder"
+            )
         size = _at_once(settings)
         for start in range(0, len(planned), size):
             run = planned[start : start + size]

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from PIL import Image
 
 from deepssim_jax import parallel
 from deepssim_jax.audit import generation
+from deepssim_jax.audit.generated_names import folders_of
 from deepssim_jax.audit.generation import Generator, SamplingSettings, Wanted, generate
 from deepssim_jax.cli.main import main
 from deepssim_jax.data import conditions
@@ -188,8 +190,8 @@ def test_nifti_holds_what_png_holds_and_folders_do_not_mix(
     np.testing.assert_array_equal(one, np.round(np.stack(other) * 255))
     with (tmp_path / "nifti" / "manifest.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["path"] for row in rows] == ["p1/gen-0.nii.gz", "p_3/gen-0.nii.gz"]
-    assert [row["image_id"] for row in rows] == ["p1___gen-0", "p_3___gen-0"]
+    assert [row["path"] for row in rows] == ["p1/gen-0.nii.gz", "b_p_3/gen-0.nii.gz"]
+    assert [row["image_id"] for row in rows] == ["p1___gen-0", "b_p_3___gen-0"]
     (tmp_path / "again" / rows[1]["path"]).unlink()
     generate(
         generator, tmp_path / "again", Wanted(per_record=1, image_format=nifti), settings=SETTINGS
@@ -209,12 +211,45 @@ def test_the_command_writes_the_format_that_it_is_told(workdir: Path, tmp_path: 
 def test_images_of_each_record_lie_in_its_folder(generator: Generator) -> None:
     planned = generation.plan(generator, Wanted(per_record=2))
     assert [p.name for p in planned] == [
-        "p1/gen-0.png", "p1/gen-1.png", "p_3/gen-0.png", "p_3/gen-1.png",
+        "p1/gen-0.png", "p1/gen-1.png", "b_p_3/gen-0.png", "b_p_3/gen-1.png",
     ]  # fmt: skip
     assert [p.record for p in planned] == [0, 0, 2, 2]
     assert len({p.index for p in planned}) == 4
     with pytest.raises(ValueError, match="one of --n and --per_record; got 3 and 2"):
         generation.plan(generator, Wanted(3, per_record=2))
+
+
+ALIKE = (
+    "p00/scan.png", "p01/scan.png", "p01_scan.png", "P01_SCAN.jpg", "a.npy#0", "a.npy#1", "work.png",
+    "manifest.csv.png", "..png", "u___training", "u___other", "x.0001", "x.0002", "p01_scan_4.png",
+)  # fmt: skip
+
+
+def test_records_of_alike_names_get_a_folder_each() -> None:
+    found = folders_of(dict(enumerate(ALIKE)), reserved=("work", "manifest.csv"))
+    assert len({name.casefold() for name in found.values()}) == len(ALIKE)
+    assert not {"work", "manifest.csv", ".", ".."} & set(found.values())
+    assert (found[0], found[1], found[9]) == ("p00_scan", "p01_scan", "u")
+    assert all(re.fullmatch(r"[\w.-]+", name) for name in found.values())
+
+
+def test_fewer_images_than_are_there_are_refused_and_nothing_is_lost(
+    generator: Generator, tmp_path: Path
+) -> None:
+    def stop(done: int, total: int, what: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        generate(generator, tmp_path, Wanted(90), settings=SETTINGS, on_progress=stop)
+    made = len(list(tmp_path.glob("*.png")))
+    before = files(tmp_path)
+    with pytest.raises(ValueError, match=rf"holds {made - 1} images .* larger --n than 1"):
+        generate(generator, tmp_path, Wanted(1), settings=SETTINGS)
+    assert {name: before[name] for name in before if "work" not in name}.items() <= (
+        files(tmp_path).items()
+    )
+    assert generate(generator, tmp_path, Wanted(made + 1), settings=SETTINGS) == made + 1
+    assert len(list(tmp_path.glob("*.png"))) == made + 1
 
 
 def test_a_folder_that_is_not_finished_is_said(tmp_path: Path, workdir: Path) -> None:

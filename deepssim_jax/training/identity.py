@@ -66,9 +66,11 @@ def bind(
     images: ImageStore | None,
     *,
     autoencoder: Path | None = None,
+    others: Mapping[str, object] = {},
 ) -> None:
     """Makes a workdir that of this configuration, of these images (of phantoms, made as training goes
-    on, if None) and of this autoencoder's file; called when training begins.
+    on, if None), of this autoencoder's file and of other facts by what messages call them; called when
+    training begins.
 
     Raises:
       WorkspaceError: it is of others.
@@ -78,4 +80,4 @@ def bind(
         facts["number of images"] = len(images)
     if autoencoder is not None:
         facts["autoencoder"] = sha256(autoencoder)
-    workspace.bind(_TRAINING, _facts(config) | facts, flag=_FLAG)
+    workspace.bind(_TRAINING, _facts(config) | facts | dict(others), flag=_FLAG)

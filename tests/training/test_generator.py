@@ -70,6 +70,43 @@ def test_a_missing_column_or_table_is_said_before_anything_is_computed(
         train_denoiser(dataclasses.replace(config, accumulate=3), tmp_path / "ldm")
 
 
+@pytest.mark.parametrize("kind", ["variables", "text"])
+def test_a_workdir_goes_on_with_the_same_conditions_alone(
+    tmp_path: Path, autoencoder: Path, monkeypatch, kind: str
+) -> None:
+    """The images' own table tells them, or files that it names: neither is a file of the configuration."""
+    folder = pictures(tmp_path, 4)
+    listing = tmp_path / "images.csv"
+
+    def write(age: int) -> None:
+        rows = [f"{folder}/{i:02d}.png,{age + i},e{i}.npy" for i in range(4)]
+        listing.write_text("\n".join(["path,age,embedding", *rows]) + "\n")
+        for i in range(4):
+            np.save(tmp_path / f"e{i}.npy", np.array([age, i], np.float32))
+
+    class Begun(Exception):
+        pass
+
+    def begin(*_: object, **__: object) -> None:
+        raise Begun
+
+    monkeypatch.setattr(generators, "cache_latents", begin)
+    config = denoiser_config(
+        autoencoder=str(autoencoder),
+        images=str(listing),
+        condition=kind,
+        columns=("age",),
+        size=(24, 20),
+    )
+    for _ in range(2):
+        write(20)
+        with pytest.raises(Begun):
+            train_denoiser(config, tmp_path / "ldm")
+    write(30)  # every age moved alike: standardised, they are the same numbers
+    with pytest.raises(ValueError, match=r"another training: conditions of the images \(.* there"):
+        train_denoiser(config, tmp_path / "ldm")
+
+
 def test_the_autoencoders_step_is_one_program_on_eight_devices() -> None:
     """Traced, not run: a sharding that does not fit is an error then."""
     job = AutoencoderJob.create(

@@ -310,9 +310,8 @@ class _Run:
 
         What an earlier run accepted and this one does not, of other code say, is deleted.
         """
-        listed = {c.name for c in self.standing} | files.keys() | {certificate.NAME}
-        for name in set(self._out) - listed:
-            self._out.remove(name)
+        standing = {c.name for c in self.standing}
+        self._out.remove_others(standing | files.keys() | {certificate.NAME})
         certificate.certify(
             self._guard,
             certificate.Screened(

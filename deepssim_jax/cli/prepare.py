@@ -3,7 +3,8 @@
     deepssim prepare --dataset=ixi --source=IXI-T1.tar --out=images/ --demographics=IXI.xls
     deepssim prepare --dataset=corr --source=RawDataBIDS/ --out=images/
 
-Writes <uid>/training.png, manifest.csv and prepare.json. The same command again goes on.
+Writes <uid>/training.png, manifest.csv and prepare.json. The same command again goes on, makes what is new
+or changed, and deletes its images of scans that are gone.
 """
 
 from collections.abc import Sequence
@@ -61,10 +62,10 @@ def main(argv: Sequence[str]) -> int:
         raise ValueError(f"--size={','.join(_SIZE.value)} must be two numbers such as 136,112")
     opened = Workspace.open(out, command="prepare", inputs={"--source": source})
     with opened as workspace, progress(unit="scans") as on_progress:
-        scans = studies.ixi(source) if _DATASET.value == "ixi" else studies.corr(source)
+        study = studies.ixi(source) if _DATASET.value == "ixi" else studies.corr(source)
         people = studies.ixi_people(Path(_DEMOGRAPHICS.value)) if _DEMOGRAPHICS.value else None
         made = prepared.prepare(
-            scans,
+            study,
             workspace,
             size=None if _VOLUMES.value else (int(_SIZE.value[0]), int(_SIZE.value[1])),
             slice_spec=_SLICE.value,
@@ -73,7 +74,6 @@ def main(argv: Sequence[str]) -> int:
             people=people,
             on_progress=on_progress,
         )
-    people_count = len({scan.subject for scan in scans})
-    rows = [("scans", made.written), ("people", people_count), ("not used", len(made.failed))]
+    rows = [("scans", made.account.images), ("people", made.people), *made.account.rows()]
     console.finish(rows, written=[out / "manifest.csv", out / "prepare.json"])
-    return ExitCode.DONE if made.written else ExitCode.FAILED
+    return ExitCode.DONE if made.account.images else ExitCode.FAILED

@@ -7,7 +7,9 @@ other programs' work: those that are installed and asked for are called, and rec
 """
 
 import dataclasses
+import functools
 import gzip
+import hashlib
 import io
 import json
 import shutil
@@ -19,13 +21,15 @@ import nibabel
 import numpy as np
 from PIL import Image
 
+from deepssim_jax.data.account import Account
 from deepssim_jax.data.manifest import InputError, Record
 from deepssim_jax.data.preprocess import fit_to_size
 from deepssim_jax.data.readers import read_image, read_volume
-from deepssim_jax.data.studies import Person, Scan
+from deepssim_jax.data.records import FileCounts, Rejected
+from deepssim_jax.data.studies import Person, Study
 from deepssim_jax.data.volume import SliceSpec, Unreadable
 from deepssim_jax.workspace import Workspace, scratch_folder, sha256
-from deepssim_jax.workspace.files import csv_bytes
+from deepssim_jax.workspace.files import csv_bytes, holds
 
 _COLUMNS = ("path", "image_id", "subject_id", "session_id", "site", "sequence", "age", "sex")
 # Programs by step: each takes an input and an output file.
@@ -38,14 +42,14 @@ TOOLS: Mapping[str, tuple[str, ...]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """How many images were written, and the reason for each scan that was not."""
+    """Of how many people images were written, and what became of every file of the study."""
 
-    written: int
-    failed: tuple[tuple[str, str], ...]
+    people: int
+    account: Account
 
 
 def prepare(
-    scans: Sequence[Scan],
+    study: Study,
     out: Workspace,
     *,
     size: tuple[int, int] | None = (136, 112),
@@ -55,10 +59,12 @@ def prepare(
     people: Mapping[str, Person] | None = None,
     on_progress: Callable[[int, int, str], None] = lambda done, total, what: None,
 ) -> Prepared:
-    """Writes the images; those that are there already are not made again.
+    """Writes the images; those that are there already, of the same scans, are not made again.
+
+    What earlier runs wrote of scans that are gone is deleted.
 
     Args:
-      scans: of `data.studies`.
+      study: of `data.studies`.
       out: where to.
       size: (height, width) of slices; None writes whole volumes, oriented, at their own size.
       slice_spec: which slice.
@@ -71,35 +77,62 @@ def prepare(
       InputError: a tool is unknown or not installed, or "mni" has no atlas.
     """
     _check_tools(tools, atlas)
+    out.keep_apart(study.elsewhere)
     facts = {"size": size, "slice": slice_spec, "tools": list(tools)}
-    out.bind("preparation", facts | {"atlas": None if atlas is None else sha256(atlas)})
+    facts["atlas"] = None if atlas is None else sha256(atlas)
+    out.bind("preparation", facts)
+    versions = {tool: _version(tool) for tool in tools}
+    steps = out.section("preparation", facts, versions)
     suffix = ".png" if size else ".nii.gz"
-    rows, failed = [], []
-    for number, scan in enumerate(scans, start=1):
+    rows, failed = [], list(study.rejected)
+    for number, scan in enumerate(study.scans, start=1):
         name = f"{scan.uid}/training{suffix}"
         try:
-            if not out.intact(name):
-                with scan.open_path() as source, scratch_folder() as folder:
-                    cleaned = _clean(source, folder, tools, atlas)
-                    out.write(name, _content(cleaned, size, slice_spec))
+            with scan.open_path() as source:
+                digest = _digest(source)
+                known, written = steps.look("image", digest, prepare)
+                if not known or not holds(out.path(name), written):
+                    with scratch_folder() as folder:
+                        cleaned = _clean(source, folder, tools, atlas)
+                        content = _content(cleaned, size, slice_spec)
+                    out.write(name, content)
+                    steps.step("image", digest, functools.partial(_hash, content))
         except Unreadable as error:
-            failed.append((scan.uid, str(error)))
+            failed.append(Rejected(scan.uid, str(error)))
         else:
             person = (people or {}).get(scan.subject.removeprefix("IXI"), Person(None, None))
             identity = (f"{scan.uid}___training", scan.subject, scan.session, scan.site)
             age = "" if person.age is None else person.age
             rows.append([name, *identity, scan.sequence, age, person.sex or ""])
-        on_progress(number, len(scans), "preparing")
+        on_progress(number, len(study.scans), "preparing")
+    counts = FileCounts(
+        study.found, len(study.scans), len(study.rejected), sum(x.files for x in study.unused)
+    )
+    account = Account(counts, len(rows), tuple(failed), study.unused)
     out.write("manifest.csv", csv_bytes([_COLUMNS, *rows]))
     done = {
         "size": size,
         "slice": slice_spec if size else None,
         "intensity": "linear from the 0th and 99.9th percentile" if size else "unchanged",
-        "tools": {tool: _version(tool) for tool in tools},
-        "failed": failed,
+        "tools": versions,
+        "failed": [[item.image_id, item.reason] for item in failed],
+        "inputs": account.listed(),
     }
     out.write("prepare.json", (json.dumps(done, indent=2) + "\n").encode())
-    return Prepared(len(rows), tuple(failed))
+    out.remove_others([*(str(row[0]) for row in rows), "manifest.csv", "prepare.json"])
+    out.prune()
+    return Prepared(len({row[2] for row in rows}), account)
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _digest(path: Path) -> str:
+    try:
+        return sha256(path)
+    except OSError as error:
+        raise Unreadable(f"cannot be read: {error.strerror}") from error
 
 
 def _content(path: Path, size: tuple[int, int] | None, slice_spec: str) -> bytes:

@@ -233,6 +233,12 @@ class Workspace(Section):
         files.sync_folder(path.parent)
         self._outputs.note(name, None)
 
+    def remove_others(self, names: Iterable[str]) -> None:
+        """Deletes the outputs of earlier runs that are not among these; lent folders stay."""
+        for name in set(self) - set(names):
+            if not name.endswith("/"):
+                self.remove(name)
+
     def intact(self, name: str) -> bool:
         """Whether an output is there with the bytes that were written last."""
         path, last = self.path(name), self._outputs.last(name)

@@ -132,6 +132,63 @@ def test_corr_by_site_and_what_cannot_be_read(tmp_path: Path, capsys) -> None:
     assert len(done["failed"]) == 1 and done["failed"][0][0].startswith("NYU_1_sub-0000007")
 
 
+def scans(folder: Path, seeds: dict[str, int]) -> Path:
+    for name, seed in seeds.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        volume(seed).to_filename(folder / name)
+    return folder
+
+
+def prepare_ixi(source: Path, out: Path) -> tuple[dict[str, bytes], dict]:
+    """The images by path, and what prepare.json says; each image is in the manifest once."""
+    assert main(["prepare", "--dataset=ixi", f"--source={source}", f"--out={out}"]) == 0
+    found = {p.relative_to(out).as_posix(): p.read_bytes() for p in out.glob("*/training.png")}
+    with (out / "manifest.csv").open(newline="") as file:
+        assert [row["path"] for row in csv.DictReader(file)] == sorted(found)
+    return found, json.loads((out / "prepare.json").read_text())
+
+
+def test_another_scan_under_a_name_is_prepared_anew_and_a_lost_one_goes(tmp_path: Path) -> None:
+    a, b = "IXI002-Guys-0228-T1.nii.gz", "IXI003-Guys-0328-T1.nii.gz"
+    source = scans(tmp_path / "in", {a: 1, b: 2})
+    prepare_ixi(source, tmp_path / "out")
+    (tmp_path / "out" / "mine.txt").write_text("not of the program")
+    scans(source, {a: 3})
+    (source / b).unlink()
+    changed, said = prepare_ixi(source, tmp_path / "out")
+    fresh, _ = prepare_ixi(scans(tmp_path / "new", {a: 3}), tmp_path / "fresh")
+    assert changed == fresh and list(fresh) == ["IXI002-Guys-0228-T1/training.png"]
+    assert said["inputs"]["files_found"] == 1
+    assert (tmp_path / "out" / "mine.txt").read_text() == "not of the program"
+    before = (tmp_path / "out" / list(fresh)[0]).stat().st_mtime_ns
+    prepare_ixi(source, tmp_path / "out")
+    assert (tmp_path / "out" / list(fresh)[0]).stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_every_file_of_a_study_is_counted(tmp_path: Path, capsys, packed: bool) -> None:
+    names = ["IXI002-Guys-0228-T1", "other/IXI002-Guys-0228-T1", "IXI011-Xyz-0228-T1"]
+    names += ["ixi013-Guys-0228-T1", "IXI014-Guys-0228-PD"]
+    source = scans(tmp_path / "in", {f"{name}.nii": i for i, name in enumerate(names)})
+    (source / "readme.txt").write_text("hello")
+    (source / "gone.nii").symlink_to("nowhere")
+    if packed:
+        with tarfile.open(tmp_path / "in.tar", "w") as tar:
+            tar.add(source, arcname=".")
+        source = tmp_path / "in.tar"
+    found, said = prepare_ixi(source, tmp_path / "out")
+    assert len(found) == 1
+    counts = said["inputs"]
+    assert (counts["files_found"], counts["images_read"], counts["not_read"]) == (7, 1, 4)
+    assert counts["not_images"] == 2  # another sequence, and the text
+    reasons = {Path(name).as_posix(): reason for name, reason in counts["files"]}
+    assert "second file of this name" in reasons["other/IXI002-Guys-0228-T1.nii"]
+    assert "not like IXI*-*-*-T1.nii.gz" in reasons["IXI011-Xyz-0228-T1.nii"]
+    assert "sequence PD" in reasons["IXI014-Guys-0228-PD.nii"]
+    assert {"ixi013-Guys-0228-T1.nii", "gone.nii"} < reasons.keys()
+    assert "files found" in (screen := capsys.readouterr().out) and "ixi013" not in screen
+
+
 def test_whole_volumes_keep_their_place_and_size(ixi_tar: Path, tmp_path: Path) -> None:
     command = ["prepare", "--dataset=ixi", f"--source={ixi_tar}", f"--out={tmp_path}", "--volumes"]
     assert main(command) == 0

@@ -1,0 +1,64 @@
+"""What became of every file of a source: read, not read and why, or no image.
+
+Contract: `rows` and `figures` name no file, for names can be those of patients; `listed` does.
+"""
+
+import collections
+import dataclasses
+
+from deepssim_jax.data.records import FileCounts, Manifest, Rejected, Unused
+
+_FEW = 5  # reasons that a table on the screen has room for
+
+
+@dataclasses.dataclass(frozen=True)
+class Account:
+    """The files of a source as they were listed, and the images that could be read of them."""
+
+    files: FileCounts = FileCounts()
+    images: int = 0
+    not_read: tuple[Rejected, ...] = ()
+    unused: tuple[Unused, ...] = ()
+
+    @classmethod
+    def of(cls, manifest: Manifest, *, images: int, not_read: tuple[Rejected, ...]) -> "Account":
+        """That of a listing, of which so many images were read; `not_read` are all others."""
+        return cls(manifest.counts, images, not_read, manifest.unused)
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """How many were not read, by reason, the most frequent first."""
+        found = collections.Counter(item.reason for item in self.not_read)
+        return dict(sorted(found.items(), key=lambda pair: (-pair[1], pair[0])))
+
+    def rows(self, side: str = "") -> list[tuple[str, object]]:
+        """For the end of a command, each beginning with the side's name."""
+        of, reasons = f"{side}, " if side else "", list(self.reasons.items())
+        shown = reasons[:_FEW] if len(reasons) > _FEW + 1 else reasons
+        rest = sum(count for _, count in reasons[len(shown) :])
+        return [
+            (f"{of}files found", self.files.found),
+            (f"{of}images read", self.images),
+            (f"{of}not read", len(self.not_read)),
+            *((f"  {reason}", count) for reason, count in shown),
+            *([("  other reasons", rest)] if rest else []),
+            (f"{of}files that are no image", self.files.not_images),
+        ]
+
+    def figures(self) -> dict[str, object]:
+        """The numbers as plain JSON."""
+        return {
+            "files_found": self.files.found,
+            "images_read": self.images,
+            "not_read": len(self.not_read),
+            "reasons": self.reasons,
+            "not_images": self.files.not_images,
+        }
+
+    def listed(self) -> dict[str, object]:
+        """The same with every file that was not read."""
+        files = [
+            *([item.image_id, item.reason] for item in self.not_read),
+            *([item.name, item.reason] for item in self.unused),
+        ]
+        return {**self.figures(), "files": files}

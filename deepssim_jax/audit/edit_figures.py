@@ -6,6 +6,7 @@ of all kinds, whose copies come from the same few images under every edit.
 """
 
 import dataclasses
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -212,11 +213,15 @@ def _queries(trials: Sequence[Trial], rate: float) -> Iterable[list[object]]:
 def write(
     trials: Sequence[Trial], found: Sequence[Figure], out: Workspace, *, rate: float
 ) -> tuple[Path, ...]:
-    """Writes SETTING.md (the table), SETTING.csv (its figures) and SETTING_queries.csv (every query)."""
+    """Writes SETTING.md (the table), SETTING.csv (its figures), SETTING_queries.csv (every query) and
+    SETTING_inputs.json (what became of every file, by kind).
+    """
+    inputs = {trial.kind.name: trial.kind.account.listed() for trial in trials}
     name = trials[0].setting.value
     files = {
         f"{name}.md": (table(found) + "\n").encode(),
         f"{name}.csv": tables.table([list(_COLUMNS), *map(_plain, found)]),
         f"{name}_queries.csv": tables.table(_queries(trials, rate)),
+        f"{name}_inputs.json": (json.dumps(inputs, indent=2) + "\n").encode(),
     }
     return tuple(out.write(file, content) for file, content in files.items())

@@ -16,6 +16,7 @@ import numpy as np
 from deepssim_jax.audit import tables
 from deepssim_jax.audit.score_figure import draw_scores
 from deepssim_jax.data import planted_pairs
+from deepssim_jax.data.account import Account
 from deepssim_jax.data.planted_pairs import Pair, Setting
 from deepssim_jax.data.preprocess import fit_to_size
 from deepssim_jax.ops.fsim import fsim
@@ -203,15 +204,22 @@ def table(outcomes: Sequence[Outcome]) -> str:
 
 
 def write(
-    result: StressResult, out: Workspace, *, image_ids: Sequence[str], folder: str = ""
+    result: StressResult,
+    out: Workspace,
+    *,
+    image_ids: Sequence[str],
+    account: Account = Account(),
+    folder: str = "",
 ) -> tuple[Path, ...]:
     """Writes pairs.csv, results.json, results.md and a figure of the cascade's scores a setting.
 
-    They go into `folder` of the workspace, a name that ends with "/", or to its top.
+    They go into `folder` of the workspace, a name that ends with "/", or to its top; `account` is that of
+    the files of the images.
     """
+    content = {**_plain(result), "inputs": account.listed()}
     files = {
         "pairs.csv": _pairs_csv(result, image_ids),
-        "results.json": (json.dumps(_plain(result), indent=2) + "\n").encode(),
+        "results.json": (json.dumps(content, indent=2) + "\n").encode(),
         "results.md": (table(result.outcomes) + "\n").encode(),
     }
     tune = np.array([pair.tune for pair in result.pairs])

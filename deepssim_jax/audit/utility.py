@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from deepssim_jax.data import pipelines
+from deepssim_jax.data.account import Account
 from deepssim_jax.data.manifest import InputError
 from deepssim_jax.data.store import ImageStore
 from deepssim_jax.ops.batches import in_batches
@@ -30,7 +31,7 @@ from deepssim_jax.workspace import Workspace
 if TYPE_CHECKING:
     import pandas
 
-REFERENCE, UNTREATED = "real", "untreated"
+REFERENCE, UNTREATED, TEST = "real", "untreated", "test"
 _BATCH = 16
 _TEST_SEED = 2**31 - 1  # of the test images' noise: the same for every network
 
@@ -80,7 +81,8 @@ class Result:
 class UtilityResult:
     """All results, and what they rest on.
 
-    Every network learned from `images`, the size of the smallest arm; `given` has what each arm held.
+    Every network learned from `images`, the size of the smallest arm; `given` has what each arm held;
+    `accounts` what became of each side's files, the test's too, where they were files.
     """
 
     results: tuple[Result, ...]
@@ -89,6 +91,7 @@ class UtilityResult:
     test_images: int
     test_patients: int
     settings: UtilitySettings
+    accounts: Mapping[str, Account] = dataclasses.field(default_factory=dict)
 
     def withheld(self, task: Task, figure: Figure) -> str | None:
         """Why equivalence cannot be claimed by this figure, or None where it can.
@@ -243,6 +246,18 @@ def _compared(
     }
 
 
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """Images float32 [n, s, s] on [0, 1] to learn from, by arm, test images [m, s, s] with their patients
+    int [m], and what became of every side's files.
+    """
+
+    arms: dict[str, np.ndarray]
+    test: np.ndarray
+    patients: np.ndarray
+    accounts: dict[str, Account]
+
+
 def read_arms(
     folders: Mapping[str, str | Path],
     test: str | Path,
@@ -251,8 +266,8 @@ def read_arms(
     size: int,
     subject_regex: str | None = None,
     on_progress: Progress = lambda done, total, what: None,
-) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-    """Images to learn from, by arm, and test images with their patients.
+) -> Inputs:
+    """Reads every arm and the test.
 
     Args:
       folders: folder or manifest of each arm.
@@ -274,7 +289,7 @@ def read_arms(
                 source,
                 work,
                 size=(size, size),
-                subject_regex=subject_regex if name in (REFERENCE, "test") else None,
+                subject_regex=subject_regex if name in (REFERENCE, TEST) else None,
                 on_progress=on_progress,
             )
         except InputError as error:  # which reader calls every side real
@@ -282,7 +297,7 @@ def read_arms(
             raise InputError(text.replace("file names", f"file names of --{name}")) from error
 
     stores = {name: read(name, source) for name, source in folders.items()}
-    held_out = read("test", test)
+    held_out = read(TEST, test)
     for name, images in stores.items():
         if set(images.sha256) & set(held_out.sha256):
             raise InputError(
@@ -296,7 +311,8 @@ def read_arms(
             "how well the network remembers"
         )
     arms = {name: _unit(images) for name, images in stores.items()}
-    return arms, _unit(held_out), held_out.patients()
+    accounts = {name: images.account for name, images in {**stores, TEST: held_out}.items()}
+    return Inputs(arms, _unit(held_out), held_out.patients(), accounts)
 
 
 def _unit(images: ImageStore) -> np.ndarray:

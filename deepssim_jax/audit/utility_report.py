@@ -21,12 +21,15 @@ _DIGITS = {Figure.PSNR: 2, Figure.SSIM: 4, Figure.RMSE: 4}
 
 
 def write(result: UtilityResult, out: Workspace) -> tuple[Path, ...]:
-    """Writes utility.html, utility.json and utility.csv."""
+    """Writes utility.html, utility.json and utility.csv, and of files, privately, inputs.json."""
     files = {
         "utility.html": _page(result).encode(),
         "utility.json": (json.dumps(_plain(result), indent=2) + "\n").encode(),
         "utility.csv": table(result).csv(),
     }
+    inputs = {side: account.listed() for side, account in result.accounts.items()}
+    if inputs:
+        out.write("inputs.json", (json.dumps(inputs, indent=2) + "\n").encode())
     return tuple(out.write(name, content, access=Access.SHARED) for name, content in files.items())
 
 
@@ -140,6 +143,7 @@ def _page(result: UtilityResult) -> str:
         answer=answer(result),
         tasks=tasks,
         cut=cut_sides(result),
+        accounts=result.accounts,
         words=list(WORDS.values()),
         untreated=UNTREATED,
         reference=REFERENCE,
@@ -177,6 +181,7 @@ def _plain(result: UtilityResult) -> dict[str, object]:
     return {
         "images_learned_from": result.images,
         "images_given": dict(result.given),
+        "inputs": {side: account.figures() for side, account in result.accounts.items()},
         "test_images": result.test_images,
         "test_patients": result.test_patients,
         "training": dataclasses.asdict(result.settings.training),

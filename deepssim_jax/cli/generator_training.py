@@ -20,5 +20,7 @@ def run(train: "Callable[..., Trained]", config: object, workdir: str, *, at_onc
     with progress(unit="steps") as on_progress:
         trained = train(config, Path(workdir), on_progress=on_progress, on_notice=console.error)
     shown = [(name, f"{value:.4f}") for name, value in trained.figures.items()]
-    console.finish([("images learned from", trained.images), *shown], written=[trained.path])
+    held = trained.account.images - trained.images
+    learned = [("images learned from", trained.images), ("images held out", held)]
+    console.finish([*trained.account.rows(), *learned, *shown], written=[trained.path])
     return ExitCode.DONE

@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # at run time they would load JAX before --help is answered
     from deepssim_jax.audit.stress import StressResult
     from deepssim_jax.data.edits import Edit
     from deepssim_jax.data.planted_pairs import Setting
+    from deepssim_jax.data.store import ImageStore
     from deepssim_jax.nn.encoder import Encoder
     from deepssim_jax.scoring.methods import Method
     from deepssim_jax.workspace import Workspace
@@ -137,13 +138,18 @@ def main(argv: Sequence[str]) -> int:
         if pairs:
             for name, source in named.items():
                 only = len(named) == 1
-                result, ids = _pairs(source, workspace, pairs, scorers)
+                result, images = _pairs(source, workspace, pairs, scorers)
+                ids, account = images.image_ids, images.account
                 folder = "" if only else f"{name}/"
-                written += stress.write(result, workspace, image_ids=ids, folder=folder)
+                written += stress.write(
+                    result, workspace, image_ids=ids, account=account, folder=folder
+                )
+                rows += account.rows("" if only else name)
                 rows += [
-                    (what if only else f"{name}, {what}", value)
-                    for what, value in _summary(result, len(ids))
+                    (what if only else f"{name}, {what}", value) for what, value in _summary(result)
                 ]
+        # What stays of other settings or images would be read beside these.
+        workspace.remove_others(path.relative_to(workspace.root).as_posix() for path in written)
         workspace.prune()
     console.finish(rows, written=written)
     return ExitCode.DONE
@@ -251,9 +257,7 @@ def _trials(
         ]
     for kind in kinds:
         out.keep_apart(kind.elsewhere)
-        rows.append((f"{kind.name}, images", len(kind)))
-        if kind.rejected:
-            rows.append((f"{kind.name}, not taken", len(kind.rejected)))
+        rows += kind.account.rows(kind.name)
     for setting, edits in wanted.items():
         with progress(unit="images") as on_progress:
             trials = [
@@ -280,8 +284,8 @@ def _pairs(
     workspace: "Workspace",
     settings: Sequence["Setting"],
     methods: Mapping[str, "Method"],
-) -> "tuple[StressResult, tuple[str, ...]]":
-    """Scores pairs of one kind; returns them with the images' ids."""
+) -> "tuple[StressResult, ImageStore]":
+    """Scores pairs of one kind; returns them with the images."""
     import numpy as np
 
     from deepssim_jax.audit import stress
@@ -308,12 +312,12 @@ def _pairs(
             ),
             on_progress=on_progress,
         )
-    return result, images.image_ids
+    return result, images
 
 
-def _summary(result: "StressResult", images: int) -> list[tuple[str, object]]:
+def _summary(result: "StressResult") -> list[tuple[str, object]]:
     """What is printed of one kind's pairs."""
-    rows: list[tuple[str, object]] = [("images", images), ("pairs", len(result.pairs))]
+    rows: list[tuple[str, object]] = [("pairs", len(result.pairs))]
     for outcome in result.outcomes:
         figure = outcome.figures.macro_f1
         text = f"macro F1 {figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"

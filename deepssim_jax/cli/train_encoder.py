@@ -85,7 +85,8 @@ def main(argv: Sequence[str]) -> int:
         target = export(trainer, state, workspace, card=card)
         workspace.prune()
     shown = [(k, f"{v:.4f}") for k, v in figures.items() if not k.startswith("mae_")]
-    console.finish([("data", data), ("steps", steps), *shown], written=[target])
+    files = [] if images is None else images.account.rows()
+    console.finish([*files, ("data", data), ("steps", steps), *shown], written=[target])
     return ExitCode.DONE
 
 

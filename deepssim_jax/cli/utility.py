@@ -7,6 +7,7 @@ Networks learn to take noise away and to restore a quarter of the resolution, wi
 every folder, and are tested on real patients they never saw. Writes utility.html, .json and .csv.
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 from absl import flags
@@ -92,7 +93,7 @@ def main(argv: Sequence[str]) -> int:
     inputs = {**{f"--{name}": folder for name, folder in folders.items()}, "--test": _TEST.value}
     with Workspace.open(_OUT.value, command="utility", inputs=inputs) as workspace:
         with progress() as on_progress:
-            arms, test, patients = utility.read_arms(
+            given = utility.read_arms(
                 folders,
                 _TEST.value,
                 workspace,
@@ -102,11 +103,14 @@ def main(argv: Sequence[str]) -> int:
             )
         with progress(unit="steps") as on_progress:
             result = utility.utility(
-                arms, test, patients, settings=settings, on_progress=on_progress
+                given.arms, given.test, given.patients, settings=settings, on_progress=on_progress
             )
+        result = dataclasses.replace(result, accounts=given.accounts)
         written = utility_report.write(result, workspace)
         workspace.prune()
+    files = [row for side, account in given.accounts.items() for row in account.rows(side)]
     console.finish(
-        [("images learned from", result.images), *utility_report.summary(result)], written=written
+        [*files, ("images learned from", result.images), *utility_report.summary(result)],
+        written=written,
     )
     return ExitCode.DONE

@@ -13,11 +13,12 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from deepssim_jax.data.account import Account
 from deepssim_jax.data.edits.types import SIDES
 from deepssim_jax.data.manifest import InputError, Rejected, Role, read_manifest
 from deepssim_jax.data.preprocess import fit_to_size
 from deepssim_jax.data.readers import read_image
-from deepssim_jax.data.volume import SliceSpec, Unreadable
+from deepssim_jax.data.volume import SliceSpec, Unreadable, reason_of
 
 _SLICE = "axial:0.5"
 
@@ -33,6 +34,7 @@ class Kind:
       patients: int32 [n], whose each is.
       rejected: files that were not taken, and why.
       elsewhere: folders of files, see `records.Manifest`.
+      account: what became of every file.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Kind:
     patients: np.ndarray
     rejected: tuple[Rejected, ...]
     elsewhere: frozenset[Path] = frozenset()
+    account: Account = Account()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -71,8 +74,8 @@ def read_kind(
     for done, record in enumerate(manifest.records, start=1):
         try:
             image = _prepared(read_image(record, spec=SliceSpec.parse(_SLICE)), side)
-        except Unreadable as error:
-            rejected.append(Rejected(record.image_id, str(error)))
+        except (Unreadable, OSError, MemoryError) as error:
+            rejected.append(Rejected(record.image_id, reason_of(error)))
         else:
             images.append(image)
             ids.append(record.image_id)
@@ -88,6 +91,7 @@ def read_kind(
         _patients(subjects, images),
         tuple(rejected),
         manifest.elsewhere,
+        Account.of(manifest, images=len(images), not_read=tuple(rejected)),
     )
 
 

@@ -13,7 +13,8 @@ from typing import Protocol, TypeVar, cast
 import grain
 import numpy as np
 
-from deepssim_jax.data.manifest import InputError, Role, in_order, read_manifest
+from deepssim_jax.data.manifest import InputError, Manifest, Role, in_order, read_manifest
+from deepssim_jax.data.records import FileCounts
 from deepssim_jax.data.store import ImageStore, InputSettings, Reading
 from deepssim_jax.data.table_rows import named_rows
 from deepssim_jax.workspace import Workspace
@@ -49,10 +50,11 @@ def open_images(
     Raises:
       InputError: it holds no readable image.
     """
-    parts = [read_manifest(source, role=role, subject_regex=subject_regex) for role in roles]
-    records = sorted((r for p in parts for r in p.records), key=in_order)
-    rejected = tuple(r for p in parts for r in p.rejected)
-    manifest = dataclasses.replace(parts[0], records=tuple(records), rejected=rejected)
+    manifest = read_manifest(source, role=roles[0], subject_regex=subject_regex)
+    if manifest.kind == "reference":
+        for role in roles[1:]:
+            other = read_manifest(source, role=role, subject_regex=subject_regex)
+            manifest = _joined(manifest, other)
     done, total = 0, len(manifest.records)
     reading = Reading.of(manifest, workspace, settings=InputSettings(size=size))
     for _ in reading.chunks():
@@ -63,6 +65,21 @@ def open_images(
         reason = images.rejected[0].reason if images.rejected else "it is empty"
         raise InputError(f"none of {total} images could be read; the first reason: {reason}")
     return images
+
+
+def _joined(one: Manifest, other: Manifest) -> Manifest:
+    """Both roles of one reference layout: what is no image of either stays unused or refused."""
+    both = set(other.unused)
+    unused = tuple(item for item in one.unused if item in both)
+    used, spare = one.counts.used + other.counts.used, sum(item.files for item in unused)
+    found = one.counts.found
+    return dataclasses.replace(
+        one,
+        records=tuple(sorted((*one.records, *other.records), key=in_order)),
+        rejected=tuple(sorted({*one.rejected, *other.rejected}, key=lambda x: x.image_id)),
+        unused=unused,
+        counts=FileCounts(found, used, found - used - spare, spare),
+    )
 
 
 def split_by_patient(

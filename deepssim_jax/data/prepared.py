@@ -27,7 +27,7 @@ from deepssim_jax.data.preprocess import fit_to_size
 from deepssim_jax.data.readers import read_image, read_volume
 from deepssim_jax.data.records import FileCounts, Rejected
 from deepssim_jax.data.studies import Person, Study
-from deepssim_jax.data.volume import SliceSpec, Unreadable
+from deepssim_jax.data.volume import SliceSpec, Unreadable, reason_of
 from deepssim_jax.workspace import Workspace, scratch_folder, sha256
 from deepssim_jax.workspace.files import csv_bytes, holds
 
@@ -132,7 +132,7 @@ def _digest(path: Path) -> str:
     try:
         return sha256(path)
     except OSError as error:
-        raise Unreadable(f"cannot be read: {error.strerror}") from error
+        raise Unreadable(reason_of(error)) from error
 
 
 def _content(path: Path, size: tuple[int, int] | None, slice_spec: str) -> bytes:

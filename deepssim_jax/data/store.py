@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
+from deepssim_jax.data.account import Account
 from deepssim_jax.data.manifest import Manifest, Record, Rejected, files_of
 from deepssim_jax.data.preprocess import fit_to_canvas, fit_to_size, quantize
 from deepssim_jax.data.readers import Limits, read_image
-from deepssim_jax.data.volume import SliceSpec, Unreadable
+from deepssim_jax.data.volume import SliceSpec, Unreadable, reason_of
 from deepssim_jax.data.whole_volume import VolumeSettings
 from deepssim_jax.workspace import Cache, Entries, Made, Workspace, key_of, sha256
 
@@ -121,7 +122,8 @@ def fitted(image: np.ndarray, settings: InputSettings) -> np.ndarray:
 class ImageStore:
     """The readable images of a source, in the order of their ids; pixels stay on disk.
 
-    `keys` name the images' content; `fingerprint` is that of all of it, with ids and patients.
+    `keys` name the images' content; `fingerprint` is that of all of it, with ids and patients; `account`
+    says what became of the source's files.
     """
 
     entries: Entries
@@ -130,6 +132,7 @@ class ImageStore:
     sha256: tuple[str, ...]
     rejected: tuple[Rejected, ...]
     fingerprint: str
+    account: Account = Account()
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -259,13 +262,15 @@ class Reading:
         rejected = [*self._manifest.rejected, *self._unread, *refused]
         names = [(r.image_id, r.subject_id) for r in chosen]
         reasons = sorted((r.image_id, r.reason) for r in rejected)
+        not_read = tuple(Rejected(*row) for row in reasons)
         return ImageStore(
             entries=entries,
             image_ids=tuple(record.image_id for record in chosen),
             subject_ids=tuple(record.subject_id for record in chosen),
             sha256=tuple(self._digests[place] for place in entries.positions),
-            rejected=tuple(Rejected(*row) for row in reasons),
+            rejected=not_read,
             fingerprint=key_of(self._settings, names, entries.ids, reasons),
+            account=Account.of(self._manifest, images=len(chosen), not_read=not_read),
         )
 
     def _decode(self, pool: concurrent.futures.Executor, run: np.ndarray) -> Entries:
@@ -309,7 +314,7 @@ def _digests(manifest: Manifest, *, threads: int = 4) -> list[str | Rejected]:
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         found = dict(zip(distinct, pool.map(_digest, distinct), strict=True))
     return [
-        digest if isinstance(digest, str) else Rejected(record.image_id, _because(digest))
+        digest if isinstance(digest, str) else Rejected(record.image_id, reason_of(digest))
         for record, digest in zip(manifest.records, map(found.__getitem__, files), strict=True)
     ]
 
@@ -333,13 +338,5 @@ def _load(record: Record, settings: Settings) -> dict[str, np.ndarray] | str:
     try:
         found = settings.load(record)
         return found if isinstance(found, dict) else {_PIXELS: found}
-    except Unreadable as error:
-        return str(error)
-    except MemoryError:
-        return "needs more memory than there is"
-    except OSError as error:
-        return _because(error)
-
-
-def _because(error: OSError) -> str:
-    return f"cannot be read: {error.strerror or type(error).__name__}"
+    except (Unreadable, OSError, MemoryError) as error:
+        return reason_of(error)

@@ -1,8 +1,8 @@
 """Where the scans of two public studies lie: IXI (tar files or folders) and CoRR (BIDS by site).
 
-Contract: a `Scan` names one volume and gives a local path to it when asked; a `Study` accounts for every
-file of its source. Nothing is fetched from the network. Ages and sexes are taken from IXI's table; nothing else of it leaves this module, for
-it holds dates of birth.
+Contract: a `Scan` names one volume and gives a local path to it when asked; a `Study` accounts for
+every file of its source. Nothing is fetched from the network. Ages and sexes are taken from IXI's
+table; nothing else of it leaves this module, for it holds dates of birth.
 """
 
 import collections

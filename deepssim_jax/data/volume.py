@@ -16,6 +16,15 @@ class Unreadable(Exception):
     """A file cannot be used; the message is the reason, in one line, without its path."""
 
 
+def reason_of(error: Unreadable | OSError | MemoryError) -> str:
+    """Why a file was not read, in one line, without its path."""
+    if isinstance(error, MemoryError):
+        return "needs more memory than there is"
+    if isinstance(error, OSError):
+        return f"cannot be read: {error.strerror or type(error).__name__}"
+    return str(error)
+
+
 @dataclasses.dataclass(frozen=True)
 class SliceSpec:
     """Which slice of an oriented volume: `axis`, and a fraction of it (float) or an index (int)."""

@@ -16,6 +16,7 @@ import numpy as np
 
 from deepssim_jax import parallel
 from deepssim_jax.data import conditions
+from deepssim_jax.data.account import Account
 from deepssim_jax.data.conditions import Column, Conditioning
 from deepssim_jax.data.store import ImageStore
 from deepssim_jax.diffusion.schedule import Prediction, Schedule
@@ -49,11 +50,14 @@ Progress = Callable[[int, int, str], None]
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """What a training gave: the file of weights, images learned from, figures of validation."""
+    """What a training gave: the file of weights, images learned from, figures of validation, and what
+    became of the files that it was given.
+    """
 
     path: Path
     images: int
     figures: dict[str, float]
+    account: Account
 
 
 def _loop(config: AutoencoderConfig | LdmConfig, *, fsdp: int = 1) -> LoopConfig:
@@ -116,7 +120,7 @@ def _train_autoencoder(
     params = parallel.whole(state.params)
     target = workspace.write(AUTOENCODER, network_file.file_bytes(spec, params, card=card))
     workspace.prune()
-    return Trained(target, len(rows.training), figures)
+    return Trained(target, len(rows.training), figures, images.account)
 
 
 def train_denoiser(
@@ -207,7 +211,7 @@ def _train_denoiser(
     # The weights come last: with them the folder can generate.
     target = workspace.write(DENOISER, network_file.file_bytes(job.spec, average, card=card))
     workspace.prune()
-    return Trained(target, len(rows.training), figures)
+    return Trained(target, len(rows.training), figures, images.account)
 
 
 def _denoiser_job(config: LdmConfig, *, latent: int, context: int | None) -> DenoiserJob:

@@ -5,6 +5,7 @@ change, and where files lie: what is in them counts.
 """
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -18,6 +19,7 @@ _MAY_CHANGE = {"steps", "epochs", "validate_every", "checkpoint_every", "fsdp", 
 _FILES = {"table", "initial", "features"}
 _FOLDERS = {"images", "autoencoder"}
 _FLAG, _TRAINING = "--workdir", "training"
+INPUTS = "inputs.json"
 
 
 def open_workdir(
@@ -70,7 +72,7 @@ def bind(
 ) -> None:
     """Makes a workdir that of this configuration, of these images (of phantoms, made as training goes
     on, if None), of this autoencoder's file and of other facts by what messages call them; called when
-    training begins.
+    training begins. `inputs.json` then says which files were not read.
 
     Raises:
       WorkspaceError: it is of others.
@@ -81,3 +83,5 @@ def bind(
     if autoencoder is not None:
         facts["autoencoder"] = sha256(autoencoder)
     workspace.bind(_TRAINING, _facts(config) | facts | dict(others), flag=_FLAG)
+    if images is not None:
+        workspace.write(INPUTS, (json.dumps(images.account.listed(), indent=2) + "\n").encode())

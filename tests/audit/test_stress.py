@@ -10,7 +10,9 @@ from scipy import ndimage
 
 from deepssim_jax.audit import stress
 from deepssim_jax.audit.stress import StressSettings
+from deepssim_jax.data.account import Account
 from deepssim_jax.data.planted_pairs import Setting
+from deepssim_jax.data.records import FileCounts, Rejected
 from deepssim_jax.scoring.evaluation import CLASSES
 from tests.kept import within
 
@@ -45,7 +47,8 @@ def test_good_and_blind_methods_are_told_apart(images: np.ndarray, tmp_path: Pat
     assert good.mcnemar is None and useless.mcnemar is not None and useless.mcnemar < 0.01
     assert good.same_patient_exact == 0.0
     ids = [f"=image {number}" for number in range(len(images))]
-    written = within(tmp_path, lambda w: stress.write(result, w, image_ids=ids))
+    account = Account(FileCounts(21, 21), 20, (Rejected("x", "is cut"),))
+    written = within(tmp_path, lambda w: stress.write(result, w, image_ids=ids, account=account))
     assert {path.name for path in written} == {
         "pairs.csv",
         "results.json",
@@ -57,6 +60,7 @@ def test_good_and_blind_methods_are_told_apart(images: np.ndarray, tmp_path: Pat
     assert {row["label"] for row in rows} == set(CLASSES)
     assert rows[0]["real_id"].startswith("'=")  # a spreadsheet must not compute a name
     content = json.loads((tmp_path / "results.json").read_text())
+    assert content["inputs"]["files_found"] == 21 and content["inputs"]["reasons"] == {"is cut": 1}
     assert content["outcomes"][0]["figures"]["pairs"] == sum(not p.tune for p in result.pairs)
 
 

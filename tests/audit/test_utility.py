@@ -1,5 +1,6 @@
 """Utility: the same budget for everyone, tested on strangers, and said soberly."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -50,7 +51,8 @@ def arms_in(work: Path, arms: dict[str, Path], test: Path, *, size: int = 32, **
 
 @pytest.fixture(scope="module")
 def result(folders: Path, tmp_path_factory):
-    arms, test, patients = arms_of(folders, tmp_path_factory.mktemp("work"))
+    given = arms_of(folders, tmp_path_factory.mktemp("work"))
+    arms, test, patients = given.arms, given.test, given.patients
     arms["broken"] = np.random.default_rng(0).random((16, 32, 32)).astype(np.float32)
     steps: list[int] = []
     settings = UtilitySettings(training=SMALL, seeds=2)
@@ -131,6 +133,24 @@ def test_the_report_says_what_was_shown_and_what_not(result, tmp_path: Path) -> 
         before = path.read_bytes()
         within(tmp_path, lambda w: utility_report.write(result, w))
         assert path.read_bytes() == before
+
+
+def test_files_that_were_not_read_are_said_by_side(folders: Path, result, tmp_path: Path) -> None:
+    real = tmp_path / "real"
+    shutil.copytree(folders / "real", real)
+    for path in sorted(real.glob("*.png"))[:5]:
+        path.write_bytes(path.read_bytes()[:99])
+    given = arms_in(tmp_path / "work", {"real": real}, folders / "test")
+    assert len(given.arms["real"]) == 11
+    whole = dataclasses.replace(result, accounts=given.accounts)
+    out = tmp_path / "out"
+    page, plain, _ = within(out, lambda w: utility_report.write(whole, w))
+    sides = json.loads(plain.read_text())["inputs"]
+    assert (sides["real"]["files_found"], sides["real"]["not_read"]) == (16, 5)
+    assert sum(sides["real"]["reasons"].values()) == 5 and sides["test"]["not_read"] == 0
+    assert "not read, and why" in page.read_text()
+    assert "p00" not in page.read_text() + plain.read_text()  # who may read these reads no names
+    assert len(json.loads((out / "inputs.json").read_text())["real"]["files"]) == 5
 
 
 def test_what_would_make_the_test_worthless_is_refused(folders: Path, tmp_path: Path) -> None:

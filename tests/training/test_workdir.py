@@ -1,6 +1,7 @@
 """A workdir is of one training: of these images, settings and seed; what differs is named."""
 
 import dataclasses
+import json
 import signal
 from pathlib import Path
 
@@ -47,6 +48,19 @@ def test_the_same_goes_on_longer_and_from_elsewhere(tmp_path: Path, config: LdmC
     begun(tmp_path / "w", config)
     moved = str((tmp_path / "images").rename(tmp_path / "moved"))
     begun(tmp_path / "w", dataclasses.replace(config, images=moved, steps=5, checkpoint_every=1))
+
+
+def test_what_was_not_read_is_listed_and_a_refused_try_leaves_the_list(
+    tmp_path: Path, config: LdmConfig
+) -> None:
+    (Path(config.images) / "03.png").write_bytes(b"no image")
+    begun(tmp_path / "w", config)
+    said = json.loads((tmp_path / "w" / "inputs.json").read_text())
+    assert (said["files_found"], said["images_read"], said["not_read"]) == (5, 4, 1)
+    assert said["files"][0][0] == "03.png"
+    with pytest.raises(WorkspaceError):
+        begun(tmp_path / "w", dataclasses.replace(config, images=str(folder_of(tmp_path, "o", 1))))
+    assert json.loads((tmp_path / "w" / "inputs.json").read_text()) == said
 
 
 CHANGES = [

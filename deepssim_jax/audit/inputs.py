@@ -55,8 +55,13 @@ def remove_reviews(out: Workspace) -> None:
 
     They hold pictures and names of those who are to be forgotten.
     """
-    for name in [name for name in out if name.startswith(_REVIEW)]:
+    for name in reviews(out):
         out.remove(name)
+
+
+def reviews(out: Workspace) -> list[str]:
+    """What `deepssim review` has written into a job's folder."""
+    return [name for name in out if name.startswith(_REVIEW)]
 
 
 def file_counts(manifests: Mapping[Role, Manifest]) -> dict[str, int]:

@@ -31,8 +31,10 @@ def main(argv: Sequence[str]) -> int:
         `ExitCode.DONE`.
     """
     del argv
+    from deepssim_jax.audit.guard import Reason
     from deepssim_jax.audit.safeguard import filter_folder
-    from deepssim_jax.data.manifest import Role, read_manifest
+    from deepssim_jax.data.account import Account
+    from deepssim_jax.data.manifest import Rejected, Role, read_manifest
 
     usage.exists(_GUARD.real, "folder or file")
     usage.exists(_SYNTHETIC, "folder or file")
@@ -50,4 +52,12 @@ def main(argv: Sequence[str]) -> int:
             residual_pairs=_GUARD.residual_pairs.value,
             on_progress=on_progress,
         )
-    return guard_flags.finish(release, out)
+    # The guard has no reason of its own for what it could not read.
+    broken = release.rejected[Reason.UNREADABLE]
+    refused = (
+        Rejected("", "blank, broken, a volume, or one of several images of a file"),
+    ) * broken
+    account = Account.of(
+        offered, images=release.judged - broken, not_read=(*offered.rejected, *refused)
+    )
+    return guard_flags.finish(release, out, files=account.rows("synthetic"))

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -127,8 +127,8 @@ class GuardFlags:
         )
 
 
-def finish(release: "Release", out: Path) -> ExitCode:
-    """Says what came of it.
+def finish(release: "Release", out: Path, *, files: Sequence[tuple[str, object]] = ()) -> ExitCode:
+    """Says what came of it; `files` are rows on what was offered.
 
     `ExitCode.INCONCLUSIVE` if fewer images stand than were wanted, or if nothing may leave because it is
     not known whether copies would be found.
@@ -139,6 +139,7 @@ def finish(release: "Release", out: Path) -> ExitCode:
     tested = f"{rate.count} of {rate.total}, rate at most {rate.high:.4f}"
     console.finish(
         [
+            *files,
             ("images that stand", release.accepted),
             ("candidates judged", release.judged),
             *((f"  refused: {reason}", count) for reason, count in release.rejected.items()),

@@ -6,6 +6,7 @@ The index holds names of files and patients, features and small images, and no i
 is read only.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,6 +32,7 @@ def main(argv: Sequence[str]) -> int:
         `ExitCode.DONE`.
     """
     # Imported here so that --help and a wrong flag answer at once.
+    from deepssim_jax.data.account import INPUTS
     from deepssim_jax.jobs.indexing import index
     from deepssim_jax.jobs.point_index import LISTING
 
@@ -38,8 +40,12 @@ def main(argv: Sequence[str]) -> int:
         made = index(
             argv[1], out=_OUT.value, settings=_COLLECTION.settings(), on_progress=on_progress
         )
+    said = json.loads((Path(_OUT.value) / INPUTS).read_text(encoding="utf-8"))
     rows = [
+        ("files found", f"{said['files_found']:,}"),
         ("images", f"{len(made):,}"),
+        ("not read", f"{said['not_read']:,}"),
+        *((f"  {reason}", f"{count:,}") for reason, count in said["reasons"].items()),
         ("a copy from", f"evidence {made.rule.copy_evidence:.2f}, {made.rule.points:.0f} points"),
     ]
     console.finish(rows, written=[Path(_OUT.value) / LISTING])

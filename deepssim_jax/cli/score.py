@@ -86,7 +86,9 @@ def main(argv: Sequence[str]) -> int:
     console.finish(
         [
             ("synthetic", len(synthetic)),
+            ("synthetic, not read by embed", len(synthetic_images.rejected)),
             ("real", len(real)),
+            ("real, not read by embed", len(real_images.rejected)),
             ("retrieval", retrieval.value),
             ("pairs verified", len(pairs)),
         ],

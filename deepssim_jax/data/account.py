@@ -5,9 +5,11 @@ Contract: `rows` and `figures` name no file, for names can be those of patients;
 
 import collections
 import dataclasses
+import json
 
 from deepssim_jax.data.records import FileCounts, Manifest, Rejected, Unused
 
+INPUTS = "inputs.json"
 _FEW = 5  # reasons that a table on the screen has room for
 
 
@@ -44,6 +46,11 @@ class Account:
             *([("  other reasons", rest)] if rest else []),
             (f"{of}files that are no image", self.files.not_images),
         ]
+
+    @property
+    def file(self) -> bytes:
+        """`inputs.json`: every file that was not read, for the institution alone."""
+        return (json.dumps(self.listed(), indent=2) + "\n").encode()
 
     def figures(self) -> dict[str, object]:
         """The numbers as plain JSON."""

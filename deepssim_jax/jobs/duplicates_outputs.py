@@ -13,6 +13,7 @@ from pathlib import Path
 from deepssim_jax.audit import tables
 from deepssim_jax.audit.answer import Answer
 from deepssim_jax.audit.disclosure import Edition
+from deepssim_jax.audit.inputs import reviews
 from deepssim_jax.audit.page import data_uri, environment, excluded_files, transformation
 from deepssim_jax.data.records import Manifest, Record
 from deepssim_jax.jobs.duplicate_pictures import PairPicture, Pictures
@@ -73,6 +74,8 @@ def write_all(
         out.write(name, data)
     files = {name: sha256(out.path(name)) for name in content}
     out.write("summary.json", _summary(result, files, root))
+    # A manifest of an earlier run, under another name or of other images.
+    out.remove_others([*content, "summary.json", *reviews(out)])
 
 
 def groups_csv(result: DuplicatesResult) -> bytes:

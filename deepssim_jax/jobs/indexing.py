@@ -7,6 +7,7 @@ import numpy as np
 
 from deepssim_jax.audit.self_join import build_index
 from deepssim_jax.data import store
+from deepssim_jax.data.account import INPUTS
 from deepssim_jax.jobs.collection import read_collection
 from deepssim_jax.jobs.duplicates import DuplicateSettings, search
 from deepssim_jax.jobs.findings import groups_of
@@ -83,6 +84,7 @@ def index(
                 "arrays": settings.arrays.value,
             },
         )
+        workspace.write(INPUTS, images.account.file)
         write_index(prepared, workspace)
         workspace.prune()
     return open_index(out)

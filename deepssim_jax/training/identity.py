@@ -5,12 +5,12 @@ change, and where files lie: what is in them counts.
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from deepssim_jax import parallel
+from deepssim_jax.data.account import INPUTS
 from deepssim_jax.data.store import ImageStore
 from deepssim_jax.workspace import Workspace, sha256
 
@@ -19,7 +19,6 @@ _MAY_CHANGE = {"steps", "epochs", "validate_every", "checkpoint_every", "fsdp", 
 _FILES = {"table", "initial", "features"}
 _FOLDERS = {"images", "autoencoder"}
 _FLAG, _TRAINING = "--workdir", "training"
-INPUTS = "inputs.json"
 
 
 def open_workdir(
@@ -84,4 +83,4 @@ def bind(
         facts["autoencoder"] = sha256(autoencoder)
     workspace.bind(_TRAINING, _facts(config) | facts | dict(others), flag=_FLAG)
     if images is not None:
-        workspace.write(INPUTS, (json.dumps(images.account.listed(), indent=2) + "\n").encode())
+        workspace.write(INPUTS, images.account.file)

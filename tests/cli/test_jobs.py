@@ -5,6 +5,7 @@ import functools
 import gzip
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -229,6 +230,7 @@ def test_embed_and_score_give_the_candidates_of_the_audit(folders, audited, tmp_
         f"--out={tmp_path / 'scores'}",
     )
     assert run.returncode == 0, run.stderr
+    assert re.search(rf"synthetic, not read by embed +{len(reasons)}\n", run.stdout)
     best: dict[str, dict[str, str]] = {}
     for row in table(tmp_path / "scores" / "candidates.csv"):
         best.setdefault(row["synthetic_id"], row)
@@ -274,10 +276,17 @@ def test_the_demo_without_the_atlas(tmp_path: Path) -> None:
     assert "procedural" in run.stdout and "30 of 30" in run.stdout and "0 of 90" in run.stdout
 
 
+FILES = ("files found", "images read", "not read", "files that are no image")
+
+
 def test_a_filtered_folder_is_certified_and_checked(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(calibration, "PLANTED", 24)
     write_phantoms(tmp_path / "training", 6, size=(64, 64), seed=5)
     shutil.copytree(tmp_path / "training", tmp_path / "made")
+    (tmp_path / "made" / "notes.txt").write_text("no image")
+    (tmp_path / "made" / "gone.png").symlink_to("nowhere")
+    broken = tmp_path / "made" / "p0003_t1.png"
+    broken.write_bytes(broken.read_bytes()[:200])
     share, options = tmp_path / "share", ("--size=64", "--subject_regex=^(p[0-9]+)_")
     filtered = deepssim(
         "filter",
@@ -287,6 +296,9 @@ def test_a_filtered_folder_is_certified_and_checked(tmp_path: Path, monkeypatch)
         *options,
     )
     assert filtered.returncode == 0, filtered.stderr
+    lines = [line.rsplit(maxsplit=1) for line in filtered.stdout.splitlines() if line]
+    said = {line[0].strip(): line[1] for line in lines if len(line) == 2}
+    assert [said[f"synthetic, {what}"] for what in FILES] == ["8", "5", "2", "1"]
     assert "images that stand" in filtered.stdout and not list(share.glob("*.png"))
     assert not (share / "work").exists() and (tmp_path / "share.work").is_dir()
     shutil.copy(tmp_path / "made" / "p0000_t1.png", share / "p0000_t1.png")

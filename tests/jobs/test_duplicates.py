@@ -1,6 +1,7 @@
 """Duplicates from folders to files: every group that was made is found, and nothing else."""
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 
@@ -142,6 +143,20 @@ def test_a_column_of_a_manifest_is_the_split(tmp_path: Path) -> None:
     assert result.splits == ("train", "test")
     (crossing,) = result.crossings
     assert crossing.image_ids == ("a.png", "c.png") and not crossing.subjects
+
+
+def test_a_manifest_of_an_earlier_run_does_not_stay_beside_other_results(tmp_path: Path) -> None:
+    for number in range(3):
+        made.write(tmp_path / "in" / f"{number}.png", made.texture(number % 2))
+    out = tmp_path / "out"
+    settings = ds.DuplicateSettings(size=64)
+    first = dataclasses.replace(settings, write_manifest="clean.csv")
+    ds.duplicates(tmp_path / "in", out=out, settings=first)
+    (out / "mine.csv").write_text("not of the program")
+    assert (out / "clean.csv").is_file()
+    (tmp_path / "in" / "1.png").unlink()
+    ds.duplicates(tmp_path / "in", out=out, settings=settings)
+    assert not (out / "clean.csv").exists() and (out / "mine.csv").is_file()
 
 
 def test_two_dicom_patients_of_one_image_are_suspected_and_never_named(

@@ -53,6 +53,17 @@ def test_a_look_up_loads_nothing_that_it_does_not_need() -> None:
     assert child.stdout.strip() == "[]"
 
 
+def test_an_index_says_what_it_does_not_hold(tmp_path: Path, capsys) -> None:
+    for number in range(3):
+        made.write(tmp_path / "in" / f"{number}.png", made.texture(number))
+    (tmp_path / "in" / "patient.png").write_bytes(b"no image")
+    assert main(["index", f"{tmp_path}/in", f"--out={tmp_path}/index", "--size=64"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["files", "found", "4"] in lines and ["not", "read", "1"] in lines
+    said = json.loads((tmp_path / "index" / "inputs.json").read_text())
+    assert said["files"][0][0] == "patient.png"
+
+
 def test_equal_pixels_need_no_search(indexed, tmp_path: Path) -> None:
     index, root = indexed
     shutil.copyfile(root / "in" / "p5_0.png", tmp_path / "x.png")

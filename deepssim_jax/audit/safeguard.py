@@ -21,7 +21,7 @@ from deepssim_jax.audit.guard import Guard, Reason, View
 from deepssim_jax.audit.judging import Offer, candidates, judge
 from deepssim_jax.audit.result import Thresholds
 from deepssim_jax.data import store
-from deepssim_jax.data.manifest import InputError, Record, Role, read_manifest
+from deepssim_jax.data.manifest import InputError, Manifest, Record, Role, read_manifest
 from deepssim_jax.data.readers import read_image
 from deepssim_jax.data.volume import Unreadable
 from deepssim_jax.nn.encoder import encoder_hash
@@ -140,17 +140,16 @@ def filter_folder(
       on_progress: called with (images judged, images in all, what).
 
     Raises:
-      InputError: the source holds no image, or `out` holds other files.
+      InputError: the source holds no image, or what `names_of` says.
       WorkspaceError: `out` lies where they are read.
     """
     manifest = read_manifest(source, role=Role.SYNTHETIC)
     out.keep_apart(manifest.elsewhere)
-    root = manifest.source if manifest.source.is_dir() else manifest.source.parent
-    records = manifest.records
+    records, names = manifest.records, names_of(manifest)
 
     def load(start: int) -> list[Offer]:
         return [
-            _offer(number, records[number], root, guard)
+            _offer(number, records[number], names[number], guard)
             for number in range(start, min(start + _BATCH, len(records)))
         ]
 
@@ -169,8 +168,24 @@ def _view(image: np.ndarray, guard: Guard) -> View | None:
         return None
 
 
-def _offer(number: int, record: Record, root: Path, guard: Guard) -> Offer:
-    name = record.path.relative_to(root).as_posix()
+def names_of(manifest: Manifest) -> list[str]:
+    """The name under which each image of a folder or table may leave: its path from there.
+
+    Raises:
+      InputError: a file is named twice, and would leave, and count, twice.
+    """
+    source = manifest.source
+    root = source if source.is_dir() else source.resolve().parent
+    names = [record.path.relative_to(root).as_posix() for record in manifest.records]
+    whole = [n for n, record in zip(names, manifest.records, strict=True) if not record.items]
+    if again := len(whole) - len(set(whole)):
+        raise InputError(
+            f"--synthetic: {again} rows of the table name a file again; list each file once"
+        )
+    return names
+
+
+def _offer(number: int, record: Record, name: str, guard: Guard) -> Offer:
     try:
         image = read_image(record, spec=None)
         # A file is released as a whole: it must be the one image that was judged.

@@ -32,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
     """
     del argv
     from deepssim_jax.audit.guard import Reason
-    from deepssim_jax.audit.safeguard import filter_folder
+    from deepssim_jax.audit.safeguard import filter_folder, names_of
     from deepssim_jax.data.account import Account
     from deepssim_jax.data.manifest import Rejected, Role, read_manifest
 
@@ -45,6 +45,7 @@ def main(argv: Sequence[str]) -> int:
         # Once more below; what is wrong with it is said before the training images take minutes.
         offered = read_manifest(_SYNTHETIC.value, role=Role.SYNTHETIC)
         workspace.keep_apart(offered.elsewhere)
+        names_of(offered)
         release = filter_folder(
             _SYNTHETIC.value,
             _GUARD.build(workspace, on_progress),

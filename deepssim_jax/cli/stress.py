@@ -157,12 +157,14 @@ def main(argv: Sequence[str]) -> int:
 
 def _names() -> dict[str, str]:
     """A kind's name to its source: the last part of the path, or all of it where that is taken."""
+    from deepssim_jax.audit.generated_names import folders_of
     from deepssim_jax.workspace import WORK
 
     sources = {Path(source).expanduser().resolve(): source for source in _REAL.value}
     names = [path.stem for path in sources]
-    if len(set(names)) < len(names) or WORK in names:
-        names = ["_".join(path.parts[1:]) for path in sources]
+    if len({name.casefold() for name in names}) < len(names) or WORK in names:
+        whole = {row: "_".join(path.parts[1:]) for row, path in enumerate(sources)}
+        names = list(folders_of(whole, reserved=[WORK]).values())
     return dict(zip(names, sources.values(), strict=True))
 
 

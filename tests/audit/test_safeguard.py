@@ -19,8 +19,8 @@ from deepssim_jax.audit.audit import AuditSettings, audit
 from deepssim_jax.audit.generation import SamplingSettings, TrainingRecord, Wanted
 from deepssim_jax.audit.guard import Guard, GuardSettings, Reason, View
 from deepssim_jax.audit.recheck_certificate import recheck_certificate
-from deepssim_jax.audit.safeguard import filter_folder, generate_guarded
-from deepssim_jax.data.manifest import InputError
+from deepssim_jax.audit.safeguard import filter_folder, generate_guarded, names_of
+from deepssim_jax.data.manifest import InputError, Role, read_manifest
 from deepssim_jax.data.pictures import ImageFormat
 from deepssim_jax.scoring.diversity import diversity
 from deepssim_jax.scoring.embed import features
@@ -195,6 +195,22 @@ def test_the_cosine_alone_keeps_copies_back(cohort: Path, guard: Guard, tmp_path
     blind = dataclasses.replace(guard, limits=no_score)
     found = filtered(tmp_path / "offered", blind, tmp_path)
     assert found.rejected[Reason.COSINE] == found.judged == 6
+
+
+def test_a_table_names_each_file_once(tmp_path: Path, monkeypatch) -> None:
+    """Its path as the user types it, relative to where the program runs, too."""
+    write_phantoms(tmp_path / "a" / "in", 2, size=(32, 32), seed=1)
+    one, other = "in/p0000_t1.png", "in/p0001_t1.png"
+    listing = tmp_path / "a" / "list.csv"
+
+    def names(*rows: str) -> list[str]:
+        listing.write_text("\n".join(["path,image_id", *rows]) + "\n")
+        monkeypatch.chdir(tmp_path)
+        return names_of(read_manifest("a/list.csv", role=Role.SYNTHETIC))
+
+    assert names(f"{one},x", f"{other},y") == [one, other]
+    with pytest.raises(InputError, match="1 rows of the table name a file again"):
+        names(f"{one},x", f"{one},y")
 
 
 def test_strangers_leave_with_their_names_and_bytes(

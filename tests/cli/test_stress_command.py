@@ -1,5 +1,7 @@
 """`deepssim stress` on lists of changes: several kinds, named methods, wrong flags."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +55,23 @@ def test_pairs_of_each_kind_have_a_folder_of_their_own(kinds, tmp_path: Path, ca
         assert "| registered | ncc |" in (tmp_path / name / "results.md").read_text()
     shown = capsys.readouterr().out
     assert "films, registered, ncc" in shown and "knees, registered, ncc" in shown
+
+
+def test_kinds_of_one_name_and_results_of_another_run_are_told_apart(
+    kinds, tmp_path: Path, capsys
+) -> None:
+    """Both paths are the same words; and the table of a former run is of none of these images."""
+    alike = (tmp_path / "b_c" / "k", tmp_path / "b" / "c" / "k")
+    for folder, kind in zip(alike, kinds, strict=True):
+        shutil.copytree(kind, folder)
+    out = tmp_path / "out"
+    lists = ("--setting=edits", "--methods=phash", "--groups=identity", "--copies=1")
+    assert main(command(kinds[:1], out, *lists)) == 0
+    assert json.loads((out / "edits_inputs.json").read_text())["films"]["files_found"] > 0
+    (out / "mine.md").write_text("not of the program")
+    assert main(command(alike, out, "--setting=registered", "--methods=ncc", "--rounds=1")) == 0
+    assert len(list(out.glob("*/results.md"))) == 2
+    assert not list(out.glob("edits*")) and (out / "mine.md").is_file()
 
 
 @pytest.mark.parametrize(

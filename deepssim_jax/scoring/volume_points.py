@@ -9,7 +9,6 @@ of the coarse search, which finds what is too smooth or too small for keypoints.
 """
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -215,8 +214,9 @@ class VolumeIndex:
             for target, column in zip((best, second, place), columns, strict=True):
                 target[part] = np.asarray(column)[:size]
         # What every reference has, and what a reference has twice, says nothing of any.
-        pooled = np.sort(np.concatenate([best, second]), axis=0)
-        common = pooled[int(_COMMON * (len(pooled) - 1))]
+        pooled = np.concatenate([best, second])
+        at = int(_COMMON * (len(pooled) - 1))
+        common = np.partition(pooled, at, axis=0)[at]
         weight = (np.maximum(best - common, 0) + _TRIVIAL * np.maximum(best, 0)) * valid
         fixed = np.take_along_axis(self.places[:, grid], place[..., None], 1)
         return fixed, weight.astype(np.float32)
@@ -229,15 +229,21 @@ def _padded(first: np.ndarray, second: np.ndarray, length: int) -> tuple[Array, 
     return jnp.asarray(wide[0]), jnp.asarray(wide[1])
 
 
-@functools.partial(jax.jit)
+@jax.jit
 def _closest(query: Array, rows: Array, valid: Array) -> tuple[Array, Array, Array]:
     """Of each reference, for each query keypoint: largest and second product, and where the largest is."""
-    found = products.einsum("kd,rjd->rkj", query, rows)
-    found = jnp.where(valid[:, None, :], found, -1.0)
-    place = jnp.argmax(found, -1)
-    best = jnp.max(found, -1)
-    rest = jnp.where(jnp.arange(found.shape[-1])[None, None] == place[..., None], -1.0, found)
-    return best, jnp.max(rest, -1), place
+
+    def one(item: tuple[Array, Array]) -> tuple[Array, Array, Array]:
+        # A reference's products fit a cache, and reductions over the first axis are vectors of the
+        # second: four times as fast on a CPU as all references at once.
+        own, there = item
+        found = jnp.where(there[:, None], products.matmul(own, query.T), -1.0)
+        row = jnp.arange(len(own))[:, None]
+        best = jnp.max(found, 0)
+        place = jnp.min(jnp.where(found == best[None], row, len(own)), 0)
+        return best, jnp.max(jnp.where(row == place[None], -1.0, found), 0), place
+
+    return jax.lax.map(one, (rows, valid))
 
 
 def _coarse(side: VolumeSide, rows: np.ndarray, steps: np.ndarray) -> np.ndarray:

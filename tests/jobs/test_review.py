@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import types
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from deepssim_jax.cli.main import main
 from deepssim_jax.data.manifest import InputError
 from deepssim_jax.data.store import InputSettings
 from deepssim_jax.jobs import duplicates_outputs
-from deepssim_jax.jobs.duplicates_result import DuplicatePair
+from deepssim_jax.jobs.duplicates_result import Compared, DuplicatePair
 from deepssim_jax.jobs.how import How
 from deepssim_jax.jobs.review import sample
 from deepssim_jax.jobs.review_images import picture_side
@@ -287,7 +288,8 @@ def test_duplicates_are_reviewed_too(tmp_path: Path) -> None:
     with Workspace.open(tmp_path / "out", command="duplicates") as out:
         out.write("inputs.json", json.dumps(inputs).encode())
         out.write("groups.csv", tables.table([duplicates_outputs.GROUPS]))
-        out.write("pairs.csv", duplicates_outputs.pairs_csv([pair]))
+        only = types.SimpleNamespace(pairs=(pair,), similar=(), compared=Compared.IMAGES)
+        out.write("pairs.csv", duplicates_outputs.pair_table(only).csv())
         out.write("summary.json", json.dumps(summary).encode())
     found = ds.review(tmp_path / "out")
     (shown,) = data_of(found.page)["pairs"]

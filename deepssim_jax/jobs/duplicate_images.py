@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import numpy as np
 
@@ -43,6 +44,7 @@ class SearchedImages:
     found: Found
     rule: CopyRule
     compared: Compared = Compared.IMAGES
+    pair: type[DuplicatePair] = DuplicatePair
     notes: tuple[str, ...] = _NOTES
 
     @property
@@ -51,9 +53,9 @@ class SearchedImages:
         points = self.side.points
         return np.ones(len(self.images), bool) if points is None else points.comparable
 
-    def placed(self, pair: DuplicatePair, row: np.void) -> DuplicatePair:
-        """The pair with what a row of `PAIR` says."""
-        return dataclasses.replace(pair, **placement(row))
+    def placed(self, row: np.void) -> dict[str, Any]:
+        """Of a row of `PAIR`."""
+        return dict(placement(row))
 
     def pictures(self, result: DuplicatesResult) -> Pictures:
         """Of both images and their difference."""

@@ -6,7 +6,7 @@ splits, patients, tables, the report (`jobs.findings`, `jobs.duplicates_outputs`
 """
 
 import dataclasses
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -69,8 +69,13 @@ class DuplicateSearch(Protocol):
         """What is a duplicate, in sentences."""
         ...
 
-    def placed(self, pair: DuplicatePair, row: np.void) -> DuplicatePair:
-        """A pair with its score and transformation, from its row of `found`."""
+    @property
+    def pair(self) -> type[DuplicatePair]:
+        """What says what was found of a pair."""
+        ...
+
+    def placed(self, row: np.void) -> dict[str, Any]:
+        """Score and transformation, the fields of a `pair`, from a row of `found`."""
         ...
 
     def pictures(self, result: DuplicatesResult) -> Pictures:

@@ -1,6 +1,7 @@
 """Volumes of a data set searched against themselves, in any pose, by the keypoints of `replicas`."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -51,6 +52,7 @@ class SearchedVolumes:
     drawer: PairDrawer
     collection: Collection
     compared: Compared = Compared.VOLUMES
+    pair: type[DuplicatePair] = VolumePair
     notes: tuple[str, ...] = _NOTES
 
     @property
@@ -61,22 +63,18 @@ class SearchedVolumes:
             return np.ones(len(self.images), bool)
         return index.valid.any((1, 2))[np.searchsorted(self.stands, self.found.equal)]
 
-    def placed(self, pair: DuplicatePair, row: np.void) -> VolumePair:
-        """The pair with what a row of `VOLUME_PAIR` says."""
+    def placed(self, row: np.void) -> dict[str, Any]:
+        """Of a row of `VOLUME_PAIR`."""
         shift = float(row["shift_mm"])
-        given = {f.name: getattr(pair, f.name) for f in dataclasses.fields(pair)}
-        return VolumePair(
-            **given
-            | {
-                "verified_score": float(row["structure"]),
-                "flip": "mirrored" if row["mirrored"] else "none",
-                "rotation_deg": float(row["rotation_deg"]),
-                "shift_mm": shift if np.isfinite(shift) else None,
-                "covered": float(row["covered"]),
-                "points": float(row["points"]),
-                "evidence": float(row["evidence"]),
-            }
-        )
+        return {
+            "verified_score": float(row["structure"]),
+            "flip": "mirrored" if row["mirrored"] else "none",
+            "rotation_deg": float(row["rotation_deg"]),
+            "shift_mm": shift if np.isfinite(shift) else None,
+            "covered": float(row["covered"]),
+            "points": float(row["points"]),
+            "evidence": float(row["evidence"]),
+        }
 
     def pictures(self, result: DuplicatesResult) -> Pictures:
         """Of both volumes in three planes, from their files."""

@@ -14,8 +14,8 @@ from deepssim_jax.audit import tables
 from deepssim_jax.audit.answer import Answer
 from deepssim_jax.audit.disclosure import Edition
 from deepssim_jax.audit.page import data_uri, environment, excluded_files, transformation
-from deepssim_jax.data.records import Manifest, Record
 from deepssim_jax.audit.replica_pictures import FRAMES
+from deepssim_jax.data.records import Manifest, Record
 from deepssim_jax.jobs.duplicate_pictures import PairPicture, Pictures, VolumePicture
 from deepssim_jax.jobs.duplicates_result import (
     Compared,

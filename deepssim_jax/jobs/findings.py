@@ -1,9 +1,9 @@
 """From pairs to groups, splits and patients."""
 
 import collections
-import dataclasses
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -45,7 +45,7 @@ def conclude(
     splits = [collection.split[name] for name in images.image_ids]
     places = {record.image_id: record.items for record in collection.manifest.records}
     equal = [
-        _equal_pair(row, int(found.equal[row]), images, splits, places) for row in _repeats(found)
+        _equal_pair(row, int(found.equal[row]), searched, splits, places) for row in _repeats(found)
     ]
     pairs = (*equal, *(_pair(row, How.COPY, searched, splits) for row in found.pairs))
     members = _members(groups_of(found))
@@ -154,38 +154,38 @@ def _weakest_link(rows: list[int], found: Found) -> float | None:
 def _equal_pair(
     row: int,
     other: int,
-    images: ImageStore,
+    searched: DuplicateSearch,
     splits: list[str | None],
     places: dict[str, tuple[int, ...]],
 ) -> DuplicatePair:
+    images = searched.images
     # Of one file with several images, two equal ones are no equal files.
     same_file = images.sha256[row] == images.sha256[other]
     same_file &= places[images.image_ids[row]] == places[images.image_ids[other]]
     how = How.SAME_FILE if same_file else How.SAME_PIXELS
-    return _between(other, row, how, images, splits)
+    return searched.pair(**_between(other, row, how, images, splits))
 
 
 def _pair(
     row: np.void, how: How, searched: DuplicateSearch, splits: list[str | None]
 ) -> DuplicatePair:
-    first, second = int(row["query"]), int(row["reference"])
-    pair = searched.placed(_between(first, second, how, searched.images, splits), row)
+    between = _between(int(row["query"]), int(row["reference"]), how, searched.images, splits)
     p_value = float(searched.found.rule.law.p_values(row["evidence"]))
-    return dataclasses.replace(pair, p_value=p_value)
+    return searched.pair(**between, p_value=p_value, **searched.placed(row))
 
 
 def _between(
     first: int, second: int, how: How, images: ImageStore, splits: list[str | None]
-) -> DuplicatePair:
-    return DuplicatePair(
-        first_id=images.image_ids[first],
-        second_id=images.image_ids[second],
-        first_subject=images.subject_ids[first],
-        second_subject=images.subject_ids[second],
-        first_split=splits[first],
-        second_split=splits[second],
-        how=how,
-    )
+) -> dict[str, Any]:
+    return {
+        "first_id": images.image_ids[first],
+        "second_id": images.image_ids[second],
+        "first_subject": images.subject_ids[first],
+        "second_subject": images.subject_ids[second],
+        "first_split": splits[first],
+        "second_split": splits[second],
+        "how": how,
+    }
 
 
 def _crossings(

@@ -46,7 +46,5 @@ class VolumeCopyRule(Rule):
 
     def copies(self, pairs: np.ndarray) -> np.ndarray:
         """Bool [n]: which rows of `VOLUME_PAIR` are copies."""
-        double = are_volume_doubles(
-            np.exp(pairs["evidence"]), pairs["points"], pairs["structure"]
-        )
+        double = are_volume_doubles(np.exp(pairs["evidence"]), pairs["points"], pairs["structure"])
         return double & (pairs["evidence"] >= self.copy_evidence)

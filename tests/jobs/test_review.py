@@ -3,8 +3,8 @@
 import base64
 import io
 import json
-import types
 import shutil
+import types
 from pathlib import Path
 from typing import Any
 

@@ -37,8 +37,8 @@ class CollectionFlags:
             flags.DEFINE_integer(
                 "size",
                 None,
-                "side in pixels at which pairs are verified, aspect kept; a multiple of 32, 128 if not given; "
-                "where whole volumes are compared, of the cube that each is brought to, 64 if not given",
+                "side in pixels at which pairs are verified, aspect kept; a multiple of 32, 128 if not "
+                "given; where whole volumes are compared, of the cube that each is brought to, 64 if not given",
             ),
             flags.DEFINE_string(
                 "slice",

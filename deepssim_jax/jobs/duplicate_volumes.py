@@ -61,7 +61,8 @@ class SearchedVolumes:
         index = self.references.index
         if index is None:
             return np.ones(len(self.images), bool)
-        return index.valid.any((1, 2))[np.searchsorted(self.stands, self.found.equal)]
+        some = np.asarray(index.valid).reshape(len(self.stands), -1).any(1)
+        return some[np.searchsorted(self.stands, self.found.equal)]
 
     def placed(self, row: np.void) -> dict[str, Any]:
         """Of a row of `VOLUME_PAIR`."""

@@ -38,7 +38,7 @@ class CollectionFlags:
                 "size",
                 None,
                 "side in pixels at which pairs are verified, aspect kept; a multiple of 32, 128 if not "
-                "given; where whole volumes are compared, of the cube that each is brought to, 64 if not given",
+                "given; of whole volumes, in voxels of the cube that each is brought to, 64 if not given",
             ),
             flags.DEFINE_string(
                 "slice",

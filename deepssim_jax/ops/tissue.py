@@ -97,7 +97,8 @@ def _one(volume: Array, log_prior: Array) -> Array:
     start = _quantiles(x, inside, (0.06, 0.4, 0.8))
     spread = jnp.full(3, 0.15) * jnp.maximum(start[2] - start[0], 1e-3)
     flat = _Flat(volume.shape)
-    within, log_prior = flat.rows(inside.astype(jnp.float32)), flat.rows(log_prior)
+    within = flat.rows(inside.astype(jnp.float32))
+    log_prior = flat.rows(jnp.broadcast_to(log_prior, (len(NAMES), *volume.shape)))
     shares = jnp.full(3, 1 / 3)
     field = jnp.ones_like(x)
     middle = start[1]  # near the means, so that squares lose no digits

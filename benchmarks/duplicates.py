@@ -1,13 +1,12 @@
 """How `duplicates` does on folders of real images into which copies were planted.
 
-    python benchmarks/duplicates.py --images=pictures/ct_head --images=pictures/xray_knee --work=/tmp/found
+    python -m benchmarks.duplicates --images=../shared/data/pictures/ct_head --work=TMP --out=OUT
 
 One image in ten gets a copy under one of 20 changes, under a name of its own. A planted copy is found if
 it is in a group with its original. Pairs that hold no planted copy are listed by name, to be looked at:
-public sets hold doubles that nobody has written down.
+public sets hold doubles that nobody has written down. One line a folder goes into OUT/duplicates.jsonl.
 """
 
-import collections
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +14,10 @@ from absl import app, flags
 from PIL import Image
 
 import deepssim_jax as ds
+from benchmarks.cases.records import dated, keep
 from deepssim_jax.data.edits import EDITS
 from deepssim_jax.data.kinds import read_kind
+from deepssim_jax.scoring.decide import clopper_pearson
 
 CHANGES = (
     "rotation 15 degrees", "rotation by any angle", "quarter turns 1", "left to right", "upside down",
@@ -30,6 +31,7 @@ _WORK = flags.DEFINE_string(
 )
 _SHARE = flags.DEFINE_float("share", 0.1, "of the images get a copy")
 _SEED = flags.DEFINE_integer("seed", 0, "of what is copied how")
+_OUT = flags.DEFINE_string("out", None, "folder for the records; none are written without")
 _PLANTED = "planted_"
 
 
@@ -58,10 +60,8 @@ def plant(source: str, folder: Path, *, share: float, seed: int) -> dict[str, tu
 
 
 def main(argv: list[str]) -> None:
-    """Runs every folder and prints what was found."""
+    """Runs every folder, prints what was found and keeps a record of each."""
     del argv
-    missed: collections.Counter[str] = collections.Counter()
-    found = total = 0
     for source in _IMAGES.value:
         place = Path(_WORK.value) / Path(source).name
         folder = place / "images"
@@ -69,27 +69,28 @@ def main(argv: list[str]) -> None:
         planted = plant(source, folder, share=_SHARE.value, seed=_SEED.value)
         result = ds.duplicates(folder, out=place / "found")
         group = {x.image_id: x.group for x in result.groups}
-        hits = {
-            name: name in group and group[name] == group.get(original)
-            for name, (original, _) in planted.items()
-        }
-        missed.update(planted[name][1] for name, hit in hits.items() if not hit)
-        found, total = found + sum(hits.values()), total + len(hits)
-        others = [p for p in result.pairs if p.evidence is not None]
-        others = [p for p in others if not {p.first_id[:8], p.second_id[:8]} & {_PLANTED}]
+        missed = [
+            change
+            for name, (original, change) in planted.items()
+            if name not in group or group[name] != group.get(original)
+        ]
+        pairs = [p for p in result.pairs if p.evidence is not None]
+        pairs = [p for p in pairs if not {p.first_id[:8], p.second_id[:8]} & {_PLANTED}]
+        share = clopper_pearson(len(planted) - len(missed), len(planted))
         counts = result.counts
-        print(
-            f"{Path(source).name}: {counts['images']} images, {sum(hits.values())} of {len(hits)} "
-            f"planted copies found; {counts['same_file'] + counts['same_pixels']} equal pairs, "
-            f"{len(others)} other pairs, {counts['similar']} similar; from evidence "
-            f"{result.thresholds['evidence']:.2f} and {result.thresholds['points']:.0f} points"
-        )
-        for pair in others:
+        record = {
+            "images": Path(source).name, "count": counts["images"], "seed": _SEED.value,
+            "planted": len(planted), "found": share.count, "low": share.low, "high": share.high,
+            "missed": missed, "equal_pairs": counts["same_file"] + counts["same_pixels"],
+            "other_pairs": len(pairs), "similar": counts["similar"], "thresholds": dict(result.thresholds),
+        }  # fmt: skip
+        print(record)
+        for pair in pairs:
             print(
                 f"  {pair.first_id} {pair.second_id} evidence {pair.evidence:.2f} points "
                 f"{pair.points:.0f} score {pair.verified_score:.3f}"
             )
-    print(f"{found} of {total} planted copies found; missed: {dict(missed)}")
+        keep(dated(record), _OUT.value, "duplicates")
 
 
 if __name__ == "__main__":

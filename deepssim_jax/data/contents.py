@@ -125,6 +125,8 @@ def _looked_into(entry: Entry, layout: ArrayLayout) -> _Inside:
 
 
 def _add_series(out: Listed, entries: Sequence[Entry]) -> None:
+    if not entries:  # pydicom takes long to load
+        return
     names = {entry.path: entry.name for entry in entries}
     stacks, without = dicom.stacks(dicom_workers.plain_headers(list(names)))
     out.unused += [Unused(names[path], reason) for path, reason in without.items()]

@@ -31,6 +31,7 @@ from deepssim_jax.typing import Array, Images
 _query_block = functools.partial(batch_size, cpu=8, accelerator=32)
 # Transformations of one product: what a core's cache holds, or enough to fill an accelerator.
 _rows = functools.partial(batch_size, cpu=512, accelerator=1 << 14)
+_SCATTERED = 2048  # rows at a time as float64
 _REFERENCE_TILE = 4096
 
 
@@ -99,7 +100,10 @@ class AlignedIndex:
             )
         vectors = np.asarray(search_grid.disc_vectors(jnp.asarray(references), grid=grid))
         # The scatter matrix is at most p x p whatever n is; float64 makes its basis repeatable.
-        scatter = vectors.T.astype(np.float64) @ vectors.astype(np.float64)
+        scatter = np.zeros((vectors.shape[1],) * 2)
+        for start in range(0, len(vectors), _SCATTERED):
+            wide = vectors[start : start + _SCATTERED].astype(np.float64)
+            scatter += wide.T @ wide
         # n references span n dimensions at most; whole lanes keep products fast.
         rank = min(components, -(-len(vectors) // 16) * 16)
         basis = np.linalg.eigh(scatter)[1][:, ::-1][:, :rank].astype(np.float32)

@@ -116,8 +116,9 @@ def clustered_interval(
     """A share whose trials come in clusters: images that show the same patient are no two trials.
 
     Percentiles of 2,000 draws of whole clusters with replacement (Davison and Hinkley, 1997,
-    section 3.8). Without a hit, or with hits alone, draws know nothing: the exact binomial interval of as
-    many trials as clusters takes their place.
+    section 3.8); clusters of as many hits and trials are drawn together, so that memory does not grow with
+    them. Without a hit, or with hits alone, draws know nothing: the exact binomial interval of as many
+    trials as clusters takes their place.
 
     Args:
       hits: bool [n].
@@ -129,11 +130,9 @@ def clustered_interval(
     count = int(owner.max()) + 1 if len(owner) else 0
     if not count:
         return ClusteredShare(0.0, 0.0, 1.0, level, 0)
-    found, size = (
-        np.bincount(owner, weights=w, minlength=count) for w in (hits, np.ones(len(hits)))
-    )
-    rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(count, np.full(count, 1 / count), 2000)
+    both = (np.bincount(owner, weights=w, minlength=count) for w in (hits, np.ones(len(hits))))
+    (found, size), alike = np.unique(np.stack(list(both)), axis=1, return_counts=True)
+    drawn = np.random.default_rng(seed).multinomial(count, alike / count, 2000)
     shares = (drawn @ found) / (drawn @ size)
     low, high = np.quantile(shares, [(1 - level) / 2, (1 + level) / 2])
     value = float(np.mean(hits))

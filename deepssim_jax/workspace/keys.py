@@ -4,7 +4,6 @@ Contract: `key_of` takes values, never paths: arrays count by dtype, shape and b
 canonical JSON of dataclasses, enums, numbers and text. A file counts by `files.sha256`.
 """
 
-import ast
 import dataclasses
 import enum
 import functools
@@ -13,8 +12,8 @@ import importlib.metadata
 import importlib.util
 import inspect
 import json
+import re
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,12 @@ import numpy as np
 _PACKAGE = __name__.split(".")[0]
 # Whose versions can change a number.
 _LIBRARIES = ("jax", "jaxlib", "numpy")
-# CPython 3.11 counts the depth of a syntax tree for all threads together, and may fail over it.
-_ONE_AT_A_TIME = threading.Lock()
+# Import statements, wherever in a file they stand: the module and its names, or the modules. A sentence that
+# reads like one costs nothing; the syntax trees of the package took longer than a look-up's own work.
+_LISTED = r"(\([^)]*\)|(?:\\\r?\n|[^\n\\;])+)"
+_IMPORT = re.compile(
+    rf"^[ \t]*(?:from[ \t]+([.\w]+)[ \t]+import[ \t]*{_LISTED}|import[ \t]+{_LISTED})", re.MULTILINE
+)
 
 
 def key_of(*inputs: object) -> str:
@@ -87,8 +90,7 @@ def code_of(make: Callable[..., Any]) -> str:
     module = inspect.getmodule(inspect.unwrap(getattr(make, "__func__", make)))
     if module is None:
         module = inspect.getmodule(type(make))
-    with _ONE_AT_A_TIME:
-        return _code_of_module(module.__name__ if module is not None else _PACKAGE)
+    return _code_of_module(module.__name__ if module is not None else _PACKAGE)
 
 
 @functools.cache
@@ -131,17 +133,22 @@ def _imported(module: str, source: bytes) -> Iterator[str]:
         return
     own = module.split(".")
     package = own if path.name == "__init__.py" else own[:-1]
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else []
-            stem = ".".join([*base, *([node.module] if node.module else [])])
-            # A name may be a module or stand inside of one.
-            names = [stem, *(f"{stem}.{alias.name}" for alias in node.names)]
+    for stem, names, listed in _IMPORT.findall(source.decode("utf-8", "replace")):
+        if listed:
+            named = _names(listed)
         else:
-            continue
-        for name in names:
+            dots = len(stem) - len(stem.lstrip("."))
+            base = package[: len(package) - dots + 1] if dots else []
+            stem = ".".join([*base, *([stem[dots:]] if stem[dots:] else [])])
+            # A name may be a module or stand inside of one.
+            named = [stem, *(f"{stem}.{name}" for name in _names(names))]
+        for name in named:
             # The public face names everything, and is imported for a module that is named beside it.
             if name.startswith(f"{_PACKAGE}.") and _file_of(name) is not None:
                 yield name
+
+
+def _names(listed: str) -> list[str]:
+    """What a list of imports names, without comments and without what it is called here."""
+    plain = re.sub(r"#[^\n]*", "", listed).replace("\\", " ").strip("() \t\r\n")
+    return [part.split()[0] for part in plain.split(",") if part.strip()]

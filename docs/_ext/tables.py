@@ -20,6 +20,10 @@ _KINDS = {
     "ct_head": "head CT",
     "xray_knee": "knee radiographs",
     "xray_chest_children": "chest radiographs of children",
+    "brain_mri": "brain MR",
+    "ct_lung": "lung CT",
+    "fundus": "fundi",
+    "histology": "histology",
     "all kinds": "all",
 }
 _METHODS = {
@@ -84,6 +88,7 @@ def held_out() -> str:
         [
             (words, _cell(kind, "all edits"), _cell(kind, "false alarms"))
             for kind, words in _KINDS.items()
+            if any(row["kind"] == kind for row in _held_out())
         ],
     )
 
@@ -136,6 +141,23 @@ def memorisation() -> str:
         )
     head = ("training images", "patients", "steps", "repeated images", "copies among images drawn")
     return table((*head, "exact copies", "patients exposed"), rows)
+
+
+def duplicates() -> str:
+    """Planted copies found within a folder, by kind of image; pairs without a planted copy."""
+    rows = [
+        (
+            _KINDS[r["images"]],
+            r["count"],
+            share(r["found"], r["planted"], r["low"], r["high"]),
+            ", ".join(r["missed"]) or "none",
+            r["equal_pairs"],
+            r["other_pairs"],
+        )
+        for r in {r["images"]: r for r in records("duplicates")}.values()
+    ]
+    head = ("kind of image", "images", "planted copies found", "edits missed", "equal pairs")
+    return table((*head, "other pairs called copies"), rows)
 
 
 def volume_edits() -> str:
@@ -346,6 +368,7 @@ TABLES = {
     "held-out": held_out,
     "held-out-edits": held_out_edits,
     "generated-copies": generated_copies,
+    "duplicates": duplicates,
     "memorisation": memorisation,
     "volume-edits": volume_edits,
     "volume-measures": volume_measures,

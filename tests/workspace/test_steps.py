@@ -1,11 +1,13 @@
 """Steps are keyed by content, settings and code; whole or absent; made once."""
 
+import ast
 import dataclasses
 import enum
 import importlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -129,6 +131,37 @@ def test_code_that_cannot_be_reached_does_not_count(package):
     before = fingerprint()
     (folder / "other.py").write_text("X = 2\n")
     assert fingerprint() == before
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import house.low as deep, house.middle",
+        "from house import low  # the lower one",
+        "from house import (\n    low,  # one, of two\n    middle as m,\n)",
+        "from house import low, \\\n    middle",
+        "    from . import low",
+        "from .low import (g)",
+        "x = 1; from .low import g\nfrom .low import g; y = 2",
+    ],
+)
+def test_every_form_of_an_import_counts(package, line):
+    folder, fingerprint = package
+    found = set(keys._imported("house.top", line.encode()))
+    assert "house.low" in found and found <= {"house.low", "house.middle"}
+
+
+def test_imports_of_this_package_are_those_of_its_syntax_trees():
+    root = Path(keys.__file__).parents[1]
+    for path in root.rglob("*.py"):
+        parts = path.relative_to(root.parent).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        wanted = {
+            node.module
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("deepssim_jax.")
+        }
+        assert wanted <= set(keys._imported(name, path.read_bytes())), name
 
 
 def test_the_code_of_a_search_holds_the_kernels_below_it():

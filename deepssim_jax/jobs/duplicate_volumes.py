@@ -61,7 +61,7 @@ class SearchedVolumes:
         index = self.references.index
         if index is None:
             return np.ones(len(self.images), bool)
-        some = np.asarray(index.valid).reshape(len(self.stands), -1).any(1)
+        some = index.valid.reshape(len(self.stands), -1).sum(1) > 0
         return some[np.searchsorted(self.stands, self.found.equal)]
 
     def placed(self, row: np.void) -> dict[str, Any]:

@@ -87,6 +87,16 @@ def _quantiles(values: Array, inside: Array, shares: tuple[float, ...]) -> Array
     return ordered[jnp.clip(places.astype(jnp.int32), 0, ordered.shape[0] - 1)]
 
 
+def _maximisation(powers: Array, p: Array, middle: Array) -> tuple[Array, Array, Array]:
+    """Mean, deviation and share of each class [3] from p [3, m] and the powers 0 to 2 of y - middle [m, 3]."""
+    total, first, second = products.matmul(p, powers).T
+    total = jnp.maximum(total, 1.0)
+    mean = first / total
+    deviation = jnp.sqrt(jnp.maximum(second / total - mean**2, 0.0))
+    # A class must not shrink onto a few voxels of one value.
+    return mean + middle, jnp.maximum(deviation, 0.01), total / total.sum()
+
+
 def _one(volume: Array, log_prior: Array) -> Array:
     edge = volume[0, 0, 0]
     low, high = volume.min(), volume.max()
@@ -116,14 +126,6 @@ def _one(volume: Array, log_prior: Array) -> Array:
         parts = [jnp.exp(log - highest) for log in logs]
         return jnp.stack(parts) * (within / functools.reduce(jnp.add, parts))[None]
 
-    def maximisation(powers: Array, p: Array) -> tuple[Array, Array, Array]:
-        total, first, second = products.matmul(p, powers).T
-        total = jnp.maximum(total, 1.0)
-        mean = first / total
-        deviation = jnp.sqrt(jnp.maximum(second / total - mean**2, 0.0))
-        # A class must not shrink onto a few voxels of one value.
-        return mean + middle, jnp.maximum(deviation, 0.01), total / total.sum()
-
     def rounds(x: Array, state: tuple[Array, ...], count: int) -> tuple[Array, ...]:
         y = flat.rows(x)
         powers = jnp.stack([jnp.ones_like(y), y - middle, (y - middle) ** 2], -1)
@@ -131,7 +133,7 @@ def _one(volume: Array, log_prior: Array) -> Array:
         def step(_: int, state: tuple[Array, ...]) -> tuple[Array, ...]:
             p, mean, deviation, shares = state
             p = expectation(y, p, mean, deviation, shares)
-            return (p, *maximisation(powers, p))
+            return (p, *_maximisation(powers, p, middle))
 
         return jax.lax.fori_loop(0, count, step, state)
 

@@ -37,6 +37,8 @@ from deepssim_jax.workspace import Workspace
 from deepssim_jax.workspace.names import refused_by_windows
 
 COMMAND = "duplicates"
+# Case is ignored on some systems.
+_OWN_TABLES = ("groups.", "pairs.", "review")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +86,10 @@ class DuplicateSettings:
             raise ValueError(
                 f"write_manifest {name!r} must be a file name that ends in .csv; it is written into "
                 "the output folder, for example clean.csv"
+            )
+        if name is not None and name.casefold().startswith(_OWN_TABLES):
+            raise ValueError(
+                f"write_manifest {name!r} is a table of this job; take another name, for example clean.csv"
             )
         if name is not None and (reason := refused_by_windows(name)):
             raise ValueError(f"write_manifest {name!r}: {reason}; take another name")

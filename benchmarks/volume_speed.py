@@ -3,11 +3,11 @@
     python -m benchmarks.volume_speed --out=benchmarks/results
 
 Two cases. `read`: heads of 256 x 256 x 256 as `.nii.gz` of 16 bits, read and described as `deepssim
-replicas --modality=mr` does (embedding by slices, tissues), with their keypoints. `search`: 50 volumes of 64 x 64 x 64
-looked up among others in any pose and measured, the references' keypoints included. A few distinct
-volumes are made and repeated with noise of their own, because making them takes longer than what is
-measured. Seconds of wall and of CPU are both said: the machine may be shared. One record a case goes
-into OUT/volume_speed.jsonl.
+replicas --modality=mr` does (embedding by slices, tissues), with their keypoints. `search`: volumes of
+64 x 64 x 64 looked up among others in any pose and measured, the references' keypoints included. A few
+distinct volumes are made and repeated, because making them takes longer than what is measured. Seconds
+of wall and of CPU are both there: the machine may be shared. One record a case goes into
+OUT/volume_speed.jsonl.
 """
 
 import resource

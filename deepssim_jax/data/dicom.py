@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from deepssim_jax.data.formats import begins_with_data
 from deepssim_jax.data.guards import GZIP, Limits, inflated, read_head
 from deepssim_jax.data.patients import alias
 from deepssim_jax.data.volume import Unreadable
@@ -56,6 +57,8 @@ _SHARED = (
 )
 # CR, DX, mammography and intra-oral films; angiography and fluoroscopy: no slices, wherever they lie.
 _PROJECTION = re.compile(r"1\.2\.840\.10008\.5\.1\.4\.1\.1\.(?:1(?:\..*)?|12\.[12])")
+# Segmentations and dose grids (PS3.4 B.5): arrays of numbers about other images.
+_ABOUT_IMAGES = re.compile(r"1\.2\.840\.10008\.5\.1\.4\.1\.1\.(?:66\.[47]|481\.2)")
 _NUMBERS = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 # Text is taken as it stands in the file: pydicom's values of all of it take twice as long.
 _TEXT = {
@@ -130,11 +133,13 @@ def pydicom_module():
     return pydicom
 
 
-def opened(path: Path, limits: Limits = Limits()) -> Path | io.BytesIO:
-    """A file for pydicom: its path, or its content where it is gzipped.
+def dataset(path: Path, limits: Limits = Limits(), **how: Any) -> Any:
+    """The data set of a file, as pydicom's `dcmread` gives it, also of a gzipped one.
+
+    Files of before 1993 begin with the data set itself: they are read in the encoding that they show.
 
     Raises:
-      Unreadable: the content would be inflated without a limit.
+      Unreadable: the content would be inflated without a limit; pydicom's own errors pass.
     """
     head = read_head(path, 1024)
     if head.startswith(GZIP):
@@ -145,7 +150,15 @@ def opened(path: Path, limits: Limits = Limits()) -> Path | io.BytesIO:
         source = path
     if _DEFLATED in head:
         raise Unreadable("is deflated DICOM; write it again in Explicit VR Little Endian")
-    return source
+    pydicom = pydicom_module()
+    found = pydicom.dcmread(source, force=begins_with_data(head), **how)
+    if "TransferSyntaxUID" not in found.file_meta:
+        implicit = found.original_encoding[0]
+        syntax = (
+            pydicom.uid.ImplicitVRLittleEndian if implicit else pydicom.uid.ExplicitVRLittleEndian
+        )
+        found.file_meta.TransferSyntaxUID = syntax
+    return found
 
 
 def stacks(plain: Mapping[Path, Header | None]) -> tuple[list[Stack], dict[Path, str]]:
@@ -168,6 +181,9 @@ def stacks(plain: Mapping[Path, Header | None]) -> tuple[list[Stack], dict[Path,
             header = plain[path] or _header(path)
             if "Rows" not in header and "SOPClassUID" in header:
                 without[path] = "a DICOM file without pixels"
+                continue
+            if _ABOUT_IMAGES.fullmatch(str(header.get("SOPClassUID") or "")):
+                without[path] = "a DICOM segmentation or dose grid, no image"
                 continue
             frames = _frames(path, header)
             uid = str(header.get("SeriesInstanceUID") or "")
@@ -241,11 +257,9 @@ def _elements(file: BinaryIO) -> Header | None:
 def _header(path: Path) -> Header:
     """The attributes of any file."""
     tags = _tags()
-    dataset = pydicom_module().dcmread(
-        opened(path), stop_before_pixels=True, specific_tags=list(tags)
-    )
+    found = dataset(path, stop_before_pixels=True, specific_tags=list(tags))
     # A dict of the few that are there: a data set takes long to say that it lacks one.
-    return {tags[tag]: _value(x, tags[tag]) for tag, x in list(dataset.items()) if tag in tags}
+    return {tags[tag]: _value(x, tags[tag]) for tag, x in list(found.items()) if tag in tags}
 
 
 def _value(element, name: str) -> object:

@@ -14,6 +14,8 @@ from deepssim_jax.scoring.embed import check_size
 from deepssim_jax.workspace.names import refused_by_windows
 
 _IMAGE_SIDE, _VOLUME_SIDE = 128, 64
+# Case is ignored on some systems.
+_OWN_TABLES = ("groups.", "pairs.", "review")
 WHOLE_VOLUMES = "whole volumes"  # in place of the slice
 
 
@@ -64,6 +66,10 @@ class DuplicateSettings:
             raise ValueError(
                 f"write_manifest {name!r} must be a file name that ends in .csv; it is written into "
                 "the output folder, for example clean.csv"
+            )
+        if name is not None and name.casefold().startswith(_OWN_TABLES):
+            raise ValueError(
+                f"write_manifest {name!r} is a table of this job; take another name, for example clean.csv"
             )
         if name is not None and (reason := refused_by_windows(name)):
             raise ValueError(f"write_manifest {name!r}: {reason}; take another name")

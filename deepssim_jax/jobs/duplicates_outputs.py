@@ -105,7 +105,8 @@ def clean_csv(result: DuplicatesResult, records: Sequence[Record]) -> tuple[str,
     for record in chosen:
         whole = record.path.resolve()
         path = (whole.relative_to(root) if root else whole).as_posix()
-        number = f"#{record.image_id.rpartition('#')[2]}" if record.items else ""
+        number = "".join(f"#{k + 1}" for k in record.items[:1])
+        number = number if record.image_id.endswith(number) else ""  # an image alone in its file
         rows.append((f"{path}{number}", record.image_id, record.subject_id, record.split))
     return root, tables.table([("path", "image_id", "subject_id", "split"), *rows])
 

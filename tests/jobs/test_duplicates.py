@@ -194,7 +194,10 @@ def test_a_folder_given_twice_is_refused(splits) -> None:
         ds.duplicates(root / "train", against=[root / "train"])
 
 
-@pytest.mark.parametrize("name", ["clean.txt", "../clean.csv", "a/b.csv"])
+@pytest.mark.parametrize(
+    "name",
+    ["clean.txt", "../clean.csv", "a/b.csv", "pairs.csv", "Groups.csv", "review_summary.csv"],
+)
 def test_the_manifest_has_a_plain_name(name: str) -> None:
     with pytest.raises(ValueError, match="write_manifest"):
         ds.DuplicateSettings(write_manifest=name)

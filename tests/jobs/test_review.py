@@ -243,6 +243,20 @@ def test_ratings_of_another_page_are_refused(
         ds.rate_agreement(finished / "out", [path])
 
 
+def test_a_page_of_pairs_that_are_others_now_is_refused(
+    finished: Path, opened: ds.ReviewResult, tmp_path: Path
+) -> None:
+    """An audit that was run again has other pairs, and its rate is another."""
+    out = shutil.copytree(finished / "out", tmp_path / "out")
+    key = json.loads((out / "review_key.json").read_text())
+    rows = [f"{key['page']},a,{row['pair']},no" for row in key["pairs"]]
+    (tmp_path / "a.csv").write_text("\n".join(["page,reader,pair,rating", *rows]))
+    with (out / "nearest.csv").open("a") as file:
+        file.write("\n")
+    with pytest.raises(InputError, match="was run again after its page"):
+        ds.rate_agreement(out, [tmp_path / "a.csv"])
+
+
 def written_again(out: Path, inputs: dict, *, noted: bool = True) -> None:
     """Other inputs in a copied audit, as if the audit had written them if `noted`."""
     path = out / "inputs.json"

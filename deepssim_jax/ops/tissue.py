@@ -88,7 +88,7 @@ def _quantiles(values: Array, inside: Array, shares: tuple[float, ...]) -> Array
 
 
 def _maximisation(powers: Array, p: Array, middle: Array) -> tuple[Array, Array, Array]:
-    """Mean, deviation and share of each class [3] from p [3, m] and the powers 0 to 2 of y - middle [m, 3]."""
+    """Mean, deviation and share of each class, from p [3, m] and powers 0 to 2 of y - middle, [m, 3]."""
     total, first, second = products.matmul(p, powers).T
     total = jnp.maximum(total, 1.0)
     mean = first / total

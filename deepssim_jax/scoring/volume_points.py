@@ -8,6 +8,7 @@ correspondences that agree on one affine map) and that map in voxels of the stor
 of the coarse search, which finds what is too smooth or too small for keypoints.
 """
 
+import concurrent.futures
 import dataclasses
 
 import jax
@@ -25,7 +26,7 @@ from deepssim_jax.workspace import Section
 # A query's grids: (of a reference, how much coarser than it the query is seen).
 VIEWS = ((0, 1.0), (1, 1.0), (1, 1 / 0.7))
 _GRIDS = 2
-_BATCH, _BLOCK, _PART = 8, 32, 64
+_BATCH, _BLOCK, _PART, _THREADS = 8, 32, 64, 2
 _CHECKED = 64  # references whose correspondences are fitted, those of most weight
 _COMMON = 0.75  # what is alike in so many references tells none of them
 _RIDGE, _TRIVIAL = 2e-3, 1e-3
@@ -150,20 +151,21 @@ class VolumeIndex:
         if not n:
             return out
         steps = queries.geometry.steps(SIZE, self.field_mm)
-        for grid, coarser in VIEWS:
-            step = steps[:, grid] * np.float32(coarser)
-            places, raw, valid = _described(queries, rows, step)
-            descriptors = self.basis.apply(raw)
-            for i in range(n):
-                self._into(out, i, grid, places[i], descriptors[i], valid[i], step[i])
-        for grid in range(_GRIDS):
-            fields = _coarse(queries, rows, steps[:, grid])
-            for i in range(n):
-                self._pose_into(out, i, grid, fields[i], steps[i, grid])
+        # Each query writes rows of its own.
+        with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+            for grid, coarser in VIEWS:
+                step = steps[:, grid] * np.float32(coarser)
+                places, raw, valid = _described(queries, rows, step)
+                seen = zip(rows, places, self.basis.apply(raw), valid, step, strict=True)
+                list(pool.map(lambda item, grid=grid: self._into(out, grid, *item), seen))
+            for grid in range(_GRIDS):
+                fields = _coarse(queries, rows, steps[:, grid])
+                looked = zip(rows, fields, steps[:, grid], strict=True)
+                list(pool.map(lambda item, grid=grid: self._pose_into(out, grid, *item), looked))
         return out
 
     def _pose_into(
-        self, out: Found, row: int, grid: int, field: np.ndarray, step: np.ndarray
+        self, out: Found, grid: int, row: int, field: np.ndarray, step: np.ndarray
     ) -> None:
         """Writes what the search of poses finds on one grid, where that is more than before."""
         found = volume_poses.best_poses(jnp.asarray(field), jnp.asarray(self.coarse[:, grid]))
@@ -178,8 +180,8 @@ class VolumeIndex:
     def _into(
         self,
         out: Found,
-        row: int,
         grid: int,
+        row: int,
         places: np.ndarray,
         descriptors: np.ndarray,
         valid: np.ndarray,

@@ -20,13 +20,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from deepssim_jax.data.formats import begins_with_data
-from deepssim_jax.data.guards import GZIP, Limits, inflated, read_head
+from deepssim_jax.data.dicom_file import DEFLATED, dataset, pydicom_module
 from deepssim_jax.data.patients import alias
 from deepssim_jax.data.volume import Unreadable
 
-_HINT = "reading DICOM needs pydicom: pip install 'deepssim-jax[dicom]'"
-_DEFLATED, _BIG_ENDIAN = b"1.2.840.10008.1.2.1.99", b"1.2.840.10008.1.2.2"
+_BIG_ENDIAN = b"1.2.840.10008.1.2.2"
 _IMPLICIT = b"1.2.840.10008.1.2"
 _SYNTAX, _LAST_OF_META = 0x00020010, 0x0002FFFF  # TransferSyntaxUID, in the header of the header
 _FUNCTIONAL_GROUPS = 0x5200  # the group of these sequences, one of the last before the pixels
@@ -123,44 +121,6 @@ class _Frame:
     subject: str | None
 
 
-def pydicom_module():
-    """pydicom, or the reason why not."""
-    try:
-        import pydicom
-        import pydicom.pixels
-    except ImportError as error:
-        raise Unreadable(_HINT) from error
-    return pydicom
-
-
-def dataset(path: Path, limits: Limits = Limits(), **how: Any) -> Any:
-    """The data set of a file, as pydicom's `dcmread` gives it, also of a gzipped one.
-
-    Files of before 1993 begin with the data set itself: they are read in the encoding that they show.
-
-    Raises:
-      Unreadable: the content would be inflated without a limit; pydicom's own errors pass.
-    """
-    head = read_head(path, 1024)
-    if head.startswith(GZIP):
-        content = inflated(path, limits.file_bytes)
-        head = content.getvalue()[:1024]
-        source: Path | io.BytesIO = content
-    else:
-        source = path
-    if _DEFLATED in head:
-        raise Unreadable("is deflated DICOM; write it again in Explicit VR Little Endian")
-    pydicom = pydicom_module()
-    found = pydicom.dcmread(source, force=begins_with_data(head), **how)
-    if "TransferSyntaxUID" not in found.file_meta:
-        implicit = found.original_encoding[0]
-        syntax = (
-            pydicom.uid.ImplicitVRLittleEndian if implicit else pydicom.uid.ExplicitVRLittleEndian
-        )
-        found.file_meta.TransferSyntaxUID = syntax
-    return found
-
-
 def stacks(plain: Mapping[Path, Header | None]) -> tuple[list[Stack], dict[Path, str]]:
     """The images and volumes of DICOM files, and the files that hold none, with the reason.
 
@@ -238,7 +198,7 @@ def _elements(file: BinaryIO) -> Header | None:
     )
     syntax = next((bytes(x.value).strip(b" \0") for x in meta if x.tag == _SYNTAX), b"")
     list(meta)  # to its end, where the data set begins
-    if syntax in (b"", _BIG_ENDIAN, _DEFLATED):
+    if syntax in (b"", _BIG_ENDIAN, DEFLATED):
         return None
     found = data_element_generator(
         file,

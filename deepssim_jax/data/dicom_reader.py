@@ -16,6 +16,7 @@ import numpy as np
 
 from deepssim_jax.data import dicom
 from deepssim_jax.data.decoded import Decoded, luminance
+from deepssim_jax.data.dicom_file import dataset, pydicom_module
 from deepssim_jax.data.guards import Limits, check_pixels, check_voxels
 from deepssim_jax.data.volume import Unreadable, oriented
 
@@ -90,9 +91,9 @@ def _decoded(
 def _frames_of(
     path: Path, items: Sequence[int], limits: Limits, count: int
 ) -> Iterator[tuple[np.ndarray, Dataset, list]]:
-    pydicom = dicom.pydicom_module()
+    pydicom = pydicom_module()
     try:
-        header = dicom.dataset(path, limits)
+        header = dataset(path, limits)
     except pydicom.errors.InvalidDicomError as error:
         raise Unreadable("is no readable DICOM file") from error
     rows, columns = int(header.get("Rows") or 0), int(header.get("Columns") or 0)

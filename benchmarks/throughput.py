@@ -60,6 +60,7 @@ CASES = {
     "sampling": "generation",
     "audit": "whole",
     "audit_again": "whole",
+    "self_join": "whole",
 }
 _PHASES = {
     "/jax/core/compile/jaxpr_trace_duration": "lower_s",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from deepssim_jax.audit.result import AuditResult as AuditResult
     from deepssim_jax.cli.progress import progress as progress
     from deepssim_jax.data.manifest import InputError as InputError
-    from deepssim_jax.jobs.duplicates import DuplicateSettings as DuplicateSettings
+    from deepssim_jax.jobs.duplicate_settings import DuplicateSettings as DuplicateSettings
     from deepssim_jax.jobs.duplicates import duplicates as duplicates
     from deepssim_jax.jobs.duplicates_result import DuplicatesResult as DuplicatesResult
     from deepssim_jax.jobs.indexing import index as index
@@ -65,7 +65,7 @@ _HOMES = {
     "AlignedMatches": "scoring.aligned",
     "AuditResult": "audit.result",
     "AuditSettings": "audit.audit",
-    "DuplicateSettings": "jobs.duplicates",
+    "DuplicateSettings": "jobs.duplicate_settings",
     "DuplicatesResult": "jobs.duplicates_result",
     "Encoder": "nn.encoder",
     "InputError": "data.manifest",

@@ -18,8 +18,8 @@ from deepssim_jax.ops.intensity import zscore
 from deepssim_jax.ops.search_grid import SearchGrid
 from deepssim_jax.ops.volume_grid import Geometry
 from deepssim_jax.scoring.aligned import AlignedIndex
+from deepssim_jax.scoring.in_place import nearest_in_place
 from deepssim_jax.scoring.pairs import nearest
-from deepssim_jax.scoring.unmoved import nearest_unmoved
 from deepssim_jax.scoring.volume_search import Level, VolumeSide, search
 
 N = 12
@@ -56,7 +56,7 @@ def by_transformation(queries: np.ndarray, references: np.ndarray, groups: Group
 
 
 def in_place(queries: np.ndarray, references: np.ndarray, groups: Groups) -> Found:
-    found = nearest_unmoved(queries, references, k=N, groups=groups)
+    found = nearest_in_place(queries, references, k=N, groups=groups)
     return found.indices, found.scores
 
 
@@ -131,7 +131,7 @@ def same(found: np.ndarray, expected: np.ndarray) -> None:
 def test_everything_finds_itself_first(case) -> None:
     index, _, table = case
     np.testing.assert_array_equal(table.argmax(1), np.arange(N))
-    # In place, flat parts of an image are held down a little: see `scoring.unmoved`.
+    # In place, flat parts of an image are held down a little: see `scoring.in_place`.
     np.testing.assert_allclose(np.diagonal(table), index.own, rtol=0.02)
     assert table[~np.eye(N, dtype=bool)].max() < 0.98 * index.own  # and all are there
 

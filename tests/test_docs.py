@@ -127,7 +127,11 @@ def test_commands_page_has_every_flag_with_its_help():
 def test_every_column_is_on_the_page_of_files():
     page = (DOCS / "reference" / "files.md").read_text(encoding="utf-8")
     columns = {*tables.COLUMNS, *doubles.COLUMNS, *lookup.ANSWERS}
-    columns |= {*duplicates_outputs.GROUPS, *duplicates_outputs.PAIRS}
+    columns |= {
+        *duplicates_outputs.GROUPS,
+        *duplicates_outputs.PAIRS,
+        *duplicates_outputs.VOLUME_PAIRS,
+    }
     assert {column for column in columns if f"`{column}`" not in page} == set()
 
 

@@ -45,11 +45,11 @@ from deepssim_jax.scoring import (
     aligned,
     detail,
     embed,
+    in_place,
     membership,
     pairs,
     points,
     tiles,
-    unmoved,
     verify,
     volume_points,
     volume_search,
@@ -236,8 +236,8 @@ KERNELS: dict[str, Callable[[], Kernel]] = {
         aligned._best_transforms, (_like(2, 8, 16), _like(2, 3, 16))
     ),
     "likeliest": _likelihoods,
-    "nearest_unmoved": lambda: Kernel(
-        functools.partial(unmoved._tile, k=2),
+    "nearest_in_place": lambda: Kernel(
+        functools.partial(in_place._tile, k=2),
         (
             _like(4, 3, 256),
             _like(32, 16, 16),

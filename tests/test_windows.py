@@ -61,7 +61,8 @@ def test_import_help_and_the_lock(tmp_path):
         from deepssim_jax.workspace import Made, Workspace, WorkspaceError
         assert all(callable(getattr(ds, name)) for name in ds.__all__)
         assert main.main(["--help"]) == main.main(["duplicates", "--help"]) == 0
-        assert main.main(["duplicates", "nowhere", "--out=x"]) == 2
+        refused = sys.argv[1] + "_refused"
+        assert main.main(["duplicates", "nowhere", f"--out={refused}"]) == 2
         print("---")
         with Workspace.open(sys.argv[1], command="work") as held:
             held.write("deep/a.csv", b"1\\n")
@@ -92,6 +93,7 @@ def test_import_help_and_the_lock(tmp_path):
     after = ["deep/a.csv log.txt", "1 [0 1] False"]
     assert lines[1:] == [*(f"refused {name}" for name in refused), *after]
     assert (tmp_path / "out" / "log.txt").read_bytes() == b"one\n"
+    assert not (tmp_path / "out_refused").exists()
 
 
 def test_duplicates_with_and_without_a_folder(tmp_path):

@@ -74,8 +74,8 @@ def methods() -> dict[str, Method]:
     return {
         REFERENCE: variant(),
         "without alignment": in_place(),
-        "without likeness": variant(figure="sameness"),
-        "without sameness": variant(figure="likeness"),
+        "without likeness": variant(figure="unchanged"),
+        "without sameness": variant(figure="structure"),
         "sameness of plain intensities alone": variant(
             (agreement, "_evenness", lambda views: evenness(views[:1]))
         ),

@@ -26,7 +26,7 @@ from benchmarks.device_cases.local_features import canvases as textures
 from benchmarks.kept import write_png
 from deepssim_jax.features import extract
 from deepssim_jax.ops import fsim, volume_poses, volume_similarity
-from deepssim_jax.scoring import embed, unmoved
+from deepssim_jax.scoring import embed, in_place
 from deepssim_jax.scoring.points import LocalIndex, PointSet
 
 REFERENCE = "DEVICE_REFERENCE"  # names the folder of the CPU's answers
@@ -128,7 +128,7 @@ def _embedded(moving: np.ndarray, fixed: np.ndarray) -> Results:
     rows, others = (embed.features(x, encoder) for x in (moving, fixed))
     return {
         "embedding": np.concatenate([rows[0], others[0]]),
-        "unmoved": unmoved.nearest_unmoved(rows[1], others[1], k=2).scores,
+        "unmoved": in_place.nearest_in_place(rows[1], others[1], k=2).scores,
         "explained": np.asarray(ds.explain_pair(moving[:8], fixed[:8], encoder=encoder).first),
     }
 

@@ -10,16 +10,16 @@ import dataclasses
 import numpy as np
 
 from deepssim_jax.audit.doubles import PAIRS, Doubles, equal_pairs, stand_for
+from deepssim_jax.audit.volume_join import NOTED, VolumeJoin, measure_noted
 from deepssim_jax.data.store import ImageStore
 from deepssim_jax.scoring.match import Progress
-from deepssim_jax.scoring.volume_match import Reference, measure_pairs
+from deepssim_jax.scoring.volume_match import Reference
 from deepssim_jax.scoring.volume_measure import MatchSettings
 from deepssim_jax.workspace import Section
 
 # Of the brains at hand, two scans of one person come to at most 13, and copies with noise, blur or a
 # change of intensities to 20 and more.
-_MIN_EVIDENCE, _MIN_POINTS, _MIN_STRUCTURE = 10.0, 15.0, 0.8
-_BLOCK = 32
+MIN_EVIDENCE, MIN_POINTS, MIN_STRUCTURE = 10.0, 15.0, 0.8
 # A search of everything against itself takes a second a volume; of more volumes only byte-equal files
 # are found.
 MAX_SEARCHED = 1000
@@ -42,43 +42,27 @@ def find_volume_doubles(
       journal: keeps what is found.
       on_progress: called with (volumes done, volumes in all, what).
     """
-    side, index = references.side, references.index
+    side = references.side
+    noted = np.zeros(0, NOTED)
+    if len(side) <= MAX_SEARCHED:
+        what = "doubles among the real volumes"
+        noted = VolumeJoin.of(references, journal=journal, on_progress=on_progress, what=what).noted
+    # Scans of a patient known to be one need no comparison.
+    apart = side.groups[noted["query"]] != side.groups[noted["reference"]]
+    noted = noted[apart & (noted["evidence"] >= MIN_EVIDENCE)]
+    plain = dataclasses.replace(settings, labels=())
+    found = measure_noted(noted, references, settings=plain, journal=journal)
+    close = np.zeros(len(noted), PAIRS)
+    close["first"] = np.minimum(noted["query"], noted["reference"])
+    close["second"] = np.maximum(noted["query"], noted["reference"])
+    close["score"], close["evidence"] = found["structure"], noted["evidence"]
+    close = close[are_volume_doubles(noted["evidence"], found["points"], found["structure"])]
     same = equal_pairs(stand_for(np.array(images.keys)))
-    close = np.zeros(0, PAIRS)
-    if index is not None and 1 < len(side) <= MAX_SEARCHED:
-
-        def block(rows: np.ndarray) -> np.ndarray:
-            if not len(rows):
-                return np.zeros(0, PAIRS)
-            evidence = index.vote(side.rows(rows)).evidence
-            evidence[np.arange(len(rows)), rows] = 0.0
-            query, reference = np.nonzero(evidence >= _MIN_EVIDENCE)
-            out = np.zeros(len(query), PAIRS)
-            out["first"], out["second"] = rows[query], reference
-            out["evidence"] = evidence[query, reference]
-            return out
-
-        close = journal.by_rows(
-            "doubles",
-            "keypoints",
-            block,
-            count=len(side),
-            block=_BLOCK,
-            on_progress=on_progress,
-            what="doubles among the real volumes",
-        )
-        # Scans of a patient known to be one need no comparison.
-        apart = side.groups[close["first"]] != side.groups[close["second"]]
-        close = close[apart & (close["first"] < close["second"])]
-        measured = measure_pairs(
-            [(int(a), int(b)) for a, b in zip(close["first"], close["second"], strict=True)],
-            side,
-            references,
-            settings=dataclasses.replace(settings, labels=()),
-            journal=journal.section("measured"),
-        )
-        close["score"] = measured["structure"]
-        close = close[
-            (measured["structure"] >= _MIN_STRUCTURE) & (measured["points"] >= _MIN_POINTS)
-        ]
     return Doubles.of(np.concatenate([same, close]), side.groups)
+
+
+def are_volume_doubles(
+    evidence: np.ndarray, points: np.ndarray, structure: np.ndarray
+) -> np.ndarray:
+    """Bool [n]: which pairs agree as only copies do, by the evidence of the search and two measures."""
+    return (evidence >= MIN_EVIDENCE) & (points >= MIN_POINTS) & (structure >= MIN_STRUCTURE)

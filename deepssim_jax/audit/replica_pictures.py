@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from deepssim_jax.audit.gallery import grey_bytes
 from deepssim_jax.audit.replica_result import Kind, ReplicaResult, VolumeMatch
-from deepssim_jax.data.manifest import Manifest, Role
+from deepssim_jax.data.manifest import Manifest, Record, Role
 from deepssim_jax.data.store import ImageStore
 from deepssim_jax.data.whole_volume import VolumeSettings
 from deepssim_jax.ops.transform import Transform
@@ -40,10 +40,54 @@ class Picture:
 
 
 @dataclasses.dataclass(frozen=True)
+class PairDrawer:
+    """Draws pairs of volumes from their files.
+
+    `grid` is that of the search; `contrast` brings volumes of a grid to the intensities that are shown.
+    """
+
+    grid: VolumeSettings
+    contrast: Callable[[np.ndarray, VolumeSettings], np.ndarray]
+
+    def frames(
+        self, fixed: Record, moving: Record, transform: Transform, box: np.ndarray
+    ) -> tuple[tuple[np.ndarray, ...], bool]:
+        """Pictures through one volume and another that is brought onto it, and whether their difference
+        is that of exchanged intensities.
+
+        Args:
+          fixed: the file that is drawn as it lies.
+          moving: the other one.
+          transform: where in the other one, on the grid of the search, each place of the first lies.
+          box: [3], how many voxels of that grid the first one fills.
+        """
+        coarse = self.grid.size[0]
+        side = max(_SIDE, coarse)
+        finer = side / coarse
+        spacing = None if self.grid.spacing is None else self.grid.spacing / finer
+        grid = dataclasses.replace(self.grid, size=(side,) * 3, spacing=spacing)
+        stored = [np.asarray(grid.load(x)["pixels"], np.float32) for x in (fixed, moving)]
+        volumes = [np.asarray(self.contrast(x[None], grid))[0] for x in stored]
+        first, second = [], []
+        for places in _planes(side, box * finer):
+            middle = (side - 1) / 2
+            there = _moved(places, transform, finer) + middle
+            first.append(_sampled(volumes[0], places + middle))
+            second.append(_sampled(volumes[1], there))
+        still, moved = _unit(np.stack(first)), _unit(np.stack(second))
+        inverted = bool(((still - still.mean()) * (moved - moved.mean())).sum() < 0)
+        difference = np.clip(0.5 + (1 - moved if inverted else moved) - still, 0, 1)
+        # Planes lie below each other, and columns beside.
+        drawn = np.stack([still, moved, difference]).reshape(3, FRAMES, 3, side, side)
+        frames = grey_bytes(drawn.transpose(1, 2, 3, 0, 4)).reshape(FRAMES, 3 * side, 3 * side)
+        return tuple(frames), inverted
+
+
+@dataclasses.dataclass(frozen=True)
 class Drawer:
     """What pictures are made of: both sides as they were searched, and their files.
 
-    `contrast` brings volumes of a grid to the intensities that are shown.
+    `grid` and `contrast` as for `PairDrawer`.
     """
 
     sides: Mapping[Role, VolumeSide]
@@ -73,30 +117,17 @@ class Drawer:
             reference=rows[Role.REAL],
             alignment=self.alignment,
         ).transform
-        coarse = self.grid.size[0]
-        side = max(_SIDE, coarse)
-        finer = side / coarse
-        spacing = None if self.grid.spacing is None else self.grid.spacing / finer
-        grid = dataclasses.replace(self.grid, size=(side,) * 3, spacing=spacing)
-        volumes = {}
-        for role, name in names.items():
-            record = next(r for r in self.manifests[role].records if r.image_id == name)
-            stored = np.asarray(grid.load(record)["pixels"], np.float32)
-            volumes[role] = np.asarray(self.contrast(stored[None], grid))[0]
-        box = self.sides[Role.REAL].geometry.box[rows[Role.REAL]] * finer
-        real, synthetic = [], []
-        for places in _planes(side, box):
-            middle = (side - 1) / 2
-            there = _moved(places, transform, finer) + middle
-            real.append(_sampled(volumes[Role.REAL], places + middle))
-            synthetic.append(_sampled(volumes[Role.SYNTHETIC], there))
-        fixed, moved = _unit(np.stack(real)), _unit(np.stack(synthetic))
-        inverted = bool(((fixed - fixed.mean()) * (moved - moved.mean())).sum() < 0)
-        difference = np.clip(0.5 + (1 - moved if inverted else moved) - fixed, 0, 1)
-        # Planes lie below each other, and columns beside.
-        drawn = np.stack([fixed, moved, difference]).reshape(3, FRAMES, 3, side, side)
-        frames = grey_bytes(drawn.transpose(1, 2, 3, 0, 4)).reshape(FRAMES, 3 * side, 3 * side)
-        return Picture(match, level, tuple(frames), inverted)
+        records = {
+            role: next(r for r in self.manifests[role].records if r.image_id == name)
+            for role, name in names.items()
+        }
+        frames, inverted = PairDrawer(self.grid, self.contrast).frames(
+            records[Role.REAL],
+            records[Role.SYNTHETIC],
+            transform,
+            self.sides[Role.REAL].geometry.box[rows[Role.REAL]],
+        )
+        return Picture(match, level, frames, inverted)
 
 
 def flagged(result: ReplicaResult) -> tuple[VolumeMatch, ...]:

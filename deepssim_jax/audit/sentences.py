@@ -129,7 +129,7 @@ def _candidates(retrieval: Retrieval) -> str:
     ways = [
         (asked.aligned, "of the best correlation in a search over a grid of transformations"),
         (asked.likely, "that agree best tile by tile after it"),
-        (asked.unmoved, "that agree best where they lie"),
+        (asked.in_place, "that agree best where they lie"),
         (asked.encoder, "from the encoder"),
     ]
     return ", ".join(["2 from local features", *(f"{n} {what}" for n, what in ways if n)])

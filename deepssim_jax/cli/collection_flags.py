@@ -1,4 +1,4 @@
-"""Flags of the commands that read one collection of 2D images: duplicates and index."""
+"""Flags of the commands that read one collection of images: duplicates and index."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from absl import flags
 from deepssim_jax.cli.reading_flags import ReadingFlags
 
 if TYPE_CHECKING:
-    from deepssim_jax.jobs.duplicates import DuplicateSettings
+    from deepssim_jax.jobs.duplicate_settings import DuplicateSettings
 
 flags.disclaim_key_flags()  # they belong to the command that has them defined
 
@@ -36,21 +36,22 @@ class CollectionFlags:
             ),
             flags.DEFINE_integer(
                 "size",
-                128,
-                "side in pixels at which pairs are verified, aspect kept; a multiple of 32",
+                None,
+                "side in pixels at which pairs are verified, aspect kept; a multiple of 32, 128 if not "
+                "given; of whole volumes, in voxels of the cube that each is brought to, 64 if not given",
             ),
             flags.DEFINE_string(
                 "slice",
                 None,
-                "slice that stands for a volume: PLANE:FRACTION or PLANE:INDEX; volumes are refused if "
-                "not given",
+                "slice that stands for a volume: PLANE:FRACTION or PLANE:INDEX; if not given, duplicates "
+                "compares volumes whole, and index refuses them",
             ),
             ReadingFlags.define("images", forget=True),
         )
 
     def settings(self) -> DuplicateSettings:
         """How the collection is read; all else as it is by default."""
-        from deepssim_jax.jobs.duplicates import DuplicateSettings
+        from deepssim_jax.jobs.duplicate_settings import DuplicateSettings
 
         return DuplicateSettings(
             size=self.size.value,

@@ -1,4 +1,4 @@
-"""Finds images of a data set that are copies of each other, also between its splits.
+"""Finds images, or volumes, of a data set that are copies of each other, also between its splits.
 
     deepssim duplicates training_images/ --against=test_images/ --out=duplicates/
 

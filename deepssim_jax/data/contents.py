@@ -109,7 +109,7 @@ def _looked_into(entry: Entry, layout: ArrayLayout) -> _Inside:
         case Format.PICTURE:
             return _Inside(picture_reader.count(path))
         case Format.TIFF:
-            return _Inside(tiff_reader.count(path))
+            return _Inside(*tiff_reader.contents(path))
         case Format.NUMPY:
             found = array_reader.contents(path, layout)
             return _Inside(found.images, found.others)

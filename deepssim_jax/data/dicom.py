@@ -20,12 +20,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from deepssim_jax.data.guards import GZIP, Limits, inflated, read_head
+from deepssim_jax.data.dicom_file import DEFLATED, dataset, pydicom_module
 from deepssim_jax.data.patients import alias
 from deepssim_jax.data.volume import Unreadable
 
-_HINT = "reading DICOM needs pydicom: pip install 'deepssim-jax[dicom]'"
-_DEFLATED, _BIG_ENDIAN = b"1.2.840.10008.1.2.1.99", b"1.2.840.10008.1.2.2"
+_BIG_ENDIAN = b"1.2.840.10008.1.2.2"
 _IMPLICIT = b"1.2.840.10008.1.2"
 _SYNTAX, _LAST_OF_META = 0x00020010, 0x0002FFFF  # TransferSyntaxUID, in the header of the header
 _FUNCTIONAL_GROUPS = 0x5200  # the group of these sequences, one of the last before the pixels
@@ -56,6 +55,8 @@ _SHARED = (
 )
 # CR, DX, mammography and intra-oral films; angiography and fluoroscopy: no slices, wherever they lie.
 _PROJECTION = re.compile(r"1\.2\.840\.10008\.5\.1\.4\.1\.1\.(?:1(?:\..*)?|12\.[12])")
+# Segmentations and dose grids (PS3.4 B.5): arrays of numbers about other images.
+_ABOUT_IMAGES = re.compile(r"1\.2\.840\.10008\.5\.1\.4\.1\.1\.(?:66\.[47]|481\.2)")
 _NUMBERS = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 # Text is taken as it stands in the file: pydicom's values of all of it take twice as long.
 _TEXT = {
@@ -120,34 +121,6 @@ class _Frame:
     subject: str | None
 
 
-def pydicom_module():
-    """pydicom, or the reason why not."""
-    try:
-        import pydicom
-        import pydicom.pixels
-    except ImportError as error:
-        raise Unreadable(_HINT) from error
-    return pydicom
-
-
-def opened(path: Path, limits: Limits = Limits()) -> Path | io.BytesIO:
-    """A file for pydicom: its path, or its content where it is gzipped.
-
-    Raises:
-      Unreadable: the content would be inflated without a limit.
-    """
-    head = read_head(path, 1024)
-    if head.startswith(GZIP):
-        content = inflated(path, limits.file_bytes)
-        head = content.getvalue()[:1024]
-        source: Path | io.BytesIO = content
-    else:
-        source = path
-    if _DEFLATED in head:
-        raise Unreadable("is deflated DICOM; write it again in Explicit VR Little Endian")
-    return source
-
-
 def stacks(plain: Mapping[Path, Header | None]) -> tuple[list[Stack], dict[Path, str]]:
     """The images and volumes of DICOM files, and the files that hold none, with the reason.
 
@@ -168,6 +141,9 @@ def stacks(plain: Mapping[Path, Header | None]) -> tuple[list[Stack], dict[Path,
             header = plain[path] or _header(path)
             if "Rows" not in header and "SOPClassUID" in header:
                 without[path] = "a DICOM file without pixels"
+                continue
+            if _ABOUT_IMAGES.fullmatch(str(header.get("SOPClassUID") or "")):
+                without[path] = "a DICOM segmentation or dose grid, no image"
                 continue
             frames = _frames(path, header)
             uid = str(header.get("SeriesInstanceUID") or "")
@@ -222,7 +198,7 @@ def _elements(file: BinaryIO) -> Header | None:
     )
     syntax = next((bytes(x.value).strip(b" \0") for x in meta if x.tag == _SYNTAX), b"")
     list(meta)  # to its end, where the data set begins
-    if syntax in (b"", _BIG_ENDIAN, _DEFLATED):
+    if syntax in (b"", _BIG_ENDIAN, DEFLATED):
         return None
     found = data_element_generator(
         file,
@@ -241,11 +217,9 @@ def _elements(file: BinaryIO) -> Header | None:
 def _header(path: Path) -> Header:
     """The attributes of any file."""
     tags = _tags()
-    dataset = pydicom_module().dcmread(
-        opened(path), stop_before_pixels=True, specific_tags=list(tags)
-    )
+    found = dataset(path, stop_before_pixels=True, specific_tags=list(tags))
     # A dict of the few that are there: a data set takes long to say that it lacks one.
-    return {tags[tag]: _value(x, tags[tag]) for tag, x in list(dataset.items()) if tag in tags}
+    return {tags[tag]: _value(x, tags[tag]) for tag, x in list(found.items()) if tag in tags}
 
 
 def _value(element, name: str) -> object:

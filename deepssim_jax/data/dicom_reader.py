@@ -16,6 +16,7 @@ import numpy as np
 
 from deepssim_jax.data import dicom
 from deepssim_jax.data.decoded import Decoded, luminance
+from deepssim_jax.data.dicom_file import dataset, pydicom_module
 from deepssim_jax.data.guards import Limits, check_pixels, check_voxels
 from deepssim_jax.data.volume import Unreadable, oriented
 
@@ -73,24 +74,40 @@ def _decoded(
     files: Sequence[Path], items: Sequence[int], limits: Limits, count: int
 ) -> Iterator[tuple[np.ndarray, Dataset, list]]:
     """Each frame with its header and functional groups, one in memory at a time."""
-    pydicom = dicom.pydicom_module()
-    for path in files:
+    for number, path in enumerate(files, 1):
         try:
-            header = pydicom.dcmread(dicom.opened(path, limits))
-        except pydicom.errors.InvalidDicomError as error:
-            raise Unreadable("is no readable DICOM file") from error
-        rows, columns = int(header.get("Rows") or 0), int(header.get("Columns") or 0)
-        if not rows * columns:
-            raise Unreadable("the DICOM file holds no image")
-        check_pixels(columns, rows, limits)
-        check_voxels((count, rows, columns), limits)
-        groups = dicom.functional_groups(header)
-        frames = int(header.get("NumberOfFrames") or 1)
-        wanted = list(items) or [0]
-        if max(wanted) >= frames or (frames > 1 and not items):
-            raise Unreadable(f"declares {frames} frames, and these are not the ones listed")
-        for item, frame in zip(wanted, _pixels(pydicom, header, wanted, frames), strict=True):
-            yield frame, header, groups[item] if item < len(groups) else []
+            yield from _frames_of(path, items, limits, count)
+        except MemoryError:
+            raise
+        # Whatever is wrong, it is said of which file: not by its name, which may be a patient's.
+        except Exception as error:
+            if len(files) == 1:
+                raise
+            known = isinstance(error, Unreadable)
+            why = f"{error}" if known else f"is damaged or truncated ({type(error).__name__})"
+            raise Unreadable(f"slice {number} of its {len(files)} {why}") from error
+
+
+def _frames_of(
+    path: Path, items: Sequence[int], limits: Limits, count: int
+) -> Iterator[tuple[np.ndarray, Dataset, list]]:
+    pydicom = pydicom_module()
+    try:
+        header = dataset(path, limits)
+    except pydicom.errors.InvalidDicomError as error:
+        raise Unreadable("is no readable DICOM file") from error
+    rows, columns = int(header.get("Rows") or 0), int(header.get("Columns") or 0)
+    if not rows * columns:
+        raise Unreadable("the DICOM file holds no image")
+    check_pixels(columns, rows, limits)
+    check_voxels((count, rows, columns), limits)
+    groups = dicom.functional_groups(header)
+    frames = int(header.get("NumberOfFrames") or 1)
+    wanted = list(items) or [0]
+    if max(wanted) >= frames or (frames > 1 and not items):
+        raise Unreadable(f"declares {frames} frames, and these are not the ones listed")
+    for item, frame in zip(wanted, _pixels(pydicom, header, wanted, frames), strict=True):
+        yield frame, header, groups[item] if item < len(groups) else []
 
 
 def _pixels(pydicom, header: Dataset, wanted: list[int], frames: int) -> Iterator[np.ndarray]:

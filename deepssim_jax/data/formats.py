@@ -57,6 +57,9 @@ _MAGIC = (
     (b"\x1c\x02\x00\x00n+2", Format.NIFTI),
 )
 
+# Lengths of the second header of a BMP.
+_BMP_HEADERS = tuple(length.to_bytes(4, "little") for length in (12, 40, 52, 56, 64, 108, 124))
+
 
 @dataclasses.dataclass(frozen=True)
 class Recognised:
@@ -98,7 +101,22 @@ def _by_content(head: bytes) -> Format | None:
         return Format.PICTURE
     if head[344:348] == b"n+1\x00":
         return Format.NIFTI
-    return None
+    if head[:2] == b"BM" and head[6:10] == bytes(4) and head[14:18] in _BMP_HEADERS:
+        return Format.PICTURE
+    return Format.DICOM if begins_with_data(head) else None
+
+
+def begins_with_data(head: bytes) -> bool:
+    """Whether these first bytes of a file are DICOM elements of group 2 or 8, without anything before them.
+
+    By the first element and the group of the next (PS3.5, 7.1).
+    """
+    groups = (b"\x02\x00", b"\x08\x00")
+    if head[:2] not in groups or head[3:4] != b"\x00":
+        return False
+    explicit = head[4:6] in (b"UL", b"CS", b"UI", b"SH", b"LO", b"DA")
+    length = int.from_bytes(head[6:8] if explicit else head[4:8], "little")
+    return length % 2 == 0 and head[8 + length : 10 + length] in groups
 
 
 def _may_hold_several(head: bytes) -> bool:

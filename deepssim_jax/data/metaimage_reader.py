@@ -16,7 +16,7 @@ from deepssim_jax.data.guards import Limits, read_head
 from deepssim_jax.data.raw_volume import LPS_TO_RAS, Axis, Packing, RawVolume, beside, read
 from deepssim_jax.data.volume import Unreadable
 
-_LINE = re.compile(rb"^\s*([A-Za-z]+)\s*=[ \t]*([^\r\n]*)\r?\n", re.MULTILINE)
+_LINE = re.compile(rb"^[ \t]*([A-Za-z]{1,99})[ \t]*=[ \t]*([^\r\n]*)\r?\n", re.MULTILINE)
 _LONGEST_HEADER = 1 << 16
 _TYPES = {
     "MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4",

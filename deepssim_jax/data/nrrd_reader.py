@@ -30,6 +30,10 @@ _SPACES = {
     "ras": np.eye(4),
     "left-anterior-superior": np.diag([-1.0, 1.0, 1.0, 1.0]),
     "las": np.diag([-1.0, 1.0, 1.0, 1.0]),
+    # These do not say which side is which; SimpleITK takes them as they are.
+    "scanner-xyz": LPS_TO_RAS,
+    "3d-right-handed": LPS_TO_RAS,
+    "3d-left-handed": LPS_TO_RAS,
 }
 
 
@@ -56,7 +60,12 @@ def describe(path: Path) -> RawVolume:
     directions = header.get("space directions")
     axes = _axes(header, directions)
     space = [number for number, axis in enumerate(axes) if axis is Axis.SPACE]
-    affine, spacing = _geometry(header, directions, space)
+    to_ras = _SPACES.get("-".join(str(header.get("space", "lps")).lower().split()))
+    if to_ras is None:
+        raise Unreadable(
+            f"its space {header['space']!r} is none of three axes whose directions are known"
+        )
+    affine, spacing = _geometry(header, directions, space, to_ras)
     return RawVolume(
         files=files,
         offset=offset,
@@ -112,7 +121,7 @@ def _axes(header: dict, directions: np.ndarray | None) -> tuple[Axis, ...]:
 
 
 def _geometry(
-    header: dict, directions: np.ndarray | None, space: list[int]
+    header: dict, directions: np.ndarray | None, space: list[int], to_ras: np.ndarray
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
     """The affine of three axes of space, or the spacing [rows, columns] of two."""
     if directions is not None:
@@ -120,7 +129,7 @@ def _geometry(
         if len(space) == 3 and rows.shape == (3, 3):
             affine = np.eye(4)
             affine[:3, :3] = rows.T
-            return _SPACES.get(str(header.get("space", "lps")).lower(), LPS_TO_RAS) @ affine, None
+            return to_ras @ affine, None
         steps = np.linalg.norm(rows, axis=1)
     else:
         given = np.asarray(header.get("spacings", np.ones(int(header["dimension"]))), float)

@@ -1,8 +1,9 @@
 """TIFF files: any bit depth, signed or not, as their photometric interpretation means them.
 
-Contract: `item` counts the pages from 0, those below a page (SubIFDs) after it; what a page declares to
-be a thumbnail, a step of a pyramid or a mask is left out. WhiteIsZero is
-inverted, palettes are looked up, and colours become luminance at their full depth.
+Contract: `item` counts the pages from 0, those below a page (SubIFDs) after it. Left out is what declares
+itself a thumbnail or a step of a pyramid and is smaller than a page of the same proportions, and what
+declares itself a mask and has one bit a pixel. WhiteIsZero is inverted, palettes are looked up, and colours
+become luminance at their full depth.
 """
 
 from collections.abc import Iterable, Iterator
@@ -17,14 +18,17 @@ from deepssim_jax.data.volume import Unreadable
 
 _ORIENTATION = 274
 _MOST_SAMPLES = 16
-_REDUCED_OR_MASK = 1 | 4  # bits of NewSubfileType
+_REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 
 
-def count(path: Path) -> int:
-    """Images in the file."""
+def contents(path: Path) -> tuple[int, tuple[tuple[str, str], ...]]:
+    """Images in the file, and the name of what is left out with the reason."""
     # An open file, for tifffile looks a path up in the file system, which takes as long as the rest.
     with path.open("rb") as opened, tifffile.TiffFile(opened) as file:
-        return _stacked(file) or max(len(_pages(file)), 1)
+        if stacked := _stacked(file):
+            return stacked, ()
+        pages, others = _pages(file)
+        return max(len(pages), 1), others
 
 
 def read(path: Path, item: int | None, limits: Limits) -> Decoded:
@@ -39,7 +43,7 @@ def read(path: Path, item: int | None, limits: Limits) -> Decoded:
         raise Unreadable("is no readable TIFF file") from error
     with file:
         stacked = _stacked(file)
-        pages = _pages(file)
+        pages = _pages(file)[0]
         place = the_item(item, stacked or len(pages))
         page = pages[0 if stacked else place]
         check_pixels(page.imagewidth, page.imagelength * page.imagedepth, limits)
@@ -53,8 +57,28 @@ def read(path: Path, item: int | None, limits: Limits) -> Decoded:
         return Decoded(upright(_grey(values, page), int(turn)))
 
 
-def _pages(file: tifffile.TiffFile) -> list:
-    return [page for page in _all(file.pages) if not page.subfiletype & _REDUCED_OR_MASK]
+def _pages(
+    file: tifffile.TiffFile,
+) -> tuple[list[tifffile.TiffPage], tuple[tuple[str, str], ...]]:
+    """Pages that are images; of the others their number in the file and the reason."""
+    found = list(_all(file.pages))
+    whole = [page for page in found if not page.subfiletype & (_REDUCED | _MASK)]
+    pages, others = [], []
+    for number, page in enumerate(found, 1):
+        if page.subfiletype & _MASK and page.bitspersample == 1:
+            others.append((f"page {number}", "a mask"))
+        elif page.subfiletype & _REDUCED and any(_smaller(page, large) for large in whole):
+            others.append((f"page {number}", "a smaller version of another page"))
+        else:
+            pages.append(page)
+    return pages, tuple(others)
+
+
+def _smaller(page: tifffile.TiffPage, large: tifffile.TiffPage) -> bool:
+    """Whether a page is smaller in both directions by one factor, up to rounding."""
+    rows, columns = page.imagelength / large.imagelength, page.imagewidth / large.imagewidth
+    rounding = 1 / large.imagelength + 1 / large.imagewidth
+    return max(rows, columns) < 1 and abs(rows - columns) <= rounding
 
 
 def _all(pages: Iterable) -> Iterator[tifffile.TiffPage]:

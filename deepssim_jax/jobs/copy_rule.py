@@ -6,10 +6,11 @@ what is only alike: neighbouring slices, other films of a patient, other contras
 """
 
 import dataclasses
+from typing import ClassVar
 
 import numpy as np
 
-from deepssim_jax.scoring.evidence import GumbelLaw, false_discovery_cut
+from deepssim_jax.scoring.evidence import GumbelLaw, NormalLaw, false_discovery_cut
 
 # Below the first no pair is called alike, whatever the folder's own law says, and below the second none
 # a copy by its points: two films of one patient were seen to reach 1.5 and 31 points.
@@ -23,14 +24,37 @@ _SURE_SCORE, _SURE_POINTS = 0.92, 20.0
 
 
 @dataclasses.dataclass(frozen=True)
-class CopyRule:
+class Rule:
     """From which `evidence` a pair is alike, and from which `points` it can be a copy; `law` is that of
     unrelated images.
     """
 
-    law: GumbelLaw
+    law: GumbelLaw | NormalLaw
     evidence: float
     points: float
+    least_evidence: ClassVar[float]
+
+    @property
+    def copy_evidence(self) -> float:
+        """From which a pair can be a copy."""
+        return max(self.evidence, self.least_evidence)
+
+    @property
+    def chance(self) -> float:
+        """The probability at which an unrelated image reaches `copy_evidence`."""
+        return float(self.law.p_values(np.array([self.copy_evidence]))[0])
+
+    def alike(self, pairs: np.ndarray) -> np.ndarray:
+        """Bool [n]: more alike than unrelated images are."""
+        return pairs["evidence"] >= self.evidence
+
+
+@dataclasses.dataclass(frozen=True)
+class CopyRule(Rule):
+    """Of images: with few points a pair is a copy by its verified score."""
+
+    law: GumbelLaw
+    least_evidence = _COPY_EVIDENCE
 
     @classmethod
     def of(cls, pairs: np.ndarray, unrelated: np.ndarray, *, count: int, rate: float) -> "CopyRule":
@@ -51,20 +75,6 @@ class CopyRule:
         quarter = float(np.quantile(_best(others, "points", count, start=0.0), 0.75))
         least = float(np.clip(_TIMES * quarter, _LEAST_POINTS, _MOST_POINTS))
         return dataclasses.replace(rule, points=least)
-
-    @property
-    def copy_evidence(self) -> float:
-        """From which a pair is a copy by its points."""
-        return max(self.evidence, _COPY_EVIDENCE)
-
-    @property
-    def chance(self) -> float:
-        """The probability at which an unrelated image reaches `copy_evidence`."""
-        return float(self.law.p_values(np.array([self.copy_evidence]))[0])
-
-    def alike(self, pairs: np.ndarray) -> np.ndarray:
-        """Bool [n]: more alike than unrelated images are."""
-        return pairs["evidence"] >= self.evidence
 
     def sure(self, pairs: np.ndarray) -> np.ndarray:
         """Bool [n]: copies by their verified score."""

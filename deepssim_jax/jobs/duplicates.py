@@ -1,92 +1,31 @@
 """Which images of a data set are copies of each other, also between its splits.
 
 Equal files and equal pixels are found by their hashes, and of equal images one is searched. The rest is
-the search of an audit by local features, of the set against itself (`audit.self_join`). What unrelated
-images of this very folder reach gives the threshold, and false discoveries are held over all images.
+a search of the set against itself: of images by the local features of an audit, of volumes by the
+keypoints of `replicas` (`jobs.duplicate_search` says what either has to give). What unrelated images of
+this very folder reach gives the threshold, and false discoveries are held over all images.
 """
 
-import dataclasses
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from deepssim_jax import parallel
-from deepssim_jax.audit.audit_settings import check_regex
-from deepssim_jax.audit.doubles import stand_for
 from deepssim_jax.audit.inputs import remove_reviews
-from deepssim_jax.audit.self_join import SelfJoin, connected, self_join
 from deepssim_jax.data import store
-from deepssim_jax.data.manifest import InputError
-from deepssim_jax.data.records import ArrayLayout, Links
-from deepssim_jax.data.volume import SliceSpec
+from deepssim_jax.data.readers import read_image
+from deepssim_jax.data.volume import Unreadable
 from deepssim_jax.jobs import duplicates_outputs
 from deepssim_jax.jobs.collection import Collection, read_collection
-from deepssim_jax.jobs.copy_rule import CopyRule
-from deepssim_jax.jobs.duplicate_pictures import build_pictures
-from deepssim_jax.jobs.duplicates_result import DuplicatesResult
-from deepssim_jax.jobs.findings import Found, conclude
-from deepssim_jax.nn import encoder as encoders
+from deepssim_jax.jobs.duplicate_images import search_images
+from deepssim_jax.jobs.duplicate_settings import WHOLE_VOLUMES, DuplicateSettings
+from deepssim_jax.jobs.duplicate_volumes import search_volumes
+from deepssim_jax.jobs.duplicates_result import Compared, DuplicatesResult
+from deepssim_jax.jobs.findings import conclude
 from deepssim_jax.ops import arguments
-from deepssim_jax.scoring import points
-from deepssim_jax.scoring.embed import build_side, check_size
 from deepssim_jax.scoring.match import Progress
-from deepssim_jax.scoring.side import Side
 from deepssim_jax.workspace import Workspace
-from deepssim_jax.workspace.names import refused_by_windows
 
 COMMAND = "duplicates"
-
-
-@dataclasses.dataclass(frozen=True)
-class DuplicateSettings:
-    """What a user may choose; every field but `forget` is echoed in the report.
-
-    `size` is the side in pixels at which pairs are verified (a multiple of 32). `slice_spec` is the
-    slice that stands for a volume; without one volumes are refused. `false_discoveries` is the
-    share of false ones among the images that are called duplicates, in expectation. `level` is the
-    coverage of the interval. `write_manifest` names a table of one file a group, inside of `out`.
-    `forget` are ids of patients or images that are left out of every folder.
-
-    Examples:
-      >>> import deepssim_jax as ds
-      >>> ds.DuplicateSettings(write_manifest="clean.csv").false_discoveries
-      0.05
-    """
-
-    size: int = 128
-    slice_spec: str | None = None
-    subject_regex: str | None = None
-    false_discoveries: float = 0.05
-    level: float = 0.95
-    links: Links = Links.INSIDE
-    arrays: ArrayLayout = ArrayLayout.IMAGES
-    write_manifest: str | None = None
-    forget: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Raises ValueError for values that cannot work."""
-        check_size(self.size)
-        if self.slice_spec is not None:
-            SliceSpec.parse(self.slice_spec)
-        check_regex(self.subject_regex)
-        for name in ("false_discoveries", "level"):
-            low = 0.5 if name == "level" else 0.0
-            arguments.number(
-                getattr(self, name), name, low=low, high=1, open_high=True, example=0.95
-            )
-        arguments.member(self.links, "links", Links)
-        arguments.member(self.arrays, "arrays", ArrayLayout)
-        arguments.names(self.forget, "forget")
-        name = self.write_manifest
-        if name is not None and (Path(name).name != name or not name.endswith(".csv")):
-            raise ValueError(
-                f"write_manifest {name!r} must be a file name that ends in .csv; it is written into "
-                "the output folder, for example clean.csv"
-            )
-        if name is not None and (reason := refused_by_windows(name)):
-            raise ValueError(f"write_manifest {name!r}: {reason}; take another name")
 
 
 def duplicates(
@@ -100,7 +39,8 @@ def duplicates(
     """Finds groups of images that are copies of each other: turned, mirrored, cropped, resized, relit.
 
     Args:
-      folder: folder, manifest (with a column `split`, where there are splits) or BIDS root of 2D images.
+      folder: folder, manifest (with a column `split`, where there are splits) or BIDS root of 2D images,
+        or of volumes: the first file that can be read says which.
       against: further ones, such as the test split or an earlier release; each is a split of its own,
         and pairs inside of each are reported, too.
       out: directory for the report and tables; None writes nothing that stays.
@@ -157,20 +97,16 @@ def _duplicates(
         arrays=settings.arrays,
         forget=settings.forget,
     )
-    side, images, found = search(collection, out, settings, on_progress)
-    result = conclude(
-        found,
-        collection,
-        images,
-        side,
-        level=settings.level,
-        settings=_echoed(settings, collection),
-    )
+    compared = _compared(collection, settings)
+    search = search_volumes if compared is Compared.VOLUMES else search_images
+    searched = search(collection, out, settings, on_progress)
+    echoed = _echoed(settings, collection, compared)
+    result = conclude(searched, collection, level=settings.level, settings=echoed)
 
     def write() -> None:
         duplicates_outputs.write_all(
             result,
-            build_pictures(result, found, images),
+            searched.pictures(result),
             out,
             manifest_name=settings.write_manifest,
             manifest=collection.manifest,
@@ -184,52 +120,27 @@ def _duplicates(
     return result
 
 
-def search(
-    collection: Collection, out: Workspace, settings: DuplicateSettings, on_progress: Progress
-) -> tuple[Side, store.ImageStore, Found]:
-    """Reads a collection and searches it against itself: its features, its store, what was found."""
-    side, images = _read(collection, out, settings, on_progress)
-    # Equal images are one: the first of each stands for all.
-    equal = stand_for(images.decoded())
-    stands = np.unique(equal)
-    joined = self_join(
-        side.rows(stands),
-        journal=out.section("duplicates", images.fingerprint),
-        on_progress=on_progress,
-    )
-    return side, images, _judged(joined, stands, equal, settings)
+def _compared(collection: Collection, settings: DuplicateSettings) -> Compared:
+    """What the first file that can be read holds."""
+    if settings.slice_spec is not None:
+        return Compared.IMAGES
+    for record in collection.manifest.records:
+        try:
+            return Compared.VOLUMES if read_image(record, spec=None).ndim == 3 else Compared.IMAGES
+        except (Unreadable, OSError):
+            continue
+    return Compared.IMAGES
 
 
-def _read(
-    collection: Collection, out: Workspace, settings: DuplicateSettings, on_progress: Progress
-) -> tuple[Side, store.ImageStore]:
-    side, images = build_side(
-        collection.manifest,
-        out,
-        settings=store.InputSettings(
-            size=(settings.size, settings.size),
-            slice=settings.slice_spec or store.NO_SLICE,
-            canvas=points.SIDE,
-        ),
-        encoder=functools.cache(encoders.load_encoder),
-        encoder_id=encoders.encoder_hash("default"),
-        on_progress=on_progress,
-        what="reading images",
-    )
-    if not len(images):
-        first = images.rejected[0].reason if images.rejected else "it is empty"
-        raise InputError(
-            f"FOLDER: none of its {len(collection.manifest.records)} images could be read; the first "
-            f"reason: {first}"
-        )
-    return side, images
-
-
-def _echoed(settings: DuplicateSettings, collection: Collection) -> dict[str, object]:
+def _echoed(
+    settings: DuplicateSettings, collection: Collection, compared: Compared
+) -> dict[str, object]:
     """The settings as the report and `summary.json` show them."""
+    volumes = compared is Compared.VOLUMES
+    form = settings.volume_settings if volumes else settings.image_settings
     return {
-        "size": settings.size,
-        "slice": settings.slice_spec or store.NO_SLICE,
+        "size": form.size[0],
+        "slice": WHOLE_VOLUMES if volumes else settings.slice_spec or store.NO_SLICE,
         "subject_regex": settings.subject_regex or "",
         "false_discoveries": settings.false_discoveries,
         "level": settings.level,
@@ -237,26 +148,3 @@ def _echoed(settings: DuplicateSettings, collection: Collection) -> dict[str, ob
         "arrays": settings.arrays.value,
         "splits": list(collection.splits),
     }
-
-
-def _judged(
-    joined: SelfJoin, stands: np.ndarray, equal: np.ndarray, settings: DuplicateSettings
-) -> Found:
-    """Which pairs are copies, and which are merely alike.
-
-    Args:
-      joined: what was found among the images that stand for equal ones.
-      stands: rows of these.
-      equal: int [n], the row that stands for each image.
-      settings: of the job.
-    """
-    pairs = joined.pairs.copy()
-    rule = CopyRule.of(pairs, joined.unrelated, count=len(stands), rate=settings.false_discoveries)
-    pairs["query"], pairs["reference"] = stands[pairs["query"]], stands[pairs["reference"]]
-    pairs = pairs[np.lexsort((pairs["reference"], pairs["query"], -pairs["evidence"]))]
-    copy, alike = rule.copies(pairs), rule.alike(pairs)
-    copies = pairs[copy]
-    # Images of one group are no merely similar ones, however they are linked.
-    group = connected(copies["query"], copies["reference"], len(equal))
-    alike &= group[pairs["query"]] != group[pairs["reference"]]
-    return Found(pairs=copies, similar=pairs[alike & ~copy], equal=equal, rule=rule)

@@ -7,7 +7,7 @@ runs the job. Nothing is ever deleted from the folders looked at.
 import dataclasses
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from deepssim_jax.audit import tables
@@ -15,9 +15,15 @@ from deepssim_jax.audit.answer import Answer
 from deepssim_jax.audit.disclosure import Edition
 from deepssim_jax.audit.inputs import reviews
 from deepssim_jax.audit.page import data_uri, environment, excluded_files, transformation
+from deepssim_jax.audit.replica_pictures import FRAMES
 from deepssim_jax.data.records import Manifest, Record
-from deepssim_jax.jobs.duplicate_pictures import PairPicture, Pictures
-from deepssim_jax.jobs.duplicates_result import DuplicatePair, DuplicatesResult
+from deepssim_jax.jobs.duplicate_pictures import PairPicture, Pictures, VolumePicture
+from deepssim_jax.jobs.duplicates_result import (
+    Compared,
+    DuplicatePair,
+    DuplicatesResult,
+    VolumePair,
+)
 from deepssim_jax.jobs.how import How
 from deepssim_jax.workspace import Workspace, sha256
 
@@ -27,6 +33,9 @@ PAIRS = (
     "how", "verified_score", "flip", "rotation_deg", "shift_y", "shift_x", "scale", "negative",
     "matrix_yy", "matrix_yx", "matrix_xy", "matrix_xx", "local_points", "local_evidence", "p_value",
     "local_exact",
+)  # fmt: skip
+VOLUME_PAIRS = (
+    *PAIRS[: PAIRS.index("shift_y")], "shift_mm", "covered", "local_points", "local_evidence", "p_value",
 )  # fmt: skip
 _MOST_LISTED = 200
 _WORDS = {
@@ -64,7 +73,7 @@ def write_all(
     content = {
         "inputs.json": (json.dumps(inputs, indent=2, sort_keys=True) + "\n").encode(),
         "groups.csv": groups_csv(result),
-        "pairs.csv": pairs_csv((*result.pairs, *result.similar)),
+        "pairs.csv": pair_table(result).csv(),
         "report.html": _page(result, pictures).encode(),
     }
     root = ""
@@ -99,28 +108,28 @@ def clean_csv(result: DuplicatesResult, records: Sequence[Record]) -> tuple[str,
     for record in chosen:
         whole = record.path.resolve()
         path = (whole.relative_to(root) if root else whole).as_posix()
-        number = f"#{record.image_id.rpartition('#')[2]}" if record.items else ""
+        number = "".join(f"#{k + 1}" for k in record.items[:1])
+        number = number if record.image_id.endswith(number) else ""  # an image alone in its file
         rows.append((f"{path}{number}", record.image_id, record.subject_id, record.split))
     return root, tables.table([("path", "image_id", "subject_id", "split"), *rows])
 
 
-def pairs_csv(pairs: Iterable[DuplicatePair]) -> bytes:
-    """A row for each pair, in their order."""
-    return pair_table(pairs).csv()
-
-
-def pair_table(pairs: Iterable[DuplicatePair]) -> tables.Table:
-    """A row for each pair, in their order."""
-    return tables.Table(PAIRS, tuple(_pair_row(rank, x) for rank, x in enumerate(pairs, start=1)))
+def pair_table(result: DuplicatesResult) -> tables.Table:
+    """A row for each pair, in their order, similar ones last."""
+    head = VOLUME_PAIRS if result.compared is Compared.VOLUMES else PAIRS
+    pairs = enumerate((*result.pairs, *result.similar), start=1)
+    return tables.Table(head, tuple(_pair_row(rank, x) for rank, x in pairs))
 
 
 def _pair_row(rank: int, x: DuplicatePair) -> tuple[object, ...]:
-    return (
+    row = (
         rank, x.first_id, x.second_id, x.first_subject, x.second_subject, x.first_split,
-        x.second_split, x.how.value, x.verified_score, x.flip, x.rotation_deg, x.shift_y, x.shift_x,
-        x.scale, int(x.negative), *x.matrix, x.points, x.evidence, x.p_value,
-        x.exact,
+        x.second_split, x.how.value, x.verified_score, x.flip, x.rotation_deg,
     )  # fmt: skip
+    if isinstance(x, VolumePair):
+        return (*row, x.shift_mm, x.covered, x.points, x.evidence, x.p_value)
+    placed = (x.shift_y, x.shift_x, x.scale, int(x.negative), *x.matrix)
+    return (*row, *placed, x.points, x.evidence, x.p_value, x.exact)
 
 
 def headline(result: DuplicatesResult) -> str:
@@ -171,6 +180,8 @@ def _page(result: DuplicatesResult, pictures: Pictures) -> str:
         .get_template("duplicates.html.jinja")
         .render(
             result=result,
+            volumes=result.compared is Compared.VOLUMES,
+            frames=FRAMES,
             answer=answer(result),
             groups=result.groups[:_MOST_LISTED],
             more_groups=max(0, len(result.groups) - _MOST_LISTED),
@@ -185,16 +196,28 @@ def _page(result: DuplicatesResult, pictures: Pictures) -> str:
     )
 
 
-def _picture(item: PairPicture) -> dict[str, object]:
+def _picture(item: PairPicture | VolumePicture) -> dict[str, object]:
     pair = item.pair
-    return {
-        "pair": pair,
+    shown: dict[str, object] = {"pair": pair, "how": _WORDS[pair.how]}
+    if isinstance(item, VolumePicture):
+        frames = [data_uri(frame, lossy=True) for frame in item.frames]
+        return shown | {"words": _motion(item.pair), "inverted": item.inverted, "frames": frames}
+    return shown | {
         "words": transformation(pair) + (", negative" if pair.negative else ""),
-        "how": _WORDS[pair.how],
         "first": data_uri(item.first),
         "second": data_uri(item.second),
         "difference": data_uri(item.difference),
     }
+
+
+def _motion(pair: VolumePair) -> str:
+    """How the second volume was moved to give the first, in words."""
+    moved = "by an unknown length: no spacing"
+    if pair.shift_mm is not None:
+        moved = f"{pair.shift_mm:.1f} mm"
+    mirrored = "mirrored, " if pair.flip != "none" else ""
+    part = f", {pair.covered:.0%} of it" if pair.covered < 0.95 else ""
+    return f"{mirrored}turned {pair.rotation_deg:.1f}°, moved {moved}{part}"
 
 
 def _summary(result: DuplicatesResult, files: dict[str, str], root: str) -> bytes:

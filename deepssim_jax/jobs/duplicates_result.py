@@ -5,6 +5,7 @@ The tables, the report and `summary.json` are all written from one `DuplicatesRe
 """
 
 import dataclasses
+import enum
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,13 @@ from deepssim_jax.scoring.decide import Proportion
 
 if TYPE_CHECKING:
     import pandas
+
+
+class Compared(enum.StrEnum):
+    """What a search for duplicates looked at; an image means a volume where these were compared."""
+
+    IMAGES = "images"
+    VOLUMES = "volumes"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +64,14 @@ class DuplicatePair:
 
 
 @dataclasses.dataclass(frozen=True)
+class VolumePair(DuplicatePair):
+    """Two volumes; `flip` is "mirrored" or "none", `verified_score` how well their structure agrees."""
+
+    shift_mm: float | None = None  # of the middle; None without a spacing
+    covered: float = 1.0  # share of the second that the first holds
+
+
+@dataclasses.dataclass(frozen=True)
 class Crossing:
     """What two splits share: groups of duplicates with a file in each, and patients in both."""
 
@@ -86,6 +102,7 @@ class DuplicatesResult(Detection):
     `duplicate_rate` is the share of surplus images among those read. `thresholds` says from which
     `evidence` and `points` a pair is a copy, from which evidence it is `similar`, at which `chance`
     unrelated images reach that of a copy, and by how many images that was learned (`unrelated_count`).
+    Pairs of volumes are `VolumePair`.
 
     Examples:
       >>> import tempfile
@@ -109,6 +126,7 @@ class DuplicatesResult(Detection):
     suspicions: tuple[SubjectSuspicion, ...]
     clean: tuple[str, ...]  # image ids, one a group and all without duplicates
     thresholds: Mapping[str, float]
+    compared: Compared = Compared.IMAGES
 
     @property
     def duplicate_rate(self) -> Proportion:
@@ -123,7 +141,7 @@ class DuplicatesResult(Detection):
         """
         from deepssim_jax.jobs import duplicates_outputs  # which writes this result's files
 
-        return duplicates_outputs.pair_table((*self.pairs, *self.similar)).data_frame()
+        return duplicates_outputs.pair_table(self).data_frame()
 
     def _repr_html_(self) -> str:
         """The verdict, its numbers and the first pairs, without pictures: what a notebook shows.
@@ -136,6 +154,6 @@ class DuplicatesResult(Detection):
 
         return notebook.html(
             duplicates_outputs.answer(self),
-            duplicates_outputs.pair_table((*self.pairs, *self.similar)),
+            duplicates_outputs.pair_table(self),
             columns=("rank", "how", "first_id", "second_id", "verified_score", "local_evidence"),
         )

@@ -1,9 +1,9 @@
 """From pairs to groups, splits and patients."""
 
 import collections
-import dataclasses
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from deepssim_jax.data.store import ImageStore
 from deepssim_jax.detection.assessment import Searched, assess
 from deepssim_jax.detection.result import excluded
 from deepssim_jax.jobs.collection import Collection
-from deepssim_jax.jobs.copy_rule import CopyRule
+from deepssim_jax.jobs.duplicate_search import DuplicateSearch, Found
 from deepssim_jax.jobs.duplicates_result import (
     Crossing,
     DuplicateImage,
@@ -24,29 +24,11 @@ from deepssim_jax.jobs.duplicates_result import (
 )
 from deepssim_jax.jobs.how import How
 from deepssim_jax.scoring.decide import clopper_pearson
-from deepssim_jax.scoring.match import placement
-from deepssim_jax.scoring.side import Side
-
-
-@dataclasses.dataclass(frozen=True)
-class Found:
-    """`pairs` (copies) and `similar` of `PAIR`, by rows of the store, most evidence first.
-
-    `equal` int [n] is the row that stands for each image and those that equal it; `rule` says what
-    copies are.
-    """
-
-    pairs: np.ndarray
-    similar: np.ndarray
-    equal: np.ndarray
-    rule: CopyRule
 
 
 def conclude(
-    found: Found,
+    searched: DuplicateSearch,
     collection: Collection,
-    images: ImageStore,
-    side: Side,
     *,
     level: float,
     settings: dict[str, object],
@@ -54,28 +36,26 @@ def conclude(
     """Everything that the report says.
 
     Args:
-      found: of the search.
+      searched: a finished search.
       collection: which files there are.
-      images: the store of those that could be read.
-      side: their features.
       level: coverage of the interval.
       settings: to be echoed.
     """
+    found, images = searched.found, searched.images
     splits = [collection.split[name] for name in images.image_ids]
     places = {record.image_id: record.items for record in collection.manifest.records}
     equal = [
-        _equal_pair(row, int(found.equal[row]), images, splits, places) for row in _repeats(found)
+        _equal_pair(row, int(found.equal[row]), searched, splits, places) for row in _repeats(found)
     ]
-    pairs = (*equal, *(_pair(row, How.COPY, found, images, splits) for row in found.pairs))
+    pairs = (*equal, *(_pair(row, How.COPY, searched, splits) for row in found.pairs))
     members = _members(groups_of(found))
     kept = np.ones(len(images), bool)
     kept[[row for rows in members.values() for row in rows[1:]]] = False
-    comparable = np.ones(len(images), bool) if side.points is None else side.points.comparable
     hows = collections.Counter(pair.how for pair in pairs)
     counts = {
         "images": len(images),
         "unreadable": len(images.rejected),
-        "not_comparable": int((~comparable).sum()),
+        "not_comparable": int((~searched.comparable).sum()),
         "not_images": collection.manifest.counts.not_images,
         "groups": len(members),
         "in_groups": sum(map(len, members.values())),
@@ -85,21 +65,21 @@ def conclude(
         "copies": hows[How.COPY],
         "similar": len(found.similar),
     }
-    searched = Searched(len(images), counts["unreadable"], counts["not_comparable"])
+    compared = Searched(len(images), counts["unreadable"], counts["not_comparable"])
     return DuplicatesResult(
         assessment=assess(
             clopper_pearson(counts["surplus"], len(images), level=level),
-            sides={Role.REAL: searched},
+            sides={Role.REAL: compared},
             performance=None,
         ),
         counts=counts,
         exclusions=excluded({Role.REAL: images}),
-        notes=(*_NOTES, *(f"{note}." for note in collection.manifest.said)),
+        notes=(*searched.notes, *(f"{note}." for note in collection.manifest.said)),
         settings=settings,
         versions=outputs.versions("default"),
         groups=tuple(_listed(members, found, images, splits)),
         pairs=pairs,
-        similar=tuple(_pair(row, How.SIMILAR, found, images, splits) for row in found.similar),
+        similar=tuple(_pair(row, How.SIMILAR, searched, splits) for row in found.similar),
         splits=collection.splits,
         crossings=_crossings(collection, images, splits, members),
         suspicions=_suspicions(pairs),
@@ -111,6 +91,7 @@ def conclude(
             "chance": found.rule.chance,
             "unrelated_count": float(found.rule.law.count),
         },
+        compared=searched.compared,
     )
 
 
@@ -139,16 +120,6 @@ def groups_of(found: Found) -> np.ndarray:
         np.concatenate([found.equal, found.pairs["reference"]]),
         n,
     )
-
-
-_NOTES = (
-    "Two images are duplicates where one was made from the other, or both from one image: turned, "
-    "mirrored, cropped, resized, compressed, relit, or in part.",
-    "Neighbouring slices, other films of one patient and other contrasts are none. What is more alike than "
-    "unrelated images, and no duplicate, is listed as similar; copies under strong noise or blur may be "
-    "among them.",
-    "Images that hold too little structure for local features are compared by their pixels alone.",
-)
 
 
 def _repeats(found: Found) -> np.ndarray:
@@ -183,39 +154,38 @@ def _weakest_link(rows: list[int], found: Found) -> float | None:
 def _equal_pair(
     row: int,
     other: int,
-    images: ImageStore,
+    searched: DuplicateSearch,
     splits: list[str | None],
     places: dict[str, tuple[int, ...]],
 ) -> DuplicatePair:
+    images = searched.images
     # Of one file with several images, two equal ones are no equal files.
     same_file = images.sha256[row] == images.sha256[other]
     same_file &= places[images.image_ids[row]] == places[images.image_ids[other]]
     how = How.SAME_FILE if same_file else How.SAME_PIXELS
-    return _between(other, row, how, images, splits)
+    return searched.pair(**_between(other, row, how, images, splits))
 
 
 def _pair(
-    row: np.void, how: How, found: Found, images: ImageStore, splits: list[str | None]
+    row: np.void, how: How, searched: DuplicateSearch, splits: list[str | None]
 ) -> DuplicatePair:
-    return dataclasses.replace(
-        _between(int(row["query"]), int(row["reference"]), how, images, splits),
-        p_value=float(found.rule.law.p_values(row["evidence"])),
-        **placement(row),
-    )
+    between = _between(int(row["query"]), int(row["reference"]), how, searched.images, splits)
+    p_value = float(searched.found.rule.law.p_values(row["evidence"]))
+    return searched.pair(**between, p_value=p_value, **searched.placed(row))
 
 
 def _between(
     first: int, second: int, how: How, images: ImageStore, splits: list[str | None]
-) -> DuplicatePair:
-    return DuplicatePair(
-        first_id=images.image_ids[first],
-        second_id=images.image_ids[second],
-        first_subject=images.subject_ids[first],
-        second_subject=images.subject_ids[second],
-        first_split=splits[first],
-        second_split=splits[second],
-        how=how,
-    )
+) -> dict[str, Any]:
+    return {
+        "first_id": images.image_ids[first],
+        "second_id": images.image_ids[second],
+        "first_subject": images.subject_ids[first],
+        "second_subject": images.subject_ids[second],
+        "first_split": splits[first],
+        "second_split": splits[second],
+        "how": how,
+    }
 
 
 def _crossings(

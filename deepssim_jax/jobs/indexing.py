@@ -9,7 +9,8 @@ from deepssim_jax.audit.self_join import build_index
 from deepssim_jax.data import store
 from deepssim_jax.data.account import INPUTS
 from deepssim_jax.jobs.collection import read_collection
-from deepssim_jax.jobs.duplicates import DuplicateSettings, search
+from deepssim_jax.jobs.duplicate_images import search_images
+from deepssim_jax.jobs.duplicate_settings import DuplicateSettings
 from deepssim_jax.jobs.findings import groups_of
 from deepssim_jax.jobs.point_index import COMMAND, PreparedIndex, open_index, write_index
 from deepssim_jax.ops import arguments
@@ -67,19 +68,20 @@ def index(
             forget=settings.forget,
         )
         workspace.keep_apart(collection.manifest.elsewhere)
-        side, images, found = search(collection, work, settings, on_progress)
-        rows = np.arange(len(side), dtype=np.int32)
-        side = dataclasses.replace(side, groups=rows)
+        searched = search_images(collection, work, settings, on_progress)
+        images, found = searched.images, searched.found
+        rows = np.arange(len(images), dtype=np.int32)
+        side = dataclasses.replace(searched.side, groups=rows)
         prepared = PreparedIndex(
             side=side,
             local=build_index(side),
-            rule=found.rule,
+            rule=searched.rule,
             decoded=images.decoded(),
             group=groups_of(found),
             image_ids=images.image_ids,
             subject_ids=images.subject_ids,
             settings={
-                "size": settings.size,
+                "size": settings.image_settings.size[0],
                 "slice": settings.slice_spec or store.NO_SLICE,
                 "arrays": settings.arrays.value,
             },

@@ -63,7 +63,12 @@ class PreparedIndex:
 
 
 def write_index(prepared: PreparedIndex, out: Workspace) -> None:
-    """Writes every array, then the listing with their hashes."""
+    """Writes every array, then the listing with their hashes.
+
+    An older listing goes first: with arrays of another run it would name wrong images.
+    """
+    if LISTING in out:
+        out.remove(LISTING)
     points, first = prepared.local.references, prepared.local.first
     arrays: dict[str, np.ndarray] = {
         "geometry": points.geometry,

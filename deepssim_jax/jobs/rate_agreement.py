@@ -25,7 +25,7 @@ from deepssim_jax.ops import arguments
 from deepssim_jax.scoring.adjudication import AdjudicatedRate, Stratum, adjudicated_rate
 from deepssim_jax.scoring.decide import Proportion, clopper_pearson
 from deepssim_jax.scoring.rater_agreement import Coefficient, among_all, cohen_kappa
-from deepssim_jax.workspace import Workspace
+from deepssim_jax.workspace import Workspace, sha256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,6 +161,11 @@ def _key(root: Path, readers: Sequence[ReaderRatings]) -> dict[str, Any]:
         raise InputError(f"AUDIT={root.name!r} has no review yet; run deepssim review first")
     for key in keys:
         if all(x.page == key["page"] for x in readers):
+            if sha256(root / Job(key["job"]).table) != key.get("table"):
+                raise InputError(
+                    f"AUDIT={root.name!r} was run again after its page for readers was made, and has other "
+                    "pairs now; run deepssim review again and have those rated"
+                )
             names = {row["pair"] for row in key["pairs"]}
             for number, x in enumerate(readers, start=1):
                 if other := set(x.ratings) - names:

@@ -26,7 +26,7 @@ from deepssim_jax.jobs.review_source import ReviewPair, ReviewSource, VolumeForm
 from deepssim_jax.jobs.review_volumes import VolumeDrawer
 from deepssim_jax.ops import arguments
 from deepssim_jax.scoring.match import Progress
-from deepssim_jax.workspace import Workspace
+from deepssim_jax.workspace import Workspace, sha256
 
 MOST_PAIRS = 1000
 _BATCH = 16
@@ -192,6 +192,7 @@ def _review(
         "page": page_key,
         "reading": reading.value,
         "job": source.job.value,
+        "table": sha256(out.path(source.job.table)),
         "strata": source.strata,
         "copies": sorted(source.copies),
         "rate": dict(source.rate),

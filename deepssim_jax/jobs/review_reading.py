@@ -13,6 +13,7 @@ from deepssim_jax.data.records import ArrayLayout, Links, Record
 from deepssim_jax.data.store import InputSettings
 from deepssim_jax.data.whole_volume import VolumeSettings
 from deepssim_jax.jobs.collection import read_collection
+from deepssim_jax.jobs.duplicate_settings import WHOLE_VOLUMES
 from deepssim_jax.jobs.how import How
 from deepssim_jax.jobs.review_source import Job, Placed, ReviewPair, ReviewSource, VolumeForm
 from deepssim_jax.scoring import points
@@ -174,6 +175,8 @@ def _duplicates(folder: Path, summary: dict[str, Any], inputs: dict[str, Any]) -
         )
         for row in rows
     )
+    volumes = settings["slice"] == WHOLE_VOLUMES
+    grid = VolumeSettings((int(settings["size"]),) * 3)
     copies = sum(pair.stratum == How.COPY.value for pair in pairs)
     return ReviewSource(
         job=Job.DUPLICATES,
@@ -181,7 +184,7 @@ def _duplicates(folder: Path, summary: dict[str, Any], inputs: dict[str, Any]) -
         pairs=pairs,
         moving=files,
         fixed=files,
-        form=_form(settings),
+        form=VolumeForm(grid, Alignment.AFFINE, Modality.OTHER) if volumes else _form(settings),
         rate=tables.proportion(clopper_pearson(copies, len(pairs), level=settings["level"])) or {},
         copies=frozenset({How.COPY.value}),
         doubles=frozenset(
@@ -204,18 +207,21 @@ def _compared(row: Mapping[str, str]) -> bool:
 def _pair(
     row: Mapping[str, str], *, ids: tuple[str, str], stratum: str, margin: float
 ) -> ReviewPair:
+    facts = [("program’s label", stratum.replace("_", " "))]
+    facts += [
+        (name.replace("_", " "), f"{float(row[name]):.3f}") for name in _SHOWN if row.get(name)
+    ]
+    moving, fixed = (tables.plain(row[name]) for name in ids)
+    if "matrix_yy" not in row:  # volumes are aligned again
+        facts += [("rotation deg", row["rotation_deg"]), ("shift mm", row["shift_mm"])]
+        return ReviewPair(stratum, moving, fixed, Placed(), margin, tuple(facts))
     placed = Placed(
         flip=row["flip"],
         matrix=tuple(float(row[name]) for name in _MATRIX),
         negative=row["negative"] == "1",
         **{name: float(row[name]) for name in ("shift_y", "shift_x", "rotation_deg", "scale")},
     )
-    facts = [("program’s label", stratum.replace("_", " "))]
-    facts += [
-        (name.replace("_", " "), f"{float(row[name]):.3f}") for name in _SHOWN if row.get(name)
-    ]
     words = transformation(placed) + (", negative" if placed.negative else "")
-    moving, fixed = (tables.plain(row[name]) for name in ids)
     return ReviewPair(stratum, moving, fixed, placed, margin, (*facts, ("transformation", words)))
 
 

@@ -3,13 +3,13 @@
 Contract: float [n, s, s] images in the same frame and a mask of where both have data. Two questions,
 because neither answer follows from the other:
 
-  likeness   Windows of 7 x 7 are compared by their correlation r, each blind to a gain and an
+  structure  Windows of 7 x 7 are compared by their correlation r, each blind to a gain and an
              offset of its own. A pixel then holds -log(1 - r^2) / 2 of mutual information; its mean,
              weighted by local contrast, is turned back into a correlation, sqrt(1 - exp(-2 I))
              (Linfoot, Information and Control 1, 1957, eq. 8). Many windows that agree nearly
              perfectly count more than a region that does not agree at all, so a copy with a foreign
              patch stays a copy, and a look-alike, which agrees nowhere well, does not become one.
-  sameness   What the copy cannot explain of the original, window by window: the variance left after
+  unchanged  What the copy cannot explain of the original, window by window: the variance left after
              the best local gain and offset. Noise, blur and quantisation leave it everywhere, a
              changed structure in one place. So it is the worst window's excess over the median one
              that is measured, as a logarithm; once on plain intensities and once against the
@@ -20,7 +20,7 @@ beyond tells nothing of it. So where the copy is at its end, the original is cut
 it has where the copy is about to get there; what lies before that level, such as a spot that was not in
 the original, stays and counts.
 
-The score joins them: likeness decides up to 0.8, and only a copy gains the rest by being unchanged.
+The score joins them: structure decides up to 0.8, and only a copy gains the rest by being unchanged.
 """
 
 import dataclasses
@@ -41,31 +41,31 @@ _STABILISER = 1e-3  # variances are relative to a z-scored image
 _MOST = 1.0 - 1e-4  # r^2 that counts as perfect
 _NOISE_FLOOR = 1e-2  # excess variance below this share of the image's is none
 _WORST = 0.998  # quantile of the windows that stands for the worst one, so that a pixel does not
-# Above this likeness nothing is gained: all of it is one scene.
+# Above this structure score nothing is gained: all of it is one scene.
 _SURELY_LIKE = 0.95
 # Logarithms of (noise / worst excess): at the first a change is plain, at the second none is seen.
 _CHANGED, _UNCHANGED = -5.0, 3.0
-_FOR_LIKENESS = 0.8
+_FOR_STRUCTURE = 0.8
 # Shares of the copy's range: pixels so near to its end are at it, and those so near are about to be.
 _AT_END, _NEAR_END = 0.007, 0.04
 
 
 @functools.partial(
-    jax.tree_util.register_dataclass, data_fields=("likeness", "sameness"), meta_fields=()
+    jax.tree_util.register_dataclass, data_fields=("structure", "unchanged"), meta_fields=()
 )
 @dataclasses.dataclass(frozen=True)
 class Agreement:
-    """Of each pair, [n] each, in [0, 1]: likeness, and sameness where likeness is high."""
+    """Of each pair, [n] each, in [0, 1]: the structure score, and where it is high the change score."""
 
-    likeness: Array
-    sameness: Array
+    structure: Array
+    unchanged: Array
 
     @property
     def score(self) -> Array:
         """Both together, in [0, 1]; 1 for an image with itself."""
-        like = jnp.minimum(self.likeness / _SURELY_LIKE, 1.0)
-        # What is no copy cannot be an unchanged one: its sameness means nothing.
-        return like * (_FOR_LIKENESS + (1 - _FOR_LIKENESS) * self.sameness * like**8)
+        like = jnp.minimum(self.structure / _SURELY_LIKE, 1.0)
+        # What is no copy cannot be an unchanged one: its change score means nothing.
+        return like * (_FOR_STRUCTURE + (1 - _FOR_STRUCTURE) * self.unchanged * like**8)
 
 
 @functools.cache
@@ -139,7 +139,7 @@ class _Windows:
 
 
 def agreement(a: Images, b: Images, mask: Array, *, core: Array) -> Agreement:
-    """Likeness and sameness of `a`, the copy, and `b`, the original.
+    """Structure score and change score of `a`, the copy, and `b`, the original.
 
     Args:
       a: [n, s, s] float, about unit variance (z-scored).
@@ -159,14 +159,14 @@ def agreement(a: Images, b: Images, mask: Array, *, core: Array) -> Agreement:
     local = [local_zscore(x, sigma=size / _NEIGHBOURHOOD) for x in plain]
     scale = size / 128
     radius = max(1, round(_LIKE_RADIUS * scale))
-    like = _likeness(_Windows.of(local[0], local[1], mask, radius=radius))
+    like = _structure(_Windows.of(local[0], local[1], mask, radius=radius))
     radius = max(1, round(_SAME_RADIUS * scale))
     even = _evenness([_Windows.of(p, q, core, radius=radius) for p, q in (plain, local)])
     same = (even - _CHANGED) / (_UNCHANGED - _CHANGED)
-    return Agreement(likeness=like, sameness=jnp.clip(same, 0.0, 1.0))
+    return Agreement(structure=like, unchanged=jnp.clip(same, 0.0, 1.0))
 
 
-def _likeness(windows: _Windows) -> Array:
+def _structure(windows: _Windows) -> Array:
     product = (windows.var_a + _STABILISER) * (windows.var_b + _STABILISER)
     structure = jnp.maximum(windows.covariance + _STABILISER, 0.0) ** 2 / product
     weight = jnp.where(windows.share > 0.5, (windows.var_a * windows.var_b) ** 0.25, 0.0)

@@ -11,6 +11,9 @@ the same everywhere, or comes from maps such as an atlas. Intensities are first 
 field, because receiver coils shade a scan.
 """
 
+import dataclasses
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +24,7 @@ from deepssim_jax.typing import Array, Volumes
 
 NAMES = ("csf", "grey", "white")
 _ROUNDS, _BETA = 10, 0.6
+_LEAST_LOG = float(np.log(1e-6))  # of a prior
 _FIELD_SHARE = 0.18  # width of the coil's field, as a share of the side
 _FIELD_ROUNDS = 3
 _OUTSIDE = 0.06  # of the range of intensities: less is no brain
@@ -34,17 +38,36 @@ def _blurred(volume: Array, share: float) -> Array:
     return volume
 
 
-def _neighbours(p: Array) -> Array:
-    """Sums of [d, h, w, k] over the six neighbours; nothing lies beyond the border."""
-    total = jnp.zeros_like(p)
-    for axis in range(3):
-        width = [(0, 0)] * 4
-        width[axis] = (1, 1)
-        padded = jnp.pad(p, width)
-        side = p.shape[axis]
-        total = total + jax.lax.slice_in_dim(padded, 0, side, axis=axis)
-        total = total + jax.lax.slice_in_dim(padded, 2, side + 2, axis=axis)
-    return total
+@dataclasses.dataclass(frozen=True)
+class _Flat:
+    """Volumes [..., d, h, w] with a border of one voxel, each as one row [..., m]: what lies beside a voxel
+    lies so many places on, and a loop over voxels is a vector.
+    """
+
+    shape: tuple[int, ...]
+
+    @property
+    def _wide(self) -> tuple[int, ...]:
+        return tuple(side + 2 for side in self.shape)
+
+    def rows(self, volumes: Array) -> Array:
+        """The border is 0."""
+        before = volumes.shape[:-3]
+        wide = jnp.pad(volumes, [(0, 0)] * len(before) + [(1, 1)] * 3)
+        return wide.reshape(*before, -1)
+
+    def volumes(self, rows: Array) -> Array:
+        """Without the border."""
+        return rows.reshape(*rows.shape[:-1], *self._wide)[..., 1:-1, 1:-1, 1:-1]
+
+    def neighbours(self, rows: Array) -> Array:
+        """Sums over the six neighbours of every voxel within, where the border is 0."""
+        _, height, width = self._wide
+        far, count = height * width, rows.shape[-1]
+        padded = jnp.pad(rows, [(0, 0)] * (rows.ndim - 1) + [(far, far)])
+        shifts = [far + step for step in (-far, -width, -1, 1, width, far)]
+        parts = [jax.lax.slice_in_dim(padded, x, x + count, axis=-1) for x in shifts]
+        return functools.reduce(jnp.add, parts)
 
 
 def _box_mean(x: Array) -> Array:
@@ -64,7 +87,17 @@ def _quantiles(values: Array, inside: Array, shares: tuple[float, ...]) -> Array
     return ordered[jnp.clip(places.astype(jnp.int32), 0, ordered.shape[0] - 1)]
 
 
-def _one(volume: Array, prior: Array) -> Array:
+def _maximisation(powers: Array, p: Array, middle: Array) -> tuple[Array, Array, Array]:
+    """Mean, deviation and share of each class, from p [3, m] and powers 0 to 2 of y - middle, [m, 3]."""
+    total, first, second = products.matmul(p, powers).T
+    total = jnp.maximum(total, 1.0)
+    mean = first / total
+    deviation = jnp.sqrt(jnp.maximum(second / total - mean**2, 0.0))
+    # A class must not shrink onto a few voxels of one value.
+    return mean + middle, jnp.maximum(deviation, 0.01), total / total.sum()
+
+
+def _one(volume: Array, log_prior: Array) -> Array:
     edge = volume[0, 0, 0]
     low, high = volume.min(), volume.max()
     x = (volume - edge) / jnp.maximum(high - low, 1e-9)
@@ -73,50 +106,56 @@ def _one(volume: Array, prior: Array) -> Array:
     x = jnp.where(inside, x, 0.0)
     start = _quantiles(x, inside, (0.06, 0.4, 0.8))
     spread = jnp.full(3, 0.15) * jnp.maximum(start[2] - start[0], 1e-3)
-    p = jnp.broadcast_to(jnp.full(3, 1 / 3), (*volume.shape, 3)) * inside[..., None]
+    flat = _Flat(volume.shape)
+    within = flat.rows(inside.astype(jnp.float32))
+    log_prior = flat.rows(jnp.broadcast_to(log_prior, (len(NAMES), *volume.shape)))
     shares = jnp.full(3, 1 / 3)
     field = jnp.ones_like(x)
+    middle = start[1]  # near the means, so that squares lose no digits
 
     def expectation(y: Array, p: Array, mean: Array, deviation: Array, shares: Array) -> Array:
-        z = (y[..., None] - mean[None, None, None]) / deviation[None, None, None]
-        log = -0.5 * z**2 - jnp.log(deviation)[None, None, None]
-        log = log + jnp.log(jnp.maximum(prior * shares[None, None, None], 1e-6))
-        log = log + _BETA * _neighbours(p)
-        return jax.nn.softmax(log, axis=-1) * inside[..., None]
+        pull = _BETA * flat.neighbours(p)
+        logs = [
+            -0.5 * ((y - mean[k]) / deviation[k]) ** 2
+            - jnp.log(deviation[k])
+            + jnp.maximum(log_prior[k] + jnp.log(shares[k]), _LEAST_LOG)
+            + pull[k]
+            for k in range(len(NAMES))
+        ]
+        highest = functools.reduce(jnp.maximum, logs)
+        parts = [jnp.exp(log - highest) for log in logs]
+        return jnp.stack(parts) * (within / functools.reduce(jnp.add, parts))[None]
 
-    def maximisation(y: Array, p: Array) -> tuple[Array, Array, Array]:
-        total = jnp.maximum(p.sum((0, 1, 2)), 1.0)
-        mean = products.einsum("zyxk,zyx->k", p, y) / total
-        away = (y[..., None] - mean[None, None, None]) ** 2
-        deviation = jnp.sqrt((p * away).sum((0, 1, 2)) / total)
-        # A class must not shrink onto a few voxels of one value.
-        return mean, jnp.maximum(deviation, 0.01), total / total.sum()
+    def rounds(x: Array, state: tuple[Array, ...], count: int) -> tuple[Array, ...]:
+        y = flat.rows(x)
+        powers = jnp.stack([jnp.ones_like(y), y - middle, (y - middle) ** 2], -1)
 
-    def rounds(y: Array, state: tuple[Array, ...], count: int) -> tuple[Array, ...]:
         def step(_: int, state: tuple[Array, ...]) -> tuple[Array, ...]:
             p, mean, deviation, shares = state
             p = expectation(y, p, mean, deviation, shares)
-            return (p, *maximisation(y, p))
+            return (p, *_maximisation(powers, p, middle))
 
         return jax.lax.fori_loop(0, count, step, state)
 
-    state = (p, start, spread, shares)
+    state = (jnp.broadcast_to(within / 3, (3, len(within))), start, spread, shares)
     for _ in range(_FIELD_ROUNDS):
         state = rounds(x / field, state, _ROUNDS)
         # What the tissues leave over, smoothed, is the coil's.
-        expected = products.einsum("zyxk,k->zyx", state[0], state[1])
-        sure = inside * (state[0][..., 0] < 0.5)  # fluid is the noisiest
+        p = flat.volumes(state[0])
+        expected = (p * state[1][:, None, None, None]).sum(0)
+        sure = inside * (p[0] < 0.5)  # fluid is the noisiest
         ratio = _blurred(sure * x, _FIELD_SHARE) / jnp.maximum(
             _blurred(sure * expected, _FIELD_SHARE), 1e-6
         )
         field = jnp.where(inside, jnp.clip(ratio, 0.5, 2.0), 1.0)
-    p = rounds(x / field, state, _ROUNDS)[0]
-    return jnp.where(inside, jnp.argmax(p, -1) + 1, 0).astype(jnp.uint8)
+    p = flat.volumes(rounds(x / field, state, _ROUNDS)[0])
+    return jnp.where(inside, jnp.argmax(p, 0) + 1, 0).astype(jnp.uint8)
 
 
 @jax.jit
 def _tissues(volumes: Array, prior: Array) -> Array:
-    return jax.lax.map(lambda volume: _one(volume, prior), jnp.asarray(volumes, jnp.float32))
+    log_prior = jnp.log(jnp.moveaxis(prior, -1, 0))
+    return jax.lax.map(lambda volume: _one(volume, log_prior), jnp.asarray(volumes, jnp.float32))
 
 
 def tissue_labels(volumes: Volumes, *, prior: np.ndarray | None = None) -> np.ndarray:

@@ -18,12 +18,12 @@ from deepssim_jax.ops.search_grid import SearchGrid
 from deepssim_jax.ops.transform import FLIP_NAMES, Transform
 from deepssim_jax.scoring.aligned import AlignedIndex, likeliest
 from deepssim_jax.scoring.detail import BANDS, Common
+from deepssim_jax.scoring.in_place import nearest_in_place
 from deepssim_jax.scoring.pairs import nearest
 from deepssim_jax.scoring.points import KEPT, LocalIndex
 from deepssim_jax.scoring.retrieval import Proposals, Retrieval
 from deepssim_jax.scoring.rows_by_query import gathered, spread
 from deepssim_jax.scoring.side import Side
-from deepssim_jax.scoring.unmoved import nearest_unmoved
 from deepssim_jax.scoring.verify import VerifiedPairs, verify_from, verify_pairs
 from deepssim_jax.workspace import Made, Section, key_of
 
@@ -164,7 +164,7 @@ def verified(
       proposals: candidates of each way of searching.
       grid: transformations of the global search.
       apart: leave out references of the query's own group.
-      enough: a query that reaches this score is asked no further. What lies unmoved comes first, then
+      enough: a query that reaches this score is asked no further. What was not moved comes first, then
         the first proposal of every way, then the others.
     """
     _groups(part, references, apart)
@@ -175,8 +175,8 @@ def verified(
     elif enough is None:
         out = verify(sorted(search(part, index=index, proposals=proposals)))
     else:
-        there = Proposals(aligned=0, likely=0, unmoved=proposals.unmoved, encoder=0)
-        others = dataclasses.replace(proposals, unmoved=0)
+        there = Proposals(aligned=0, likely=0, in_place=proposals.in_place, encoder=0)
+        others = dataclasses.replace(proposals, in_place=0)
         out = verify(sorted(search(part, index=None, proposals=there)))
         rows = _below(enough, out, len(part))
         found = search(part.rows(rows), index=index, proposals=others) if len(rows) else {}
@@ -373,8 +373,8 @@ def candidates(
         likely = likeliest(found, part.low, references.low, keep=proposals.likely, grid=index.grid)
         for some, count in ((found, proposals.aligned), (likely, proposals.likely)):
             ways.append((some.indices[:, :count], some.scores[:, :count] > -2.0))
-    if proposals.unmoved:
-        there = nearest_unmoved(part.low, references.low, k=proposals.unmoved, groups=groups)
+    if proposals.in_place:
+        there = nearest_in_place(part.low, references.low, k=proposals.in_place, groups=groups)
         ways.append((there.indices, there.scores > -2.0))
     pairs: dict[tuple[int, int], int] = {}
     for rows, present in ways:

@@ -63,13 +63,8 @@ def _aligned(real: np.ndarray, synthetic: np.ndarray) -> np.ndarray:
 
 
 def _cascade(real: np.ndarray, synthetic: np.ndarray) -> np.ndarray:
-    """Alignment, then likeness and sameness: the score that an audit verifies by."""
+    """The copy score, by which an audit verifies."""
     return verify_pairs(synthetic, real).score
-
-
-def _likeness(real: np.ndarray, synthetic: np.ndarray) -> np.ndarray:
-    """The cascade without sameness: what that part is worth."""
-    return verify_pairs(synthetic, real).likeness
 
 
 def cosine(embedding: Callable[[np.ndarray], np.ndarray]) -> Method:
@@ -92,6 +87,5 @@ def methods(encoder: Encoder) -> dict[str, Method]:
         "l2": _batched(_l2),
         "encoder": cosine(functools.partial(embed, encoder)),
         "aligned": _aligned,
-        "likeness": _likeness,
         "cascade": _cascade,
     }

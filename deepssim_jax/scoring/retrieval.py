@@ -12,24 +12,24 @@ class Proposals:
     """How many references each way of searching proposes for verification.
 
     Of many that the aligned search finds, `aligned` are those of the best correlation and `likely`
-    those that agree best tile by tile; `unmoved` come from the search that moves nothing.
+    those that agree best tile by tile; `in_place` come from the search that moves nothing.
     """
 
     aligned: int
     likely: int
-    unmoved: int
+    in_place: int
     encoder: int
 
     @property
     def most(self) -> int:
         """References of a query that all ways together can propose."""
-        return self.aligned + self.likely + self.unmoved + self.encoder
+        return self.aligned + self.likely + self.in_place + self.encoder
 
 
 class Retrieval(enum.StrEnum):
     """How candidates are found among all pairs; every candidate is verified from its pixels.
 
-    Where a side has local features they propose in every way. `LOCAL` adds what lies unmoved and what
+    Where a side has local features they propose in every way. `LOCAL` adds what was not moved and what
     is near for the encoder, which bear noise and blur: of edited copies of four kinds of picture it
     finds as many as `BOTH` at half the cost. The aligned search looks through every transformation of a
     grid; its cost a pair is that of millions of operations. The encoder's cosine costs hundreds,
@@ -57,8 +57,8 @@ class Retrieval(enum.StrEnum):
     def proposals(self) -> Proposals:
         """Candidates of each way; AUTO has none until it is resolved."""
         return {
-            Retrieval.LOCAL: Proposals(aligned=0, likely=0, unmoved=2, encoder=2),
-            Retrieval.ENCODER: Proposals(aligned=0, likely=0, unmoved=0, encoder=16),
-            Retrieval.ALIGNED: Proposals(aligned=3, likely=2, unmoved=1, encoder=0),
-            Retrieval.BOTH: Proposals(aligned=3, likely=2, unmoved=1, encoder=2),
+            Retrieval.LOCAL: Proposals(aligned=0, likely=0, in_place=2, encoder=2),
+            Retrieval.ENCODER: Proposals(aligned=0, likely=0, in_place=0, encoder=16),
+            Retrieval.ALIGNED: Proposals(aligned=3, likely=2, in_place=1, encoder=0),
+            Retrieval.BOTH: Proposals(aligned=3, likely=2, in_place=1, encoder=2),
         }[self]

@@ -34,7 +34,7 @@ _RIM = 0.1
 class VerifiedPairs:
     """What verification says of n pairs; NumPy arrays of length n.
 
-    `score` float32 in [0, 1], made of `likeness` and `sameness` (see `ops.agreement`); `flip` int
+    `score` float32 in [0, 1], made of `structure` and `unchanged` (see `ops.agreement`); `flip` int
     index into `FLIP_NAMES`; `rotation_deg` counter-clockwise; `scale`; `shift` [n, 2] (y, x) in
     pixels, `matrix` [n, 2, 2]: how `fixed` was zoomed, turned, moved and then mirrored to give `moving`.
 
@@ -48,8 +48,8 @@ class VerifiedPairs:
     """
 
     score: np.ndarray
-    likeness: np.ndarray
-    sameness: np.ndarray
+    structure: np.ndarray
+    unchanged: np.ndarray
     flip: np.ndarray
     rotation_deg: np.ndarray
     scale: np.ndarray
@@ -153,8 +153,8 @@ def _figures(moving: Array, fixed: Array, *, grid: SearchGrid) -> tuple[Array, .
 def _columns(found: agreement.Agreement, moved: Transform) -> tuple[Array, ...]:
     return (
         found.score,
-        found.likeness,
-        found.sameness,
+        found.structure,
+        found.unchanged,
         moved.flip,
         moved.rotation_deg,
         moved.scale,

@@ -8,8 +8,8 @@ correspondences that agree on one affine map) and that map in voxels of the stor
 of the coarse search, which finds what is too smooth or too small for keypoints.
 """
 
+import concurrent.futures
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ from deepssim_jax.workspace import Section
 # A query's grids: (of a reference, how much coarser than it the query is seen).
 VIEWS = ((0, 1.0), (1, 1.0), (1, 1 / 0.7))
 _GRIDS = 2
-_BATCH, _BLOCK, _PART = 8, 32, 64
+_BATCH, _BLOCK, _PART, _THREADS = 8, 32, 64, 2
 _CHECKED = 64  # references whose correspondences are fitted, those of most weight
 _COMMON = 0.75  # what is alike in so many references tells none of them
 _RIDGE, _TRIVIAL = 2e-3, 1e-3
@@ -151,20 +151,21 @@ class VolumeIndex:
         if not n:
             return out
         steps = queries.geometry.steps(SIZE, self.field_mm)
-        for grid, coarser in VIEWS:
-            step = steps[:, grid] * np.float32(coarser)
-            places, raw, valid = _described(queries, rows, step)
-            descriptors = self.basis.apply(raw)
-            for i in range(n):
-                self._into(out, i, grid, places[i], descriptors[i], valid[i], step[i])
-        for grid in range(_GRIDS):
-            fields = _coarse(queries, rows, steps[:, grid])
-            for i in range(n):
-                self._pose_into(out, i, grid, fields[i], steps[i, grid])
+        # Each query writes rows of its own.
+        with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+            for grid, coarser in VIEWS:
+                step = steps[:, grid] * np.float32(coarser)
+                places, raw, valid = _described(queries, rows, step)
+                seen = zip(rows, places, self.basis.apply(raw), valid, step, strict=True)
+                list(pool.map(lambda item, grid=grid: self._into(out, grid, *item), seen))
+            for grid in range(_GRIDS):
+                fields = _coarse(queries, rows, steps[:, grid])
+                looked = zip(rows, fields, steps[:, grid], strict=True)
+                list(pool.map(lambda item, grid=grid: self._pose_into(out, grid, *item), looked))
         return out
 
     def _pose_into(
-        self, out: Found, row: int, grid: int, field: np.ndarray, step: np.ndarray
+        self, out: Found, grid: int, row: int, field: np.ndarray, step: np.ndarray
     ) -> None:
         """Writes what the search of poses finds on one grid, where that is more than before."""
         found = volume_poses.best_poses(jnp.asarray(field), jnp.asarray(self.coarse[:, grid]))
@@ -179,8 +180,8 @@ class VolumeIndex:
     def _into(
         self,
         out: Found,
-        row: int,
         grid: int,
+        row: int,
         places: np.ndarray,
         descriptors: np.ndarray,
         valid: np.ndarray,
@@ -215,8 +216,9 @@ class VolumeIndex:
             for target, column in zip((best, second, place), columns, strict=True):
                 target[part] = np.asarray(column)[:size]
         # What every reference has, and what a reference has twice, says nothing of any.
-        pooled = np.sort(np.concatenate([best, second]), axis=0)
-        common = pooled[int(_COMMON * (len(pooled) - 1))]
+        pooled = np.concatenate([best, second])
+        at = int(_COMMON * (len(pooled) - 1))
+        common = np.partition(pooled, at, axis=0)[at]
         weight = (np.maximum(best - common, 0) + _TRIVIAL * np.maximum(best, 0)) * valid
         fixed = np.take_along_axis(self.places[:, grid], place[..., None], 1)
         return fixed, weight.astype(np.float32)
@@ -229,15 +231,21 @@ def _padded(first: np.ndarray, second: np.ndarray, length: int) -> tuple[Array, 
     return jnp.asarray(wide[0]), jnp.asarray(wide[1])
 
 
-@functools.partial(jax.jit)
+@jax.jit
 def _closest(query: Array, rows: Array, valid: Array) -> tuple[Array, Array, Array]:
     """Of each reference, for each query keypoint: largest and second product, and where the largest is."""
-    found = products.einsum("kd,rjd->rkj", query, rows)
-    found = jnp.where(valid[:, None, :], found, -1.0)
-    place = jnp.argmax(found, -1)
-    best = jnp.max(found, -1)
-    rest = jnp.where(jnp.arange(found.shape[-1])[None, None] == place[..., None], -1.0, found)
-    return best, jnp.max(rest, -1), place
+
+    def one(item: tuple[Array, Array]) -> tuple[Array, Array, Array]:
+        # A reference's products fit a cache, and reductions over the first axis are vectors of the
+        # second: four times as fast on a CPU as all references at once.
+        own, there = item
+        found = jnp.where(there[:, None], products.matmul(own, query.T), -1.0)
+        row = jnp.arange(len(own))[:, None]
+        best = jnp.max(found, 0)
+        place = jnp.min(jnp.where(found == best[None], row, len(own)), 0)
+        return best, jnp.max(jnp.where(row == place[None], -1.0, found), 0), place
+
+    return jax.lax.map(one, (rows, valid))
 
 
 def _coarse(side: VolumeSide, rows: np.ndarray, steps: np.ndarray) -> np.ndarray:

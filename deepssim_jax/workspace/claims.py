@@ -17,6 +17,7 @@ from pathlib import Path
 import filelock
 
 from deepssim_jax.workspace import files
+from deepssim_jax.workspace.names import on_windows
 
 MARKER = ".deepssim-workspace.json"
 # Where an output folder keeps steps and caches, and what is in there.
@@ -336,6 +337,10 @@ def claimed(out: Path, *, command: str, flag: str) -> Iterator[None]:
         lock.release()
         if empty:
             with contextlib.suppress(OSError):
+                if (
+                    ours and on_windows()
+                ):  # which deletes no file that is open, and none that another opened
+                    (out / _LOCK).unlink()
                 for place in made:
                     place.rmdir()
 

@@ -161,7 +161,7 @@ def rows_of(content: bytes) -> list[list[str]]:
     [
         (lambda: made.result(3, 1), lambda x: tables.matches(x.pairs, ranked=True).csv()),
         (replicas, lambda x: replica_outputs.replica_table(x).csv()),
-        (lambda: duplicates(2), lambda x: duplicates_outputs.pairs_csv((*x.pairs, *x.similar))),
+        (lambda: duplicates(2), lambda x: duplicates_outputs.pair_table(x).csv()),
         (lambda: flat_result(2.0), lambda x: utility_report.table(x).csv()),
     ],
     ids=["audit", "replicas", "duplicates", "utility"],

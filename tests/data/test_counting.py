@@ -182,6 +182,34 @@ def test_pages_below_a_page_are_images_unless_they_say_otherwise(tmp_path: Path)
         np.testing.assert_array_equal(read_image(record, spec=None), picture() // divisor)
 
 
+def test_pages_that_only_call_themselves_thumbnails_or_masks_are_images(tmp_path: Path) -> None:
+    """A thumbnail is smaller than a page of its proportions, a mask has one bit a pixel."""
+    with tifffile.TiffWriter(tmp_path / "deck.tif") as writer:
+        writer.write(picture())
+        writer.write(picture() // 2, subfiletype=1)  # as large as the page
+        writer.write(picture()[::2], subfiletype=1)  # of other proportions
+        writer.write(picture() // 3, subfiletype=2)
+        writer.write(picture()[::2, ::2], subfiletype=1)
+        writer.write(picture() > 9, subfiletype=4, photometric="miniswhite")
+    # The page that says 2 becomes a mask that is grey, which no writer makes.
+    content, tag = (tmp_path / "deck.tif").read_bytes(), b"\xfe\x00\x04\x00\x01\x00\x00\x00"
+    assert content.count(tag + b"\x02") == 1
+    (tmp_path / "deck.tif").write_bytes(content.replace(tag + b"\x02", tag + b"\x04"))
+    with tifffile.TiffWriter(tmp_path / "only.tif") as writer:
+        writer.write(picture(), subfiletype=1)
+        writer.write(picture() // 2, subfiletype=1)
+    found = listed(tmp_path)
+    assert ids(found) == [*(f"deck.tif#{k}" for k in range(1, 5)), "only.tif#1", "only.tif#2"]
+    unused = {x.name: x.reason for x in found.unused}
+    assert unused == {
+        "deck.tif:page 5": "no image: a smaller version of another page",
+        "deck.tif:page 6": "no image: a mask",
+    }
+    wanted = [picture(), picture() // 2, picture()[::2], picture() // 3, picture(), picture() // 2]
+    for record, pixels in zip(found.records, wanted, strict=True):
+        np.testing.assert_array_equal(read_image(record, spec=None), pixels)
+
+
 def test_file_2_comes_before_file_10(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.zeros((12, 8, 8)))
     assert ids(listed(tmp_path)) == [f"a.npy#{k}" for k in range(1, 13)]

@@ -447,3 +447,40 @@ def test_headers_by_workers_are_those_of_this_process(
     here = {path: dicom.plain_header(path) for path in paths}
     assert dicom_workers.plain_headers(paths) == here
     assert sum(header is not None for header in here.values()) == len(volume()) + 1
+
+
+@pytest.mark.parametrize("implicit", [True, False])
+@pytest.mark.parametrize("name", ["a.dcm", "a"])
+def test_a_file_that_begins_with_its_data_set(tmp_path: Path, name: str, implicit: bool) -> None:
+    """As scanners wrote before 1993: no preamble, no file meta information."""
+    data = pydicom.dcmread(io.BytesIO(dicom_bytes(picture())))
+    buffer = pydicom.filebase.DicomBytesIO()
+    buffer.is_little_endian, buffer.is_implicit_VR = True, implicit
+    pydicom.filewriter.write_dataset(buffer, Dataset(data))
+    (tmp_path / name).write_bytes(buffer.getvalue())
+    np.testing.assert_array_equal(only(tmp_path), picture())
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["66.4", "66.7", "481.2"],
+    ids=["segmentation", "label map", "dose"],
+)
+def test_arrays_about_images_are_no_images(tmp_path: Path, kind: str) -> None:
+    data = dicom_bytes(picture(), SOPClassUID=f"1.2.840.10008.5.1.4.1.1.{kind}")
+    (tmp_path / "a.dcm").write_bytes(data)
+    (tmp_path / "b.dcm").write_bytes(dicom_bytes(picture()))
+    found = read_manifest(tmp_path, role=Role.REAL)
+    assert [r.image_id for r in found.records] == ["b.dcm"]
+    assert [(u.name, u.reason) for u in found.unused] == [
+        ("a.dcm", "a DICOM segmentation or dose grid, no image")
+    ]
+
+
+def test_a_damaged_slice_of_a_series_is_told_by_its_number(tmp_path: Path) -> None:
+    write_series(tmp_path, volume())
+    path = sorted(tmp_path.iterdir())[2]
+    path.write_bytes(path.read_bytes()[:-20])
+    count = len(list(tmp_path.iterdir()))
+    with pytest.raises(Unreadable, match=f"slice 3 of its {count} is damaged or truncated"):
+        images(tmp_path)

@@ -224,6 +224,46 @@ def test_nrrd_and_metaimage_as_simpleitk_reads_them(tmp_path: Path, name: str) -
     np.testing.assert_allclose(spacing, wanted_spacing, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "space", ["RAS", "right anterior superior", "Left-Anterior-Superior", "scanner-xyz", "LPS"]
+)
+def test_the_space_of_nrrd_is_simpleitks(tmp_path: Path, space: str) -> None:
+    sitk = pytest.importorskip("SimpleITK")
+    depth, height, width = volume().shape
+    header = (
+        f"NRRD0004\ntype: uint8\ndimension: 3\nspace: {space}\nsizes: {width} {height} {depth}\n"
+        "space directions: (1,0,0) (0,1,0) (0,0,1)\nspace origin: (0,0,0)\nendian: little\n"
+        "encoding: raw\n\n"
+    )
+    (tmp_path / "a.nrrd").write_bytes(header.encode() + volume().astype(np.uint8).tobytes())
+    sitk.WriteImage(sitk.ReadImage(str(tmp_path / "a.nrrd")), str(tmp_path / "b.nii"))
+    ours, theirs = images(tmp_path)
+    np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("space", ["foo", "RAST", "right_anterior_superior"])
+def test_a_space_of_nrrd_that_nobody_knows_is_refused(tmp_path: Path, space: str) -> None:
+    header = f"NRRD0004\ntype: uint8\ndimension: 3\nspace: {space}\nsizes: 2 2 2\nencoding: raw\n\n"
+    (tmp_path / "a.nrrd").write_bytes(header.encode() + bytes(8))
+    with pytest.raises(Unreadable, match="its space"):
+        images(tmp_path)
+
+
+@pytest.mark.parametrize("filling", [b"\n", b" ", b"a", b"a \n", b"a = \n", b"\r"])
+def test_a_metaimage_of_nothing_is_refused_at_once(tmp_path: Path, filling: bytes) -> None:
+    """Half a minute each, when every blank line was tried from every other one."""
+    (tmp_path / "c.mhd").write_bytes(filling * (65_000 // len(filling)))
+    with pytest.raises(Unreadable, match="no MetaImage header"):
+        images(tmp_path)
+
+
+def test_a_bmp_is_known_by_its_content(tmp_path: Path) -> None:
+    Image.fromarray(picture()).save(tmp_path / "a.bmp")
+    (tmp_path / "a.bmp").rename(tmp_path / "a")
+    (tmp_path / "BMW").write_bytes(b"BM is no picture" * 9)
+    np.testing.assert_array_equal(only(tmp_path), picture())
+
+
 def test_headers_that_lead_elsewhere_are_refused(tmp_path: Path) -> None:
     (tmp_path / "secret.raw").write_bytes(picture().tobytes())
     (tmp_path / "in").mkdir()

@@ -12,6 +12,7 @@ import deepssim_jax as ds
 from deepssim_jax.cli.main import main
 from deepssim_jax.data.dicom import alias
 from deepssim_jax.data.manifest import InputError, Role, read_manifest
+from deepssim_jax.jobs.duplicates_result import Compared
 from deepssim_jax.jobs.how import How
 from tests.data.made import dicom_bytes
 from tests.jobs import made
@@ -187,14 +188,19 @@ def test_frames_of_one_file_are_no_copies_of_each_other(tmp_path: Path) -> None:
     assert pair.how is How.SAME_PIXELS
 
 
-def test_volumes_are_refused_with_a_remedy(tmp_path: Path) -> None:
+def test_volumes_among_images_are_refused_with_a_remedy(tmp_path: Path) -> None:
     import nibabel
 
     rng = np.random.default_rng(0)
     volume = rng.normal(size=(40, 44, 48)).astype(np.float32)
-    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "a.nii.gz")
-    with pytest.raises(InputError, match="volume of .* --slice=axial:0.5"):
-        ds.duplicates(tmp_path)
+    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "b.nii.gz")
+    made.write(tmp_path / "a.png", made.texture(0))
+    result = ds.duplicates(tmp_path)
+    assert result.compared is Compared.IMAGES
+    (refused,) = result.exclusions
+    assert "volume of" in refused.reason and "--slice=axial:0.5" in refused.reason
+    sliced = ds.duplicates(tmp_path, settings=ds.DuplicateSettings(slice_spec="axial:0.5"))
+    assert sliced.counts["images"] == 2 and not sliced.exclusions
 
 
 def test_a_folder_given_twice_is_refused(splits) -> None:
@@ -203,7 +209,10 @@ def test_a_folder_given_twice_is_refused(splits) -> None:
         ds.duplicates(root / "train", against=[root / "train"])
 
 
-@pytest.mark.parametrize("name", ["clean.txt", "../clean.csv", "a/b.csv"])
+@pytest.mark.parametrize(
+    "name",
+    ["clean.txt", "../clean.csv", "a/b.csv", "pairs.csv", "Groups.csv", "review_summary.csv"],
+)
 def test_the_manifest_has_a_plain_name(name: str) -> None:
     with pytest.raises(ValueError, match="write_manifest"):
         ds.DuplicateSettings(write_manifest=name)

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 import deepssim_jax as ds
+from deepssim_jax import testing
 from deepssim_jax.cli.main import main
 from deepssim_jax.data.manifest import InputError
 from deepssim_jax.jobs.how import How
+from deepssim_jax.workspace import Workspace
 from tests.jobs import made
 
 SETTINGS = ds.DuplicateSettings(subject_regex="^(p[0-9]+)_")
@@ -100,6 +102,29 @@ def test_the_command_prints_a_table(indexed, tmp_path: Path, capsys, monkeypatch
     header, row = capsys.readouterr().out.splitlines()[:2]
     found = dict(zip(header.split(","), row.split(","), strict=True))
     assert (found["how"], found["image_id"], found["flip"]) == ("copy", "p7_0.png", "horizontal")
+
+
+def test_an_index_that_was_not_finished_is_none(tmp_path: Path, monkeypatch) -> None:
+    """Arrays of one run under the names of another would name wrong images."""
+    source, out = tmp_path / "images", tmp_path / "index"
+    testing.write_images(source, testing.phantom_images(6))
+    settings = ds.DuplicateSettings(size=64)
+    ds.index(source, out=out, settings=settings)
+    (source / "p0000.png").unlink()
+    whole = Workspace.write
+
+    def stopped(self, name, *args, **kwargs):
+        if name == "pixels.npy":
+            raise KeyboardInterrupt
+        return whole(self, name, *args, **kwargs)
+
+    monkeypatch.setattr(Workspace, "write", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        ds.index(source, out=out, settings=settings)
+    with pytest.raises(InputError, match="not finished"):
+        ds.open_index(out)
+    monkeypatch.undo()
+    assert ds.index(source, out=out, settings=settings).image_ids[0] == "p0001.png"
 
 
 def test_a_changed_index_is_refused(indexed, tmp_path: Path) -> None:

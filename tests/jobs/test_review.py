@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import shutil
+import types
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from deepssim_jax.cli.main import main
 from deepssim_jax.data.manifest import InputError
 from deepssim_jax.data.store import InputSettings
 from deepssim_jax.jobs import duplicates_outputs
-from deepssim_jax.jobs.duplicates_result import DuplicatePair
+from deepssim_jax.jobs.duplicates_result import Compared, DuplicatePair
 from deepssim_jax.jobs.how import How
 from deepssim_jax.jobs.review import sample
 from deepssim_jax.jobs.review_images import picture_side
@@ -242,6 +243,20 @@ def test_ratings_of_another_page_are_refused(
         ds.rate_agreement(finished / "out", [path])
 
 
+def test_a_page_of_pairs_that_are_others_now_is_refused(
+    finished: Path, opened: ds.ReviewResult, tmp_path: Path
+) -> None:
+    """An audit that was run again has other pairs, and its rate is another."""
+    out = shutil.copytree(finished / "out", tmp_path / "out")
+    key = json.loads((out / "review_key.json").read_text())
+    rows = [f"{key['page']},a,{row['pair']},no" for row in key["pairs"]]
+    (tmp_path / "a.csv").write_text("\n".join(["page,reader,pair,rating", *rows]))
+    with (out / "nearest.csv").open("a") as file:
+        file.write("\n")
+    with pytest.raises(InputError, match="was run again after its page"):
+        ds.rate_agreement(out, [tmp_path / "a.csv"])
+
+
 def written_again(out: Path, inputs: dict, *, noted: bool = True) -> None:
     """Other inputs in a copied audit, as if the audit had written them if `noted`."""
     path = out / "inputs.json"
@@ -287,7 +302,8 @@ def test_duplicates_are_reviewed_too(tmp_path: Path) -> None:
     with Workspace.open(tmp_path / "out", command="duplicates") as out:
         out.write("inputs.json", json.dumps(inputs).encode())
         out.write("groups.csv", tables.table([duplicates_outputs.GROUPS]))
-        out.write("pairs.csv", duplicates_outputs.pairs_csv([pair]))
+        only = types.SimpleNamespace(pairs=(pair,), similar=(), compared=Compared.IMAGES)
+        out.write("pairs.csv", duplicates_outputs.pair_table(only).csv())
         out.write("summary.json", json.dumps(summary).encode())
     found = ds.review(tmp_path / "out")
     (shown,) = data_of(found.page)["pairs"]

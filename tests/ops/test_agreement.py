@@ -29,14 +29,14 @@ def test_identity_is_one_and_a_linear_change_nearly_so() -> None:
     assert score(1.7 * a + 3, a).min() > 0.99
 
 
-def test_likeness_of_correlated_noise_is_its_correlation() -> None:
+def test_structure_of_correlated_noise_is_its_correlation() -> None:
     """White noise has the same correlation in every window, so Linfoot's formula gives it back."""
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((2, 4, 128, 128))
     for r in (0.8, 0.9, 0.97):
         mixed = r * a + np.sqrt(1 - r**2) * b
         # A window of 49 smoothed pixels overestimates small correlations a little, hence the width.
-        np.testing.assert_allclose(compare(mixed, a).likeness, r, atol=0.06)
+        np.testing.assert_allclose(compare(mixed, a).structure, r, atol=0.06)
 
 
 def test_copies_stand_above_local_changes_and_those_above_strangers() -> None:
@@ -48,12 +48,12 @@ def test_copies_stand_above_local_changes_and_those_above_strangers() -> None:
     assert copies.min() > near.max() > near.min() > strangers.max()
 
 
-def test_noise_leaves_sameness_and_one_small_change_takes_it() -> None:
+def test_noise_leaves_the_change_score_and_one_small_change_takes_it() -> None:
     a = pictures(4, 0)
     noisy = a + 0.3 * np.random.default_rng(2).standard_normal(a.shape)
     changed = a.copy()
     changed[:, 56:68, 56:68] = a[:, 20:32, 90:102]  # one hundredth of the area
-    assert compare(noisy, a).sameness.min() > compare(changed, a).sameness.max() + 0.1
+    assert compare(noisy, a).unchanged.min() > compare(changed, a).unchanged.max() + 0.1
 
 
 def test_only_the_mask_counts() -> None:
@@ -76,5 +76,5 @@ def test_what_a_range_cut_off_is_no_change_and_what_was_put_there_is() -> None:
     cut = np.clip(a, -1.0, 1.2)  # a quarter of the pixels lie beyond
     spotted = a.copy()
     spotted[:, 56:66, 56:66] = 4.0  # six thousandths of the area
-    assert compare(cut, a).sameness.min() > 0.8
-    assert compare(np.clip(spotted, -1.0, 1.2), a).sameness.max() < 0.5
+    assert compare(cut, a).unchanged.min() > 0.8
+    assert compare(np.clip(spotted, -1.0, 1.2), a).unchanged.max() < 0.5

@@ -290,7 +290,7 @@ def test_every_way_of_retrieval_ends_in_the_same_scores(tmp_path, retrieval) -> 
     np.testing.assert_array_equal(best["reference"], np.arange(len(real)))
     assert best["verified"].min() > 0.9
     asked = retrieval.proposals
-    assert len(pairs) <= len(real) * (asked.aligned + asked.likely + asked.unmoved + asked.encoder)
+    assert len(pairs) <= len(real) * (asked.aligned + asked.likely + asked.in_place + asked.encoder)
     again = ds.verify_pairs(copies_of(real, 3), real).score
     np.testing.assert_allclose(best["verified"], again, atol=0.02)
 

@@ -5,12 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from deepssim_jax.scoring import unmoved
+from deepssim_jax.scoring import in_place
 from deepssim_jax.scoring.aligned import AlignedIndex
+from deepssim_jax.scoring.in_place import nearest_in_place
 from deepssim_jax.scoring.match import best_matches, verified
 from deepssim_jax.scoring.retrieval import Proposals, Retrieval
 from deepssim_jax.scoring.side import Side
-from deepssim_jax.scoring.unmoved import nearest_unmoved
 from tests.scoring.test_aligned import SIZE, blobs, low, side
 
 
@@ -33,7 +33,7 @@ def by_hand(a: np.ndarray, b: np.ndarray) -> float:
 def test_it_is_the_mean_correlation_of_tiles() -> None:
     """But for what a stabiliser of a hundredth takes from weak tiles."""
     a, b = low(blobs(5)), low(blobs(40, 1))
-    found = nearest_unmoved(a, b, k=40)
+    found = nearest_in_place(a, b, k=40)
     table = np.array([[by_hand(q, r) for r in b] for q in a])
     in_place = np.take_along_axis(table, found.indices, 1)
     np.testing.assert_allclose(found.scores, in_place, atol=0.01)
@@ -43,7 +43,7 @@ def test_it_is_the_mean_correlation_of_tiles() -> None:
 def test_what_is_left_of_a_copy_finds_its_original_among_many() -> None:
     real = blobs(400)
     copies = inverted(real[:40])[:, :, ::-1]
-    found = nearest_unmoved(low(copies), low(real), k=1)
+    found = nearest_in_place(low(copies), low(real), k=1)
     np.testing.assert_array_equal(found.indices[:, 0], np.arange(40))
     everywhere = AlignedIndex.build(low(real)).search(low(copies), k=1).indices[:, 0]
     assert (everywhere != np.arange(40)).sum() > 4  # what it is there for
@@ -52,16 +52,16 @@ def test_what_is_left_of_a_copy_finds_its_original_among_many() -> None:
 def test_tiles_of_references_and_groups_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = low(blobs(70)), low(blobs(100, 1))
     groups = np.arange(70) % 9, np.arange(100) % 9
-    whole, apart = nearest_unmoved(a, b, k=7), nearest_unmoved(a, b, k=7, groups=groups)
-    monkeypatch.setattr(unmoved, "_REFERENCES", 32)
+    whole, apart = nearest_in_place(a, b, k=7), nearest_in_place(a, b, k=7, groups=groups)
+    monkeypatch.setattr(in_place, "_REFERENCES", 32)
     for before, again in (
-        (whole, nearest_unmoved(a, b, k=7)),
-        (apart, nearest_unmoved(a, b, k=7, groups=groups)),
+        (whole, nearest_in_place(a, b, k=7)),
+        (apart, nearest_in_place(a, b, k=7, groups=groups)),
     ):
         np.testing.assert_array_equal(before.indices, again.indices)
         np.testing.assert_allclose(before.scores, again.scores, atol=1e-6)
     assert not (groups[1][apart.indices] == groups[0][:, None]).any()
-    few = nearest_unmoved(a[:9], b[:9], k=9, groups=(groups[0][:9], groups[1][:9]))
+    few = nearest_in_place(a[:9], b[:9], k=9, groups=(groups[0][:9], groups[1][:9]))
     assert (few.scores[:, -1] == -2).all() and (few.scores[:, :-1] > -1.01).all()
 
 
@@ -90,8 +90,8 @@ def test_a_way_can_be_left_out() -> None:
     queries = dataclasses.replace(
         references, embeddings=np.eye(10, dtype=np.float32)[(own + 1) % 10]
     )
-    nothing = Proposals(aligned=0, likely=0, unmoved=0, encoder=0)
-    for way, expected in (("unmoved", own), ("encoder", (own + 1) % 10)):
+    nothing = Proposals(aligned=0, likely=0, in_place=0, encoder=0)
+    for way, expected in (("in_place", own), ("encoder", (own + 1) % 10)):
         proposals = dataclasses.replace(nothing, **{way: 1})
         pairs = verified(queries, references, index=None, proposals=proposals)
         np.testing.assert_array_equal(pairs["reference"], expected, err_msg=way)

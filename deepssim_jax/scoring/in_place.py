@@ -3,8 +3,8 @@
 Contract: low-resolution images [n, s, s] as for `scoring.aligned`. Two images are compared by the
 mean of the correlations of their tiles, over the whole frame, in four mirrorings.
 
-The search over transformations lets a stranger choose the one of thousands that suits it best, and
-so a copy with a changed region can come behind many strangers. A generator's copies are seldom moved:
+The search over transformations lets an unrelated image choose the one of thousands that suits it best, and
+so a copy with a changed region can come behind many of them. A generator's copies are seldom moved:
 looked at in place, the unchanged tiles put the original first. A pair costs 8 s^2 operations, and the
 references are read and normalised once a batch of queries: a hundredth of the other search's cost.
 """
@@ -27,7 +27,7 @@ _queries = functools.partial(batch_size, cpu=32, accelerator=128)
 _REFERENCES = 4096
 
 
-def nearest_unmoved(
+def nearest_in_place(
     queries: Images,
     references: Images,
     *,

@@ -1,0 +1,155 @@
+"""Volumes of a data set searched against themselves, in any pose, by the keypoints of `replicas`."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from deepssim_jax.audit.doubles import stand_for
+from deepssim_jax.audit.replica_pictures import PairDrawer
+from deepssim_jax.audit.volume_join import VolumeJoin, measure_noted, placed_noted
+from deepssim_jax.data.manifest import InputError, Role
+from deepssim_jax.data.store import ImageStore
+from deepssim_jax.jobs.collection import Collection
+from deepssim_jax.jobs.duplicate_pictures import Pictures, VolumePicture
+from deepssim_jax.jobs.duplicate_search import Found
+from deepssim_jax.jobs.duplicate_settings import DuplicateSettings
+from deepssim_jax.jobs.duplicates_result import (
+    Compared,
+    DuplicatePair,
+    DuplicatesResult,
+    VolumePair,
+)
+from deepssim_jax.jobs.volume_copy_rule import VOLUME_PAIR, VolumeCopyRule
+from deepssim_jax.scoring.match import Progress
+from deepssim_jax.scoring.volume_evidence import scaled
+from deepssim_jax.scoring.volume_match import Reference
+from deepssim_jax.scoring.volume_measure import Alignment, MatchSettings
+from deepssim_jax.scoring.volume_search import Level
+from deepssim_jax.scoring.volume_sides import LevelSources, Modality, build_volume_side
+from deepssim_jax.workspace import Workspace
+
+_MOST_COPIES, _MOST_SIMILAR = 16, 8
+_NOTES = (
+    "Two volumes are duplicates where one was made from the other, or both from one volume: turned, "
+    "mirrored, cropped, with their axes changed, relit, or in part.",
+    "Two scans of one person and other contrasts are none. What is more alike than unrelated volumes, and "
+    "no duplicate, is listed as similar; copies under noise, blur or a strong change may be among them.",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchedVolumes:
+    """A `DuplicateSearch`: `references` are the volumes that stand for equal ones, in the order of
+    `stands`, their rows; `noted` the pairs of these that were found, see `audit.volume_join`.
+    """
+
+    references: Reference
+    stands: np.ndarray
+    noted: np.ndarray
+    images: ImageStore
+    found: Found
+    drawer: PairDrawer
+    collection: Collection
+    compared: Compared = Compared.VOLUMES
+    pair: type[DuplicatePair] = VolumePair
+    notes: tuple[str, ...] = _NOTES
+
+    @property
+    def comparable(self) -> np.ndarray:
+        """Bool [n]: what has keypoints."""
+        index = self.references.index
+        if index is None:
+            return np.ones(len(self.images), bool)
+        some = index.valid.reshape(len(self.stands), -1).sum(1) > 0
+        return some[np.searchsorted(self.stands, self.found.equal)]
+
+    def placed(self, row: np.void) -> dict[str, Any]:
+        """Of a row of `VOLUME_PAIR`."""
+        shift = float(row["shift_mm"])
+        return {
+            "verified_score": float(row["structure"]),
+            "flip": "mirrored" if row["mirrored"] else "none",
+            "rotation_deg": float(row["rotation_deg"]),
+            "shift_mm": shift if np.isfinite(shift) else None,
+            "covered": float(row["covered"]),
+            "points": float(row["points"]),
+            "evidence": float(row["evidence"]),
+        }
+
+    def pictures(self, result: DuplicatesResult) -> Pictures:
+        """Of both volumes in three planes, from their files."""
+        copies = [pair for pair in result.pairs if pair.evidence is not None]
+        last, first = slice(None, -_MOST_COPIES - 1, -1), slice(_MOST_SIMILAR)
+        return Pictures(
+            copies=self._drawn(copies[last], self.found.pairs[last]),
+            similar=self._drawn(list(result.similar[first]), self.found.similar[first]),
+        )
+
+    def _drawn(self, pairs: list[DuplicatePair], rows: np.ndarray) -> tuple[VolumePicture, ...]:
+        files = {record.image_id: record for record in self.collection.manifest.records}
+        out = []
+        for pair, row in zip(pairs, rows, strict=True):
+            noted = self.noted[[int(row["noted"])]]
+            frames, inverted = self.drawer.frames(
+                files[pair.second_id],
+                files[pair.first_id],
+                placed_noted(noted, self.references),
+                self.references.side.geometry.box[int(noted["reference"][0])],
+            )
+            assert isinstance(pair, VolumePair)
+            out.append(VolumePicture(pair, frames, inverted))
+        return tuple(out)
+
+
+def search_volumes(
+    collection: Collection, out: Workspace, settings: DuplicateSettings, on_progress: Progress
+) -> SearchedVolumes:
+    """Reads a collection of volumes and searches it against itself.
+
+    Raises:
+      InputError: none of them can be read.
+    """
+    grid = settings.volume_settings
+    try:
+        side, images = build_volume_side(
+            collection.manifest,
+            out,
+            settings=grid,
+            sources=LevelSources(),
+            on_progress=on_progress,
+            what="reading volumes",
+        )
+    except InputError as error:
+        raise InputError(str(error).replace(f"--{Role.REAL.value}", "FOLDER")) from error
+    # Equal files are one: the first of each stands for all.
+    equal = stand_for(np.array(images.keys))
+    stands = np.unique(equal)
+    journal = out.section("duplicates", images.fingerprint)
+    references = Reference.of(
+        side.rows(stands), alignment=Alignment.AFFINE, journal=journal, on_progress=on_progress
+    )
+    join = VolumeJoin.of(
+        references, journal=journal, on_progress=on_progress, what="volumes with each other"
+    )
+    rule = VolumeCopyRule.of(join.best, rate=settings.false_discoveries)
+    noted = join.noted[scaled(join.noted["evidence"], Level.POINTS) >= rule.evidence]
+    measured = measure_noted(
+        noted, references, settings=MatchSettings(), journal=journal, on_progress=on_progress
+    )
+    pairs = np.zeros(len(noted), VOLUME_PAIR)
+    for name in ("points", "structure", "covered", "mirrored", "rotation_deg", "shift_mm"):
+        pairs[name] = measured[name]
+    pairs["query"], pairs["reference"] = stands[noted["query"]], stands[noted["reference"]]
+    pairs["noted"] = np.arange(len(noted))
+    pairs["evidence"] = scaled(noted["evidence"], Level.POINTS)
+    pairs = pairs[np.lexsort((pairs["reference"], pairs["query"], -pairs["evidence"]))]
+    return SearchedVolumes(
+        references=references,
+        stands=stands,
+        noted=noted,
+        images=images,
+        found=Found.of(pairs, rule.copies(pairs), equal=equal, rule=rule),
+        drawer=PairDrawer(grid, Modality.OTHER.contrast),
+        collection=collection,
+    )

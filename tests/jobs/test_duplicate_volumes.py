@@ -1,0 +1,157 @@
+"""Duplicates among volumes: every group of heads that was made is found, and nothing else."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from scipy import ndimage
+
+import deepssim_jax as ds
+from deepssim_jax import testing
+from deepssim_jax.cli.main import main
+from deepssim_jax.data.manifest import InputError
+from deepssim_jax.jobs import duplicates_outputs
+from deepssim_jax.jobs.duplicates_result import Compared
+from deepssim_jax.jobs.how import How
+from deepssim_jax.jobs.review_reading import read_source
+from deepssim_jax.jobs.review_source import VolumeForm
+from deepssim_jax.testing import assert_same_outputs, assert_verified, outputs
+
+SIDE, READ = 48, 14
+SETTINGS = ds.DuplicateSettings(subject_regex="^(p[0-9]+)_", write_manifest="clean.csv")
+TRUTH = {
+    "same file": {"train/p01_0.nii.gz", "train/p01_1.nii.gz"},
+    "mirrored and turned": {"train/p02_0.nii.gz", "train/p02_1.nii.gz"},
+    "cropped": {"train/p03_0.nii.gz", "test/p03_9.nii.gz"},
+    "another patient's name": {"train/p04_0.nii.gz", "test/p77_0.nii.gz"},
+}
+
+
+def write(path: Path, volume: np.ndarray, spacing: float = 3.0) -> None:
+    path.parent.mkdir(exist_ok=True)
+    image = nibabel.Nifti1Image(volume.astype(np.float32), np.diag([spacing] * 3 + [1]))
+    nibabel.save(image, path)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    """Ten heads, copies of four of them, and a head of a patient who has another one."""
+    root = tmp_path_factory.mktemp("heads")
+    heads = testing.phantom_volumes(10, size=SIDE)
+    for number in range(8):
+        write(root / "train" / f"p{number:02d}_0.nii.gz", heads[number])
+    shutil.copyfile(root / "train" / "p01_0.nii.gz", root / "train" / "p01_1.nii.gz")
+    write(root / "train" / "p02_1.nii.gz", np.rot90(heads[2][::-1], axes=(0, 2)) * 2 + 7, 1.0)
+    cut = slice(6, 42)
+    write(root / "test" / "p03_9.nii.gz", heads[3][cut, cut, cut])
+    tilted = ndimage.rotate(heads[4], 20, axes=(1, 2), reshape=False, order=1)
+    write(root / "test" / "p77_0.nii.gz", tilted)
+    write(root / "test" / "p08_0.nii.gz", heads[8])
+    write(root / "test" / "p05_5.nii.gz", heads[9])
+    (root / "train" / "broken.nii.gz").write_bytes(b"broken")
+    return root
+
+
+def run(root: Path, out: Path) -> ds.DuplicatesResult:
+    return ds.duplicates(root / "train", against=[root / "test"], out=out, settings=SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def found(root: Path) -> ds.DuplicatesResult:
+    return run(root, root / "out")
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_groups_are_those_that_were_made(found: ds.DuplicatesResult) -> None:
+    members: dict[int, set[str]] = {}
+    for image in found.groups:
+        members.setdefault(image.group, set()).add(image.image_id)
+    assert sorted(map(sorted, members.values())) == sorted(map(sorted, TRUTH.values()))
+    assert found.compared is Compared.VOLUMES and not found.similar
+    assert (found.counts["images"], found.counts["unreadable"]) == (READ, 1)
+    assert found.duplicate_rate.count == len(TRUTH)
+
+
+def test_each_pair_is_said_once_with_its_motion(found: ds.DuplicatesResult) -> None:
+    pairs = {frozenset((x.first_id, x.second_id)): x for x in found.pairs}
+    assert len(pairs) == len(found.pairs) == len(TRUTH)
+    of = {name: pairs[frozenset(group)] for name, group in TRUTH.items()}
+    assert of["same file"].how is How.SAME_FILE and of["same file"].evidence is None
+    assert {x.how for name, x in of.items() if name != "same file"} == {How.COPY}
+    assert of["mirrored and turned"].flip == "mirrored"
+    assert of["mirrored and turned"].verified_score > 0.99
+    assert of["another patient's name"].rotation_deg == pytest.approx(20, abs=1.5)
+    # A part is brought onto its whole: of that it covers 0.75 ** 3.
+    cropped = of["cropped"]
+    assert cropped.first_id == "test/p03_9.nii.gz"
+    assert cropped.covered == pytest.approx(0.42, abs=0.06)
+    assert cropped.p_value < 0.01
+
+
+def test_what_two_splits_share_is_said(found: ds.DuplicatesResult) -> None:
+    (crossing,) = found.crossings
+    assert (crossing.groups, crossing.subjects) == (2, ("p03", "p05"))
+    (suspicion,) = found.suspicions
+    assert (suspicion.first_subject, suspicion.second_subject) == ("p04", "p77")
+
+
+def test_the_files_say_what_the_result_says(found: ds.DuplicatesResult, root: Path) -> None:
+    out = root / "out"
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["counts"] == dict(found.counts)
+    assert summary["settings"]["slice"] == "whole volumes" and summary["settings"]["size"] == 64
+    listed = rows(out / "pairs.csv")
+    assert tuple(listed[0]) == duplicates_outputs.VOLUME_PAIRS
+    assert [x["how"] for x in listed] == [x.how.value for x in found.pairs]
+    assert len(rows(out / "clean.csv")) == READ - len(TRUTH)
+    page = (out / "report.html").read_text()
+    assert "<script" not in page and page.count(" checked>") == len(TRUTH) - 1
+    assert page.count("data:image/jpeg") == 7 * (len(TRUTH) - 1)
+    assert "mirrored, turned" in page
+    assert list(found.to_pandas().columns) == list(duplicates_outputs.VOLUME_PAIRS)
+    assert "p77" in found._repr_html_()
+
+
+def test_a_killed_run_of_the_command_goes_on_and_guards_the_set(
+    found: ds.DuplicatesResult, root: Path, capsys
+) -> None:
+    """As a run killed before the files and half of the work were written would find it."""
+    assert_verified(root / "out")
+    again = root / "again"
+    shutil.copytree(root / "out", again)
+    for name in outputs(again):
+        (again / name).unlink()
+    lost = [x for x in (again / "work").rglob("*") if x.is_file() and "measured" in x.name]
+    assert lost
+    for path in lost:
+        path.unlink()
+    words = ["duplicates", str(root / "train"), f"--against={root / 'test'}", f"--out={again}"]
+    words += ["--subject_regex=^(p[0-9]+)_", "--write_manifest=clean.csv"]
+    assert main([*words, "--max_duplicate_rate=0.1"]) == 3
+    assert "p77" not in capsys.readouterr().out  # no patient on the screen
+    assert_same_outputs(root / "out", again)
+
+
+def test_pairs_of_volumes_can_be_reviewed(found: ds.DuplicatesResult, root: Path) -> None:
+    source = read_source(root / "out")
+    assert source.strata == {"copy": len(TRUTH) - 1}
+    assert isinstance(source.form, VolumeForm) and source.form.grid.size == (64, 64, 64)
+    assert {frozenset((x.moving, x.fixed)) for x in source.pairs} <= set(
+        map(frozenset, TRUTH.values())
+    )
+    assert min(x.margin for x in source.pairs) >= 0
+
+
+def test_unreadable_volumes_are_said(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write(tmp_path / f"{name}.nii.gz", np.zeros((20, 20, 20)))
+    with pytest.raises(InputError, match="FOLDER: none of its 2"):
+        ds.duplicates(tmp_path)

@@ -85,9 +85,8 @@ def main(argv: Sequence[str]) -> int:
         workspace.prune()
     console.finish(
         [
-            ("synthetic", len(synthetic)),
+            *(("synthetic", len(synthetic)), ("real", len(real))),
             ("synthetic, not read by embed", len(synthetic_images.rejected)),
-            ("real", len(real)),
             ("real, not read by embed", len(real_images.rejected)),
             ("retrieval", retrieval.value),
             ("pairs verified", len(pairs)),

@@ -10,7 +10,7 @@ import json
 from deepssim_jax.data.records import FileCounts, Manifest, Rejected, Unused
 
 INPUTS = "inputs.json"
-_FEW = 5  # reasons that a table on the screen has room for
+_FEW = 5  # reasons that a table on the screen shows
 
 
 @dataclasses.dataclass(frozen=True)

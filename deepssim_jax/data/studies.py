@@ -9,7 +9,6 @@ import collections
 import contextlib
 import csv
 import dataclasses
-import functools
 import importlib
 import importlib.util
 import re
@@ -177,9 +176,13 @@ class _Listed:
 def _folder(source: Path) -> _Listed:
     """Links are followed: DataLad's folders are made of them."""
     walked = walk(source, Links.FOLLOW)
-    files = [(e.name, functools.partial(contextlib.nullcontext, e.path)) for e in walked.files]
+    files = [(entry.name, _plain(entry.path)) for entry in walked.files]
     elsewhere = frozenset(walked.elsewhere)
     return _Listed(walked.found, files, walked.rejected, walked.unused, elsewhere)
+
+
+def _plain(path: Path) -> _Opener:
+    return lambda: contextlib.nullcontext(path)
 
 
 def _archive(source: Path) -> _Listed:

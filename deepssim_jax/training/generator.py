@@ -164,8 +164,8 @@ def _train_denoiser(
     check_settings(workspace, config)
     images, rows = open_source(config, workspace, on_progress=on_progress)
     condition, columns = _condition(config, images, rows.training)
-    told = {} if condition is None else {"conditions of the images": [condition, columns]}
-    bind(workspace, config, images, autoencoder=source / AUTOENCODER, others=told)
+    known = {} if condition is None else {"conditions of the images": [condition, columns]}
+    bind(workspace, config, images, autoencoder=source / AUTOENCODER, others=known)
     autoencoder, params, _ = network_file.load(source / AUTOENCODER, AutoencoderSpec)
     latents = cache_latents(
         images,

@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
         made = index(
             argv[1], out=_OUT.value, settings=_COLLECTION.settings(), on_progress=on_progress
         )
-    said = json.loads((Path(_OUT.value) / INPUTS).read_text(encoding="utf-8"))
+    said = json.loads((Path(_OUT.value).expanduser() / INPUTS).read_text(encoding="utf-8"))
     rows = [
         ("files found", f"{said['files_found']:,}"),
         ("images", f"{len(made):,}"),

@@ -146,7 +146,8 @@ def test_files_name_every_query_and_repeat_byte_for_byte(trials, tmp_path: Path)
         found = edit_figures.figures(run, edits=FEW, rate=0.01)
         figures = functools.partial(edit_figures.write, run, found, rate=0.01)
         written = within(tmp_path / name, figures)
-        assert [p.name for p in written] == ["edits.md", "edits.csv", "edits_queries.csv"]
+        names = ["edits.md", "edits.csv", "edits_queries.csv", "edits_inputs.json"]
+        assert [p.name for p in written] == names
         content.append([p.read_bytes() for p in written])
     assert content[0] == content[1]
     rows = list(csv.DictReader(io.StringIO(content[0][2].decode())))

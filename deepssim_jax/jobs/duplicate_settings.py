@@ -61,18 +61,8 @@ class DuplicateSettings:
         arguments.member(self.links, "links", Links)
         arguments.member(self.arrays, "arrays", ArrayLayout)
         arguments.names(self.forget, "forget")
-        name = self.write_manifest
-        if name is not None and (Path(name).name != name or not name.endswith(".csv")):
-            raise ValueError(
-                f"write_manifest {name!r} must be a file name that ends in .csv; it is written into "
-                "the output folder, for example clean.csv"
-            )
-        if name is not None and name.casefold().startswith(_OWN_TABLES):
-            raise ValueError(
-                f"write_manifest {name!r} is a table of this job; take another name, for example clean.csv"
-            )
-        if name is not None and (reason := refused_by_windows(name)):
-            raise ValueError(f"write_manifest {name!r}: {reason}; take another name")
+        if self.write_manifest is not None:
+            _check_manifest(self.write_manifest)
 
     @property
     def image_settings(self) -> InputSettings:
@@ -89,3 +79,18 @@ class DuplicateSettings:
         """
         side = arguments.whole(self.size or _VOLUME_SIDE, "size", least=32, most=256)
         return VolumeSettings((side,) * 3)
+
+
+def _check_manifest(name: str) -> None:
+    """Refuses what is no plain name of a table beside those of the job."""
+    if not isinstance(name, str) or Path(name).name != name or not name.endswith(".csv"):
+        raise ValueError(
+            f"write_manifest {name!r} must be a file name that ends in .csv; it is written into "
+            "the output folder, for example clean.csv"
+        )
+    if name.casefold().startswith(_OWN_TABLES):
+        raise ValueError(
+            f"write_manifest {name!r} is a table of this job; take another name, for example clean.csv"
+        )
+    if reason := refused_by_windows(name):
+        raise ValueError(f"write_manifest {name!r}: {reason}; take another name")

@@ -26,7 +26,7 @@ def main(argv: Sequence[str]) -> int:
         argv: The command's name and the image.
 
     Returns:
-        `ExitCode.DONE`.
+        `ExitCode.DONE`, or `INCONCLUSIVE` if an image could not be looked up.
     """
     usage.exists(_INDEX, "folder")
     from deepssim_jax.features.extract import load_extract
@@ -45,4 +45,5 @@ def main(argv: Sequence[str]) -> int:
         load_search(index)
         answers = lookup(argv[1], index=index)
     print(answers_csv(answers).decode(), end="")
-    return ExitCode.DONE
+    refused = any(answer.refused for answer in answers)
+    return ExitCode.INCONCLUSIVE if refused else ExitCode.DONE

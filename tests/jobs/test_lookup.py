@@ -102,6 +102,9 @@ def test_the_command_prints_a_table(indexed, tmp_path: Path, capsys, monkeypatch
     header, row = capsys.readouterr().out.splitlines()[:2]
     found = dict(zip(header.split(","), row.split(","), strict=True))
     assert (found["how"], found["image_id"], found["flip"]) == ("copy", "p7_0.png", "horizontal")
+    (tmp_path / "scan.png").write_bytes((tmp_path / "scan.png").read_bytes()[:200])
+    assert main(["lookup", str(tmp_path / "scan.png"), f"--index={root / 'index'}"]) == 4
+    assert "damaged or truncated" in capsys.readouterr().out
 
 
 def test_an_index_that_was_not_finished_is_none(tmp_path: Path, monkeypatch) -> None:

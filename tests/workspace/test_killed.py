@@ -191,6 +191,8 @@ def commands(root: Path) -> dict[str, list[str]]:
         "prepare": ["prepare", "--dataset=ixi", f"--source={root}/ixi", "--size=32,32"],
         "stress": ["stress", f"--real={root}/real", size, "--setting=harsh", "--methods=ssim,ncc"],
         "demo": ["demo"],
+        "index": ["index", f"{root}/real", size],
+        "duplicates": ["duplicates", f"{root}/real", size, "--write_manifest=clean.csv"],
         "replicas": [
             *("replicas", f"--real={root}/volumes/real", f"--synthetic={root}/volumes/synthetic"),
             *("--size=32", "--modality=other", "--candidates=1", "--align=none"),

@@ -93,7 +93,7 @@ def self_join(
         crowd, todo = _beyond(found, crowd, _RELATED)
         todo = todo[drawn[todo]]
     found["query"], found["reference"] = rows[found["query"]], rows[found["reference"]]
-    return SelfJoin(_each_once(found), best[drawn & ~np.isnan(best)])
+    return SelfJoin(each_once(found), best[drawn & ~np.isnan(best)])
 
 
 class _Round:
@@ -202,10 +202,15 @@ def connected(a: np.ndarray, b: np.ndarray, count: int) -> np.ndarray:
     return scipy.sparse.csgraph.connected_components(graph, directed=False)[1].astype(np.int32)
 
 
-def _each_once(pairs: np.ndarray) -> np.ndarray:
-    """Each pair in the direction of more evidence, by its rows."""
+def each_once(pairs: np.ndarray) -> np.ndarray:
+    """Each pair in the direction of more evidence, then of a higher verified score if there is one, by its
+    rows.
+    """
     low = np.minimum(pairs["query"], pairs["reference"]).astype(np.int64)
     high = np.maximum(pairs["query"], pairs["reference"])
-    order = np.lexsort((pairs["query"], -pairs["verified"], -pairs["evidence"], high, low))
+    # Pairs of volumes have no score yet.
+    there = pairs.dtype.fields or {}
+    says_more = [-pairs[name] for name in ("verified", "evidence") if name in there]
+    order = np.lexsort((pairs["query"], *says_more, high, low))
     key = (low << 32 | high)[order]
     return pairs[order[np.flatnonzero(np.diff(key, prepend=-1))]]

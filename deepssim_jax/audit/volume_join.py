@@ -9,6 +9,7 @@ import dataclasses
 
 import numpy as np
 
+from deepssim_jax.audit.self_join import each_once
 from deepssim_jax.ops.transform import Transform
 from deepssim_jax.scoring.match import Progress
 from deepssim_jax.scoring.volume_match import Reference
@@ -80,7 +81,7 @@ class VolumeJoin:
             on_progress=on_progress,
             what=what,
         )
-        return cls(_each_once(np.asarray(found["noted"])), np.asarray(found["best"]))
+        return cls(each_once(np.asarray(found["noted"])), np.asarray(found["best"]))
 
 
 def measure_noted(
@@ -135,13 +136,3 @@ def _found(noted: np.ndarray, count: int) -> tuple[np.ndarray, list[tuple[int, i
         getattr(found, name)[place, noted["reference"]] = noted[name]
     pairs = zip(place.tolist(), noted["reference"].tolist(), strict=True)
     return queries, list(pairs), found
-
-
-def _each_once(noted: np.ndarray) -> np.ndarray:
-    """Each pair in the direction of more evidence, by its rows."""
-    low = np.minimum(noted["query"], noted["reference"])
-    high = np.maximum(noted["query"], noted["reference"])
-    order = np.lexsort((noted["query"], -noted["evidence"], high, low))
-    pairs = np.stack([low, high], 1)[order]
-    _, first = np.unique(pairs, axis=0, return_index=True)
-    return noted[order[first]]

@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from deepssim_jax.data.formats import begins_with_data
@@ -12,7 +13,7 @@ _HINT = "reading DICOM needs pydicom: pip install 'deepssim-jax[dicom]'"
 DEFLATED = b"1.2.840.10008.1.2.1.99"
 
 
-def pydicom_module():
+def pydicom_module() -> ModuleType:
     """pydicom, or the reason why not."""
     try:
         import pydicom

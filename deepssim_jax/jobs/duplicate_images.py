@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -59,16 +60,10 @@ class SearchedImages:
 
     def pictures(self, result: DuplicatesResult) -> Pictures:
         """Of both images and their difference."""
-        copies = [pair for pair in result.pairs if pair.evidence is not None]
-        last, first = slice(None, -_MOST_COPIES - 1, -1), slice(_MOST_SIMILAR)
-        return Pictures(
-            copies=self._drawn(copies[last], self.found.pairs[last]),
-            similar=self._drawn(result.similar[first], self.found.similar[first]),
-        )
+        rows = self.found.pairs, self.found.similar
+        return Pictures.of(result, rows, self._drawn, (_MOST_COPIES, _MOST_SIMILAR))
 
-    def _drawn(
-        self, pairs: list[DuplicatePair] | tuple[DuplicatePair, ...], rows: np.ndarray
-    ) -> tuple[PairPicture, ...]:
+    def _drawn(self, pairs: Sequence[DuplicatePair], rows: np.ndarray) -> tuple[PairPicture, ...]:
         if not len(rows):
             return ()
         moving, fixed = self.images.take(rows["query"]), self.images.take(rows["reference"])

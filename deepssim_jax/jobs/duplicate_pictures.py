@@ -1,10 +1,11 @@
 """Pictures of pairs of a data set: one image, the other brought onto it, and their difference."""
 
 import dataclasses
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from deepssim_jax.jobs.duplicates_result import DuplicatePair, VolumePair
+from deepssim_jax.jobs.duplicates_result import DuplicatePair, DuplicatesResult, VolumePair
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,9 +31,35 @@ class VolumePicture:
     inverted: bool
 
 
+_Drawn = tuple[PairPicture, ...] | tuple[VolumePicture, ...]
+
+
 @dataclasses.dataclass(frozen=True)
 class Pictures:
     """Of the least certain copies, least first, and of the most certain pairs that are only alike."""
 
-    copies: tuple[PairPicture, ...] | tuple[VolumePicture, ...]
-    similar: tuple[PairPicture, ...] | tuple[VolumePicture, ...]
+    copies: _Drawn
+    similar: _Drawn
+
+    @classmethod
+    def of(
+        cls,
+        result: DuplicatesResult,
+        rows: tuple[np.ndarray, np.ndarray],
+        draw: Callable[[Sequence[DuplicatePair], np.ndarray], _Drawn],
+        most: tuple[int, int],
+    ) -> "Pictures":
+        """Draws some pairs of a result.
+
+        Args:
+          result: its pairs.
+          rows: of the copies and of the similar pairs, in the order that the result has them in.
+          draw: draws some pairs from their rows.
+          most: of copies, and of similar pairs.
+        """
+        copies = [pair for pair in result.pairs if pair.evidence is not None]
+        last, first = slice(None, -most[0] - 1, -1), slice(most[1])
+        return cls(
+            copies=draw(copies[last], rows[0][last]),
+            similar=draw(result.similar[first], rows[1][first]),
+        )

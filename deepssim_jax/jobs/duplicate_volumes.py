@@ -1,6 +1,7 @@
 """Volumes of a data set searched against themselves, in any pose, by the keypoints of `replicas`."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -79,14 +80,10 @@ class SearchedVolumes:
 
     def pictures(self, result: DuplicatesResult) -> Pictures:
         """Of both volumes in three planes, from their files."""
-        copies = [pair for pair in result.pairs if pair.evidence is not None]
-        last, first = slice(None, -_MOST_COPIES - 1, -1), slice(_MOST_SIMILAR)
-        return Pictures(
-            copies=self._drawn(copies[last], self.found.pairs[last]),
-            similar=self._drawn(list(result.similar[first]), self.found.similar[first]),
-        )
+        rows = self.found.pairs, self.found.similar
+        return Pictures.of(result, rows, self._drawn, (_MOST_COPIES, _MOST_SIMILAR))
 
-    def _drawn(self, pairs: list[DuplicatePair], rows: np.ndarray) -> tuple[VolumePicture, ...]:
+    def _drawn(self, pairs: Sequence[DuplicatePair], rows: np.ndarray) -> tuple[VolumePicture, ...]:
         files = {record.image_id: record for record in self.collection.manifest.records}
         out = []
         for pair, row in zip(pairs, rows, strict=True):

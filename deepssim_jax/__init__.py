@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from deepssim_jax.jobs.duplicate_settings import DuplicateSettings as DuplicateSettings
     from deepssim_jax.jobs.duplicates import duplicates as duplicates
     from deepssim_jax.jobs.duplicates_result import DuplicatesResult as DuplicatesResult
+    from deepssim_jax.jobs.encoder_training import TrainedEncoder as TrainedEncoder
+    from deepssim_jax.jobs.encoder_training import train_encoder as train_encoder
     from deepssim_jax.jobs.indexing import index as index
     from deepssim_jax.jobs.lookup import LookupAnswer as LookupAnswer
     from deepssim_jax.jobs.lookup import lookup as lookup
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
     from deepssim_jax.scoring.pairs import nearest as nearest
     from deepssim_jax.scoring.verify import VerifiedPairs as VerifiedPairs
     from deepssim_jax.scoring.verify import verify_pairs as verify_pairs
+    from deepssim_jax.training.config import EncoderConfig as EncoderConfig
 
 __version__ = "0.1.0"
 
@@ -68,6 +71,7 @@ _HOMES = {
     "DuplicateSettings": "jobs.duplicate_settings",
     "DuplicatesResult": "jobs.duplicates_result",
     "Encoder": "nn.encoder",
+    "EncoderConfig": "training.config",
     "InputError": "data.manifest",
     "MotionModel": "ops.transform",
     "Neighbours": "scoring.pairs",
@@ -84,6 +88,7 @@ _HOMES = {
     "ReviewSettings": "jobs.review",
     "RigidGrid": "ops.search_rigid",
     "SearchGrid": "ops.search_grid",
+    "TrainedEncoder": "jobs.encoder_training",
     "VerifiedPairs": "scoring.verify",
     "audit": "audit.audit",
     "clopper_pearson": "scoring.decide",
@@ -104,6 +109,7 @@ _HOMES = {
     "review": "jobs.review",
     "ssim": "ops.ssim",
     "ssim_matrix": "ops.ssim",
+    "train_encoder": "jobs.encoder_training",
     "verify_pairs": "scoring.verify",
 }
 

@@ -25,7 +25,7 @@ from deepssim_jax.workspace import code_of, files, key_of
 _LEAST = "jax_persistent_cache_min_compile_time_secs"
 # None: functions are traced as ever.
 _folder: Path | None = None
-_one_at_a_time = threading.RLock()
+_naming = threading.Lock()
 _named: set[type] = set()
 
 
@@ -57,6 +57,7 @@ def kept(*nodes: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         ready: dict[str, Callable[..., Any]] = {}
+        one_at_a_time = threading.RLock()  # several functions can load at once
 
         @functools.wraps(function)
         def call(*args: Any, **static: Any) -> Any:
@@ -66,7 +67,7 @@ def kept(*nodes: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
                 return function(*args, **static)
             shapes = [[list(x.shape), str(x.dtype)] for x in leaves]
             key = key_of(shapes, static, jax.default_backend())
-            with _one_at_a_time:  # who comes second finds it ready
+            with one_at_a_time:  # who comes second finds it ready
                 if key not in ready:
                     code = key_of(code_of(function), key)
                     place = folder / f"{function.__name__.strip('_')}-{code}.stablehlo"
@@ -81,14 +82,15 @@ def kept(*nodes: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 def _ready(
     function: Callable[..., Any], args: Any, static: Any, place: Path, nodes: tuple[type, ...]
 ) -> Callable[..., Any]:
-    for node in set(nodes) - _named:
-        export.register_pytree_node_serialization(
-            node,
-            serialized_name=f"{node.__module__}.{node.__qualname__}",
-            serialize_auxdata=lambda _: b"",
-            deserialize_auxdata=lambda _: (),
-        )
-        _named.add(node)
+    with _naming:
+        for node in set(nodes) - _named:
+            export.register_pytree_node_serialization(
+                node,
+                serialized_name=f"{node.__module__}.{node.__qualname__}",
+                serialize_auxdata=lambda _: b"",
+                deserialize_auxdata=lambda _: (),
+            )
+            _named.add(node)
     try:
         content = bytearray(place.read_bytes())
     except FileNotFoundError:

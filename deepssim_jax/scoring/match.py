@@ -24,7 +24,7 @@ from deepssim_jax.scoring.points import KEPT, LocalIndex
 from deepssim_jax.scoring.retrieval import Proposals, Retrieval
 from deepssim_jax.scoring.rows_by_query import gathered, spread
 from deepssim_jax.scoring.side import Side
-from deepssim_jax.scoring.verify import VerifiedPairs, verify_from, verify_pairs
+from deepssim_jax.scoring.verify import FEW, VerifiedPairs, verify_from, verify_pairs
 from deepssim_jax.workspace import Made, Section, key_of
 
 PAIR = np.dtype(
@@ -297,7 +297,7 @@ def placed_by_points(
             found.matrix[query, place],
             found.shift[query, place] * moving.shape[-1],
         )
-        few = 4 if index.together else None  # where single images are looked up
+        few = FEW if index.together else None
         placed = verify_from(moving, fixed, start, chosen["negative"], together=few)
         _fill(chosen, placed, part, references)
         out[good] = chosen

@@ -21,6 +21,7 @@ from deepssim_jax.ops.transform import MotionModel, Transform, ellipsoid
 from deepssim_jax.typing import Array, Images
 
 _batch = functools.partial(batch_size, cpu=16, accelerator=256)  # pairs at a time
+FEW = 4  # where single images are looked up
 # A region seen by both that is smaller than this share of the frame proves nothing.
 _MIN_OVERLAP = 0.25
 # Agreement is judged inside a disc: the corners of a zoomed or turned copy hold whatever its
@@ -190,6 +191,14 @@ def verify_from(
         return _kept_columns(found, moved)
 
     return VerifiedPairs(*_from(run, moving, fixed, start, negative, together))
+
+
+def load_verify(images: Images) -> None:
+    """Loads the program of `verify_from` for `FEW` pairs of images [1, s, s]; another thread can do so."""
+    start = Transform.of(
+        np.zeros(1, np.int32), np.eye(2, dtype=np.float32)[None], np.zeros((1, 2), np.float32)
+    )
+    verify_from(images, images, start, np.zeros(1, bool), together=FEW)
 
 
 def score_at(

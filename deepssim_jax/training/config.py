@@ -33,7 +33,7 @@ def variant(config: _Experiment, arg: str, *, name: str) -> _Experiment:
 
 @dataclasses.dataclass
 class EncoderConfig:
-    """Every field can be changed by --config.NAME=VALUE.
+    """A training of an encoder. Every field can be changed by --config.NAME=VALUE.
 
     Data: `table` is a CSV file in the reference format whose images lie under `images`; `images`
     alone is a folder (or manifest, or BIDS root) from which pairs are made; with neither, phantoms
@@ -50,6 +50,12 @@ class EncoderConfig:
     "cosine", `freeze` "nothing", "first_stage" or "published_v1", `objective` "pairs" (as
     published) or "batch"; `half` computes in bfloat16, on accelerators only with "auto";
     `average` is the decay of an exponential moving average of the weights, 0 for none.
+
+    Examples:
+      >>> import deepssim_jax as ds
+      >>> config = ds.EncoderConfig(images="films/", initial="default", steps=2000)
+      >>> config.size, config.network
+      ((64, 64), 'nano')
     """
 
     table: str = ""

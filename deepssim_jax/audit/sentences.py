@@ -47,6 +47,8 @@ _SENTENCES = {
     Cause.HELD_OUT_DIFFER: "The held-out {image}s are of another make than the real ones ({detail}): the "
     "control and the p-values may tell the make, and not copies.",
     Cause.HELD_OUT_KNOWN: "All held-out {image}s are of patients of the real side, so there is no control.",
+    Cause.FEW_PATIENTS: "The real {image}s are of {patients} only, too few to test what is called a {copy} "
+    "on other patients: look at the pairs, and at --subject_regex if there are more patients.",
     Cause.MANY_ALIKE: "{number} real {image}s were called copies of another patient's where there should be "
     "none: the folder holds duplicates under several names (search it with `deepssim duplicates`), or "
     "unrelated {image}s of this kind look alike, and so may some of the {copies} found here.",
@@ -101,6 +103,9 @@ def _values(reason: Reason, words: Words, *, shared: bool) -> dict[str, object]:
     out: dict[str, object] = {
         "none": f"No {words.copy} was found",
         "detail": reason.detail,
+        "patients": "few patients"
+        if shared
+        else f"{reason.count:,} {_several(reason.count, 'patient')}",
         "number": "Some" if shared else f"{reason.count:,}",
         "side": f"Some {' '.join(roles)} {words.image}s",
         "sides": " and of the ".join(roles),

@@ -50,7 +50,7 @@ _SENTENCES = {
     Cause.FEW_PATIENTS: "The real {image}s are of {patients} only, too few to test what is called a {copy} "
     "on other patients: look at the pairs, and at --subject_regex if there are more patients.",
     Cause.MANY_ALIKE: "{number} real {image}s were called copies of another patient's where there should be "
-    "none: the folder holds duplicates under several names (search it with `deepssim duplicates`), or "
+    "none: the folder holds duplicates under several names, some of which `deepssim duplicates` lists, or "
     "unrelated {image}s of this kind look alike, and so may some of the {copies} found here.",
     Cause.UNREADABLE: "{side} could not be read; {unknown}.",
     Cause.NOT_COMPARABLE: "{side} could not be compared: too little structure to be distinguished.",

@@ -20,6 +20,7 @@ import numpy as np
 from flax import nnx
 
 from deepssim_jax import parallel
+from deepssim_jax.audit.generated_table import MANIFEST, Planned, manifest_csv
 from deepssim_jax.data.pictures import ImageFormat
 from deepssim_jax.diffusion import samplers
 from deepssim_jax.diffusion.samplers import Sampler
@@ -33,9 +34,8 @@ from deepssim_jax.training.generator import AUTOENCODER, CONDITIONS, DENOISER, R
 from deepssim_jax.training.latents import load_latents
 from deepssim_jax.typing import Array
 from deepssim_jax.workspace import Access, Workspace, WorkspaceError
-from deepssim_jax.workspace.files import csv_bytes, sha256
+from deepssim_jax.workspace.files import sha256
 
-MANIFEST = "manifest.csv"
 COMMAND = "generate"
 # In float32 at full precision; a value on the edge between two of 255 grey levels may take either.
 TOLERANCE = 1e-3
@@ -267,15 +267,6 @@ def _compiled(
 
 
 @dataclasses.dataclass(frozen=True)
-class Planned:
-    """One image to make: its number, the row of `records` that conditions it, and its file."""
-
-    index: int
-    record: int
-    name: str
-
-
-@dataclasses.dataclass(frozen=True)
 class Wanted:
     """Which images: `n`, each with the condition of a training image drawn by (seed, i), or `per_record`
     for every training image, in a folder of its own. `seed` is of all images, `image_format` of the files;
@@ -377,20 +368,3 @@ def generate(
         rows = manifest_csv(planned, seed, generator.weights_hash, conditioned=conditioned)
         workspace.write(MANIFEST, rows, access=Access.SHARED)
     return len(planned)
-
-
-def manifest_csv(
-    planned: Sequence[Planned], seed: int, weights: str, *, conditioned: bool
-) -> bytes:
-    """One row an image; `conditioned` if the model was given the condition of a training image.
-
-    It has the numbers of training images, not their names: this file goes where the images go.
-    """
-    rows: list[list[object]] = [["path", "image_id", "seed", "index", "condition", "weights"]]
-    for one in planned:
-        condition = f"record {one.record}" if conditioned else ""
-        name = one.name
-        for image_format in ImageFormat:
-            name = name.removesuffix(image_format.suffix)
-        rows.append([one.name, name.replace("/", "___"), seed, one.index, condition, weights])
-    return csv_bytes(rows)

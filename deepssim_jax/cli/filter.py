@@ -3,7 +3,12 @@
     deepssim filter --real=training/ --synthetic=generated/ --out=to_share/
 
 An image stays behind if its embedding or its verified score, after alignment, is too close to any
-training image. `deepssim verify to_share/ --real=training/` checks the certificate.
+training image. A file whose name holds that of a patient or of a training image gets a number, and
+released.csv in the private work folder says which.
+
+    deepssim verify to_share/ --real=training/
+
+checks the certificate.
 """
 
 from collections.abc import Sequence
@@ -32,7 +37,8 @@ def main(argv: Sequence[str]) -> int:
     """
     del argv
     from deepssim_jax.audit.guard import Reason
-    from deepssim_jax.audit.safeguard import filter_folder, names_of
+    from deepssim_jax.audit.release_names import names_of
+    from deepssim_jax.audit.safeguard import filter_folder
     from deepssim_jax.data.account import Account
     from deepssim_jax.data.manifest import Rejected, Role, read_manifest
 
@@ -61,4 +67,6 @@ def main(argv: Sequence[str]) -> int:
     account = Account.of(
         offered, images=release.judged - broken, not_read=(*offered.rejected, *refused)
     )
-    return guard_flags.finish(release, out, files=account.rows("synthetic"))
+    return guard_flags.finish(
+        release, out, work=_GUARD.work_folder(out), files=account.rows("synthetic")
+    )

@@ -206,6 +206,11 @@ class Workspace(Section):
         files.write_bytes(path, content, access=access)
         return path
 
+    def keep(self, name: str, content: bytes) -> None:
+        """Writes a file of the kept work: what must not go where the outputs go."""
+        if self._processes.first:
+            self._kept.own.write(self._work / name, content)
+
     def append(self, name: str, line: str) -> None:
         """Adds a line to an output that grows; the first one makes it, for its owner alone."""
         if not self._processes.first:
@@ -378,9 +383,8 @@ class Workspace(Section):
             # Names of files can be names of patients: they go into a file, never on the screen.
             listing = self._work / "changed.txt"
             self._kept.own.write(listing, "".join(f"{name}\n" for name in changed).encode())
-            # From the folder of outputs, whose path the user typed.
             try:
-                where = os.path.relpath(listing, self._root.parent)
+                where = os.path.relpath(listing, self._root.parent)  # whose path the user typed
             except ValueError:  # two drives of Windows
                 where = listing.name
             raise WorkspaceError(

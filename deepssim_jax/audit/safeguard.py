@@ -9,6 +9,7 @@ to the same bytes.
 import dataclasses
 import functools
 import hashlib
+import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -18,18 +19,20 @@ from deepssim_jax.audit import certificate, generation
 from deepssim_jax.audit.certificate import Candidate, Residual, Source
 from deepssim_jax.audit.generation import Generator, Planned, SamplingSettings, Wanted
 from deepssim_jax.audit.guard import Guard, Reason, View
-from deepssim_jax.audit.judging import Offer, candidates, judge
+from deepssim_jax.audit.judging import Offer, candidates, judge, unread
 from deepssim_jax.audit.result import Thresholds
 from deepssim_jax.data import store
-from deepssim_jax.data.manifest import InputError, Manifest, Record, Role, read_manifest
-from deepssim_jax.data.readers import read_image
-from deepssim_jax.data.volume import Unreadable
+from deepssim_jax.data.account import INPUTS, Account
+from deepssim_jax.data.manifest import InputError, Manifest, Record, Rejected, Role, read_manifest
+from deepssim_jax.data.readers import read_only_image
+from deepssim_jax.data.volume import Unreadable, reason_of
 from deepssim_jax.nn.encoder import encoder_hash
 from deepssim_jax.scoring.decide import clopper_pearson
 from deepssim_jax.scoring.match import Progress
-from deepssim_jax.workspace import Access, Workspace
+from deepssim_jax.workspace import OWN_FILES, Access, Workspace, scratch_copy
 
 _BATCH = 64
+_OWN_NAMES = {certificate.NAME, generation.MANIFEST, *OWN_FILES}
 # Pairs verified for the residual rate: about half a minute on two cores.
 RESIDUAL_PAIRS = 2000
 
@@ -39,7 +42,8 @@ class Release:
     """What came of it; `wanted` is None where everything that may leave was wanted.
 
     `rejected` counts by reason; `residual` is what the search misses of these images, `thresholds` hold
-    what it misses of planted copies. `doubt` says why nothing was judged and nothing leaves, if so.
+    what it misses of planted copies. `not_read` are the files that could not be judged. `doubt` says why
+    nothing was judged and nothing leaves, if so.
     """
 
     accepted: int
@@ -49,6 +53,7 @@ class Release:
     residual: Residual
     thresholds: Thresholds
     doubt: str | None = None
+    not_read: tuple[Rejected, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -135,7 +140,7 @@ def filter_folder(
       source: folder or manifest of the images.
       guard: of the training images.
       out: for the accepted files, under the names they have there, and `certificate.json`; its work
-        lies elsewhere, see `generate_guarded`.
+        lies elsewhere, see `generate_guarded`, and holds `inputs.json`, which names what was not read.
       residual_pairs: at most so many are verified to measure what the search misses.
       on_progress: called with (images judged, images in all, what).
 
@@ -157,7 +162,15 @@ def filter_folder(
     run = _Run(guard, out, origin, residual_pairs)
     if guard.doubt:
         return run.certified(run.nothing, {})
-    return run.certified(run.judge(range(0, len(records), _BATCH), load, on_progress), {})
+    release = run.certified(run.judge(range(0, len(records), _BATCH), load, on_progress), {})
+    out.keep(INPUTS, account_of(release, manifest).file)
+    return release
+
+
+def account_of(release: Release, manifest: Manifest) -> Account:
+    """What became of every file of a folder that was filtered."""
+    not_read = (*manifest.rejected, *release.not_read)
+    return Account.of(manifest, images=release.judged - len(release.not_read), not_read=not_read)
 
 
 def _view(image: np.ndarray, guard: Guard) -> View | None:
@@ -172,11 +185,17 @@ def names_of(manifest: Manifest) -> list[str]:
     """The name under which each image of a folder or table may leave: its path from there.
 
     Raises:
-      InputError: a file is named twice, and would leave, and count, twice.
+      InputError: a file is named twice, and would leave, and count, twice; or it is called as a file is
+        that is written beside the images.
     """
     source = manifest.source
     root = source if source.is_dir() else source.resolve().parent
-    names = [record.path.relative_to(root).as_posix() for record in manifest.records]
+    names = [_below(record.path, root).as_posix() for record in manifest.records]
+    if own := {name.casefold() for name in names} & _OWN_NAMES:
+        raise InputError(
+            f"--synthetic holds a file called {min(own)}, which is what --out calls a file of its own; give "
+            "it another name"
+        )
     whole = [n for n, record in zip(names, manifest.records, strict=True) if not record.items]
     if again := len(whole) - len(set(whole)):
         raise InputError(
@@ -185,15 +204,24 @@ def names_of(manifest: Manifest) -> list[str]:
     return names
 
 
+def _below(path: Path, root: Path) -> Path:
+    """A file's path from the folder of its table, which may be spelled with links."""
+    for spelled in (path, path.parent.resolve() / path.name):
+        if spelled.is_relative_to(root):
+            return spelled.relative_to(root)
+    return path.resolve().relative_to(root)
+
+
 def _offer(number: int, record: Record, name: str, guard: Guard) -> Offer:
     try:
-        image = read_image(record, spec=None)
-        # A file is released as a whole: it must be the one image that was judged.
-        if image.ndim != 2 or record.parts or record.items:
-            raise Unreadable("is a volume, or one of several images of its file")
-        return Offer(number, name, record.path.read_bytes(), View.of(image, guard.settings.form))
-    except (Unreadable, OSError):
-        return Offer(number, name, b"", None)
+        content = record.path.read_bytes()
+        # A file is released as a whole: it must be the one image that was judged, whatever becomes of it
+        # meanwhile. So a copy of these very bytes is decoded.
+        with scratch_copy(io.BytesIO(content), record.path.name) as copy:
+            image = read_only_image(dataclasses.replace(record, path=copy))
+        return Offer(number, name, content, View.of(image, guard.settings.form))
+    except (Unreadable, OSError, MemoryError) as error:
+        return Offer(number, name, b"", None, reason_of(error))
 
 
 class _Run:
@@ -219,6 +247,7 @@ class _Run:
         self._candidates: list[Candidate] = []
         self._embeddings: list[np.ndarray] = []
         self._tested: set[str] = set()
+        self._unread: list[Rejected] = []
 
     @property
     def nothing(self) -> Residual:
@@ -277,6 +306,7 @@ class _Run:
             "judged", [number, start, most], lambda: judge(offered(), self._guard, most=most)
         )
         rows = candidates(judged)
+        self._unread += unread(judged)
         # Looked at again in every run: an image that is gone or was changed is written anew.
         lacking = [
             row
@@ -286,6 +316,11 @@ class _Run:
         if lacking:
             contents = {offer.name: offer.content for offer in offered()}
             for row in lacking:
+                if hashlib.sha256(contents[row.name]).hexdigest() != row.sha256:
+                    raise InputError(
+                        "an image is not what an earlier run judged under its name, and is not written; "
+                        "give a new --out"
+                    )
                 self._out.write(row.name, contents[row.name], access=Access.SHARED)
         self._candidates += rows
         self._embeddings.append(judged["embeddings"])
@@ -348,4 +383,5 @@ class _Run:
             residual,
             self._guard.limits.thresholds,
             self._guard.doubt,
+            tuple(self._unread),
         )

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deepssim_jax.data.decoded import Decoded, luminance
+from deepssim_jax.data.decoded import Decoded, in_float32, luminance
 from deepssim_jax.data.guards import Limits, check_voxels, the_item
 from deepssim_jax.data.volume import Unreadable, oriented
 
@@ -89,7 +89,7 @@ def read(volume: RawVolume, item: int | None, limits: Limits) -> Decoded:
         elif axis is Axis.COMPLEX:
             real, imaginary = np.moveaxis(values, number, 0).astype(np.float32)
             values = np.hypot(real, imaginary)
-    values = values.astype(np.float32)
+    values = in_float32(values)
     if values.ndim == 2:
         return Decoded(np.ascontiguousarray(values.T), volume.spacing)
     if volume.affine is None:

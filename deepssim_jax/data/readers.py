@@ -45,7 +45,34 @@ def read_image(record: Record, *, spec: SliceSpec | None, limits: Limits = Limit
     Raises:
       Unreadable: with the reason.
     """
+    return _image(_read(record, limits), spec)
+
+
+def read_only_image(record: Record, *, limits: Limits = Limits()) -> np.ndarray:
+    """Reads the image of a file that holds this one image and no sample beside it.
+
+    Args:
+      record: the file.
+      limits: what is refused.
+
+    Returns:
+      float32 [h, w], as `read_image` gives it.
+
+    Raises:
+      Unreadable: the file holds more, or the reason is that of `read_image`.
+    """
+    if record.parts or record.items:
+        raise Unreadable("is one of several images of its file, or of several files")
     decoded = _read(record, limits)
+    if decoded.cut_out:
+        raise Unreadable("has an alpha channel, which is not compared")
+    image = _image(decoded, None)
+    if image.ndim != 2:
+        raise Unreadable("is a volume")
+    return image
+
+
+def _image(decoded: Decoded, spec: SliceSpec | None) -> np.ndarray:
     array = decoded.values
     if array.ndim == 3 and 1 in array.shape:
         spec = SliceSpec(axis=array.shape.index(1), place=0)

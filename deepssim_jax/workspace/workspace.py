@@ -278,6 +278,11 @@ class Workspace(Section):
             content = json.dumps(noted(facts), indent=1, sort_keys=True).encode()
             self._kept.own.write_lasting(path, content)
 
+    def keep(self, name: str, content: bytes) -> None:
+        """Writes a private file beside the kept work: what stays, though the outputs are given away."""
+        if self._processes.first:
+            self._kept.own.write(self._work / name, content)
+
     def secret(self) -> bytes:
         """32 random bytes, drawn once and kept in the private work: the key of aliases.
 

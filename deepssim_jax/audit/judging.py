@@ -16,7 +16,7 @@ from deepssim_jax.data.records import Rejected
 class Offer:
     """A candidate: its number, the name of its file, the file's bytes, and the image to judge.
 
-    `view` is None if it cannot be judged, and `why` says so.
+    `view` is None if it cannot be judged, and `why` says so; `passing` if another run may judge it.
     """
 
     index: int
@@ -24,6 +24,7 @@ class Offer:
     content: bytes
     view: View | None
     why: str = ""
+    passing: bool = False
 
 
 def judge(offers: Iterable[Offer], guard: Guard, *, most: int | None) -> dict[str, np.ndarray]:

@@ -25,7 +25,7 @@ from deepssim_jax.data import store
 from deepssim_jax.data.account import INPUTS, Account
 from deepssim_jax.data.manifest import InputError, Manifest, Record, Rejected, Role, read_manifest
 from deepssim_jax.data.readers import read_only_image
-from deepssim_jax.data.volume import Unreadable, reason_of
+from deepssim_jax.data.volume import Unavailable, Unreadable, reason_of
 from deepssim_jax.nn.encoder import encoder_hash
 from deepssim_jax.scoring.decide import clopper_pearson
 from deepssim_jax.scoring.match import Progress
@@ -221,7 +221,8 @@ def _offer(number: int, record: Record, name: str, guard: Guard) -> Offer:
             image = read_only_image(dataclasses.replace(record, path=copy))
         return Offer(number, name, content, View.of(image, guard.settings.form))
     except (Unreadable, OSError, MemoryError) as error:
-        return Offer(number, name, b"", None, reason_of(error))
+        passing = not isinstance(error, Unreadable) or isinstance(error, Unavailable)
+        return Offer(number, name, b"", None, reason_of(error), passing)
 
 
 class _Run:
@@ -302,9 +303,12 @@ class _Run:
         wanted = self._source.wanted
         most = None if wanted is None else wanted - len(self.standing)
         offered = functools.cache(lambda: offers(start))
-        judged = self._steps.step(
-            "judged", [number, start, most], lambda: judge(offered(), self._guard, most=most)
-        )
+        made = functools.cache(lambda: judge(offered(), self._guard, most=most))
+        known, judged = self._steps.look("judged", [number, start, most], made)
+        if not known and any(offer.passing for offer in offered()):
+            judged = made()  # and not kept
+        elif not known:
+            judged = self._steps.step("judged", [number, start, most], made)
         rows = candidates(judged)
         self._unread += unread(judged)
         # Looked at again in every run: an image that is gone or was changed is written anew.

@@ -18,7 +18,7 @@ from deepssim_jax.data import dicom
 from deepssim_jax.data.decoded import Decoded, in_float32, luminance
 from deepssim_jax.data.dicom_file import dataset, pydicom_module
 from deepssim_jax.data.guards import Limits, check_pixels, check_voxels
-from deepssim_jax.data.volume import Unreadable, oriented
+from deepssim_jax.data.volume import Unavailable, Unreadable, oriented
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -78,11 +78,13 @@ def _decoded(
     for number, path in enumerate(files, 1):
         try:
             yield from _frames_of(path, items, limits, count)
-        except MemoryError:
+        except (MemoryError, ImportError, Unavailable):
             raise
         # Whatever is wrong, it is said of which file: not by its name, which may be a patient's.
         except Exception as error:
             if len(files) == 1:
+                raise
+            if isinstance(error, OSError) and error.errno is not None:
                 raise
             known = isinstance(error, Unreadable)
             why = f"{error}" if known else f"is damaged or truncated ({type(error).__name__})"

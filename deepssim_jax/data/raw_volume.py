@@ -116,6 +116,8 @@ def _bytes(volume: RawVolume, size: int) -> bytes:
                 case Packing.ZLIB:
                     data = zlib.decompressobj().decompress(file.read(), size)
         except (OSError, EOFError, zlib.error) as error:
+            if isinstance(error, OSError) and error.errno is not None:  # the disk's, not the data's
+                raise
             raise Unreadable("its compressed data are damaged or truncated") from error
     if len(data) < size:
         raise Unreadable(f"is truncated: {len(data):,} of {size:,} bytes of values are there")

@@ -24,7 +24,7 @@ from deepssim_jax.data.guards import Limits, check_file
 from deepssim_jax.data.preprocess import without_outliers
 from deepssim_jax.data.quiet import quiet
 from deepssim_jax.data.records import Record, files_of
-from deepssim_jax.data.volume import SliceSpec, Unreadable
+from deepssim_jax.data.volume import SliceSpec, Unavailable, Unreadable
 
 # Of proportions further from a square, or a picture that would become larger, nothing is made.
 _MOST_OBLONG, _MOST_PIXELS = 20.0, 20_000
@@ -123,7 +123,7 @@ def _read(record: Record, limits: Limits) -> Decoded:
     try:
         found = recognise(record.path)
     except OSError as error:
-        raise Unreadable(f"cannot be opened: {error.strerror}") from error
+        raise Unavailable(f"cannot be opened: {error.strerror}") from error
     if found is None:
         raise Unreadable("is of no known image format")
     try:
@@ -132,11 +132,13 @@ def _read(record: Record, limits: Limits) -> Decoded:
     except Unreadable:
         raise
     except MemoryError as error:
-        raise Unreadable("needs more memory than there is") from error
+        raise Unavailable("needs more memory than there is") from error
+    except ImportError as error:
+        raise Unavailable(f"needs a module that cannot be loaded: {error.name}") from error
     # Readers of images fail in as many ways as files can be damaged.
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise Unreadable(f"cannot be read: {error.strerror}") from error
+            raise Unavailable(f"cannot be read: {error.strerror}") from error
         name = found.format.value
         raise Unreadable(
             f"is a damaged or truncated {name} file ({type(error).__name__})"

@@ -299,6 +299,22 @@ def test_what_leaves_is_what_was_judged_though_the_file_changes(
         filtered(tmp_path / "offered", guard, tmp_path)
 
 
+def test_what_the_machine_lacked_is_judged_by_the_next_run(
+    cohort: Path, guard: Guard, tmp_path: Path, monkeypatch
+) -> None:
+    write_some(cohort, tmp_path / "offered")
+
+    def lacking(record):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(safeguard, "read_only_image", lacking)
+        found = filtered(tmp_path / "offered", guard, tmp_path)
+    assert {item.reason for item in found.not_read} == {"needs more memory than there is"}
+    found = filtered(tmp_path / "offered", guard, tmp_path)
+    assert found.judged == 6 and not found.not_read
+
+
 def test_no_image_is_called_as_a_file_of_the_release(tmp_path: Path) -> None:
     write_phantoms(tmp_path, 2, size=(32, 32), seed=1)
     (tmp_path / "p0000_t1.png").rename(tmp_path / "Certificate.json")

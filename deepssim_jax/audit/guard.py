@@ -19,7 +19,7 @@ import numpy as np
 
 from deepssim_jax import parallel
 from deepssim_jax.audit import calibration, doubles
-from deepssim_jax.audit.release_names import telling_names
+from deepssim_jax.audit.patient_names import telling_names
 from deepssim_jax.audit.result import Thresholds
 from deepssim_jax.data import store
 from deepssim_jax.data.manifest import InputError, Role, check_subject_regex, read_manifest

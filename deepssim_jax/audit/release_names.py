@@ -4,54 +4,40 @@ Contract: where a name is given, it is given in the order in which images stand,
 gap would count what was refused. Which image got which number is for a private table.
 """
 
-import re
-import unicodedata
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import PurePosixPath
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
-from deepssim_jax.data.formats import SUFFIXES
+from deepssim_jax.audit import certificate
+from deepssim_jax.audit.generated_table import MANIFEST
+from deepssim_jax.audit.patient_names import suffix_of, tells
 from deepssim_jax.data.manifest import InputError, Manifest
+from deepssim_jax.workspace import OWN_FILES
 
 TABLE = "released.csv"  # in the private work: which image has which number
-_WORD = re.compile(r"[^\W\d_]+|\d+|[\W_]+")
-# Ends the first part of an id of the reference layout.
-_PART = "___"
+_OWN_NAMES = {certificate.NAME, MANIFEST, *OWN_FILES}
 
 
 def names_of(manifest: Manifest) -> list[str]:
     """The name of each image of a folder or table: its path from there.
 
     Raises:
-      InputError: a file is named twice, and would leave, and count, twice.
+      InputError: a file is named twice, and would leave, and count, twice; or it is called as a file is
+        that is written beside the images.
     """
     source = manifest.source
     root = source if source.is_dir() else source.resolve().parent
-    names = [record.path.relative_to(root).as_posix() for record in manifest.records]
+    names = [_below(record.path, root).as_posix() for record in manifest.records]
+    if own := {name.casefold() for name in names} & _OWN_NAMES:
+        raise InputError(
+            f"--synthetic holds a file called {min(own)}, which is what --out calls a file of its own; give "
+            "it another name"
+        )
     whole = [n for n, record in zip(names, manifest.records, strict=True) if not record.items]
     if again := len(whole) - len(set(whole)):
         raise InputError(
             f"--synthetic: {again} rows of the table name a file again; list each file once"
         )
     return names
-
-
-def telling_names(manifest: Manifest) -> frozenset[str]:
-    """What may name a patient: patients, and each part of the ids and the paths of their images."""
-    source, found = manifest.source, set[str]()
-    for record in manifest.records:
-        path = record.path
-        inside = path.relative_to(source) if path.is_relative_to(source) else path.name
-        parts = [record.subject_id or "", record.image_id]
-        parts += [x for whole in (record.image_id, inside) for x in PurePosixPath(whole).parts]
-        parts += [x for whole in parts for x in whole.split(_PART)]
-        found.update(_same(x) for part in parts for x in (part, _stem(part)))
-    return frozenset(found - {""})
-
-
-def tells(name: str, telling: Iterable[str]) -> bool:
-    """Whether a part of a path is one of these names, or holds one between other words or numbers."""
-    known = telling if isinstance(telling, frozenset) else frozenset(telling)
-    return any(run in known for part in name.split("/") for run in _runs(_same(part)))
 
 
 class ReleaseNames:
@@ -88,29 +74,12 @@ class ReleaseNames:
         if not self._hides(name):
             return name
         self._count += 1
-        return f"{self._prefix}{self._count - 1:06d}{_suffix(name)}"
+        return f"{self._prefix}{self._count - 1:06d}{suffix_of(name)}"
 
 
-def _runs(part: str) -> Iterator[str]:
-    """Every run of words, numbers and what stands between them."""
-    words = _WORD.findall(part)
-    for start in range(len(words)):
-        run = ""
-        for word in words[start:]:
-            run += word
-            yield run
-
-
-def _suffix(name: str) -> str:
-    """That of an image format, and no other: what follows a dot may be a part of a patient's name."""
-    fitting = [end for end in SUFFIXES if name.lower().endswith(end)]
-    return max(fitting, key=len, default="")
-
-
-def _stem(name: str) -> str:
-    return name[: len(name) - len(_suffix(name))]
-
-
-def _same(name: str) -> str:
-    """One spelling of what a person reads as one."""
-    return unicodedata.normalize("NFKC", name).casefold()
+def _below(path: Path, root: Path) -> Path:
+    """A file's path from the folder of its table, which may be spelled with links."""
+    for spelled in (path, path.parent.resolve() / path.name):
+        if spelled.is_relative_to(root):
+            return spelled.relative_to(root)
+    return path.resolve().relative_to(root)

@@ -9,6 +9,7 @@ to the same bytes.
 import dataclasses
 import functools
 import hashlib
+import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -19,17 +20,18 @@ from deepssim_jax.audit.certificate import Candidate, Residual, Source
 from deepssim_jax.audit.generated_table import MANIFEST, Planned
 from deepssim_jax.audit.generation import Generator, SamplingSettings, Wanted
 from deepssim_jax.audit.guard import Guard, Reason, View
-from deepssim_jax.audit.judging import Offer, candidates, judge
+from deepssim_jax.audit.judging import Offer, candidates, judge, unread
 from deepssim_jax.audit.release_names import ReleaseNames, names_of
 from deepssim_jax.audit.result import Thresholds
 from deepssim_jax.data import store
-from deepssim_jax.data.manifest import InputError, Record, Role, read_manifest
-from deepssim_jax.data.readers import read_image
-from deepssim_jax.data.volume import Unreadable
+from deepssim_jax.data.account import INPUTS, Account
+from deepssim_jax.data.manifest import InputError, Manifest, Record, Rejected, Role, read_manifest
+from deepssim_jax.data.readers import read_only_image
+from deepssim_jax.data.volume import Unavailable, Unreadable, reason_of
 from deepssim_jax.nn.encoder import encoder_hash
 from deepssim_jax.scoring.decide import clopper_pearson
 from deepssim_jax.scoring.match import Progress
-from deepssim_jax.workspace import Access, Workspace
+from deepssim_jax.workspace import Access, Workspace, scratch_copy
 from deepssim_jax.workspace.files import csv_bytes, holds
 
 _BATCH = 64
@@ -42,7 +44,8 @@ class Release:
     """What came of it; `wanted` is None where everything that may leave was wanted.
 
     `rejected` counts by reason; `residual` is what the search misses of these images, `thresholds` hold
-    what it misses of planted copies. `doubt` says why nothing was judged and nothing leaves, if so.
+    what it misses of planted copies. `not_read` are the files that could not be judged. `doubt` says why
+    nothing was judged and nothing leaves, if so.
     """
 
     accepted: int
@@ -52,6 +55,7 @@ class Release:
     residual: Residual
     thresholds: Thresholds
     doubt: str | None = None
+    not_read: tuple[Rejected, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -141,9 +145,10 @@ def filter_folder(
     Args:
       source: folder or manifest of the images.
       guard: of the training images.
-      out: for the accepted files, and `certificate.json`; its work lies elsewhere, see
-        `generate_guarded`. They keep their names, but a file whose name holds that of a patient or of a
-        training image gets a number; the work says which.
+      out: for the accepted files, and `certificate.json`. They keep their names, but a file whose name
+        holds that of a patient or of a training image gets a number. Its work lies elsewhere, see
+        `generate_guarded`: `released.csv` says which file has which number, and `inputs.json` names what
+        was not read.
       residual_pairs: at most so many are verified to measure what the search misses.
       on_progress: called with (images judged, images in all, what).
 
@@ -168,7 +173,15 @@ def filter_folder(
     residual = run.judge(range(0, len(records), _BATCH), load, on_progress)
     rows = [[name, names[number]] for number, name in run.settled().items()]
     out.keep(release_names.TABLE, csv_bytes([["path", "source"], *rows]))
-    return run.certified(residual, {})
+    release = run.certified(residual, {})
+    out.keep(INPUTS, account_of(release, manifest).file)
+    return release
+
+
+def account_of(release: Release, manifest: Manifest) -> Account:
+    """What became of every file of a folder that was filtered."""
+    not_read = (*manifest.rejected, *release.not_read)
+    return Account.of(manifest, images=release.judged - len(release.not_read), not_read=not_read)
 
 
 def _view(image: np.ndarray, guard: Guard) -> View | None:
@@ -181,13 +194,15 @@ def _view(image: np.ndarray, guard: Guard) -> View | None:
 
 def _offer(number: int, record: Record, name: str, guard: Guard) -> Offer:
     try:
-        image = read_image(record, spec=None)
-        # A file is released as a whole: it must be the one image that was judged.
-        if image.ndim != 2 or record.parts or record.items:
-            raise Unreadable("is a volume, or one of several images of its file")
-        return Offer(number, name, record.path.read_bytes(), View.of(image, guard.settings.form))
-    except (Unreadable, OSError):
-        return Offer(number, name, b"", None)
+        content = record.path.read_bytes()
+        # A file is released as a whole: it must be the one image that was judged, whatever becomes of it
+        # meanwhile. So a copy of these very bytes is decoded.
+        with scratch_copy(io.BytesIO(content), record.path.name) as copy:
+            image = read_only_image(dataclasses.replace(record, path=copy))
+        return Offer(number, name, content, View.of(image, guard.settings.form))
+    except (Unreadable, OSError, MemoryError) as error:
+        passing = not isinstance(error, Unreadable) or isinstance(error, Unavailable)
+        return Offer(number, name, b"", None, reason_of(error), passing)
 
 
 class _Run:
@@ -217,6 +232,7 @@ class _Run:
         self._candidates: list[Candidate] = []
         self._embeddings: list[np.ndarray] = []
         self._tested: set[str] = set()
+        self._unread: list[Rejected] = []
 
     @property
     def nothing(self) -> Residual:
@@ -271,10 +287,14 @@ class _Run:
         wanted = self._source.wanted
         most = None if wanted is None else wanted - len(self.standing)
         offered = functools.cache(lambda: offers(start))
-        judged = self._steps.step(
-            "judged", [number, start, most], lambda: judge(offered(), self._guard, most=most)
-        )
+        made = functools.cache(lambda: judge(offered(), self._guard, most=most))
+        known, judged = self._steps.look("judged", [number, start, most], made)
+        if not known and any(offer.passing for offer in offered()):
+            judged = made()  # and not kept
+        elif not known:
+            judged = self._steps.step("judged", [number, start, most], made)
         rows = candidates(judged)
+        self._unread += unread(judged)
         leaving = [row for row in rows if row.reason is None and not self._withheld(row)]
         self._named |= {row.index: self._names.next(row.name) for row in leaving}
         # Looked at again in every run: an image that is gone or was changed is written anew.
@@ -282,6 +302,11 @@ class _Run:
         if lacking:
             contents = {offer.name: offer.content for offer in offered()}
             for row in lacking:
+                if hashlib.sha256(contents[row.name]).hexdigest() != row.sha256:
+                    raise InputError(
+                        "an image is not what an earlier run judged under its name, and is not written; "
+                        "give a new --out"
+                    )
                 self._out.write(self._named[row.index], contents[row.name], access=Access.SHARED)
         self._candidates += rows
         self._embeddings.append(judged["embeddings"])
@@ -363,4 +388,5 @@ class _Run:
             residual,
             self._guard.limits.thresholds,
             self._guard.doubt,
+            tuple(self._unread),
         )

@@ -16,7 +16,7 @@ from typing import IO
 
 import numpy as np
 
-from deepssim_jax.data.decoded import Decoded, luminance
+from deepssim_jax.data.decoded import Decoded, in_float32, luminance
 from deepssim_jax.data.guards import MAX_RATIO, Limits, check_voxels, read_head, the_item
 from deepssim_jax.data.records import ArrayLayout
 from deepssim_jax.data.volume import Unreadable
@@ -165,6 +165,8 @@ def _count(array: _Array, layout: ArrayLayout) -> int:
         raise Unreadable(f"has {len(array.shape)} dimensions {array.shape}, and 2 or 3 are known")
     if min(shape[1:], default=0) < 1:
         raise Unreadable(f"holds no image: its dimensions are {array.shape}")
+    if layout is ArrayLayout.IMAGES and shape[-1] == 2 and len(shape) > 2 and min(shape[-3:-1]) > 4:
+        raise Unreadable("has 2 channels that are no colours; split it first")
     if len(shape) == 2 or (len(shape) == 3 and _is_coloured(shape, layout)):
         return 1
     if layout is not ArrayLayout.IMAGES:
@@ -215,7 +217,7 @@ def _values(
         return luminance(values)
     if len(one) == 3 and layout is ArrayLayout.IMAGES:  # [c, h, w]
         return luminance(np.moveaxis(values, 0, -1))
-    values = np.asarray(values, np.float32)
+    values = in_float32(values)
     if len(one) == 3 and layout is ArrayLayout.XYZ:
         return np.ascontiguousarray(values.T)
     return values

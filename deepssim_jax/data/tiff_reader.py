@@ -12,13 +12,22 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from deepssim_jax.data.decoded import Decoded, luminance, upright
+from deepssim_jax.data.decoded import Decoded, in_float32, is_cut_out, luminance, upright
 from deepssim_jax.data.guards import Limits, check_pixels, the_item
 from deepssim_jax.data.volume import Unreadable
 
 _ORIENTATION = 274
 _MOST_SAMPLES = 16
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
+# Samples that are colours; of all other photometric interpretations there is one.
+_COLOURS = {
+    tifffile.PHOTOMETRIC.RGB: 3,
+    tifffile.PHOTOMETRIC.YCBCR: 3,
+    tifffile.PHOTOMETRIC.CIELAB: 3,
+    tifffile.PHOTOMETRIC.ICCLAB: 3,
+    tifffile.PHOTOMETRIC.SEPARATED: 4,
+}
+_ALPHA = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
 
 
 def contents(path: Path) -> tuple[int, tuple[tuple[str, str], ...]]:
@@ -54,7 +63,8 @@ def read(path: Path, item: int | None, limits: Limits) -> Decoded:
         else:
             values = page.asarray()
         turn = page.tags.valueof(_ORIENTATION, 1)
-        return Decoded(upright(_grey(values, page), int(turn)))
+        values, cut = _colours(values, page)
+        return Decoded(upright(_grey(values, page), int(turn)), cut_out=cut)
 
 
 def _pages(
@@ -111,31 +121,47 @@ def _stacked(file: tifffile.TiffFile) -> int:
     return planes if planes > 1 and series.dataoffset is not None else 0
 
 
-def _grey(values: np.ndarray, page: tifffile.TiffPage) -> np.ndarray:
-    """float32 [h, w] of a page's array."""
-    kinds = tifffile.PHOTOMETRIC
+def _colours(values: np.ndarray, page: tifffile.TiffPage) -> tuple[np.ndarray, bool]:
+    """[h, w] or [h, w, c] without samples that are no colours, and whether these cut the picture out."""
     axes = page.axes
     if "S" in axes:
         values = np.moveaxis(values, axes.index("S"), -1)
     if values.ndim != len(axes) or len(axes.replace("S", "")) != 2:
         raise Unreadable(f"a page has the axes {axes}, and a picture has two")
+    if values.ndim == 2:
+        return values, False
+    samples = values.shape[-1]
+    colours = min(samples, _COLOURS.get(page.photometric, 1))
+    if samples == colours:
+        return values, False
+    if samples > colours + 1:
+        raise Unreadable(f"has {samples} channels that are no colours; split it first")
+    declared = page.extrasamples and page.extrasamples[-1] in _ALPHA
+    cut = is_cut_out(values[..., -1]) if declared else False
+    if not declared and (values[..., -1] != values[0, 0, -1]).any():
+        raise Unreadable(f"has {samples} channels that are no colours; split it first")
+    return (values[..., 0] if colours == 1 else values[..., :colours]), cut
+
+
+def _grey(values: np.ndarray, page: tifffile.TiffPage) -> np.ndarray:
+    """float32 [h, w] of a page's grey values [h, w], or colours [h, w, c]."""
+    kinds = tifffile.PHOTOMETRIC
     if values.dtype.kind == "c":
         return np.abs(values).astype(np.float32)
     if page.photometric == kinds.PALETTE and page.colormap is not None:
         return luminance(np.moveaxis(page.colormap[:, values], 0, -1))
     if page.photometric == kinds.MINISWHITE:
-        if values.dtype.kind in "ub" and values.ndim == 2:
-            return np.float32(2**page.bitspersample - 1) - values.astype(np.float32)
-        values = -(values[..., 0] if values.ndim == 3 else values).astype(np.float32)
-        return values
+        if values.dtype.kind == "b":
+            values = values.astype(np.uint8)
+        if values.dtype.kind == "u":
+            return in_float32(values.dtype.type(2**page.bitspersample - 1) - values)
+        return -in_float32(values)
     if values.ndim == 2:
-        return values.astype(np.float32)
+        return in_float32(values)
     if page.photometric in (kinds.YCBCR, kinds.CIELAB) and page.compression != 7:
         return values[..., 0].astype(np.float32)  # the lightness
     if page.photometric == kinds.SEPARATED and values.shape[-1] >= 4:
         full = float(np.iinfo(values.dtype).max) if values.dtype.kind == "u" else 1.0
         ink = values.astype(np.float32) / full
         return full * luminance((1 - ink[..., :3]) * (1 - ink[..., 3:4]))
-    if page.photometric == kinds.MINISBLACK and values.shape[-1] > 2:
-        raise Unreadable(f"has {values.shape[-1]} channels that are no colours; split it first")
     return luminance(values)

@@ -206,11 +206,6 @@ class Workspace(Section):
         files.write_bytes(path, content, access=access)
         return path
 
-    def keep(self, name: str, content: bytes) -> None:
-        """Writes a file of the kept work: what must not go where the outputs go."""
-        if self._processes.first:
-            self._kept.own.write(self._work / name, content)
-
     def append(self, name: str, line: str) -> None:
         """Adds a line to an output that grows; the first one makes it, for its owner alone."""
         if not self._processes.first:
@@ -282,6 +277,11 @@ class Workspace(Section):
         if self._processes.first and not path.exists():
             content = json.dumps(noted(facts), indent=1, sort_keys=True).encode()
             self._kept.own.write_lasting(path, content)
+
+    def keep(self, name: str, content: bytes) -> None:
+        """Writes a private file beside the kept work: what stays, though the outputs are given away."""
+        if self._processes.first:
+            self._kept.own.write(self._work / name, content)
 
     def secret(self) -> bytes:
         """32 random bytes, drawn once and kept in the private work: the key of aliases.

@@ -11,10 +11,11 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from scipy import ndimage
 
-from deepssim_jax.audit import calibration, certificate
+from deepssim_jax.audit import calibration, certificate, safeguard
 from deepssim_jax.audit.audit import AuditSettings, audit
 from deepssim_jax.audit.generation import SamplingSettings, TrainingRecord, Wanted
 from deepssim_jax.audit.guard import Guard, GuardSettings, Reason, View
@@ -24,6 +25,7 @@ from deepssim_jax.audit.safeguard import filter_folder, generate_guarded
 from deepssim_jax.data import store
 from deepssim_jax.data.manifest import InputError, Role, read_manifest
 from deepssim_jax.data.pictures import ImageFormat
+from deepssim_jax.data.readers import read_only_image
 from deepssim_jax.scoring.diversity import diversity
 from deepssim_jax.scoring.embed import features
 from deepssim_jax.testing import outputs
@@ -211,6 +213,8 @@ def test_a_table_names_each_file_once(tmp_path: Path, monkeypatch) -> None:
         return names_of(read_manifest("a/list.csv", role=Role.SYNTHETIC))
 
     assert names(f"{one},x", f"{other},y") == [one, other]
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    assert names(f"{tmp_path / 'link' / one},x", f"{tmp_path / 'a' / other},y") == [one, other]
     with pytest.raises(InputError, match="1 rows of the table name a file again"):
         names(f"{one},x", f"{one},y")
 
@@ -339,6 +343,92 @@ def test_what_is_withheld_late_leaves_no_gap_and_no_count(
 
 def _drawn(generator: Memorizer, number: int) -> np.ndarray:
     return generator.images([number], seed=0, settings=SamplingSettings())[0]
+
+
+def test_a_file_leaves_only_if_all_of_it_was_judged(
+    cohort: Path, guard: Guard, tmp_path: Path
+) -> None:
+    """The second sample is a patient's image."""
+    patient = (pixels(cohort / "training")[0] * 255).astype(np.uint8)
+    novel = (pixels(cohort / "others") * 255).astype(np.uint8)
+    offered = tmp_path / "offered"
+    offered.mkdir()
+    cut = Image.fromarray(patient // 128 * 255)
+    for number, image in enumerate(novel[:6]):
+        Image.fromarray(image).save(offered / f"{number}.png")
+        tifffile.imwrite(
+            offered / f"{number}.tif", np.stack([image, patient]), planarconfig="separate"
+        )
+        for alpha, name in ((Image.fromarray(patient), "film"), (cut, "cut")):
+            layered = Image.fromarray(image).convert("RGBA")
+            layered.putalpha(alpha)
+            layered.save(offered / f"{number}-{name}.png")
+    found = filtered(offered, guard, tmp_path)
+    left = set(outputs(tmp_path / "share")) - {certificate.NAME}
+    assert left and left <= {f"{number}.png" for number in range(6)}
+    assert found.rejected[Reason.UNREADABLE] == 18
+    said = dict(json.loads((tmp_path / "work" / "inputs.json").read_text())["files"])
+    assert said["3.tif"] == "has 2 channels that are no colours; split it first"
+    assert said["3-cut.png"] == "has an alpha channel, which is not compared"
+    assert filtered(offered, guard, tmp_path).not_read == found.not_read  # nothing is judged again
+
+
+def write_some(cohort: Path, folder: Path) -> None:
+    """Six images of other people."""
+    folder.mkdir(exist_ok=True)
+    for path in sorted((cohort / "others").iterdir())[:6]:
+        shutil.copy(path, folder)
+
+
+def test_what_leaves_is_what_was_judged_though_the_file_changes(
+    cohort: Path, guard: Guard, tmp_path: Path, monkeypatch
+) -> None:
+    training = sorted((cohort / "training").glob("*.png"))
+    write_some(cohort, tmp_path / "offered")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "offered").iterdir()}
+
+    def changing(record):
+        for path, copy in zip(sorted((tmp_path / "offered").iterdir()), training, strict=False):
+            shutil.copy(copy, path)
+        return read_only_image(record)
+
+    monkeypatch.setattr(safeguard, "read_only_image", changing)
+    found = filtered(tmp_path / "offered", guard, tmp_path)
+    assert found.judged == 6
+    patients = {path.read_bytes() for path in training}
+    left = {p.name: p.read_bytes() for p in (tmp_path / "share").glob("*.png")}
+    assert not patients & set(left.values())
+    # The first was read before it changed.
+    assert all(content == before[name] for name, content in left.items())
+    for name in left:
+        (tmp_path / "share" / name).unlink()
+    assert left
+    write_some(cohort, tmp_path / "offered")
+    with pytest.raises(InputError, match="not what an earlier run judged"):
+        filtered(tmp_path / "offered", guard, tmp_path)
+
+
+def test_what_the_machine_lacked_is_judged_by_the_next_run(
+    cohort: Path, guard: Guard, tmp_path: Path, monkeypatch
+) -> None:
+    write_some(cohort, tmp_path / "offered")
+
+    def lacking(record):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(safeguard, "read_only_image", lacking)
+        found = filtered(tmp_path / "offered", guard, tmp_path)
+    assert {item.reason for item in found.not_read} == {"needs more memory than there is"}
+    found = filtered(tmp_path / "offered", guard, tmp_path)
+    assert found.judged == 6 and not found.not_read
+
+
+def test_no_image_is_called_as_a_file_of_the_release(tmp_path: Path) -> None:
+    write_phantoms(tmp_path, 2, size=(32, 32), seed=1)
+    (tmp_path / "p0000_t1.png").rename(tmp_path / "Certificate.json")
+    with pytest.raises(InputError, match="holds a file called certificate.json"):
+        names_of(read_manifest(tmp_path, role=Role.SYNTHETIC))
 
 
 def test_what_a_memorizing_model_lets_out_holds_no_copy(

@@ -214,6 +214,7 @@ def _summary(result: "ReplicaResult") -> list[tuple[str, object]]:
         )
     if result.exclusions:
         rows.append(("not tested", f"{len(result.exclusions):,} files, listed in the report"))
+        rows += reason_rows(item.reason for item in result.exclusions)
     if result.two_spacings:
         rows.append(
             ("two spacings", f"{len(result.two_spacings):,} files say two, listed in the report")

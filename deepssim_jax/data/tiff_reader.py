@@ -58,7 +58,7 @@ def read(path: Path, item: int | None, limits: Limits) -> Decoded:
         pages = _pages(file)[0]
         place = the_item(item, stacked or len(pages))
         page = pages[0 if stacked else place]
-        check_pixels(page.imagewidth, page.imagelength * page.imagedepth, limits)
+        _check_size(page, limits)
         if page.samplesperpixel > _MOST_SAMPLES:
             raise Unreadable(f"has {page.samplesperpixel} channels, and 1, 3 or 4 are known")
         if stacked:
@@ -125,7 +125,7 @@ def _correlated(one: np.ndarray, other: np.ndarray) -> bool:
 
 def _picture(page: tifffile.TiffPage, limits: Limits) -> np.ndarray:
     """float32 [h, w] of a page, as it lies in the file."""
-    check_pixels(page.imagewidth, page.imagelength * page.imagedepth, limits)
+    _check_size(page, limits)
     return _grey(_colours(page.asarray(), page)[0], page)
 
 
@@ -157,6 +157,13 @@ def _stacked(file: tifffile.TiffFile) -> int:
     series = file.series[0]
     planes = series.size // max(page.size, 1)
     return planes if planes > 1 and series.dataoffset is not None else 0
+
+
+def _check_size(page: tifffile.TiffPage, limits: Limits) -> None:
+    sizes = page.imagewidth, page.imagelength, page.imagedepth, page.samplesperpixel
+    if not all(isinstance(size, int) for size in sizes):  # bytes or a list, times millions
+        raise Unreadable("declares no size: it is damaged")
+    check_pixels(page.imagewidth, page.imagelength * page.imagedepth, limits)
 
 
 def _colours(values: np.ndarray, page: tifffile.TiffPage) -> tuple[np.ndarray, bool]:

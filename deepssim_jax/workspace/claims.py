@@ -272,6 +272,12 @@ def check_listed(out: Path, listed: Path, *, command: str, flag: str) -> None:
     if not check_owner(out, command=command, flag=flag):
         return
     _check_links(out, listed.parent, flag=flag)
+    for folder in (out, listed.parent):
+        if folder.is_dir() and not os.access(folder, os.W_OK):
+            raise WorkspaceError(
+                f"{flag}={_name(out)!r}: nothing can be written to {_name(folder)!r}; make it writable "
+                f"(chmod u+w), or give another {flag}"
+            )
     if listed.is_file():
         return
     names = {name for name in os.listdir(out) if not name.startswith(".")} - NOBODYS
@@ -328,14 +334,12 @@ def claimed(out: Path, *, command: str, flag: str) -> Iterator[None]:
     try:
         # Asked again: between the first look and the lock another process may have been here.
         known = check_owner(out, command=command, flag=flag)
-        for name in _WRITTEN:  # by a run that was killed
-            (out / name).unlink(missing_ok=True)
-        now = datetime.datetime.now(datetime.UTC).replace(microsecond=0).isoformat()
-        holder = {"pid": os.getpid(), "host": platform.node(), "since": now}
-        files.write_bytes(out / _HOLDER, json.dumps(holder).encode(), access=files.Access.PRIVATE)
-        if not known:
-            marker = {"command": command, "format": FORMAT}
-            files.write_bytes(out / MARKER, (json.dumps(marker) + "\n").encode())
+        try:
+            _mark(out, None if known else command)
+        except files.NoSpace:
+            raise
+        except OSError as error:
+            raise _unusable(out, flag, error) from error
         try:
             yield
         finally:
@@ -357,6 +361,18 @@ def claimed(out: Path, *, command: str, flag: str) -> Iterator[None]:
                     (out / _LOCK).unlink()
                 for place in made:
                     place.rmdir()
+
+
+def _mark(out: Path, command: str | None) -> None:
+    """Says who holds a folder, and if it is new, whose it is."""
+    for name in _WRITTEN:  # by a run that was killed
+        (out / name).unlink(missing_ok=True)
+    now = datetime.datetime.now(datetime.UTC).replace(microsecond=0).isoformat()
+    holder = {"pid": os.getpid(), "host": platform.node(), "since": now}
+    files.write_bytes(out / _HOLDER, json.dumps(holder).encode(), access=files.Access.PRIVATE)
+    if command is not None:
+        marker = {"command": command, "format": FORMAT}
+        files.write_bytes(out / MARKER, (json.dumps(marker) + "\n").encode())
 
 
 def _name(out: Path) -> str:

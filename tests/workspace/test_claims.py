@@ -19,6 +19,7 @@ from deepssim_jax.workspace import (
     Workspace,
     WorkspaceError,
     examine,
+    files,
 )
 from deepssim_jax.workspace import workspace as workspaces
 from deepssim_jax.workspace.files import temporary_of
@@ -319,6 +320,27 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path, monkeypatch):
 
     monkeypatch.setattr("os.mkdir", denied)
     refused(tmp_path / "out", "--out='out' cannot be used: permission denied; give another")
+
+
+@pytest.mark.parametrize("place", ["out", "out/work"])
+def test_an_own_folder_that_became_read_only_is_said(tmp_path, monkeypatch, place):
+    with Workspace.open(tmp_path / "out", command="a") as workspace:
+        workspace.step("two", 2, lambda: 2)
+    before, access = tree(tmp_path), os.access
+    locked = tmp_path / place
+    # The administrator, as whom tests may run, can write everywhere.
+    monkeypatch.setattr(os, "access", lambda path, mode: path != locked and access(path, mode))
+    refused(tmp_path / "out", f"--out='out': nothing can be written to '{locked.name}'; make it wr")
+    assert tree(tmp_path) == before
+
+
+def test_a_note_that_cannot_be_written_is_said(tmp_path, monkeypatch):
+    def denied(path, *rest, **how):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(files, "write_bytes", denied)
+    refused(tmp_path / "out", "--out='out' cannot be used: permission denied; give another")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /sys, which no user can write")

@@ -16,6 +16,7 @@ from deepssim_jax.data.manifest import Manifest, Role
 from deepssim_jax.detection.assessment import (
     Assessment,
     Cause,
+    Chance,
     Reason,
     Searched,
     Subjects,
@@ -188,15 +189,15 @@ def chance_of(
     classes: Mapping[str, int],
     holdout_rate: decide.Proportion | None,
     false_rate: decide.Proportion | None,
-) -> float | None:
-    """Probability that an image without a copy is called one; None where an exact copy cannot be chance.
+) -> Chance | None:
+    """How often an image without a copy is called one; None where an exact copy cannot be chance.
 
     By Laplace's rule, which keeps an unseen error from being taken for an impossible one.
     """
     seen = holdout_rate or false_rate
     if seen is None or classes[Label.EXACT.value]:
         return None
-    return (seen.count + 1) / (seen.total + 2)
+    return Chance((seen.count + 1) / (seen.total + 2), seen.total + 2)
 
 
 @dataclasses.dataclass(frozen=True)

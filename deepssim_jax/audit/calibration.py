@@ -28,12 +28,11 @@ from deepssim_jax.nn.encoder import Encoder
 from deepssim_jax.scoring import decide, plant
 from deepssim_jax.scoring.detail import BANDS
 from deepssim_jax.scoring.evidence import (
+    MIN_NULL,
     MOST_FALSE,
     GumbelLaw,
     LargestLaw,
-    NormalLaw,
     either,
-    fisher,
     other_images,
 )
 from deepssim_jax.scoring.match import NO_EVIDENCE, PAIR, Progress, match
@@ -44,6 +43,7 @@ from deepssim_jax.workspace import Section
 
 MAX_NULL = 256
 PLANTED = 2 * len(EDITS)
+_SET_ASIDE, _ROUNDS = 1e-3, 8
 _LABELLED = 48  # copies of each class that place the labels' thresholds
 
 
@@ -83,11 +83,8 @@ class Trial:
 
     def copies(self, thresholds: Thresholds) -> np.ndarray:
         """Bool [n]: one kind of evidence reaches its threshold."""
-        return (
-            (self.scores >= thresholds.near)
-            | (self.copied >= thresholds.local)
-            | (self.partial >= np.array(thresholds.partial)).any(1)
-        )
+        partial = (self.partial >= np.array(thresholds.partial)).any(1)
+        return (self.copied >= thresholds.local) | partial
 
 
 def called(pairs: np.ndarray, thresholds: Thresholds) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -106,8 +103,7 @@ def called(pairs: np.ndarray, thresholds: Thresholds) -> tuple[np.ndarray, np.nd
     placed = pairs["by_points"]
     there = placed & (pairs["evidence"] >= thresholds.local) & (pairs["verified"] > -1)
     other = there & other_images(pairs["evidence"], pairs["exact"])
-    copy = np.where(placed, there & ~other, pairs["verified"] >= thresholds.near)
-    copy |= (pairs["partial"] >= np.array(thresholds.partial)).any(1)
+    copy = (there & ~other) | (pairs["partial"] >= np.array(thresholds.partial)).any(1)
     other &= ~copy
     order = np.lexsort((pairs["reference"], -pairs["verified"], ~other, ~copy, pairs["query"]))
     order = order[(~placed | copy | other)[order]]
@@ -126,9 +122,12 @@ def called(pairs: np.ndarray, thresholds: Thresholds) -> tuple[np.ndarray, np.nd
 
 @dataclasses.dataclass(frozen=True)
 class Laws:
-    """How much of each kind of evidence unrelated images show."""
+    """How much of each kind of evidence unrelated images show.
 
-    scores: NormalLaw
+    Verified scores are no evidence: those of unrelated images rise where a generator draws them smoother
+    than the real ones, which no law of real images knows, and they found no copy that the others did not.
+    """
+
     points: GumbelLaw
     partial: tuple[LargestLaw, ...]
 
@@ -136,7 +135,6 @@ class Laws:
     def of(cls, null: Trial, *, people: int | None = None) -> "Laws":
         """Learned of what the search found of unrelated images, of so many people; one each if None."""
         return cls(
-            scores=NormalLaw.of(fisher(null.scores)),
             points=GumbelLaw.of(null.points, people=people),
             partial=tuple(LargestLaw.of(band, people=people) for band in null.partial.T),
         )
@@ -144,20 +142,15 @@ class Laws:
     def p_values(self, found: Trial) -> np.ndarray:
         """Of each image, the probability of as much evidence of any kind without a copy."""
         bands = [law.p_values(band) for law, band in zip(self.partial, found.partial.T)]
-        return either(
-            self.scores.p_values(fisher(found.scores)),
-            self.points.p_values(found.copied),
-            either(*bands),
-        )
+        return either(self.points.p_values(found.copied), either(*bands))
 
-    def thresholds(self, cut: float) -> tuple[float, float, tuple[float, ...]]:
-        """Of scores, points and partial correlations, so that all together are reached with
-        probability `cut` at most by unrelated images.
+    def thresholds(self, cut: float) -> tuple[float, tuple[float, ...]]:
+        """Of points and partial correlations, so that all together are reached with probability `cut` at
+        most by unrelated images.
         """
         return (
-            float(np.tanh(self.scores.threshold(cut / 3))),
-            self.points.threshold(cut / 3),
-            tuple(law.threshold(cut / 3 / len(self.partial)) for law in self.partial),
+            self.points.threshold(cut / 2),
+            tuple(law.threshold(cut / 2 / len(self.partial)) for law in self.partial),
         )
 
 
@@ -165,10 +158,10 @@ class Laws:
 class Evidence:
     """What real images say of the detector: thresholds, and the trials from which they come.
 
-    `null_scores` are the best-match scores of all unrelated images, on all of which `laws` are learned,
-    and `half` on those of the tuning half; `null` and `copies` are the trials of the reporting half,
-    `edits` what was done to each copy. Thresholds follow from all, which makes them steadier; the rate of
-    false alarms is that of the reporting half at thresholds that follow from the other half alone.
+    `null_scores` are the best-match scores of the unrelated images on which `laws` are learned; `half` is
+    learned on those of the tuning half. `null` and `copies` are the trials of the reporting half, `edits`
+    what was done to each copy. Thresholds follow from all, which makes them steadier; the rate of false
+    alarms is that of the reporting half, with what was set aside, at thresholds from the other half.
     """
 
     thresholds: Thresholds
@@ -186,21 +179,13 @@ class Evidence:
 
     def at(self, cut: float) -> "Evidence":
         """With thresholds that unrelated images reach with probability `cut` at most, and the error
-        rates of the reporting half at these; never below the thresholds of one image.
+        rates of the reporting half at these.
         """
         return self._under(self._reached(self.laws, cut), null_at=self._reached(self.half, cut))
 
     def _reached(self, laws: Laws, cut: float) -> Thresholds:
-        score, local, partial = laws.thresholds(cut)
-        near = max(self.thresholds.near, score)
-        return dataclasses.replace(
-            self.thresholds,
-            chance=cut,
-            near=near,
-            exact=max(self.thresholds.exact, near),
-            local=local,
-            partial=partial,
-        )
+        local, partial = laws.thresholds(cut)
+        return dataclasses.replace(self.thresholds, chance=cut, local=local, partial=partial)
 
     def under(self, thresholds: Thresholds) -> "Evidence":
         """With other thresholds, and the error rates of the reporting half at these."""
@@ -263,16 +248,29 @@ class _Negatives:
     tuning: np.ndarray
     owners: np.ndarray
 
-    @property
-    def laws(self) -> Laws:
-        """Of all of them."""
-        return Laws.of(self.trial, people=len(np.unique(self.owners)))
+    def laws(self, rows: np.ndarray) -> tuple[Laws, np.ndarray]:
+        """Of the images `rows`, and which of them they are learned from."""
+        laws, kept = learned(self.trial[rows], self.owners[rows])
+        return laws, rows[kept]
 
-    @property
-    def tuning_laws(self) -> Laws:
-        """Of those of the tuning split."""
-        people = len(np.unique(self.owners[self.tuning]))
-        return Laws.of(self.trial[self.tuning], people=people)
+
+def learned(null: Trial, owners: np.ndarray) -> tuple[Laws, np.ndarray]:
+    """The laws of unrelated images, and bool, from which of them they are learned.
+
+    What a law itself calls a copy is taken for a double that nobody knows of, and set aside.
+
+    Args:
+      null: what the search found of n real images among other patients' ones.
+      owners: int [n], whose they are.
+    """
+    kept = np.ones(len(null), bool)
+    for _ in range(_ROUNDS):
+        laws = Laws.of(null[kept], people=len(np.unique(owners[kept])))
+        unlike = laws.p_values(null) >= _SET_ASIDE
+        if (unlike == kept).all() or unlike.sum() < min(MIN_NULL, len(null)):
+            break
+        kept = unlike
+    return laws, kept
 
 
 def calibrate_on_real(
@@ -299,7 +297,9 @@ def calibrate_on_real(
     tune = tuning_split(groups, seed=settings.seed)
     negatives = _negatives(real, tune, journal, settings, on_progress)
     null = negatives.trial
-    chosen = _labelled(null.scores[negatives.tuning], real, tune, journal, seed=settings.seed)
+    laws, kept = negatives.laws(np.arange(len(null)))
+    half, tuned = negatives.laws(np.flatnonzero(negatives.tuning))
+    chosen = _labelled(null.scores[tuned], real, tune, journal, seed=settings.seed)
     there = np.flatnonzero(~tune[groups])
     controls = Controls.of(
         real,
@@ -310,8 +310,7 @@ def calibrate_on_real(
     pairs = controls.search(
         real, encoder, journal=journal, proposals=settings.proposals, on_progress=on_progress
     )
-    laws = negatives.laws
-    _, local, partial = laws.thresholds(MOST_FALSE)
+    local, partial = laws.thresholds(MOST_FALSE)
     thresholds = Thresholds(
         near=chosen.near,
         exact=chosen.exact,
@@ -328,9 +327,9 @@ def calibrate_on_real(
     )
     evidence = Evidence(
         thresholds=thresholds,
-        null_scores=null.scores,
+        null_scores=null.scores[kept],
         laws=laws,
-        half=negatives.tuning_laws,
+        half=half,
         null=null[~negatives.tuning],
         copies=Trial.of(pairs, len(controls)),
         edits=controls.edits,

@@ -19,7 +19,7 @@ from deepssim_jax.audit.replica_settings import ReplicaSettings
 from deepssim_jax.data.manifest import Role
 from deepssim_jax.data.nifti_reader import TWO_SPACINGS
 from deepssim_jax.data.store import ImageStore
-from deepssim_jax.detection.assessment import Searched, Subjects, assess
+from deepssim_jax.detection.assessment import Chance, Searched, Subjects, assess
 from deepssim_jax.detection.result import Exclusion, excluded
 from deepssim_jax.scoring import decide, ratings
 from deepssim_jax.scoring.evidence import false_discovery_cut
@@ -93,7 +93,7 @@ def conclude(found: MeasuredVolumes, settings: ReplicaSettings) -> ReplicaResult
             decide.clopper_pearson(copies, len(matches), level=settings.level),
             sides=sides,
             performance=weighed.evidence.performance,
-            chance=weighed.evidence.chance,
+            chance=Chance(weighed.evidence.chance),
             subjects=Subjects(len(exposed), len(np.unique(found.sides[Role.REAL].groups))),
         ),
         counts={

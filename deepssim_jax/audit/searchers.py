@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from deepssim_jax.audit.calibration import MAX_NULL, Laws, Trial
+from deepssim_jax.audit.calibration import MAX_NULL, Trial, learned
 from deepssim_jax.data.preprocess import fit_to_size
 from deepssim_jax.detection.controls import balanced_rows
 from deepssim_jax.nn.encoder import Encoder
@@ -107,7 +107,8 @@ def audit(encoder: Encoder, *, size: int) -> Searcher:
 
         real = side(references, patients)
         rows = balanced_rows(patients, MAX_NULL, seed=0)
-        laws = Laws.of(Trial.of(found(real.rows(rows), apart=True), len(rows)))
+        null = Trial.of(found(real.rows(rows), apart=True), len(rows))
+        laws, _ = learned(null, patients[rows])
 
         def search(queries: Sequence[np.ndarray], own: np.ndarray | None) -> Best:
             pairs = found(side(queries, own), apart=own is not None)

@@ -19,7 +19,7 @@ from pathlib import Path
 from deepssim_jax.data.contents import Listed, records_of
 from deepssim_jax.data.formats import recognise
 from deepssim_jax.data.records import ArrayLayout, InputError, Record, Rejected, files_of
-from deepssim_jax.data.table_rows import whole_rows
+from deepssim_jax.data.table_rows import check_text, separator_of, whole_rows
 from deepssim_jax.data.walk import Entry, printable
 from deepssim_jax.workspace.names import slashed
 
@@ -112,11 +112,14 @@ def _decoded(source: Path, notes: list[str]) -> str:
 def _rows(source: Path, text: str) -> list[tuple[int, dict[str, str]]]:
     """Rows with the numbers of their lines; names of columns in small letters without spaces."""
     bids = source.suffix.lower() == ".tsv"
-    first, most = io.StringIO(text, newline="").readline(), 0
-    for delimiter in ("\t", ",", ";") if bids else (",", ";", "\t"):
-        columns = [
-            name.strip().lower() for name in next(csv.reader([first], delimiter=delimiter), [])
-        ]
+    top, most = io.StringIO(text, newline=""), 0
+    first, name = top.readline(), f"the manifest {source.name}"
+    check_text(first, name)
+    known = ("\t", ",", ";") if bids else (",", ";", "\t")
+    if (told := separator_of(first)) is not None:
+        known, first = (told,), top.readline()
+    for delimiter in known:
+        columns = [x.strip().lower() for x in next(csv.reader([first], delimiter=delimiter), [])]
         if "path" in columns:
             break
         most = max(most, len(columns))
@@ -129,7 +132,7 @@ def _rows(source: Path, text: str) -> list[tuple[int, dict[str, str]]]:
     lines = io.StringIO(text, newline="")
     before = csv.field_size_limit(_LONGEST_FIELD)
     try:
-        _, *rows = whole_rows(lines, f"the manifest {source.name}", delimiter=delimiter)
+        _, *rows = whole_rows(lines, name, delimiter=delimiter)
     finally:
         csv.field_size_limit(before)
     nothing = {"n/a"} if bids else set[str]()

@@ -1,9 +1,9 @@
 """TIFF files: any bit depth, signed or not, as their photometric interpretation means them.
 
 Contract: `item` counts the pages from 0, those below a page (SubIFDs) after it. Left out is what declares
-itself a thumbnail or a step of a pyramid and is smaller than a page of the same proportions, and what
-declares itself a mask and has one bit a pixel. WhiteIsZero is inverted, palettes are looked up, and colours
-become luminance at their full depth.
+itself a thumbnail or a step of a pyramid, is smaller than a page of the same proportions and shows the same,
+and what declares itself a mask and has one bit a pixel. WhiteIsZero is inverted, palettes are looked up, and
+colours become luminance at their full depth.
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
+from PIL import Image
 
 from deepssim_jax.data.decoded import Decoded, in_float32, is_cut_out, luminance, upright
 from deepssim_jax.data.guards import Limits, check_pixels, the_item
@@ -27,6 +28,8 @@ _COLOURS = {
     tifffile.PHOTOMETRIC.ICCLAB: 3,
     tifffile.PHOTOMETRIC.SEPARATED: 4,
 }
+# Correlation of a picture and its smaller version, whatever its window; two chests of one view have less.
+_SAME = 0.95
 _ALPHA = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
 
 
@@ -55,7 +58,7 @@ def read(path: Path, item: int | None, limits: Limits) -> Decoded:
         pages = _pages(file)[0]
         place = the_item(item, stacked or len(pages))
         page = pages[0 if stacked else place]
-        check_pixels(page.imagewidth, page.imagelength * page.imagedepth, limits)
+        _check_size(page, limits)
         if page.samplesperpixel > _MOST_SAMPLES:
             raise Unreadable(f"has {page.samplesperpixel} channels, and 1, 3 or 4 are known")
         if stacked:
@@ -73,11 +76,14 @@ def _pages(
     """Pages that are images; of the others their number in the file and the reason."""
     found = list(_all(file.pages))
     whole = [page for page in found if not page.subfiletype & (_REDUCED | _MASK)]
-    pages, others = [], []
+    pages, others, reduced = [], [], []
     for number, page in enumerate(found, 1):
         if page.subfiletype & _MASK and page.bitspersample == 1:
             others.append((f"page {number}", "a mask"))
-        elif page.subfiletype & _REDUCED and any(_smaller(page, large) for large in whole):
+        elif page.subfiletype & _REDUCED and any(
+            _smaller(page, large) and _resembles(page, large) for large in (*whole, *reduced)
+        ):
+            reduced.append(page)
             others.append((f"page {number}", "a smaller version of another page"))
         else:
             pages.append(page)
@@ -89,6 +95,38 @@ def _smaller(page: tifffile.TiffPage, large: tifffile.TiffPage) -> bool:
     rows, columns = page.imagelength / large.imagelength, page.imagewidth / large.imagewidth
     rounding = 1 / large.imagelength + 1 / large.imagewidth
     return max(rows, columns) < 1 and abs(rows - columns) <= rounding
+
+
+def _resembles(page: tifffile.TiffPage, large: tifffile.TiffPage) -> bool:
+    """Whether a page shows what a larger one does. What cannot be read is left to its reader, as an image."""
+    try:
+        small, whole = (_picture(one, Limits()) for one in (page, large))
+    # Whatever a file holds, reading it will say what is wrong.
+    except Exception:
+        return False
+    # Writers average pixels, or take every second one.
+    box = Image.Resampling.BOX
+    averaged = np.asarray(Image.fromarray(whole).resize(small.shape[::-1], box))
+    rows, columns = (
+        np.minimum(np.arange(few) * round(many / few), many - 1)
+        for few, many in zip(small.shape, whole.shape, strict=True)
+    )
+    return any(_correlated(small, shrunk) for shrunk in (averaged, whole[rows][:, columns]))
+
+
+def _correlated(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two pictures show the same; constant ones do."""
+    one, other = (np.asarray(x - x.mean(), np.float64) for x in (one, other))
+    spread = one.std() * other.std()
+    return (
+        bool(np.mean(one * other) > _SAME * spread) if spread > 0 else not one.any() | other.any()
+    )
+
+
+def _picture(page: tifffile.TiffPage, limits: Limits) -> np.ndarray:
+    """float32 [h, w] of a page, as it lies in the file."""
+    _check_size(page, limits)
+    return _grey(_colours(page.asarray(), page)[0], page)
 
 
 def _all(pages: Iterable) -> Iterator[tifffile.TiffPage]:
@@ -119,6 +157,13 @@ def _stacked(file: tifffile.TiffFile) -> int:
     series = file.series[0]
     planes = series.size // max(page.size, 1)
     return planes if planes > 1 and series.dataoffset is not None else 0
+
+
+def _check_size(page: tifffile.TiffPage, limits: Limits) -> None:
+    sizes = page.imagewidth, page.imagelength, page.imagedepth, page.samplesperpixel
+    if not all(isinstance(size, int) for size in sizes):  # bytes or a list, times millions
+        raise Unreadable("declares no size: it is damaged")
+    check_pixels(page.imagewidth, page.imagelength * page.imagedepth, limits)
 
 
 def _colours(values: np.ndarray, page: tifffile.TiffPage) -> tuple[np.ndarray, bool]:

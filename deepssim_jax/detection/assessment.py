@@ -113,6 +113,24 @@ class Performance:
 
 
 @dataclasses.dataclass(frozen=True)
+class Chance:
+    """The `share` of images without a copy that are called one, by `of` of them; None where it is known."""
+
+    share: float
+    of: float | None = None
+
+    def p_value(self, rate: Proportion) -> float:
+        """The probability of as many calls or more. A share that few images tell is itself unsure, by a
+        beta law (Gelman et al., Bayesian Data Analysis, 2013, section 2.4).
+        """
+        called, total = rate.count - 1, rate.total
+        if self.of is None:
+            return float(stats.binom.sf(called, total, self.share))
+        false, true = self.of * self.share, self.of * (1 - self.share)
+        return float(stats.betabinom.sf(called, total, false, true))
+
+
+@dataclasses.dataclass(frozen=True)
 class Subjects:
     """How many patients of the real side are copied, of how many."""
 
@@ -140,7 +158,7 @@ def assess(
     *,
     sides: Mapping[Role, Searched],
     performance: Performance | None,
-    chance: float | None = None,
+    chance: Chance | None = None,
     subjects: Subjects | None = None,
 ) -> Assessment:
     """Draws the verdict.
@@ -149,7 +167,7 @@ def assess(
       copy_rate: share of the compared images that are called copies.
       sides: what took part.
       performance: what controls came to; None for a search that states only what it found.
-      chance: probability that an image without a copy is called one; None where a call cannot be chance.
+      chance: how often an image without a copy is called one; None where a call cannot be chance.
       subjects: who is exposed.
     """
     if copy_rate.count:
@@ -179,13 +197,13 @@ def _limits(sides: Mapping[Role, Searched]) -> Iterator[Reason]:
             yield Reason(Cause.DUPLICATED, (role,), side.duplicated)
 
 
-def _found(rate: Proportion, chance: float | None) -> tuple[Verdict, tuple[Reason, ...]]:
+def _found(rate: Proportion, chance: Chance | None) -> tuple[Verdict, tuple[Reason, ...]]:
     if chance is None:
         return Verdict.COPIES_FOUND, ()
-    p_value = float(stats.binom.sf(rate.count - 1, rate.total, chance))
+    p_value = chance.p_value(rate)
     within = p_value > MOST_BY_CHANCE
     cause = Cause.WITHIN_CHANCE if within else Cause.BEYOND_CHANCE
-    reason = Reason(cause, share=rate, expected=chance * rate.total, p_value=p_value)
+    reason = Reason(cause, share=rate, expected=chance.share * rate.total, p_value=p_value)
     return Verdict.INCONCLUSIVE if within else Verdict.COPIES_FOUND, (reason,)
 
 

@@ -23,7 +23,7 @@ POINTS = sum(keypoints.QUOTA)
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=("positions", "sigmas", "angles", "polarities", "descriptors", "valid"),
+    data_fields=("positions", "sigmas", "angles", "polarities", "descriptors", "strengths"),
     meta_fields=(),
 )
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +32,8 @@ class LocalFeatures:
 
     `positions` float32 [n, k, 2] (y, x) in pixels of the canvas from its middle; `sigmas` float32
     [n, k] in the same pixels; `angles` float32 [n, k] in radians from x towards y; `polarities`
-    float32 [n, k], 1 for bright and -1 for dark points; `descriptors` float32 [n, k, d]; `valid`
-    bool [n, k].
+    float32 [n, k], 1 for bright and -1 for dark points; `descriptors` float32 [n, k, d];
+    `strengths` float32 [n, k], how far a point stands out of its surroundings, 0 where there is none.
     """
 
     positions: Array
@@ -41,10 +41,15 @@ class LocalFeatures:
     angles: Array
     polarities: Array
     descriptors: Array
-    valid: Array
+    strengths: Array
+
+    @property
+    def valid(self) -> Array:
+        """Bool [n, k]: which points exist."""
+        return self.strengths > 0
 
     def __len__(self) -> int:
-        return len(self.valid)
+        return len(self.strengths)
 
     def __getitem__(self, rows: object) -> "LocalFeatures":
         return jax.tree.map(lambda a: a[rows], self)
@@ -75,7 +80,7 @@ def extract(canvases: Array, content: Array, *, points: int = POINTS) -> LocalFe
         angles=angles,
         polarities=found.polarity,
         descriptors=descriptors.describe(field, found, angles),
-        valid=found.response > 0,
+        strengths=found.response,
     )
 
 

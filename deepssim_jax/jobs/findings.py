@@ -12,10 +12,11 @@ from deepssim_jax.audit.self_join import connected
 from deepssim_jax.data.manifest import Role
 from deepssim_jax.data.store import ImageStore
 from deepssim_jax.detection.assessment import Searched, assess
-from deepssim_jax.detection.result import excluded
+from deepssim_jax.detection.result import Exclusion, excluded
 from deepssim_jax.jobs.collection import Collection
 from deepssim_jax.jobs.duplicate_search import DuplicateSearch, Found
 from deepssim_jax.jobs.duplicates_result import (
+    NOT_COMPARABLE,
     Crossing,
     DuplicateImage,
     DuplicatePair,
@@ -73,7 +74,13 @@ def conclude(
             performance=None,
         ),
         counts=counts,
-        exclusions=excluded({Role.REAL: images}),
+        exclusions=(
+            *excluded({Role.REAL: images}),
+            *(
+                Exclusion(Role.REAL.value, images.image_ids[row], NOT_COMPARABLE)
+                for row in np.flatnonzero(~searched.comparable)
+            ),
+        ),
         notes=(*searched.notes, *(f"{note}." for note in collection.manifest.said)),
         settings=settings,
         versions=outputs.versions("default"),

@@ -4,8 +4,8 @@ Contract: evidence of a query is a number, larger for a copy; its law among unre
 from real images and other patients' real images, by quantiles that a few unknown copies among them
 hardly move. Evidence of local features follows Gumbel's law, as the largest of many does (Coles, 2001,
 section 3.1), put through the 10 to 50 % quantiles; partial correlations that of the largest of a few
-normal numbers, put through the same; Fisher's z of verified scores a normal law, put through the 50 % and
-75 % quantiles, because on many sets there is a second, lower mode.
+normal numbers, put through the same; evidence of volumes a normal law, put through the
+50 % and 75 % quantiles, because on many sets there is a second, lower mode.
 """
 
 import dataclasses
@@ -157,11 +157,6 @@ def false_discovery_cut(p_values: np.ndarray, *, rate: float = FALSE_DISCOVERIES
     steps = rate * np.arange(1, n + 1) / n
     below = np.flatnonzero(np.sort(p_values) <= steps)
     return float(min(steps[below[-1]] if len(below) else steps[0], MOST_FALSE))
-
-
-def fisher(scores: np.ndarray) -> np.ndarray:
-    """Fisher's z of scores in [-1, 1]."""
-    return np.arctanh(np.clip(np.asarray(scores, np.float64), -_LIMIT, _LIMIT))
 
 
 def either(*p_values: np.ndarray) -> np.ndarray:

@@ -41,16 +41,17 @@ _HELD_BYTES = 8 << 30  # of local features that an accelerator keeps
 _PROJECTED = 1024  # images at a time
 _STANDS_OUT = 1.5
 _CROWD = 16.0  # of _FEW points: where even those candidates hold so many, they are copies, too
-# Every image of nine kinds of picture has 200 points in 65 cells; a blob, a frame or a pale square at most 40
-# in 12.
-_MIN_POINTS, _MIN_CELLS = 60, 16
+# In how many of 16 x 16 cells an image has points that stand out by more than steps of 8-bit levels do.
+# Nine kinds of picture have them in 43 cells, at 28 pixels a side in 48, blurred by a fortieth of the side
+# still in 19; a blob, three of them, a ramp or a pale square in at most 8.
+_STANDS_OUT_BY, _MIN_CELLS = 0.003, 12
 
 
 @dataclasses.dataclass(frozen=True)
 class PointSet:
     """Local features of n images: `geometry` float32 [n, k, 6], `descriptors` uint8 [n, k, 128].
 
-    Geometry is y, x, sigma, angle, polarity and whether the point exists.
+    Geometry is y, x, sigma, angle, polarity and the point's strength, 0 where there is none.
     """
 
     geometry: np.ndarray
@@ -76,7 +77,7 @@ class PointSet:
                 found.positions,
                 *(
                     np.asarray(a, np.float32)[..., None]
-                    for a in (found.sigmas, found.angles, found.polarities, found.valid)
+                    for a in (found.sigmas, found.angles, found.polarities, found.strengths)
                 ),
             ],
             -1,
@@ -100,9 +101,10 @@ class PointSet:
     def comparable(self) -> np.ndarray:
         """Bool [n]: which images hold enough structure to be distinguished from others."""
         cell = np.floor(self.geometry[..., :2] / (SIDE / 16)).astype(int)
-        number = np.where(self.valid, cell[..., 0] * 64 + cell[..., 1], 10**6)
+        clear = self.geometry[..., 5] > _STANDS_OUT_BY
+        number = np.where(clear, cell[..., 0] * 64 + cell[..., 1], 10**6)
         spread = [len(np.unique(row[row < 10**6])) for row in number]
-        return (self.valid.sum(1) >= _MIN_POINTS) & (np.array(spread, int) >= _MIN_CELLS)
+        return np.array(spread, int) >= _MIN_CELLS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,7 +208,7 @@ def _few_of(images: PointSet, few: bases.Basis, count: int) -> np.ndarray:
 
 
 def _unpacked(geometry_: Array, descriptors: Array, mean: Array, axes: Array) -> LocalFeatures:
-    valid = geometry_[..., 5] > 0
+    strengths = geometry_[..., 5]
     levels = descriptors.astype(jnp.float32) / _LEVELS
     z = einsum("...i,ij->...j", levels - jnp.expand_dims(mean, range(levels.ndim - 1)), axes)
     z /= jnp.sqrt((z**2).sum(-1, keepdims=True)) + 1e-9
@@ -215,8 +217,8 @@ def _unpacked(geometry_: Array, descriptors: Array, mean: Array, axes: Array) ->
         sigmas=jnp.maximum(geometry_[..., 2], 0.3),
         angles=geometry_[..., 3],
         polarities=geometry_[..., 4],
-        descriptors=z * valid[..., None],
-        valid=valid,
+        descriptors=z * (strengths > 0)[..., None],
+        strengths=strengths,
     )
 
 

@@ -23,8 +23,7 @@ from deepssim_jax.workspace.outputs import GROWS, Outputs
 from deepssim_jax.workspace.scratch import scratch_folder
 from deepssim_jax.workspace.steps import Kept, Processes, Section
 
-# Anyone but the first process reads, and writes nothing.
-_READER = Processes(index=1)
+_READER = Processes(index=1)  # anyone but the first process writes nothing
 _WORK_FLAG, _ANY = "--work", Overlap.ALLOWED
 _SECRET, _SECRET_BYTES = "secret", 32
 

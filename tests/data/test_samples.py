@@ -1,5 +1,6 @@
 """Samples beside an image's own are never passed over, and no value is rounded away."""
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -131,3 +132,14 @@ def test_dicom_of_32_bits_keeps_its_values(tmp_path: Path) -> None:
         (tmp_path / "a.dcm").write_bytes(dicom_bytes(high, **tags))
         found = read(tmp_path / "a.dcm")
         np.testing.assert_array_equal(found - found.min(), wanted - wanted.min())
+
+
+def test_a_tiff_of_a_damaged_size_is_refused_at_once(tmp_path: Path) -> None:
+    """A width that is no number but bytes, times the height, would be a text of gigabytes."""
+    tifffile.imwrite(tmp_path / "a.tif", IMAGE, metadata=None)
+    content = (tmp_path / "a.tif").read_bytes()
+    number = next(x for kind in (3, 4) if (x := struct.pack("<HHI", 256, kind, 1)) in content)
+    assert content.count(number) == 1
+    (tmp_path / "a.tif").write_bytes(content.replace(number, struct.pack("<HHI", 256, 1, 1)))
+    with pytest.raises(Unreadable, match="declares no size"):
+        read(tmp_path / "a.tif")

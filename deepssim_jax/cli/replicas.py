@@ -178,6 +178,8 @@ def _check() -> None:
 
 def _summary(result: "ReplicaResult") -> list[tuple[str, object]]:
     """What is printed last."""
+    from deepssim_jax.data.account import reason_rows
+
     counts, rate = result.counts, result.rate
     rows: list[tuple[str, object]] = [
         ("verdict", result.verdict.value.replace("_", " ")),

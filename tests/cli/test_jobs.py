@@ -223,6 +223,9 @@ def test_embed_and_score_give_the_candidates_of_the_audit(folders, audited, tmp_
         )
         assert run.returncode == 0, run.stderr
         assert "other_" not in run.stdout + run.stderr
+    # Of the last, the synthetic side: why images are not read is said beside how many.
+    assert re.search(r"\n  declares more pixels than the limit of 100,000,000 +1\n", run.stdout)
+    assert "other reasons" in run.stdout
     listed = {r["image_id"] for r in table(tmp_path / "synthetic" / "not_read.csv")}
     assert listed == reasons.keys() | {"run1/"}
     run = deepssim(

@@ -59,7 +59,7 @@ def read(files: Sequence[Path], items: Sequence[int], limits: Limits) -> Decoded
         raise Unreadable("the DICOM file holds no image")
     if inverted:
         np.negative(volume, out=volume)
-        volume += volume.dtype.type(-np.nanmin(volume) - np.nanmax(volume))
+        np.add(volume, -np.nanmin(volume) - np.nanmax(volume), out=volume)
     if padded:
         lowest = np.nanmin(volume)
         if np.isnan(lowest):

@@ -122,8 +122,8 @@ def _rows(source: Path, text: str) -> list[tuple[int, dict[str, str]]]:
     first, name = top.readline(), f"the manifest {source.name}"
     check_text(first, name)
     known = ("\t", ",", ";") if bids else (",", ";", "\t")
-    if (told := separator_of(first)) is not None:
-        known, first = (told,), top.readline()
+    if (given := separator_of(first)) is not None:
+        known, first = (given,), top.readline()
     for delimiter in known:
         columns = [x.strip().lower() for x in next(csv.reader([first], delimiter=delimiter), [])]
         if "path" in columns:

@@ -17,7 +17,7 @@ _SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 
 
 def separator_of(line: str) -> str | None:
-    """The delimiter, where a line is the one by which Excel is told it: `sep=;`, before the names."""
+    """The delimiter, where a line is the one that states it for Excel: `sep=;`, before the names."""
     found = _SEPARATOR.fullmatch(line)
     return None if found is None else found[1]
 
@@ -44,8 +44,8 @@ def whole_rows(
     lines = iter(lines)
     first, skipped, head = next(lines, ""), 0, None
     check_text(first, name)
-    if (told := separator_of(first)) is not None:
-        delimiter, skipped = told, 1
+    if (given := separator_of(first)) is not None:
+        delimiter, skipped = given, 1
     else:
         lines = itertools.chain([first], lines)
     reader, line = csv.reader(lines, delimiter=delimiter, strict=True), skipped

@@ -21,7 +21,7 @@ _ORIENTATION = 274
 _MOST_SAMPLES = 16
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 # Samples that are colours; of all other photometric interpretations there is one.
-_COLOURS = {
+_COLOURS: dict[int, int] = {
     tifffile.PHOTOMETRIC.RGB: 3,
     tifffile.PHOTOMETRIC.YCBCR: 3,
     tifffile.PHOTOMETRIC.CIELAB: 3,

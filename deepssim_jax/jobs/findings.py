@@ -74,13 +74,7 @@ def conclude(
             performance=None,
         ),
         counts=counts,
-        exclusions=(
-            *excluded({Role.REAL: images}),
-            *(
-                Exclusion(Role.REAL.value, images.image_ids[row], NOT_COMPARABLE)
-                for row in np.flatnonzero(~searched.comparable)
-            ),
-        ),
+        exclusions=(*excluded({Role.REAL: images}), *_not_comparable(searched)),
         notes=(*searched.notes, *(f"{note}." for note in collection.manifest.said)),
         settings=settings,
         versions=outputs.versions("default"),
@@ -100,6 +94,11 @@ def conclude(
         },
         compared=searched.compared,
     )
+
+
+def _not_comparable(searched: DuplicateSearch) -> Iterator[Exclusion]:
+    for row in np.flatnonzero(~searched.comparable):
+        yield Exclusion(Role.REAL.value, searched.images.image_ids[row], NOT_COMPARABLE)
 
 
 def _listed(

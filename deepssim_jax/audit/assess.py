@@ -9,7 +9,7 @@ from deepssim_jax.audit import calibration, outputs, sentences
 from deepssim_jax.audit.audit_settings import AuditSettings
 from deepssim_jax.audit.control import Control
 from deepssim_jax.audit.holdout import Make, difference
-from deepssim_jax.audit.inputs import file_counts, file_notes
+from deepssim_jax.audit.inputs import file_counts, file_notes, file_notes_to_share
 from deepssim_jax.audit.result import AuditResult, Label, Match, Membership
 from deepssim_jax.data import store
 from deepssim_jax.data.manifest import Manifest, Role
@@ -119,6 +119,9 @@ def conclude(found: Measured, settings: AuditSettings) -> AuditResult:
     manifests = {role: one.manifest for role, one in found.sets.items()}
     attacked = found.inferred is not None and bool(found.inferred.figures)
     left_out = 0 if found.control is None else found.control.left_out
+    notes = sentences.notes(
+        settings.size, settings.slice_spec, found.retrieval, left_out=left_out, attacked=attacked
+    )
     # An image exposes the patient that it copies best; a second one is as a rule the same person.
     times = np.unique([subjects[row] for row in best["reference"][hits]], return_counts=True)[1]
     owners = np.unique([subjects[row] for row in best["reference"]], return_inverse=True)[1]
@@ -129,14 +132,8 @@ def conclude(found: Measured, settings: AuditSettings) -> AuditResult:
         assessment=_assessment(found, classes, holdout_rate, settings),
         counts=_counts(found.sets),
         exclusions=excluded({role: one.images for role, one in found.sets.items()}),
-        notes=sentences.notes(
-            settings.size,
-            settings.slice_spec,
-            found.retrieval,
-            left_out=left_out,
-            attacked=attacked,
-        )
-        + file_notes(manifests),
+        notes=notes + file_notes(manifests),
+        notes_to_share=notes + file_notes_to_share(manifests),
         settings=_echoed(found, settings),
         versions=outputs.versions(settings.encoder),
         thresholds=found.evidence.thresholds,

@@ -75,6 +75,10 @@ _SENTENCES = {
     "which something was added, hidden, warped or replaced, {recall} were found{missed}.",
 }
 
+# Outside, of fewer copies, or among fewer images, than may be counted.
+FEW = "So few can be chance; whether they are is not stated here, because it would tell how many they are."
+_OF_FEW = "{none}; so few {image}s say little about the share of {copies} that a generator like this makes."
+
 
 def reasons(
     found: Iterable[Reason], *, words: Words = IMAGES, edition: Edition = Edition.INTERNAL
@@ -85,16 +89,21 @@ def reasons(
       found: of an `Assessment`.
       words: what was searched for.
       edition: who reads. Outside, no number stands in the sentences from which together with the
-        verdict, which follows from all of them, a small count could be computed.
+        verdict, which follows from all of them, a small count could be computed, and of a few copies
+        nobody learns whether chance gives as many.
     """
-    shared = edition is Edition.SHARED
-    return tuple(
-        _SENTENCES[reason.cause].format(
-            **dataclasses.asdict(words), **_values(reason, words, shared=shared)
-        )
-        for reason in found
-        if not (shared and reason.cause is Cause.BEYOND_CHANCE)
-    )
+    shared, chance = edition is Edition.SHARED, (Cause.WITHIN_CHANCE, Cause.BEYOND_CHANCE)
+    out = []
+    for reason in found:
+        sentence, share = _SENTENCES[reason.cause], reason.share
+        few = share is not None and not edition.shows(share.count)
+        if reason.cause in chance and few or shared and reason.cause is Cause.BEYOND_CHANCE:
+            continue
+        if reason.cause is Cause.NONE_FOUND and share and not edition.shows(share.total):
+            sentence = _OF_FEW
+        values = _values(reason, words, shared=shared)
+        out.append(sentence.format(**dataclasses.asdict(words), **values))
+    return tuple(out)
 
 
 def _values(reason: Reason, words: Words, *, shared: bool) -> dict[str, object]:

@@ -97,7 +97,8 @@ def reasons(
     for reason in found:
         sentence, share = _SENTENCES[reason.cause], reason.share
         few = share is not None and not edition.shows(share.count)
-        if reason.cause in chance and few or shared and reason.cause is Cause.BEYOND_CHANCE:
+        inside = reason.cause in (Cause.BEYOND_CHANCE, Cause.MANY_ALIKE)
+        if reason.cause in chance and few or shared and inside:
             continue
         if reason.cause is Cause.NONE_FOUND and share and not edition.shows(share.total):
             sentence = _OF_FEW

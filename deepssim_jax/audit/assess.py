@@ -190,6 +190,9 @@ def _assessment(
     if not len(found.control.holdout_to_real):
         known = Reason(Cause.HELD_OUT_KNOWN)
         assessment = dataclasses.replace(assessment, reasons=(known, *assessment.reasons))
+    if holdout_rate is not None and holdout_rate.count:
+        called = Reason(Cause.HELD_OUT_CALLED, (Role.HOLDOUT,), holdout_rate.count)
+        assessment = dataclasses.replace(assessment, reasons=(*assessment.reasons, called))
     makes = [
         Make.of(found.sets[role].manifest, found.sets[role].images, settings.slice_spec)
         for role in (Role.REAL, Role.HOLDOUT)

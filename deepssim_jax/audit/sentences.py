@@ -47,6 +47,8 @@ _SENTENCES = {
     Cause.HELD_OUT_DIFFER: "The held-out {image}s are of another make than the real ones ({detail}): the "
     "control and the p-values may tell the make, and not copies.",
     Cause.HELD_OUT_KNOWN: "All held-out {image}s are of patients of the real side, so there is no control.",
+    Cause.HELD_OUT_CALLED: "{number} of the held-out {image}s are called copies of real ones: look whether "
+    "they are of the training set; an audit of --holdout as --synthetic lists them.",
     Cause.FEW_PATIENTS: "The real {image}s are of {patients} only, too few to test what is called a {copy} "
     "on other patients: look at the pairs, and at --subject_regex if there are more patients.",
     Cause.MANY_ALIKE: "{number} real {image}s were called copies of another patient's where there should be "
@@ -77,6 +79,8 @@ _SENTENCES = {
 
 # Outside, of fewer copies, or among fewer images, than may be counted.
 FEW = "So few can be chance; whether they are is not stated here, because it would tell how many they are."
+# What follows from counts that may be small, and stays inside.
+_INSIDE = (Cause.BEYOND_CHANCE, Cause.MANY_ALIKE, Cause.HELD_OUT_CALLED)
 _OF_FEW = "{none}; so few {image}s say little about the share of {copies} that a generator like this makes."
 
 
@@ -97,7 +101,7 @@ def reasons(
     for reason in found:
         sentence, share = _SENTENCES[reason.cause], reason.share
         few = share is not None and not edition.shows(share.count)
-        inside = reason.cause in (Cause.BEYOND_CHANCE, Cause.MANY_ALIKE)
+        inside = reason.cause in _INSIDE
         if reason.cause in chance and few or shared and inside:
             continue
         if reason.cause is Cause.NONE_FOUND and share and not edition.shows(share.total):

@@ -38,6 +38,7 @@ class Cause(enum.StrEnum):
 
     HELD_OUT_DIFFER = "held_out_differ"
     HELD_OUT_KNOWN = "held_out_known"
+    HELD_OUT_CALLED = "held_out_called"
     FEW_PATIENTS = "few_patients"
     MANY_ALIKE = "many_alike"
     UNREADABLE = "unreadable"

@@ -81,10 +81,10 @@ class Trial:
     def __getitem__(self, rows: np.ndarray) -> "Trial":
         return Trial(*(column[rows] for column in vars(self).values()))
 
-    def copies(self, thresholds: Thresholds) -> np.ndarray:
-        """Bool [n]: one kind of evidence reaches its threshold."""
+    def copies(self, thresholds: Thresholds, *, least_score: float = np.inf) -> np.ndarray:
+        """Bool [n]: one kind of evidence reaches its threshold, or the verified score does."""
         partial = (self.partial >= np.array(thresholds.partial)).any(1)
-        return (self.copied >= thresholds.local) | partial
+        return (self.copied >= thresholds.local) | partial | (self.scores >= least_score)
 
 
 def called(pairs: np.ndarray, thresholds: Thresholds) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -190,15 +190,19 @@ class Evidence:
         return dataclasses.replace(self.thresholds, chance=cut, local=local, partial=partial)
 
     def under(self, thresholds: Thresholds) -> "Evidence":
-        """With other thresholds, and the error rates of the reporting half at these."""
-        return self._under(thresholds, null_at=thresholds)
+        """With other thresholds, and the error rates of the reporting half at these, where verified scores
+        from `near` on count, too.
+        """
+        return self._under(thresholds, null_at=thresholds, least_score=thresholds.near)
 
-    def _under(self, thresholds: Thresholds, *, null_at: Thresholds) -> "Evidence":
-        found = self.copies.copies(thresholds)
+    def _under(
+        self, thresholds: Thresholds, *, null_at: Thresholds, least_score: float = np.inf
+    ) -> "Evidence":
+        found = self.copies.copies(thresholds, least_score=least_score)
         near_copy = np.array([edit.label is EditLabel.NEAR for edit in self.edits], bool)
         thresholds = dataclasses.replace(
             thresholds,
-            false_rate=share_of(self.null.copies(null_at), self.level),
+            false_rate=share_of(self.null.copies(null_at, least_score=least_score), self.level),
             planted_recall=share_of(found[~near_copy], self.level),
             planted_near_recall=share_of(found[near_copy], self.level),
         )

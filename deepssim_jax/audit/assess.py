@@ -178,6 +178,9 @@ def _assessment(
     )
     if found.control is None:
         return assessment
+    if not len(found.control.holdout_to_real):
+        known = Reason(Cause.HELD_OUT_KNOWN)
+        assessment = dataclasses.replace(assessment, reasons=(known, *assessment.reasons))
     makes = [
         Make.of(found.sets[role].manifest, found.sets[role].images, settings.slice_spec)
         for role in (Role.REAL, Role.HOLDOUT)

@@ -104,13 +104,15 @@ def called(pairs: np.ndarray, thresholds: Thresholds) -> tuple[np.ndarray, np.nd
     there = placed & (pairs["evidence"] >= thresholds.local) & (pairs["verified"] > -1)
     other = there & other_images(pairs["evidence"], pairs["exact"])
     copy = (there & ~other) | (pairs["partial"] >= np.array(thresholds.partial)).any(1)
+    key = pairs["query"].astype(np.int64) << 32 | pairs["reference"].astype(np.int64)
+    # A pair that was found both ways is a copy by either.
+    copy, other = (np.isin(key, key[which]) for which in (copy, other))
     other &= ~copy
     order = np.lexsort((pairs["reference"], -pairs["verified"], ~other, ~copy, pairs["query"]))
     order = order[(~placed | copy | other)[order]]
-    pairs, copy, other = pairs[order], copy[order], other[order]
-    key = pairs["query"].astype(np.int64) << 32 | pairs["reference"].astype(np.int64)
+    pairs, copy, other, key = pairs[order], copy[order], other[order], key[order]
     first = np.sort(np.unique(key, return_index=True)[1])
-    # A pair that was found both ways keeps the better alignment, and the evidence of the other.
+    # It keeps the better alignment, and the evidence of the other.
     places = {int(k): row for row, k in enumerate(key) if pairs["by_points"][row]}
     kept = pairs[first]
     for row, k in enumerate(key[first].tolist()):

@@ -58,7 +58,7 @@ def print_result(result: AuditResult, out: Path) -> None:
             f"{result.classes['exact_duplicate']:,}, {result.classes['near_duplicate']:,}",
         ),
         (f"{people} exposed", f"{result.subjects_exposed:,} of {result.subjects_total:,}"),
-        ("thresholds", f"near {result.thresholds.near:.3f}, exact {result.thresholds.exact:.3f}"),
+        ("thresholds", _thresholds(result.thresholds)),
     ]
     rows += planted_rows(result.thresholds)
     rows += [
@@ -85,3 +85,10 @@ def print_result(result: AuditResult, out: Path) -> None:
         console.print(Text(f"  {sentence}"))
     for name in ("report.html", "report_share.html", "summary.json", "nearest.csv", "pairs.csv"):
         console.print(Text(f"  {out / name}"), soft_wrap=True)
+
+
+def _thresholds(of: Thresholds) -> str:
+    partial = ", ".join(f"{x:.2f}" for x in of.partial)
+    return (
+        f"local features {of.local:.2f}, partial correlations {partial}; exact from {of.exact:.3f}"
+    )

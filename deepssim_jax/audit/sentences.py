@@ -46,6 +46,10 @@ VOLUMES = Words(
 _SENTENCES = {
     Cause.HELD_OUT_DIFFER: "The held-out {image}s are of another make than the real ones ({detail}): the "
     "control and the p-values may tell the make, and not copies.",
+    Cause.HELD_OUT_KNOWN: "All held-out {image}s are of patients of the real side, so there is no control.",
+    Cause.MANY_ALIKE: "{number} real {image}s were called copies of another patient's where there should be "
+    "none: the folder holds duplicates under several names (search it with `deepssim duplicates`), or "
+    "unrelated {image}s of this kind look alike, and so may some of the {copies} found here.",
     Cause.UNREADABLE: "{side} could not be read; {unknown}.",
     Cause.NOT_COMPARABLE: "{side} could not be compared: too little structure to be distinguished.",
     Cause.DUPLICATED: "{number} real {image}s are copies of each other (real_duplicates.csv); copies of one "

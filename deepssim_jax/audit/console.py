@@ -8,6 +8,7 @@ from rich.text import Text
 
 from deepssim_jax.audit import sentences
 from deepssim_jax.audit.result import AuditResult, Thresholds
+from deepssim_jax.data.account import reason_rows
 from deepssim_jax.data.records import on_screen
 from deepssim_jax.detection.assessment import Verdict
 
@@ -68,6 +69,8 @@ def print_result(result: AuditResult, out: Path) -> None:
     ]
     if len(result.exclusions):
         rows.append(("not tested", f"{len(result.exclusions):,} files, listed in inputs.csv"))
+        listed = reason_rows(item.reason for item in result.exclusions)
+        rows += [(reason, f"{count:,}") for reason, count in listed]
     inferred = result.membership
     for attack, found in inferred.figures.items() if inferred else ():
         shares = [

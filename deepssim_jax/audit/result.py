@@ -194,6 +194,7 @@ class AuditResult(Detection):
     copy_rate_by_patient: ClusteredShare | None = None  # where copies were found
     membership: Membership | None = None  # where a model was given
     real_doubles: tuple[tuple[object, ...], ...] = ()  # rows of real_duplicates.csv
+    notes_to_share: tuple[str, ...] = ()  # those that say nothing of files
 
     @property
     def reasons(self) -> tuple[str, ...]:

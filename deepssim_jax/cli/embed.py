@@ -100,9 +100,7 @@ def main(argv: Sequence[str]) -> int:
         workspace.prune()
     console.finish(
         [
-            ("images", len(side)),
-            ("not read", len(images.rejected)),
-            ("files that are no image", manifest.counts.not_images),
+            *images.account.rows(),
             ("dimensions", side.embeddings.shape[1]),
         ],
         written=[_OUT.value, *([not_read] if len(listing) > 1 else [])],

@@ -3,7 +3,12 @@
     deepssim filter --real=training/ --synthetic=generated/ --out=to_share/
 
 An image stays behind if its embedding or its verified score, after alignment, is too close to any
-training image. `deepssim verify to_share/ --real=training/` checks the certificate.
+training image. A file whose name holds that of a patient or of a training image gets a number, and
+released.csv in the private work folder says which.
+
+    deepssim verify to_share/ --real=training/
+
+checks the certificate.
 """
 
 from collections.abc import Sequence
@@ -31,7 +36,8 @@ def main(argv: Sequence[str]) -> int:
         `ExitCode.DONE`.
     """
     del argv
-    from deepssim_jax.audit.safeguard import account_of, filter_folder, names_of
+    from deepssim_jax.audit.release_names import names_of
+    from deepssim_jax.audit.safeguard import account_of, filter_folder
     from deepssim_jax.data.manifest import Role, read_manifest
 
     usage.exists(_GUARD.real, "folder or file")
@@ -52,4 +58,6 @@ def main(argv: Sequence[str]) -> int:
             on_progress=on_progress,
         )
     account = account_of(release, offered)
-    return guard_flags.finish(release, out, files=account.rows("synthetic"))
+    return guard_flags.finish(
+        release, out, work=_GUARD.work_folder(out), files=account.rows("synthetic")
+    )

@@ -179,7 +179,7 @@ def _count(array: _Array, layout: ArrayLayout) -> int:
       Unreadable: it holds none.
     """
     if array.dtype.kind not in "biuf":
-        raise Unreadable(f"holds {array.dtype} values, and real numbers are needed")
+        raise Unreadable(f"holds {array.dtype.name} values, and real numbers are needed")
     shape = _without_ones(array.shape, layout)
     if len(shape) < 2 or (len(shape) == 2 and min(array.shape) < 2 and len(array.shape) == 2):
         raise Unreadable(f"has {len(array.shape)} dimensions {array.shape}, and 2 or 3 are known")

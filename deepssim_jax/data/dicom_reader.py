@@ -120,9 +120,9 @@ def _pixels(pydicom, header: Dataset, wanted: list[int], frames: int) -> Iterato
     try:
         decoder = dicom_codecs.plugin(syntax)
     except NotImplementedError as error:
-        raise Unreadable(
-            f"its pixels are compressed as {syntax.name}, which is not read"
-        ) from error
+        # A syntax that is in no list is text of the file.
+        called = f"as {syntax.name}, which" if syntax.type == "Transfer Syntax" else "in a way that"
+        raise Unreadable(f"its pixels are compressed {called} is not read") from error
     if frames == 1:
         yield pydicom.pixels.pixel_array(header, decoding_plugin=decoder)
     else:

@@ -33,6 +33,7 @@ _BYTE_ORDER_MARKS = (
     (b"\xfe\xff", "utf-16"),
 )
 _MOST_BYTES = 1_000_000_000
+_NUL = "a cell of its row holds a zero byte, which no id and no path has"
 _LONGEST_FIELD = 1 << 24
 _ITEM = re.compile(r"^(.+)#([1-9][0-9]*)$")
 
@@ -69,7 +70,7 @@ def read_table(source: Path, layout: ArrayLayout) -> Table:
             image_id = f"line {number}"
         else:
             image_id = entry.get("image_id", "").strip() or slashed(name.strip())
-            reason = _images(out, image_id, name, root, layout)
+            reason = _NUL if _holds_nul(entry) else _images(out, image_id, name, root, layout)
         if isinstance(reason, str):
             out.rejected.append(Rejected(printable(image_id), reason))
             continue
@@ -87,6 +88,11 @@ def read_table(source: Path, layout: ArrayLayout) -> Table:
     read = {path for record in out.records for path in files_of(record)}
     folders = {place.parent for path in read for place in (path, path.resolve())}
     return Table(out, len(rows), frozenset(folders))
+
+
+def _holds_nul(entry: dict[str, str]) -> bool:
+    """An id with one is cut by other programs, and two patients could be one."""
+    return any("\0" in entry.get(column, "") for column in _COLUMNS)
 
 
 def _cell(entry: dict[str, str], name: str) -> str | None:

@@ -170,7 +170,7 @@ def _real(values: np.ndarray) -> np.ndarray:
     if values.dtype.kind == "c":
         return np.abs(values).astype(np.float32)
     if values.dtype.kind not in "biuf":
-        raise Unreadable(f"holds {values.dtype} values, and real numbers are needed")
+        raise Unreadable(f"holds {values.dtype.name} values, and real numbers are needed")
     return in_float32(values)
 
 

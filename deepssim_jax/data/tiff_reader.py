@@ -172,7 +172,7 @@ def _colours(values: np.ndarray, page: tifffile.TiffPage) -> tuple[np.ndarray, b
     if "S" in axes:
         values = np.moveaxis(values, axes.index("S"), -1)
     if values.ndim != len(axes) or len(axes.replace("S", "")) != 2:
-        raise Unreadable(f"a page has the axes {axes}, and a picture has two")
+        raise Unreadable(f"a page has {len(axes)} axes, and a picture has two")
     if values.ndim == 2:
         return values, False
     samples = values.shape[-1]

@@ -382,9 +382,8 @@ class Workspace(Section):
             # Names of files can be names of patients: they go into a file, never on the screen.
             listing = self._work / "changed.txt"
             self._kept.own.write(listing, "".join(f"{name}\n" for name in changed).encode())
-            # From the folder of outputs, whose path the user typed.
             try:
-                where = os.path.relpath(listing, self._root.parent)
+                where = os.path.relpath(listing, self._root.parent)  # whose path the user typed
             except ValueError:  # two drives of Windows
                 where = listing.name
             raise WorkspaceError(

@@ -89,6 +89,15 @@ def test_what_a_row_cannot_mean_is_listed(folder: Path) -> None:
     assert found.counts == FileCounts(found=6, used=1, refused=5, not_images=0)
 
 
+def test_no_id_with_a_zero_byte_is_taken(folder: Path) -> None:
+    (folder / "m.csv").write_bytes(b"path,subject_id,note\n0.png,SMI\0TH,\nstack.npy,a,b\0\n")
+    found = read_manifest(folder / "m.csv", role=Role.REAL)
+    # What we do not read may hold one.
+    assert [record.subject_id for record in found.records] == ["a"] * 3
+    (refused,) = found.rejected
+    assert "zero byte" in refused.reason and "SMI" not in refused.reason
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

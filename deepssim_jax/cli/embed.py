@@ -54,11 +54,19 @@ def main(argv: Sequence[str]) -> int:
     del argv
     from deepssim_jax import parallel
     from deepssim_jax.audit.tables import table
+    from deepssim_jax.data.account import Growth
     from deepssim_jax.data.manifest import Role, read_manifest
+    from deepssim_jax.data.records import on_screen
     from deepssim_jax.data.store import InputSettings
     from deepssim_jax.data.volume import SliceSpec
     from deepssim_jax.nn import encoder as encoders
-    from deepssim_jax.scoring.embed import STORE, build_side, check_size, list_side
+    from deepssim_jax.scoring.embed import (
+        STORE,
+        build_side,
+        check_size,
+        embedded_before,
+        list_side,
+    )
     from deepssim_jax.workspace import Workspace
 
     check_size(_SIZE.value)
@@ -93,14 +101,18 @@ def main(argv: Sequence[str]) -> int:
                 f"--images: none of its {len(images.rejected)} images could be read: "
                 f"{'; '.join(reasons)}"
             )
+        before = embedded_before(workspace)
+        growth = Growth.of(before, images.sha256, out=workspace.root.name)
         listing = _not_read(manifest, images)
         not_read = workspace.write("not_read.csv", table(listing))
         # The listing comes last: with it the store can be scored.
         workspace.write(STORE, list_side(images, settings))
         workspace.prune()
+    print("".join(f"{note}\n" for note in on_screen(manifest.said)), end="")
     console.finish(
         [
             ("images", len(side)),
+            *growth.rows(),
             ("not read", len(images.rejected)),
             ("files that are no image", manifest.counts.not_images),
             ("dimensions", side.embeddings.shape[1]),

@@ -13,6 +13,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
+from deepssim_jax.data.account import Growth
 from deepssim_jax.data.manifest import InputError
 from deepssim_jax.features.basis import Basis
 from deepssim_jax.features.matching import PointIndex
@@ -34,7 +35,8 @@ class PreparedIndex:
     """An index that is open: `side` of its images, `local` to search it, and the rule for copies.
 
     `decoded` uint8 [n, 32] tells equal pixels; `image_ids` and `subject_ids` are those of the rows,
-    `group` int32 [n] the duplicates among them; `settings` how images were read.
+    `group` int32 [n] the duplicates among them; `settings` how images were read. `growth` says what
+    `index` added to and took from an earlier run.
 
     Examples:
       >>> import tempfile
@@ -57,9 +59,16 @@ class PreparedIndex:
     image_ids: tuple[str, ...]
     subject_ids: tuple[str | None, ...]
     settings: Mapping[str, object]
+    growth: Growth = Growth()
 
     def __len__(self) -> int:
         return len(self.image_ids)
+
+
+def indexed_before(out: Workspace) -> list[bytes]:
+    """The images of the finished index that this folder holds, by their pixels; none if it holds none."""
+    path = out.path("decoded.npy")
+    return list(map(bytes, np.load(path, allow_pickle=False))) if LISTING in out else []
 
 
 def write_index(prepared: PreparedIndex, out: Workspace) -> None:

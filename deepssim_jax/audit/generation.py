@@ -302,6 +302,14 @@ class Wanted:
     image_format: ImageFormat = ImageFormat.PNG
     budget: int | None = None
 
+    def __post_init__(self) -> None:
+        """Raises ValueError if a budget cannot give as many images as are wanted."""
+        if self.budget is not None and self.budget < self.n:
+            raise ValueError(
+                f"--budget={self.budget} candidates cannot give --n={self.n} images; give at least --n, "
+                "and more where candidates are refused"
+            )
+
 
 def plan(generator: Generator, wanted: Wanted) -> tuple[Planned, ...]:
     """What to make, images of a training image in a folder of its own.

@@ -97,9 +97,33 @@ def examine(folder: Path, *, work: Path) -> Examined:
         command=command,
         listed=(work / FILE).is_file(),
         damaged=damaged_work(work),
-        strange=sum(_not_of(outputs, name) for name in _names(folder, work)) + strange_work(work),
+        strange=_others(folder, work, outputs) + strange_work(work),
         **{kind: tuple(names) for kind, names in found.items()},
     )
+
+
+def check_alone(folder: Path, *, work: Path, flag: str) -> None:
+    """Refuses to go on in a folder that is to be given away and holds files that nobody judged.
+
+    Args:
+      folder: the outputs.
+      work: where the list of them is kept.
+      flag: that of the folder, for messages.
+
+    Raises:
+      WorkspaceError: a file lies there that was not written by the command.
+    """
+    if count := _others(folder, work, Outputs(work / FILE)):
+        files = "1 file was" if count == 1 else f"{count:,} files were"
+        raise claims.WorkspaceError(
+            f"{flag}={folder.name!r}: {files} not written by this command, and this folder is to be given "
+            "away: move out what was added, and run the same command again"
+        )
+
+
+def _others(folder: Path, work: Path, outputs: Outputs) -> int:
+    """How many files the command did not write."""
+    return sum(_not_of(outputs, name) for name in _names(folder, work))
 
 
 def _not_of(outputs: Outputs, name: str) -> bool:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from deepssim_jax.workspace import claims, files, names
 from deepssim_jax.workspace.claims import WORK, Overlap, WorkspaceError
+from deepssim_jax.workspace.examine import check_alone
 from deepssim_jax.workspace.facts import differences, noted
 from deepssim_jax.workspace.files import Access
 from deepssim_jax.workspace.outputs import FILE as _OUTPUTS
@@ -69,8 +70,8 @@ class Workspace(Section):
           reads: what else is read, such as a model; kept apart from `out`.
           flag: the flag of `out`, for messages.
           overlap: whether two inputs may be the same.
-          work: where steps and caches are kept instead of in `out`, which is to be given away: the
-            folder of the flag `--work`, claimed likewise.
+          work: where steps and caches are kept instead of in `out`, which is to be given away and holds
+            nothing else: the folder of the flag `--work`, claimed likewise.
           processes: that work on it together; the first one claims and writes.
 
         Raises:
@@ -107,6 +108,8 @@ class Workspace(Section):
                     begun._outputs.begin()
                     begun._outputs.note_marker(files.sha256(root / claims.MARKER))
                     begun._check_outputs(flag)
+                    if kept is not None:
+                        check_alone(root, work=kept, flag=flag)
                 except WorkspaceError as found:
                     error = found
             # Where the first process cannot, no process goes on.

@@ -102,6 +102,7 @@ def train_encoder(
       True
     """
     arguments.instance(config, "config", EncoderConfig, remedy="a training")
+    arguments.progress(on_progress)
     fields.check_encoder(config)
     inputs = {"--config.images": config.images} if config.images else {}
     reads = {f"--config.{name}": getattr(config, name) for name in ("table", "initial")}

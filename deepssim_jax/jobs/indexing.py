@@ -60,6 +60,7 @@ def index(
       >>> len(prepared), prepared.image_ids[0]
       (5, 'p0000.png')
     """
+    arguments.progress(on_progress)
     arguments.instance(settings, "settings", DuplicateSettings, remedy="it has all defaults")
     source = arguments.path(folder, "folder", "a folder of images, or a manifest").expanduser()
     arguments.path(out, "out", "a folder for the index")

@@ -93,6 +93,7 @@ def lookup(image: str | Path | np.ndarray, *, index: PreparedIndex) -> tuple[Loo
 
     Raises:
       InputError: there is no such file, or it holds no image.
+      ValueError: `image` or `index` is of another type.
 
     Examples:
       >>> import tempfile
@@ -108,6 +109,7 @@ def lookup(image: str | Path | np.ndarray, *, index: PreparedIndex) -> tuple[Loo
       >>> [(match.image_id, match.how.value) for match in known.matches], other.matches
       ([('p0002.png', 'copy')], ())
     """
+    arguments.instance(index, "index", PreparedIndex, remedy="open_index opens that of a folder")
     settings = store.InputSettings(
         size=(int(str(index.settings["size"])),) * 2,
         slice=str(index.settings["slice"]),

@@ -189,7 +189,9 @@ def embedded_before(workspace: Workspace) -> list[str]:
     """SHA-256 of the images of the finished store that this folder holds; none if it holds none."""
     if STORE not in workspace:
         return []
-    return [row[2] for row in json.loads(workspace.path(STORE).read_text(encoding="utf-8"))["images"]]
+    return [
+        row[2] for row in json.loads(workspace.path(STORE).read_text(encoding="utf-8"))["images"]
+    ]
 
 
 def open_side(

@@ -282,9 +282,7 @@ def test_a_file_that_was_changed_after_training_is_refused(
     write_latents(tmp_path / "written", np.zeros((3, 5, 4, 6), np.float32), 0.7)
     with Workspace.open(own, command="train_ldm", flag="--workdir") as workspace:
         for path in sorted((tmp_path / "written").rglob("*.*")):
-            workspace.write(
-                path.relative_to(tmp_path / "written").as_posix(), path.read_bytes()
-            )
+            workspace.write(path.relative_to(tmp_path / "written").as_posix(), path.read_bytes())
     assert Generator.load(own).latents.shape == (3, 5, 4, 3)
     content = bytearray((own / name).read_bytes())
     content[-1] ^= 1

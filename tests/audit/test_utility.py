@@ -157,7 +157,9 @@ def test_files_that_were_not_read_are_said_by_side(folders: Path, result, tmp_pa
 def test_what_would_make_the_test_worthless_is_refused(folders: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="shares images"):
         arms_in(tmp_path / "a", {"real": folders / "real"}, folders / "real")
-    recoded = tmp_path / "recoded"  # the same pixels in other bytes, of the real side and of the other one
+    recoded = (
+        tmp_path / "recoded"
+    )  # the same pixels in other bytes, of the real side and of the other one
     shutil.copytree(folders / "test", recoded)
     for side in ("real", "synthetic"):
         with Image.open(sorted((folders / side).glob("*.png"))[0]) as image:

@@ -36,6 +36,8 @@ def main(argv: Sequence[str]) -> int:
         `ExitCode.DONE`.
     """
     del argv
+    import numpy as np
+
     from deepssim_jax import parallel
     from deepssim_jax.audit.tables import table
     from deepssim_jax.nn.encoder import encoder_hash
@@ -57,6 +59,12 @@ def main(argv: Sequence[str]) -> int:
         synthetic, synthetic_images = open_side(
             Path(_SYNTHETIC.value), encoder_id=encoder_id, flag="--synthetic"
         )
+        sides = [one.take(np.zeros(1, np.int64)).shape[-1] for one in (real, synthetic)]
+        if sides[0] != sides[1]:
+            raise ValueError(
+                f"--real is a store of images of {sides[0]} pixels a side and --synthetic of {sides[1]}; run "
+                "deepssim embed on both with the same --size"
+            )
         retrieval = Retrieval(_RETRIEVAL.value).resolved(
             pairs=len(real) * len(synthetic), local_features=False
         )

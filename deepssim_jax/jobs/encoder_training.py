@@ -190,6 +190,7 @@ def _loop(config: EncoderConfig, steps: int) -> LoopConfig:
         seed=config.seed,
         validate_every=config.validate_every,
         checkpoint_every=config.checkpoint_every,
+        learning_rate=config.learning_rate,
     )
 
 

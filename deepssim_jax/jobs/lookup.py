@@ -152,7 +152,10 @@ def _records(source: Path, layout: ArrayLayout) -> Sequence[Record]:
     if not source.exists():
         raise InputError("IMAGE: there is no such file or folder; check the path")
     if source.is_dir() or source.suffix.lower() in (".csv", ".tsv"):
-        return read_manifest(source, role=Role.REAL, arrays=layout).records
+        try:
+            return read_manifest(source, role=Role.REAL, arrays=layout).records
+        except InputError as error:  # which calls every source so
+            raise InputError(str(error).replace(f"--{Role.REAL.value}", "IMAGE", 1)) from error
     recognised = recognise(source)
     if recognised is None:
         raise InputError(f"IMAGE: {source.name} is of no known image format")

@@ -67,6 +67,7 @@ def _loop(config: AutoencoderConfig | LdmConfig, *, fsdp: int = 1) -> LoopConfig
         validate_every=config.validate_every,
         checkpoint_every=config.checkpoint_every,
         fsdp=fsdp,
+        learning_rate=config.learning_rate,
     )
 
 

@@ -164,16 +164,26 @@ def test_an_index_that_was_not_finished_is_none(tmp_path: Path, monkeypatch) -> 
     assert ds.index(source, out=out, settings=settings).image_ids[0] == "p0001.png"
 
 
-def test_a_changed_index_is_refused(indexed, tmp_path: Path) -> None:
+def test_a_changed_index_is_refused(indexed, tmp_path: Path, capsys) -> None:
     _, root = indexed
     copy = tmp_path / "index"
     shutil.copytree(root / "index", copy)
     array = np.load(copy / "pixels.npy")
     array[0, 0, 0] += 1
     np.save(copy / "pixels.npy", array)
-    with pytest.raises(InputError, match=r"pixels.npy is missing or was changed"):
+    with pytest.raises(InputError, match=r"array pixels is missing, damaged or was changed"):
         ds.open_index(copy, check=True)
+    assert main(["lookup", str(root / "in" / "p1_0.png"), f"--index={copy}", "--check"]) == 2
+    assert "'index': the file of its array pixels is missing" in capsys.readouterr().err
+    (copy / "pixels.npy").write_bytes((copy / "pixels.npy").read_bytes()[:500])
+    with pytest.raises(InputError, match=r"array pixels is missing, damaged or was changed"):
+        ds.open_index(copy)
+    (tmp_path / "empty").mkdir()
+    assert main(["lookup", str(tmp_path / "empty"), f"--index={root / 'index'}"]) == 2
+    assert "deepssim lookup: IMAGE: the folder holds no image" in capsys.readouterr().err
     listing = json.loads((copy / "index.json").read_text()) | {"version": 0}
     (copy / "index.json").write_text(json.dumps(listing))
     with pytest.raises(InputError, match="has the form 0"):
         ds.open_index(copy)
+    with pytest.raises(ValueError, match="its index.json was changed"):
+        ds.open_index(copy, check=True)

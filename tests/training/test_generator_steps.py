@@ -195,10 +195,10 @@ def test_a_loss_that_is_no_number_stops_the_run(denoiser: DenoiserJob, tmp_path:
 
 def test_weights_that_give_no_images_are_said_with_the_rate(tmp_path: Path) -> None:
     job = AutoencoderJob.create(AUTOENCODER, learning_rate=1e30)
-    shown = np.random.default_rng(0).random((4, 16, 16)).astype(np.float32)
+    shown = np.random.default_rng(0).random((8, 16, 16)).astype(np.float32)
 
     class Images:
-        batch = 4
+        batch = 8
 
         def __call__(self, step: int) -> np.ndarray:
             return shown

@@ -5,6 +5,9 @@ Contract: plain text; whoever shows it escapes it. `tone` is a class of `report.
 
 import dataclasses
 
+from deepssim_jax.audit.disclosure import Edition
+from deepssim_jax.detection.assessment import Assessment, Verdict
+
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
@@ -14,3 +17,13 @@ class Answer:
     title: str
     sentences: tuple[str, ...]
     facts: tuple[tuple[str, str], ...]
+
+
+def verdict_of(assessment: Assessment, edition: Edition) -> Verdict:
+    """The verdict for who reads it.
+
+    Whether a few copies are more than chance gives depends on how many they are, and would tell it: outside
+    they are found, whatever chance gives.
+    """
+    few = not edition.shows(assessment.copy_rate.count)
+    return Verdict.COPIES_FOUND if few else assessment.verdict

@@ -16,7 +16,7 @@ from deepssim_jax.audit.result import Thresholds
 from deepssim_jax.data.edits import EDITS, Edit
 from deepssim_jax.data.edits.types import Group
 from deepssim_jax.data.edits.types import Label as EditLabel
-from deepssim_jax.detection.assessment import EditRecall, Performance
+from deepssim_jax.detection.assessment import MIN_PATIENTS, EditRecall, Performance
 from deepssim_jax.detection.controls import (
     balanced_rows,
     other_patients,
@@ -104,13 +104,15 @@ def called(pairs: np.ndarray, thresholds: Thresholds) -> tuple[np.ndarray, np.nd
     there = placed & (pairs["evidence"] >= thresholds.local) & (pairs["verified"] > -1)
     other = there & other_images(pairs["evidence"], pairs["exact"])
     copy = (there & ~other) | (pairs["partial"] >= np.array(thresholds.partial)).any(1)
+    key = pairs["query"].astype(np.int64) << 32 | pairs["reference"].astype(np.int64)
+    # A pair that was found both ways is a copy by either.
+    copy, other = (np.isin(key, key[which]) for which in (copy, other))
     other &= ~copy
     order = np.lexsort((pairs["reference"], -pairs["verified"], ~other, ~copy, pairs["query"]))
     order = order[(~placed | copy | other)[order]]
-    pairs, copy, other = pairs[order], copy[order], other[order]
-    key = pairs["query"].astype(np.int64) << 32 | pairs["reference"].astype(np.int64)
+    pairs, copy, other, key = pairs[order], copy[order], other[order], key[order]
     first = np.sort(np.unique(key, return_index=True)[1])
-    # A pair that was found both ways keeps the better alignment, and the evidence of the other.
+    # It keeps the better alignment, and the evidence of the other.
     places = {int(k): row for row, k in enumerate(key) if pairs["by_points"][row]}
     kept = pairs[first]
     for row, k in enumerate(key[first].tolist()):
@@ -323,7 +325,7 @@ def calibrate_on_real(
         false_rate=None,
         planted_recall=None,
         planted_near_recall=None,
-        calibrated=chosen.calibrated,
+        calibrated=chosen.calibrated and len(np.unique(negatives.owners)) >= MIN_PATIENTS,
     )
     evidence = Evidence(
         thresholds=thresholds,

@@ -66,24 +66,28 @@ class Residual:
 class Source:
     """Where the candidates came from: a model, or a folder if `model` is None.
 
-    `drawn` says how, for example the seed; `wanted` images were asked for, or all if None.
+    `drawn` says how, for example the seed; `wanted` images were asked for, or all if None. The `budget` of
+    candidates is not certified: where it was used up it would tell how many were refused.
     """
 
     model: str | None
     drawn: Mapping[str, object]
     wanted: int | None
+    budget: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Screened:
     """Candidates in their order; embeddings [n, d] of those that could be judged; what the search misses;
-    and names of accepted images that were verified against every training image.
+    names of candidates that were verified against every training image; and the names under which
+    accepted ones leave, by their number.
     """
 
     candidates: Sequence[Candidate]
     embeddings: np.ndarray
     residual: Residual
     tested: Collection[str]
+    names: Mapping[int, str]
 
 
 def certify(
@@ -107,6 +111,9 @@ def certify(
     accepted = np.array([c.reason is None for c in candidates if c.cosine is not None], bool)
     kept = [c for c in candidates if c.reason is None]
     settings, limits = guard.settings, guard.limits
+    judged = None if is_small(len(candidates) - len(kept)) else len(candidates)
+    # How many were tested is known from other numbers; how many of them stand would tell what was missed.
+    hidden = is_small(screened.residual.rate.count)
     content: dict[str, object] = {
         "statement": _NOTHING if guard.doubt else _STATEMENT,
         "missed": missed(limits.thresholds),
@@ -121,19 +128,19 @@ def certify(
         "training": training_mark(guard),
         "source": {"model": source.model, "wanted": source.wanted, **source.drawn},
         # Not by reason: how many were found to be copies is for the institution that drew them.
-        "candidates": {"judged": len(candidates), "accepted": len(kept)},
+        "candidates": {"judged": judged, "accepted": len(kept)},
         "residual": screened.residual.to_json(),
         "diversity": _cost(guard.side.embeddings, screened.embeddings, accepted),
         "images": [
             {
-                "name": c.name,
+                "number": number,
+                "name": screened.names[c.index],
                 "sha256": c.sha256,
-                "candidate": c.index,
                 "cosine": c.cosine,
                 "verified": c.verified,
-                "tested": c.name in screened.tested,
+                "tested": None if hidden else c.name in screened.tested,
             }
-            for c in kept
+            for number, c in enumerate(kept)
         ],
         "files": dict(files),
         "settings": {

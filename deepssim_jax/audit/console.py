@@ -8,6 +8,7 @@ from rich.text import Text
 
 from deepssim_jax.audit import sentences
 from deepssim_jax.audit.result import AuditResult, Thresholds
+from deepssim_jax.data.account import reason_rows
 from deepssim_jax.data.records import on_screen
 from deepssim_jax.detection.assessment import Verdict
 
@@ -58,7 +59,7 @@ def print_result(result: AuditResult, out: Path) -> None:
             f"{result.classes['exact_duplicate']:,}, {result.classes['near_duplicate']:,}",
         ),
         (f"{people} exposed", f"{result.subjects_exposed:,} of {result.subjects_total:,}"),
-        ("thresholds", f"near {result.thresholds.near:.3f}, exact {result.thresholds.exact:.3f}"),
+        ("thresholds", _thresholds(result.thresholds)),
     ]
     rows += planted_rows(result.thresholds)
     rows += [
@@ -68,6 +69,8 @@ def print_result(result: AuditResult, out: Path) -> None:
     ]
     if len(result.exclusions):
         rows.append(("not tested", f"{len(result.exclusions):,} files, listed in inputs.csv"))
+        listed = reason_rows(item.reason for item in result.exclusions)
+        rows += [(reason, f"{count:,}") for reason, count in listed]
     inferred = result.membership
     for attack, found in inferred.figures.items() if inferred else ():
         shares = [
@@ -85,3 +88,10 @@ def print_result(result: AuditResult, out: Path) -> None:
         console.print(Text(f"  {sentence}"))
     for name in ("report.html", "report_share.html", "summary.json", "nearest.csv", "pairs.csv"):
         console.print(Text(f"  {out / name}"), soft_wrap=True)
+
+
+def _thresholds(of: Thresholds) -> str:
+    partial = ", ".join(f"{x:.2f}" for x in of.partial)
+    return (
+        f"local features {of.local:.2f}, partial correlations {partial}; exact from {of.exact:.3f}"
+    )

@@ -58,28 +58,34 @@ def search_holdout(
     Raises:
       InputError: held-out images are copies of real ones.
     """
+    to_real = match(
+        holdout,
+        real,
+        journal=journals[0],
+        proposals=proposals,
+        on_progress=on_progress,
+        what="held-out with real",
+    )
+    # Also those of patients on both sides: a real image under another name is no control.
+    if (copied := np.unique(to_real["query"][are_doubles(to_real)])).size:
+        raise overlap_error(len(copied), len(holdout), _COPIED)
     chosen = np.flatnonzero(apart)
     if not len(chosen):
         empty = Trial.of(np.zeros(0, PAIR), 0)
         return Control(empty, empty, len(holdout))
     unseen = holdout.rows(chosen)
-    found = []
-    # The thresholds are for real images that took part in saying what is common; held-out ones shall, too.
-    kind = np.concatenate([real.sample(), unseen.sample()])
-    for queries, references, journal, what in (
-        (unseen, real, journals[0], "held-out with real"),
-        (synthetic, unseen, journals[1], "synthetic with held-out"),
-    ):
-        pairs = match(
-            queries,
-            references,
-            journal=journal,
-            proposals=proposals,
-            kind=None if references is real else kind,
-            on_progress=on_progress,
-            what=what,
-        )
-        if references is real and (copied := np.unique(pairs["query"][are_doubles(pairs)])).size:
-            raise overlap_error(len(copied), len(unseen), _COPIED)
-        found.append(Trial.of(pairs, len(queries)))
-    return Control(found[0], found[1], len(holdout) - len(chosen))
+    to_holdout = match(
+        synthetic,
+        unseen,
+        journal=journals[1],
+        proposals=proposals,
+        # The thresholds are for real images that took part in saying what is common; these shall, too.
+        kind=np.concatenate([real.sample(), unseen.sample()]),
+        on_progress=on_progress,
+        what="synthetic with held-out",
+    )
+    return Control(
+        Trial.of(to_real, len(holdout))[chosen],
+        Trial.of(to_holdout, len(synthetic)),
+        len(holdout) - len(chosen),
+    )

@@ -2,8 +2,8 @@
 
 Contract: the shared edition holds no identifier of a patient, and no count of patients' images from 1
 to 4, neither written nor computable from what is written. A count that is not shown has the same
-words whatever it is, and so is each figure that depends on it: its share, interval and p-value, and
-what with it adds up to a total.
+words whatever it is, and so is each figure that depends on it: its share, interval and p-value, what
+with it adds up to a total, and the verdict that a few copies lead to.
 """
 
 import enum
@@ -32,9 +32,13 @@ class Edition(enum.Enum):
     INTERNAL = "internal"
     SHARED = "shared"
 
+    def shows(self, *counts: int) -> bool:
+        """Whether figures may be stated from which these counts can be computed."""
+        return self is Edition.INTERNAL or not any(map(is_small, counts))
+
     def count(self, value: int) -> str:
         """A number of patients' images."""
-        if self is Edition.SHARED and is_small(value):
+        if not self.shows(value):
             return f"fewer than {SMALL}"
         return f"{value:,}"
 

@@ -20,7 +20,7 @@ import numpy as np
 from flax import nnx
 
 from deepssim_jax import parallel
-from deepssim_jax.audit.generated_names import folders_of
+from deepssim_jax.audit.generated_table import MANIFEST, Planned, manifest_csv
 from deepssim_jax.data.pictures import ImageFormat
 from deepssim_jax.diffusion import samplers
 from deepssim_jax.diffusion.samplers import Sampler
@@ -34,8 +34,6 @@ from deepssim_jax.training.generator import AUTOENCODER, CONDITIONS, DENOISER, R
 from deepssim_jax.training.latents import load_latents
 from deepssim_jax.typing import Array
 from deepssim_jax.workspace import (
-    OWN_FILES,
-    WORK,
     Access,
     Workspace,
     WorkspaceError,
@@ -43,9 +41,7 @@ from deepssim_jax.workspace import (
     key_of,
     sha256,
 )
-from deepssim_jax.workspace.files import csv_bytes
 
-MANIFEST = "manifest.csv"
 COMMAND = "generate"
 # In float32 at full precision; a value on the edge between two of 255 grey levels may take either.
 TOLERANCE = 1e-3
@@ -281,18 +277,9 @@ def _compiled(
 
 
 @dataclasses.dataclass(frozen=True)
-class Planned:
-    """One image to make: its number, the row of `records` that conditions it, and its file."""
-
-    index: int
-    record: int
-    name: str
-
-
-@dataclasses.dataclass(frozen=True)
 class Wanted:
     """Which images: `n`, each with the condition of a training image drawn by (seed, i), or `per_record`
-    for every training image, in the reference layout. `seed` is of all images, `image_format` of the files;
+    for every training image, in a folder of its own. `seed` is of all images, `image_format` of the files;
     where images are screened, `budget` is the most candidates, ten for an image if None.
     """
 
@@ -314,6 +301,9 @@ class Wanted:
 def plan(generator: Generator, wanted: Wanted) -> tuple[Planned, ...]:
     """What to make, images of a training image in a folder of its own.
 
+    The folder has the image's number in `records.csv`, which stays in the workdir: an id may name a patient,
+    and this folder is made to be given away.
+
     Raises:
       ValueError: not exactly one of `n` and `per_record` is more than 0.
     """
@@ -324,11 +314,9 @@ def plan(generator: Generator, wanted: Wanted) -> tuple[Planned, ...]:
     if n:
         rows = generator.records_of(np.arange(n), seed=seed)
         return tuple(Planned(i, int(row), f"gen-{i:06d}{end}") for i, row in enumerate(rows))
-    trained = {int(row): generator.records[row].image_id for row in generator.trained}
-    reserved = {WORK, MANIFEST, *OWN_FILES}
     return tuple(
-        Planned(row * per_record + number, row, f"{folder}/gen-{number}{end}")
-        for row, folder in folders_of(trained, reserved=reserved).items()
+        Planned(row * per_record + number, row, f"record-{row:06d}/gen-{number}{end}")
+        for row in generator.trained.tolist()
         for number in range(per_record)
     )
 
@@ -398,20 +386,3 @@ def generate(
         rows = manifest_csv(planned, seed, generator.weights_hash, conditioned=conditioned)
         workspace.write(MANIFEST, rows, access=Access.SHARED)
     return len(planned)
-
-
-def manifest_csv(
-    planned: Sequence[Planned], seed: int, weights: str, *, conditioned: bool
-) -> bytes:
-    """One row an image; `conditioned` if the model was given the condition of a training image.
-
-    It has the numbers of training images, not their names: this file goes where the images go.
-    """
-    rows: list[list[object]] = [["path", "image_id", "seed", "index", "condition", "weights"]]
-    for one in planned:
-        condition = f"record {one.record}" if conditioned else ""
-        name = one.name
-        for image_format in ImageFormat:
-            name = name.removesuffix(image_format.suffix)
-        rows.append([one.name, name.replace("/", "___"), seed, one.index, condition, weights])
-    return csv_bytes(rows)

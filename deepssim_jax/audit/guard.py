@@ -19,6 +19,7 @@ import numpy as np
 
 from deepssim_jax import parallel
 from deepssim_jax.audit import calibration, doubles
+from deepssim_jax.audit.patient_names import telling_names
 from deepssim_jax.audit.result import Thresholds
 from deepssim_jax.data import store
 from deepssim_jax.data.manifest import InputError, Role, check_subject_regex, read_manifest
@@ -154,13 +155,14 @@ class Limits:
 
 @dataclasses.dataclass(frozen=True)
 class Guard:
-    """A training set, ready to judge images. See the module."""
+    """A training set, ready to judge images. See the module; `telling` are names that stay inside."""
 
     side: Side
     images: ImageStore
     encoder: Callable[[], Encoder]
     limits: Limits
     settings: GuardSettings
+    telling: frozenset[str]
 
     @classmethod
     def build(
@@ -208,7 +210,7 @@ class Guard:
         )
         side = dataclasses.replace(side, groups=found.subjects)
         limits = _limits(side, encoder, journal, settings, on_progress)
-        return cls(side, images, encoder, limits, settings)
+        return cls(side, images, encoder, limits, settings, telling_names(manifest))
 
     @functools.cached_property
     def index(self) -> AlignedIndex:

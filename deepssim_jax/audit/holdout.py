@@ -10,6 +10,7 @@ import dataclasses
 import numpy as np
 from scipy import stats
 
+from deepssim_jax.audit.patient_names import suffix_of
 from deepssim_jax.data.manifest import InputError, Manifest
 from deepssim_jax.data.readers import read_image
 from deepssim_jax.data.store import ImageStore
@@ -20,7 +21,7 @@ _LOOKED_AT = 24  # images of a side that are read at full size, evenly spread
 _INTENSITIES = 200
 _SIZES = 1.25  # median sizes that differ by this factor are of another make
 _DISTANCE, _CHANCE = 0.5, 1e-3  # of Kolmogorov and Smirnov's test of the images' mean intensities
-_SAME_FORMAT = {".jpeg": ".jpg", ".tiff": ".tif", ".gz": ".nii.gz", ".nii": ".nii.gz"}
+_SAME_FORMAT = {".jpeg": ".jpg", ".tiff": ".tif", ".nii": ".nii.gz"}
 
 
 def overlap_error(count: int, total: int, how: str) -> InputError:
@@ -63,7 +64,7 @@ class Make:
                 sizes.append(max(read_image(records[row], spec=spec).shape))
             except (Unreadable, OSError):
                 continue  # it is counted where images are read
-        names = collections.Counter(r.path.suffix.lower() for r in records)
+        names = collections.Counter(suffix_of(r.path.name) for r in records)
         name = min(names, key=lambda n: (-names[n], n))
         pixels = images.take(even_rows(len(images), most=_INTENSITIES))
         means = pixels.reshape(len(pixels), -1).mean(1) / np.iinfo(np.uint16).max

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from deepssim_jax.audit.audit_settings import AuditSettings
 from deepssim_jax.data.manifest import Manifest, Role, read_manifest
+from deepssim_jax.data.records import PASSED_OVER, passed_over
 from deepssim_jax.workspace import Workspace
 
 _REVIEW = "review"  # begins the names of what `deepssim review` writes
@@ -76,4 +77,13 @@ def file_notes(manifests: Mapping[Role, Manifest]) -> tuple[str, ...]:
     """How files were taken that do not say it themselves, and which were not, in full sentences."""
     return tuple(
         f"Of the {role.value} side: {note}." for role, m in manifests.items() for note in m.said
+    )
+
+
+def file_notes_to_share(manifests: Mapping[Role, Manifest]) -> tuple[str, ...]:
+    """Likewise in words that hold whatever files there are: counts of files can be counts of patients."""
+    return tuple(
+        f"Some files of the {role.value} side were {PASSED_OVER}."
+        for role, m in manifests.items()
+        if passed_over(m.unused)
     )

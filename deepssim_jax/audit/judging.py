@@ -9,19 +9,22 @@ import numpy as np
 
 from deepssim_jax.audit.certificate import Candidate
 from deepssim_jax.audit.guard import Guard, Judged, Reason, View
+from deepssim_jax.data.records import Rejected
 
 
 @dataclasses.dataclass(frozen=True)
 class Offer:
     """A candidate: its number, the name of its file, the file's bytes, and the image to judge.
 
-    `view` is None if it cannot be judged.
+    `view` is None if it cannot be judged, and `why` says so; `passing` if another run may judge it.
     """
 
     index: int
     name: str
     content: bytes
     view: View | None
+    why: str = ""
+    passing: bool = False
 
 
 def judge(offers: Iterable[Offer], guard: Guard, *, most: int | None) -> dict[str, np.ndarray]:
@@ -44,6 +47,7 @@ def judge(offers: Iterable[Offer], guard: Guard, *, most: int | None) -> dict[st
         "cosine": np.array([np.nan if row.cosine is None else row.cosine for row in rows]),
         "verified": np.array([np.nan if row.verified is None else row.verified for row in rows]),
         "reason": np.array([row.reason or "" for row in rows], np.str_),
+        "why": np.array([offer.why for offer in offers[: len(rows)]], np.str_),
         "sha256": np.array([row.sha256 for row in rows], np.str_),
         "embeddings": judged.embeddings[used] if judged else guard.side.embeddings[:0],
     }
@@ -61,6 +65,12 @@ def _row(offer: Offer, judged: Judged | None, place: int | None) -> Candidate:
         reason=reason,
         sha256="" if reason else hashlib.sha256(offer.content).hexdigest(),
     )
+
+
+def unread(judged: Mapping[str, np.ndarray]) -> list[Rejected]:
+    """Those of the rows of `judge` that could not be judged, and why."""
+    pairs = zip(judged["name"].tolist(), judged["why"].tolist(), strict=True)
+    return [Rejected(name, why) for name, why in pairs if why]
 
 
 def candidates(judged: Mapping[str, np.ndarray]) -> list[Candidate]:

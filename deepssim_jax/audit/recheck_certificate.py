@@ -161,7 +161,7 @@ def _files(content: Mapping, folder: Path, there: set[str]) -> list[str]:
 
 def _image(row: Mapping) -> str:
     """An image by its number: names of files may hold more than they should."""
-    return f"image of candidate {row['candidate']}"
+    return f"image number {row['number']}"
 
 
 def _judge_again(

@@ -87,6 +87,7 @@ def conclude(found: MeasuredVolumes, settings: ReplicaSettings) -> ReplicaResult
     }
     copies = sum(m.kind is Kind.REPLICA for m in matches)
     votes = found.votes
+    notes = replica_outputs.notes(settings.alignment, tuple(weighed.best), found.label_names)
     return ReplicaResult(
         assessment=assess(
             decide.clopper_pearson(copies, len(matches), level=settings.level),
@@ -106,7 +107,8 @@ def conclude(found: MeasuredVolumes, settings: ReplicaSettings) -> ReplicaResult
         },
         exclusions=excluded(found.stores) + _without_labels(found.sides, found.stores),
         two_spacings=_two_spacings(found.stores),
-        notes=replica_outputs.notes(settings.alignment, tuple(weighed.best), found.label_names),
+        notes=notes,
+        notes_to_share=notes,
         settings=_echoed(settings),
         versions=outputs.versions(settings.encoder),
         matches=matches,

@@ -4,13 +4,13 @@ Pictures are those of `replica_pictures`; a row of radio buttons goes through th
 """
 
 import collections
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from markupsafe import Markup
 
 from deepssim_jax.audit import figures, page, sentences
-from deepssim_jax.audit.answer import Answer
+from deepssim_jax.audit.answer import Answer, verdict_of
 from deepssim_jax.audit.box_plot import box_plot
 from deepssim_jax.audit.console import WORDS
 from deepssim_jax.audit.disclosure import Edition, is_small, is_telling
@@ -88,6 +88,7 @@ def _render(
         any_flagged=bool(flagged(result)),
         more=max(0, len(flagged(result)) - len(gallery)),
         said={} if share else _table(result),
+        notes=result.notes_to_share if share else result.notes,
         repeats=_repeats(result, share=share),
         ratings=[] if share else _ratings(result),
         roc=None if result.ratings is None else _roc(result.ratings),
@@ -100,19 +101,20 @@ def _render(
 def answer(result: ReplicaResult, edition: Edition) -> Answer:
     """The verdict, why, and the numbers of the first line."""
     n, count = result.counts, edition.count
+    verdict = verdict_of(result.assessment, edition)
     return Answer(
-        tone=result.verdict.value,
+        tone=verdict.value,
         title={
             "copies_found": "Replicas found",
             "none_found_within_limits": "No replica found within these limits",
-        }.get(result.verdict.value, WORDS[result.verdict].capitalize()),
+        }.get(verdict.value, WORDS[verdict].capitalize()),
         sentences=(
-            _headline(result, count),
+            _headline(result, edition),
             *sentences.reasons(result.assessment.reasons, words=sentences.VOLUMES, edition=edition),
         ),
         facts=(
-            (f"{n['synthetic']:,}", "synthetic volumes tested"),
-            (f"{n['real']:,}", "real volumes compared with"),
+            (count(n["synthetic"]), "synthetic volumes tested"),
+            (count(n["real"]), "real volumes compared with"),
             (count(n["replicas"]), "replicas"),
             (count(n["same_person"]), "like a second scan of a patient"),
             (count(n["disputed"]), "on which the levels disagree"),
@@ -120,14 +122,16 @@ def answer(result: ReplicaResult, edition: Edition) -> Answer:
     )
 
 
-def _headline(result: ReplicaResult, count: Callable[[int], str]) -> str:
-    n, rate = result.counts, result.rate
+def _headline(result: ReplicaResult, edition: Edition) -> str:
+    n, rate, count = result.counts, result.rate, edition.count
     counting = [level.value for level, found in result.thresholds.items() if found.counts]
     levels = f"by {' and '.join(counting)}"
-    said = f"Of {n['synthetic']:,} synthetic volumes, {count(n['replicas'])}"
-    if count(n["replicas"]) == f"{n['replicas']:,}":
+    said = f"Of {count(n['synthetic'])} synthetic volumes, {count(n['replicas'])}"
+    if edition.shows(n["replicas"], n["synthetic"]):
         said += f" ({rate.value:.1%}, {rate.level:.0%} interval {rate.low:.1%} to {rate.high:.1%})"
-    said += f" replicate one of {n['real']:,} real ones ({levels})."
+    said += f" replicate one of {count(n['real'])} real ones ({levels})."
+    if not edition.shows(n["replicas"]):
+        said += f" {sentences.FEW}"
     if n["disputed"]:
         said += f" On {count(n['disputed'])} the levels do not agree."
     return said
@@ -146,12 +150,15 @@ def _level(result: ReplicaResult, level: Level, *, share: bool) -> dict[str, obj
     kinds = kinds_at(result, level)
     hidden = share and any(is_small(n) for n in kinds.values())
     # Both shares follow from the threshold: what one tells of the volumes would tell the other.
-    secret = share and (is_telling(found.recall) or is_telling(found.false_rate))
+    few = share and is_small(result.counts["replicas"])
+    secret = few or share and (is_telling(found.recall) or is_telling(found.false_rate))
     return {
         "name": level.value,
         "measure": MEASURE_WORDS[DECIDING[level]],
         "thresholds": found,
         "shares_hidden": secret,
+        # It is the stricter, the fewer replicas there are.
+        "replica_from": "not shown" if few else f"{found.replica:.3f}",
         "edits": ""
         if share
         else ", ".join(f"{name} {number}" for name, number in found.recall_by_edit.items()),

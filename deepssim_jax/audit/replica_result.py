@@ -127,6 +127,7 @@ class ReplicaResult(Detection):
     ratings: "RatingSummary | None"
     repeats: tuple["Repeat", ...]
     two_spacings: tuple[Exclusion, ...] = ()
+    notes_to_share: tuple[str, ...] = ()  # those that say nothing of files
 
     @property
     def rate(self) -> Proportion:

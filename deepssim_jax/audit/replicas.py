@@ -15,7 +15,7 @@ import numpy as np
 from deepssim_jax import parallel
 from deepssim_jax.audit import replica_outputs
 from deepssim_jax.audit.doubles import Doubles
-from deepssim_jax.audit.inputs import file_notes, folders
+from deepssim_jax.audit.inputs import file_notes, file_notes_to_share, folders
 from deepssim_jax.audit.replica_calibration import Evidence, LevelCalibration, calibrate_levels
 from deepssim_jax.audit.replica_conclusion import MeasuredVolumes, conclude
 from deepssim_jax.audit.replica_doubles import find_volume_doubles
@@ -326,7 +326,11 @@ def _replicas(
     evidence = job.calibrated(references, real)
     measured = MeasuredVolumes(pairs, sides, stores, evidence, job.levels.names, votes)
     result = conclude(measured, settings)
-    result = dataclasses.replace(result, notes=result.notes + file_notes(manifests))
+    result = dataclasses.replace(
+        result,
+        notes=result.notes + file_notes(manifests),
+        notes_to_share=result.notes_to_share + file_notes_to_share(manifests),
+    )
     drawer = Drawer(
         sides=sides,
         references=references,

@@ -4,7 +4,7 @@ import collections
 from collections.abc import Sequence
 
 from deepssim_jax.audit import figures, page, sentences
-from deepssim_jax.audit.answer import Answer
+from deepssim_jax.audit.answer import Answer, verdict_of
 from deepssim_jax.audit.console import WORDS
 from deepssim_jax.audit.disclosure import Edition, is_small, is_telling, percent
 from deepssim_jax.audit.result import AuditResult, GalleryItem, Relation
@@ -56,6 +56,7 @@ def _render(
         people="patients" if result.subjects_known else "real images",
         copied=page.most_copied(copied, edition, salt)[:_MOST_COPIED],
         copied_more=max(0, len(copied) - _MOST_COPIED),
+        notes=result.notes_to_share if share else result.notes,
         excluded=page.excluded_files(result.exclusions, edition),
         rows=_quality(result, edition),
         attacks=_attacks(result, edition),
@@ -71,9 +72,10 @@ def _render(
 def answer(result: AuditResult, edition: Edition) -> Answer:
     """The verdict, why, and the numbers of the first line."""
     exact, near = _class_counts(result, edition)
+    verdict = verdict_of(result.assessment, edition)
     return Answer(
-        tone=result.verdict.value,
-        title=WORDS[result.verdict].capitalize(),
+        tone=verdict.value,
+        title=WORDS[verdict].capitalize(),
         sentences=(
             _headline(result, edition),
             *sentences.reasons(result.assessment.reasons, edition=edition),
@@ -135,7 +137,7 @@ def _attacks(result: AuditResult, edition: Edition) -> list[tuple[str, Membershi
 def _class_counts(result: AuditResult, edition: Edition) -> tuple[str, str]:
     """How many exact and near copies. Beside the total, one small count gives away the other."""
     exact, near = result.classes["exact_duplicate"], result.classes["near_duplicate"]
-    if edition is Edition.SHARED and (is_small(exact) or is_small(near)):
+    if not edition.shows(exact, near):
         return "not shown", "not shown"
     return f"{exact:,}", f"{near:,}"
 
@@ -153,16 +155,23 @@ def _headline(result: AuditResult, edition: Edition) -> str:
 def _copies(result: AuditResult, edition: Edition) -> str:
     rate, count = result.copy_rate, edition.count
     exposed = f"{count(result.subjects_exposed)} {_of_people(result, edition)}"
+    total, shown = count(rate.total), edition.shows(rate.count, rate.total)
     if not rate.count:
-        return (
-            f"None of {rate.total:,} synthetic images was found to be a copy of one of "
-            f"{result.counts['real']:,} real images. With {rate.total:,} images looked at, a rate of "
-            f"copies of up to {percent(rate.high)} cannot be excluded ({rate.level:.0%} interval)."
+        said = (
+            f"None of {total} synthetic images was found to be a copy of one of "
+            f"{count(result.counts['real'])} real images."
         )
-    if edition is Edition.SHARED and is_small(rate.count):
-        return f"Of {rate.total:,} synthetic images, {count(rate.count)} are copies of {exposed}."
+        if not shown:
+            return said
+        return (
+            f"{said} With {total} images looked at, a rate of copies of up to {percent(rate.high)} cannot be "
+            f"excluded ({rate.level:.0%} interval)."
+        )
+    if not shown:
+        said = f"Of {total} synthetic images, {count(rate.count)} are copies of {exposed}."
+        return said if edition.shows(rate.count) else f"{said} {sentences.FEW}"
     return (
-        f"Of {rate.total:,} synthetic images, {rate.count:,} ({percent(rate.value)}, {rate.level:.0%} "
+        f"Of {total} synthetic images, {rate.count:,} ({percent(rate.value)}, {rate.level:.0%} "
         f"interval {percent(rate.low)} to {percent(rate.high)}) are copies of {exposed}."
     )
 
@@ -172,7 +181,7 @@ def _of_people(result: AuditResult, edition: Edition) -> str:
     people = "patients" if result.subjects_known else "real images"
     if edition is Edition.SHARED and result.counts.get("real_with_doubles", 0):
         return people
-    return f"of {result.subjects_total:,} {people}"
+    return f"of {edition.count(result.subjects_total)} {people}"
 
 
 def _picture(item: GalleryItem) -> dict[str, object]:

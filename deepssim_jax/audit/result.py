@@ -84,13 +84,13 @@ class Match:
 
 @dataclasses.dataclass(frozen=True)
 class Thresholds:
-    """Verified scores from which a pair is called near or exact, and where they come from.
+    """From how much evidence a pair is a copy, and from which verified score an exact one.
 
-    `origin` is a sentence for people. `null_scores` summarises the best matches of real images
-    with other patients' real images, `planted` the share of copies, planted in memory, found.
+    `origin` is a sentence for people. `null_count` and `null_max` are of the best matches of real images
+    with other patients' real images, `planted_recall` of copies, planted in memory, found.
     """
 
-    near: float
+    near: float  # verified score above those of unrelated images; `filter` lets none with it out
     exact: float
     local: float  # evidence of local features from which a pair is a copy
     partial: tuple[float, ...]  # likewise of partial correlations, band by band
@@ -98,7 +98,7 @@ class Thresholds:
     origin: str
     null_count: int
     null_max: float
-    false_rate: Proportion | None  # of the null's images at or above `near`
+    false_rate: Proportion | None  # of the null's images that are called copies
     planted_recall: Proportion | None  # of planted exact copies called a copy of their patient
     planted_near_recall: Proportion | None  # likewise of locally changed ones
     calibrated: bool = True  # False: the package's defaults, for too few images
@@ -194,6 +194,7 @@ class AuditResult(Detection):
     copy_rate_by_patient: ClusteredShare | None = None  # where copies were found
     membership: Membership | None = None  # where a model was given
     real_doubles: tuple[tuple[object, ...], ...] = ()  # rows of real_duplicates.csv
+    notes_to_share: tuple[str, ...] = ()  # those that say nothing of files
 
     @property
     def reasons(self) -> tuple[str, ...]:

@@ -9,25 +9,30 @@ to the same bytes.
 import dataclasses
 import functools
 import hashlib
+import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from deepssim_jax.audit import certificate, generation
+from deepssim_jax.audit import certificate, generated_table, release_names
 from deepssim_jax.audit.certificate import Candidate, Residual, Source
-from deepssim_jax.audit.generation import Generator, Planned, SamplingSettings, Wanted
+from deepssim_jax.audit.generated_table import MANIFEST, Planned
+from deepssim_jax.audit.generation import Generator, SamplingSettings, Wanted
 from deepssim_jax.audit.guard import Guard, Reason, View
-from deepssim_jax.audit.judging import Offer, candidates, judge
+from deepssim_jax.audit.judging import Offer, candidates, judge, unread
+from deepssim_jax.audit.release_names import ReleaseNames, names_of
 from deepssim_jax.audit.result import Thresholds
 from deepssim_jax.data import store
-from deepssim_jax.data.manifest import InputError, Manifest, Record, Role, read_manifest
-from deepssim_jax.data.readers import read_image
-from deepssim_jax.data.volume import Unreadable
+from deepssim_jax.data.account import INPUTS, Account
+from deepssim_jax.data.manifest import InputError, Manifest, Record, Rejected, Role, read_manifest
+from deepssim_jax.data.readers import read_only_image
+from deepssim_jax.data.volume import Unavailable, Unreadable, reason_of
 from deepssim_jax.nn.encoder import encoder_hash
 from deepssim_jax.scoring.decide import clopper_pearson
 from deepssim_jax.scoring.match import Progress
-from deepssim_jax.workspace import Access, Workspace
+from deepssim_jax.workspace import Access, Workspace, scratch_copy
+from deepssim_jax.workspace.files import csv_bytes, holds
 
 _BATCH = 64
 # Pairs verified for the residual rate: about half a minute on two cores.
@@ -39,7 +44,8 @@ class Release:
     """What came of it; `wanted` is None where everything that may leave was wanted.
 
     `rejected` counts by reason; `residual` is what the search misses of these images, `thresholds` hold
-    what it misses of planted copies. `doubt` says why nothing was judged and nothing leaves, if so.
+    what it misses of planted copies. `not_read` are the files that could not be judged. `doubt` says why
+    nothing was judged and nothing leaves, if so.
     """
 
     accepted: int
@@ -49,6 +55,7 @@ class Release:
     residual: Residual
     thresholds: Thresholds
     doubt: str | None = None
+    not_read: tuple[Rejected, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -67,6 +74,8 @@ def generate_guarded(
     on_progress: Progress = lambda done, total, what: None,
 ) -> Release:
     """Draws until `wanted.n` images stand; candidate i is image i of the seed, as `generate` makes it.
+
+    They are called by the order in which they stand; which candidate each one is stays in the work folder.
 
     Args:
       generator: the model.
@@ -109,16 +118,18 @@ def generate_guarded(
 
     how = {"seed": seed, "format": image_format.value}
     drawn = {**how, **{k: str(v) for k, v in dataclasses.asdict(settings).items()}}
-    source = Source(generator.weights_hash, {**drawn, "budget": budget}, n)
-    run = _Run(guard, out, source, residual_pairs)
+    source = Source(generator.weights_hash, drawn, n, budget)
+    run = _Run(guard, out, source, residual_pairs, ReleaseNames.numbered())
     if guard.doubt:
         return run.certified(run.nothing, {})
     residual = run.judge(range(0, budget, settings.batch), draw, on_progress)
-    conditioned = generator.conditions is not None
-    planned = [Planned(c.index, int(records[c.index]), c.name) for c in run.standing]
-    rows = generation.manifest_csv(planned, seed, generator.weights_hash, conditioned=conditioned)
-    out.write(generation.MANIFEST, rows, access=Access.SHARED)
-    return run.certified(residual, {generation.MANIFEST: hashlib.sha256(rows).hexdigest()})
+    weights, conditioned = generator.weights_hash, generator.conditions is not None
+    planned = [Planned(i, int(records[i]), name) for i, name in run.settled().items()]
+    whole = generated_table.manifest_csv(planned, seed, weights, conditioned=conditioned)
+    out.keep(release_names.TABLE, whole)
+    rows = generated_table.manifest_to_share(planned, seed, weights)
+    out.write(MANIFEST, rows, access=Access.SHARED)
+    return run.certified(residual, {MANIFEST: hashlib.sha256(rows).hexdigest()})
 
 
 def filter_folder(
@@ -134,8 +145,10 @@ def filter_folder(
     Args:
       source: folder or manifest of the images.
       guard: of the training images.
-      out: for the accepted files, under the names they have there, and `certificate.json`; its work
-        lies elsewhere, see `generate_guarded`.
+      out: for the accepted files, and `certificate.json`. They keep their names, but a file whose name
+        holds that of a patient or of a training image gets a number. Its work lies elsewhere, see
+        `generate_guarded`: `released.csv` says which file has which number, and `inputs.json` names what
+        was not read.
       residual_pairs: at most so many are verified to measure what the search misses.
       on_progress: called with (images judged, images in all, what).
 
@@ -154,10 +167,21 @@ def filter_folder(
         ]
 
     origin = Source(None, {"listing": store.fingerprint(manifest, guard.settings.form)}, None)
-    run = _Run(guard, out, origin, residual_pairs)
+    run = _Run(guard, out, origin, residual_pairs, ReleaseNames.kept(names, guard.telling))
     if guard.doubt:
         return run.certified(run.nothing, {})
-    return run.certified(run.judge(range(0, len(records), _BATCH), load, on_progress), {})
+    residual = run.judge(range(0, len(records), _BATCH), load, on_progress)
+    rows = [[name, names[number]] for number, name in run.settled().items()]
+    out.keep(release_names.TABLE, csv_bytes([["path", "source"], *rows]))
+    release = run.certified(residual, {})
+    out.keep(INPUTS, account_of(release, manifest).file)
+    return release
+
+
+def account_of(release: Release, manifest: Manifest) -> Account:
+    """What became of every file of a folder that was filtered."""
+    not_read = (*manifest.rejected, *release.not_read)
+    return Account.of(manifest, images=release.judged - len(release.not_read), not_read=not_read)
 
 
 def _view(image: np.ndarray, guard: Guard) -> View | None:
@@ -168,39 +192,27 @@ def _view(image: np.ndarray, guard: Guard) -> View | None:
         return None
 
 
-def names_of(manifest: Manifest) -> list[str]:
-    """The name under which each image of a folder or table may leave: its path from there.
-
-    Raises:
-      InputError: a file is named twice, and would leave, and count, twice.
-    """
-    source = manifest.source
-    root = source if source.is_dir() else source.resolve().parent
-    names = [record.path.relative_to(root).as_posix() for record in manifest.records]
-    whole = [n for n, record in zip(names, manifest.records, strict=True) if not record.items]
-    if again := len(whole) - len(set(whole)):
-        raise InputError(
-            f"--synthetic: {again} rows of the table name a file again; list each file once"
-        )
-    return names
-
-
 def _offer(number: int, record: Record, name: str, guard: Guard) -> Offer:
     try:
-        image = read_image(record, spec=None)
-        # A file is released as a whole: it must be the one image that was judged.
-        if image.ndim != 2 or record.parts or record.items:
-            raise Unreadable("is a volume, or one of several images of its file")
-        return Offer(number, name, record.path.read_bytes(), View.of(image, guard.settings.form))
-    except (Unreadable, OSError):
-        return Offer(number, name, b"", None)
+        content = record.path.read_bytes()
+        # A file is released as a whole: it must be the one image that was judged, whatever becomes of it
+        # meanwhile. So a copy of these very bytes is decoded.
+        with scratch_copy(io.BytesIO(content), record.path.name) as copy:
+            image = read_only_image(dataclasses.replace(record, path=copy))
+        return Offer(number, name, content, View.of(image, guard.settings.form))
+    except (Unreadable, OSError, MemoryError) as error:
+        passing = not isinstance(error, Unreadable) or isinstance(error, Unavailable)
+        return Offer(number, name, b"", None, reason_of(error), passing)
 
 
 class _Run:
-    """Batches judged so far, and what becomes of them."""
+    """Batches judged so far, and what becomes of them; `names` are those under which images leave."""
 
-    def __init__(self, guard: Guard, out: Workspace, source: Source, pairs: int) -> None:
+    def __init__(
+        self, guard: Guard, out: Workspace, source: Source, pairs: int, names: ReleaseNames
+    ) -> None:
         self._guard, self._out, self._source, self._pairs = guard, out, source, pairs
+        self._names, self._named = names, dict[int, str]()
         limits, settings = guard.limits, guard.settings
         facts = {
             "training images": certificate.training_mark(guard),
@@ -213,12 +225,14 @@ class _Run:
             "images wanted": source.wanted,
             "residual_pairs": pairs,
             **source.drawn,
+            **({} if source.budget is None else {"budget": source.budget}),
         }
         out.bind("release", facts)
         self._steps = out.section("release", facts)
         self._candidates: list[Candidate] = []
         self._embeddings: list[np.ndarray] = []
         self._tested: set[str] = set()
+        self._unread: list[Rejected] = []
 
     @property
     def nothing(self) -> Residual:
@@ -273,22 +287,47 @@ class _Run:
         wanted = self._source.wanted
         most = None if wanted is None else wanted - len(self.standing)
         offered = functools.cache(lambda: offers(start))
-        judged = self._steps.step(
-            "judged", [number, start, most], lambda: judge(offered(), self._guard, most=most)
-        )
+        made = functools.cache(lambda: judge(offered(), self._guard, most=most))
+        known, judged = self._steps.look("judged", [number, start, most], made)
+        if not known and any(offer.passing for offer in offered()):
+            judged = made()  # and not kept
+        elif not known:
+            judged = self._steps.step("judged", [number, start, most], made)
         rows = candidates(judged)
+        self._unread += unread(judged)
+        leaving = [row for row in rows if row.reason is None and not self._withheld(row)]
+        self._named |= {row.index: self._names.next(row.name) for row in leaving}
         # Looked at again in every run: an image that is gone or was changed is written anew.
-        lacking = [
-            row
-            for row in rows
-            if row.reason is None and not self._withheld(row) and not self._out.intact(row.name)
-        ]
+        lacking = [row for row in leaving if not self._stands(row)]
         if lacking:
             contents = {offer.name: offer.content for offer in offered()}
             for row in lacking:
-                self._out.write(row.name, contents[row.name], access=Access.SHARED)
+                if hashlib.sha256(contents[row.name]).hexdigest() != row.sha256:
+                    raise InputError(
+                        "an image is not what an earlier run judged under its name, and is not written; "
+                        "give a new --out"
+                    )
+                self._out.write(self._named[row.index], contents[row.name], access=Access.SHARED)
         self._candidates += rows
         self._embeddings.append(judged["embeddings"])
+
+    def _stands(self, row: Candidate) -> bool:
+        name = self._named[row.index]
+        return name in self._out and holds(self._out.path(name), row.sha256)
+
+    def settled(self) -> dict[int, str]:
+        """The name of each image that stands, by its candidate.
+
+        What was withheld after others had their numbers leaves gaps, which the next ones fill: in their
+        order, so that no file is replaced before it has its new name.
+        """
+        names = self._names.anew()
+        for row in self.standing:
+            old, new = self._named[row.index], names.next(row.name)
+            if new != old:
+                self._out.write(new, self._out.path(old).read_bytes(), access=Access.SHARED)
+                self._named[row.index] = new
+        return {row.index: self._named[row.index] for row in self.standing}
 
     def _withheld(self, row: Candidate) -> bool:
         """Whether an earlier run has found this image to be a copy, without any search."""
@@ -297,13 +336,13 @@ class _Run:
 
     def _withhold(self, names: Sequence[str], on_progress: Progress) -> int:
         """Verifies images against every training image; deletes the copies and says how many."""
-        hashes = {c.name: c.sha256 for c in self.standing}
+        rows = {c.name: c for c in self.standing}
         limit, missed = self._guard.limits.max_ssim, set()
         for number, name in enumerate(names, start=1):
-            if self._verified(name, hashes[name]) >= limit:
+            if self._verified(rows[name]) >= limit:
                 missed.add(name)
-                if name in self._out:
-                    self._out.remove(name)
+                if there := self._named.pop(rows[name].index, None):
+                    self._out.remove(there)
             on_progress(number, len(names), "verifying against every training image")
         self._tested.update(names)
         self._candidates = [
@@ -312,21 +351,21 @@ class _Run:
         ]
         return len(missed)
 
-    def _verified(self, name: str, digest: str) -> float:
-        known, score = self._steps.look("exhaustive", digest, self._guard.exhaustive)
+    def _verified(self, row: Candidate) -> float:
+        known, score = self._steps.look("exhaustive", row.sha256, self._guard.exhaustive)
         if known:
             return score
-        image = store.load_one(Record(name, self._out.path(name)), self._guard.settings.form)
+        path = self._out.path(self._named[row.index])
+        image = store.load_one(Record(row.name, path), self._guard.settings.form)
         exhaustive = functools.partial(self._guard.exhaustive, image)
-        return self._steps.step("exhaustive", digest, exhaustive)
+        return self._steps.step("exhaustive", row.sha256, exhaustive)
 
     def certified(self, residual: Residual, files: Mapping[str, str]) -> Release:
         """Writes the certificate; `files` are hashes of other files of the folder.
 
         What an earlier run accepted and this one does not, of other code say, is deleted.
         """
-        standing = {c.name for c in self.standing}
-        self._out.remove_others(standing | files.keys() | {certificate.NAME})
+        self._out.remove_others({*self._named.values(), *files, certificate.NAME})
         certificate.certify(
             self._guard,
             certificate.Screened(
@@ -334,6 +373,7 @@ class _Run:
                 embeddings=np.concatenate([self._guard.side.embeddings[:0], *self._embeddings]),
                 residual=residual,
                 tested=self._tested,
+                names=self._named,
             ),
             folder=self._out,
             source=self._source,
@@ -348,4 +388,5 @@ class _Run:
             residual,
             self._guard.limits.thresholds,
             self._guard.doubt,
+            tuple(self._unread),
         )

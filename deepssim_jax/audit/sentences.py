@@ -46,6 +46,14 @@ VOLUMES = Words(
 _SENTENCES = {
     Cause.HELD_OUT_DIFFER: "The held-out {image}s are of another make than the real ones ({detail}): the "
     "control and the p-values may tell the make, and not copies.",
+    Cause.HELD_OUT_KNOWN: "All held-out {image}s are of patients of the real side, so there is no control.",
+    Cause.HELD_OUT_CALLED: "{number} of the held-out {image}s are called copies of real ones: look whether "
+    "they are of the training set; an audit of --holdout as --synthetic lists them.",
+    Cause.FEW_PATIENTS: "The real {image}s are of {patients} only, too few to test what is called a {copy} "
+    "on other patients: look at the pairs, and at --subject_regex if there are more patients.",
+    Cause.MANY_ALIKE: "{number} real {image}s were called copies of another patient's where there should be "
+    "none: the folder holds duplicates under several names, some of which `deepssim duplicates` lists, or "
+    "unrelated {image}s of this kind look alike, and so may some of the {copies} found here.",
     Cause.UNREADABLE: "{side} could not be read; {unknown}.",
     Cause.NOT_COMPARABLE: "{side} could not be compared: too little structure to be distinguished.",
     Cause.DUPLICATED: "{number} real {image}s are copies of each other (real_duplicates.csv); copies of one "
@@ -69,6 +77,12 @@ _SENTENCES = {
     "which something was added, hidden, warped or replaced, {recall} were found{missed}.",
 }
 
+# Outside, of fewer copies, or among fewer images, than may be counted.
+FEW = "So few can be chance; whether they are is not stated here, because it would tell how many they are."
+# What follows from counts that may be small, and stays inside.
+_INSIDE = (Cause.BEYOND_CHANCE, Cause.MANY_ALIKE, Cause.HELD_OUT_CALLED)
+_OF_FEW = "{none}; so few {image}s say little about the share of {copies} that a generator like this makes."
+
 
 def reasons(
     found: Iterable[Reason], *, words: Words = IMAGES, edition: Edition = Edition.INTERNAL
@@ -79,16 +93,22 @@ def reasons(
       found: of an `Assessment`.
       words: what was searched for.
       edition: who reads. Outside, no number stands in the sentences from which together with the
-        verdict, which follows from all of them, a small count could be computed.
+        verdict, which follows from all of them, a small count could be computed, and of a few copies
+        nobody learns whether chance gives as many.
     """
-    shared = edition is Edition.SHARED
-    return tuple(
-        _SENTENCES[reason.cause].format(
-            **dataclasses.asdict(words), **_values(reason, words, shared=shared)
-        )
-        for reason in found
-        if not (shared and reason.cause is Cause.BEYOND_CHANCE)
-    )
+    shared, chance = edition is Edition.SHARED, (Cause.WITHIN_CHANCE, Cause.BEYOND_CHANCE)
+    out = []
+    for reason in found:
+        sentence, share = _SENTENCES[reason.cause], reason.share
+        few = share is not None and not edition.shows(share.count)
+        inside = reason.cause in _INSIDE
+        if reason.cause in chance and few or shared and inside:
+            continue
+        if reason.cause is Cause.NONE_FOUND and share and not edition.shows(share.total):
+            sentence = _OF_FEW
+        values = _values(reason, words, shared=shared)
+        out.append(sentence.format(**dataclasses.asdict(words), **values))
+    return tuple(out)
 
 
 def _values(reason: Reason, words: Words, *, shared: bool) -> dict[str, object]:
@@ -97,6 +117,9 @@ def _values(reason: Reason, words: Words, *, shared: bool) -> dict[str, object]:
     out: dict[str, object] = {
         "none": f"No {words.copy} was found",
         "detail": reason.detail,
+        "patients": "few patients"
+        if shared
+        else f"{reason.count:,} {_several(reason.count, 'patient')}",
         "number": "Some" if shared else f"{reason.count:,}",
         "side": f"Some {' '.join(roles)} {words.image}s",
         "sides": " and of the ".join(roles),

@@ -1,7 +1,8 @@
 """What `utility` writes: a page to read, a table a test image, and the numbers.
 
-Contract: nothing here names a patient or a file: test images have numbers. The page is one HTML file
-without scripts, as in `audit.page`.
+Contract: nothing here names a patient or a file: test images have numbers. But there is a row for each of
+them, and counts are exact, so every file is for its owner alone. The page is one HTML file without
+scripts, as in `audit.page`.
 """
 
 import dataclasses
@@ -14,14 +15,14 @@ from deepssim_jax.audit import page, tables
 from deepssim_jax.audit.answer import Answer
 from deepssim_jax.audit.box_plot import box_plot
 from deepssim_jax.audit.utility import REFERENCE, UNTREATED, Figure, Result, UtilityResult
-from deepssim_jax.workspace import Access, Workspace
+from deepssim_jax.workspace import Workspace
 
 WORDS = {Figure.PSNR: "PSNR in dB", Figure.SSIM: "SSIM", Figure.RMSE: "RMSE on [0, 1]"}
 _DIGITS = {Figure.PSNR: 2, Figure.SSIM: 4, Figure.RMSE: 4}
 
 
 def write(result: UtilityResult, out: Workspace) -> tuple[Path, ...]:
-    """Writes utility.html, utility.json and utility.csv, and of files, privately, inputs.json."""
+    """Writes utility.html, utility.json and utility.csv, and of files inputs.json."""
     files = {
         "utility.html": _page(result).encode(),
         "utility.json": (json.dumps(_plain(result), indent=2) + "\n").encode(),
@@ -30,7 +31,7 @@ def write(result: UtilityResult, out: Workspace) -> tuple[Path, ...]:
     inputs = {side: account.listed() for side, account in result.accounts.items()}
     if inputs:
         out.write("inputs.json", (json.dumps(inputs, indent=2) + "\n").encode())
-    return tuple(out.write(name, content, access=Access.SHARED) for name, content in files.items())
+    return tuple(out.write(name, content) for name, content in files.items())
 
 
 def summary(result: UtilityResult) -> list[tuple[str, str]]:

@@ -57,6 +57,7 @@ def main(argv: Sequence[str]) -> int:
         0, or 3 where `--max_duplicate_rate` is exceeded.
     """
     # Imported here so that --help and a wrong flag answer at once.
+    from deepssim_jax.data.account import reason_rows
     from deepssim_jax.data.records import on_screen
     from deepssim_jax.jobs.duplicates import duplicates
     from deepssim_jax.jobs.duplicates_outputs import headline
@@ -95,10 +96,13 @@ def main(argv: Sequence[str]) -> int:
     if result.suspicions:
         rows.append(("patient ids that share an image", f"{len(result.suspicions):,} pairs"))
     if result.exclusions:
-        rows.append(("not compared", f"{len(result.exclusions):,} files, see the report"))
+        rows.append(
+            ("not read, or not compared", f"{len(result.exclusions):,}; inputs.json names them")
+        )
+        rows += reason_rows(item.reason for item in result.exclusions)
     print(headline(result))
     print("".join(f"{note}\n" for note in on_screen(result.notes)), end="")
-    names = ["report.html", "groups.csv", "pairs.csv", "summary.json"]
+    names = ["report.html", "groups.csv", "pairs.csv", "summary.json", "inputs.json"]
     names += [_WRITE_MANIFEST.value] if _WRITE_MANIFEST.value else []
     console.finish(rows, written=[Path(_OUT.value) / name for name in names])
     limit = _MAX_DUPLICATE_RATE.value

@@ -111,10 +111,8 @@ def main(argv: Sequence[str]) -> int:
     print("".join(f"{note}\n" for note in on_screen(manifest.said)), end="")
     console.finish(
         [
-            ("images", len(side)),
+            *images.account.rows(),
             *growth.rows(),
-            ("not read", len(images.rejected)),
-            ("files that are no image", manifest.counts.not_images),
             ("dimensions", side.embeddings.shape[1]),
         ],
         written=[_OUT.value, *([not_read] if len(listing) > 1 else [])],

@@ -7,8 +7,10 @@ out.
 
 import contextlib
 import dis
+import errno
 import functools
 import logging
+import os
 import re
 import sys
 import traceback
@@ -27,6 +29,7 @@ _FILE = rf"{_NAME}+\.(?:{_SUFFIXES})\b"
 _OWN = re.compile(rf"(?<![\w.>]){_FILE}|(?<![\w.>/])/{_NAME}+", re.IGNORECASE)
 _OTHERS = re.compile(rf"{_NAME}*[/\\]{_NAME}+|{_FILE}", re.IGNORECASE)
 _LEFT_OUT = "(not shown)"
+_LONGEST_NAME = 255  # of a file or folder, on every common file system
 _WRITTEN = re.compile(rf"(?<![\w.>]){_FILE}")
 
 
@@ -40,6 +43,18 @@ def words(error: BaseException, args: Sequence[str]) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{type(error).__name__}: {error.strerror}"
     return f"{type(error).__name__}: {_without_names(str(error), args, own=_raised_here(error))}"
+
+
+def of_arguments(error: BaseException, args: Sequence[str]) -> str | None:
+    """What is wrong with a path that was typed, where that is why the system failed; else None."""
+    if not isinstance(error, OSError) or error.errno != errno.ENAMETOOLONG:
+        return None
+    for before, arg in zip(("", *args), args, strict=False):
+        flag, _, value = arg.rpartition("=")
+        if any(len(os.fsencode(part)) > _LONGEST_NAME for part in Path(value).parts):
+            flag = flag or (before if before.startswith("-") else "an argument")
+            return f"{flag}: a name in this path has more than {_LONGEST_NAME} bytes; give a shorter one"
+    return None
 
 
 def trace(error: BaseException, args: Sequence[str]) -> str:

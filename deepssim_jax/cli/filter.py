@@ -3,7 +3,12 @@
     deepssim filter --real=training/ --synthetic=generated/ --out=to_share/
 
 An image stays behind if its embedding or its verified score, after alignment, is too close to any
-training image. `deepssim verify to_share/ --real=training/` checks the certificate.
+training image. A file whose name holds that of a patient or of a training image gets a number, and
+released.csv in the private work folder says which.
+
+    deepssim verify to_share/ --real=training/
+
+checks the certificate.
 """
 
 from collections.abc import Sequence
@@ -31,10 +36,9 @@ def main(argv: Sequence[str]) -> int:
         `ExitCode.DONE`.
     """
     del argv
-    from deepssim_jax.audit.guard import Reason
-    from deepssim_jax.audit.safeguard import filter_folder, names_of
-    from deepssim_jax.data.account import Account
-    from deepssim_jax.data.manifest import Rejected, Role, read_manifest
+    from deepssim_jax.audit.release_names import names_of
+    from deepssim_jax.audit.safeguard import account_of, filter_folder
+    from deepssim_jax.data.manifest import Role, read_manifest
 
     usage.exists(_GUARD.real, "folder or file")
     usage.exists(_SYNTHETIC, "folder or file")
@@ -53,12 +57,7 @@ def main(argv: Sequence[str]) -> int:
             residual_pairs=_GUARD.residual_pairs.value,
             on_progress=on_progress,
         )
-    # The guard has no reason of its own for what it could not read.
-    broken = release.rejected[Reason.UNREADABLE]
-    refused = (
-        Rejected("", "blank, broken, a volume, or one of several images of a file"),
-    ) * broken
-    account = Account.of(
-        offered, images=release.judged - broken, not_read=(*offered.rejected, *refused)
+    account = account_of(release, offered)
+    return guard_flags.finish(
+        release, out, work=_GUARD.work_folder(out), files=account.rows("synthetic")
     )
-    return guard_flags.finish(release, out, files=account.rows("synthetic"))

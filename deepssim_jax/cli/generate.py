@@ -111,7 +111,7 @@ def main(argv: Sequence[str]) -> int:
                 residual_pairs=_GUARD.residual_pairs.value,
                 on_progress=on_progress,
             )
-        return guard_flags.finish(release, out)
+        return guard_flags.finish(release, out, work=_GUARD.work_folder(out))
     with progress() as on_progress:
         count = generate(
             generator,

@@ -127,13 +127,16 @@ class GuardFlags:
         )
 
 
-def finish(release: "Release", out: Path, *, files: Sequence[tuple[str, object]] = ()) -> ExitCode:
-    """Says what came of it; `files` are rows on what was offered.
+def finish(
+    release: "Release", out: Path, *, work: Path, files: Sequence[tuple[str, object]] = ()
+) -> ExitCode:
+    """Says what came of it; `work` is private, `files` are rows on what was offered.
 
     `ExitCode.INCONCLUSIVE` if fewer images stand than were wanted, or if nothing may leave because it is
     not known whether copies would be found.
     """
     from deepssim_jax.audit import console as summary
+    from deepssim_jax.audit.release_names import TABLE
 
     rate = release.residual.rate
     tested = f"{rate.count} of {rate.total}, rate at most {rate.high:.4f}"
@@ -146,7 +149,7 @@ def finish(release: "Release", out: Path, *, files: Sequence[tuple[str, object]]
             ("missed by the search, of images tested", tested if rate.total else "not measured"),
             *summary.planted_rows(release.thresholds),
         ],
-        written=[out / "certificate.json"],
+        written=[out / "certificate.json", *([] if release.doubt else [work / TABLE])],
     )
     if release.complete:
         return ExitCode.DONE

@@ -95,8 +95,9 @@ def main(argv: Sequence[str]) -> int:
         line = f"{name}: {failures.said(error, args)}"
         status, cause = ExitCode.USAGE, error
     except Exception as error:
-        line = f"{name} failed: {failures.words(error, args)}"
-        status, cause = ExitCode.FAILED, error
+        typed = failures.of_arguments(error, args)
+        line = f"{name}: {typed}" if typed else f"{name} failed: {failures.words(error, args)}"
+        status, cause = ExitCode.USAGE if typed else ExitCode.FAILED, error
     if not processes.speaks(status):
         return status
     if _verbose(args):

@@ -178,6 +178,8 @@ def _check() -> None:
 
 def _summary(result: "ReplicaResult") -> list[tuple[str, object]]:
     """What is printed last."""
+    from deepssim_jax.data.account import reason_rows
+
     counts, rate = result.counts, result.rate
     rows: list[tuple[str, object]] = [
         ("verdict", result.verdict.value.replace("_", " ")),
@@ -214,6 +216,7 @@ def _summary(result: "ReplicaResult") -> list[tuple[str, object]]:
         )
     if result.exclusions:
         rows.append(("not tested", f"{len(result.exclusions):,} files, listed in the report"))
+        rows += reason_rows(item.reason for item in result.exclusions)
     if result.two_spacings:
         rows.append(
             ("two spacings", f"{len(result.two_spacings):,} files say two, listed in the report")

@@ -157,7 +157,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _names() -> dict[str, str]:
     """A kind's name to its source: the last part of the path, or all of it where that is taken."""
-    from deepssim_jax.audit.generated_names import folders_of
+    from deepssim_jax.audit.folder_names import folders_of
     from deepssim_jax.workspace import WORK
 
     sources = {Path(source).expanduser().resolve(): source for source in _REAL.value}

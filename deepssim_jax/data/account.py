@@ -38,20 +38,16 @@ class Account:
     @property
     def reasons(self) -> dict[str, int]:
         """How many were not read, by reason, the most frequent first."""
-        found = collections.Counter(item.reason for item in self.not_read)
-        return dict(sorted(found.items(), key=lambda pair: (-pair[1], pair[0])))
+        return _counted(item.reason for item in self.not_read)
 
     def rows(self, side: str = "") -> list[tuple[str, object]]:
         """For the end of a command, each beginning with the side's name."""
-        of, reasons = f"{side}, " if side else "", list(self.reasons.items())
-        shown = reasons[:_FEW] if len(reasons) > _FEW + 1 else reasons
-        rest = sum(count for _, count in reasons[len(shown) :])
+        of = f"{side}, " if side else ""
         return [
             (f"{of}files found", self.files.found),
             (f"{of}images read", self.images),
             (f"{of}not read", len(self.not_read)),
-            *((f"  {reason}", count) for reason, count in shown),
-            *([("  other reasons", rest)] if rest else []),
+            *reason_rows(item.reason for item in self.not_read),
             (f"{of}files that are no image", self.files.not_images),
         ]
 
@@ -78,6 +74,20 @@ class Account:
         ]
         more = {"left_out": self.left_out, "notes": list(self.notes)}
         return {**self.figures(), **more, "files": files}
+
+
+def reason_rows(reasons: Iterable[str]) -> list[tuple[str, int]]:
+    """How often each reason is given, the most frequent first: for a table on the screen."""
+    found = list(_counted(reasons).items())
+    shown = found[:_FEW] if len(found) > _FEW + 1 else found
+    rest = sum(count for _, count in found[len(shown) :])
+    rows = [(f"  {reason}", count) for reason, count in shown]
+    return [*rows, *([("  other reasons", rest)] if rest else [])]
+
+
+def _counted(reasons: Iterable[str]) -> dict[str, int]:
+    found = collections.Counter(reasons)
+    return dict(sorted(found.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,28 +2,32 @@
 
 Contract: `item` counts the images from 0: by the rule of `ArrayLayout` in an `.npy`, and through the
 arrays of an `.npz` in the order in which they were saved. An array of one axis, or of rows of one
-number, is no image; neither is what an `.npz` holds beside its images as their labels, by its name, or
-as a table of one row an image.
+number, is no image; neither is what an `.npz` holds beside its images as their labels, by its name and its
+few whole values, or as a table of one row an image.
 """
 
 import dataclasses
+import functools
 import math
 import re
 import threading
 import zipfile
+import zlib
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
-from deepssim_jax.data.decoded import Decoded, luminance
+from deepssim_jax.data.decoded import Decoded, in_float32, luminance
 from deepssim_jax.data.guards import MAX_RATIO, Limits, check_voxels, read_head, the_item
 from deepssim_jax.data.records import ArrayLayout
 from deepssim_jax.data.volume import Unreadable
 
 _COLOURS = (1, 3, 4)
+# Different values of a map of labels, of so many values at most.
+_MOST_LABELS, _LOOKED_AT = 32, 1 << 22
 _MAGIC = b"\x93NUMPY"
-# Names of arrays that say something of images and are none, as in `train_labels` or `y_test`.
+# Names of arrays that may say something of images and be none, as in `train_labels` or `y_test`.
 _LABELS = re.compile(
     r"(?:^|[^a-z])(?:labels?|targets?|masks?|segs?|segmentations?|annotations?|class(?:es)?|y)"
     r"(?:[^a-z]|$)",
@@ -103,8 +107,8 @@ def _held(path: Path, layout: ArrayLayout) -> list[_Held]:
             found.append(_Held(array, 0, str(error)))
     if any(one.images and not _LABELS.search(one.array.name) for one in found):
         found = [
-            one.without("labels, by its name")
-            if one.images and _LABELS.search(one.array.name)
+            one.without("labels, by its name and values")
+            if one.images and _LABELS.search(one.array.name) and _is_labels(path, one.array)
             else one
             for one in found
         ]
@@ -115,6 +119,22 @@ def _held(path: Path, layout: ArrayLayout) -> list[_Held]:
         else one
         for one in found
     ]
+
+
+def _is_labels(path: Path, array: _Array) -> bool:
+    """Whether the values are those of labels: few whole numbers; False if they cannot be read."""
+    status = path.stat()
+    try:
+        return _few_values(path, array, status.st_size, status.st_mtime_ns)
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error):
+        return False
+
+
+@functools.lru_cache(maxsize=256)  # asked again for each image of the file
+def _few_values(path: Path, array: _Array, size: int, changed: int) -> bool:
+    del size, changed
+    values = np.unique(_run(path, array, 0, min(math.prod(array.shape), _LOOKED_AT)))
+    return len(values) <= _MOST_LABELS and bool((values == np.round(values)).all())
 
 
 def _is_table(shape: tuple[int, ...], images: int, size: tuple[int, ...]) -> bool:
@@ -159,12 +179,14 @@ def _count(array: _Array, layout: ArrayLayout) -> int:
       Unreadable: it holds none.
     """
     if array.dtype.kind not in "biuf":
-        raise Unreadable(f"holds {array.dtype} values, and real numbers are needed")
+        raise Unreadable(f"holds {array.dtype.name} values, and real numbers are needed")
     shape = _without_ones(array.shape, layout)
     if len(shape) < 2 or (len(shape) == 2 and min(array.shape) < 2 and len(array.shape) == 2):
         raise Unreadable(f"has {len(array.shape)} dimensions {array.shape}, and 2 or 3 are known")
     if min(shape[1:], default=0) < 1:
         raise Unreadable(f"holds no image: its dimensions are {array.shape}")
+    if layout is ArrayLayout.IMAGES and shape[-1] == 2 and len(shape) > 2 and min(shape[-3:-1]) > 4:
+        raise Unreadable("has 2 channels that are no colours; split it first")
     if len(shape) == 2 or (len(shape) == 3 and _is_coloured(shape, layout)):
         return 1
     if layout is not ArrayLayout.IMAGES:
@@ -215,7 +237,7 @@ def _values(
         return luminance(values)
     if len(one) == 3 and layout is ArrayLayout.IMAGES:  # [c, h, w]
         return luminance(np.moveaxis(values, 0, -1))
-    values = np.asarray(values, np.float32)
+    values = in_float32(values)
     if len(one) == 3 and layout is ArrayLayout.XYZ:
         return np.ascontiguousarray(values.T)
     return values

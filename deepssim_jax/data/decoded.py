@@ -3,33 +3,90 @@
 Contract: `values` is float32 [h, w], rows downwards, or [d, h, w] with the axes of `data.volume`;
 `spacing` is the size of a step along each axis, in mm where `values` is a volume (for a picture only
 its proportions count), or None where the file does not say.
+
+Samples beside grey or red, green and blue are no part of the image. One that is the same in every pixel says
+nothing; one that varies could be an image of its own, and the file is refused. An alpha channel that is
+declared, of two values, cuts the picture out: what it hides is read as it is.
 """
 
 import dataclasses
 
 import numpy as np
 
-# ITU-R BT.601. An alpha channel says nothing about the patient.
+from deepssim_jax.data.volume import Unreadable
+
+# ITU-R BT.601.
 _LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
+# Of values so many times their range, float32 would keep fewer than 16 bits of the image.
+_FAR = 256
 
 
 @dataclasses.dataclass(frozen=True)
 class Decoded:
-    """One image or volume as its file holds it."""
+    """One image or volume as its file holds it; `cut_out` if an alpha channel hides some of its pixels."""
 
     values: np.ndarray
     spacing: np.ndarray | None = None
+    cut_out: bool = False
 
 
 def luminance(values: np.ndarray) -> np.ndarray:
-    """float32 [...] of [..., c]: c is 1 or 2 (grey, alpha), or 3 or 4 (red, green, blue, alpha)."""
-    if values.shape[-1] < 3:
+    """float32 [...] of [..., c]: c is 1 or 2 (grey, alpha), or 3 or 4 (red, green, blue, alpha).
+
+    Raises:
+      Unreadable: the alpha varies.
+    """
+    colours = values.shape[-1] - (values.shape[-1] + 1) % 2
+    if colours < values.shape[-1] and not _constant(values[..., -1]):
+        raise Unreadable(
+            f"has {values.shape[-1]} channels, and the last varies: it is no colour; split it first"
+        )
+    values = near_zero(values[..., :colours])
+    if colours == 1:
         return np.asarray(values[..., 0], np.float32)
     # Channel by channel, so that no second copy of all three is made.
     out = np.zeros(values.shape[:-1], np.float32)
     for channel, weight in enumerate(_LUMINANCE):
         out += values[..., channel] * weight
     return out
+
+
+def is_cut_out(alpha: np.ndarray) -> bool:
+    """Whether a declared alpha channel hides pixels; False if it is the same everywhere.
+
+    Raises:
+      Unreadable: it has more than two values, as an image has.
+    """
+    if _constant(alpha):
+        return False
+    if ((alpha != alpha.min()) & (alpha != alpha.max())).any():
+        raise Unreadable(
+            "has an alpha channel of more than two values, which could be an image of its own; save "
+            "the picture without it"
+        )
+    return True
+
+
+def _constant(values: np.ndarray) -> bool:
+    return bool((values == values.flat[0]).all())
+
+
+def in_float32(values: np.ndarray) -> np.ndarray:
+    """Real values as float32; what lies far from zero for its range is moved there first."""
+    return np.asarray(near_zero(values), np.float32)
+
+
+def near_zero(values: np.ndarray) -> np.ndarray:
+    """Values that float32 would round to a few levels less their minimum, others as they are.
+
+    The minimum is taken off in the values' own type; the level of an image says nothing about it.
+    """
+    if values.dtype.kind not in "iuf" or values.dtype.itemsize < 4 or values.dtype == np.float32:
+        return values
+    low, high = values.min().item(), values.max().item()
+    if not max(abs(low), abs(high)) > _FAR * (high - low) > 0:
+        return values
+    return values - values.min()
 
 
 def upright(values: np.ndarray, orientation: int) -> np.ndarray:

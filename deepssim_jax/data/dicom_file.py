@@ -7,7 +7,7 @@ from typing import Any
 
 from deepssim_jax.data.formats import begins_with_data
 from deepssim_jax.data.guards import GZIP, Limits, inflated, read_head
-from deepssim_jax.data.volume import Unreadable
+from deepssim_jax.data.volume import Unavailable, Unreadable
 
 _HINT = "reading DICOM needs pydicom: pip install 'deepssim-jax[dicom]'"
 DEFLATED = b"1.2.840.10008.1.2.1.99"
@@ -19,7 +19,7 @@ def pydicom_module() -> ModuleType:
         import pydicom
         import pydicom.pixels
     except ImportError as error:
-        raise Unreadable(_HINT) from error
+        raise Unavailable(_HINT) from error
     return pydicom
 
 

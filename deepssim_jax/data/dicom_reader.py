@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deepssim_jax.data import dicom
-from deepssim_jax.data.decoded import Decoded, luminance
+from deepssim_jax.data.decoded import Decoded, in_float32, luminance
 from deepssim_jax.data.dicom_file import dataset, pydicom_module
 from deepssim_jax.data.guards import Limits, check_pixels, check_voxels
-from deepssim_jax.data.volume import Unreadable, oriented
+from deepssim_jax.data.volume import Unavailable, Unreadable, oriented
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -42,7 +42,7 @@ def read(files: Sequence[Path], items: Sequence[int], limits: Limits) -> Decoded
     for number, (frame, header, groups) in enumerate(_decoded(files, items, limits, count)):
         values, mask = _meant(frame, header, groups)
         if volume is None:
-            volume = np.empty((count, *values.shape), np.float32)
+            volume = np.empty((count, *values.shape), values.dtype)
             inverted = header.get("PhotometricInterpretation") == "MONOCHROME1"
             spacing = _pixel_spacing([*groups, header])
         if values.shape != volume.shape[1:]:
@@ -59,12 +59,13 @@ def read(files: Sequence[Path], items: Sequence[int], limits: Limits) -> Decoded
         raise Unreadable("the DICOM file holds no image")
     if inverted:
         np.negative(volume, out=volume)
-        volume += np.float32(-np.nanmin(volume) - np.nanmax(volume))
+        np.add(volume, -np.nanmin(volume) - np.nanmax(volume), out=volume)
     if padded:
         lowest = np.nanmin(volume)
         if np.isnan(lowest):
             raise Unreadable("holds nothing but padding")
         np.nan_to_num(volume, copy=False, nan=lowest)
+    volume = in_float32(volume)
     if count == 1:
         return Decoded(volume[0], spacing)
     return Decoded(*oriented(*_even(volume, places)))
@@ -77,11 +78,13 @@ def _decoded(
     for number, path in enumerate(files, 1):
         try:
             yield from _frames_of(path, items, limits, count)
-        except MemoryError:
+        except (MemoryError, ImportError, Unavailable):
             raise
         # Whatever is wrong, it is said of which file: not by its name, which may be a patient's.
         except Exception as error:
             if len(files) == 1:
+                raise
+            if isinstance(error, OSError) and error.errno is not None:
                 raise
             known = isinstance(error, Unreadable)
             why = f"{error}" if known else f"is damaged or truncated ({type(error).__name__})"
@@ -117,9 +120,9 @@ def _pixels(pydicom, header: Dataset, wanted: list[int], frames: int) -> Iterato
     try:
         decoder = dicom_codecs.plugin(syntax)
     except NotImplementedError as error:
-        raise Unreadable(
-            f"its pixels are compressed as {syntax.name}, which is not read"
-        ) from error
+        # A syntax that is in no list is text of the file.
+        called = f"as {syntax.name}, which" if syntax.type == "Transfer Syntax" else "in a way that"
+        raise Unreadable(f"its pixels are compressed {called} is not read") from error
     if frames == 1:
         yield pydicom.pixels.pixel_array(header, decoding_plugin=decoder)
     else:
@@ -127,7 +130,7 @@ def _pixels(pydicom, header: Dataset, wanted: list[int], frames: int) -> Iterato
 
 
 def _meant(frame: np.ndarray, header, groups: list) -> tuple[np.ndarray, np.ndarray | None]:
-    """float32 [h, w] of one frame, and where it holds padding."""
+    """float [h, w] of one frame, and where it holds padding."""
     from pydicom.pixels import apply_color_lut, apply_modality_lut
 
     if header.get("PhotometricInterpretation") == "PALETTE COLOR":
@@ -139,11 +142,12 @@ def _meant(frame: np.ndarray, header, groups: list) -> tuple[np.ndarray, np.ndar
         return np.asarray(apply_modality_lut(frame, header), np.float32), mask
     slope = dicom.first([*groups, header], "RescaleSlope")
     intercept = dicom.first([*groups, header], "RescaleIntercept")
-    values = np.array(frame, np.float32)
+    # float64 keeps every value of 32 bits; what is far from zero is moved there as a whole volume.
+    values = np.array(frame, np.float32 if frame.dtype.itemsize < 4 else np.float64)
     if slope is not None or intercept is not None:
         try:
-            values *= np.float32(1 if slope is None else float(str(slope)))
-            values += np.float32(0 if intercept is None else float(str(intercept)))
+            values *= values.dtype.type(1 if slope is None else float(str(slope)))
+            values += values.dtype.type(0 if intercept is None else float(str(intercept)))
         except ValueError as error:
             raise Unreadable("its Rescale Slope or Intercept is no number") from error
     return values, mask

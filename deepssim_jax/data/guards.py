@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from deepssim_jax.data.volume import Unreadable
+from deepssim_jax.data.volume import Unavailable, Unreadable
 
 # A gzip member cannot shrink its content more than this (zlib's maximum).
 MAX_RATIO = 1032
@@ -39,7 +39,7 @@ def check_file(path: Path, limits: Limits) -> None:
             raise Unreadable("is no regular file")
         head = read_head(path, 200)
     except OSError as error:
-        raise Unreadable(f"cannot be opened: {error.strerror}") from error
+        raise Unavailable(f"cannot be opened: {error.strerror}") from error
     size = status.st_size
     if size == 0:
         raise Unreadable("is empty (0 bytes)")

@@ -19,7 +19,7 @@ from pathlib import Path
 from deepssim_jax.data.contents import Listed, records_of
 from deepssim_jax.data.formats import recognise
 from deepssim_jax.data.records import ArrayLayout, InputError, Record, Rejected, files_of
-from deepssim_jax.data.table_rows import whole_rows
+from deepssim_jax.data.table_rows import check_text, separator_of, whole_rows
 from deepssim_jax.data.walk import Entry, printable
 from deepssim_jax.workspace.names import slashed
 
@@ -33,6 +33,7 @@ _BYTE_ORDER_MARKS = (
     (b"\xfe\xff", "utf-16"),
 )
 _MOST_BYTES = 1_000_000_000
+_NUL = "a cell of its row holds a zero byte, which no id and no path has"
 _LONGEST_FIELD = 1 << 24
 _ITEM = re.compile(r"^(.+)#([1-9][0-9]*)$")
 
@@ -69,7 +70,7 @@ def read_table(source: Path, layout: ArrayLayout) -> Table:
             image_id = f"line {number}"
         else:
             image_id = entry.get("image_id", "").strip() or slashed(name.strip())
-            reason = _images(out, image_id, name, root, layout)
+            reason = _NUL if _holds_nul(entry) else _images(out, image_id, name, root, layout)
         if isinstance(reason, str):
             out.rejected.append(Rejected(printable(image_id), reason))
             continue
@@ -87,6 +88,11 @@ def read_table(source: Path, layout: ArrayLayout) -> Table:
     read = {path for record in out.records for path in files_of(record)}
     folders = {place.parent for path in read for place in (path, path.resolve())}
     return Table(out, len(rows), frozenset(folders))
+
+
+def _holds_nul(entry: dict[str, str]) -> bool:
+    """An id with one is cut by other programs, and two patients could be one."""
+    return any("\0" in entry.get(column, "") for column in _COLUMNS)
 
 
 def _cell(entry: dict[str, str], name: str) -> str | None:
@@ -112,11 +118,14 @@ def _decoded(source: Path, notes: list[str]) -> str:
 def _rows(source: Path, text: str) -> list[tuple[int, dict[str, str]]]:
     """Rows with the numbers of their lines; names of columns in small letters without spaces."""
     bids = source.suffix.lower() == ".tsv"
-    first, most = io.StringIO(text, newline="").readline(), 0
-    for delimiter in ("\t", ",", ";") if bids else (",", ";", "\t"):
-        columns = [
-            name.strip().lower() for name in next(csv.reader([first], delimiter=delimiter), [])
-        ]
+    top, most = io.StringIO(text, newline=""), 0
+    first, name = top.readline(), f"the manifest {source.name}"
+    check_text(first, name)
+    known = ("\t", ",", ";") if bids else (",", ";", "\t")
+    if (given := separator_of(first)) is not None:
+        known, first = (given,), top.readline()
+    for delimiter in known:
+        columns = [x.strip().lower() for x in next(csv.reader([first], delimiter=delimiter), [])]
         if "path" in columns:
             break
         most = max(most, len(columns))
@@ -129,7 +138,7 @@ def _rows(source: Path, text: str) -> list[tuple[int, dict[str, str]]]:
     lines = io.StringIO(text, newline="")
     before = csv.field_size_limit(_LONGEST_FIELD)
     try:
-        _, *rows = whole_rows(lines, f"the manifest {source.name}", delimiter=delimiter)
+        _, *rows = whole_rows(lines, name, delimiter=delimiter)
     finally:
         csv.field_size_limit(before)
     nothing = {"n/a"} if bids else set[str]()

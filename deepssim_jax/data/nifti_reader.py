@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deepssim_jax.data.decoded import Decoded, luminance
+from deepssim_jax.data.decoded import Decoded, in_float32, luminance
 from deepssim_jax.data.formats import Format, recognise
 from deepssim_jax.data.guards import (
     GZIP,
@@ -170,8 +170,8 @@ def _real(values: np.ndarray) -> np.ndarray:
     if values.dtype.kind == "c":
         return np.abs(values).astype(np.float32)
     if values.dtype.kind not in "biuf":
-        raise Unreadable(f"holds {values.dtype} values, and real numbers are needed")
-    return values.astype(np.float32)
+        raise Unreadable(f"holds {values.dtype.name} values, and real numbers are needed")
+    return in_float32(values)
 
 
 @contextlib.contextmanager

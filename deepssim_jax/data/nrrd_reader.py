@@ -55,16 +55,14 @@ def describe(path: Path) -> RawVolume:
         raise Unreadable("its values start at an offset of lines, which is not read")
     packing = _PACKINGS.get(str(header["encoding"]).lower())
     if packing is None:
-        raise Unreadable(f"its encoding {header['encoding']} is not raw, gzip or bzip2")
+        raise Unreadable("its encoding is not raw, gzip or bzip2")
     offset = None if skip == -1 and packing is Packing.RAW else (offset or 0) + max(skip, 0)
     directions = header.get("space directions")
     axes = _axes(header, directions)
     space = [number for number, axis in enumerate(axes) if axis is Axis.SPACE]
     to_ras = _SPACES.get("-".join(str(header.get("space", "lps")).lower().split()))
     if to_ras is None:
-        raise Unreadable(
-            f"its space {header['space']!r} is none of three axes whose directions are known"
-        )
+        raise Unreadable("its space is none of three axes whose directions are known")
     affine, spacing = _geometry(header, directions, space, to_ras)
     return RawVolume(
         files=files,
@@ -98,7 +96,7 @@ def _dtype(header: dict) -> np.dtype:
     order = ">" if str(header.get("endian", "little")).lower() == "big" else "<"
     name = names.get(str(header["type"]).lower())
     if name is None:
-        raise Unreadable(f"holds {header['type']} values, and real numbers are needed")
+        raise Unreadable("its type is none of real numbers that are known")
     return np.dtype(order + name)
 
 

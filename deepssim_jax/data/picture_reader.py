@@ -10,7 +10,7 @@ import imagecodecs
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from deepssim_jax.data.decoded import Decoded, luminance, upright
+from deepssim_jax.data.decoded import Decoded, in_float32, is_cut_out, luminance, upright
 from deepssim_jax.data.guards import Limits, check_pixels, read_head, the_item
 from deepssim_jax.data.volume import Unreadable
 
@@ -53,12 +53,17 @@ def _read(path: Path, item: int | None, limits: Limits) -> Decoded:
             check_pixels(*image.size, limits)  # a frame can enlarge the canvas
         if place == 0 and _is_deep_colour(path):
             # Pillow keeps 8 of the 16 bits of a colour.
-            values = luminance(imagecodecs.png_decode(path.read_bytes()))
-            return Decoded(upright(values, image.getexif().get(_EXIF_ORIENTATION, 1)))
+            values = imagecodecs.png_decode(path.read_bytes())
+            cut = values.shape[-1] in (2, 4) and is_cut_out(values[..., -1])
+            grey = luminance(values[..., :-1] if cut else values)
+            return Decoded(upright(grey, image.getexif().get(_EXIF_ORIENTATION, 1)), cut_out=cut)
         image = ImageOps.exif_transpose(image)
         if image.mode in _GREY:
-            return Decoded(np.asarray(image, np.float32))
-        return Decoded(luminance(np.asarray(image.convert("RGB"))))
+            return Decoded(in_float32(np.asarray(image)))
+        # That of a grey or coloured picture which names one colour as transparent hides nothing else.
+        layered = "A" in image.getbands() or (image.mode == "P" and "transparency" in image.info)
+        cut = layered and is_cut_out(np.asarray(image.convert("RGBA").getchannel("A")))
+        return Decoded(luminance(np.asarray(image.convert("RGB"))), cut_out=cut)
 
 
 def _is_deep_colour(path: Path) -> bool:

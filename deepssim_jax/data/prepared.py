@@ -40,6 +40,15 @@ TOOLS: Mapping[str, tuple[str, ...]] = {
 }
 
 
+class ToolFailed(Unreadable):
+    """A program failed on a scan; `words` are its own, which may name the scan's file."""
+
+    def __init__(self, program: str, words: str):
+        """The message is what may stand on the screen."""
+        super().__init__(f"{program} failed")
+        self.words = words
+
+
 @dataclasses.dataclass(frozen=True)
 class Prepared:
     """Of how many people images were written, and what became of every file of the study."""
@@ -84,7 +93,7 @@ def prepare(
     versions = {tool: _version(tool) for tool in tools}
     steps = out.section("preparation", facts, versions)
     suffix = ".png" if size else ".nii.gz"
-    rows, failed = [], list(study.rejected)
+    rows, failed, words = [], list(study.rejected), dict[str, str]()
     for number, scan in enumerate(study.scans, start=1):
         name = f"{scan.uid}/training{suffix}"
         try:
@@ -99,6 +108,7 @@ def prepare(
                     steps.step("image", digest, functools.partial(_hash, content))
         except Unreadable as error:
             failed.append(Rejected(scan.uid, str(error)))
+            words |= {scan.uid: f": {error.words}"} if isinstance(error, ToolFailed) else {}
         else:
             person = (people or {}).get(scan.subject.removeprefix("IXI"), Person(None, None))
             identity = (f"{scan.uid}___training", scan.subject, scan.session, scan.site)
@@ -115,7 +125,7 @@ def prepare(
         "slice": slice_spec if size else None,
         "intensity": "linear from the 0th and 99.9th percentile" if size else "unchanged",
         "tools": versions,
-        "failed": [[item.image_id, item.reason] for item in failed],
+        "failed": [[x.image_id, x.reason + words.get(x.image_id, "")] for x in failed],
         "inputs": account.listed(),
     }
     out.write("prepare.json", (json.dumps(done, indent=2) + "\n").encode())
@@ -174,7 +184,7 @@ def _clean(source: Path, folder: Path, tools: Sequence[str], atlas: Path | None)
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode or not target.exists():
             last = (done.stderr or done.stdout).strip().splitlines()[-1:]
-            raise Unreadable(f"{TOOLS[tool][0]} failed: {' '.join(last)[:200]}")
+            raise ToolFailed(TOOLS[tool][0], " ".join(last)[:200])
         source = target
     return source
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deepssim_jax.data.decoded import Decoded, luminance
+from deepssim_jax.data.decoded import Decoded, in_float32, luminance
 from deepssim_jax.data.guards import Limits, check_voxels, the_item
 from deepssim_jax.data.volume import Unreadable, oriented
 
@@ -89,7 +89,7 @@ def read(volume: RawVolume, item: int | None, limits: Limits) -> Decoded:
         elif axis is Axis.COMPLEX:
             real, imaginary = np.moveaxis(values, number, 0).astype(np.float32)
             values = np.hypot(real, imaginary)
-    values = values.astype(np.float32)
+    values = in_float32(values)
     if values.ndim == 2:
         return Decoded(np.ascontiguousarray(values.T), volume.spacing)
     if volume.affine is None:
@@ -116,6 +116,8 @@ def _bytes(volume: RawVolume, size: int) -> bytes:
                 case Packing.ZLIB:
                     data = zlib.decompressobj().decompress(file.read(), size)
         except (OSError, EOFError, zlib.error) as error:
+            if isinstance(error, OSError) and error.errno is not None:  # the disk's, not the data's
+                raise
             raise Unreadable("its compressed data are damaged or truncated") from error
     if len(data) < size:
         raise Unreadable(f"is truncated: {len(data):,} of {size:,} bytes of values are there")

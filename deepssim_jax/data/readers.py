@@ -24,7 +24,7 @@ from deepssim_jax.data.guards import Limits, check_file
 from deepssim_jax.data.preprocess import without_outliers
 from deepssim_jax.data.quiet import quiet
 from deepssim_jax.data.records import Record, files_of
-from deepssim_jax.data.volume import SliceSpec, Unreadable
+from deepssim_jax.data.volume import SliceSpec, Unavailable, Unreadable
 
 # Of proportions further from a square, or a picture that would become larger, nothing is made.
 _MOST_OBLONG, _MOST_PIXELS = 20.0, 20_000
@@ -45,7 +45,34 @@ def read_image(record: Record, *, spec: SliceSpec | None, limits: Limits = Limit
     Raises:
       Unreadable: with the reason.
     """
+    return _image(_read(record, limits), spec)
+
+
+def read_only_image(record: Record, *, limits: Limits = Limits()) -> np.ndarray:
+    """Reads the image of a file that holds this one image and no sample beside it.
+
+    Args:
+      record: the file.
+      limits: what is refused.
+
+    Returns:
+      float32 [h, w], as `read_image` gives it.
+
+    Raises:
+      Unreadable: the file holds more, or the reason is that of `read_image`.
+    """
+    if record.parts or record.items:
+        raise Unreadable("is one of several images of its file, or of several files")
     decoded = _read(record, limits)
+    if decoded.cut_out:
+        raise Unreadable("has an alpha channel, which is not compared")
+    image = _image(decoded, None)
+    if image.ndim != 2:
+        raise Unreadable("is a volume")
+    return image
+
+
+def _image(decoded: Decoded, spec: SliceSpec | None) -> np.ndarray:
     array = decoded.values
     if array.ndim == 3 and 1 in array.shape:
         spec = SliceSpec(axis=array.shape.index(1), place=0)
@@ -96,7 +123,7 @@ def _read(record: Record, limits: Limits) -> Decoded:
     try:
         found = recognise(record.path)
     except OSError as error:
-        raise Unreadable(f"cannot be opened: {error.strerror}") from error
+        raise Unavailable(f"cannot be opened: {error.strerror}") from error
     if found is None:
         raise Unreadable("is of no known image format")
     try:
@@ -105,11 +132,13 @@ def _read(record: Record, limits: Limits) -> Decoded:
     except Unreadable:
         raise
     except MemoryError as error:
-        raise Unreadable("needs more memory than there is") from error
+        raise Unavailable("needs more memory than there is") from error
+    except ImportError as error:
+        raise Unavailable(f"needs a module that cannot be loaded: {error.name}") from error
     # Readers of images fail in as many ways as files can be damaged.
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise Unreadable(f"cannot be read: {error.strerror}") from error
+            raise Unavailable(f"cannot be read: {error.strerror}") from error
         name = found.format.value
         raise Unreadable(
             f"is a damaged or truncated {name} file ({type(error).__name__})"

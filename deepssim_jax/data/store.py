@@ -18,7 +18,7 @@ from deepssim_jax.data.account import Account
 from deepssim_jax.data.manifest import Manifest, Record, Rejected, files_of
 from deepssim_jax.data.preprocess import fit_to_canvas, fit_to_size, quantize
 from deepssim_jax.data.readers import Limits, read_image
-from deepssim_jax.data.volume import SliceSpec, Unreadable, reason_of
+from deepssim_jax.data.volume import SliceSpec, Unavailable, Unreadable, reason_of
 from deepssim_jax.data.whole_volume import VolumeSettings
 from deepssim_jax.workspace import Cache, Entries, Made, Workspace, key_of, sha256
 
@@ -26,6 +26,8 @@ CHUNK = 256
 _LEVELS = 65535.0  # of `preprocess.quantize`
 NO_SLICE = "none"  # volumes are refused
 _PIXELS, _CANVAS, _CONTENT, _DECODED = "pixels", "canvas", "content", "decoded"
+# Refusals that another run may not meet.
+_MACHINE = (Unavailable, OSError, MemoryError)
 # What says whose a record is and where it lies; all else decides what is read from it.
 _IDENTITY = {"image_id", "path", "subject_id", "session_id", "site", "split", "parts"}
 
@@ -277,10 +279,12 @@ class Reading:
         def make(places: np.ndarray) -> Made:
             records = [self._records[row] for row in run[places]]
             found = list(pool.map(lambda record: _load(record, self._settings), records))
-            images = [x for x in found if not isinstance(x, str)]
-            refused = {place: x for place, x in enumerate(found) if isinstance(x, str)}
+            images = [x for x in found if isinstance(x, dict)]
+            refused = {n: reason_of(x) for n, x in enumerate(found) if not isinstance(x, dict)}
+            passing = {n for n, x in enumerate(found) if isinstance(x, _MACHINE)}
             names = images[0] if images else ()
-            return Made({name: np.stack([x[name] for x in images]) for name in names}, refused)
+            fields = {name: np.stack([x[name] for x in images]) for name in names}
+            return Made(fields, refused, frozenset(passing))
 
         return self._cache.compute([self._keys[row] for row in run], make, block=len(run))
 
@@ -334,9 +338,11 @@ def _key(record: Record, digest: str) -> str:
     return key_of(digest, suffixes, rest)[:40]
 
 
-def _load(record: Record, settings: Settings) -> dict[str, np.ndarray] | str:
+def _load(
+    record: Record, settings: Settings
+) -> dict[str, np.ndarray] | Unreadable | OSError | MemoryError:
     try:
         found = settings.load(record)
         return found if isinstance(found, dict) else {_PIXELS: found}
-    except (Unreadable, OSError, MemoryError) as error:
-        return reason_of(error)
+    except (Unreadable, *_MACHINE) as error:
+        return error

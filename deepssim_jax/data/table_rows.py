@@ -1,40 +1,87 @@
 """Rows of tables that people wrote: none is lost inside of another, and no cell is repeated.
 
 Contract: a row is one line. A quote that was never closed takes the rows after it into one cell, so a
-row that goes on over its line is refused by number. Messages hold no cell: it can be a patient's id.
+row that goes on over its line is refused by number. So is a row of more cells than the first, which names the
+columns, each once: a name with a comma that was not quoted ends as another patient's. Messages hold no cell:
+it can be a patient's id.
 """
 
 import csv
 import itertools
+import re
 from collections.abc import Iterable, Iterator
 
 from deepssim_jax.data.records import InputError
+
+_SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
+
+
+def separator_of(line: str) -> str | None:
+    """The delimiter, where a line is the one that states it for Excel: `sep=;`, before the names."""
+    found = _SEPARATOR.fullmatch(line)
+    return None if found is None else found[1]
+
+
+def check_text(line: str, name: str) -> None:
+    """Raises InputError where the first line of a table shows an encoding that was not recognised."""
+    if "\0" in line:
+        raise InputError(
+            f"{name} has zero bytes in its first line, as UTF-16 without its mark has; save it as UTF-8"
+        )
 
 
 def whole_rows(
     lines: Iterable[str], name: str, *, delimiter: str = ","
 ) -> Iterator[tuple[int, list[str]]]:
-    """The rows that hold something, each with the number of its line, from 1.
+    """The rows that hold something, each with the number of its line, from 1; the first names the columns.
 
     `lines` keep their ends, as those of a file opened with `newline=""`; `name` is the table's.
 
     Raises:
-      InputError: the quotes of a row do not pair, or a cell holds a line break or is too long.
+      InputError: the quotes of a row do not pair, or a cell holds a line break or is too long; a row has
+        more cells than the first, or that names a column twice.
     """
-    reader, line = csv.reader(lines, delimiter=delimiter, strict=True), 0
+    lines = iter(lines)
+    first, skipped, head = next(lines, ""), 0, None
+    check_text(first, name)
+    if (given := separator_of(first)) is not None:
+        delimiter, skipped = given, 1
+    else:
+        lines = itertools.chain([first], lines)
+    reader, line = csv.reader(lines, delimiter=delimiter, strict=True), skipped
     try:
         for row in reader:
-            if reader.line_num > line + 1:
-                raise csv.Error(f"the row goes on to line {reader.line_num}")
-            line = reader.line_num
-            if row:
-                yield line, row
+            if reader.line_num + skipped > line + 1:
+                raise csv.Error(f"the row goes on to line {reader.line_num + skipped}")
+            line = reader.line_num + skipped
+            if not row:
+                continue
+            if head is None:
+                head = row
+                _check_names(row, name)
+            elif any(cell.strip() for cell in row[len(head) :]):
+                raise InputError(
+                    f"{name}, line {line}: it has {len(row)} cells, and the first row names {len(head)} "
+                    f"columns; put a cell that holds a {delimiter!r} in double quotes"
+                )
+            yield line, row
     except csv.Error as error:
         raise InputError(
             f'{name}, line {line + 1}: its quotes (") do not pair, or a cell holds a line break or is too '
             f"long ({error}), so rows after it would be lost; close each quote at the end of its cell, "
             "write a quote inside of a quoted cell twice, and take line breaks out"
         ) from error
+
+
+def _check_names(row: list[str], name: str) -> None:
+    """Refuses a column that is there twice, by number: one of the two would be lost."""
+    places: dict[str, int] = {}
+    for number, cell in enumerate(row, start=1):
+        column = cell.strip().lower()
+        if column and places.setdefault(column, number) != number:
+            raise InputError(
+                f"{name}: its columns {places[column]} and {number} have one name; give each its own"
+            )
 
 
 def named_rows(

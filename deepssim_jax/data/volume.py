@@ -16,6 +16,10 @@ class Unreadable(Exception):
     """A file cannot be used; the message is the reason, in one line, without its path."""
 
 
+class Unavailable(Unreadable):
+    """The reason is the machine's state, not the file: another run may read it, so this is kept nowhere."""
+
+
 def reason_of(error: Unreadable | OSError | MemoryError) -> str:
     """Why a file was not read, in one line, without its path."""
     if isinstance(error, MemoryError):

@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 
 from deepssim_jax.data.formats import Format, Recognised, recognise
 from deepssim_jax.data.records import EARLIER, Links, Rejected, Unused
-from deepssim_jax.workspace import MARKER, WORK
+from deepssim_jax.workspace import MARKER, WORK, is_kept_work
 
 # What photo managers and archivers leave beside pictures: smaller copies of them.
 _BYPRODUCTS = {"__MACOSX": "archiver's by-products", "@eaDir": "a disk station's thumbnails"}
@@ -77,7 +77,8 @@ def walk(root: Path, links: Links) -> Walked:
             images = len(walk(Path(folder), Links.INSIDE).files)
             _pass_over(out, folder, name, EARLIER, images)
             continue
-        if owned and (work := next((e for e in inside if e.name == WORK and e.is_dir()), None)):
+        kept = (e for e in inside if e.name == WORK and e.is_dir() and is_kept_work(Path(e.path)))
+        if owned and (work := next(kept, None)):
             _pass_over(out, work.path, WORK, EARLIER)
             inside.remove(work)
         for entry in inside:

@@ -18,6 +18,9 @@ from deepssim_jax.scoring.decide import Proportion
 MAX_UNTESTED = 0.01
 # Below this lower bound on the recall of positive controls, finding nothing means nothing.
 MIN_RECALL = 0.8
+# So large a share of unrelated images, of which half a percent may be called copies, needs a word.
+MANY_FALSE = 0.02
+MIN_PATIENTS = 20
 # As many calls as chance gives at least this often are no evidence of copying.
 MOST_BY_CHANCE = 0.05
 
@@ -34,6 +37,10 @@ class Cause(enum.StrEnum):
     """Why a verdict is what it is, or what bounds it."""
 
     HELD_OUT_DIFFER = "held_out_differ"
+    HELD_OUT_KNOWN = "held_out_known"
+    HELD_OUT_CALLED = "held_out_called"
+    FEW_PATIENTS = "few_patients"
+    MANY_ALIKE = "many_alike"
     UNREADABLE = "unreadable"
     NOT_COMPARABLE = "not_comparable"
     DUPLICATED = "duplicated"
@@ -178,7 +185,7 @@ def assess(
         verdict, reasons = _none_found(copy_rate, sides, performance)
     return Assessment(
         verdict=verdict,
-        reasons=(*_limits(sides), *reasons),
+        reasons=(*_limits(sides), *_few(subjects), *_alike(performance), *reasons),
         copy_rate=copy_rate,
         subjects=subjects,
         recall_by_edit=() if performance is None else performance.by_edit,
@@ -195,6 +202,18 @@ def _limits(sides: Mapping[Role, Searched]) -> Iterator[Reason]:
     for role, side in sides.items():
         if side.duplicated:
             yield Reason(Cause.DUPLICATED, (role,), side.duplicated)
+
+
+def _few(subjects: Subjects | None) -> Iterator[Reason]:
+    """Whether there are too few patients to tell a patient's own images from others'."""
+    if subjects is not None and subjects.total < MIN_PATIENTS:
+        yield Reason(Cause.FEW_PATIENTS, (Role.REAL,), subjects.total)
+
+
+def _alike(of: Performance | None) -> Iterator[Reason]:
+    """Whether more of the unrelated real images are called copies than the thresholds allow."""
+    if of is not None and of.false_rate is not None and of.false_rate.low > MANY_FALSE:
+        yield Reason(Cause.MANY_ALIKE, (Role.REAL,), of.false_rate.count)
 
 
 def _found(rate: Proportion, chance: Chance | None) -> tuple[Verdict, tuple[Reason, ...]]:

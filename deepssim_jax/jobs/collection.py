@@ -10,7 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deepssim_jax.data.manifest import InputError, Manifest, Role, read_manifest
-from deepssim_jax.data.records import ArrayLayout, FileCounts, Links, Record
+from deepssim_jax.data.records import ArrayLayout, FileCounts, Links, Record, files_of
+
+_TWICE = (
+    "--against: names a folder or the same files twice, or FOLDER itself; every image would be a copy of "
+    "itself"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +69,9 @@ def read_collection(
         except InputError as error:
             text = str(error).replace(f"--{Role.REAL.value}", flag)
             raise InputError(text) from error
+    files = {frozenset(x.resolve() for r in p.records for x in files_of(r)) for p in parts}
+    if len(files) < len(parts):  # two tables can name the same files
+        raise InputError(_TWICE)
     if len(parts) == 1:
         return Collection(parts[0], {r.image_id: r.split for r in parts[0].records})
     return _joined(names, parts)
@@ -112,9 +120,7 @@ def _names(folders: Sequence[Path]) -> list[str]:
     """A name for each folder: its own, with as many of those above it as tell all apart."""
     paths = [Path(folder).expanduser().resolve() for folder in folders]
     if len(set(paths)) < len(paths):
-        raise InputError(
-            "--against: names a folder twice, or FOLDER itself; every image would be a copy of itself"
-        )
+        raise InputError(_TWICE)
     for depth in range(1, max(len(path.parts) for path in paths) + 1):
         names = ["/".join(path.parts[-depth:]).strip("/") for path in paths]
         if len(set(names)) == len(names):

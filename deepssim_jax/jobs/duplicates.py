@@ -79,10 +79,10 @@ def duplicates(
     if out is None:
         with Workspace.temporary(command=COMMAND) as workspace:
             return _duplicates(folders, workspace, settings, on_progress)
-    inputs: dict[str, str | Path] = {
-        f"--against={path.name}" if number else "FOLDER": path
-        for number, path in enumerate(folders)
-    }
+    inputs: dict[str, str | Path] = {"FOLDER": folders[0]}
+    for number, path in enumerate(folders[1:], start=1):
+        flag = f"--against={path.name}"
+        inputs[flag if flag not in inputs else f"{flag} (number {number})"] = path
     opened = Workspace.open(out, command=COMMAND, inputs=inputs, processes=parallel.processes())
     with opened as workspace:
         return _duplicates(folders, workspace, settings, on_progress)

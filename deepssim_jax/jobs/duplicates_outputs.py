@@ -16,9 +16,11 @@ from deepssim_jax.audit.disclosure import Edition
 from deepssim_jax.audit.inputs import reviews
 from deepssim_jax.audit.page import data_uri, environment, excluded_files, transformation
 from deepssim_jax.audit.replica_pictures import FRAMES
-from deepssim_jax.data.records import Manifest, Record
+from deepssim_jax.data.account import INPUTS, Account
+from deepssim_jax.data.records import Manifest, Record, Rejected
 from deepssim_jax.jobs.duplicate_pictures import PairPicture, Pictures, VolumePicture
 from deepssim_jax.jobs.duplicates_result import (
+    NOT_COMPARABLE,
     Compared,
     DuplicatePair,
     DuplicatesResult,
@@ -65,13 +67,19 @@ def write_all(
       manifest: all files that were listed.
       folders: what was searched, for who looks at the pairs again.
     """
+    unread = tuple(
+        Rejected(x.image_id, x.reason) for x in result.exclusions if x.reason != NOT_COMPARABLE
+    )
+    account = Account.of(manifest, images=result.counts["images"], not_read=unread)
     inputs = {
+        **account.listed(),
+        "not_comparable": [x.image_id for x in result.exclusions if x.reason == NOT_COMPARABLE],
         "sources": [str(path) for path in folders],
         "left_out": manifest.left_out,
         "settings": dict(result.settings),
     }
     content = {
-        "inputs.json": (json.dumps(inputs, indent=2, sort_keys=True) + "\n").encode(),
+        INPUTS: (json.dumps(inputs, indent=2, sort_keys=True) + "\n").encode(),
         "groups.csv": groups_csv(result),
         "pairs.csv": pair_table(result).csv(),
         "report.html": _page(result, pictures).encode(),
@@ -133,14 +141,22 @@ def _pair_row(rank: int, x: DuplicatePair) -> tuple[object, ...]:
 
 
 def headline(result: DuplicatesResult) -> str:
-    """The answer in two sentences."""
+    """The answer, and what was not looked at, in two to four sentences."""
     counts, rate = result.counts, result.duplicate_rate
-    if not counts["groups"]:
-        return f"No duplicates were found among {counts['images']:,} images."
-    return (
-        f"{counts['in_groups']:,} of {counts['images']:,} images have duplicates, in {counts['groups']:,} "
-        f"groups. Without {counts['surplus']:,} of them ({rate.value:.2%}) each image is there once."
-    )
+    found = f"No duplicates were found among {counts['images']:,} images."
+    if counts["groups"]:
+        found = (
+            f"{counts['in_groups']:,} of {counts['images']:,} images have duplicates, in "
+            f"{counts['groups']:,} groups. Without {counts['surplus']:,} of them ({rate.value:.2%}) each "
+            "image is there once."
+        )
+    if few := counts["not_comparable"]:
+        found += (
+            f" {few:,} hold too little structure: of these only equal files and pixels are found."
+        )
+    if unread := counts["unreadable"]:
+        found += f" {unread:,} could not be read."
+    return found
 
 
 def answer(result: DuplicatesResult) -> Answer:

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     import pandas
 
 
+# Why an image is no more than held against equal files and pixels.
+NOT_COMPARABLE = "holds too little structure to be compared; equal files and pixels are found"
+
+
 class Compared(enum.StrEnum):
     """What a search for duplicates looked at; an image means a volume where these were compared."""
 
@@ -102,7 +106,7 @@ class DuplicatesResult(Detection):
     `duplicate_rate` is the share of surplus images among those read. `thresholds` says from which
     `evidence` and `points` a pair is a copy, from which evidence it is `similar`, at which `chance`
     unrelated images reach that of a copy, and by how many images that was learned (`unrelated_count`).
-    Pairs of volumes are `VolumePair`.
+    Pairs of volumes are `VolumePair`. `exclusions` name what could not be read, and what is not comparable.
 
     Examples:
       >>> import tempfile

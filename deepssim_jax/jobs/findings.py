@@ -12,10 +12,11 @@ from deepssim_jax.audit.self_join import connected
 from deepssim_jax.data.manifest import Role
 from deepssim_jax.data.store import ImageStore
 from deepssim_jax.detection.assessment import Searched, assess
-from deepssim_jax.detection.result import excluded
+from deepssim_jax.detection.result import Exclusion, excluded
 from deepssim_jax.jobs.collection import Collection
 from deepssim_jax.jobs.duplicate_search import DuplicateSearch, Found
 from deepssim_jax.jobs.duplicates_result import (
+    NOT_COMPARABLE,
     Crossing,
     DuplicateImage,
     DuplicatePair,
@@ -73,7 +74,7 @@ def conclude(
             performance=None,
         ),
         counts=counts,
-        exclusions=excluded({Role.REAL: images}),
+        exclusions=(*excluded({Role.REAL: images}), *_not_comparable(searched)),
         notes=(*searched.notes, *(f"{note}." for note in collection.manifest.said)),
         settings=settings,
         versions=outputs.versions("default"),
@@ -93,6 +94,11 @@ def conclude(
         },
         compared=searched.compared,
     )
+
+
+def _not_comparable(searched: DuplicateSearch) -> Iterator[Exclusion]:
+    for row in np.flatnonzero(~searched.comparable):
+        yield Exclusion(Role.REAL.value, searched.images.image_ids[row], NOT_COMPARABLE)
 
 
 def _listed(

@@ -127,7 +127,7 @@ def largest_products(
     mesh: jax.sharding.Mesh | None = None,
     tiling: Tiling | None = None,
     ring: bool | None = None,
-    groups: tuple[np.ndarray, np.ndarray] | None = None,
+    groups: embedding_rows.Groups | None = None,
 ) -> Neighbours:
     """`nearest` for rows of norm 1 or 0: what is empty has the product 0 with everything.
 
@@ -224,11 +224,11 @@ class _Work:
         ring: bool | None,
         *,
         k: int = 0,
-        groups: tuple[np.ndarray, np.ndarray] | None = None,
+        groups: embedding_rows.Groups | None = None,
     ) -> "_Work":
         """Checks the shapes and fits the tiling to them; `k` is 0 where all pairs are counted."""
         q, r = check_rows(queries, references)
-        groups = check_groups(groups, queries, references)
+        ids = check_groups(groups, queries, references)
         mesh = mesh or parallel.data_mesh()
         devices = mesh.size
         if tiling is None:
@@ -244,7 +244,7 @@ class _Work:
         spans = _even(-(-share // tile), tiling.spans)
         tiling = dataclasses.replace(tiling, rows=rows, strips=strips, tile=tile, spans=spans)
         span = tile * spans * (devices if ring else 1)
-        return cls(queries, references, mesh, tiling, ring, span, groups)
+        return cls(queries, references, mesh, tiling, ring, span, ids)
 
     def of(self, rows: np.ndarray) -> "_Work":
         """The same search of some queries, a strip at a time; references that are held stay."""

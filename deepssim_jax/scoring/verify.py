@@ -8,6 +8,7 @@ region where both have data, after `ops.registration` has brought `moving` onto 
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -154,7 +155,8 @@ def verify_pairs(
     if not arguments.is_traced(moving, fixed):
         return found
     good = arguments.finite_rows(moving) & arguments.finite_rows(fixed)
-    return dataclasses.replace(found, score=jnp.where(good, found.score, jnp.nan))
+    score = cast(np.ndarray, jnp.where(good, found.score, jnp.nan))
+    return dataclasses.replace(found, score=score)
 
 
 @functools.partial(jax.jit, static_argnames="grid")

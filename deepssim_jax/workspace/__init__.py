@@ -5,6 +5,7 @@ from deepssim_jax.workspace.claims import MARKER, OWN_FILES, WORK, Overlap, Work
 from deepssim_jax.workspace.examine import Examined, check_written, examine, owner
 from deepssim_jax.workspace.files import Access, NoSpace, sha256
 from deepssim_jax.workspace.keys import code_of, key_of
+from deepssim_jax.workspace.outputs import is_kept_work
 from deepssim_jax.workspace.scratch import scratch_copy, scratch_folder
 from deepssim_jax.workspace.steps import By, Processes, Progress, Section
 from deepssim_jax.workspace.workspace import Workspace
@@ -29,6 +30,7 @@ __all__ = [
     "check_written",
     "code_of",
     "examine",
+    "is_kept_work",
     "key_of",
     "owner",
     "scratch_copy",

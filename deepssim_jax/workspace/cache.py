@@ -26,6 +26,7 @@ from deepssim_jax.workspace.processes import Processes, Progress, silent
 
 _NOTE = re.compile(r"([0-9a-f]{16}|\d{6})\.json")  # numbers in earlier versions
 _FIELD = re.compile(r"[A-Za-z0-9_]+")
+_PASSING = "passing"  # in a note, those of the refused who may be made by another run
 _CONTENT = "content"  # in a note, the hash of the rest of it
 
 
@@ -33,11 +34,13 @@ _CONTENT = "content"  # in a note, the hash of the rest of it
 class Made:
     """What was made of some images: `fields` hold one row for each that is not in `refused`.
 
-    `refused` gives reasons by place among the images of this block, from 0.
+    `refused` gives reasons by place among the images of this block, from 0; `passing` are the places of
+    those that hold for this run alone, such as a lack of memory: the next one makes them again.
     """
 
     fields: Mapping[str, np.ndarray]
     refused: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    passing: frozenset[int] = frozenset()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,15 +91,15 @@ class Cache:
         self._places: dict[str, tuple[str, int]] = {}
         self._refused: dict[str, str] = {}
         self._used: set[str] = set()
-        self._scan()
+        self._scan(fresh=False)
 
-    def _scan(self) -> None:
+    def _scan(self, *, fresh: bool = True) -> None:
         for path in notes_in(self._folder):
             if path in self._own and path.stem not in self._shards:
                 note = whole_note(path)
                 # A damaged shard counts for nothing, and its images are new.
                 if note is not None:
-                    self._open(path.stem, note)
+                    self._open(path.stem, note, fresh=fresh)
 
     def __contains__(self, image: str) -> bool:
         return image in self._places or image in self._refused
@@ -176,8 +179,7 @@ class Cache:
         Arrays taken earlier stay valid. A run that is killed meanwhile leaves some: ask again.
         """
         self._scan()
-        gone = set(images)
-        found = len(gone & (self._places.keys() | self._refused.keys()))
+        gone, found = set(images), set[str]()
         for path in notes_in(self._folder):
             if path not in self._own:
                 continue
@@ -185,20 +187,24 @@ class Cache:
             if note is None or name not in self._shards:
                 self._delete(name)  # damaged: nobody knows what it holds
                 continue
-            if not gone & ({*note["images"]} | note["refused"].keys()):
+            here = gone & ({*note["images"]} | note["refused"].keys())
+            if not here:
                 continue
+            found |= here
             keep = [row for row, image in enumerate(note["images"]) if image not in gone]
             fields = {field: array[keep] for field, array in self._fields(name, note).items()}
             names = [note["images"][row] for row in keep]
-            refused = {i: why for i, why in note["refused"].items() if i not in gone}
-            for image in {*note["images"], *note["refused"]}:
-                self._places.pop(image, None)
+            self._places = {i: at for i, at in self._places.items() if at[0] != name}
+            for image in note["refused"]:
                 self._refused.pop(image, None)
+            # What was refused for one run alone may have been made since, in another shard.
+            left = note["refused"].keys() - gone - self._places.keys()
+            refused = {i: why for i, why in note["refused"].items() if i in left}
             self._shards.pop(name, None)
             if names or refused:
-                self._write(names, fields, refused)
+                self._write(names, fields, refused, left & {*note.get(_PASSING, ())})
             self._delete(name)
-        return found
+        return len(found)
 
     def _add(self, images: Sequence[str], made: Made) -> None:
         names = [image for place, image in enumerate(images) if place not in made.refused]
@@ -208,10 +214,14 @@ class Cache:
             if len(array) != len(names):
                 raise ValueError(f"{field!r} has {len(array)} rows for {len(names)} images")
         refused = {images[place]: reason for place, reason in made.refused.items()}
-        self._write(names, made.fields, refused)
+        self._write(names, made.fields, refused, {images[place] for place in made.passing})
 
     def _write(
-        self, names: Sequence[str], fields: Mapping[str, np.ndarray], refused: Mapping[str, str]
+        self,
+        names: Sequence[str],
+        fields: Mapping[str, np.ndarray],
+        refused: Mapping[str, str],
+        passing: Collection[str],
     ) -> None:
         shard = _shard_of(names, refused)
         arrays = {
@@ -224,17 +234,23 @@ class Cache:
             field: self._own.write_array(place, array) for place, (field, array) in arrays.items()
         }
         note = {"images": list(names), "refused": dict(refused), "fields": digests}
+        if passing:
+            note[_PASSING] = sorted(passing)
         self._own.write(path, _written(note))
-        self._open(shard, note)
+        self._open(shard, note, fresh=True)
 
-    def _open(self, shard: str, note: Mapping) -> None:
-        """Learns what a shard holds."""
+    def _open(self, shard: str, note: Mapping, *, fresh: bool) -> None:
+        """Learns what a shard holds; what it was refused for one run alone only if that is this one."""
         try:
             self._shards[shard] = self._fields(shard, note)
         except (OSError, ValueError, EOFError):
             return
         self._places.update({image: (shard, row) for row, image in enumerate(note["images"])})
-        self._refused.update(note["refused"])
+        others = () if fresh else note.get(_PASSING, ())
+        self._refused.update({i: x for i, x in note["refused"].items() if i not in others})
+        # One of several processes may have made what another could not.
+        for image in self._refused.keys() & self._places.keys():
+            del self._refused[image]
 
     def _fields(self, shard: str, note: Mapping) -> dict[str, np.ndarray]:
         # Windows deletes no file that is mapped, and what is forgotten must go: there arrays are read whole.
@@ -297,6 +313,8 @@ def read_note(path: Path) -> dict | None:
         return None
     hashed = note.pop(_CONTENT, None) is not None
     kinds = {name: type(value) for name, value in note.items()}
+    if kinds.pop(_PASSING, list) is not list:
+        return None
     if kinds != {"images": list, "refused": dict, "fields": dict}:
         return None
     if hashed:

@@ -22,7 +22,7 @@ from deepssim_jax.workspace.names import on_windows
 MARKER = ".deepssim-workspace.json"
 # Where an output folder keeps steps and caches, and what is in there.
 WORK = "work"
-_WORKED = {"steps", "cache"}
+WORKED = {"steps", "cache"}
 FORMAT = 1
 _LOCK, _HOLDER = ".deepssim-workspace.lock", ".deepssim-workspace.holder.json"
 # What a system puts into an empty folder by itself.
@@ -267,14 +267,23 @@ def check_listed(out: Path, listed: Path, *, command: str, flag: str) -> None:
       flag: that of `out`, for messages.
 
     Raises:
-      WorkspaceError: also if the list was begun with another folder of work.
+      WorkspaceError: also if the list was begun with another folder of work, or the work lies behind a link.
     """
-    if not check_owner(out, command=command, flag=flag) or listed.is_file():
+    if not check_owner(out, command=command, flag=flag):
+        return
+    _check_links(out, listed.parent, flag=flag)
+    for folder in (out, listed.parent):
+        if folder.is_dir() and not os.access(folder, os.W_OK):
+            raise WorkspaceError(
+                f"{flag}={_name(out)!r}: nothing can be written to {_name(folder)!r}; make it writable "
+                f"(chmod u+w), or give another {flag}"
+            )
+    if listed.is_file():
         return
     names = {name for name in os.listdir(out) if not name.startswith(".")} - NOBODYS
     inside = listed.is_relative_to(out)
     # Earlier versions began the list with the first output, after some work.
-    names -= {WORK} if listed.parent != out else _WORKED
+    names -= {WORK} if listed.parent != out else WORKED
     if names and inside:
         raise WorkspaceError(
             f"{flag}={_name(out)!r} has our marker and no list of what was written, as after its {WORK!r} "
@@ -285,6 +294,17 @@ def check_listed(out: Path, listed: Path, *, command: str, flag: str) -> None:
         raise WorkspaceError(
             f"{flag}={_name(out)!r} was begun with another --work: give the same one, or another {flag}"
         )
+
+
+def _check_links(out: Path, work: Path, *, flag: str) -> None:
+    """Refuses kept work that a link would lay elsewhere, such as into the images; `out` itself may be one."""
+    folders = [Path(place) / name for place, inside, _ in os.walk(work) for name in inside]
+    for folder in (*([work] if work.parent == out else []), *folders):
+        if folder.is_symlink():
+            raise WorkspaceError(
+                f"{flag}={_name(out)!r}: {folder.name!r} in it is a link, and its kept work lies nowhere "
+                "else; put the folder itself there, or give another one"
+            )
 
 
 @contextlib.contextmanager
@@ -314,14 +334,12 @@ def claimed(out: Path, *, command: str, flag: str) -> Iterator[None]:
     try:
         # Asked again: between the first look and the lock another process may have been here.
         known = check_owner(out, command=command, flag=flag)
-        for name in _WRITTEN:  # by a run that was killed
-            (out / name).unlink(missing_ok=True)
-        now = datetime.datetime.now(datetime.UTC).replace(microsecond=0).isoformat()
-        holder = {"pid": os.getpid(), "host": platform.node(), "since": now}
-        files.write_bytes(out / _HOLDER, json.dumps(holder).encode(), access=files.Access.PRIVATE)
-        if not known:
-            marker = {"command": command, "format": FORMAT}
-            files.write_bytes(out / MARKER, (json.dumps(marker) + "\n").encode())
+        try:
+            _mark(out, None if known else command)
+        except files.NoSpace:
+            raise
+        except OSError as error:
+            raise _unusable(out, flag, error) from error
         try:
             yield
         finally:
@@ -343,6 +361,18 @@ def claimed(out: Path, *, command: str, flag: str) -> Iterator[None]:
                     (out / _LOCK).unlink()
                 for place in made:
                     place.rmdir()
+
+
+def _mark(out: Path, command: str | None) -> None:
+    """Says who holds a folder, and if it is new, whose it is."""
+    for name in _WRITTEN:  # by a run that was killed
+        (out / name).unlink(missing_ok=True)
+    now = datetime.datetime.now(datetime.UTC).replace(microsecond=0).isoformat()
+    holder = {"pid": os.getpid(), "host": platform.node(), "since": now}
+    files.write_bytes(out / _HOLDER, json.dumps(holder).encode(), access=files.Access.PRIVATE)
+    if command is not None:
+        marker = {"command": command, "format": FORMAT}
+        files.write_bytes(out / MARKER, (json.dumps(marker) + "\n").encode())
 
 
 def _name(out: Path) -> str:

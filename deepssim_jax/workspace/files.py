@@ -14,6 +14,7 @@ import io
 import json
 import os
 import secrets
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
@@ -167,8 +168,12 @@ def make_empty(path: Path) -> None:
 def append_line(path: Path, line: str) -> None:
     """Adds a line to a file that is there, and to nothing that a link leads to.
 
-    What a killed run has left half written becomes a line of its own.
+    What a killed run has left half written becomes a line of its own. A file with another name, as a snapshot
+    of hard links gives it, becomes one of its own: what that name holds stays as it is.
     """
+    status = path.lstat()
+    if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
+        write_bytes(path, path.read_bytes(), access=Access.PRIVATE)
     flags = os.O_RDWR | os.O_APPEND | _BINARY | getattr(os, "O_NOFOLLOW", 0)
     with no_space(path), os.fdopen(os.open(path, flags), "r+b") as file:
         size = file.seek(0, os.SEEK_END)

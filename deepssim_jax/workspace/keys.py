@@ -4,6 +4,7 @@ Contract: `key_of` takes values, never paths: arrays count by dtype, shape and b
 canonical JSON of dataclasses, enums, numbers and text. A file counts by `files.sha256`.
 """
 
+import contextlib
 import dataclasses
 import enum
 import functools
@@ -22,7 +23,10 @@ import numpy as np
 
 _PACKAGE = __name__.split(".")[0]
 # Whose versions can change a number.
-_LIBRARIES = ("jax", "jaxlib", "numpy")
+_LIBRARIES = (
+    "jax", "jaxlib", "numpy", "scipy",
+    "imagecodecs", "nibabel", "pillow", "pydicom", "pynrrd", "tifffile",  # which read images
+)  # fmt: skip
 # Import statements, wherever in a file they stand: the module and its names, or the modules. A sentence that
 # reads like one costs nothing; the syntax trees of the package took longer than a look-up's own work.
 _LISTED = r"(\([^)]*\)|(?:\\\r?\n|[^\n\\;])+)"
@@ -82,8 +86,8 @@ def code_of(make: Callable[..., Any]) -> str:
     """Hash of the code behind a function: the source of its module and of what that imports here.
 
     Modules of this package count with their own imports of it, wherever in a file they stand; of
-    other libraries the versions of those that compute numbers count. The same function gives the
-    same hash in every process, and another one as soon as a line that it can reach changes.
+    other libraries the versions of those that compute numbers or read images count. The same function
+    gives the same hash in every process, and another one as soon as a line that it can reach changes.
     """
     while isinstance(make, functools.partial):
         make = make.func
@@ -103,8 +107,17 @@ def _code_of_module(name: str) -> str:
             source = _source(module)
             seen[module] = hashlib.sha256(source).hexdigest()
             waiting += _imported(module, source)
-    versions = {library: importlib.metadata.version(library) for library in _LIBRARIES}
-    return key_of(seen, versions)
+    return key_of(seen, _versions())
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    """Of those that are installed."""
+    found = {}
+    for library in _LIBRARIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[library] = importlib.metadata.version(library)
+    return found
 
 
 def _source(module: str) -> bytes:

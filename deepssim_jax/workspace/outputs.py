@@ -10,10 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from deepssim_jax.workspace import files
-from deepssim_jax.workspace.claims import MARKER
+from deepssim_jax.workspace.claims import MARKER, WORKED
 
 GROWS = ""
 FILE = "outputs.jsonl"
+
+
+def is_kept_work(folder: Path) -> bool:
+    """Whether a folder beside our marker holds kept work: its list, or what it lists and nothing else."""
+    names = {entry.name for entry in folder.iterdir() if not entry.is_symlink()}
+    return FILE in names or bool(names & WORKED and names <= WORKED)
 
 
 class Outputs:

@@ -14,6 +14,7 @@ import numpy as np
 
 from deepssim_jax.workspace import files
 from deepssim_jax.workspace.claims import WorkspaceError
+from deepssim_jax.workspace.outputs import FILE as OUTPUTS
 
 
 class Own:
@@ -119,10 +120,11 @@ class Own:
 
     def sweep(self) -> None:
         """Deletes what killed processes were writing."""
-        numbers = [int(x.stem.removeprefix("kept-")) for x in self.lists()]
-        for name in self._names:
+        lists = self.lists()
+        numbers = {0, *(int(x.stem.removeprefix("kept-")) for x in lists)}
+        for path in (*lists, self.work / OUTPUTS, *(self.work / name for name in self._names)):
             for number in numbers:
-                files.temporary_of(self.work / name, number).unlink(missing_ok=True)
+                files.temporary_of(path, number).unlink(missing_ok=True)
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.work).as_posix()

@@ -24,8 +24,7 @@ from deepssim_jax.workspace.outputs import GROWS, Outputs
 from deepssim_jax.workspace.scratch import scratch_folder
 from deepssim_jax.workspace.steps import Kept, Processes, Section
 
-# Anyone but the first process reads, and writes nothing.
-_READER = Processes(index=1)
+_READER = Processes(index=1)  # anyone but the first process writes nothing
 _WORK_FLAG, _ANY = "--work", Overlap.ALLOWED
 _SECRET, _SECRET_BYTES = "secret", 32
 
@@ -281,6 +280,11 @@ class Workspace(Section):
             content = json.dumps(noted(facts), indent=1, sort_keys=True).encode()
             self._kept.own.write_lasting(path, content)
 
+    def keep(self, name: str, content: bytes) -> None:
+        """Writes a private file beside the kept work: what stays, though the outputs are given away."""
+        if self._processes.first:
+            self._kept.own.write(self._work / name, content)
+
     def secret(self) -> bytes:
         """32 random bytes, drawn once and kept in the private work: the key of aliases.
 
@@ -381,9 +385,8 @@ class Workspace(Section):
             # Names of files can be names of patients: they go into a file, never on the screen.
             listing = self._work / "changed.txt"
             self._kept.own.write(listing, "".join(f"{name}\n" for name in changed).encode())
-            # From the folder of outputs, whose path the user typed.
             try:
-                where = os.path.relpath(listing, self._root.parent)
+                where = os.path.relpath(listing, self._root.parent)  # whose path the user typed
             except ValueError:  # two drives of Windows
                 where = listing.name
             raise WorkspaceError(

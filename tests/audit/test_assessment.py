@@ -9,11 +9,11 @@ from scipy import stats
 
 from deepssim_jax.audit import sentences
 from deepssim_jax.audit.assess import chance_of
-from deepssim_jax.audit.calibration import Laws, Trial, called
+from deepssim_jax.audit.calibration import Laws, Trial, called, learned
 from deepssim_jax.audit.disclosure import Edition
 from deepssim_jax.audit.result import Thresholds
 from deepssim_jax.data.manifest import Role
-from deepssim_jax.detection.assessment import Cause, Searched, Verdict, assess
+from deepssim_jax.detection.assessment import Cause, Chance, Searched, Verdict, assess
 from deepssim_jax.scoring.decide import clopper_pearson
 from deepssim_jax.scoring.match import PAIR
 from deepssim_jax.scoring.retrieval import Retrieval
@@ -135,10 +135,13 @@ def test_near_empty_images_and_doubles_are_named() -> None:
 
 
 def test_either_kind_of_evidence_makes_a_copy() -> None:
-    """Query 0 by its score, 1 by its points, 2 by neither; what points alone propose is left out."""
+    """Query 0 by its pixels, 1 by its points, 2 by neither, whatever its score; what points alone propose
+    is left out.
+    """
     pairs = np.zeros(5, PAIR)
     pairs["query"], pairs["reference"] = [0, 1, 1, 2, 2], [4, 5, 6, 7, 8]
-    pairs["verified"] = [0.96, 0.5, 0.6, 0.7, 0.99]
+    pairs["verified"] = [0.8, 0.5, 0.6, 0.97, 0.99]
+    pairs["partial"][0] = 0.9
     pairs["by_points"] = [False, True, False, False, True]
     pairs["evidence"] = [0, 2.0, 0, 0, 1.0]
     found, copy, _ = called(pairs, thresholds())
@@ -187,6 +190,53 @@ def test_a_pair_found_both_ways_keeps_the_better_alignment_and_the_thresholds() 
     assert found["verified"][0] == np.float32(0.99) and found["evidence"][0] == 4.0
 
 
+def test_a_pair_of_two_alignments_is_a_copy_by_either() -> None:
+    pairs = np.zeros(2, PAIR)
+    pairs["reference"], pairs["verified"], pairs["by_points"] = 3, [0.7, 0.9], [False, True]
+    pairs["partial"][0] = 0.9
+    found, copy, _ = called(pairs, thresholds())
+    assert copy.tolist() == [True] and found["verified"][0] == np.float32(0.9)
+
+
+def test_laws_set_aside_what_they_call_copies() -> None:
+    """A quarter of the images have a double that nobody knows of; thresholds hardly move."""
+    rng = np.random.default_rng(0)
+
+    def trial(count: int, shift: float) -> Trial:
+        partial = np.sort(rng.normal(shift, 0.1, (count, 8, 3)), 1)[:, -1]
+        points = rng.gumbel(0.2 + shift, 0.08, count)
+        return Trial(np.zeros(count), points, points, partial)
+
+    null, doubles = trial(150, 0.0), trial(50, 1.2)
+    both = Trial(*(np.concatenate(c) for c in zip(vars(null).values(), vars(doubles).values())))
+    clean, _ = learned(null, np.arange(150))
+    found, kept = learned(both, np.arange(200))
+    assert not kept[150:].any() and kept[:150].mean() > 0.98
+    (a, partial), (b, others) = found.thresholds(0.005), clean.thresholds(0.005)
+    assert a == pytest.approx(b, rel=0.05) and partial == pytest.approx(others, rel=0.05)
+    plain = Laws.of(both, people=200).thresholds(0.005)
+    assert plain[0] > 1.1 * b
+
+
+@pytest.mark.parametrize(("called_", "of"), [(0, 26), (6, 30), (13, 37)])
+def test_a_chance_that_few_controls_tell_is_unsure(called_: int, of: int) -> None:
+    """Beside draws of the share itself; with many controls it is the binomial law."""
+    rng = np.random.default_rng(1)
+    shares = rng.beta(called_ + 1, of - called_ + 1, 200_000)
+    chance = chance_of({"exact_duplicate": 0}, None, clopper_pearson(called_, of))
+    assert chance is not None
+    drawn = (rng.binomial(40, shares) >= 15).mean()
+    assert chance.p_value(clopper_pearson(15, 40)) == pytest.approx(drawn, abs=0.005)
+    sure = Chance(0.2, 1e9).p_value(clopper_pearson(15, 40))
+    assert sure == pytest.approx(Chance(0.2).p_value(clopper_pearson(15, 40)), rel=1e-3)
+
+
+def test_many_unrelated_images_called_copies_are_named() -> None:
+    of = dataclasses.replace(thresholds(), false_rate=clopper_pearson(10, 50))
+    assert "10 real images were called copies" in " ".join(judge(0, 0, of=of)[1])
+    assert "were called copies of another" not in " ".join(judge(0, 0)[1])
+
+
 SIDES = {Role.REAL: Searched(500), Role.SYNTHETIC: Searched(400)}
 
 
@@ -214,7 +264,10 @@ def test_every_cause_has_a_sentence_of_its_own(change, cause, words, edition) ->
 def test_many_calls_beyond_chance_state_it_and_the_shared_edition_does_not() -> None:
     """Of 400 unrelated volumes at 1 %, 20 or more are called with p = 7e-9 (SciPy's binomial law)."""
     found = assess(
-        clopper_pearson(20, 400), sides=SIDES, performance=thresholds().performance, chance=0.01
+        clopper_pearson(20, 400),
+        sides=SIDES,
+        performance=thresholds().performance,
+        chance=Chance(0.01),
     )
     assert found.verdict is Verdict.COPIES_FOUND
     assert found.reasons[0].p_value == pytest.approx(
@@ -227,13 +280,16 @@ def test_many_calls_beyond_chance_state_it_and_the_shared_edition_does_not() -> 
 
 
 def test_within_chance_is_inconclusive_and_its_number_stays_inside() -> None:
-    found = assess(clopper_pearson(1, 400), sides=SIDES, performance=None, chance=0.01)
+    found = assess(clopper_pearson(1, 400), sides=SIDES, performance=None, chance=Chance(0.01))
     assert found.verdict is Verdict.INCONCLUSIVE
     (sentence,) = sentences.reasons(found.reasons, words=sentences.VOLUMES)
     assert sentence.startswith(
         "1 volume reached the threshold which is no more than unrelated volumes"
     )
-    (shared,) = sentences.reasons(found.reasons, words=sentences.VOLUMES, edition=Edition.SHARED)
+    how = {"words": sentences.VOLUMES, "edition": Edition.SHARED}
+    assert sentences.reasons(found.reasons, **how) == ()  # of so few, not even that
+    many = assess(clopper_pearson(6, 400), sides=SIDES, performance=None, chance=Chance(0.02))
+    (shared,) = sentences.reasons(many.reasons, **how)
     assert not re.search(r"\d", shared)
 
 

@@ -50,19 +50,21 @@ class World:
     holdout: tuple[int, int] | None = None
     by_change: tuple[int, int] | None = None
     attacked: tuple[int, int, float] | None = None  # members, held out, and how far they are apart
+    real: int = 350
+    synthetic: int = SYNTHETIC
 
 
-def shared_page(world: World) -> str:
+def audit_of(world: World) -> AuditResult:
     labels = [Label.EXACT] * world.exact + [Label.NEAR] * world.near
-    labels += [Label.UNRELATED] * (SYNTHETIC - len(labels))
+    labels += [Label.UNRELATED] * (world.synthetic - len(labels))
     nearest = tuple(
         Match(f"s{i}", f"r{i}", f"p{i}", 0.9, 0.99, label, None, None, "none", 0, 0, 0, 1)
         for i, label in enumerate(labels)
     )
     copies = world.exact + world.near
     counts = {
-        "real": 350,
-        "synthetic": SYNTHETIC + world.empty,
+        "real": world.real,
+        "synthetic": world.synthetic + world.empty,
         "holdout": world.holdout[1] if world.holdout else 0,
         "unreadable_real": world.unread,
         "unreadable_synthetic": 0,
@@ -76,17 +78,17 @@ def shared_page(world: World) -> str:
     )
     classes = {label.value: labels.count(label) for label in Label}
     # As many are compared in every world: the page may not tell how many there were beside them.
-    rate = clopper_pearson(copies, SYNTHETIC)
+    rate = clopper_pearson(copies, world.synthetic)
     holdout = clopper_pearson(*world.holdout) if world.holdout else None
     assessment = assess(
         rate,
         sides={
-            Role.REAL: Searched(350, world.unread, duplicated=counts["real_with_doubles"]),
+            Role.REAL: Searched(world.real, world.unread, duplicated=counts["real_with_doubles"]),
             Role.SYNTHETIC: Searched(counts["synthetic"], not_comparable=world.empty),
         },
         performance=thresholds.performance,
         chance=chance_of(classes, holdout, thresholds.false_rate),
-        subjects=Subjects(copies, 350 - world.doubles),
+        subjects=Subjects(copies, world.real - world.doubles),
     )
     found = None
     if world.holdout:
@@ -99,7 +101,7 @@ def shared_page(world: World) -> str:
         *sides, apart = world.attacked
         scores = [rng.standard_normal(n) + at for n, at in zip(sides, (apart, 0), strict=True)]
         membership = Membership({Attack.PIA: figures(*scores)}, *sides, 0.95, Coverage.ALL, "hash")
-    result = AuditResult(
+    return AuditResult(
         assessment=assessment,
         counts=counts,
         # What the audit itself used depends on the number of copies.
@@ -111,9 +113,10 @@ def shared_page(world: World) -> str:
         subjects_known=True,
         nearest=nearest,
         pairs=nearest[:copies],
-        distributions={"synthetic_to_real": np.linspace(0.3, 0.99, SYNTHETIC)},
+        distributions={"synthetic_to_real": np.linspace(0.3, 0.99, world.synthetic)},
         exclusions=tuple(Exclusion("real", f"x{i}", "bad") for i in range(world.unread)),
-        notes=("A note.",),
+        notes=("A note.", f"{world.unread} images were left out as asked (--forget)."),
+        notes_to_share=("A note.",),
         settings={"size": 128},
         versions={"jax": "1"},
         discoveries=found,
@@ -122,7 +125,10 @@ def shared_page(world: World) -> str:
         else (),
         membership=membership,
     )
-    return report._render(result, (), edition=Edition.SHARED, salt=b"salt")
+
+
+def shared_page(world: World) -> str:
+    return report._render(audit_of(world), (), edition=Edition.SHARED, salt=b"salt")
 
 
 def small(total: int) -> list[tuple[int, int]]:
@@ -160,6 +166,12 @@ ATTACKS = {
     "unread": [World(unread=unread) for unread in range(9)],
     "doubles": [World(exact=exact, doubles=doubles) for exact in (0, 6) for doubles in range(9)],
     "not comparable": [World(empty=empty) for empty in range(9)],
+    "few images": [
+        World(real=real, synthetic=synthetic, exact=exact)
+        for real in (*range(1, 9), 350)
+        for synthetic in (*range(1, 9), SYNTHETIC)
+        for exact in range(min(synthetic, real, 6) + 1)
+    ],
     "membership": [
         World(attacked=(members, held_out, apart))
         for members, held_out in itertools.product((1, 2, 3, 4, 9, 40), repeat=2)
@@ -177,6 +189,8 @@ def secrets_of(world: World) -> dict[str, int]:
         "unread": world.unread,
         "doubles": world.doubles,
         "empty": world.empty,
+        "real": world.real,
+        "synthetic": world.synthetic,
     }
     pairs = {"false": world.false, "recall": world.recall, "near recall": world.near_recall}
     pairs |= {"holdout": world.holdout, "by change": world.by_change}
@@ -197,6 +211,25 @@ def test_no_small_count_can_be_told_from_the_page(attack: str) -> None:
         for name in secrets_of(possible[0]):
             left = {secrets_of(world)[name] for world in possible}
             assert len(left) > 1 or not left <= {1, 2, 3, 4}, (name, left, possible)
+
+
+def test_few_copies_have_one_page_whatever_they_are_and_chance_gives() -> None:
+    few = [
+        World(exact=exact, near=near, false=false, holdout=holdout)
+        for exact, near in SPLITS
+        if 1 <= exact + near < disclosure.SMALL
+        for false in [(0, 20), (3, 20), (9, 20), (0, 60), (20, 60), (2, 2000)]
+        for holdout in (None, (0, 40), (4, 40), (30, 40))
+    ]
+    # The held-out side is counted in words of its own; what is said of them stays away.
+    pages = {shared_page(world) for world in few}
+    assert len(pages) == 1
+    assert re.search(
+        r"fewer than 5 are copies of fewer than 5 of 350 patients\. So few can be", *pages
+    )
+    assert "Copies found" in min(pages)
+    inside = {report.answer(audit_of(world), Edition.INTERNAL).title for world in few}
+    assert inside == {"Copies found", "Inconclusive"}
 
 
 def test_the_attacker_does_find_a_leak(monkeypatch) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from deepssim_jax import parallel
 from deepssim_jax.audit import generation
-from deepssim_jax.audit.generated_names import folders_of
+from deepssim_jax.audit.folder_names import folders_of
 from deepssim_jax.audit.generation import Generator, SamplingSettings, Wanted, generate
 from deepssim_jax.cli.main import main
 from deepssim_jax.data import conditions
@@ -191,8 +191,10 @@ def test_nifti_holds_what_png_holds_and_folders_do_not_mix(
     np.testing.assert_array_equal(one, np.round(np.stack(other) * 255))
     with (tmp_path / "nifti" / "manifest.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["path"] for row in rows] == ["p1/gen-0.nii.gz", "b_p_3/gen-0.nii.gz"]
-    assert [row["image_id"] for row in rows] == ["p1___gen-0", "b_p_3___gen-0"]
+    assert [row["path"] for row in rows] == [
+        "record-000000/gen-0.nii.gz", "record-000002/gen-0.nii.gz",
+    ]  # fmt: skip
+    assert [row["image_id"] for row in rows] == ["record-000000___gen-0", "record-000002___gen-0"]
     (tmp_path / "again" / rows[1]["path"]).unlink()
     generate(
         generator, tmp_path / "again", Wanted(per_record=1, image_format=nifti), settings=SETTINGS
@@ -209,24 +211,35 @@ def test_the_command_writes_the_format_that_it_is_told(workdir: Path, tmp_path: 
     assert main(["generate", *flags]) == 2
 
 
-def test_images_of_each_record_lie_in_its_folder(generator: Generator) -> None:
+def test_images_of_each_record_lie_in_a_folder_that_names_nobody(
+    generator: Generator, tmp_path: Path
+) -> None:
     planned = generation.plan(generator, Wanted(per_record=2))
     assert [p.name for p in planned] == [
-        "p1/gen-0.png", "p1/gen-1.png", "b_p_3/gen-0.png", "b_p_3/gen-1.png",
+        "record-000000/gen-0.png", "record-000000/gen-1.png",
+        "record-000002/gen-0.png", "record-000002/gen-1.png",
     ]  # fmt: skip
     assert [p.record for p in planned] == [0, 0, 2, 2]
     assert len({p.index for p in planned}) == 4
     with pytest.raises(ValueError, match="one of --n and --per_record; got 3 and 2"):
         generation.plan(generator, Wanted(3, per_record=2))
+    generate(generator, tmp_path, Wanted(per_record=1), settings=SETTINGS)
+    shared = [p for p in tmp_path.rglob("*") if p.is_file() and p.stat().st_mode & 0o004]
+    assert len(shared) >= 3
+    said = "".join(p.relative_to(tmp_path).as_posix() for p in shared).encode()
+    said += b"".join(p.read_bytes() for p in shared)
+    for record in generator.records:
+        assert record.image_id.encode() not in said
+        assert Path(record.image_id).stem.encode() not in said
 
 
 ALIKE = (
     "p00/scan.png", "p01/scan.png", "p01_scan.png", "P01_SCAN.jpg", "a.npy#0", "a.npy#1", "work.png",
-    "manifest.csv.png", "..png", "u___training", "u___other", "x.0001", "x.0002", "p01_scan_4.png",
+    "manifest.csv.png", "..png", "u", "u___other", "x.0001", "x.0002", "p01_scan_4.png",
 )  # fmt: skip
 
 
-def test_records_of_alike_names_get_a_folder_each() -> None:
+def test_sources_of_alike_names_get_a_folder_each() -> None:
     found = folders_of(dict(enumerate(ALIKE)), reserved=("work", "manifest.csv"))
     assert len({name.casefold() for name in found.values()}) == len(ALIKE)
     assert not {"work", "manifest.csv", ".", ".."} & set(found.values())

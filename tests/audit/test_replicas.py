@@ -1,7 +1,9 @@
 """The search for replicas from folders to files: planted replicas, ratings, resumption, refusals."""
 
 import csv
+import dataclasses
 import functools
+import itertools
 import json
 import re
 import shutil
@@ -14,12 +16,15 @@ import pytest
 
 import deepssim_jax as ds
 from benchmarks.cases.planted_volumes import make_replica
-from deepssim_jax.audit import replica_calibration
+from deepssim_jax.audit import replica_calibration, replica_report
+from deepssim_jax.audit.disclosure import Edition
 from deepssim_jax.audit.replica_conclusion import together
 from deepssim_jax.audit.replica_pictures import FRAMES
 from deepssim_jax.audit.replica_result import Kind, LevelMatch
 from deepssim_jax.data.manifest import InputError, Role
 from deepssim_jax.data.phantom_heads import angiograms
+from deepssim_jax.detection.assessment import Verdict
+from deepssim_jax.scoring.decide import clopper_pearson
 from deepssim_jax.scoring.plant_volumes import Edit
 from deepssim_jax.scoring.volume_search import Level
 from deepssim_jax.scoring.volume_sides import Modality
@@ -154,6 +159,24 @@ def test_reports_are_closed_and_the_shared_one_names_nobody(folders: Path, found
     assert "data:image" not in shared
     assert not any(f"p{i:02d}.nii" in shared or f"copy{i}" in shared for i in range(REAL))
     assert str(folders) not in internal + shared
+
+
+def test_few_replicas_and_few_volumes_are_not_counted_outside(found) -> None:
+    pages = set()
+    for count, real, verdict in itertools.product(
+        range(1, 5), range(1, 5), (Verdict.INCONCLUSIVE, Verdict.COPIES_FOUND)
+    ):
+        rate = clopper_pearson(count, 40)
+        world = dataclasses.replace(
+            found,
+            assessment=dataclasses.replace(found.assessment, verdict=verdict, copy_rate=rate),
+            counts={**found.counts, "real": real, "synthetic": 40, "replicas": count},
+            notes=(*found.notes, f"{count} images were left out as asked (--forget)."),
+        )
+        pages.add(replica_report._render(world, (), edition=Edition.SHARED, salt=b"salt"))
+    (page,) = pages
+    assert "fewer than 5 replicate one of fewer than 5 real ones" in page
+    assert "Replicas found" in page and "--forget" not in page
 
 
 def test_half_of_the_work_lost_gives_the_same_bytes(folders: Path, found) -> None:

@@ -1,9 +1,9 @@
 """No copy leaves: judged, drawn again, certified, and found out when anything was altered."""
 
+import csv
 import dataclasses
 import hashlib
 import json
-import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,18 +11,22 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from scipy import ndimage
 
-from deepssim_jax.audit import calibration, certificate
+from deepssim_jax.audit import calibration, certificate, safeguard
 from deepssim_jax.audit.audit import AuditSettings, audit
 from deepssim_jax.audit.generation import SamplingSettings, TrainingRecord, Wanted
 from deepssim_jax.audit.guard import Guard, GuardSettings, Reason, View
 from deepssim_jax.audit.recheck_certificate import recheck_certificate
-from deepssim_jax.audit.safeguard import filter_folder, generate_guarded, names_of
+from deepssim_jax.audit.release_names import ReleaseNames, names_of
+from deepssim_jax.audit.safeguard import filter_folder, generate_guarded
 from deepssim_jax.cli import guard_flags
+from deepssim_jax.data import store
 from deepssim_jax.data.manifest import InputError, Role, read_manifest
 from deepssim_jax.data.pictures import ImageFormat
+from deepssim_jax.data.readers import read_only_image
 from deepssim_jax.scoring.diversity import diversity
 from deepssim_jax.scoring.embed import features
 from deepssim_jax.testing import outputs
@@ -210,6 +214,8 @@ def test_a_table_names_each_file_once(tmp_path: Path, monkeypatch) -> None:
         return names_of(read_manifest("a/list.csv", role=Role.SYNTHETIC))
 
     assert names(f"{one},x", f"{other},y") == [one, other]
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    assert names(f"{tmp_path / 'link' / one},x", f"{tmp_path / 'a' / other},y") == [one, other]
     with pytest.raises(InputError, match="1 rows of the table name a file again"):
         names(f"{one},x", f"{one},y")
 
@@ -233,13 +239,218 @@ def test_strangers_leave_with_their_names_and_bytes(
         filtered(cohort / "others", guard, tmp_path)
 
 
+def test_a_name_that_holds_a_patients_is_replaced_by_a_number(
+    cohort: Path, guard: Guard, tmp_path: Path
+) -> None:
+    files = sorted((cohort / "others").glob("*.png"))[:9]
+    hidden = [
+        "p0003_t1/a.png",
+        "P0003.png",
+        "p0004_t1-b.png",
+        "copy of p0004.png",
+        "gen_p0005_t1.v2.png",
+    ]
+    open_ = ["image.png", "p00031.png", "deep/x.png", "p9.png"]
+    for name, path in zip([*hidden, *open_], files, strict=True):
+        write(tmp_path / "offered" / name, np.asarray(Image.open(path)) / 255)
+    free = dataclasses.replace(
+        guard, limits=dataclasses.replace(guard.limits, max_ssim=2.0, max_cosine=2.0)
+    )
+    found = filtered(tmp_path / "offered", free, tmp_path, residual_pairs=0)
+    said = json.loads((tmp_path / "share" / certificate.NAME).read_text())
+    names = [row["name"] for row in said["images"]]
+    assert found.accepted == len(names) and set(names) & set(open_)
+    with (tmp_path / "work" / "released.csv").open(newline="") as file:
+        table = {row["path"]: row["source"] for row in csv.DictReader(file)}
+    assert list(table) == names
+    numbered = [name for name in names if name not in open_]
+    assert numbered == [f"image-{i:06d}.png" for i in range(len(numbered))] and numbered
+    for name, source in table.items():
+        content = (tmp_path / "offered" / source).read_bytes()
+        assert (tmp_path / "share" / name).read_bytes() == content
+        assert (source in hidden) == (name in numbered)
+    text = json.dumps(said).casefold()
+    assert not any(f"p000{n}_" in text or f"p000{n}." in text for n in range(3, 6))
+
+
+def test_names_are_told_by_whole_words_in_any_spelling() -> None:
+    telling = frozenset({"smith_john", "00417", "\u00fcnal"})
+    names = ReleaseNames.kept(["image-7.png", "x.dcm"], telling)
+    assert names.next("a/x.dcm") == "a/x.dcm"
+    for number, name in enumerate(
+        ["SMITH_JOHN.nii.gz", "a/Smith_John 2/x.png", "gen00417v2.JONES", "\uff35\u0308NAL.png"]
+    ):
+        end = {0: ".nii.gz", 2: ""}.get(number, ".png")
+        assert names.next(name) == f"released-image-{number:06d}{end}"
+    for name in ("SMITH_JOHNSON.png", "1004170.png", "image-7.png"):
+        assert names.next(name) == name
+    assert names.anew().next("00417") == "released-image-000000"
+
+
+@pytest.mark.parametrize("refused", [1, 4, 5])
+def test_few_refused_candidates_cannot_be_counted(
+    cohort: Path, guard: Guard, tmp_path: Path, refused: int
+) -> None:
+    """Neither from what is said of the candidates nor from names; the certificate holds."""
+    strangers = [np.asarray(Image.open(p)) / 255 for p in sorted((cohort / "others").glob("*.png"))]
+    views = [View.of(image.astype(np.float32), guard.settings.form) for image in strangers]
+    good = [i for i, why in enumerate(guard.judge(views).reason) if why is None][:4]
+    copies = pixels(cohort / "training")[:refused]
+    order = np.random.default_rng(refused).permutation(len(good) + refused)
+    offered = [*(strangers[i] for i in good), *copies]
+    for place, row in enumerate(order):
+        write(tmp_path / "offered" / f"p0001-{place}.png", offered[row])
+    found = filtered(tmp_path / "offered", guard, tmp_path, residual_pairs=0)
+    assert (found.judged, found.accepted) == (4 + refused, 4)
+    said = json.loads((tmp_path / "share" / certificate.NAME).read_text())
+    small = 1 <= refused <= 4
+    assert said["candidates"] == {"accepted": 4, "judged": None if small else 4 + refused}
+    assert [row["name"] for row in said["images"]] == [f"image-{i:06d}.png" for i in range(4)]
+
+
+def test_what_is_withheld_late_leaves_no_gap_and_no_count(
+    cohort: Path, kept: Path, tmp_path: Path
+) -> None:
+    """The search is blind to what verification finds: some accepted images are copies."""
+    guard = within(kept, lambda w: Guard.build(cohort / "training", w, settings=SETTINGS))
+    generator = memorizer(cohort)
+    withheld = hashlib.sha256(ImageFormat.PNG.encoded(_drawn(generator, 3))).hexdigest()
+    image = store.fitted(ImageFormat.PNG.as_read(_drawn(generator, 3)), guard.settings.form)
+    plain = Guard.exhaustive
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            Guard,
+            "exhaustive",
+            lambda self, x: 2.0 if np.array_equal(x, image) else plain(self, x),
+        )
+        for _ in range(2):  # the second run has everything and changes nothing
+            with shared(tmp_path) as workspace:
+                generate_guarded(
+                    generator, guard, workspace, Wanted(8, budget=40),
+                    settings=SamplingSettings(batch=6),
+                )  # fmt: skip
+            said = json.loads((tmp_path / "share" / certificate.NAME).read_text())
+            assert [row["name"] for row in said["images"]] == [f"gen-{i:06d}.png" for i in range(8)]
+            assert withheld not in {row["sha256"] for row in said["images"]}
+            assert {row["tested"] for row in said["images"]} == {None}
+            assert said["residual"]["rate"].keys() == {"suppressed"}
+            for row in said["images"]:
+                content = (tmp_path / "share" / row["name"]).read_bytes()
+                assert hashlib.sha256(content).hexdigest() == row["sha256"]
+            assert len(list((tmp_path / "share").glob("gen-*"))) == 8
+            generator.drawn.clear()
+    assert generator.drawn == []
+
+
+def _drawn(generator: Memorizer, number: int) -> np.ndarray:
+    return generator.images([number], seed=0, settings=SamplingSettings())[0]
+
+
+def test_a_file_leaves_only_if_all_of_it_was_judged(
+    cohort: Path, guard: Guard, tmp_path: Path
+) -> None:
+    """The second sample is a patient's image."""
+    patient = (pixels(cohort / "training")[0] * 255).astype(np.uint8)
+    novel = (pixels(cohort / "others") * 255).astype(np.uint8)
+    offered = tmp_path / "offered"
+    offered.mkdir()
+    cut = Image.fromarray(patient // 128 * 255)
+    for number, image in enumerate(novel[:6]):
+        Image.fromarray(image).save(offered / f"{number}.png")
+        tifffile.imwrite(
+            offered / f"{number}.tif", np.stack([image, patient]), planarconfig="separate"
+        )
+        for alpha, name in ((Image.fromarray(patient), "film"), (cut, "cut")):
+            layered = Image.fromarray(image).convert("RGBA")
+            layered.putalpha(alpha)
+            layered.save(offered / f"{number}-{name}.png")
+    found = filtered(offered, guard, tmp_path)
+    left = set(outputs(tmp_path / "share")) - {certificate.NAME}
+    assert left and left <= {f"{number}.png" for number in range(6)}
+    assert found.rejected[Reason.UNREADABLE] == 18
+    said = dict(json.loads((tmp_path / "work" / "inputs.json").read_text())["files"])
+    assert said["3.tif"] == "has 2 channels that are no colours; split it first"
+    assert said["3-cut.png"] == "has an alpha channel, which is not compared"
+    assert filtered(offered, guard, tmp_path).not_read == found.not_read  # nothing is judged again
+
+
+def write_some(cohort: Path, folder: Path) -> None:
+    """Six images of other people."""
+    folder.mkdir(exist_ok=True)
+    for path in sorted((cohort / "others").iterdir())[:6]:
+        shutil.copy(path, folder)
+
+
+def test_what_leaves_is_what_was_judged_though_the_file_changes(
+    cohort: Path, guard: Guard, tmp_path: Path, monkeypatch
+) -> None:
+    training = sorted((cohort / "training").glob("*.png"))
+    write_some(cohort, tmp_path / "offered")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "offered").iterdir()}
+
+    def changing(record):
+        for path, copy in zip(sorted((tmp_path / "offered").iterdir()), training, strict=False):
+            shutil.copy(copy, path)
+        return read_only_image(record)
+
+    monkeypatch.setattr(safeguard, "read_only_image", changing)
+    found = filtered(tmp_path / "offered", guard, tmp_path)
+    assert found.judged == 6
+    patients = {path.read_bytes() for path in training}
+    left = {p.name: p.read_bytes() for p in (tmp_path / "share").glob("*.png")}
+    assert not patients & set(left.values())
+    # The first was read before it changed.
+    assert all(content == before[name] for name, content in left.items())
+    for name in left:
+        (tmp_path / "share" / name).unlink()
+    assert left
+    write_some(cohort, tmp_path / "offered")
+    with pytest.raises(InputError, match="not what an earlier run judged"):
+        filtered(tmp_path / "offered", guard, tmp_path)
+
+
+def test_what_the_machine_lacked_is_judged_by_the_next_run(
+    cohort: Path, guard: Guard, tmp_path: Path, monkeypatch
+) -> None:
+    write_some(cohort, tmp_path / "offered")
+
+    def lacking(record):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(safeguard, "read_only_image", lacking)
+        found = filtered(tmp_path / "offered", guard, tmp_path)
+    assert {item.reason for item in found.not_read} == {"needs more memory than there is"}
+    found = filtered(tmp_path / "offered", guard, tmp_path)
+    assert found.judged == 6 and not found.not_read
+
+
+def test_no_image_is_called_as_a_file_of_the_release(tmp_path: Path) -> None:
+    write_phantoms(tmp_path, 2, size=(32, 32), seed=1)
+    (tmp_path / "p0000_t1.png").rename(tmp_path / "Certificate.json")
+    with pytest.raises(InputError, match="holds a file called certificate.json"):
+        names_of(read_manifest(tmp_path, role=Role.SYNTHETIC))
+
+
 def test_what_a_memorizing_model_lets_out_holds_no_copy(
     cohort: Path, released: Path, guard: Guard, tmp_path: Path
 ) -> None:
     share = released / "share"
     said = json.loads((share / certificate.NAME).read_text())
     names = [row["name"] for row in said["images"]]
-    assert len(names) == 8 and all(int(name[4:10]) % 2 for name in names)
+    # Numbered without a gap: one would count what was refused. The work knows which candidate each is.
+    assert names == [f"gen-{i:06d}.png" for i in range(8)]
+    assert [row["number"] for row in said["images"]] == list(range(8))
+    with (released / "work" / "released.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [row["path"] for row in table] == names
+    assert all(int(row["index"]) % 2 for row in table)
+    with (share / "manifest.csv").open(newline="") as file:
+        shown = list(csv.DictReader(file))
+    assert [row["path"] for row in shown] == names and shown[0].keys() == table[0].keys()
+    assert {row["index"] + row["condition"] for row in shown} == {""}
+    assert (released / "work" / "released.csv").stat().st_mode & 0o077 == 0
+    assert "budget" not in said["source"]
     assert set(outputs(share)) == {*names, certificate.NAME, "manifest.csv"}
     assert said["candidates"]["accepted"] == 8
     assert said["candidates"].keys() == {"judged", "accepted"} and said["candidates"]["judged"] > 8
@@ -250,7 +461,7 @@ def test_what_a_memorizing_model_lets_out_holds_no_copy(
     assert all(row["cosine"] < said["limits"]["max_cosine"] for row in said["images"])
     assert all(row["verified"] < said["limits"]["max_ssim"] for row in said["images"])
     assert said["residual"]["rate"].keys() == {"suppressed"}  # four were tested
-    assert sum(row["tested"] for row in said["images"]) >= 4
+    assert sum(row["tested"] for row in said["images"]) >= 4  # and found none, which may be said
     images = np.stack([np.asarray(Image.open(share / name), np.float32) for name in names])
     kept = diversity(guard.side.embeddings, features(images, guard.encoder())[0])
     assert said["diversity"]["after"] == pytest.approx(dataclasses.asdict(kept))
@@ -406,7 +617,7 @@ def test_a_certificate_holds_until_something_is_altered(
     def claim_it(share: Path) -> None:
         slip_in(share)
         digest = hashlib.sha256((share / "gen-000099.png").read_bytes()).hexdigest()
-        row = {"name": "gen-000099.png", "sha256": digest, "candidate": 99, "tested": False}
+        row = {"name": "gen-000099.png", "sha256": digest, "number": 99, "tested": False}
 
         def add(said: dict) -> None:
             said["images"].append({**row, "cosine": 0.1, "verified": 0.1})
@@ -419,7 +630,7 @@ def test_a_certificate_holds_until_something_is_altered(
     def lead_out(share: Path) -> None:
         rewrite(share, lambda said: said["images"][0].update(name="../training.png"))
 
-    assert "image of candidate" in (found := problems(lead_out)) and "missing" in found
+    assert "image number" in (found := problems(lead_out)) and "missing" in found
     with pytest.raises(InputError, match="give them as --real"):
         recheck_certificate(tmp_path / "share", None)
     (tmp_path / "share" / certificate.NAME).write_text("{}")
@@ -435,7 +646,7 @@ def test_nifti_files_are_judged_certified_and_judged_again(
     share = tmp_path / "share"
     said = json.loads((share / certificate.NAME).read_text())
     names = [row["name"] for row in said["images"]]
-    assert len(names) == 8 and all(re.fullmatch(r"gen-\d{5}[13579]\.nii\.gz", n) for n in names)
+    assert len(names) == 8 and all(n == f"gen-{i:06d}.nii.gz" for i, n in enumerate(names))
     with pytest.raises(InputError, match="give the same one"):
         recheck_certificate(share, cohort / "training")
     regex = SETTINGS.subject_regex

@@ -122,6 +122,7 @@ def test_every_arm_has_the_same_budget_and_is_compared_with_the_real_one(result)
 def test_the_report_says_what_was_shown_and_what_not(result, tmp_path: Path) -> None:
     written = within(tmp_path, lambda w: utility_report.write(result, w))
     assert [path.name for path in written] == ["utility.html", "utility.json", "utility.csv"]
+    assert not any(path.stat().st_mode & 0o077 for path in written)  # a row a patient, exact counts
     page = written[0].read_text()
     assert "large p-value" in page and page.count("<svg") == 6 and "<script" not in page
     assert "not shown" in page  # noise teaches nothing

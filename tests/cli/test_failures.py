@@ -1,5 +1,6 @@
 """A failure names no file and no patient, whatever raised it."""
 
+import errno
 import logging
 import warnings
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from deepssim_jax.cli import failures
 from deepssim_jax.cli.main import main
 from deepssim_jax.data.records import InputError
+from tests.kept import write_phantoms
 
 ID = "SMITH_4711"
 RAISING = """
@@ -165,3 +167,26 @@ def test_broken_inputs_are_told_without_their_names(
     captured = capfd.readouterr()
     assert captured.err
     assert ID not in captured.err + captured.out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--images=in", f"--out={'x' * 300}/a"], "--out: a name in this path has more than 255"),
+        (["--images=in", "--out", "ä" * 200], "--out: a name in this path has more than 255 bytes"),
+        ([f"--images={'x' * 300}", "--out=o"], "--images: a name in this path has more than 255"),
+    ],
+)
+def test_a_name_that_no_system_stores_is_said_of_its_flag(
+    tmp_path: Path, monkeypatch, capsys, words: list[str], said: str
+) -> None:
+    write_phantoms(tmp_path / "in", 2, size=(32, 32), seed=1)
+    monkeypatch.chdir(tmp_path)
+    assert main(["embed", *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_name_that_is_too_long_elsewhere_is_a_failure() -> None:
+    error = OSError(errno.ENAMETOOLONG, "File name too long")
+    assert failures.of_arguments(error, ["embed", "--images=in"]) is None
+    assert failures.of_arguments(OSError(errno.EIO, ""), [f"--out={'x' * 300}"]) is None

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image, ImageCms
+from scipy import ndimage
 
 from deepssim_jax.data.manifest import InputError, Role, files_of, read_manifest
 from deepssim_jax.data.readers import read_image
 from deepssim_jax.data.records import ArrayLayout, FileCounts, Links, Manifest, Unused
+from deepssim_jax.data.volume import Unreadable
 from deepssim_jax.workspace import MARKER
 from tests.data.made import LPS, dicom_bytes, files, picture, volume, write_series
 
@@ -90,8 +92,11 @@ def test_the_rule_of_numpy_arrays(
 @pytest.mark.parametrize(
     ("others", "reason"),
     [
-        ({"train_labels": (20, 14)}, "labels, by its name"),
-        ({"y_train": (20, 14), "mask": (8, 7), "segmentation": (20, 8, 7)}, "labels, by its name"),
+        ({"train_labels": (20, 14)}, "labels, by its name and values"),
+        (
+            {"y_train": (20, 14), "mask": (8, 7), "segmentation": (20, 8, 7)},
+            "labels, by its name and values",
+        ),
         ({"findings": (20, 14)}, "a table of one row an image"),
     ],
 )
@@ -106,6 +111,21 @@ def test_labels_beside_images_are_no_images(tmp_path: Path, others: dict, reason
     }
     np.testing.assert_array_equal(read_image(found.records[19], spec=None), stack[19])
     np.testing.assert_array_equal(read_image(found.records[20], spec=None), np.eye(9))
+
+
+def test_images_called_as_labels_are_images(tmp_path: Path, monkeypatch) -> None:
+    """A map of labels has few whole values; that is asked once for all images of a file."""
+    stack = np.arange(6 * 8 * 7).reshape(6, 8, 7)
+    looked = []
+    monkeypatch.setattr(np, "unique", lambda x, of=np.unique: looked.append(1) or of(x))
+    arrays = {"target": stack + 1, "mask": stack % 5, "y": stack[0] / 7}
+    np.savez_compressed(tmp_path / "a.npz", source=stack, **arrays)
+    found = listed(tmp_path)
+    assert {u.name for u in found.unused} == {"a.npz:mask"}
+    wanted = [*stack, *(stack + 1), stack[0] / 7]
+    for record, values in zip(found.records, wanted, strict=True):
+        np.testing.assert_allclose(read_image(record, spec=None), values, rtol=1e-6)
+    assert len(looked) == 3
 
 
 def test_an_archive_of_nothing_but_labels_is_taken_as_it_is(tmp_path: Path) -> None:
@@ -210,6 +230,21 @@ def test_pages_that_only_call_themselves_thumbnails_or_masks_are_images(tmp_path
         np.testing.assert_array_equal(read_image(record, spec=None), pixels)
 
 
+def test_a_page_that_shows_something_else_is_no_smaller_version(tmp_path: Path) -> None:
+    small = ndimage.zoom(picture().astype(float), 0.5, order=1).astype(np.uint8)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        writer.write(picture())
+        writer.write(255 - small[::-1], subfiletype=1)  # of another patient
+        writer.write(picture().reshape(12, 2, 9, 2).mean((1, 3)).astype(np.uint8), subfiletype=1)
+        writer.write(np.full((12, 9), 7, np.uint8), subfiletype=1)
+    found = listed(tmp_path)
+    assert ids(found) == ["a.tif#1", "a.tif#2", "a.tif#3"]
+    assert [x.name for x in found.unused] == ["a.tif:page 3"]
+    np.testing.assert_array_equal(read_image(found.records[1], spec=None), 255 - small[::-1])
+    with pytest.raises(Unreadable, match="constant"):
+        read_image(found.records[2], spec=None)
+
+
 def test_file_2_comes_before_file_10(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.zeros((12, 8, 8)))
     assert ids(listed(tmp_path)) == [f"a.npy#{k}" for k in range(1, 13)]
@@ -231,7 +266,7 @@ def test_four_axes_and_pairs_of_files(tmp_path: Path) -> None:
 def test_what_is_passed_over_is_named(tmp_path: Path) -> None:
     for name in (
         "a.png", ".hidden.png", ".git/annex/x.png", ".git/HEAD", "__MACOSX/a.png", "@eaDir/a.png/S.jpg",
-        f"earlier/{MARKER}", "earlier/work/chunk-0.npy",
+        f"earlier/{MARKER}", "earlier/work/cache/chunk-0.npy",
         "earlier/0001.png",
     ):  # fmt: skip
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -261,6 +296,16 @@ def test_what_is_passed_over_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.png").unlink()
     with pytest.raises(InputError, match="no image among 9 files.*give it itself"):
         read_manifest(tmp_path, role=Role.REAL)
+
+
+def test_a_released_folder_called_work_holds_images(tmp_path: Path) -> None:
+    """Kept work is what has its list, whatever else is called so."""
+    for name in (MARKER, "a.png", "work/b.png", "work/deep/c.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(files()["a.png"])
+    assert ids(listed(tmp_path)) == ["a.png", "work/b.png", "work/deep/c.png"]
+    (tmp_path / "work" / "outputs.jsonl").touch()
+    assert ids(listed(tmp_path)) == ["a.png"]
 
 
 def test_links_between_earlier_outputs_end(tmp_path: Path) -> None:

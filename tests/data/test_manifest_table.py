@@ -24,6 +24,10 @@ def folder(tmp_path: Path) -> Path:
         ("path,subject_id\n0.png,Müller\n".encode("utf-16"), "Müller"),
         ("path,subject_id\n0.png,Müller\n".encode("utf-8-sig"), "Müller"),
         (b"path;subject_id\r\n0.png;1\r\n", "1"),
+        (b"sep=;\r\npath;subject_id\r\n0.png;1,5\r\n", "1,5"),
+        ("sep=\t\npath\tsubject_id\n0.png\t1\n".encode("utf-16"), "1"),
+        (b"path,subject_id,,\n0.png,1,,\n", "1"),
+        (b"path,subject_id\n0.png,1,, \n", "1"),
         (b"Path,Subject_ID\n0.png,1\n", "1"),
         (b"path, subject_id\n 0.png, 1\n", "1"),
         (b"path\n.\\0.png\n", None),
@@ -34,6 +38,27 @@ def test_tables_of_all_makes(folder: Path, content: bytes, subject: str | None) 
     (folder / "m.csv").write_bytes(content)
     found = read_manifest(folder / "m.csv", role=Role.REAL)
     assert [(r.path.name, r.subject_id) for r in found.records] == [("0.png", subject)]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (
+            b"path,subject_id\n0.png,a\n\nstack.npy,Doe, Jane\n",
+            "m.csv, line 4: it has 3 cells, and the first row names 2 columns; .* in double quotes",
+        ),
+        (b"sep=,\npath,subject_id\n0.png,Doe, Jane\n", "line 3: it has 3 cells"),
+        (b"path,site,subject_id,Path \n0.png,1,2,x\n", "its columns 1 and 4 have one name"),
+        ("path,subject_id\n0.png,a\n".encode("utf-16-le"), "as UTF-16 without its mark"),
+        ("path,subject_id\n0.png,M\u00fcller\n".encode("utf-16-be"), "as UTF-16 without its mark"),
+    ],
+)
+def test_what_would_be_read_wrong_is_refused(folder: Path, content: bytes, reason: str) -> None:
+    """A comma in a name would make one patient of all of this family name."""
+    (folder / "m.csv").write_bytes(content)
+    with pytest.raises(InputError, match=reason) as caught:
+        read_manifest(folder / "m.csv", role=Role.REAL)
+    assert "Doe" not in str(caught.value) and "Jane" not in str(caught.value)
 
 
 def test_an_encoding_that_was_guessed_is_said(folder: Path) -> None:
@@ -62,6 +87,15 @@ def test_what_a_row_cannot_mean_is_listed(folder: Path) -> None:
     found = read_manifest(folder / "m.csv", role=Role.REAL)
     assert len(found.records) == 1 and len(found.rejected) == 5
     assert found.counts == FileCounts(found=6, used=1, refused=5, not_images=0)
+
+
+def test_no_id_with_a_zero_byte_is_taken(folder: Path) -> None:
+    (folder / "m.csv").write_bytes(b"path,subject_id,note\n0.png,SMI\0TH,\nstack.npy,a,b\0\n")
+    found = read_manifest(folder / "m.csv", role=Role.REAL)
+    # What we do not read may hold one.
+    assert [record.subject_id for record in found.records] == ["a"] * 3
+    (refused,) = found.rejected
+    assert "zero byte" in refused.reason and "SMI" not in refused.reason
 
 
 @pytest.mark.parametrize(

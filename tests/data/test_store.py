@@ -1,16 +1,22 @@
 """Decoding: once, in order, restartable, whatever is missing."""
 
+import errno
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from deepssim_jax.data import store
+from deepssim_jax.data import picture_reader, store
 from deepssim_jax.data.manifest import Role, read_manifest
 from deepssim_jax.data.preprocess import fit_to_size, quantize
+from deepssim_jax.data.readers import read_image
+from deepssim_jax.data.records import Record
+from deepssim_jax.data.volume import Unavailable
 from deepssim_jax.workspace import Workspace
+from tests.data.made import dicom_bytes, picture
 
 SETTINGS = store.InputSettings(size=(32, 32))
 
@@ -115,3 +121,41 @@ def test_the_aspect_is_kept(shape: tuple[int, int]) -> None:
     ratio = (len(rows) / len(columns)) / ((shape[0] - 4) / (shape[1] - 4))
     assert fitted.shape == (32, 32) and 0.6 < ratio < 1.7
     assert abs((rows[0] + rows[-1]) - 31) <= 1 and abs((columns[0] + columns[-1]) - 31) <= 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), OSError(errno.EMFILE, "Too many open files"), ImportError(name="pydicom")],
+)
+def test_what_the_machine_lacked_is_read_by_the_next_run(
+    folder: Path, tmp_path: Path, monkeypatch, error: Exception
+) -> None:
+    """Of the reader, and where the file is opened; a damaged file is not looked at again."""
+    read, looked = picture_reader.read, []
+
+    def failing(path: Path, *how):
+        looked.append(path.name)
+        if path.name == "5.png":
+            raise error
+        return read(path, *how)
+
+    monkeypatch.setattr(picture_reader, "read", failing)
+    with Workspace.open(tmp_path / "store", command="test") as workspace:
+        manifest = read_manifest(folder, role=Role.REAL)
+        reading = store.Reading.of(manifest, workspace, settings=SETTINGS)
+        assert sum(len(chunk.images) for chunk in reading.chunks()) == 8
+        assert [r.image_id for r in reading.images().rejected] == ["3.png", "5.png"]
+    monkeypatch.setattr(
+        picture_reader, "read", lambda path, *how: looked.append(path.name) or read(path, *how)
+    )
+    looked.clear()
+    assert [r.image_id for r in fill(folder, tmp_path / "store").rejected] == ["3.png"]
+    assert looked == ["5.png"]
+
+
+def test_a_missing_extra_is_no_reason_to_be_kept(tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "a.dcm"
+    path.write_bytes(dicom_bytes(picture()))
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    with pytest.raises(Unavailable, match="pip install"):
+        read_image(Record("a.dcm", path), spec=None)

@@ -202,14 +202,16 @@ def test_whole_volumes_keep_their_place_and_size(ixi_tar: Path, tmp_path: Path) 
     assert nibabel.aff2axcodes(made.affine) == ("S", "P", "L")
 
 
-def test_tools_are_called_in_order_and_recorded(ixi_tar: Path, tmp_path: Path, monkeypatch) -> None:
-    """Stand-ins for the programs: one copies, one fails."""
+def test_tools_are_called_in_order_and_recorded(
+    ixi_tar: Path, tmp_path: Path, monkeypatch, capfd
+) -> None:
+    """Stand-ins for the programs: one copies, one fails and names the file, in the private record alone."""
     tools = tmp_path / "bin"
     tools.mkdir()
     (tools / "N4BiasFieldCorrection").write_text(
         '#!/bin/sh\n[ "$1" = --version ] && echo "N4 9.9" && exit\ngzip -c "$4" > "$6"\n'
     )
-    (tools / "hd-bet").write_text('#!/bin/sh\necho "out of memory" >&2\nexit 1\n')
+    (tools / "hd-bet").write_text('#!/bin/sh\necho "out of memory at $2" >&2\nexit 1\n')
     for path in tools.iterdir():
         path.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
@@ -219,7 +221,12 @@ def test_tools_are_called_in_order_and_recorded(ixi_tar: Path, tmp_path: Path, m
     assert done["tools"] == {"n4": "N4 9.9"} and done["failed"] == []
     assert main([*command, f"--out={tmp_path / 'b'}", "--tools=n4,skullstrip"]) == 1
     done = json.loads((tmp_path / "b" / "prepare.json").read_text())
-    assert [reason for _, reason in done["failed"]] == ["hd-bet failed: out of memory"] * 4
+    words = [reason.partition(" at ") for _, reason in done["failed"]]
+    assert [said for said, _, _ in words] == ["hd-bet failed: out of memory"] * 4
+    assert all(name.endswith("0.nii.gz") for _, _, name in words)
+    assert (tmp_path / "b" / "prepare.json").stat().st_mode & 0o077 == 0
+    printed = "".join(capfd.readouterr())
+    assert "hd-bet failed" in printed and "memory" not in printed and "0.nii.gz" not in printed
 
 
 @pytest.mark.parametrize(

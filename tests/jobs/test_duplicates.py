@@ -12,6 +12,7 @@ import deepssim_jax as ds
 from deepssim_jax.cli.main import main
 from deepssim_jax.data.dicom import alias
 from deepssim_jax.data.manifest import InputError, Role, read_manifest
+from deepssim_jax.jobs.duplicates_outputs import headline
 from deepssim_jax.jobs.duplicates_result import Compared
 from deepssim_jax.jobs.how import How
 from tests.data.made import dicom_bytes
@@ -205,8 +206,51 @@ def test_volumes_among_images_are_refused_with_a_remedy(tmp_path: Path) -> None:
 
 def test_a_folder_given_twice_is_refused(splits) -> None:
     root, _ = splits
-    with pytest.raises(InputError, match="--against: names a folder twice"):
+    with pytest.raises(InputError, match="--against: names a folder or the same files twice"):
         ds.duplicates(root / "train", against=[root / "train"])
+
+
+def test_two_tables_of_the_same_files_are_refused(splits, tmp_path: Path) -> None:
+    """Of some of the same files they are not: that is what a leak between splits is."""
+    for name, rows in (("a", "01"), ("b", "10"), ("c", "12")):
+        (tmp_path / f"{name}.csv").write_text("path\n" + "".join(f"{x}.png\n" for x in rows))
+    for number in range(3):
+        made.write(tmp_path / f"{number}.png", made.texture(number))
+    first, second, third = (tmp_path / f"{name}.csv" for name in "abc")
+    with pytest.raises(InputError, match="the same files twice"):
+        ds.duplicates(splits[0] / "train", against=[first, second])
+    assert ds.duplicates(first, against=[third]).counts["same_file"] == 1
+
+
+def test_folders_of_one_name_are_each_looked_at(tmp_path: Path) -> None:
+    for name in ("a", "b/test", "c/test"):
+        made.write(tmp_path / name / "0.png", made.texture(len(name)))
+    with pytest.raises(ValueError, match=r"--against=test \(number 2\)"):
+        ds.duplicates(
+            tmp_path / "a",
+            against=[tmp_path / "b" / "test", tmp_path / "c" / "test"],
+            out=tmp_path / "c" / "test" / "out",
+        )
+
+
+def test_what_was_not_read_or_compared_is_named(tmp_path: Path) -> None:
+    for number in range(3):
+        blank = np.zeros((160, 160))
+        blank[70 + number : 90, 70:90] = 1
+        made.write(tmp_path / "in" / f"blank{number}.png", blank)
+        made.write(tmp_path / "in" / f"{number}.png", made.texture(number))
+    (tmp_path / "in" / "bad.png").write_bytes(b"no picture")
+    (tmp_path / "in" / "notes.txt").write_bytes(b"x")
+    result = ds.duplicates(tmp_path / "in", out=tmp_path / "out")
+    said = json.loads((tmp_path / "out" / "inputs.json").read_text())
+    assert {name for name, _ in said["files"]} == {"bad.png", "notes.txt"}
+    assert said["not_comparable"] == ["blank0.png", "blank1.png", "blank2.png"]
+    assert (said["files_found"], said["images_read"], said["not_read"]) == (8, 6, 1)
+    assert headline(result) == (
+        "No duplicates were found among 6 images. 3 hold too little structure: of these only equal files "
+        "and pixels are found. 1 could not be read."
+    )
+    assert "inputs.json names each of them" in (tmp_path / "out" / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

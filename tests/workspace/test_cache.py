@@ -237,3 +237,40 @@ def test_work_of_versions_that_kept_no_list_is_taken_over(tmp_path):
         assert workspace.forget({"1"}) == 1
         workspace.prune()
     assert seen == [["1", "2"]] and list((out / "work" / "steps").iterdir()) == [damaged]
+
+
+def failing(reason: str, lacking: list[str]):
+    """Refuses those of `lacking` for this run alone."""
+
+    def of(ids, seen):
+        def make(places):
+            chosen = [ids[place] for place in places]
+            seen.append(chosen)
+            bad = {place: reason for place, i in enumerate(chosen) if i in lacking}
+            good = [int(i) for i in chosen if i not in lacking]
+            return Made({"value": np.array(good, np.uint16)}, bad, frozenset(bad))
+
+        return make
+
+    return of
+
+
+def test_a_refusal_by_the_machine_is_not_kept(tmp_path):
+    """Whether alone in its shard or not; and it is forgotten with the rest."""
+    seen = []
+    for lacking in (["2", "3"], ["3"], []):
+        with Workspace.open(tmp_path / "out", command="a") as workspace:
+            cache = workspace.cache("describe", 1, code=making)
+            ids = ["1", "2", "3"]
+            entries = cache.compute(ids, failing("no memory", lacking)(ids, seen), block=2)
+            assert entries.refused == {ids.index(i): "no memory" for i in lacking}
+            assert entries.field("value").tolist() == [int(i) for i in ids if i not in lacking]
+            assert cache.compute(ids, failing("", ids)(ids, []), block=2).refused == entries.refused
+    assert seen == [["1", "2"], ["3"], ["2", "3"], ["3"]]
+    with Workspace.open(tmp_path / "out", command="a") as workspace:
+        cache = workspace.cache("describe", 1, code=making)
+        assert cache.forget(["1"]) == 1 and "1" not in cache
+        assert cache.entries(["2", "3"]).field("value").tolist() == [2, 3]
+        assert cache.forget(["2", "3"]) == 2
+    notes = list((tmp_path / "out" / "work" / "cache").rglob("*.json"))
+    assert not any('"2"' in note.read_text() or '"3"' in note.read_text() for note in notes)

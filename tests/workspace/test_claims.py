@@ -19,6 +19,7 @@ from deepssim_jax.workspace import (
     Workspace,
     WorkspaceError,
     examine,
+    files,
 )
 from deepssim_jax.workspace import workspace as workspaces
 from deepssim_jax.workspace.files import temporary_of
@@ -321,6 +322,27 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path, monkeypatch):
     refused(tmp_path / "out", "--out='out' cannot be used: permission denied; give another")
 
 
+@pytest.mark.parametrize("place", ["out", "out/work"])
+def test_an_own_folder_that_became_read_only_is_said(tmp_path, monkeypatch, place):
+    with Workspace.open(tmp_path / "out", command="a") as workspace:
+        workspace.step("two", 2, lambda: 2)
+    before, access = tree(tmp_path), os.access
+    locked = tmp_path / place
+    # The administrator, as whom tests may run, can write everywhere.
+    monkeypatch.setattr(os, "access", lambda path, mode: path != locked and access(path, mode))
+    refused(tmp_path / "out", f"--out='out': nothing can be written to '{locked.name}'; make it wr")
+    assert tree(tmp_path) == before
+
+
+def test_a_note_that_cannot_be_written_is_said(tmp_path, monkeypatch):
+    def denied(path, *rest, **how):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(files, "write_bytes", denied)
+    refused(tmp_path / "out", "--out='out' cannot be used: permission denied; give another")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /sys, which no user can write")
 def test_a_read_only_folder_is_said():
     refused(
@@ -419,6 +441,47 @@ def test_what_grows_is_not_followed_and_torn_lines_stand_alone(tmp_path):
         workspace.write("m.jsonl", b"1\n")
         workspace.append("m.jsonl", "4")
     assert (out / "m.jsonl").read_text() == "1\n4\n"
+
+
+def test_a_snapshot_of_hard_links_stays_as_it_is(tmp_path):
+    """As `cp -al` makes one; a run that was killed while it broke a link is cleaned up."""
+
+    def run(number):
+        with Workspace.open(tmp_path / "out", command="a") as workspace:
+            workspace.write("one.txt", b"%d" % number)
+            workspace.append("grows.txt", str(number))
+            workspace.step("two", number, lambda: number)
+
+    run(1)
+    shutil.copytree(tmp_path / "out", tmp_path / "snapshot", copy_function=os.link)
+    before = tree(tmp_path / "snapshot")
+    for name in ("outputs.jsonl", "kept-0.jsonl"):
+        temporary_of(tmp_path / "out" / "work" / name).write_bytes(b"killed")
+    run(2)
+    assert tree(tmp_path / "snapshot") == before
+    assert (tmp_path / "out" / "grows.txt").read_text() == "1\n2\n"
+    assert len((tmp_path / "out" / "work" / "outputs.jsonl").read_text().splitlines()) > len(
+        before["work/outputs.jsonl"].splitlines()
+    )
+    assert not list((tmp_path / "out").rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("place", ["work", "work/cache", "work/steps", "work/cache/old"])
+def test_kept_work_behind_a_link_is_refused(images, tmp_path, place):
+    with Workspace.open(tmp_path / "out", command="a") as workspace:
+        workspace.step("two", 2, lambda: 2)
+    link = tmp_path / "out" / place
+    if link.exists():
+        shutil.rmtree(link)
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(images)
+    before = tree(images)
+    refused(tmp_path / "out", f"'out': '{link.name}' in it is a link")
+    assert tree(images) == before
+    kept = tmp_path / "kept"
+    kept.symlink_to(tmp_path)  # what the user names as --work may be one
+    with Workspace.open(tmp_path / "other", command="a", work=kept / "deep"):
+        pass
 
 
 def test_a_lent_folder_is_kept_and_set_aside_without_loss(tmp_path):

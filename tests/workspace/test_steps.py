@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import enum
 import importlib
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -162,6 +163,26 @@ def test_imports_of_this_package_are_those_of_its_syntax_trees():
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("deepssim_jax.")
         }
         assert wanted <= set(keys._imported(name, path.read_bytes())), name
+
+
+def test_a_reader_of_another_version_makes_another_key(monkeypatch):
+    known, version = code_of(key_of), importlib.metadata.version
+
+    def other(name):
+        if name == "pydicom":
+            raise importlib.metadata.PackageNotFoundError
+        return version(name)
+
+    try:
+        for cached in (keys._code_of_module, keys._versions):
+            cached.cache_clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(importlib.metadata, "version", other)
+            assert code_of(key_of) != known
+    finally:
+        for cached in (keys._code_of_module, keys._versions):
+            cached.cache_clear()
+    assert code_of(key_of) == known
 
 
 def test_the_code_of_a_search_holds_the_kernels_below_it():

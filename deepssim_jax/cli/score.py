@@ -7,12 +7,16 @@ Writes candidates.csv: every verified pair, best first within each synthetic ima
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from deepssim_jax.cli import console, usage
 from deepssim_jax.cli.exit_codes import ExitCode
 from deepssim_jax.cli.progress import progress
+
+if TYPE_CHECKING:  # at run time it would load JAX before --help is answered
+    from deepssim_jax.scoring.side import Side
 
 _REAL = flags.DEFINE_string("real", None, "store of the real images", required=True)
 _SYNTHETIC = flags.DEFINE_string("synthetic", None, "store of the synthetic images", required=True)
@@ -36,8 +40,6 @@ def main(argv: Sequence[str]) -> int:
         `ExitCode.DONE`.
     """
     del argv
-    import numpy as np
-
     from deepssim_jax import parallel
     from deepssim_jax.audit.tables import table
     from deepssim_jax.nn.encoder import encoder_hash
@@ -59,12 +61,7 @@ def main(argv: Sequence[str]) -> int:
         synthetic, synthetic_images = open_side(
             Path(_SYNTHETIC.value), encoder_id=encoder_id, flag="--synthetic"
         )
-        sides = [one.take(np.zeros(1, np.int64)).shape[-1] for one in (real, synthetic)]
-        if sides[0] != sides[1]:
-            raise ValueError(
-                f"--real is a store of images of {sides[0]} pixels a side and --synthetic of {sides[1]}; run "
-                "deepssim embed on both with the same --size"
-            )
+        _check_sizes(real, synthetic)
         retrieval = Retrieval(_RETRIEVAL.value).resolved(
             pairs=len(real) * len(synthetic), local_features=False
         )
@@ -102,3 +99,15 @@ def main(argv: Sequence[str]) -> int:
         written=[written],
     )
     return ExitCode.DONE
+
+
+def _check_sizes(real: "Side", synthetic: "Side") -> None:
+    """Raises ValueError for stores whose images are of two sizes."""
+    import numpy as np
+
+    sides = [one.take(np.zeros(1, np.int64)).shape[-1] for one in (real, synthetic)]
+    if sides[0] != sides[1]:
+        raise ValueError(
+            f"--real is a store of images of {sides[0]} pixels a side and --synthetic of {sides[1]}; run "
+            "deepssim embed on both with the same --size"
+        )

@@ -107,12 +107,14 @@ def check_alone(folder: Path, *, work: Path, flag: str) -> None:
 
     Args:
       folder: the outputs.
-      work: where the list of them is kept.
+      work: where the list of them is kept; where that is inside of the folder, it is not to be given away.
       flag: that of the folder, for messages.
 
     Raises:
       WorkspaceError: a file lies there that was not written by the command.
     """
+    if work.parent == folder:
+        return
     if count := _others(folder, work, Outputs(work / FILE)):
         files = "1 file was" if count == 1 else f"{count:,} files were"
         raise claims.WorkspaceError(

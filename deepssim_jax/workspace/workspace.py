@@ -107,8 +107,7 @@ class Workspace(Section):
                     begun._outputs.begin()
                     begun._outputs.note_marker(files.sha256(root / claims.MARKER))
                     begun._check_outputs(flag)
-                    if kept is not None:
-                        check_alone(root, work=kept, flag=flag)
+                    check_alone(root, work=begun._work, flag=flag)
                 except WorkspaceError as found:
                     error = found
             # Where the first process cannot, no process goes on.
@@ -170,8 +169,7 @@ class Workspace(Section):
         """Where an output of this name lies, or will lie.
 
         Raises:
-          ValueError: the name leads out of the folder or into the kept work, or the system cannot
-            store it.
+          ValueError: the name leads out of the folder or into the kept work, or cannot be stored.
         """
         parts = names.parts_inside(name)
         if names.on_windows() and (reason := names.refused_by_windows(name)):

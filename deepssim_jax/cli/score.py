@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
     opened = Workspace.open(
         _OUT.value, command="score", inputs=inputs, processes=parallel.processes()
     )
-    with opened as workspace:
+    with opened as workspace, progress() as on_progress:
         real, real_images = open_side(Path(_REAL.value), encoder_id=encoder_id, flag="--real")
         synthetic, synthetic_images = open_side(
             Path(_SYNTHETIC.value), encoder_id=encoder_id, flag="--synthetic"
@@ -66,15 +66,14 @@ def main(argv: Sequence[str]) -> int:
             pairs=len(real) * len(synthetic), local_features=False
         )
         images = [real_images.fingerprint, synthetic_images.fingerprint]
-        with progress() as on_progress:
-            pairs = match(
-                synthetic,
-                real,
-                journal=workspace.section("search", encoder_id, images),
-                proposals=retrieval.proposals,
-                on_progress=on_progress,
-                what="synthetic with real",
-            )
+        pairs = match(
+            synthetic,
+            real,
+            journal=workspace.section("search", encoder_id, images),
+            proposals=retrieval.proposals,
+            on_progress=on_progress,
+            what="synthetic with real",
+        )
         numbers = ("embedding", "verified", "rotation_deg", "scale", "shift_y", "shift_x")
         rows: list[list[object]] = [["synthetic_id", "real_id", "subject_id", "flip", *numbers]]
         for row in pairs:

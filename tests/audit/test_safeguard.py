@@ -514,10 +514,10 @@ def test_too_few_images_are_said_to_be_too_few(
         release(generator, guard, tmp_path, n=7, budget=8)
     with pytest.raises(ValueError, match="--budget=8 candidates cannot give --n=9 images"):
         Wanted(9, budget=8)
-    assert guard_flags.finish(found, tmp_path) == 4
+    assert guard_flags.finish(found, tmp_path, work=tmp_path) == 4
     copies, blank = capsys.readouterr().err, dataclasses.replace(found, rejected={"unreadable": 5})
     assert "repeat training images" in copies
-    assert guard_flags.finish(blank, tmp_path) == 4
+    assert guard_flags.finish(blank, tmp_path, work=tmp_path) == 4
     said = capsys.readouterr().err
     assert "5 of them are blank" in said and "training images" not in said
 

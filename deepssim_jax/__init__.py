@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from deepssim_jax.audit.result import AuditResult as AuditResult
     from deepssim_jax.cli.progress import progress as progress
     from deepssim_jax.data.manifest import InputError as InputError
+    from deepssim_jax.data.records import Role as Role
     from deepssim_jax.jobs.duplicate_settings import DuplicateSettings as DuplicateSettings
     from deepssim_jax.jobs.duplicates import duplicates as duplicates
     from deepssim_jax.jobs.duplicates_result import DuplicatesResult as DuplicatesResult
@@ -57,8 +58,11 @@ if TYPE_CHECKING:
     from deepssim_jax.scoring.decide import clopper_pearson as clopper_pearson
     from deepssim_jax.scoring.pairs import Neighbours as Neighbours
     from deepssim_jax.scoring.pairs import nearest as nearest
+    from deepssim_jax.scoring.retrieval import Retrieval as Retrieval
     from deepssim_jax.scoring.verify import VerifiedPairs as VerifiedPairs
     from deepssim_jax.scoring.verify import verify_pairs as verify_pairs
+    from deepssim_jax.scoring.volume_measure import Alignment as Alignment
+    from deepssim_jax.scoring.volume_sides import Modality as Modality
     from deepssim_jax.training.config import EncoderConfig as EncoderConfig
 
 __version__ = "0.1.0"
@@ -66,6 +70,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "AgreementResult": "jobs.rate_agreement",
     "AlignedMatches": "scoring.aligned",
+    "Alignment": "scoring.volume_measure",
     "AuditResult": "audit.result",
     "AuditSettings": "audit.audit",
     "DuplicateSettings": "jobs.duplicate_settings",
@@ -73,6 +78,7 @@ _HOMES = {
     "Encoder": "nn.encoder",
     "EncoderConfig": "training.config",
     "InputError": "data.manifest",
+    "Modality": "scoring.volume_sides",
     "MotionModel": "ops.transform",
     "Neighbours": "scoring.pairs",
     "PairExplanation": "nn.explain",
@@ -84,9 +90,11 @@ _HOMES = {
     "Registration": "ops.registration",
     "ReplicaResult": "audit.replica_result",
     "ReplicaSettings": "audit.replica_settings",
+    "Retrieval": "scoring.retrieval",
     "ReviewResult": "jobs.review",
     "ReviewSettings": "jobs.review",
     "RigidGrid": "ops.search_rigid",
+    "Role": "data.records",
     "SearchGrid": "ops.search_grid",
     "TrainedEncoder": "jobs.encoder_training",
     "VerifiedPairs": "scoring.verify",

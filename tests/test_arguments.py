@@ -43,6 +43,7 @@ BAD_IMAGES = {
     "objects": (IMAGES.astype(object), "dtype object"),
     "one image": (IMAGES[0], "leading axis"),
     "no pixel": (IMAGES[:, :0], "empty axis"),
+    "masked": (np.ma.masked_greater(IMAGES, 1.0), "is a masked array"),
 }
 ON_IMAGES: dict[str, Callable[[object, ds.Encoder], object]] = {
     "embed": lambda x, e: ds.embed(e, x),
@@ -172,6 +173,32 @@ def test_bad_images_are_refused_by_name(function: str, bad: str, encoder: ds.Enc
         (lambda e: ds.SearchGrid(rotations=0), "rotations 0"),
         (lambda e: ds.SearchGrid(max_shift=float("nan")), "max_shift nan"),
         (lambda e: ds.RigidGrid(radius=2), "radius 2"),
+        (lambda e: ds.SearchGrid(rotations=10**7), r"rotations 10000000 must .* \[1, 720\]"),
+        (lambda e: ds.SearchGrid(scales=10**7), "scales 10000000"),
+        (lambda e: ds.RigidGrid(rotations=10**7), r"rotations 10000000 must .* \[1, 32\]"),
+        (lambda e: ds.AuditSettings(encoder=""), "encoder is empty"),
+        (lambda e: ds.ReplicaSettings(encoder=""), "encoder is empty"),
+        (lambda e: ds.lookup("scan.png", index="x"), "index is of type str .* open_index"),
+        (
+            lambda e: ds.LevelFiles(segmentations={"real": "x"}),
+            "segmentations, a key: 'real' must be one of Role.REAL",
+        ),
+        (lambda e: ds.nearest(UNIT, UNIT, k=1, tiling="a"), "tiling is of type str .* Tiling"),
+        (lambda e: ds.nearest(UNIT, UNIT, k=1, mesh="a"), "mesh is of type str .* Mesh"),
+        (lambda e: ds.nearest(UNIT, UNIT, k=1, journal="a"), "journal is of type str .* Section"),
+        (lambda e: ds.nearest(UNIT, UNIT, k=1, ring="a"), "ring is of type str .* bool"),
+        (lambda e: ds.audit("a", "b", on_progress="x"), "on_progress is of type str"),
+        (lambda e: ds.replicas("a", "b", on_progress="x"), "on_progress is of type str"),
+        (lambda e: ds.duplicates("a", on_progress="x"), "on_progress is of type str"),
+        (lambda e: ds.index("a", out="b", on_progress="x"), "on_progress is of type str"),
+        (lambda e: ds.review("a", on_progress="x"), "on_progress is of type str"),
+        (
+            lambda e: ds.train_encoder(ds.EncoderConfig(), workdir="a", on_progress="x"),
+            "on_progress is of type str",
+        ),
+        (lambda e: ds.review("a", settings=None), "settings is of type NoneType"),
+        (lambda e: ds.progress(-1).__enter__(), "total -1 must be"),
+        (lambda e: ds.progress(every_s=-1).__enter__(), "every_s -1 must be"),
     ],
 )
 def test_what_cannot_be_meant_is_said(call, words: str, encoder: ds.Encoder) -> None:
@@ -204,6 +231,55 @@ def test_they_run_under_jit_with_the_same_values(encoder: ds.Encoder) -> None:
 
     matrix = jax.jit(lambda a, b: ds.ssim_matrix(a, b))(IMAGES, IMAGES)
     np.testing.assert_allclose(matrix, ds.ssim_matrix(IMAGES, IMAGES), atol=1e-6)
+
+
+def test_under_jit_what_cannot_be_measured_is_nan(encoder: ds.Encoder) -> None:
+    bad, flat = changed(np.nan), changed("constant")
+    alone = [False, True, False]
+    for images in (bad, changed(np.inf), flat):
+        for found in (
+            jax.jit(lambda x: ds.encode(encoder, x))(images),
+            jax.jit(lambda x: ds.embed(encoder, x))(images),
+            ds.encode(encoder, images),
+        ):
+            assert np.isnan(found).all(1).tolist() == alone
+            assert np.isnan(found).any(1).tolist() == alone
+    slope = jax.grad(lambda x: jnp.nansum(ds.encode(encoder, x)))(jnp.asarray(bad))
+    assert np.isfinite(slope).all()
+    for pair in ((bad, IMAGES), (IMAGES, bad)):
+        found = jax.jit(lambda a, b: ds.register(a, b).correlation)(*pair)
+        assert np.isnan(found).tolist() == alone
+        found = jax.jit(lambda a, b: ds.verify_pairs(a, b).score)(*pair)
+        assert np.isnan(found).tolist() == alone
+
+
+@pytest.mark.parametrize("function", [name for name in ON_IMAGES if "ssim" not in name])
+def test_the_order_of_bytes_changes_nothing(function: str, encoder: ds.Encoder) -> None:
+    same, other = (ON_IMAGES[function](IMAGES.astype(kind), encoder) for kind in ("<f4", ">f4"))
+    for one, two in zip(jax.tree.leaves(same), jax.tree.leaves(other), strict=True):
+        if isinstance(one, np.ndarray):
+            np.testing.assert_array_equal(one, two)
+
+
+def test_the_picture_of_large_integers_is_not_rounded_away() -> None:
+    skimage = pytest.importorskip("skimage.metrics", reason="skimage is not installed")
+    a, b = ((1000 * x).astype(np.int32) + 10**6 for x in (IMAGES, IMAGES[::-1] + IMAGES))
+    wanted = [
+        skimage.structural_similarity(*(x.astype(float) for x in pair), data_range=5000.0)
+        for pair in zip(a, b, strict=True)
+    ]
+    far = [x + (10**9 - 10**6) for x in (a, b)]  # of which float32 keeps every 64th value
+    for pair in ((a, b), far, [x.astype(float) for x in far], [x.astype(">i8") for x in far]):
+        found = ds.ssim(*pair, data_range=5000.0, reduction="none")
+        np.testing.assert_allclose(found, wanted, atol=2e-5)
+        matrix = ds.ssim_matrix(*pair, data_range=5000.0)
+        np.testing.assert_allclose(np.diag(matrix), wanted, atol=2e-5)
+
+
+def test_more_rows_at_a_time_than_there_are_cost_nothing(encoder: ds.Encoder) -> None:
+    plain = ds.embed(encoder, IMAGES)
+    np.testing.assert_array_equal(ds.embed(encoder, IMAGES, batch_size=10**12), plain)
+    assert ds.register(IMAGES[:1], IMAGES[:1], batch_size=10**12).correlation.shape == (1,)
 
 
 def test_registration_runs_under_jit() -> None:

@@ -85,6 +85,7 @@ def audit(
         arguments.path(model, "model", "the workdir of a finished train_ldm")
     if out is not None:
         arguments.path(out, "out", "a folder for the report")
+    arguments.progress(on_progress)
     arguments.instance(settings, "settings", AuditSettings, remedy="it has all defaults")
     roots = {Role.REAL: real, Role.SYNTHETIC: synthetic}
     if holdout is not None:

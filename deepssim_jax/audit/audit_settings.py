@@ -50,7 +50,7 @@ class AuditSettings:
         check_size(self.size)
         SliceSpec.parse(self.slice_spec)
         check_regex(self.subject_regex)
-        arguments.instance(self.encoder, "encoder", str, remedy="'default' or a path")
+        arguments.text(self.encoder, "encoder", remedy="'default' or a path")
         arguments.member(self.retrieval, "retrieval", Retrieval)
         arguments.number(self.level, "level", low=0.5, high=1, open_high=True, example=0.95)
         arguments.seed(self.seed, "seed")

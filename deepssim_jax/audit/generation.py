@@ -33,8 +33,14 @@ from deepssim_jax.training.diffusion_step import predictor
 from deepssim_jax.training.generator import AUTOENCODER, CONDITIONS, DENOISER, RECORDS
 from deepssim_jax.training.latents import load_latents
 from deepssim_jax.typing import Array
-from deepssim_jax.workspace import Access, Workspace, WorkspaceError
-from deepssim_jax.workspace.files import sha256
+from deepssim_jax.workspace import (
+    Access,
+    Workspace,
+    WorkspaceError,
+    check_written,
+    key_of,
+    sha256,
+)
 
 COMMAND = "generate"
 # In float32 at full precision; a value on the edge between two of 255 grey levels may take either.
@@ -72,7 +78,8 @@ class Generator:
     """A trained model of a folder, ready to draw.
 
     `records` are the images it was made with; `conditions` [records, tokens, d] what it was conditioned
-    on, or None; `weights_hash` is the SHA-256 of the denoiser's file.
+    on, or None; `weights_hash` is the SHA-256 of all files that an image follows from: both networks,
+    the records and the conditions.
     """
 
     workdir: Path
@@ -92,13 +99,15 @@ class Generator:
         """The model of a finished `train_ldm`.
 
         Raises:
-          ValueError: the folder is not finished, or its files do not fit each other.
+          ValueError: the folder is not finished, a file was changed after it was written, or they do not
+            fit each other.
         """
         workdir = Path(workdir)
         if not (workdir / DENOISER).is_file():
             raise ValueError(
                 f"{workdir.name!r} holds no {DENOISER}: finish train_ldm with this --workdir first"
             )
+        check_written(workdir, (DENOISER, AUTOENCODER), command="train_ldm")
         denoiser, denoiser_params, card = network_file.load(workdir / DENOISER, UNetSpec)
         autoencoder, params, _ = network_file.load(workdir / AUTOENCODER, AutoencoderSpec)
         if autoencoder.latent != denoiser.latent:
@@ -115,6 +124,7 @@ class Generator:
                     f"{workdir.name!r} holds no {name}, which train_ldm writes; beside converted "
                     "weights it is for you to write (see deepssim convert --help)"
                 )
+        check_written(workdir, needed, command="train_ldm")
         with (workdir / RECORDS).open(newline="", encoding="utf-8") as file:
             records = tuple(
                 TrainingRecord(
@@ -137,7 +147,7 @@ class Generator:
             (height, width),
             records,
             condition,
-            sha256(workdir / DENOISER),
+            key_of([sha256(workdir / name) for name in (DENOISER, AUTOENCODER, *needed)]),
         )
 
     @property
@@ -152,7 +162,7 @@ class Generator:
         Raises:
           ValueError: the folder does not hold them.
         """
-        found = load_latents(self.workdir / "latents")
+        found = load_latents(self.workdir)
         if len(found.mean) != len(self.records):
             raise ValueError(
                 f"{self.workdir.name!r} holds {len(found.mean)} latents and {len(self.records)} "
@@ -278,6 +288,14 @@ class Wanted:
     seed: int = 0
     image_format: ImageFormat = ImageFormat.PNG
     budget: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError if a budget cannot give as many images as are wanted."""
+        if self.budget is not None and self.budget < self.n:
+            raise ValueError(
+                f"--budget={self.budget} candidates cannot give --n={self.n} images; give at least --n, "
+                "and more where candidates are refused"
+            )
 
 
 def plan(generator: Generator, wanted: Wanted) -> tuple[Planned, ...]:

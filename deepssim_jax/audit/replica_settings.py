@@ -46,7 +46,7 @@ class ReplicaSettings:
             arguments.number(self.spacing, "spacing", low=0.05, high=50, example=3.5)
         arguments.member(self.modality, "modality", Modality)
         arguments.member(self.alignment, "alignment", Alignment)
-        arguments.instance(self.encoder, "encoder", str, remedy="'default' or a path")
+        arguments.text(self.encoder, "encoder", remedy="'default' or a path")
         arguments.whole(self.candidates, "candidates", least=1, most=32)
         check_subject_regex(self.subject_regex)
         arguments.number(self.level, "level", low=0.5, high=1, open_high=True, example=0.95)

@@ -50,8 +50,8 @@ class LevelFiles:
 
     Examples:
       >>> import deepssim_jax as ds
-      >>> from deepssim_jax.data.manifest import Role
-      >>> files = ds.LevelFiles(segmentations={Role.REAL: "maps/", Role.SYNTHETIC: "their_maps/"})
+      >>> real, synthetic = ds.Role.REAL, ds.Role.SYNTHETIC
+      >>> files = ds.LevelFiles(segmentations={real: "maps/", synthetic: "their_maps/"})
       >>> sorted(files.segmentations.values())
       ['maps/', 'their_maps/']
     """
@@ -68,7 +68,8 @@ class LevelFiles:
                 raise InputError("--label_names is given and --segmentations_real is not")
         for name, given in (("segmentations", self.segmentations), ("embeddings", self.embeddings)):
             arguments.instance(given, name, Mapping, remedy="paths by ds.Role")
-            for path in given.values():
+            for role, path in given.items():
+                arguments.member(role, f"{name}, a key:", Role)
                 arguments.path(path, name, "a folder of label maps, or a file of embeddings")
             if len(given) == 1:
                 (only,) = given
@@ -133,6 +134,7 @@ def replicas(
       >>> [(match.synthetic_id, match.kind.value) for match in result.matches]
       [('copy.npy', 'replica'), ('other.npy', 'different')]
     """
+    arguments.progress(on_progress)
     arguments.instance(settings, "settings", ReplicaSettings, remedy="it has all defaults")
     arguments.instance(files, "files", LevelFiles, remedy="it has all defaults")
     for name, path in (("real", real), ("synthetic", synthetic)):

@@ -124,7 +124,7 @@ class Membership:
     """How well attacks on a model's weights tell its training images from those it held out.
 
     `figures` is empty where nobody was held out: there is nothing then to tell them from.
-    `weights` is the SHA-256 of the denoiser's file.
+    `weights` is the SHA-256 of the model's files, as `generate` says it.
     """
 
     figures: Mapping[Attack, MembershipFigures]

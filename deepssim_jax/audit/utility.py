@@ -151,10 +151,12 @@ def utility(
       on_progress: called with (steps done, steps in all, what).
 
     Raises:
+      InputError: a test image is among the images to learn from, pixel by pixel.
       ValueError: there is no arm `real`, or fewer than three test patients.
     """
     if REFERENCE not in arms:
         raise ValueError(f"arms {sorted(arms)} must hold {REFERENCE!r}, to be compared with")
+    _check_new(arms, test)
     count = min(len(images) for images in arms.values())
     chosen = {name: _drawn(images, count) for name, images in arms.items()}
     budget, done = settings.training, 0
@@ -278,7 +280,8 @@ def read_arms(
       on_progress: called with (images read, images in all, what).
 
     Raises:
-      InputError: a test image, or its patient, is among the real images to learn from.
+      InputError: a test image is among the images to learn from, pixel by pixel at this size, or its
+        patient among those of the real ones.
     """
     if size < 32 or size % 4:
         raise ValueError(f"size {size} must be a multiple of 4 and at least 32, for example 64")
@@ -298,11 +301,8 @@ def read_arms(
 
     stores = {name: read(name, source) for name, source in folders.items()}
     held_out = read(TEST, test)
-    for name, images in stores.items():
-        if set(images.sha256) & set(held_out.sha256):
-            raise InputError(
-                f"--test shares images with --{name}: a test must be new to the network"
-            )
+    arms, tested = {name: _unit(images) for name, images in stores.items()}, _unit(held_out)
+    _check_new(arms, tested)
     known = set(stores[REFERENCE].subject_ids) - {None}
     both = known & set(held_out.subject_ids)
     if both:
@@ -310,10 +310,20 @@ def read_arms(
             f"{len(both)} patients of --test are in --{REFERENCE}, too: choose others, or the test says "
             "how well the network remembers"
         )
-    arms = {name: _unit(images) for name, images in stores.items()}
     accounts = {name: images.account for name, images in {**stores, TEST: held_out}.items()}
-    return Inputs(arms, _unit(held_out), held_out.patients(), accounts)
+    return Inputs(arms, tested, held_out.patients(), accounts)
 
 
 def _unit(images: ImageStore) -> np.ndarray:
     return images.take(np.arange(len(images))).astype(np.float32) / 65535
+
+
+def _check_new(arms: Mapping[str, np.ndarray], test: np.ndarray) -> None:
+    """Raises InputError if a network would learn from a test image, whatever its file was like."""
+    held_out = {np.ascontiguousarray(image).tobytes() for image in test}
+    for name, images in arms.items():
+        if shared := sum(np.ascontiguousarray(image).tobytes() in held_out for image in images):
+            raise InputError(
+                f"--test shares images with --{name}: {shared:,} of these have the pixels of a test image, "
+                "and a test must be new to the network; take them out of one of the two"
+            )

@@ -73,7 +73,10 @@ def answer(result: UtilityResult) -> Answer:
             (f"{result.settings.seeds}", "networks of each kind and task"),
             (f"{result.settings.training.steps:,}", "training steps each"),
             (f"{result.test_images:,}", "test images, all real"),
-            (f"{result.test_patients:,}", "test patients, none of them learned from"),
+            (
+                f"{result.test_patients:,}",
+                "test patients; no test image has the pixels of one learned from",
+            ),
         ),
     )
 

@@ -55,10 +55,11 @@ def main(argv: Sequence[str]) -> int:
     from deepssim_jax import parallel
     from deepssim_jax.audit.tables import table
     from deepssim_jax.data.manifest import Role, read_manifest
+    from deepssim_jax.data.records import on_screen
     from deepssim_jax.data.store import InputSettings
     from deepssim_jax.data.volume import SliceSpec
     from deepssim_jax.nn import encoder as encoders
-    from deepssim_jax.scoring.embed import STORE, build_side, check_size, list_side
+    from deepssim_jax.scoring.embed import STORE, build_side, check_size, growth_of, list_side
     from deepssim_jax.workspace import Workspace
 
     check_size(_SIZE.value)
@@ -87,25 +88,32 @@ def main(argv: Sequence[str]) -> int:
                 on_progress=on_progress,
                 what=f"embedding {_ROLE.value}",
             )
-        if not len(side):
-            reasons = sorted({item.reason for item in images.rejected})
-            raise ValueError(
-                f"--images: none of its {len(images.rejected)} images could be read: "
-                f"{'; '.join(reasons)}"
-            )
+        _check_read(images)
+        growth = growth_of(workspace, images)
         listing = _not_read(manifest, images)
         not_read = workspace.write("not_read.csv", table(listing))
         # The listing comes last: with it the store can be scored.
         workspace.write(STORE, list_side(images, settings))
         workspace.prune()
+    print("".join(f"{note}\n" for note in on_screen(manifest.said)), end="")
     console.finish(
         [
             *images.account.rows(),
+            *growth.rows(),
             ("dimensions", side.embeddings.shape[1]),
         ],
         written=[_OUT.value, *([not_read] if len(listing) > 1 else [])],
     )
     return ExitCode.DONE
+
+
+def _check_read(images: "ImageStore") -> None:
+    """Raises ValueError if no image could be read, with the reasons."""
+    if not len(images):
+        reasons = sorted({item.reason for item in images.rejected})
+        raise ValueError(
+            f"--images: none of its {len(images.rejected)} images could be read: {'; '.join(reasons)}"
+        )
 
 
 def _not_read(manifest: "Manifest", images: "ImageStore") -> list[tuple[str, str]]:

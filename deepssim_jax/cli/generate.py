@@ -90,10 +90,10 @@ def main(argv: Sequence[str]) -> int:
         away=_AWAY.value,
         half=computes_in_half(_HALF.value),
     )
-    generator = Generator.load(_WORKDIR.value)
     wanted = Wanted(
         _N.value, _PER_RECORD.value, _SEED.value, ImageFormat(_FORMAT.value), budget=_BUDGET.value
     )
+    generator = Generator.load(_WORKDIR.value)
     conditioned = generator.conditions is not None
     usage.belong(
         [_GUIDANCE], "a model that was trained with --config.condition", wanted=conditioned

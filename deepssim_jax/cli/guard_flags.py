@@ -158,7 +158,23 @@ def finish(
         return ExitCode.INCONCLUSIVE
     console.error(
         f"only {release.accepted} of {release.wanted} images stand after {release.judged} candidates: "
-        "the model repeats its training images; raise --budget, or train on more images or for less "
-        "time"
+        f"{_why(release)}"
     )
     return ExitCode.INCONCLUSIVE
+
+
+def _why(release: "Release") -> str:
+    """What was refused most, and what helps."""
+    from deepssim_jax.audit.guard import Reason
+
+    blank = sum(release.rejected.get(reason, 0) for reason in (Reason.UNREADABLE, Reason.EMPTY))
+    copies = sum(release.rejected.values()) - blank
+    if blank > copies:
+        return (
+            f"{blank:,} of them are blank or hold too little to be compared; train the model for longer, or "
+            "raise --budget"
+        )
+    return (
+        f"{copies:,} of them repeat training images; raise --budget, or train on more images or for less "
+        "time"
+    )

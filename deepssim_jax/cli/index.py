@@ -33,6 +33,7 @@ def main(argv: Sequence[str]) -> int:
     """
     # Imported here so that --help and a wrong flag answer at once.
     from deepssim_jax.data.account import INPUTS
+    from deepssim_jax.data.records import on_screen
     from deepssim_jax.jobs.indexing import index
     from deepssim_jax.jobs.point_index import LISTING
 
@@ -46,7 +47,10 @@ def main(argv: Sequence[str]) -> int:
         ("images", f"{len(made):,}"),
         ("not read", f"{said['not_read']:,}"),
         *((f"  {reason}", f"{count:,}") for reason, count in said["reasons"].items()),
+        *([("left out as asked", f"{said['left_out']:,}")] if said["left_out"] else []),
+        *((name, f"{count:,}") for name, count in made.growth.rows()),
         ("a copy from", f"evidence {made.rule.copy_evidence:.2f}, {made.rule.points:.0f} points"),
     ]
+    print("".join(f"{note}\n" for note in on_screen(said["notes"])), end="")
     console.finish(rows, written=[Path(_OUT.value) / LISTING])
     return ExitCode.DONE

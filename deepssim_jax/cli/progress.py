@@ -164,6 +164,9 @@ def progress(
         `on_progress(done, total, what)`: call it from any thread, as often as you like; counts
         of a stage are absolute, and one that is lower than an earlier one is ignored.
 
+    Raises:
+        ValueError: `total` or `every_s` is negative or no number.
+
     Examples:
       >>> import io
       >>> import deepssim_jax as ds
@@ -172,6 +175,11 @@ def progress(
       >>> print(seen.getvalue().strip())
       reading images: 3/3 images in 0:00
     """
+    # Not by `ops.arguments`, which would load JAX before --help is answered.
+    if total is not None and (not isinstance(total, int) or total < 0):
+        raise ValueError(f"total {total!r} must be a whole number at least 0, or None")
+    if not isinstance(every_s, int | float) or not every_s >= 0:
+        raise ValueError(f"every_s {every_s!r} must be a number of seconds, for example 5")
     out = stream or (sys.stderr if processes.is_first() else io.StringIO())
     bars = out.isatty() or _in_notebook(out)
     show = _Bars(out, unit) if bars else _Lines(out, unit, every_s)

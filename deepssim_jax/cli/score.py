@@ -7,12 +7,16 @@ Writes candidates.csv: every verified pair, best first within each synthetic ima
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from deepssim_jax.cli import console, usage
 from deepssim_jax.cli.exit_codes import ExitCode
 from deepssim_jax.cli.progress import progress
+
+if TYPE_CHECKING:  # at run time it would load JAX before --help is answered
+    from deepssim_jax.scoring.side import Side
 
 _REAL = flags.DEFINE_string("real", None, "store of the real images", required=True)
 _SYNTHETIC = flags.DEFINE_string("synthetic", None, "store of the synthetic images", required=True)
@@ -52,24 +56,24 @@ def main(argv: Sequence[str]) -> int:
     opened = Workspace.open(
         _OUT.value, command="score", inputs=inputs, processes=parallel.processes()
     )
-    with opened as workspace:
+    with opened as workspace, progress() as on_progress:
         real, real_images = open_side(Path(_REAL.value), encoder_id=encoder_id, flag="--real")
         synthetic, synthetic_images = open_side(
             Path(_SYNTHETIC.value), encoder_id=encoder_id, flag="--synthetic"
         )
+        _check_sizes(real, synthetic)
         retrieval = Retrieval(_RETRIEVAL.value).resolved(
             pairs=len(real) * len(synthetic), local_features=False
         )
         images = [real_images.fingerprint, synthetic_images.fingerprint]
-        with progress() as on_progress:
-            pairs = match(
-                synthetic,
-                real,
-                journal=workspace.section("search", encoder_id, images),
-                proposals=retrieval.proposals,
-                on_progress=on_progress,
-                what="synthetic with real",
-            )
+        pairs = match(
+            synthetic,
+            real,
+            journal=workspace.section("search", encoder_id, images),
+            proposals=retrieval.proposals,
+            on_progress=on_progress,
+            what="synthetic with real",
+        )
         numbers = ("embedding", "verified", "rotation_deg", "scale", "shift_y", "shift_x")
         rows: list[list[object]] = [["synthetic_id", "real_id", "subject_id", "flip", *numbers]]
         for row in pairs:
@@ -94,3 +98,15 @@ def main(argv: Sequence[str]) -> int:
         written=[written],
     )
     return ExitCode.DONE
+
+
+def _check_sizes(real: "Side", synthetic: "Side") -> None:
+    """Raises ValueError for stores whose images are of two sizes."""
+    import numpy as np
+
+    sides = [one.take(np.zeros(1, np.int64)).shape[-1] for one in (real, synthetic)]
+    if sides[0] != sides[1]:
+        raise ValueError(
+            f"--real is a store of images of {sides[0]} pixels a side and --synthetic of {sides[1]}; run "
+            "deepssim embed on both with the same --size"
+        )

@@ -108,6 +108,7 @@ def main(argv: Sequence[str]) -> int:
     check_size(_SIZE.value)
     check_subject_regex(_SUBJECT_REGEX.value)
     usage.exists(_REAL, "folder or file")
+    named = _names()
     asked = list(dict.fromkeys(_SETTINGS.value))
     pairs = [Setting(name) for name in asked if name in _PAIRS]
     lists = [EditSetting(name) for name in asked if name not in _PAIRS]
@@ -121,7 +122,6 @@ def main(argv: Sequence[str]) -> int:
     makers = _chosen(of_lists, default=default, setting=lists[0].value) if lists else {}
     every = list(of_pairs)
     scorers = _chosen(of_pairs, default=every, setting=pairs[0].value) if pairs else {}
-    named = _names()
     rows: list[tuple[str, object]] = []
     written: list[Path] = []
     opened = Workspace.open(
@@ -161,6 +161,10 @@ def _names() -> dict[str, str]:
     from deepssim_jax.workspace import WORK
 
     sources = {Path(source).expanduser().resolve(): source for source in _REAL.value}
+    if again := len(_REAL.value) - len(sources):
+        raise usage.UsageError(
+            f"--real names {again} of its folders twice; give each kind of image once"
+        )
     names = [path.stem for path in sources]
     if len({name.casefold() for name in names}) < len(names) or WORK in names:
         whole = {row: "_".join(path.parts[1:]) for row, path in enumerate(sources)}

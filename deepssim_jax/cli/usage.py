@@ -226,10 +226,11 @@ def config_of(flag: flags.FlagHolder, kind: type[_Config], example: str) -> _Con
             )  # of a file that cannot be read, ml_collections tells only now
     except (OSError, ImportError) as error:
         text = " ".join(str(error).split())
-        missing = "No such file" in text
-        raise UsageError(
-            f"--config: {'there is no such file; check the path' if missing else text}"
-        ) from error
+        if "No such file" in text:
+            text = "there is no such file; check the path"
+        elif "Is a directory" in text:
+            text = "this is a folder; give a .py file with get_config(), for example " + example
+        raise UsageError(f"--config: {text}") from error
     if not isinstance(config, kind):
         raise UsageError(
             f"--config holds {type(config).__name__}, and this command needs {kind.__name__}, for example "
@@ -333,6 +334,9 @@ def parse(command: str, module: types.ModuleType, args: Sequence[str]) -> list[s
             raise UsageError(f"{command} needs {lines}") from error
         text = error.args[0] if isinstance(error, KeyError) else error  # str() of one adds quotes
         raise UsageError(_one_line(str(text), known_flags=key_flags(module))) from error
+    except (Exception, SystemExit) as error:  # of a --config file, which is a program of the user's
+        words = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UsageError(f"--config: its file could not be run: {words}") from error
     for flag in key_flags(module):
         if flag.present and flag.value == "" and flag.default is None:
             raise UsageError(f"--{flag.name}= is empty: give a value, or leave the flag out")

@@ -1,14 +1,15 @@
 """What became of every file of a source: read, not read and why, or no image.
 
 Contract: `rows` and `figures` name no file, for names can be those of patients; `listed` does.
+`Growth` says how the images of a run differ from those of the run before it in the same folder.
 """
 
 import collections
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 
-from deepssim_jax.data.records import FileCounts, Manifest, Rejected, Unused
+from deepssim_jax.data.records import FileCounts, InputError, Manifest, Rejected, Unused
 
 INPUTS = "inputs.json"
 _FEW = 5  # reasons that a table on the screen shows
@@ -16,17 +17,23 @@ _FEW = 5  # reasons that a table on the screen shows
 
 @dataclasses.dataclass(frozen=True)
 class Account:
-    """The files of a source as they were listed, and the images that could be read of them."""
+    """The files of a source as they were listed, and the images that could be read of them.
+
+    `left_out` counts the images that were left out as asked; `notes` are the listing's.
+    """
 
     files: FileCounts = FileCounts()
     images: int = 0
     not_read: tuple[Rejected, ...] = ()
     unused: tuple[Unused, ...] = ()
+    left_out: int = 0
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, manifest: Manifest, *, images: int, not_read: tuple[Rejected, ...]) -> "Account":
         """That of a listing, of which so many images were read; `not_read` are all others."""
-        return cls(manifest.counts, images, not_read, manifest.unused)
+        counts, unused = manifest.counts, manifest.unused
+        return cls(counts, images, not_read, unused, manifest.left_out, manifest.said)
 
     @property
     def reasons(self) -> dict[str, int]:
@@ -65,7 +72,8 @@ class Account:
             *([item.image_id, item.reason] for item in self.not_read),
             *([item.name, item.reason] for item in self.unused),
         ]
-        return {**self.figures(), "files": files}
+        more = {"left_out": self.left_out, "notes": list(self.notes)}
+        return {**self.figures(), **more, "files": files}
 
 
 def reason_rows(reasons: Iterable[str]) -> list[tuple[str, int]]:
@@ -80,3 +88,32 @@ def reason_rows(reasons: Iterable[str]) -> list[tuple[str, int]]:
 def _counted(reasons: Iterable[str]) -> dict[str, int]:
     found = collections.Counter(reasons)
     return dict(sorted(found.items(), key=lambda pair: (-pair[1], pair[0])))
+
+
+@dataclasses.dataclass(frozen=True)
+class Growth:
+    """Images that were `added` to those of an earlier run in the same folder, and those that are `gone`."""
+
+    added: int = 0
+    gone: int = 0
+
+    @classmethod
+    def of(cls, before: Iterable[Hashable], now: Iterable[Hashable], *, out: str) -> "Growth":
+        """Compares images by their content: `before` those of the earlier run, none if it is the first.
+
+        Raises:
+          InputError: no image is the same: the folder `out` was made of another set.
+        """
+        old, new = collections.Counter(before), collections.Counter(now)
+        if old and not (old & new):
+            raise InputError(
+                f"--out={out!r} is of {old.total():,} other images, none of which is among those given now; "
+                "give another folder, or the images that it was made of"
+            )
+        return cls((new - old).total(), (old - new).total()) if old else cls()
+
+    def rows(self) -> list[tuple[str, object]]:
+        """For the end of a command; none where nothing changed."""
+        if not (self.added or self.gone):
+            return []
+        return [("images added", self.added), ("images gone since the last run", self.gone)]

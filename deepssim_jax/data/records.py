@@ -31,7 +31,13 @@ class InputError(ValueError):
 
 
 class Role(enum.Enum):
-    """What a set of images is for."""
+    """What a set of images is for.
+
+    Examples:
+      >>> import deepssim_jax as ds
+      >>> [role.value for role in ds.Role]
+      ['real', 'synthetic', 'holdout']
+    """
 
     REAL = "real"
     SYNTHETIC = "synthetic"

@@ -65,6 +65,7 @@ def duplicates(
       >>> [(image.group, image.image_id, image.kept) for image in result.groups]
       [(1, 'p0002.png', True), (1, 'p0004.png', False)]
     """
+    arguments.progress(on_progress)
     arguments.instance(settings, "settings", DuplicateSettings, remedy="it has all defaults")
     if isinstance(against, str | Path):
         raise ValueError("against must be a list of folders, for example against=['test/']")

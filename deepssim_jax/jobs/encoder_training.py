@@ -102,6 +102,7 @@ def train_encoder(
       True
     """
     arguments.instance(config, "config", EncoderConfig, remedy="a training")
+    arguments.progress(on_progress)
     fields.check_encoder(config)
     inputs = {"--config.images": config.images} if config.images else {}
     reads = {f"--config.{name}": getattr(config, name) for name in ("table", "initial")}
@@ -189,6 +190,7 @@ def _loop(config: EncoderConfig, steps: int) -> LoopConfig:
         seed=config.seed,
         validate_every=config.validate_every,
         checkpoint_every=config.checkpoint_every,
+        learning_rate=config.learning_rate,
     )
 
 

@@ -7,12 +7,18 @@ import numpy as np
 
 from deepssim_jax.audit.self_join import build_index
 from deepssim_jax.data import store
-from deepssim_jax.data.account import INPUTS
+from deepssim_jax.data.account import INPUTS, Growth
 from deepssim_jax.jobs.collection import read_collection
 from deepssim_jax.jobs.duplicate_images import search_images
 from deepssim_jax.jobs.duplicate_settings import DuplicateSettings
 from deepssim_jax.jobs.findings import groups_of
-from deepssim_jax.jobs.point_index import COMMAND, PreparedIndex, open_index, write_index
+from deepssim_jax.jobs.point_index import (
+    COMMAND,
+    PreparedIndex,
+    indexed_before,
+    open_index,
+    write_index,
+)
 from deepssim_jax.ops import arguments
 from deepssim_jax.scoring.match import Progress
 from deepssim_jax.workspace import Workspace
@@ -34,10 +40,12 @@ def index(
       on_progress: called with (done, total, what) as the work goes on.
 
     Returns:
-      The index, as `open_index` opens it.
+      The index, as `open_index` opens it; `growth` says how its images differ from those of an earlier
+      run with the same `out`.
 
     Raises:
       InputError: the folder is missing or holds no image that can be compared.
+        `out` is the index of another set: none of its images is among those given.
       ValueError: a setting cannot work.
 
     Examples:
@@ -52,6 +60,7 @@ def index(
       >>> len(prepared), prepared.image_ids[0]
       (5, 'p0000.png')
     """
+    arguments.progress(on_progress)
     arguments.instance(settings, "settings", DuplicateSettings, remedy="it has all defaults")
     source = arguments.path(folder, "folder", "a folder of images, or a manifest").expanduser()
     arguments.path(out, "out", "a folder for the index")
@@ -70,6 +79,9 @@ def index(
         workspace.keep_apart(collection.manifest.elsewhere)
         searched = search_images(collection, work, settings, on_progress)
         images, found = searched.images, searched.found
+        growth = Growth.of(
+            indexed_before(workspace), map(bytes, images.decoded()), out=workspace.root.name
+        )
         rows = np.arange(len(images), dtype=np.int32)
         side = dataclasses.replace(searched.side, groups=rows)
         prepared = PreparedIndex(
@@ -89,4 +101,4 @@ def index(
         workspace.write(INPUTS, images.account.file)
         write_index(prepared, workspace)
         workspace.prune()
-    return open_index(out)
+    return dataclasses.replace(open_index(out), growth=growth)

@@ -93,6 +93,7 @@ def lookup(image: str | Path | np.ndarray, *, index: PreparedIndex) -> tuple[Loo
 
     Raises:
       InputError: there is no such file, or it holds no image.
+      ValueError: `image` or `index` is of another type.
 
     Examples:
       >>> import tempfile
@@ -108,6 +109,7 @@ def lookup(image: str | Path | np.ndarray, *, index: PreparedIndex) -> tuple[Loo
       >>> [(match.image_id, match.how.value) for match in known.matches], other.matches
       ([('p0002.png', 'copy')], ())
     """
+    arguments.instance(index, "index", PreparedIndex, remedy="open_index opens that of a folder")
     settings = store.InputSettings(
         size=(int(str(index.settings["size"])),) * 2,
         slice=str(index.settings["slice"]),
@@ -150,7 +152,10 @@ def _records(source: Path, layout: ArrayLayout) -> Sequence[Record]:
     if not source.exists():
         raise InputError("IMAGE: there is no such file or folder; check the path")
     if source.is_dir() or source.suffix.lower() in (".csv", ".tsv"):
-        return read_manifest(source, role=Role.REAL, arrays=layout).records
+        try:
+            return read_manifest(source, role=Role.REAL, arrays=layout).records
+        except InputError as error:  # which calls every source so
+            raise InputError(str(error).replace(f"--{Role.REAL.value}", "IMAGE", 1)) from error
     recognised = recognise(source)
     if recognised is None:
         raise InputError(f"IMAGE: {source.name} is of no known image format")

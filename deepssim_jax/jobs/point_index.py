@@ -13,6 +13,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
+from deepssim_jax.data.account import Growth
 from deepssim_jax.data.manifest import InputError
 from deepssim_jax.features.basis import Basis
 from deepssim_jax.features.matching import PointIndex
@@ -21,7 +22,7 @@ from deepssim_jax.ops import arguments
 from deepssim_jax.scoring.evidence import GumbelLaw
 from deepssim_jax.scoring.points import LocalIndex, PointSet
 from deepssim_jax.scoring.side import Side
-from deepssim_jax.workspace import Workspace, sha256
+from deepssim_jax.workspace import Workspace, check_written, sha256
 from deepssim_jax.workspace.values import encoded
 
 COMMAND, LISTING, VERSION = "index", "index.json", 2
@@ -34,7 +35,8 @@ class PreparedIndex:
     """An index that is open: `side` of its images, `local` to search it, and the rule for copies.
 
     `decoded` uint8 [n, 32] tells equal pixels; `image_ids` and `subject_ids` are those of the rows,
-    `group` int32 [n] the duplicates among them; `settings` how images were read.
+    `group` int32 [n] the duplicates among them; `settings` how images were read. `growth` says what
+    `index` added to and took from an earlier run.
 
     Examples:
       >>> import tempfile
@@ -57,9 +59,16 @@ class PreparedIndex:
     image_ids: tuple[str, ...]
     subject_ids: tuple[str | None, ...]
     settings: Mapping[str, object]
+    growth: Growth = Growth()
 
     def __len__(self) -> int:
         return len(self.image_ids)
+
+
+def indexed_before(out: Workspace) -> list[bytes]:
+    """The images of the finished index that this folder holds, by their pixels; none if it holds none."""
+    path = out.path("decoded.npy")
+    return list(map(bytes, np.load(path, allow_pickle=False))) if LISTING in out else []
 
 
 def write_index(prepared: PreparedIndex, out: Workspace) -> None:
@@ -112,7 +121,8 @@ def open_index(folder: str | Path, *, check: bool = False) -> PreparedIndex:
 
     Raises:
       InputError: it is of another version, or an array is missing or was changed.
-      ValueError: the folder is not the output of a finished `deepssim index`.
+      ValueError: the folder is not the output of a finished `deepssim index`, or `index.json` was changed,
+        which `check` looks for, too.
 
     Examples:
       >>> import tempfile
@@ -132,6 +142,8 @@ def open_index(folder: str | Path, *, check: bool = False) -> PreparedIndex:
     listing = root / LISTING
     if not listing.is_file():
         raise InputError(f"--index={root.name!r} is not finished; run deepssim index again")
+    if check:
+        check_written(root, [LISTING], command=COMMAND)
     content = json.loads(listing.read_text(encoding="utf-8"))
     if content.get("version") != VERSION:
         raise InputError(
@@ -141,11 +153,16 @@ def open_index(folder: str | Path, *, check: bool = False) -> PreparedIndex:
     arrays: dict[str, np.ndarray] = {}
     for name, digest in content["files"].items():
         path = root / name
-        if not path.is_file() or (check and sha256(path) != digest):
+        try:
+            if check and sha256(path) != digest:
+                raise ValueError("its hash is another one")
+            arrays[path.stem] = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            # Without the suffix: names of files are not shown on the screen.
             raise InputError(
-                f"--index={root.name!r}: {name} is missing or was changed; run deepssim index again"
-            )
-        arrays[path.stem] = np.load(path, mmap_mode="r", allow_pickle=False)
+                f"--index={root.name!r}: the file of its array {path.stem} is missing, damaged or was "
+                "changed; run deepssim index again"
+            ) from error
     bases = {
         name: Basis(
             np.array(arrays[f"{name}_mean"]),

@@ -145,7 +145,9 @@ def review(
       >>> len(page) == made.bytes
       True
     """
-    root = Path(folder).expanduser()
+    arguments.instance(settings, "settings", ReviewSettings, remedy="it has all defaults")
+    arguments.progress(on_progress)
+    root = arguments.path(folder, "folder", "the output of a finished job").expanduser()
     source = read_source(root)
     with Workspace.open(root, command=source.job.value, flag="AUDIT") as out:
         return _review(source, out, settings, on_progress)

@@ -125,7 +125,8 @@ def embed(encoder: Encoder, images: Images, *, batch_size: int = 64) -> np.ndarr
       batch_size: images on the device at a time.
 
     Returns:
-      float32 [n, d], rows of unit norm: NumPy, or JAX inside `jax.jit`.
+      float32 [n, d], rows of unit norm: NumPy, or JAX inside `jax.jit`, where an image that is refused
+      outside gives NaN.
 
     Raises:
       ValueError: that is not what the images are, one is constant or holds NaN or infinite values, or
@@ -140,11 +141,12 @@ def embed(encoder: Encoder, images: Images, *, batch_size: int = 64) -> np.ndarr
       >>> embeddings.shape, np.linalg.norm(embeddings, axis=1).round(4)
       ((5, 256), array([1., 1., 1., 1., 1.], dtype=float32))
     """
-    _checked(encoder, images)
+    images = _checked(encoder, images)
     arguments.levelled(images, "images")
     arguments.varied(images, "images", remedy="its embedding would match every other such image")
-    size = arguments.whole(batch_size, "batch_size", least=1)
-    return cast(np.ndarray, in_batches(functools.partial(apply, encoder), images, size=size))
+    size = arguments.batch(batch_size, "batch_size", count=len(images), usual=64)
+    run = functools.partial(_known if arguments.is_traced(images) else apply, encoder)
+    return cast(np.ndarray, in_batches(run, images, size=size))
 
 
 def encode(encoder: Encoder, images: Images) -> jax.Array:
@@ -157,7 +159,7 @@ def encode(encoder: Encoder, images: Images) -> jax.Array:
       images: as for `embed`, all on the device at once; values are not looked at.
 
     Returns:
-      float32 [n, d], rows of unit norm. What a constant image or one with NaN gives says nothing.
+      float32 [n, d], rows of unit norm; NaN for an image that is constant or holds NaN or infinite values.
 
     Raises:
       ValueError: that is not what the images are.
@@ -174,16 +176,23 @@ def encode(encoder: Encoder, images: Images) -> jax.Array:
       >>> jax.grad(cosine)(jax.numpy.asarray(first)).shape
       (1, 96, 96)
     """
-    _checked(encoder, images, finite=False)
-    return apply(encoder, images)
+    return _known(encoder, _checked(encoder, images, finite=False))
 
 
-def _checked(encoder: Encoder, images: Images, *, finite: bool = True) -> None:
+def _known(encoder: Encoder, images: Images) -> jax.Array:
+    """`apply`, and NaN for what has no embedding, which inside a program nobody can refuse."""
+    good = arguments.varied_rows(images)
+    # Such rows must not reach the network: their gradients would be NaN for the weights of all.
+    clean = jnp.where(good.reshape(-1, *[1] * (images.ndim - 1)), images, 0)
+    return jnp.where(good[:, None], apply(encoder, clean), jnp.nan)
+
+
+def _checked(encoder: Encoder, images: Images, *, finite: bool = True) -> Images:
     arguments.instance(encoder, "encoder", Encoder, remedy="load_encoder gives one")
     shape, dims = "[n, h, w]", (3,)
     if encoder.spec.backbone.space == 3:
         shape, dims = "[n, d, h, w], volumes", (4,)
-    arguments.images(images, "images", shape=shape, dims=dims, finite=finite)
+    return arguments.images(images, "images", shape=shape, dims=dims, finite=finite)
 
 
 def to_tensors(encoder: Encoder) -> dict[str, np.ndarray]:

@@ -67,10 +67,15 @@ def explain_pair(a: Images, b: Images, *, encoder: Encoder) -> PairExplanation:
       ((1,), (1, 4, 96, 96))
     """
     arguments.instance(encoder, "encoder", Encoder, remedy="load_encoder gives one")
-    for name, images in (("a", a), ("b", b)):
-        arguments.images(images, name, shape="[n, h, w]", dims=(3,))
-        arguments.levelled(images, name)
-        arguments.varied(images, name, remedy="its embedding would match every other such image")
+    remedy = "its embedding would match every other such image"
+    a, b = (
+        arguments.varied(
+            arguments.levelled(arguments.images(x, name, shape="[n, h, w]", dims=(3,)), name),
+            name,
+            remedy=remedy,
+        )
+        for name, x in (("a", a), ("b", b))
+    )
     if a.shape != b.shape:
         raise ValueError(f"a {a.shape} and b {b.shape} must be alike, [n, h, w]")
     parts = []

@@ -1,7 +1,8 @@
 """What public functions demand of what they are given: each answer is one clear `ValueError`.
 
-Contract: a check returns what it was given. Values of arrays are looked at only where they are
-known: under `jax.jit` shapes and types are checked, and numbers are not.
+Contract: a check returns what it was given, and arrays in this machine's order of bytes. Values of
+arrays are looked at only where they are known: under `jax.jit` shapes and types are checked, and
+`finite_rows` and `varied_rows` say in the program which rows are good.
 """
 
 import difflib
@@ -63,6 +64,13 @@ def images(
             f"{name} is of type {type(value).__name__} and must be a NumPy or JAX array {shape}; "
             "np.asarray makes one of numbers"
         )
+    if isinstance(value, np.ma.MaskedArray):
+        raise ValueError(
+            f"{name} is a masked array, and what lies below the mask is not known; fill it first, for "
+            f"example with {name}.filled(0)"
+        )
+    if isinstance(value, np.ndarray) and not value.dtype.isnative:
+        value = value.astype(value.dtype.newbyteorder("="))  # as FITS and old NIfTI files have it
     if not any(jnp.issubdtype(value.dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool)):
         raise ValueError(
             f"{name} has dtype {value.dtype} and must be real; of complex images take the magnitude"
@@ -91,6 +99,18 @@ def images(
             "holds NaN, infinite or values beyond 1e15; repair or drop it",
         )
     return value
+
+
+def finite_rows(value: Images) -> jax.Array:
+    """bool [n]: the rows that `images` does not refuse for their values, also inside a program."""
+    flat = jnp.asarray(value, jnp.float32).reshape(len(value), -1)
+    return (jnp.abs(flat) < _LARGEST).all(1)  # NaN is not
+
+
+def varied_rows(value: Images) -> jax.Array:
+    """bool [n]: the rows that neither `images` nor `varied` refuses, also inside a program."""
+    flat = jnp.asarray(value, jnp.float32).reshape(len(value), -1)
+    return finite_rows(value) & (flat.std(1) > _FLAT)
 
 
 def varied(value: Images, name: str, *, remedy: str) -> Images:
@@ -196,6 +216,28 @@ def whole(value: object, name: str, *, least: int, most: int | None = None) -> i
     if not good or int(value) < least or (most is not None and int(value) > most):
         raise ValueError(f"{name} {value!r} must be a whole number {bounds}")
     return int(value)
+
+
+def batch(value: object, name: str, *, count: int, usual: int) -> int:
+    """Rows at a time of `count` rows: no more than there are, or than the usual number."""
+    return min(whole(value, name, least=1), max(count, usual))
+
+
+def text(value: object, name: str, *, remedy: str) -> str:
+    """A text that is not empty."""
+    instance(value, name, str, remedy=remedy)
+    if not value:
+        raise ValueError(f"{name} is empty and must be a text: {remedy}")
+    return str(value)
+
+
+def progress(value: object) -> None:
+    """Raises ValueError for an `on_progress` that cannot be called."""
+    if not callable(value):
+        raise ValueError(
+            f"on_progress is of type {type(value).__name__} and must be a function of (done, total, what), "
+            "such as `with deepssim_jax.progress() as on_progress` gives"
+        )
 
 
 def seed(value: object, name: str) -> int:

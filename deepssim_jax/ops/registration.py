@@ -197,7 +197,8 @@ def register(
     Raises:
       ValueError: if the shapes differ, or images are not square or hold NaN or infinite values, or there
         is no pair, or the grid is for another dimension. A constant image is brought nowhere: its
-        correlation is 0.
+        correlation is 0. Inside `jax.jit` the values cannot be seen: the correlation of a pair with NaN or
+        infinite values is NaN there.
 
     Examples:
       >>> import deepssim_jax as ds
@@ -208,12 +209,7 @@ def register(
       >>> bool(found.correlation[0] > 0.99)
       True
     """
-    for name, images in (("moving", moving), ("fixed", fixed)):
-        arguments.images(images, name, shape="[n, s, s] or [n, d, h, w]", dims=(3, 4))
-        arguments.levelled(images, name)
-        if images.ndim == 3:
-            how = {"square": True, "finite": False, "least": LEAST_SIDE}
-            arguments.images(images, name, shape="[n, s, s]", dims=(3,), **how)
+    moving, fixed = _checked(moving, "moving"), _checked(fixed, "fixed")
     if moving.shape != fixed.shape:
         raise ValueError(
             f"moving {moving.shape} and fixed {fixed.shape} must be alike; bring them to one size "
@@ -227,8 +223,9 @@ def register(
     if grid is not None:
         kind = SearchGrid if dims == 2 else RigidGrid
         arguments.instance(grid, "grid", kind, remedy=f"that is the search of {dims}D images")
-    size = _BATCH[dims] if batch_size is None else batch_size
-    size = arguments.whole(size, "batch_size", least=1)
+    usual = _BATCH[dims]
+    given = usual if batch_size is None else batch_size
+    size = arguments.batch(given, "batch_size", count=len(moving), usual=usual)
     if dims == 3:
         volume_grid = grid if isinstance(grid, RigidGrid) else RigidGrid()
 
@@ -239,10 +236,23 @@ def register(
     else:
         # Refinement without scale keeps the scale of its start.
         unscaled = {"min_scale": 1.0, "max_scale": 1.0, "scales": 1}
-        usual = SearchGrid(**unscaled) if model is MotionModel.RIGID else SearchGrid()
-        image_grid = grid if isinstance(grid, SearchGrid) else usual
+        default = SearchGrid(**unscaled) if model is MotionModel.RIGID else SearchGrid()
+        image_grid = grid if isinstance(grid, SearchGrid) else default
 
         def run(a: Array, b: Array) -> Registration:
             return _locate(a, b, grid=image_grid, model=model)
 
-    return in_batches(run, moving, fixed, size=size)
+    found = in_batches(run, moving, fixed, size=size)
+    if not arguments.is_traced(moving, fixed):
+        return found
+    good = arguments.finite_rows(moving) & arguments.finite_rows(fixed)
+    return dataclasses.replace(found, correlation=jnp.where(good, found.correlation, jnp.nan))
+
+
+def _checked(images: Images | Volumes, name: str) -> Images | Volumes:
+    images = arguments.images(images, name, shape="[n, s, s] or [n, d, h, w]", dims=(3, 4))
+    arguments.levelled(images, name)
+    if images.ndim == 3:
+        how = {"square": True, "finite": False, "least": LEAST_SIDE}
+        arguments.images(images, name, shape="[n, s, s]", dims=(3,), **how)
+    return images

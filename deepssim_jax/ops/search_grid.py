@@ -18,10 +18,10 @@ from deepssim_jax.ops.transform import FLIP_SIGNS, Transform, ellipsoid
 from deepssim_jax.typing import Array, Images
 
 
-def check_turns(max_rotation_deg: float, rotations: int) -> None:
+def check_turns(max_rotation_deg: float, rotations: int, *, most: int) -> None:
     """Raises ValueError for rotations that no grid can hold."""
     arguments.number(max_rotation_deg, "max_rotation_deg", low=0, high=180, example=15)
-    arguments.whole(rotations, "rotations", least=1)
+    arguments.whole(rotations, "rotations", least=1, most=most)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,14 +55,14 @@ class SearchGrid:
         arguments.whole(self.size, "size", least=8, most=256)
         arguments.number(self.high_pass, "high_pass", low=0, open_low=True, example=3)
         arguments.number(self.radius, "radius", low=0.25, high=1, example=0.8)
-        check_turns(self.max_rotation_deg, self.rotations)
+        check_turns(self.max_rotation_deg, self.rotations, most=720)
         for name in ("min_scale", "max_scale"):
             arguments.number(getattr(self, name), name, low=0.25, high=4, example=1)
         if self.min_scale > self.max_scale:
             raise ValueError(
                 f"min_scale {self.min_scale} must not be more than max_scale {self.max_scale}"
             )
-        arguments.whole(self.scales, "scales", least=1)
+        arguments.whole(self.scales, "scales", least=1, most=100)
         arguments.number(self.max_shift, "max_shift", low=0, high=0.5, example=0.1)
 
     @property

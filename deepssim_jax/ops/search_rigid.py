@@ -43,7 +43,7 @@ class RigidGrid:
         """Raises ValueError for values that cannot work."""
         arguments.whole(self.size, "size", least=8, most=128)
         arguments.number(self.radius, "radius", low=0.25, high=1, example=0.8)
-        check_turns(self.max_rotation_deg, self.rotations)
+        check_turns(self.max_rotation_deg, self.rotations, most=32)
         arguments.number(self.max_shift, "max_shift", low=0, high=0.5, example=0.125)
         arguments.number(self.high_pass, "high_pass", low=0, open_low=True, example=3)
 

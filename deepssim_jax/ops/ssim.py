@@ -28,6 +28,8 @@ from deepssim_jax.typing import Array, Images
 
 Window = Literal["uniform", "gaussian"]
 _K1, _K2 = 0.01, 0.03
+_WIDE = {"int32", "int64", "uint32", "uint64", "float64"}  # what float32 may round
+_FAR = 64  # a mean that is so many times the range is taken off first
 _ROWS = 16  # real images of a tile
 _HELD_BYTES = 1 << 29  # moments of the real side kept on the device
 
@@ -136,15 +138,39 @@ def _mean_by_product(maps: Array) -> Array:
     return jnp.einsum("kr,krn->kn", ones, flat, precision=exact).sum(0) / count
 
 
-def _as_batches(images: Images, name: str, spatial_dims: int) -> Array:
+def _as_batches(images: Images, name: str, spatial_dims: int) -> tuple[Array, Array]:
+    """Images in float32, and what was taken off each, [n]."""
     shape = _shape_words(spatial_dims)
-    arguments.images(
+    images = arguments.images(
         images,
         name,
         shape=f"{shape} or {shape[:-1]}, c]",
         dims=(spatial_dims + 1, spatial_dims + 2),
     )
-    return jnp.asarray(images, jnp.float32)
+    return _narrow(images)
+
+
+def _narrow(images: Images) -> tuple[Array, Array]:
+    """Images in float32, less their means where these are so large that float32 would round the picture.
+
+    Means are taken off in float64: 8 digits of an integer are lost otherwise before anything is computed.
+    Inside a program values have been rounded already.
+    """
+    if len(images) and not arguments.is_traced(images) and images.dtype.name in _WIDE:
+        wide = np.asarray(images, np.float64)
+        space = tuple(range(1, wide.ndim))
+        mean = wide.mean(space)
+        far = np.abs(mean) > _FAR * (wide.max(space) - wide.min(space))
+        if far.any():
+            base = np.where(far, mean, 0.0)
+            rest = wide - base.reshape(-1, *[1] * len(space))
+            return jnp.asarray(rest, jnp.float32), jnp.asarray(base, jnp.float32)
+    return jnp.asarray(images, jnp.float32), jnp.zeros(len(images), jnp.float32)
+
+
+def _raised(found: _Moments, base: Array) -> _Moments:
+    """The moments of images [..., n] from which `base` [n] was taken off."""
+    return dataclasses.replace(found, mean=found.mean + base[(None,) * (found.mean.ndim - 1)])
 
 
 def _shape_words(spatial_dims: int) -> str:
@@ -172,7 +198,14 @@ def _check_extent(data_range: object, first: Images, name: str) -> None:
 
 @functools.partial(jax.jit, static_argnames=("first", "window", "spatial_dims"))
 def _ssim(
-    a: Array, b: Array, extent: Array, *, first: bool, window: Window, spatial_dims: int
+    a: Array,
+    b: Array,
+    extent: Array,
+    bases: tuple[Array, Array],
+    *,
+    first: bool,
+    window: Window,
+    spatial_dims: int,
 ) -> Array:
     count = a.shape[0]
     if first:
@@ -181,7 +214,10 @@ def _ssim(
     # Each channel is an image of its own; [n, ..., c] becomes [..., c n].
     channels = a.shape[-1] if a.ndim == spatial_dims + 2 else 1
     a, b = (jnp.moveaxis(x, 0, -1).reshape(*x.shape[1 : spatial_dims + 1], -1) for x in (a, b))
-    x, y = _moments(a, window), _moments(b, window)
+    x, y = (
+        _raised(_moments(images, window), jnp.tile(base, channels))
+        for images, base in zip((a, b), bases, strict=True)
+    )
     values = _similarity(x, y, jnp.tile(extent, channels), window)
     return values.reshape(channels, count).mean(0)
 
@@ -226,7 +262,7 @@ def ssim(
       >>> ds.ssim(phantoms, noisy, data_range=1.0, reduction="none").shape
       (5,)
     """
-    a, b = _as_batches(a, "a", spatial_dims), _as_batches(b, "b", spatial_dims)
+    (a, base_a), (b, base_b) = _as_batches(a, "a", spatial_dims), _as_batches(b, "b", spatial_dims)
     if a.shape != b.shape:
         raise ValueError(f"a {a.shape} and b {b.shape} must have the same shape")
     if reduction not in ("mean", "none"):
@@ -239,7 +275,8 @@ def ssim(
         return jnp.zeros(0)
     first = isinstance(data_range, str)
     extent = jnp.broadcast_to(jnp.asarray(0.0 if first else data_range, jnp.float32), (a.shape[0],))
-    values = _ssim(a, b, extent, first=first, window=window, spatial_dims=spatial_dims)
+    how = {"first": first, "window": window, "spatial_dims": spatial_dims}
+    values = _ssim(a, b, extent, (base_a, base_b), **how)
     return values if reduction == "none" else values.mean()
 
 
@@ -297,8 +334,10 @@ def ssim_matrix(
       array([2, 3, 4])
     """
     shape = _shape_words(spatial_dims)
-    for name, images in (("real", real), ("synthetic", synthetic)):
+    real, synthetic = (
         arguments.images(images, name, shape=shape, dims=(spatial_dims + 1,))
+        for name, images in (("real", real), ("synthetic", synthetic))
+    )
     if real.shape[1:] != synthetic.shape[1:]:
         raise ValueError(
             f"real {real.shape} and synthetic {synthetic.shape} must be of one image shape"
@@ -324,9 +363,9 @@ def ssim_matrix(
         out[i : i + _ROWS, j : j + tile] = np.asarray(block)[: len(real) - i, : len(synthetic) - j]
 
     for j in range(0, len(synthetic), tile):
-        y = moments(_last(synthetic, j, tile), window)
+        y = _moments_of(synthetic, j, tile, window)
         for i in range(0, len(real), _ROWS):
-            x = held.get(i) or moments(_last(real, i, _ROWS), window)
+            x = held.get(i) or _moments_of(real, i, _ROWS, window)
             if hold:
                 held[i] = x
             extent = x.extent if data_range == "first" else jnp.full(_ROWS, data_range, jnp.float32)
@@ -350,8 +389,8 @@ def _first_last(images: Images) -> Array:
     return jnp.moveaxis(jnp.asarray(images, jnp.float32), 0, -1)
 
 
-def _last(images: Images, start: int, count: int) -> Array:
-    """A tile [..., count]; the last one repeats its last image, so nothing compiles twice."""
-    rows = np.asarray(images[start : start + count], np.float32)
-    rows = np.concatenate([rows, np.repeat(rows[-1:], count - len(rows), axis=0)])
-    return jnp.asarray(np.moveaxis(rows, 0, -1))
+def _moments_of(images: Images, start: int, count: int, window: Window) -> _Moments:
+    """Those of a tile [..., count]; the last one repeats its last image, so nothing compiles twice."""
+    rows = np.minimum(np.arange(count), len(images) - start - 1)
+    part, base = _narrow(images[start : start + count])
+    return _raised(moments(jnp.moveaxis(part[rows], 0, -1), window), base[rows])

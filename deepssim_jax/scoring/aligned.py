@@ -335,8 +335,10 @@ def nearest_aligned(
       >>> ds.nearest_aligned(mirrored, phantoms, k=1).indices[:, 0]
       array([0, 1, 2, 3, 4], dtype=int32)
     """
-    for name, images in (("synthetic", synthetic), ("real", real)):
+    synthetic, real = (
         arguments.images(images, name, shape="[n, s, s]", dims=(3,), square=True)
+        for name, images in (("synthetic", synthetic), ("real", real))
+    )
     arguments.instance(grid, "grid", SearchGrid, remedy="the global search of images")
     if not len(real):
         raise ValueError("real holds no image to search in; m is 0")

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from deepssim_jax.data import store
+from deepssim_jax.data.account import Growth
 from deepssim_jax.data.manifest import Manifest, Rejected
 from deepssim_jax.data.preprocess import fit_to_size, quantize
 from deepssim_jax.nn import encoder as encoders
@@ -183,6 +184,19 @@ def list_side(images: store.ImageStore, settings: store.InputSettings) -> bytes:
         "rejected": [[item.image_id, item.reason] for item in images.rejected],
     }
     return json.dumps(content).encode()
+
+
+def growth_of(workspace: Workspace, images: store.ImageStore) -> Growth:
+    """How a store's images differ from those of the finished store that this folder holds.
+
+    Raises:
+      InputError: no image is the same.
+    """
+    before: list[str] = []
+    if STORE in workspace:
+        listed = json.loads(workspace.path(STORE).read_text(encoding="utf-8"))["images"]
+        before = [digest for _, _, digest, _ in listed]
+    return Growth.of(before, images.sha256, out=workspace.root.name)
 
 
 def open_side(

@@ -5,6 +5,7 @@ with a shape whose slices turn into arrays, such as a TensorStore.
 """
 
 import dataclasses
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Protocol
 
 import jax
@@ -12,6 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepssim_jax.ops import arguments
+from deepssim_jax.scoring.tiles import Tiling
+from deepssim_jax.workspace import Section
+
+# An id of each row of the queries, and of each row of the references.
+Groups = tuple[Sequence | np.ndarray, Sequence | np.ndarray]
 
 
 class Rows(Protocol):
@@ -89,19 +95,93 @@ def check_rows(queries: Rows, references: Rows) -> tuple[tuple[int, ...], tuple[
 
 
 def check_groups(
-    groups: tuple[np.ndarray, np.ndarray] | None, queries: Rows, references: Rows
+    groups: Groups | None, queries: Rows, references: Rows
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Groups of both sides as int32.
+    """Groups of both sides as numbers int32 from 0 on, equal where the ids are equal.
+
+    Args:
+      groups: an id for each row of the queries and of the references: numbers, texts, or whatever can be
+        hashed, in arrays or lists. A number and its text are two ids.
+      queries: [n, d].
+      references: [m, d].
 
     Raises:
-      ValueError: they are not one a row.
+      ValueError: they are not one a row, an id is missing (None, NaN), or cannot be hashed.
     """
     if groups is None:
         return None
-    own, theirs = np.asarray(groups[0], np.int32), np.asarray(groups[1], np.int32)
+    if not isinstance(groups, (tuple, list)) or len(groups) != 2:
+        raise ValueError(
+            "groups must be two arrays of ids, one of the queries and one of the references"
+        )
+    if arguments.is_traced(*groups):
+        raise ValueError("groups must be known when the program is made; give NumPy arrays")
+    own, theirs = (x if isinstance(x, np.ndarray) else _listed(x) for x in groups)
     if (own.shape, theirs.shape) != (queries.shape[:1], references.shape[:1]):
         raise ValueError(
             f"groups of {own.shape} and {theirs.shape} must be one a row of the queries "
             f"{tuple(queries.shape)} and of the references {tuple(references.shape)}"
         )
-    return own, theirs
+    if (
+        own.dtype == theirs.dtype == np.int32
+        and min(own.min(initial=0), theirs.min(initial=0)) >= 0
+    ):
+        return own, theirs
+    for side, ids in (("queries", own), ("references", theirs)):
+        if (row := _missing(ids)) is not None:
+            raise ValueError(
+                f"groups: row {row} of the {side} has no id (None or NaN); give an image whose patient is "
+                "not known an id of its own"
+            )
+    if own.dtype == theirs.dtype and own.dtype != object:
+        numbers = np.unique(np.concatenate([own, theirs]), return_inverse=True)[1]
+    else:  # another type of both would make texts of numbers, or cut them
+        known: dict[Hashable, int] = {}
+        try:
+            numbers = np.array(
+                [known.setdefault(x, len(known)) for x in (*own.tolist(), *theirs.tolist())]
+            )
+        except TypeError as error:
+            raise ValueError(
+                f"groups hold an id that cannot be hashed ({error}); give numbers or texts"
+            ) from error
+    numbers = numbers.reshape(-1).astype(np.int32)
+    return numbers[: len(own)], numbers[len(own) :]
+
+
+def _listed(ids: object) -> np.ndarray:
+    """Ids of a list or another array, as they are."""
+    if hasattr(ids, "__array__"):
+        return np.asarray(ids)
+    given = list(ids) if isinstance(ids, Iterable) and not isinstance(ids, str) else []
+    return np.fromiter(given, object, len(given))
+
+
+def _missing(ids: np.ndarray) -> int | None:
+    """The first row without an id."""
+    if ids.dtype == object:
+        bad = [x is None or bool(np.ndim(x) == 0 and _is_nan(x)) for x in ids.tolist()]
+    else:
+        bad = (ids != ids).tolist()  # NaN, and NaT of dates
+    return bad.index(True) if True in bad else None
+
+
+def _is_nan(value: object) -> bool:
+    try:
+        return bool(value != value)
+    except TypeError:  # as the NA of pandas says
+        return True
+
+
+def check_how(
+    *, journal: object = None, mesh: object = None, tiling: object = None, ring: object = None
+) -> None:
+    """Raises ValueError for a way to search that is none; None is left to the search."""
+    for name, value, kind, remedy in (
+        ("journal", journal, Section, "a section of a workspace"),
+        ("mesh", mesh, jax.sharding.Mesh, "devices, as jax.make_mesh gives them"),
+        ("tiling", tiling, Tiling, "None takes the best one known"),
+        ("ring", ring, bool, "None decides by the size of the references"),
+    ):
+        if value is not None:
+            arguments.instance(value, name, kind, remedy=remedy)

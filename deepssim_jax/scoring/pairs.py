@@ -22,7 +22,7 @@ import numpy as np
 from deepssim_jax import parallel
 from deepssim_jax.ops import arguments, topk
 from deepssim_jax.ops.batches import in_batches
-from deepssim_jax.scoring import tiles
+from deepssim_jax.scoring import embedding_rows, tiles
 from deepssim_jax.scoring.embedding_rows import ChosenRows, UnitRows, check_groups, check_rows
 from deepssim_jax.scoring.embedding_rows import Rows as Rows
 from deepssim_jax.scoring.tiles import Queries, References, State, Tiling, Visit
@@ -76,7 +76,7 @@ def nearest(
     mesh: jax.sharding.Mesh | None = None,
     tiling: Tiling | None = None,
     ring: bool | None = None,
-    groups: tuple[np.ndarray, np.ndarray] | None = None,
+    groups: embedding_rows.Groups | None = None,
 ) -> Neighbours:
     """The k references with the largest cosine to each query; ties go to the smaller index.
 
@@ -89,16 +89,14 @@ def nearest(
       mesh: devices to use, all if None.
       tiling: how to cut the work, the best known for the platform if None.
       ring: spread the references over the devices; None decides by their size.
-      groups: int [n] and [m]; a reference of the query's own group is left out, however many there
-        are.
+      groups: ids [n] and [m], numbers or texts; a reference of the query's own is left out.
 
     Returns:
       Scores and indices, best first: NumPy, or JAX inside `jax.jit`, where one device does it all and
       the norms of rows cannot be looked at.
 
     Raises:
-      ValueError: if the dimensions differ, a row has not norm 1, k does not fit, or the groups are not
-        one a row.
+      ValueError: if the dimensions differ, a row has not norm 1, k does not fit, or an id is missing.
 
     Examples:
       >>> import numpy as np
@@ -111,8 +109,8 @@ def nearest(
       (4, 1)
     """
     check_rows(queries, references)
-    # At most 1024 are kept.
     arguments.whole(k, "k", least=1, most=min(references.shape[0], 1024))
+    embedding_rows.check_how(journal=journal, mesh=mesh, tiling=tiling, ring=ring)
     if arguments.is_traced(queries, references):
         return _traced(queries, references, k=k, groups=groups)
     unit = UnitRows(queries, "queries"), UnitRows(references, "references")
@@ -129,7 +127,7 @@ def largest_products(
     mesh: jax.sharding.Mesh | None = None,
     tiling: Tiling | None = None,
     ring: bool | None = None,
-    groups: tuple[np.ndarray, np.ndarray] | None = None,
+    groups: embedding_rows.Groups | None = None,
 ) -> Neighbours:
     """`nearest` for rows of norm 1 or 0: what is empty has the product 0 with everything.
 
@@ -226,11 +224,11 @@ class _Work:
         ring: bool | None,
         *,
         k: int = 0,
-        groups: tuple[np.ndarray, np.ndarray] | None = None,
+        groups: embedding_rows.Groups | None = None,
     ) -> "_Work":
         """Checks the shapes and fits the tiling to them; `k` is 0 where all pairs are counted."""
         q, r = check_rows(queries, references)
-        groups = check_groups(groups, queries, references)
+        ids = check_groups(groups, queries, references)
         mesh = mesh or parallel.data_mesh()
         devices = mesh.size
         if tiling is None:
@@ -246,7 +244,7 @@ class _Work:
         spans = _even(-(-share // tile), tiling.spans)
         tiling = dataclasses.replace(tiling, rows=rows, strips=strips, tile=tile, spans=spans)
         span = tile * spans * (devices if ring else 1)
-        return cls(queries, references, mesh, tiling, ring, span, groups)
+        return cls(queries, references, mesh, tiling, ring, span, ids)
 
     def of(self, rows: np.ndarray) -> "_Work":
         """The same search of some queries, a strip at a time; references that are held stay."""
@@ -370,7 +368,7 @@ def _journalled(
 
 
 def _traced(
-    queries: Rows, references: Rows, *, k: int, groups: tuple[np.ndarray, np.ndarray] | None
+    queries: Rows, references: Rows, *, k: int, groups: embedding_rows.Groups | None
 ) -> Neighbours:
     """`nearest` as a part of a larger program, a block of queries at a time."""
     rows, others = (jnp.asarray(side, jnp.float32) for side in (queries, references))

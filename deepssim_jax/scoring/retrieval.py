@@ -35,6 +35,11 @@ class Retrieval(enum.StrEnum):
     grid; its cost a pair is that of millions of operations. The encoder's cosine costs hundreds,
     and because it ranks less well it proposes more where it is alone. `benchmarks/README.md` has the
     recall of each.
+
+    Examples:
+      >>> import deepssim_jax as ds
+      >>> ds.AuditSettings(retrieval=ds.Retrieval.BOTH).retrieval.value
+      'both'
     """
 
     AUTO = "auto"

@@ -8,6 +8,7 @@ region where both have data, after `ops.registration` has brought `moving` onto 
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -114,7 +115,8 @@ def verify_pairs(
       score is 0.
 
     Raises:
-      ValueError: if the shapes differ, or the images are not square or hold NaN or infinite values.
+      ValueError: if the shapes differ, or the images are not square or hold NaN or infinite values. Inside
+        `jax.jit` the values cannot be seen: the score of such a pair is NaN there.
 
     Examples:
       >>> import numpy as np
@@ -128,11 +130,20 @@ def verify_pairs(
       >>> bool(score[0] > 0.95), bool(score[1] < 0.8)
       (True, True)
     """
-    for name, images in (("moving", moving), ("fixed", fixed)):
-        arguments.images(
-            images, name, shape="[n, s, s]", dims=(3,), square=True, least=registration.LEAST_SIDE
+    moving, fixed = (
+        arguments.levelled(
+            arguments.images(
+                images,
+                name,
+                shape="[n, s, s]",
+                dims=(3,),
+                square=True,
+                least=registration.LEAST_SIDE,
+            ),
+            name,
         )
-        arguments.levelled(images, name)
+        for name, images in (("moving", moving), ("fixed", fixed))
+    )
     if moving.shape != fixed.shape:
         raise ValueError(
             f"moving {moving.shape} and fixed {fixed.shape} must be alike, [n, s, s]; bring them to one "
@@ -140,7 +151,12 @@ def verify_pairs(
         )
     arguments.instance(grid, "grid", SearchGrid, remedy="the global search of images")
     figures = functools.partial(_figures, grid=grid)
-    return VerifiedPairs(*in_batches(figures, moving, fixed, size=_batch()))
+    found = VerifiedPairs(*in_batches(figures, moving, fixed, size=_batch()))
+    if not arguments.is_traced(moving, fixed):
+        return found
+    good = arguments.finite_rows(moving) & arguments.finite_rows(fixed)
+    score = cast(np.ndarray, jnp.where(good, found.score, jnp.nan))
+    return dataclasses.replace(found, score=score)
 
 
 @functools.partial(jax.jit, static_argnames="grid")

@@ -38,7 +38,13 @@ DECIDING = {level: next(iter(measures)) for level, measures in MEASURES.items()}
 
 
 class Alignment(enum.StrEnum):
-    """What is done to a synthetic volume before it is compared with a real one."""
+    """What is done to a synthetic volume before it is compared with a real one.
+
+    Examples:
+      >>> import deepssim_jax as ds
+      >>> ds.ReplicaSettings(alignment=ds.Alignment.NONE).alignment.value
+      'none'
+    """
 
     AFFINE = "affine"
     NONE = "none"

@@ -28,7 +28,13 @@ _BATCH = 8
 
 
 class Modality(enum.StrEnum):
-    """What the volumes are, which decides how they are segmented where no label maps are given."""
+    """What the volumes are, which decides how they are segmented where no label maps are given.
+
+    Examples:
+      >>> import deepssim_jax as ds
+      >>> ds.ReplicaSettings(modality=ds.Modality.CT).modality.window
+      (-100.0, 200.0)
+    """
 
     MR = "mr"
     CT = "ct"

@@ -8,6 +8,7 @@ step).
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,6 +28,8 @@ from deepssim_jax.nn.encoder import Encoder
 from deepssim_jax.ops import ssim
 from deepssim_jax.training.precision import in_bfloat16
 from deepssim_jax.typing import Array
+
+_LOST = 1e15  # no image has such values, and SSIM squares them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,12 +229,14 @@ class AutoencoderJob:
         return jax.jit(run)
 
     def validate(self, state: AutoencoderState, batches: Iterator[Array]) -> dict[str, float]:
-        """Mean absolute error and SSIM of reconstructions of other people's images."""
+        """Mean absolute error and SSIM of reconstructions of other people's images; NaN if they are none."""
         errors, alike = [], []
         for images in batches:
             reconstruct = parallel.compiled(self.reconstruct, state.params, images)
             made = np.asarray(parallel.whole(reconstruct(state.params, images)))
             given = np.asarray(parallel.whole(images))
+            if not np.isfinite(made).all() or np.abs(made).max() > _LOST:
+                return {"validation_l1": math.nan, "validation_ssim": math.nan}
             errors.append(np.abs(made - given).mean())
             alike.append(ssim.ssim(given, made, data_range=1.0, reduction="none"))
         return {

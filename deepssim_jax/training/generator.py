@@ -40,7 +40,7 @@ from deepssim_jax.training.latents import (
 from deepssim_jax.training.loop import LoopConfig, train
 from deepssim_jax.training.precision import computes_in_half
 from deepssim_jax.training.step import Schedule as Falling
-from deepssim_jax.workspace import Workspace
+from deepssim_jax.workspace import Workspace, check_written
 from deepssim_jax.workspace.files import array_bytes, csv_bytes
 
 AUTOENCODER, DENOISER = "autoencoder.safetensors", "denoiser.safetensors"
@@ -67,6 +67,7 @@ def _loop(config: AutoencoderConfig | LdmConfig, *, fsdp: int = 1) -> LoopConfig
         validate_every=config.validate_every,
         checkpoint_every=config.checkpoint_every,
         fsdp=fsdp,
+        learning_rate=config.learning_rate,
     )
 
 
@@ -142,6 +143,7 @@ def train_denoiser(
             f"--config.autoencoder={config.autoencoder!r} must be the workdir of a finished "
             f"train_vae, with {AUTOENCODER}"
         )
+    check_written(source, [AUTOENCODER], command="train_vae")
     parts = config.accumulate * jax.device_count()
     if config.batch % parts:
         raise ValueError(

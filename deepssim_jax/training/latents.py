@@ -24,12 +24,12 @@ from deepssim_jax.nn import network_file
 from deepssim_jax.nn.autoencoder import AutoencoderSpec
 from deepssim_jax.training.diffusion_step import LatentBatch
 from deepssim_jax.training.images import Rows, unit
-from deepssim_jax.workspace import Workspace, key_of
+from deepssim_jax.workspace import Workspace, check_written, key_of
 from deepssim_jax.workspace.files import array_bytes
 
 _RUN = 256
 _AT_ONCE = 8
-_FOLDER, _ARRAY, _CARD = "latents", "latents.npy", "latents.json"
+_ARRAY, _CARD = "latents/latents.npy", "latents/latents.json"
 
 
 class Duplication(enum.StrEnum):
@@ -123,25 +123,24 @@ def cache_latents(
     variance = mean[rows].var(dtype=np.float64) + (deviation[rows].astype(np.float64) ** 2).mean()
     latents = Latents(mean, deviation, float(1 / np.sqrt(variance)))
     card = {"images": len(images), "scale": latents.scale, "weights": weights}
-    if not workspace.intact(f"{_FOLDER}/{_ARRAY}"):
-        workspace.write(f"{_FOLDER}/{_ARRAY}", array_bytes(found))
-    workspace.write(f"{_FOLDER}/{_CARD}", json.dumps(card).encode())
+    if not workspace.intact(_ARRAY):
+        workspace.write(_ARRAY, array_bytes(found))
+    workspace.write(_CARD, json.dumps(card).encode())
     return latents
 
 
-def load_latents(folder: Path) -> Latents:
-    """The latents that `cache_latents` left in a folder.
+def load_latents(workdir: Path) -> Latents:
+    """The latents that `cache_latents` left in the folder of a training.
 
     Raises:
-      ValueError: there are none, or they are not complete.
+      ValueError: there are none, they are not complete, or were changed.
     """
-    card = folder / _CARD
+    card = workdir / _CARD
     if not card.is_file():
-        raise ValueError(
-            f"there are no latents in {folder.parent.name!r}; run train_ldm to its end"
-        )
+        raise ValueError(f"there are no latents in {workdir.name!r}; run train_ldm to its end")
+    check_written(workdir, (_ARRAY, _CARD), command="train_ldm")
     fields = json.loads(card.read_text(encoding="utf-8"))
-    found = np.load(folder / _ARRAY, allow_pickle=False)
+    found = np.load(workdir / _ARRAY, allow_pickle=False)
     mean, deviation = np.split(found, 2, axis=-1)
     if len(mean) != fields["images"]:
         raise ValueError(

@@ -97,7 +97,7 @@ class Job(Protocol[State, _Given]):
 class LoopConfig:
     """How long to train, and how often to look and to save, in steps.
 
-    `fsdp` devices share one copy of the state.
+    `fsdp` devices share one copy of the state; `learning_rate` is the job's, for messages.
     """
 
     steps: int
@@ -106,6 +106,7 @@ class LoopConfig:
     checkpoint_every: int = 100
     record_every: int = 20
     fsdp: int = 1
+    learning_rate: float | None = None
 
 
 class Diverged(RuntimeError):
@@ -169,7 +170,7 @@ def train(
 
         def validate(state: State) -> None:
             lowest = records.lowest(job.criterion or "")
-            figures = job.validate(state, batches.validation())
+            figures = _judged(job, state, batches, config)
             records.write(int(state.step), figures)
             if job.criterion is not None and figures[job.criterion] < lowest:
                 best.save(state)
@@ -190,7 +191,7 @@ def train(
                     speed.tick(done)
                 if done % config.record_every == 0 or done == config.steps:
                     values: dict[str, float] = {k: float(v) for k, v in metrics.items()}
-                    _stop_if_diverged(losses, done, maker)
+                    _stop_if_diverged(losses, done, maker, config)
                     records.write(done, values)
                     speed.tick(done)
                     on_progress(done, config.steps, "training")
@@ -206,7 +207,7 @@ def train(
             raise
         latest.save(state)
         chosen = best.restore(shapes, on_notice=on_notice) or state
-        return chosen, job.validate(chosen, batches.validation())
+        return chosen, _judged(job, chosen, batches, config)
 
 
 @contextlib.contextmanager
@@ -269,13 +270,35 @@ class _Batches(Generic[Batch]):
             yield self.submit(-1 - number).result()
 
 
-def _stop_if_diverged(losses: list[jax.Array], done: int, maker: Maker) -> None:
+def _judged(
+    job: Job[Any, Batch], state: Any, batches: _Batches[Batch], config: LoopConfig
+) -> dict[str, float]:
+    """Figures of validation.
+
+    Raises:
+      Diverged: none of them is a number: the last step may have broken the weights after its loss.
+    """
+    figures = job.validate(state, batches.validation())
+    if not any(map(math.isfinite, figures.values())):
+        raise Diverged(
+            f"after step {int(state.step)} the network gives no numbers on validation images; begin again in "
+            f"another --workdir and lower the learning rate{_rate(config)}"
+        )
+    return figures
+
+
+def _stop_if_diverged(losses: list[jax.Array], done: int, maker: Maker, config: LoopConfig) -> None:
     """Looks through the losses since the last look, which stay on the device until then."""
     first = done - len(losses)
     for step, loss in enumerate(losses, start=first):
         if not math.isfinite(float(loss)):
             raise Diverged(
                 f"the loss became {float(loss)} in step {step + 1}, with {maker.names(step)}; look at "
-                "these images, or lower the learning rate"
+                f"these images, or lower the learning rate{_rate(config)}"
             )
     losses.clear()
+
+
+def _rate(config: LoopConfig) -> str:
+    rate = config.learning_rate
+    return "" if rate is None else f" (--config.learning_rate, now {rate:g})"

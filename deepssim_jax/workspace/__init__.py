@@ -2,7 +2,7 @@
 
 from deepssim_jax.workspace.cache import Cache, Entries, Made
 from deepssim_jax.workspace.claims import MARKER, OWN_FILES, WORK, Overlap, WorkspaceError
-from deepssim_jax.workspace.examine import Examined, examine, owner
+from deepssim_jax.workspace.examine import Examined, check_written, examine, owner
 from deepssim_jax.workspace.files import Access, NoSpace, sha256
 from deepssim_jax.workspace.keys import code_of, key_of
 from deepssim_jax.workspace.outputs import is_kept_work
@@ -27,6 +27,7 @@ __all__ = [
     "WORK",
     "Workspace",
     "WorkspaceError",
+    "check_written",
     "code_of",
     "examine",
     "is_kept_work",

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from deepssim_jax.workspace import claims, files
@@ -34,6 +35,34 @@ def owner(folder: Path) -> str | None:
         return json.loads((folder / claims.MARKER).read_text(encoding="utf-8"))["command"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def check_written(folder: Path, names: Iterable[str], *, command: str) -> None:
+    """Refuses to read what a command left in its folder and someone changed since.
+
+    Args:
+      folder: of the finished command; one without a marker is a user's own, of converted weights, say,
+        and passes.
+      names: of the files that are about to be read.
+      command: who wrote them.
+
+    Raises:
+      WorkspaceError: the folder is another command's, or a file is not as it was written last.
+    """
+    if not (folder / claims.MARKER).is_file():
+        return
+    if (found := owner(folder)) != command:
+        raise claims.WorkspaceError(
+            f"{folder.name!r} is a folder of {found}; give one of a finished {command}"
+        )
+    outputs = Outputs(folder / claims.WORK / FILE)
+    for name in names:
+        if not files.holds(folder / name, outputs.last(name) or ""):
+            raise claims.WorkspaceError(
+                f"{folder.name!r}: its {name} was changed or removed after {command} wrote it, or the folder "
+                f"`work`, which holds its hash, is gone. Move the file away and run the same {command} "
+                "again, which writes it anew"
+            )
 
 
 def examine(folder: Path, *, work: Path) -> Examined:
@@ -68,9 +97,35 @@ def examine(folder: Path, *, work: Path) -> Examined:
         command=command,
         listed=(work / FILE).is_file(),
         damaged=damaged_work(work),
-        strange=sum(_not_of(outputs, name) for name in _names(folder, work)) + strange_work(work),
+        strange=_others(folder, work, outputs) + strange_work(work),
         **{kind: tuple(names) for kind, names in found.items()},
     )
+
+
+def check_alone(folder: Path, *, work: Path, flag: str) -> None:
+    """Refuses to go on in a folder that is to be given away and holds files that nobody judged.
+
+    Args:
+      folder: the outputs.
+      work: where the list of them is kept; where that is inside of the folder, it is not to be given away.
+      flag: that of the folder, for messages.
+
+    Raises:
+      WorkspaceError: a file lies there that was not written by the command.
+    """
+    if work.parent == folder:
+        return
+    if count := _others(folder, work, Outputs(work / FILE)):
+        files = "1 file was" if count == 1 else f"{count:,} files were"
+        raise claims.WorkspaceError(
+            f"{flag}={folder.name!r}: {files} not written by this command, and this folder is to be given "
+            "away: move out what was added, and run the same command again"
+        )
+
+
+def _others(folder: Path, work: Path, outputs: Outputs) -> int:
+    """How many files the command did not write."""
+    return sum(_not_of(outputs, name) for name in _names(folder, work))
 
 
 def _not_of(outputs: Outputs, name: str) -> bool:

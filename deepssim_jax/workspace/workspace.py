@@ -16,6 +16,7 @@ from pathlib import Path
 
 from deepssim_jax.workspace import claims, files, names
 from deepssim_jax.workspace.claims import WORK, Overlap, WorkspaceError
+from deepssim_jax.workspace.examine import check_alone
 from deepssim_jax.workspace.facts import differences, noted
 from deepssim_jax.workspace.files import Access
 from deepssim_jax.workspace.outputs import FILE as _OUTPUTS
@@ -68,8 +69,8 @@ class Workspace(Section):
           reads: what else is read, such as a model; kept apart from `out`.
           flag: the flag of `out`, for messages.
           overlap: whether two inputs may be the same.
-          work: where steps and caches are kept instead of in `out`, which is to be given away: the
-            folder of the flag `--work`, claimed likewise.
+          work: where steps and caches are kept instead of in `out`, which is to be given away and holds
+            nothing else: the folder of the flag `--work`, claimed likewise.
           processes: that work on it together; the first one claims and writes.
 
         Raises:
@@ -106,6 +107,7 @@ class Workspace(Section):
                     begun._outputs.begin()
                     begun._outputs.note_marker(files.sha256(root / claims.MARKER))
                     begun._check_outputs(flag)
+                    check_alone(root, work=begun._work, flag=flag)
                 except WorkspaceError as found:
                     error = found
             # Where the first process cannot, no process goes on.
@@ -167,8 +169,7 @@ class Workspace(Section):
         """Where an output of this name lies, or will lie.
 
         Raises:
-          ValueError: the name leads out of the folder or into the kept work, or the system cannot
-            store it.
+          ValueError: the name leads out of the folder or into the kept work, or cannot be stored.
         """
         parts = names.parts_inside(name)
         if names.on_windows() and (reason := names.refused_by_windows(name)):

@@ -29,6 +29,7 @@ from deepssim_jax.nn.autoencoder import AutoencoderSpec
 from deepssim_jax.nn.network_file import Spec
 from deepssim_jax.nn.unet import UNetSpec
 from deepssim_jax.training import generator as generators
+from deepssim_jax.workspace import Workspace
 from deepssim_jax.workspace.files import write_array
 
 AUTOENCODER = AutoencoderSpec(channels=(4, 8), blocks=1, groups=4)
@@ -274,6 +275,49 @@ def test_a_folder_that_is_not_finished_is_said(tmp_path: Path, workdir: Path) ->
     (tmp_path / generators.DENOISER).write_bytes(b"no file of weights")
     with pytest.raises(ValueError, match="is no network of this package"):
         Generator.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        generators.DENOISER,
+        generators.AUTOENCODER,
+        generators.RECORDS,
+        generators.CONDITIONS,
+        "latents/latents.npy",
+    ],
+)
+def test_a_file_that_was_changed_after_training_is_refused(
+    workdir: Path, tmp_path: Path, name: str, capsys
+) -> None:
+    own = tmp_path / "ldm"
+    shutil.copytree(workdir, tmp_path / "written")
+    write_latents(tmp_path / "written", np.zeros((3, 5, 4, 6), np.float32), 0.7)
+    with Workspace.open(own, command="train_ldm", flag="--workdir") as workspace:
+        for path in sorted((tmp_path / "written").rglob("*.*")):
+            workspace.write(path.relative_to(tmp_path / "written").as_posix(), path.read_bytes())
+    assert Generator.load(own).latents.shape == (3, 5, 4, 3)
+    content = bytearray((own / name).read_bytes())
+    content[-1] ^= 1
+    (own / name).write_bytes(content)
+    call = ["generate", f"--workdir={own}", f"--out={tmp_path}/out", "--n=1", "--steps=1"]
+    assert main([*call, "--away"]) == 2
+    said = capsys.readouterr().err
+    assert f"'ldm': its {name} was changed" in said and "run the same train_ldm again" in said
+    assert not list(tmp_path.glob("out/*.png"))
+
+
+def test_the_fingerprint_is_of_all_that_draws(workdir: Path, tmp_path: Path) -> None:
+    known = {Generator.load(workdir).weights_hash}
+    for name in (generators.DENOISER, generators.AUTOENCODER):
+        shutil.copytree(workdir, tmp_path / name)
+        spec = UNET if name == generators.DENOISER else AUTOENCODER
+        state = jax.tree.map(lambda x: 2 * x, weights(spec))
+        card = network_file.load(workdir / name, type(spec))[2]
+        (tmp_path / name / name).unlink()
+        network_file.save(tmp_path / name / name, spec, state, card=card)
+        known.add(Generator.load(tmp_path / name).weights_hash)
+    assert len(known) == 3
 
 
 def test_steering_needs_the_latents_and_changes_what_is_drawn(

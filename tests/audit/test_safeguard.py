@@ -22,6 +22,7 @@ from deepssim_jax.audit.guard import Guard, GuardSettings, Reason, View
 from deepssim_jax.audit.recheck_certificate import recheck_certificate
 from deepssim_jax.audit.release_names import ReleaseNames, names_of
 from deepssim_jax.audit.safeguard import filter_folder, generate_guarded
+from deepssim_jax.cli import guard_flags
 from deepssim_jax.data import store
 from deepssim_jax.data.manifest import InputError, Role, read_manifest
 from deepssim_jax.data.pictures import ImageFormat
@@ -513,12 +514,32 @@ def test_an_altered_image_is_noticed_and_one_that_is_gone_comes_back(
 
 
 def test_too_few_images_are_said_to_be_too_few(
-    generator: Memorizer, guard: Guard, tmp_path: Path
+    generator: Memorizer, guard: Guard, tmp_path: Path, capsys
 ) -> None:
     found = release(generator, guard, tmp_path, n=8, budget=8)
     assert not found.complete and found.judged == 8 and 0 < found.accepted <= 4
     with pytest.raises(WorkspaceError, match="another release: images wanted"):
-        release(generator, guard, tmp_path, n=9, budget=8)
+        release(generator, guard, tmp_path, n=7, budget=8)
+    with pytest.raises(ValueError, match="--budget=8 candidates cannot give --n=9 images"):
+        Wanted(9, budget=8)
+    assert guard_flags.finish(found, tmp_path, work=tmp_path) == 4
+    copies, blank = capsys.readouterr().err, dataclasses.replace(found, rejected={"unreadable": 5})
+    assert "repeat training images" in copies
+    assert guard_flags.finish(blank, tmp_path, work=tmp_path) == 4
+    said = capsys.readouterr().err
+    assert "5 of them are blank" in said and "training images" not in said
+
+
+def test_a_file_that_was_added_to_a_release_is_refused(
+    generator: Memorizer, guard: Guard, released: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(released, tmp_path / "again")
+    (tmp_path / "again" / "share" / "patient.png").write_bytes(b"x")
+    with pytest.raises(
+        WorkspaceError, match="--out='share': 1 file was not written by this command"
+    ) as error:
+        release(generator, guard, tmp_path / "again")
+    assert "patient" not in str(error.value)
 
 
 def test_a_training_image_that_is_not_looked_at_stops_all(

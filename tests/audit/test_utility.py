@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from deepssim_jax.audit import utility as utility_room
 from deepssim_jax.audit import utility_report
@@ -157,6 +158,19 @@ def test_files_that_were_not_read_are_said_by_side(folders: Path, result, tmp_pa
 def test_what_would_make_the_test_worthless_is_refused(folders: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="shares images"):
         arms_in(tmp_path / "a", {"real": folders / "real"}, folders / "real")
+    recoded = (
+        tmp_path / "recoded"
+    )  # the same pixels in other bytes, of the real side and of the other one
+    shutil.copytree(folders / "test", recoded)
+    for side in ("real", "synthetic"):
+        with Image.open(sorted((folders / side).glob("*.png"))[0]) as image:
+            image.save(recoded / "p9999_x.bmp")
+        arms = {name: folders / name for name in ("real", "synthetic")}
+        with pytest.raises(InputError, match=f"shares images with --{side}: 1 of these"):
+            arms_in(tmp_path / side, arms, recoded)
+    test = np.random.default_rng(0).random((4, 32, 32), np.float32)
+    with pytest.raises(InputError, match="shares images with --real: 1 of these"):
+        utility({"real": test[3:]}, test, np.arange(4))
     again = tmp_path / "again"
     shutil.copytree(folders / "test", again)
     content = sorted((folders / "test").glob("*.png"))[0].read_bytes()

@@ -232,6 +232,26 @@ def test_a_configuration_that_does_not_fit_is_said(
     assert words in err and len(err.splitlines()) == 1 and "\\x0a" not in err
 
 
+BROKEN = [
+    ("x = (", "--config: its file could not be run: SyntaxError"),
+    ("import nosuchmodule", "No module named 'nosuchmodule'"),
+    ("def get_config():\n    return 1 / 0", "ZeroDivisionError: division by zero"),
+    ("raise SystemExit(0)", "SystemExit"),
+    (None, "this is a folder; give a .py file"),
+]
+
+
+@pytest.mark.parametrize(("text", "words"), BROKEN)
+def test_a_configuration_that_cannot_be_run_is_a_usage_error(
+    tmp_path: Path, capfd, text: str | None, words: str
+) -> None:
+    path = tmp_path / "mine.py"
+    path.mkdir() if text is None else path.write_text(text + "\n")
+    assert main(["train_encoder", f"--config={path}", f"--workdir={tmp_path}/w"]) == 2
+    err = capfd.readouterr().err
+    assert words in err and len(err.splitlines()) == 1 and "Traceback" not in err
+
+
 NEEDS = [
     *itertools.product(
         ["generate"],

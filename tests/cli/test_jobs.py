@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deepssim_jax import testing
 from deepssim_jax.audit import calibration
 from deepssim_jax.audit.audit_settings import AuditSettings
 from deepssim_jax.audit.demo import CohortSize, demo
@@ -212,6 +213,30 @@ def test_folders_that_cannot_work_stop_with_two(folders, tmp_path: Path) -> None
         )
         assert run.returncode == 2
         assert words in run.stderr and "Traceback" not in run.stderr
+
+
+def test_a_store_grows_and_is_not_replaced_by_that_of_another_set(tmp_path: Path) -> None:
+    images = testing.phantom_images(7)
+    testing.write_images(tmp_path / "in", images[:3])
+    testing.write_images(tmp_path / "other", images[4:])
+
+    def embed(source: str, *more: str, out: str = "store"):
+        return deepssim("embed", f"--images={tmp_path}/{source}", f"--out={tmp_path}/{out}", *more)
+
+    assert "added" not in embed("in", "--size=64").stdout
+    testing.write_images(tmp_path / "in", {"more": images[3]})
+    (tmp_path / "in" / "p0000.png").unlink()
+    said = embed("in", "--size=64").stdout
+    assert re.search(r"images added +1\n", said) and re.search(r"images gone .* +1\n", said)
+    refused = embed("other", "--size=64")
+    assert refused.returncode == 2 and "--out='store' is of 3 other images" in refused.stderr
+    assert embed("other", "--size=96", out="large").returncode == 0
+    run = deepssim(
+        *("score", f"--real={tmp_path}/store", f"--synthetic={tmp_path}/large"),
+        f"--out={tmp_path}/scores",
+    )
+    assert run.returncode == 2
+    assert "64 pixels a side and --synthetic of 96" in run.stderr and "--size" in run.stderr
 
 
 def test_embed_and_score_give_the_candidates_of_the_audit(folders, audited, tmp_path: Path) -> None:

@@ -102,3 +102,9 @@ def test_a_retired_flag_warns_and_changes_nothing(kinds, tmp_path: Path, capsys,
 def test_another_commands_flag_is_not_taken(kinds, tmp_path: Path, capsys) -> None:
     assert main(["audit", "--real=x", "--synthetic=y", f"--out={tmp_path}", "--sscd=z"]) == 2
     assert "sscd" in capsys.readouterr().err
+
+
+def test_a_kind_is_given_once(kinds, tmp_path: Path, capsys) -> None:
+    assert main(command((kinds[0], kinds[0]), tmp_path / "out", "--setting=edits")) == 2
+    assert "--real names 1 of its folders twice" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

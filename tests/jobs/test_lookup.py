@@ -66,6 +66,40 @@ def test_an_index_says_what_it_does_not_hold(tmp_path: Path, capsys) -> None:
     assert said["files"][0][0] == "patient.png"
 
 
+def test_ids_to_be_forgotten_that_nothing_has_are_said(tmp_path: Path, capsys) -> None:
+    for number in range(3):
+        made.write(tmp_path / "in" / f"{number}.png", made.texture(number))
+    call = ["index", f"{tmp_path}/in", "--size=64"]
+    assert main([*call, f"--out={tmp_path}/a", "--forget=TYPO"]) == 0
+    said = capsys.readouterr().out
+    assert "0 images were left out as asked (--forget)" in said and "check the spelling" in said
+    assert main([*call, f"--out={tmp_path}/b", "--forget=1.png"]) == 0
+    said = capsys.readouterr().out
+    assert "1 image was left out as asked (--forget)" in said and "1.png" not in said
+    assert ["left", "out", "as", "asked", "1"] in [line.split() for line in said.splitlines()]
+    assert json.loads((tmp_path / "b" / "inputs.json").read_text())["left_out"] == 1
+
+
+def test_an_index_grows_and_is_not_replaced_by_that_of_another_set(tmp_path: Path, capsys) -> None:
+    for number in range(7):
+        folder = tmp_path / ("other" if number > 4 else "in")
+        made.write(folder / f"{number}.png", made.texture(number))
+    call = ["index", f"--out={tmp_path}/index", "--size=64"]
+    assert main([*call, f"{tmp_path}/in"]) == 0 and "added" not in capsys.readouterr().out
+    (tmp_path / "in" / "0.png").unlink()
+    for number in (7, 8):
+        made.write(tmp_path / "in" / f"{number}.png", made.texture(number))
+    grown = ds.index(
+        tmp_path / "in", out=tmp_path / "index", settings=ds.DuplicateSettings(size=64)
+    )
+    assert (len(grown), grown.growth.added, grown.growth.gone) == (6, 2, 1)
+    assert main([*call, f"{tmp_path}/in"]) == 0 and "added" not in capsys.readouterr().out
+    assert main([*call, f"{tmp_path}/other"]) == 2
+    said = capsys.readouterr().err
+    assert "--out='index' is of 6 other images" in said and "give another folder" in said
+    assert ds.open_index(tmp_path / "index", check=True).image_ids == grown.image_ids
+
+
 def test_equal_pixels_need_no_search(indexed, tmp_path: Path) -> None:
     index, root = indexed
     shutil.copyfile(root / "in" / "p5_0.png", tmp_path / "x.png")
@@ -130,16 +164,26 @@ def test_an_index_that_was_not_finished_is_none(tmp_path: Path, monkeypatch) -> 
     assert ds.index(source, out=out, settings=settings).image_ids[0] == "p0001.png"
 
 
-def test_a_changed_index_is_refused(indexed, tmp_path: Path) -> None:
+def test_a_changed_index_is_refused(indexed, tmp_path: Path, capsys) -> None:
     _, root = indexed
     copy = tmp_path / "index"
     shutil.copytree(root / "index", copy)
     array = np.load(copy / "pixels.npy")
     array[0, 0, 0] += 1
     np.save(copy / "pixels.npy", array)
-    with pytest.raises(InputError, match=r"pixels.npy is missing or was changed"):
+    with pytest.raises(InputError, match=r"array pixels is missing, damaged or was changed"):
         ds.open_index(copy, check=True)
+    assert main(["lookup", str(root / "in" / "p1_0.png"), f"--index={copy}", "--check"]) == 2
+    assert "'index': the file of its array pixels is missing" in capsys.readouterr().err
+    (copy / "pixels.npy").write_bytes((copy / "pixels.npy").read_bytes()[:500])
+    with pytest.raises(InputError, match=r"array pixels is missing, damaged or was changed"):
+        ds.open_index(copy)
+    (tmp_path / "empty").mkdir()
+    assert main(["lookup", str(tmp_path / "empty"), f"--index={root / 'index'}"]) == 2
+    assert "deepssim lookup: IMAGE: the folder holds no image" in capsys.readouterr().err
     listing = json.loads((copy / "index.json").read_text()) | {"version": 0}
     (copy / "index.json").write_text(json.dumps(listing))
     with pytest.raises(InputError, match="has the form 0"):
         ds.open_index(copy)
+    with pytest.raises(ValueError, match="its index.json was changed"):
+        ds.open_index(copy, check=True)

@@ -335,3 +335,45 @@ def test_bad_arguments() -> None:
         Tiling(rows=0, tile=8)
     assert pairs.nearest(unit(3, 0)[:0], unit(3, 0), k=2).scores.shape == (0, 2)
     assert jax.device_count() == 8
+
+
+IDS = {
+    "large": np.arange(4, dtype=np.int64) * 2**32,
+    "fractions": np.array([0.1, 0.2, 0.3, 0.4]),
+    "negative": -np.arange(1, 5),
+    "texts": np.array(["a", "b", "c", "dd"]),
+    "list": ["P1", 1, "1", (2, 3)],
+    "dates": np.arange("2020-01-01", "2020-01-05", dtype="datetime64[D]"),
+}
+
+
+@pytest.mark.parametrize("kind", IDS)
+def test_ids_of_any_kind_are_told_apart_and_none_is_merged(kind: str) -> None:
+    rows, ids = unit(4, 0), IDS[kind]
+    found = pairs.nearest(rows, rows, k=4, groups=(ids, ids)).indices
+    assert [sorted(row) for row in found.tolist()] == [
+        [-1, *(x for x in range(4) if x != row)] for row in range(4)
+    ]
+    one = [ids[0]] * 4  # all of one patient: nothing is admissible
+    assert (pairs.nearest(rows, rows, k=1, groups=(one, one)).indices == -1).all()
+
+
+@pytest.mark.parametrize(
+    ("ids", "words"),
+    [
+        (np.array([1.0, np.nan, 2.0]), "row 1 of the queries has no id"),
+        (["a", "b", None], "row 2 of the queries has no id"),
+        ([[1], [2], [3]], "cannot be hashed"),
+        (None, "must be one a row"),
+        ("abc", "must be one a row"),
+    ],
+)
+def test_ids_that_say_nothing_are_refused(ids: object, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        pairs.nearest(unit(3, 0), unit(3, 0), k=1, groups=(ids, ["x", "y", "z"]))
+
+
+def test_ids_of_two_types_are_equal_where_their_values_are() -> None:
+    rows = unit(3, 0)
+    found = pairs.nearest(rows, rows, k=1, groups=(np.arange(3, dtype=np.int16), [0, 1, 2.0]))
+    assert not (found.indices[:, 0] == np.arange(3)).any()

@@ -20,6 +20,7 @@ from deepssim_jax.training import generator as generators
 from deepssim_jax.training.autoencoder_step import AutoencoderJob
 from deepssim_jax.training.generator import train_autoencoder, train_denoiser
 from deepssim_jax.training.generator_config import AutoencoderConfig, LdmConfig
+from deepssim_jax.workspace import Workspace
 from tests.training.test_generator_data import pictures
 
 SMALL = AutoencoderSpec(channels=(8, 16, 16), blocks=1, groups=8)
@@ -49,6 +50,17 @@ def autoencoder(tmp_path: Path) -> Path:
 def test_without_an_autoencoder_nothing_begins(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="must be the workdir of a finished train_vae"):
         train_denoiser(denoiser_config(autoencoder=str(tmp_path)), tmp_path / "ldm")
+
+
+def test_an_autoencoder_that_was_changed_is_refused(tmp_path: Path, autoencoder: Path) -> None:
+    content = (autoencoder / generators.AUTOENCODER).read_bytes()
+    with Workspace.open(tmp_path / "own", command="train_vae", flag="--workdir") as workspace:
+        workspace.write(generators.AUTOENCODER, content)
+    (tmp_path / "own" / generators.AUTOENCODER).write_bytes(content[:-1] + b"x")
+    config = denoiser_config(autoencoder=str(tmp_path / "own"))
+    with pytest.raises(ValueError, match=r"its autoencoder\.safetensors was changed"):
+        train_denoiser(config, tmp_path / "ldm")
+    assert not (tmp_path / "ldm").exists()
 
 
 def test_a_missing_column_or_table_is_said_before_anything_is_computed(

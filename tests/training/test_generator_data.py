@@ -124,7 +124,7 @@ def pictures(folder: Path, count: int) -> Path:
 
 def test_latents_are_made_once_and_their_scale_is_measured(tmp_path: Path, monkeypatch) -> None:
     config = SourceConfig(images=str(pictures(tmp_path, 11)), size=(24, 20))
-    images, rows = within(tmp_path / "w", lambda w: open_source(config, w))
+    images, rows = within(tmp_path / "w", lambda w: open_source(config, w), command="train_ldm")
     assert not set(rows.training) & set(rows.held) and len(rows.training) + len(rows.held) == 11
     spec = AutoencoderSpec(channels=(4, 8), blocks=1, groups=4)
     model = Autoencoder(spec, rngs=nnx.Rngs(0))
@@ -135,7 +135,7 @@ def test_latents_are_made_once_and_their_scale_is_measured(tmp_path: Path, monke
             images, spec, params, workspace=workspace, rows=rows.training
         )
 
-    found = within(tmp_path / "w", cached)
+    found = within(tmp_path / "w", cached, command="train_ldm")
     pixels = images.take(np.arange(11)) / np.float32(65535)
     mean, deviation = jax.jit(
         lambda p, x: nnx.merge(network_file.blueprint(spec)[0], p, copy=True).encode(x)
@@ -145,8 +145,8 @@ def test_latents_are_made_once_and_their_scale_is_measured(tmp_path: Path, monke
     drawn = np.asarray(mean) + np.asarray(deviation) * rng.standard_normal((400, *mean.shape))
     assert found.scale * drawn[:, rows.training].std() == pytest.approx(1, abs=5e-3)
     monkeypatch.setattr(latent_files, "_padded", None)  # nothing is encoded again
-    again = within(tmp_path / "w", cached)
-    stored = latent_files.load_latents(tmp_path / "w" / "latents")
+    again = within(tmp_path / "w", cached, command="train_ldm")
+    stored = latent_files.load_latents(tmp_path / "w")
     np.testing.assert_array_equal(stored.mean, found.mean)
     assert again.scale == found.scale
 

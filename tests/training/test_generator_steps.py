@@ -193,6 +193,24 @@ def test_a_loss_that_is_no_number_stops_the_run(denoiser: DenoiserJob, tmp_path:
         train(denoiser, Made(broken_from=2), dataclasses.replace(LOOP, record_every=2), tmp_path)
 
 
+def test_weights_that_give_no_images_are_said_with_the_rate(tmp_path: Path) -> None:
+    job = AutoencoderJob.create(AUTOENCODER, learning_rate=1e30)
+    shown = np.random.default_rng(0).random((8, 16, 16)).astype(np.float32)
+
+    class Images:
+        batch = 8
+
+        def __call__(self, step: int) -> np.ndarray:
+            return shown
+
+        def names(self, step: int) -> str:
+            return f"the images of step {step}"
+
+    config = LoopConfig(1, validate_every=1, learning_rate=1e30)
+    with pytest.raises(Diverged, match=r"lower the learning rate .*, now 1e\+30"):
+        train(job, Images(), config, tmp_path)
+
+
 def test_a_full_disk_is_said(denoiser: DenoiserJob, tmp_path: Path, monkeypatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise ValueError("RESOURCE_EXHAUSTED: [errno 28: No space left on device]")

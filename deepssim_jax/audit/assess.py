@@ -200,7 +200,7 @@ def chance_of(
     seen = holdout_rate or false_rate
     if seen is None or classes[Label.EXACT.value]:
         return None
-    return Chance((seen.count + 1) / (seen.total + 2), seen.total + 2)
+    return Chance((seen.count + 1) / (seen.total + 2), seen.total + 2, seen)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterable
 
-from deepssim_jax.audit.disclosure import Edition
+from deepssim_jax.audit.disclosure import Edition, is_small, is_telling
 from deepssim_jax.audit.result import Coverage, Membership
 from deepssim_jax.data.manifest import Role
 from deepssim_jax.detection.assessment import MAX_UNTESTED, Cause, Reason
@@ -75,6 +75,10 @@ _SENTENCES = {
 
 # Outside, of fewer copies, or among fewer images, than may be counted.
 FEW = "So few can be chance; whether they are is not stated here, because it would tell how many they are."
+_HIDDEN = (
+    "Whether chance gives as many is not stated here, because it would tell how many unrelated {image}s were "
+    "called copies."
+)
 _OF_FEW = "{none}; so few {image}s say little about the share of {copies} that a generator like this makes."
 
 
@@ -90,18 +94,31 @@ def reasons(
         verdict, which follows from all of them, a small count could be computed, and of a few copies
         nobody learns whether chance gives as many.
     """
-    shared, chance = edition is Edition.SHARED, (Cause.WITHIN_CHANCE, Cause.BEYOND_CHANCE)
     out = []
     for reason in found:
-        sentence, share = _SENTENCES[reason.cause], reason.share
-        few = share is not None and not edition.shows(share.count)
-        if reason.cause in chance and few or shared and reason.cause is Cause.BEYOND_CHANCE:
-            continue
-        if reason.cause is Cause.NONE_FOUND and share and not edition.shows(share.total):
-            sentence = _OF_FEW
-        values = _values(reason, words, shared=shared)
-        out.append(sentence.format(**dataclasses.asdict(words), **values))
+        if sentence := _sentence(reason, edition):
+            values = _values(reason, words, shared=edition is Edition.SHARED)
+            out.append(sentence.format(**dataclasses.asdict(words), **values))
     return tuple(out)
+
+
+def _sentence(reason: Reason, edition: Edition) -> str | None:
+    """What is stated of a reason; None where that would tell a small count."""
+    sentence, share = _SENTENCES[reason.cause], reason.share
+    if edition is Edition.INTERNAL:
+        return sentence
+    match reason.cause:
+        case Cause.WITHIN_CHANCE | Cause.BEYOND_CHANCE:
+            if share is not None and is_small(share.count):
+                return None
+            if is_telling(reason.control):
+                return _HIDDEN
+            return sentence if reason.cause is Cause.WITHIN_CHANCE else None
+        case Cause.MANY_ALIKE:
+            return None if is_small(reason.count) else sentence
+        case Cause.NONE_FOUND if share is not None and is_small(share.total):
+            return _OF_FEW
+    return sentence
 
 
 def _values(reason: Reason, words: Words, *, shared: bool) -> dict[str, object]:

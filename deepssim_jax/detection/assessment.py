@@ -57,7 +57,8 @@ class Reason:
     """A cause with its numbers, as far as it has any.
 
     `count` is of images of the first of `roles`; `share` a rate or recall; `expected` the number of calls
-    that chance gives and `p_value` the probability of as many as there were; `detail` a part of a sentence.
+    that chance gives and `p_value` the probability of as many as there were, both by `control`; `detail` a
+    part of a sentence.
     """
 
     cause: Cause
@@ -67,6 +68,7 @@ class Reason:
     expected: float | None = None
     p_value: float | None = None
     detail: str = ""
+    control: Proportion | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,10 +120,14 @@ class Performance:
 
 @dataclasses.dataclass(frozen=True)
 class Chance:
-    """The `share` of images without a copy that are called one, by `of` of them; None where it is known."""
+    """The `share` of images without a copy that are called one, by `of` of them; None where it is known.
+
+    `control` are those of them that were called one.
+    """
 
     share: float
     of: float | None = None
+    control: Proportion | None = None
 
     def p_value(self, rate: Proportion) -> float:
         """The probability of as many calls or more. A share that few images tell is itself unsure, by a
@@ -213,7 +219,8 @@ def _found(rate: Proportion, chance: Chance | None) -> tuple[Verdict, tuple[Reas
     p_value = chance.p_value(rate)
     within = p_value > MOST_BY_CHANCE
     cause = Cause.WITHIN_CHANCE if within else Cause.BEYOND_CHANCE
-    reason = Reason(cause, share=rate, expected=chance.share * rate.total, p_value=p_value)
+    expected = chance.share * rate.total
+    reason = Reason(cause, share=rate, expected=expected, p_value=p_value, control=chance.control)
     return Verdict.INCONCLUSIVE if within else Verdict.COPIES_FOUND, (reason,)
 
 

@@ -288,7 +288,7 @@ def test_within_chance_is_inconclusive_and_its_number_stays_inside() -> None:
     )
     how = {"words": sentences.VOLUMES, "edition": Edition.SHARED}
     assert sentences.reasons(found.reasons, **how) == ()  # of so few, not even that
-    many = assess(clopper_pearson(6, 400), sides=SIDES, performance=None, chance=0.02)
+    many = assess(clopper_pearson(6, 400), sides=SIDES, performance=None, chance=Chance(0.02))
     (shared,) = sentences.reasons(many.reasons, **how)
     assert not re.search(r"\d", shared)
 

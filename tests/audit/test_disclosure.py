@@ -146,8 +146,7 @@ ATTACKS = {
     "copies": [
         World(exact=exact, near=near, false=false)
         for exact, near in SPLITS
-        for total in (12, 20, 30, 60)
-        for false in small(total)
+        for false in [*small(20), *small(30), *small(60), *((n, 12) for n in range(13))]
     ],
     "chance of held-out images": [
         World(exact=exact, near=near, holdout=holdout)

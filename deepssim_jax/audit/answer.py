@@ -5,7 +5,7 @@ Contract: plain text; whoever shows it escapes it. `tone` is a class of `report.
 
 import dataclasses
 
-from deepssim_jax.audit.disclosure import Edition, is_telling
+from deepssim_jax.audit.disclosure import Edition
 from deepssim_jax.detection.assessment import Assessment, Verdict
 
 
@@ -22,11 +22,8 @@ class Answer:
 def verdict_of(assessment: Assessment, edition: Edition) -> Verdict:
     """The verdict for who reads it.
 
-    Whether copies are more than chance gives depends on how many they are, and on how many unrelated images
-    were called copies. Where one of these is small it would tell it: outside copies are found, whatever
-    chance gives.
+    Whether a few copies are more than chance gives depends on how many they are, and would tell it: outside
+    they are found, whatever chance gives.
     """
-    hidden = not edition.shows(assessment.copy_rate.count)
-    if edition is Edition.SHARED and assessment.copy_rate.count:
-        hidden |= any(is_telling(reason.control) for reason in assessment.reasons)
-    return Verdict.COPIES_FOUND if hidden else assessment.verdict
+    few = not edition.shows(assessment.copy_rate.count)
+    return Verdict.COPIES_FOUND if few else assessment.verdict

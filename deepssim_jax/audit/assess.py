@@ -8,6 +8,7 @@ import numpy as np
 from deepssim_jax.audit import calibration, outputs, sentences
 from deepssim_jax.audit.audit_settings import AuditSettings
 from deepssim_jax.audit.control import Control
+from deepssim_jax.audit.disclosure import SMALL, is_small
 from deepssim_jax.audit.holdout import Make, difference
 from deepssim_jax.audit.inputs import file_counts, file_notes, file_notes_to_share
 from deepssim_jax.audit.result import AuditResult, Label, Match, Membership
@@ -22,7 +23,7 @@ from deepssim_jax.detection.assessment import (
     Subjects,
     assess,
 )
-from deepssim_jax.detection.result import excluded
+from deepssim_jax.detection.result import Exclusion, excluded
 from deepssim_jax.scoring import decide
 from deepssim_jax.scoring.match import best_matches, placement
 from deepssim_jax.scoring.retrieval import Retrieval
@@ -131,7 +132,8 @@ def conclude(found: Measured, settings: AuditSettings) -> AuditResult:
     return AuditResult(
         assessment=_assessment(found, classes, holdout_rate, settings),
         counts=_counts(found.sets),
-        exclusions=excluded({role: one.images for role, one in found.sets.items()}),
+        exclusions=excluded({role: one.images for role, one in found.sets.items()})
+        + _not_compared(found.sets),
         notes=notes + file_notes(manifests),
         notes_to_share=notes + file_notes_to_share(manifests),
         settings=_echoed(found, settings),
@@ -151,6 +153,16 @@ def conclude(found: Measured, settings: AuditSettings) -> AuditResult:
         copy_rate_by_patient=by_patient if hits.any() else None,
         recall_to_share=found.usual.by_change(),
         membership=found.inferred,
+    )
+
+
+def _not_compared(sets: Mapping[Role, AuditSet]) -> tuple[Exclusion, ...]:
+    return tuple(
+        Exclusion(
+            role.value, one.images.image_ids[row], "holds too little structure to be compared"
+        )
+        for role, one in sets.items()
+        for row in np.flatnonzero(~one.comparable)
     )
 
 
@@ -178,6 +190,9 @@ def _assessment(
     if not len(found.control.holdout_to_real):
         known = Reason(Cause.HELD_OUT_KNOWN)
         assessment = dataclasses.replace(assessment, reasons=(known, *assessment.reasons))
+    if holdout_rate is not None and holdout_rate.count:
+        called = Reason(Cause.HELD_OUT_CALLED, (Role.HOLDOUT,), holdout_rate.count)
+        assessment = dataclasses.replace(assessment, reasons=(*assessment.reasons, called))
     makes = [
         Make.of(found.sets[role].manifest, found.sets[role].images, settings.slice_spec)
         for role in (Role.REAL, Role.HOLDOUT)
@@ -195,12 +210,14 @@ def chance_of(
 ) -> Chance | None:
     """How often an image without a copy is called one; None where an exact copy cannot be chance.
 
-    By Laplace's rule, which keeps an unseen error from being taken for an impossible one.
+    By Laplace's rule, which keeps an unseen error from being taken for an impossible one. Errors too few to
+    be shown outside count alike, so that the verdict does not tell them.
     """
     seen = holdout_rate or false_rate
     if seen is None or classes[Label.EXACT.value]:
         return None
-    return Chance((seen.count + 1) / (seen.total + 2), seen.total + 2, seen)
+    false = SMALL - 1 if is_small(seen.count) else seen.count
+    return Chance((false + 1) / (seen.total + 2), seen.total + 2)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -152,6 +152,10 @@ def _attacked(model: str | Path) -> Generator:
         raise ValueError(f"--model: {error}") from error
 
 
+_ONE_PATIENT = (
+    "--subject_regex makes one patient of all real images, those with the same picture in it taken "
+    "together; give one whose first group is the patient"
+)
 _SAME = (
     "--real and --synthetic hold the same files: every image would be found to be a copy of itself. "
     "Did you mean another folder? If this is intended, add --allow_same"
@@ -194,6 +198,8 @@ class _Job:
             journal=self.out.section("doubles", real.images.fingerprint),
             on_progress=self.on_progress,
         )
+        if self.settings.subject_regex and len(real.side) > 1 and len(set(found.subjects)) == 1:
+            raise InputError(_ONE_PATIENT)
         side = dataclasses.replace(real.side, groups=found.subjects)
         listed = found.rows(real.images)
         return sets | {Role.REAL: dataclasses.replace(real, side=side, doubles=listed)}

@@ -16,7 +16,7 @@ from deepssim_jax.audit.result import Thresholds
 from deepssim_jax.data.edits import EDITS, Edit
 from deepssim_jax.data.edits.types import Group
 from deepssim_jax.data.edits.types import Label as EditLabel
-from deepssim_jax.detection.assessment import EditRecall, Performance
+from deepssim_jax.detection.assessment import MIN_PATIENTS, EditRecall, Performance
 from deepssim_jax.detection.controls import (
     balanced_rows,
     other_patients,
@@ -325,7 +325,7 @@ def calibrate_on_real(
         false_rate=None,
         planted_recall=None,
         planted_near_recall=None,
-        calibrated=chosen.calibrated,
+        calibrated=chosen.calibrated and len(np.unique(negatives.owners)) >= MIN_PATIENTS,
     )
     evidence = Evidence(
         thresholds=thresholds,

@@ -59,19 +59,23 @@ def write_all(
     out.write("nearest.csv", tables.matches(result.nearest, ranked=False).csv())
     out.write("pairs.csv", tables.matches(result.pairs, ranked=True).csv())
     out.write("real_duplicates.csv", tables.table([doubles.COLUMNS, *result.real_doubles]))
-    out.write("inputs.csv", _inputs_csv(manifests, stores))
+    out.write("inputs.csv", _inputs_csv(result, manifests, stores))
     out.write("inputs.json", _inputs_json(result, manifests))
     report.write_reports(result, gallery, out, salt=out.secret())
     files = {name: sha256(out.path(name)) for name in NAMES}
     out.write("summary.json", tables.summary_json(result, files))
 
 
-def _inputs_csv(manifests: Mapping[Role, Manifest], stores: Mapping[Role, ImageStore]) -> bytes:
+def _inputs_csv(
+    result: AuditResult, manifests: Mapping[Role, Manifest], stores: Mapping[Role, ImageStore]
+) -> bytes:
+    # What was read and could not be compared has a reason, too.
+    reasons = {(item.role, item.image_id): item.reason for item in result.exclusions}
     out = [["role", "image_id", "subject_id", "sha256", "status", "reason"]]
     for role, images in stores.items():
         subjects = dict(zip(images.image_ids, images.subject_ids, strict=True))
         rows = [
-            [role.value, i, subjects[i] or "", digest, "read", ""]
+            [role.value, i, subjects[i] or "", digest, "read", reasons.get((role.value, i), "")]
             for i, digest in zip(images.image_ids, images.sha256, strict=True)
         ]
         rows += [

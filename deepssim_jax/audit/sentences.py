@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterable
 
-from deepssim_jax.audit.disclosure import Edition, is_small, is_telling
+from deepssim_jax.audit.disclosure import Edition
 from deepssim_jax.audit.result import Coverage, Membership
 from deepssim_jax.data.manifest import Role
 from deepssim_jax.detection.assessment import MAX_UNTESTED, Cause, Reason
@@ -47,8 +47,12 @@ _SENTENCES = {
     Cause.HELD_OUT_DIFFER: "The held-out {image}s are of another make than the real ones ({detail}): the "
     "control and the p-values may tell the make, and not copies.",
     Cause.HELD_OUT_KNOWN: "All held-out {image}s are of patients of the real side, so there is no control.",
+    Cause.HELD_OUT_CALLED: "{number} of the held-out {image}s are called copies of real ones: look whether "
+    "they are of the training set; an audit of --holdout as --synthetic lists them.",
+    Cause.FEW_PATIENTS: "The real {image}s are of {patients} only, too few to test what is called a {copy} "
+    "on other patients: look at the pairs, and at --subject_regex if there are more patients.",
     Cause.MANY_ALIKE: "{number} real {image}s were called copies of another patient's where there should be "
-    "none: the folder holds duplicates under several names (search it with `deepssim duplicates`), or "
+    "none: the folder holds duplicates under several names, some of which `deepssim duplicates` lists, or "
     "unrelated {image}s of this kind look alike, and so may some of the {copies} found here.",
     Cause.UNREADABLE: "{side} could not be read; {unknown}.",
     Cause.NOT_COMPARABLE: "{side} could not be compared: too little structure to be distinguished.",
@@ -75,10 +79,8 @@ _SENTENCES = {
 
 # Outside, of fewer copies, or among fewer images, than may be counted.
 FEW = "So few can be chance; whether they are is not stated here, because it would tell how many they are."
-_HIDDEN = (
-    "Whether chance gives as many is not stated here, because it would tell how many unrelated {image}s were "
-    "called copies."
-)
+# What follows from counts that may be small, and stays inside.
+_INSIDE = (Cause.BEYOND_CHANCE, Cause.MANY_ALIKE, Cause.HELD_OUT_CALLED)
 _OF_FEW = "{none}; so few {image}s say little about the share of {copies} that a generator like this makes."
 
 
@@ -94,31 +96,19 @@ def reasons(
         verdict, which follows from all of them, a small count could be computed, and of a few copies
         nobody learns whether chance gives as many.
     """
+    shared, chance = edition is Edition.SHARED, (Cause.WITHIN_CHANCE, Cause.BEYOND_CHANCE)
     out = []
     for reason in found:
-        if sentence := _sentence(reason, edition):
-            values = _values(reason, words, shared=edition is Edition.SHARED)
-            out.append(sentence.format(**dataclasses.asdict(words), **values))
+        sentence, share = _SENTENCES[reason.cause], reason.share
+        few = share is not None and not edition.shows(share.count)
+        inside = reason.cause in _INSIDE
+        if reason.cause in chance and few or shared and inside:
+            continue
+        if reason.cause is Cause.NONE_FOUND and share and not edition.shows(share.total):
+            sentence = _OF_FEW
+        values = _values(reason, words, shared=shared)
+        out.append(sentence.format(**dataclasses.asdict(words), **values))
     return tuple(out)
-
-
-def _sentence(reason: Reason, edition: Edition) -> str | None:
-    """What is stated of a reason; None where that would tell a small count."""
-    sentence, share = _SENTENCES[reason.cause], reason.share
-    if edition is Edition.INTERNAL:
-        return sentence
-    match reason.cause:
-        case Cause.WITHIN_CHANCE | Cause.BEYOND_CHANCE:
-            if share is not None and is_small(share.count):
-                return None
-            if is_telling(reason.control):
-                return _HIDDEN
-            return sentence if reason.cause is Cause.WITHIN_CHANCE else None
-        case Cause.MANY_ALIKE:
-            return None if is_small(reason.count) else sentence
-        case Cause.NONE_FOUND if share is not None and is_small(share.total):
-            return _OF_FEW
-    return sentence
 
 
 def _values(reason: Reason, words: Words, *, shared: bool) -> dict[str, object]:
@@ -127,6 +117,9 @@ def _values(reason: Reason, words: Words, *, shared: bool) -> dict[str, object]:
     out: dict[str, object] = {
         "none": f"No {words.copy} was found",
         "detail": reason.detail,
+        "patients": "few patients"
+        if shared
+        else f"{reason.count:,} {_several(reason.count, 'patient')}",
         "number": "Some" if shared else f"{reason.count:,}",
         "side": f"Some {' '.join(roles)} {words.image}s",
         "sides": " and of the ".join(roles),

@@ -20,6 +20,7 @@ MAX_UNTESTED = 0.01
 MIN_RECALL = 0.8
 # So large a share of unrelated images, of which half a percent may be called copies, needs a word.
 MANY_FALSE = 0.02
+MIN_PATIENTS = 20
 # As many calls as chance gives at least this often are no evidence of copying.
 MOST_BY_CHANCE = 0.05
 
@@ -37,6 +38,8 @@ class Cause(enum.StrEnum):
 
     HELD_OUT_DIFFER = "held_out_differ"
     HELD_OUT_KNOWN = "held_out_known"
+    HELD_OUT_CALLED = "held_out_called"
+    FEW_PATIENTS = "few_patients"
     MANY_ALIKE = "many_alike"
     UNREADABLE = "unreadable"
     NOT_COMPARABLE = "not_comparable"
@@ -57,8 +60,7 @@ class Reason:
     """A cause with its numbers, as far as it has any.
 
     `count` is of images of the first of `roles`; `share` a rate or recall; `expected` the number of calls
-    that chance gives and `p_value` the probability of as many as there were, both by `control`; `detail` a
-    part of a sentence.
+    that chance gives and `p_value` the probability of as many as there were; `detail` a part of a sentence.
     """
 
     cause: Cause
@@ -68,7 +70,6 @@ class Reason:
     expected: float | None = None
     p_value: float | None = None
     detail: str = ""
-    control: Proportion | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,14 +121,10 @@ class Performance:
 
 @dataclasses.dataclass(frozen=True)
 class Chance:
-    """The `share` of images without a copy that are called one, by `of` of them; None where it is known.
-
-    `control` are those of them that were called one.
-    """
+    """The `share` of images without a copy that are called one, by `of` of them; None where it is known."""
 
     share: float
     of: float | None = None
-    control: Proportion | None = None
 
     def p_value(self, rate: Proportion) -> float:
         """The probability of as many calls or more. A share that few images tell is itself unsure, by a
@@ -188,7 +185,7 @@ def assess(
         verdict, reasons = _none_found(copy_rate, sides, performance)
     return Assessment(
         verdict=verdict,
-        reasons=(*_limits(sides), *_alike(performance), *reasons),
+        reasons=(*_limits(sides), *_few(subjects), *_alike(performance), *reasons),
         copy_rate=copy_rate,
         subjects=subjects,
         recall_by_edit=() if performance is None else performance.by_edit,
@@ -207,6 +204,12 @@ def _limits(sides: Mapping[Role, Searched]) -> Iterator[Reason]:
             yield Reason(Cause.DUPLICATED, (role,), side.duplicated)
 
 
+def _few(subjects: Subjects | None) -> Iterator[Reason]:
+    """Whether there are too few patients to tell a patient's own images from others'."""
+    if subjects is not None and subjects.total < MIN_PATIENTS:
+        yield Reason(Cause.FEW_PATIENTS, (Role.REAL,), subjects.total)
+
+
 def _alike(of: Performance | None) -> Iterator[Reason]:
     """Whether more of the unrelated real images are called copies than the thresholds allow."""
     if of is not None and of.false_rate is not None and of.false_rate.low > MANY_FALSE:
@@ -219,8 +222,7 @@ def _found(rate: Proportion, chance: Chance | None) -> tuple[Verdict, tuple[Reas
     p_value = chance.p_value(rate)
     within = p_value > MOST_BY_CHANCE
     cause = Cause.WITHIN_CHANCE if within else Cause.BEYOND_CHANCE
-    expected = chance.share * rate.total
-    reason = Reason(cause, share=rate, expected=expected, p_value=p_value, control=chance.control)
+    reason = Reason(cause, share=rate, expected=chance.share * rate.total, p_value=p_value)
     return Verdict.INCONCLUSIVE if within else Verdict.COPIES_FOUND, (reason,)
 
 

@@ -153,10 +153,12 @@ def test_a_basis_keeps_most_of_the_cosine_and_mirrors_by_signs() -> None:
 
 def test_points_say_whether_an_image_can_be_compared() -> None:
     rng = np.random.default_rng(4)
-    full, few, crowded = (_points(rng, 1, 80) for _ in range(3))
-    few.geometry[:, 20:, 5] = 0
+    full, few, crowded, faint = (_points(rng, 1, 80) for _ in range(4))
+    few.geometry[:, 11:, 5] = 0
     crowded.geometry[..., :2] *= 0.05
-    assert [bool(p.comparable[0]) for p in (full, few, crowded)] == [True, False, False]
+    faint.geometry[..., 5] = 0.002  # steps of 8-bit levels
+    images = (full, few, crowded, faint)
+    assert [bool(p.comparable[0]) for p in images] == [True, False, False, False]
 
 
 def test_what_stands_twice_is_not_common(descriptors) -> None:

@@ -182,10 +182,16 @@ class Reading:
     """A source on its way into a store. `of` hashes its files, `chunks` decodes, `images` opens."""
 
     def __init__(
-        self, manifest: Manifest, settings: Settings, cache: Cache, digests: list[str | Rejected]
+        self,
+        manifest: Manifest,
+        settings: Settings,
+        cache: Cache,
+        digests: list[str | Rejected],
+        states: dict[Path, object],
     ):
         """Private: see `of`."""
         self._manifest, self._settings, self._cache = manifest, settings, cache
+        self._states = states
         pairs = list(zip(manifest.records, digests, strict=True))
         self._unread = [digest for _, digest in pairs if isinstance(digest, Rejected)]
         known = [(record, digest) for record, digest in pairs if isinstance(digest, str)]
@@ -205,8 +211,9 @@ class Reading:
         """
         settings.validate()
         workspace.keep_apart(manifest.elsewhere)
+        states = {path: _state(path) for r in manifest.records for path in files_of(r)}
         digests = _digests(manifest, threads=threads)
-        return cls(manifest, settings, store_cache(workspace, settings), digests)
+        return cls(manifest, settings, store_cache(workspace, settings), digests, states)
 
     def __len__(self) -> int:
         return len(self._manifest.records)
@@ -278,7 +285,7 @@ class Reading:
     def _decode(self, pool: concurrent.futures.Executor, run: np.ndarray) -> Entries:
         def make(places: np.ndarray) -> Made:
             records = [self._records[row] for row in run[places]]
-            found = list(pool.map(lambda record: _load(record, self._settings), records))
+            found = list(pool.map(self._load, records))
             images = [x for x in found if isinstance(x, dict)]
             refused = {n: reason_of(x) for n, x in enumerate(found) if not isinstance(x, dict)}
             passing = {n for n, x in enumerate(found) if isinstance(x, _MACHINE)}
@@ -287,6 +294,17 @@ class Reading:
             return Made(fields, refused, frozenset(passing))
 
         return self._cache.compute([self._keys[row] for row in run], make, block=len(run))
+
+    def _load(self, record: Record) -> dict[str, np.ndarray] | Unreadable | OSError | MemoryError:
+        """The fields of an entry, or why there are none."""
+        try:
+            found = self._settings.load(record)
+        except (Unreadable, *_MACHINE) as error:
+            return error
+        # What is kept under a hash must be what was hashed.
+        if any(_state(path) != self._states[path] for path in files_of(record)):
+            return Unavailable("was changed while it was read; run the same command again")
+        return found if isinstance(found, dict) else {_PIXELS: found}
 
 
 def store_cache(workspace: Workspace, settings: Settings) -> Cache:
@@ -323,6 +341,15 @@ def _digests(manifest: Manifest, *, threads: int = 4) -> list[str | Rejected]:
     ]
 
 
+def _state(path: Path) -> object:
+    """What changes when someone writes a file, or None if there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
 def _digest(files: tuple[Path, ...]) -> str | OSError:
     try:
         return sha256(*files)
@@ -336,13 +363,3 @@ def _key(record: Record, digest: str) -> str:
     rest = {name: value for name, value in how.items() if name not in _IDENTITY}
     suffixes = [suffix.lower() for suffix in Path(record.path).suffixes[-2:]]
     return key_of(digest, suffixes, rest)[:40]
-
-
-def _load(
-    record: Record, settings: Settings
-) -> dict[str, np.ndarray] | Unreadable | OSError | MemoryError:
-    try:
-        found = settings.load(record)
-        return found if isinstance(found, dict) else {_PIXELS: found}
-    except (Unreadable, *_MACHINE) as error:
-        return error

@@ -153,6 +153,31 @@ def test_what_the_machine_lacked_is_read_by_the_next_run(
     assert looked == ["5.png"]
 
 
+def test_a_file_that_changes_while_it_is_read_is_kept_under_no_hash(
+    folder: Path, tmp_path: Path, monkeypatch
+) -> None:
+    read = picture_reader.read
+    other = (folder / "0.png").read_bytes()
+
+    def changing(path: Path, *how):
+        if path.name == "5.png":
+            path.write_bytes(other)
+        return read(path, *how)
+
+    with (
+        monkeypatch.context() as patch,
+        Workspace.open(tmp_path / "s", command="test") as workspace,
+    ):
+        patch.setattr(picture_reader, "read", changing)
+        manifest = read_manifest(folder, role=Role.REAL)
+        reading = store.Reading.of(manifest, workspace, settings=SETTINGS)
+        assert sum(len(chunk.images) for chunk in reading.chunks()) == 8
+        reasons = {r.image_id: r.reason for r in reading.images().rejected}
+    assert reasons["5.png"] == "was changed while it was read; run the same command again"
+    again = fill(folder, tmp_path / "s")
+    np.testing.assert_array_equal(*again.take(np.array([0, 4])))
+
+
 def test_a_missing_extra_is_no_reason_to_be_kept(tmp_path: Path, monkeypatch) -> None:
     path = tmp_path / "a.dcm"
     path.write_bytes(dicom_bytes(picture()))

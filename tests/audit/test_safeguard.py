@@ -389,8 +389,7 @@ def test_what_leaves_is_what_was_judged_though_the_file_changes(
     before = {path.name: path.read_bytes() for path in (tmp_path / "offered").iterdir()}
 
     def changing(record):
-        for path, copy in zip(sorted((tmp_path / "offered").iterdir()), training, strict=False):
-            shutil.copy(copy, path)
+        shutil.copy(training[0], tmp_path / "offered" / record.path.name)
         return read_only_image(record)
 
     monkeypatch.setattr(safeguard, "read_only_image", changing)
@@ -399,12 +398,20 @@ def test_what_leaves_is_what_was_judged_though_the_file_changes(
     patients = {path.read_bytes() for path in training}
     left = {p.name: p.read_bytes() for p in (tmp_path / "share").glob("*.png")}
     assert not patients & set(left.values())
-    # The first was read before it changed.
     assert all(content == before[name] for name, content in left.items())
     for name in left:
         (tmp_path / "share" / name).unlink()
     assert left
     write_some(cohort, tmp_path / "offered")
+    hashed = store.fingerprint
+
+    def then_changed(*listing):
+        found = hashed(*listing)
+        for path in (tmp_path / "offered").iterdir():
+            shutil.copy(training[0], path)
+        return found
+
+    monkeypatch.setattr(store, "fingerprint", then_changed)
     with pytest.raises(InputError, match="not what an earlier run judged"):
         filtered(tmp_path / "offered", guard, tmp_path)
 

@@ -2,8 +2,8 @@
 
 Two experiments are run through the very search and verification that the synthetic images get:
 real images are matched with other patients' real images (the null), and copies of real images under
-every edit of `data.edits` are matched with the real side (the controls). Patients are split in two
-splits: error rates are those of the reporting split, false-match rates at thresholds of the tuning split.
+every edit of `data.edits` are matched with the real side (the controls). Patients are split in two:
+error rates are those of the reporting split, false-match rates at thresholds of the tuning split.
 """
 
 import dataclasses
@@ -180,9 +180,7 @@ class Evidence:
         return self.laws.p_values(found)
 
     def at(self, cut: float) -> "Evidence":
-        """With thresholds that unrelated images reach with probability `cut` at most, and the error
-        rates of the reporting half at these.
-        """
+        """With thresholds that unrelated images reach with probability `cut` at most, and their rates."""
         return self._under(self._reached(self.laws, cut), null_at=self._reached(self.half, cut))
 
     def _reached(self, laws: Laws, cut: float) -> Thresholds:

@@ -464,16 +464,10 @@ def test_what_a_memorizing_model_lets_out_holds_no_copy(
     assert said["candidates"].keys() == {"judged", "accepted"} and said["candidates"]["judged"] > 8
     # The expression and small counts of copies stay in the house.
     assert said["settings"]["subject_regex"] is True
-<<<<<<< HEAD
-    recall = said["limits"]["recall_of_planted_copies"]
-    assert recall["count"] == recall["total"] == 124
-    assert "planted copies of whole images it missed 0" in said["missed"]
-=======
     recall = guard.limits.thresholds.planted_recall
     hidden, number = is_telling(recall), Edition.SHARED.count(recall.total - recall.count)
     assert ("suppressed" in said["limits"]["recall_of_planted_copies"]) == hidden
     assert f"planted copies of whole images it missed {number}" in said["missed"]
->>>>>>> mendB
     assert all(row["cosine"] < said["limits"]["max_cosine"] for row in said["images"])
     assert all(row["verified"] < said["limits"]["max_ssim"] for row in said["images"])
     assert said["residual"]["rate"].keys() == {"suppressed"}  # four were tested

@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from deepssim_jax.scoring.volume_sides import Modality as Modality
     from deepssim_jax.training.config import EncoderConfig as EncoderConfig
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "AgreementResult": "jobs.rate_agreement",

@@ -316,7 +316,7 @@ FOLDERS: dict[str, Callable[[object], object]] = {
     "real of replicas": lambda x: ds.replicas(x, "b"),
     "synthetic of replicas": lambda x: ds.replicas("a", x),
     "rated": lambda x: ds.replicas("a", "b", rated=x) if x is not None else ds.replicas(x, "b"),
-    "segmentations": lambda x: ds.LevelFiles(segmentations={"real": x, "synthetic": x}),
+    "segmentations": lambda x: ds.LevelFiles(segmentations={ds.Role.REAL: x, ds.Role.SYNTHETIC: x}),
     "folder of duplicates": lambda x: ds.duplicates(x),
     "against": lambda x: ds.duplicates("a", against=[x]),
     "folder of index": lambda x: ds.index(x, out="b"),

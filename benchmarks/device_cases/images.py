@@ -32,8 +32,8 @@ def all_ssim(tiny: bool) -> Iterator[Work]:
     rng = np.random.default_rng(0)
     real, synthetic = (np.asarray(zscore(rng.uniform(size=(c, *shape)))) for c in (n, m))
     tile = ssim._best_tile(int(np.prod(shape)))
-    held = [ssim.moments(ssim._last(real, i, ssim._ROWS), "uniform") for i in range(0, n, 16)]
-    others = [ssim.moments(ssim._last(synthetic, j, tile), "uniform") for j in range(0, m, tile)]
+    held = [ssim._moments_of(real, i, ssim._ROWS, "uniform") for i in range(0, n, 16)]
+    others = [ssim._moments_of(synthetic, j, tile, "uniform") for j in range(0, m, tile)]
 
     def ours() -> list[jax.Array]:
         return [ssim.ssim_tile(x, y, x.extent, window="uniform") for y in others for x in held]

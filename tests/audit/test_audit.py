@@ -162,8 +162,8 @@ def test_held_out_images_are_a_control(audited, tmp_path: Path) -> None:
     for path in others[:HELD_OUT]:
         shutil.copy(path, tmp_path / "holdout" / path.name.removeprefix("other_"))
     known = sorted(truth.values())[0]
-    again = Image.open(root / "real" / known).rotate(2)
-    again.save(tmp_path / "holdout" / known.replace(".png", "_again.png"))
+    # Another film of a patient of the real side.
+    shutil.copy(others[-1], tmp_path / "holdout" / known.replace(".png", "_again.png"))
     patients = {path.name.split("_")[1] for path in others[:HELD_OUT]}
     rest = [p for p in others[HELD_OUT:] if p.name.split("_")[1] not in patients]
     for path in [*rest, *(root / "synthetic" / name for name in truth)]:
@@ -201,6 +201,17 @@ def test_held_out_images_are_a_control(audited, tmp_path: Path) -> None:
     assert "synthetic with held-out" in report and f"{needed:,} would be needed" in report
     last = summary["exposure"][-1]
     assert last["images"] == len(result.nearest) and last["subjects"] <= result.subjects_exposed
+    # One of the real side, turned, is no control, whoever it is said to be of.
+    turned = Image.open(root / "real" / known).rotate(2)
+    turned.save(tmp_path / "holdout" / known.replace(".png", "_again.png"))
+    with pytest.raises(InputError, match="1 of its 25 images is by their local features the same"):
+        audit(
+            root / "real",
+            tmp_path / "synthetic",
+            holdout=tmp_path / "holdout",
+            out=tmp_path / "again",
+            settings=FILMS,
+        )
 
 
 def test_settings_and_sources_that_cannot_work(tmp_path: Path, films) -> None:

@@ -89,7 +89,7 @@ def duplicates(pairs: int) -> DuplicatesResult:
         "copies",
         "similar",
     )
-    counts = dict.fromkeys((*names, "not_comparable"), pairs)
+    counts = dict.fromkeys((*names, "not_comparable", "unreadable"), pairs)
     verdict = Verdict.COPIES_FOUND if pairs else Verdict.NONE_FOUND_WITHIN_LIMITS
     return DuplicatesResult(
         assessment=Assessment(verdict, (), clopper_pearson(pairs, 100)),

@@ -23,9 +23,10 @@ from deepssim_jax.detection.assessment import (
     Subjects,
     assess,
 )
-from deepssim_jax.detection.result import Exclusion, excluded
+from deepssim_jax.detection.result import Exclusion, excluded, not_compared
 from deepssim_jax.scoring import decide
 from deepssim_jax.scoring.match import best_matches, placement
+from deepssim_jax.scoring.points import TOO_LITTLE
 from deepssim_jax.scoring.retrieval import Retrieval
 from deepssim_jax.scoring.side import Side
 
@@ -132,8 +133,7 @@ def conclude(found: Measured, settings: AuditSettings) -> AuditResult:
     return AuditResult(
         assessment=_assessment(found, classes, holdout_rate, settings),
         counts=_counts(found.sets),
-        exclusions=excluded({role: one.images for role, one in found.sets.items()})
-        + _not_compared(found.sets),
+        exclusions=_excluded(found.sets),
         notes=notes + file_notes(manifests),
         notes_to_share=notes + file_notes_to_share(manifests),
         settings=_echoed(found, settings),
@@ -153,16 +153,6 @@ def conclude(found: Measured, settings: AuditSettings) -> AuditResult:
         copy_rate_by_patient=by_patient if hits.any() else None,
         recall_to_share=found.usual.by_change(),
         membership=found.inferred,
-    )
-
-
-def _not_compared(sets: Mapping[Role, AuditSet]) -> tuple[Exclusion, ...]:
-    return tuple(
-        Exclusion(
-            role.value, one.images.image_ids[row], "holds too little structure to be compared"
-        )
-        for role, one in sets.items()
-        for row in np.flatnonzero(~one.comparable)
     )
 
 
@@ -187,20 +177,26 @@ def _assessment(
     )
     if found.control is None:
         return assessment
-    if not len(found.control.holdout_to_real):
-        known = Reason(Cause.HELD_OUT_KNOWN)
-        assessment = dataclasses.replace(assessment, reasons=(known, *assessment.reasons))
-    if holdout_rate is not None and holdout_rate.count:
-        called = Reason(Cause.HELD_OUT_CALLED, (Role.HOLDOUT,), holdout_rate.count)
-        assessment = dataclasses.replace(assessment, reasons=(*assessment.reasons, called))
+    first, last = list[Reason](), list[Reason]()
     makes = [
         Make.of(found.sets[role].manifest, found.sets[role].images, settings.slice_spec)
         for role in (Role.REAL, Role.HOLDOUT)
     ]
-    if not (detail := difference(*makes)):
-        return assessment
-    reason = Reason(Cause.HELD_OUT_DIFFER, detail=detail)
-    return dataclasses.replace(assessment, reasons=(reason, *assessment.reasons))
+    if detail := difference(*makes):
+        first.append(Reason(Cause.HELD_OUT_DIFFER, detail=detail))
+    if not len(found.control.holdout_to_real):
+        first.append(Reason(Cause.HELD_OUT_KNOWN))
+    if holdout_rate is not None and holdout_rate.count:
+        last.append(Reason(Cause.HELD_OUT_CALLED, (Role.HOLDOUT,), holdout_rate.count))
+    return dataclasses.replace(assessment, reasons=(*first, *assessment.reasons, *last))
+
+
+def _excluded(sets: Mapping[Role, AuditSet]) -> tuple[Exclusion, ...]:
+    """What was not read, and what was and could not be compared."""
+    out = excluded({role: one.images for role, one in sets.items()})
+    for role, one in sets.items():
+        out += not_compared(role, one.images, one.comparable, TOO_LITTLE)
+    return out
 
 
 def chance_of(

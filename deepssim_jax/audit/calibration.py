@@ -1,9 +1,9 @@
 """Thresholds from the real images alone, and what the detector is worth on them.
 
-Two experiments are run through the very search and verification that the synthetic images get:
-real images are matched with other patients' real images (the null), and copies of real images under
-every edit of `data.edits` are matched with the real side (the controls). Patients are split in two:
-error rates are those of the reporting split, false-match rates at thresholds of the tuning split.
+Two experiments are run through the search and verification that the synthetic images get: real images are
+matched with other patients' (the null), and copies of real images under every edit of `data.edits` with
+the real side (the controls). Patients are split in two: error rates are those of the reporting split,
+false-match rates at thresholds of the tuning split.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ from deepssim_jax.workspace import Section
 
 MAX_NULL = 256
 PLANTED = 2 * len(EDITS)
-_SET_ASIDE, _ROUNDS = 1e-3, 8
+_SET_ASIDE, _ROUNDS = 1e-3, 8  # p of an unknown double; fits at most
 _LABELLED = 48  # copies of each class that place the labels' thresholds
 
 
@@ -105,14 +105,13 @@ def called(pairs: np.ndarray, thresholds: Thresholds) -> tuple[np.ndarray, np.nd
     other = there & other_images(pairs["evidence"], pairs["exact"])
     copy = (there & ~other) | (pairs["partial"] >= np.array(thresholds.partial)).any(1)
     key = pairs["query"].astype(np.int64) << 32 | pairs["reference"].astype(np.int64)
-    # A pair that was found both ways is a copy by either.
+    # A pair found both ways is a copy by either, with the better alignment and the other's evidence.
     copy, other = (np.isin(key, key[which]) for which in (copy, other))
     other &= ~copy
     order = np.lexsort((pairs["reference"], -pairs["verified"], ~other, ~copy, pairs["query"]))
     order = order[(~placed | copy | other)[order]]
     pairs, copy, other, key = pairs[order], copy[order], other[order], key[order]
     first = np.sort(np.unique(key, return_index=True)[1])
-    # It keeps the better alignment, and the evidence of the other.
     places = {int(k): row for row, k in enumerate(key) if pairs["by_points"][row]}
     kept = pairs[first]
     for row, k in enumerate(key[first].tolist()):
@@ -261,19 +260,20 @@ class _Negatives:
 def learned(null: Trial, owners: np.ndarray) -> tuple[Laws, np.ndarray]:
     """The laws of unrelated images, and bool, from which of them they are learned.
 
-    What a law itself calls a copy is taken for a double that nobody knows of, and set aside.
-
-    Args:
-      null: what the search found of n real images among other patients' ones.
-      owners: int [n], whose they are.
+    What a law itself calls a copy is taken for a double that nobody knows of, and set aside. `null` is what
+    the search found of n real images among other patients' ones, `owners` int [n] says whose they are.
     """
+
+    def of(rows: np.ndarray) -> Laws:
+        return Laws.of(null[rows], people=len(np.unique(owners[rows])))
+
     kept = np.ones(len(null), bool)
+    laws = of(kept)
     for _ in range(_ROUNDS):
-        laws = Laws.of(null[kept], people=len(np.unique(owners[kept])))
         unlike = laws.p_values(null) >= _SET_ASIDE
         if (unlike == kept).all() or unlike.sum() < min(MIN_NULL, len(null)):
             break
-        kept = unlike
+        laws, kept = of(unlike), unlike
     return laws, kept
 
 

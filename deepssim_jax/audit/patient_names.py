@@ -1,12 +1,12 @@
 """Which names of files may name a patient: those that hold what the training images are called."""
 
 import re
-import unicodedata
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from deepssim_jax.data.formats import SUFFIXES
 from deepssim_jax.data.manifest import Manifest
+from deepssim_jax.workspace.names import alike
 
 _WORD = re.compile(r"[^\W\d_]+|\d+|[\W_]+")
 # Ends the first part of an id of the reference layout.
@@ -22,13 +22,13 @@ def telling_names(manifest: Manifest) -> frozenset[str]:
         parts = [record.subject_id or "", record.image_id]
         parts += [x for whole in (record.image_id, inside) for x in PurePosixPath(whole).parts]
         parts += [x for whole in parts for x in whole.split(_PART)]
-        found.update(_same(x) for part in parts for x in (part, _stem(part)))
+        found.update(alike(x) for part in parts for x in (part, _stem(part)))
     return frozenset(found - {""})
 
 
 def tells(name: str, telling: frozenset[str]) -> bool:
     """Whether a part of a path is one of these names, or holds one between other words or numbers."""
-    return any(run in telling for part in name.split("/") for run in _runs(_same(part)))
+    return any(run in telling for part in name.split("/") for run in _runs(alike(part)))
 
 
 def suffix_of(name: str) -> str:
@@ -49,8 +49,3 @@ def _runs(part: str) -> Iterator[str]:
 
 def _stem(name: str) -> str:
     return name[: len(name) - len(suffix_of(name))]
-
-
-def _same(name: str) -> str:
-    """One spelling of what a person reads as one."""
-    return unicodedata.normalize("NFKC", name).casefold()

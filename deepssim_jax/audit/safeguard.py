@@ -27,7 +27,7 @@ from deepssim_jax.data import store
 from deepssim_jax.data.account import INPUTS, Account
 from deepssim_jax.data.manifest import InputError, Manifest, Record, Rejected, Role, read_manifest
 from deepssim_jax.data.readers import read_only_image
-from deepssim_jax.data.volume import Unavailable, Unreadable, reason_of
+from deepssim_jax.data.volume import PASSING, Unreadable, reason_of
 from deepssim_jax.nn.encoder import encoder_hash
 from deepssim_jax.scoring.decide import clopper_pearson
 from deepssim_jax.scoring.match import Progress
@@ -200,9 +200,8 @@ def _offer(number: int, record: Record, name: str, guard: Guard) -> Offer:
         with scratch_copy(io.BytesIO(content), record.path.name) as copy:
             image = read_only_image(dataclasses.replace(record, path=copy))
         return Offer(number, name, content, View.of(image, guard.settings.form))
-    except (Unreadable, OSError, MemoryError) as error:
-        passing = not isinstance(error, Unreadable) or isinstance(error, Unavailable)
-        return Offer(number, name, b"", None, reason_of(error), passing)
+    except (Unreadable, *PASSING) as error:
+        return Offer(number, name, b"", None, reason_of(error), isinstance(error, PASSING))
 
 
 class _Run:

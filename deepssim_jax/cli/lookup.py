@@ -38,14 +38,16 @@ def main(argv: Sequence[str]) -> int:
     # Most of the time goes into loading programs: others do so while all else is made ready.
     with programs.kept_in(folder), ThreadPoolExecutor(2) as pool:
         pool.submit(load_extract)
-        import numpy as np
-
-        from deepssim_jax.jobs.lookup import answers_csv, load_search, lookup
+        from deepssim_jax.jobs.lookup import (
+            answers_csv,
+            load_search,
+            load_verification,
+            lookup,
+        )
         from deepssim_jax.jobs.point_index import open_index
-        from deepssim_jax.scoring.verify import load_verify
 
         index = open_index(_INDEX.value, check=_CHECK.value)
-        pool.submit(load_verify, index.side.take(np.zeros(1, np.int64)))
+        pool.submit(load_verification, index)
         load_search(index)
         answers = lookup(argv[1], index=index)
     print(answers_csv(answers).decode(), end="")

@@ -37,7 +37,7 @@ def luminance(values: np.ndarray) -> np.ndarray:
       Unreadable: the alpha varies.
     """
     colours = values.shape[-1] - (values.shape[-1] + 1) % 2
-    if colours < values.shape[-1] and not _constant(values[..., -1]):
+    if colours < values.shape[-1] and not constant(values[..., -1]):
         raise Unreadable(
             f"has {values.shape[-1]} channels, and the last varies: it is no colour; split it first"
         )
@@ -57,7 +57,7 @@ def is_cut_out(alpha: np.ndarray) -> bool:
     Raises:
       Unreadable: it has more than two values, as an image has.
     """
-    if _constant(alpha):
+    if constant(alpha):
         return False
     if ((alpha != alpha.min()) & (alpha != alpha.max())).any():
         raise Unreadable(
@@ -67,7 +67,8 @@ def is_cut_out(alpha: np.ndarray) -> bool:
     return True
 
 
-def _constant(values: np.ndarray) -> bool:
+def constant(values: np.ndarray) -> bool:
+    """Whether all values are the same."""
     return bool((values == values.flat[0]).all())
 
 

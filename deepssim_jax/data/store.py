@@ -18,7 +18,7 @@ from deepssim_jax.data.account import Account
 from deepssim_jax.data.manifest import Manifest, Record, Rejected, files_of
 from deepssim_jax.data.preprocess import fit_to_canvas, fit_to_size, quantize
 from deepssim_jax.data.readers import Limits, read_image
-from deepssim_jax.data.volume import SliceSpec, Unavailable, Unreadable, reason_of
+from deepssim_jax.data.volume import PASSING, SliceSpec, Unavailable, Unreadable, reason_of
 from deepssim_jax.data.whole_volume import VolumeSettings
 from deepssim_jax.workspace import Cache, Entries, Made, Workspace, key_of, sha256
 
@@ -26,8 +26,6 @@ CHUNK = 256
 _LEVELS = 65535.0  # of `preprocess.quantize`
 NO_SLICE = "none"  # volumes are refused
 _PIXELS, _CANVAS, _CONTENT, _DECODED = "pixels", "canvas", "content", "decoded"
-# Refusals that another run may not meet.
-_MACHINE = (Unavailable, OSError, MemoryError)
 # What says whose a record is and where it lies; all else decides what is read from it.
 _IDENTITY = {"image_id", "path", "subject_id", "session_id", "site", "split", "parts"}
 
@@ -288,7 +286,7 @@ class Reading:
             found = list(pool.map(self._load, records))
             images = [x for x in found if isinstance(x, dict)]
             refused = {n: reason_of(x) for n, x in enumerate(found) if not isinstance(x, dict)}
-            passing = {n for n, x in enumerate(found) if isinstance(x, _MACHINE)}
+            passing = {n for n, x in enumerate(found) if isinstance(x, PASSING)}
             names = images[0] if images else ()
             fields = {name: np.stack([x[name] for x in images]) for name in names}
             return Made(fields, refused, frozenset(passing))
@@ -299,7 +297,7 @@ class Reading:
         """The fields of an entry, or why there are none."""
         try:
             found = self._settings.load(record)
-        except (Unreadable, *_MACHINE) as error:
+        except (Unreadable, *PASSING) as error:
             return error
         # What is kept under a hash must be what was hashed.
         if any(_state(path) != self._states[path] for path in files_of(record)):

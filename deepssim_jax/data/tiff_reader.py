@@ -13,7 +13,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from deepssim_jax.data.decoded import Decoded, in_float32, is_cut_out, luminance, upright
+from deepssim_jax.data.decoded import Decoded, constant, in_float32, is_cut_out, luminance, upright
 from deepssim_jax.data.guards import Limits, check_pixels, the_item
 from deepssim_jax.data.volume import Unreadable
 
@@ -183,7 +183,7 @@ def _colours(values: np.ndarray, page: tifffile.TiffPage) -> tuple[np.ndarray, b
         raise Unreadable(f"has {samples} channels that are no colours; split it first")
     declared = page.extrasamples and page.extrasamples[-1] in _ALPHA
     cut = is_cut_out(values[..., -1]) if declared else False
-    if not declared and (values[..., -1] != values[0, 0, -1]).any():
+    if not declared and not constant(values[..., -1]):
         raise Unreadable(f"has {samples} channels that are no colours; split it first")
     return (values[..., 0] if colours == 1 else values[..., :colours]), cut
 

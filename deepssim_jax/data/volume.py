@@ -20,6 +20,10 @@ class Unavailable(Unreadable):
     """The reason is the machine's state, not the file: another run may read it, so this is kept nowhere."""
 
 
+# Refusals that another run may not meet.
+PASSING = (Unavailable, OSError, MemoryError)
+
+
 def reason_of(error: Unreadable | OSError | MemoryError) -> str:
     """Why a file was not read, in one line, without its path."""
     if isinstance(error, MemoryError):

@@ -3,6 +3,8 @@
 import dataclasses
 from collections.abc import Mapping
 
+import numpy as np
+
 from deepssim_jax.data.manifest import Role
 from deepssim_jax.data.store import ImageStore
 from deepssim_jax.detection.assessment import Assessment, Verdict
@@ -42,6 +44,15 @@ class Detection:
     def copy_rate(self) -> Proportion:
         """Share of the compared images that are copies."""
         return self.assessment.copy_rate
+
+
+def not_compared(
+    role: Role, images: ImageStore, comparable: np.ndarray, reason: str
+) -> tuple[Exclusion, ...]:
+    """The images of a side that were read and, by bool [n], could not be compared."""
+    return tuple(
+        Exclusion(role.value, images.image_ids[row], reason) for row in np.flatnonzero(~comparable)
+    )
 
 
 def excluded(stores: Mapping[Role, ImageStore]) -> tuple[Exclusion, ...]:

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 from deepssim_jax.detection.result import Detection
 from deepssim_jax.jobs.how import How
 from deepssim_jax.scoring.decide import Proportion
+from deepssim_jax.scoring.points import TOO_LITTLE
 
 if TYPE_CHECKING:
     import pandas
 
 
 # Why an image is no more than held against equal files and pixels.
-NOT_COMPARABLE = "holds too little structure to be compared; equal files and pixels are found"
+NOT_COMPARABLE = f"{TOO_LITTLE}; equal files and pixels are found"
 
 
 class Compared(enum.StrEnum):

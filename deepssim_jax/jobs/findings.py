@@ -12,7 +12,7 @@ from deepssim_jax.audit.self_join import connected
 from deepssim_jax.data.manifest import Role
 from deepssim_jax.data.store import ImageStore
 from deepssim_jax.detection.assessment import Searched, assess
-from deepssim_jax.detection.result import Exclusion, excluded
+from deepssim_jax.detection.result import excluded, not_compared
 from deepssim_jax.jobs.collection import Collection
 from deepssim_jax.jobs.duplicate_search import DuplicateSearch, Found
 from deepssim_jax.jobs.duplicates_result import (
@@ -74,7 +74,8 @@ def conclude(
             performance=None,
         ),
         counts=counts,
-        exclusions=(*excluded({Role.REAL: images}), *_not_comparable(searched)),
+        exclusions=excluded({Role.REAL: images})
+        + not_compared(Role.REAL, images, searched.comparable, NOT_COMPARABLE),
         notes=(*searched.notes, *(f"{note}." for note in collection.manifest.said)),
         settings=settings,
         versions=outputs.versions("default"),
@@ -94,11 +95,6 @@ def conclude(
         },
         compared=searched.compared,
     )
-
-
-def _not_comparable(searched: DuplicateSearch) -> Iterator[Exclusion]:
-    for row in np.flatnonzero(~searched.comparable):
-        yield Exclusion(Role.REAL.value, searched.images.image_ids[row], NOT_COMPARABLE)
 
 
 def _listed(

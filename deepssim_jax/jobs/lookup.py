@@ -28,6 +28,7 @@ from deepssim_jax.ops.transform import FLIP_NAMES
 from deepssim_jax.scoring import points
 from deepssim_jax.scoring.points import PointSet
 from deepssim_jax.scoring.side import Side
+from deepssim_jax.scoring.verify import load_verify
 
 _LEVELS = 65535.0
 ANSWERS = (
@@ -134,6 +135,11 @@ def load_search(index: PreparedIndex) -> None:
     index.local.search(PointSet(np.zeros_like(points_.geometry[:1]), points_.descriptors[:1]))
 
 
+def load_verification(index: PreparedIndex) -> None:
+    """Likewise the program that verifies pairs."""
+    load_verify(index.side.take(np.zeros(1, np.int64)))
+
+
 def answers_csv(answers: Sequence[LookupAnswer]) -> bytes:
     """One row a match; an image without one has a row that says so."""
     rows: list[tuple[object, ...]] = []
@@ -169,7 +175,7 @@ def _answer(name: str, fields: dict[str, np.ndarray], index: PreparedIndex) -> L
     canvas = fields["canvas"][None].astype(np.float32) / _LEVELS
     found = PointSet.packed(extract_one(canvas, fields["content"][None]))
     if not found.comparable[0]:
-        return LookupAnswer(name, refused="holds too little structure to be compared")
+        return LookupAnswer(name, refused=points.TOO_LITTLE)
     pixels = fields["pixels"][None]
     query = Side(
         take=lambda rows: pixels[rows],

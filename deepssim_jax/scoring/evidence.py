@@ -35,7 +35,6 @@ MOST_FALSE = 0.005
 # than another image's, and more of them match.
 _LOOSE, _EXACT, _FEW = 0.24, 0.55, 1.3
 FALSE_DISCOVERIES = 0.05
-_LIMIT = 1.0 - 1e-5
 
 
 def _fitted(

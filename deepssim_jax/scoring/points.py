@@ -45,6 +45,7 @@ _CROWD = 16.0  # of _FEW points: where even those candidates hold so many, they 
 # Nine kinds of picture have them in 43 cells, at 28 pixels a side in 48, blurred by a fortieth of the side
 # still in 19; a blob, three of them, a ramp or a pale square in at most 8.
 _STANDS_OUT_BY, _MIN_CELLS = 0.003, 12
+TOO_LITTLE = "holds too little structure to be compared"  # why an image is not `comparable`
 
 
 @dataclasses.dataclass(frozen=True)

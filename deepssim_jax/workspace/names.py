@@ -6,6 +6,7 @@ the system has; it is an argument so that each kind can be tried on any machine.
 
 import re
 import sys
+import unicodedata
 from pathlib import PurePath
 
 _CHARACTERS = re.compile(r'[<>:"|?*\\\x00-\x1f]')
@@ -30,6 +31,11 @@ def parts_inside(name: str, *, paths: type[PurePath] = PurePath) -> tuple[str, .
     if not path.parts or path.anchor or ".." in path.parts:
         raise ValueError(f"{name!r} is no name inside of the output folder")
     return path.parts
+
+
+def alike(name: str) -> str:
+    """One spelling of all that people, and some systems, read as one name."""
+    return unicodedata.normalize("NFKC", name).casefold()
 
 
 def slashed(name: str, *, paths: type[PurePath] = PurePath) -> str:

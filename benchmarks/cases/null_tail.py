@@ -1,43 +1,49 @@
-"""Unrelated queries made of the points of two images, and how often they are called copies."""
+"""Unrelated queries made of one or two images, and how often they are called copies."""
 
 import numpy as np
+from scipy import ndimage
 
+from deepssim_jax.data.preprocess import fit_to_size
 from deepssim_jax.scoring.decide import clopper_pearson
-from deepssim_jax.scoring.evidence import GumbelLaw, false_discovery_cut
-from deepssim_jax.scoring.points import SIDE, PointSet
+from deepssim_jax.scoring.evidence import false_discovery_cut
 
-_PROBABILITIES = (1e-2, 5e-3, 1e-3, 1e-4, 1e-5)
+_PROBABILITIES = (1e-2, 5e-3, 1e-3, 1e-4)
 _AUDITS = {100: 1000, 1_000: 100, 10_000: 10, 100_000: 1}
 
 
-def composite(sets: PointSet, rows: np.ndarray, window: np.ndarray) -> PointSet:
-    """Of pairs of images [n, 2]: points of the first in a window, of the second outside of it.
+def composite(inner: np.ndarray, outer: np.ndarray, window: np.ndarray) -> np.ndarray:
+    """`outer` with a window of `inner` in it, at its place; both [s, s].
 
-    Windows [n, 3] are the share of the area and where, from -1 to 1 of what there is room for.
+    A window [3] is the share of the area and where, from -1 to 1 of what there is room for.
     """
-    geometry, descriptors = sets.geometry[rows], sets.descriptors[rows]
-    side = SIDE * np.sqrt(window[:, :1, None])
-    middle = window[:, None, 1:] * (SIDE - side) / 2
-    inside = (np.abs(geometry[..., :2] - middle[:, None]) <= side[..., None] / 2).all(-1)
-    wanted = (geometry[..., 5] > 0) & (inside == np.array([True, False])[:, None])
-    # The best points of both first, as an image's own points are.
-    k = geometry.shape[2]
-    rank = np.where(wanted, np.arange(k) + 0.5 * np.arange(2)[:, None], 2 * k).reshape(
-        len(rows), -1
+    side = len(outer)
+    size = max(1, round(side * float(np.sqrt(window[0]))))
+    top, left = np.round((side - size) / 2 * (1 + window[1:])).astype(int)
+    out = outer.copy()
+    here = slice(top, top + size), slice(left, left + size)
+    out[here] = inner[here]
+    return out
+
+
+def varied(image: np.ndarray, rng: np.random.Generator, *, side: int) -> np.ndarray:
+    """A square [side, side] of an image [h, w] on [0, 1], slightly turned, zoomed, blurred and relit."""
+    square = fit_to_size(np.asarray(image, np.float32), size=(side, side))
+    angle, zoom = rng.uniform(-0.2, 0.2), rng.uniform(0.85, 1.15)
+    matrix = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / zoom
+    middle = np.full(2, (side - 1) / 2)
+    square = ndimage.affine_transform(
+        square, matrix, middle - matrix @ middle, order=1, mode="nearest"
     )
-    order = np.argsort(rank, axis=1, kind="stable")[:, :k]
-    each = np.arange(len(rows))[:, None]
-    chosen = geometry.reshape(len(rows), -1, 6)[each, order]
-    chosen[..., 5] = np.take_along_axis(rank, order, 1) < 2 * k
-    return PointSet(chosen, descriptors.reshape(len(rows), 2 * k, -1)[each, order])
+    square = ndimage.gaussian_filter(square, rng.uniform(0, 0.008) * side)
+    return np.clip(square, 0, 1) ** rng.uniform(0.7, 1.4)
 
 
-def exceeded(law: GumbelLaw, evidence: np.ndarray) -> list[dict[str, float]]:
-    """How many of each half of the queries exceed the thresholds; even ones are of the same kind."""
+def exceeded(p_values: np.ndarray) -> list[dict[str, float]]:
+    """How many of each half of the queries fall below a probability; even ones are of the same kind."""
     out = []
     for p in _PROBABILITIES:
-        above = evidence > law.threshold(p)
-        for name, part in (("same kind", above[::2]), ("other kinds", above[1::2])):
+        below = p_values <= p
+        for name, part in (("same kind", below[::2]), ("other kinds", below[1::2])):
             share = clopper_pearson(int(part.sum()), len(part))
             out.append({
                 "p": p, "queries": name, "count": int(part.sum()), "of": len(part),
@@ -46,11 +52,9 @@ def exceeded(law: GumbelLaw, evidence: np.ndarray) -> list[dict[str, float]]:
     return out
 
 
-def audits(
-    law: GumbelLaw, evidence: np.ndarray, rng: np.random.Generator
-) -> list[dict[str, float]]:
+def audits(p_values: np.ndarray, rng: np.random.Generator) -> list[dict[str, float]]:
     """In how many audits without copies anything is called one; each query takes part once a size."""
-    p_values, out = law.p_values(evidence), []
+    out = []
     for size, most in _AUDITS.items():
         number = min(most, len(p_values) // size)
         drawn = rng.permutation(p_values)[: number * size].reshape(number, size)

@@ -85,8 +85,20 @@ def flag_default(flag: flags.Flag) -> str:
         return "required"
     if flag.boolean:
         return f"default: {str(bool(flag.default)).lower()}"
-    text = (flag.default_as_str or "").strip("'")
+    if isinstance(flag.default, list):
+        text = ", ".join(map(str, flag.default))
+    else:
+        text = (flag.default_as_str or "").strip("'")
     return f"default: {text}" if text else ""
+
+
+def flag_text(flag: flags.Flag) -> str:
+    """What a flag is for, in its module's words alone: absl adds the choices and how to repeat it."""
+    text = " ".join((flag.help or "").split())
+    choices = getattr(flag.parser, "enum_values", None)
+    if choices:
+        text = text.removeprefix(f"<{'|'.join(choices)}>: ")
+    return text.removesuffix("; repeat this option to specify a list of values")
 
 
 def flag_form(flag: flags.Flag) -> str:
@@ -98,7 +110,7 @@ def flag_form(flag: flags.Flag) -> str:
 
 
 def _flag_entry(flag: flags.Flag) -> str:
-    text, default = (flag.help or "").strip(), flag_default(flag)
+    text, default = flag_text(flag), flag_default(flag)
     text = f"{text} ({default})" if default else text
     return _entry(f"  {flag_form(flag)}", text, column=30)
 
@@ -328,9 +340,7 @@ def parse(command: str, module: types.ModuleType, args: Sequence[str]) -> list[s
     except (flags.Error, ValueError, KeyError, OSError) as error:
         missing = [f for f in key_flags(module) if _is_required(f) and f.value is None]
         if missing and _REQUIRED in str(error):
-            lines = "; ".join(
-                f"--{flag.name}=... ({(flag.help or '').strip()})" for flag in missing
-            )
+            lines = "; ".join(f"--{flag.name}=... ({flag_text(flag)})" for flag in missing)
             raise UsageError(f"{command} needs {lines}") from error
         text = error.args[0] if isinstance(error, KeyError) else error  # str() of one adds quotes
         raise UsageError(_one_line(str(text), known_flags=key_flags(module))) from error

@@ -47,11 +47,7 @@ def _prose(text: str) -> str:
 
 
 def _flag(flag: flags.Flag) -> str:
-    choices = getattr(flag.parser, "enum_values", None)
-    text = " ".join((flag.help or "").split())
-    if choices:
-        text = text.removeprefix(f"<{'|'.join(choices)}>: ")
-    text = text.replace("; repeat this option to specify a list of values", "")
+    text = usage.flag_text(flag)
     default = usage.flag_default(flag)
     tail = f" ({_escaped(default)})" if default else ""
     return f"`{usage.flag_form(flag)}`\n: {_escaped(text)}{tail}"

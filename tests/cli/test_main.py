@@ -110,6 +110,13 @@ def test_command_help_shows_own_flags_with_defaults_only(plant, capsys):
     assert "flagfile" not in out
 
 
+def test_help_has_none_of_the_sentences_that_absl_adds(capsys):
+    assert main(["stress", "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "to specify a list of values" not in said and "<registered" not in said
+    assert "may be repeated (default: registered, perturbed, harsh, edits)" in said
+
+
 @pytest.mark.parametrize(
     ("body", "words"),
     [

@@ -1,0 +1,81 @@
+"""How `duplicates` does on folders of volumes into which copies were planted.
+
+    python -m benchmarks.duplicate_volumes --data=../shared/data --kind=heads --out=benchmarks/results
+
+The volumes and the changes are those of `volume_edits.py`: people, second scans of some of them, and a copy
+under each of 17 changes. A planted copy is found if it is in a group with its original; two scans of one
+person are no duplicates. Half of another's volume is found with either of the two. One line a kind goes
+into OUT/duplicate_volumes.jsonl.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+from absl import app, flags
+
+import deepssim_jax as ds
+from benchmarks.cases.records import dated, keep
+from benchmarks.cases.volume_edits import EDITS, KINDS, edited, people, write
+from deepssim_jax.scoring.decide import clopper_pearson
+
+_DATA = flags.DEFINE_string("data", "../shared/data", "folder with brain3d/")
+_OUT = flags.DEFINE_string("out", None, "folder for the records; none are written without")
+_KIND = flags.DEFINE_multi_enum("kind", list(KINDS), list(KINDS), "kinds of volumes")
+_PEOPLE = flags.DEFINE_integer("people", 40, "people with a volume each", lower_bound=20)
+_EACH = flags.DEFINE_integer("each", 1, "copies by edit", lower_bound=1)
+_SEED = flags.DEFINE_integer("seed", 0, "of everything that is drawn")
+
+
+def measure(kind: str, folder: Path) -> dict[str, object]:
+    """The record of one kind of volume."""
+    rng = np.random.default_rng([_SEED.value, KINDS.index(kind)])
+    everyone = people(kind, _PEOPLE.value, _PEOPLE.value // 4, Path(_DATA.value), rng)
+    known = [*everyone.real, *everyone.unrelated, *everyone.rescans]
+    images = folder / "images"
+    images.mkdir()
+    for row, volume in enumerate(known):
+        write(volume, images / f"{row:03d}.nii.gz", kind=kind)
+    truth: dict[str, tuple[str, set[str]]] = {}
+    count = len(everyone.real)
+    for edit in EDITS:
+        for row in rng.choice(count, _EACH.value, replace=False).tolist():
+            donor = (row + 7) % count
+            name = f"copy{len(truth):03d}.nii.gz"
+            write(edited(edit, known[row], known[donor], rng), images / name, kind=kind)
+            whole = {row, donor} if "half" in edit else {row}
+            truth[name] = edit, {f"{r:03d}.nii.gz" for r in whole}
+    result = ds.duplicates(images, out=folder / "found")
+    group = {x.image_id: x.group for x in result.groups}
+    missed = [
+        edit
+        for name, (edit, originals) in truth.items()
+        if name not in group or group[name] not in {group.get(o) for o in originals}
+    ]
+    others = [
+        f"{p.first_id} {p.second_id}" for p in result.pairs if not {p.first_id, p.second_id} & set(truth)
+    ]  # fmt: skip
+    share = clopper_pearson(len(truth) - len(missed), len(truth))
+    return dated({
+        "kind": kind, "people": count, "unrelated": len(everyone.unrelated),
+        "rescans": len(everyone.rescans), "seed": _SEED.value, "planted": share.total,
+        "found": share.count, "low": share.low, "high": share.high, "missed": missed,
+        "other_pairs": others, "similar": result.counts["similar"],
+    })  # fmt: skip
+
+
+def main(argv: list[str]) -> None:
+    """Measures every kind, prints what was found and keeps a record of each."""
+    del argv
+    for kind in _KIND.value:
+        with tempfile.TemporaryDirectory() as folder:
+            record = measure(kind, Path(folder))
+        print(record, flush=True)
+        keep(record, _OUT.value, "duplicate_volumes")
+
+
+if __name__ == "__main__":
+    app.run(main)

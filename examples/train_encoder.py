@@ -19,8 +19,8 @@ def main() -> float:
     """Trains, and prints how well the network predicts SSIM."""
     images = np.asarray(chests(jax.random.key(11), 120, size=(64, 64)))
     first, second = images[:60], images[60:]
-    truth = np.asarray(ds.ssim(first, second, data_range=1.0))
-    short = ds.EncoderConfig(batch=24, warmup=20, validate_every=75, checkpoint_every=75)
+    truth = np.asarray(ds.ssim(first, second, data_range=1.0, reduction="none"))
+    short = ds.EncoderConfig(batch=32, warmup=20, validate_every=75, checkpoint_every=75)
     with tempfile.TemporaryDirectory() as work:
         for steps in (1, 150):
             config = dataclasses.replace(short, steps=steps)

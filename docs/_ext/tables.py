@@ -1,8 +1,8 @@
-"""Tables of the Results pages and of the README, made from the records of `benchmarks/results/`.
+"""Tables and sentences of the pages and of the README, made from the records of `benchmarks/results/`.
 
-    python docs/_ext/tables.py     writes the README's table again
+    python docs/_ext/tables.py     writes the README's table and sentences again
 
-Contract: each function returns a Markdown table of the newest records; a share has its n and its 95 %
+Contract: each function returns Markdown of the newest records; a share in a table has its n and its 95 %
 interval. Nothing is computed that a record does not hold, but sums of its counts.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
-README = re.compile(r"(<!-- results -->\n).*?(<!-- end of results -->)", re.DOTALL)
+README = re.compile(r"(<!-- ([a-z-]+) -->\n).*?(<!-- end of \2 -->)", re.DOTALL)
 _KINDS = {
     "blood_smear": "blood smears",
     "ct_head": "head CT",
@@ -118,6 +118,74 @@ def _by_method() -> dict[str, dict]:
     return {
         name: value for r in records("generated_copies") for name, value in r["methods"].items()
     }
+
+
+def blurred_found() -> str:
+    """What an audit and pHash find of the blurred copies of both generators."""
+    audit, phash = _both_generators("audit"), _both_generators("phash")
+    false, unrelated, *_ = _by_method()["phash"]["false_alarms"]
+    return (
+        f"An audit found {_of(audit)}, pHash {_of(phash)} with {false} false alarms among {unrelated}. "
+        "Look at such images yourself when a generator blurs."
+    )
+
+
+def blurred_limit() -> str:
+    """The same as an item of a list of limits."""
+    found = _of(_both_generators("audit"))
+    return (
+        f"- Copies that a generator blurs strongly: in one experiment {found} were found\n"
+        "  ([generators](../results/generators.md))."
+    )
+
+
+def parts_limit() -> str:
+    """Parts of an image as an item of a list of limits."""
+    return f"- {_parts()}."
+
+
+def _parts() -> str:
+    quarter = _of(_parts_found(25, "in place", "moved"))
+    return (
+        f"Small parts: {_of(_parts_found(12, 'in place', 'moved'))} that show 12 % of an image were found, "
+        f"{_of(_parts_found(12, 'moved'))} where the part was moved; of parts of 25 % {quarter}"
+    )
+
+
+def _parts_found(percent: int, *places: str) -> tuple[int, int]:
+    edits = {f"part {percent} %, {place}" for place in places}
+    rows = [r for r in _held_out() if r["kind"] == "all kinds" and r["edit"] in edits]
+    return sum(int(r["found"]) for r in rows), sum(int(r["of"]) for r in rows)
+
+
+def _both_generators(method: str) -> tuple[int, int]:
+    found = _by_method()[method]
+    sides = (found["autoencoder"], found["diffusion"])
+    return sum(side[0] for side in sides), sum(side[1] for side in sides)
+
+
+def _of(found: tuple[int, int]) -> str:
+    return f"{found[0]} of {found[1]}"
+
+
+def readme_called() -> str:
+    """The README's words on images of other ids that are called copies."""
+    called = {
+        kind: int(row["found"])
+        for kind in (*_KINDS,)
+        for row in _held_out()
+        if row["kind"] == kind and row["edit"] == "false alarms"
+    }
+    look_alike = called["blood_smear"] + called["ct_head"]
+    return (
+        f"Of the {called['all kinds']} images called copies {look_alike} are blood smears and head CT. Most "
+        "of those pairs show\noverlapping fields or neighbouring slices."
+    )
+
+
+def readme_parts() -> str:
+    """The README's words on parts."""
+    return f"- {_parts()}.".replace("found, ", "found,\n  ")
 
 
 def memorisation() -> str:
@@ -365,6 +433,9 @@ def retrieval_row(images: str, edit: str) -> str:
 
 
 TABLES = {
+    "blurred-found": blurred_found,
+    "blurred-limit": blurred_limit,
+    "parts-limit": parts_limit,
     "held-out": held_out,
     "held-out-edits": held_out_edits,
     "generated-copies": generated_copies,
@@ -382,9 +453,12 @@ TABLES = {
 }
 
 
+IN_README = {"results": headline, "called": readme_called, "parts": readme_parts}
+
+
 def with_results(text: str) -> str:
-    """The README with its table made again."""
-    return README.sub(lambda found: f"{found[1]}{headline()}\n{found[2]}", text)
+    """The README with what is generated in it made again."""
+    return README.sub(lambda found: f"{found[1]}{IN_README[found[2]]()}\n{found[3]}", text)
 
 
 if __name__ == "__main__":

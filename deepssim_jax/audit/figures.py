@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from markupsafe import Markup
 
-
 # name: (words, CSS class); in drawing order.
 SERIES = {
     "real_to_real": ("real with other patients' real", "rr"),

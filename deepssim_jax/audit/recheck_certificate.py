@@ -190,7 +190,7 @@ def _judge_again(
                     problems.append(f"{_image(row)}: is too close to a training image")
                 elif not np.allclose(now, (row["cosine"], row["verified"]), atol=TOLERANCE):
                     problems.append(
-                        f"{_image(row)}: cosine {row['cosine']:.4f} and verified score "
+                        f"{_image(row)}: cosine {row['cosine']:.4f} and copy score "
                         f"{row['verified']:.4f} are said, now {now[0]:.4f} and {now[1]:.4f}"
                     )
         on_progress(min(start + _BATCH, len(said)), len(said), "judging again")

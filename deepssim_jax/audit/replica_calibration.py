@@ -275,8 +275,8 @@ def _thresholds(
     words = (
         f"{len(trial.null)} best matches between different patients"
         if calibrated
-        else f"the package's default distribution of unrelated volumes, because {len(trial.null)} real volumes with another patient to "
-        f"compare with are fewer than {MIN_NULL}"
+        else "the package's default distribution of unrelated volumes, because "
+        f"{len(trial.null)} real volumes with another patient to compare with are fewer than {MIN_NULL}"
     )
     if len(trial.repeats):
         cut = max(cut, float(trial.repeats.max()) + _ABOVE)

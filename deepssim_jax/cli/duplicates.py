@@ -2,8 +2,8 @@
 
     deepssim duplicates training_images/ --against=test_images/ --out=duplicates/
 
-Folders are read only, and nothing is deleted. A run that was stopped goes on when the same command is
-given again.
+Folders are read only, and nothing is deleted. A run that was stopped continues when the same command
+is given again.
 """
 
 import dataclasses
@@ -83,7 +83,7 @@ def main(argv: Sequence[str]) -> int:
         ("groups of duplicates", f"{counts['groups']:,}, of {counts['in_groups']:,} images"),
         ("equal files, equal pixels", f"{counts['same_file']:,}, {counts['same_pixels']:,}"),
         ("pairs of changed copies", f"{counts['copies']:,}"),
-        ("alike, no duplicates", f"{counts['similar']:,} pairs"),
+        ("similar pairs, no duplicates", f"{counts['similar']:,}"),
         ("not comparable", f"{counts['not_comparable']:,}"),
     ]
     # Names of folders may be names of patients: splits have numbers here and names in the report.
@@ -100,6 +100,10 @@ def main(argv: Sequence[str]) -> int:
             ("not read, or not compared", f"{len(result.exclusions):,}; inputs.json names them")
         )
         rows += reason_rows(item.reason for item in result.exclusions)
+    if _WRITE_MANIFEST.value:
+        # That folder may bear a patient's name.
+        where = "relative to clean_root of summary.json; copy the table there to use it"
+        rows.append((f"paths in {_WRITE_MANIFEST.value}", where))
     print(headline(result))
     print("".join(f"{note}\n" for note in on_screen(result.notes)), end="")
     names = ["report.html", "groups.csv", "pairs.csv", "summary.json", "inputs.json"]

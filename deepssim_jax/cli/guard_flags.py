@@ -52,7 +52,7 @@ class GuardFlags:
             flags.DEFINE_float(
                 "max_ssim",
                 None,
-                "refuse an image whose verified score with a training image, after alignment, is "
+                "refuse an image whose copy score with a training image, after alignment, is "
                 "this; calibrated likewise",
                 lower_bound=0.0,
                 upper_bound=1.0,
@@ -73,7 +73,7 @@ class GuardFlags:
             flags.DEFINE_string(
                 "work",
                 None,
-                "folder for what a later run goes on from; it holds training images and is not to "
+                "folder from which a later run continues; it holds training images and is not to "
                 "be given away; beside --out, with .work at its end, if not given",
             ),
         )
@@ -143,7 +143,7 @@ def finish(
     console.finish(
         [
             *files,
-            ("images that stand", release.accepted),
+            ("images accepted", release.accepted),
             ("candidates judged", release.judged),
             *((f"  refused: {reason}", count) for reason, count in release.rejected.items()),
             ("missed by the search, of images tested", tested if rate.total else "not measured"),

@@ -1,4 +1,4 @@
-"""Finds the synthetic volumes that are copies of a real one, by up to four representations; writes the report.
+"""Finds the synthetic volumes that are copies of a real one, by up to four representations.
 
     deepssim replicas --real=training_volumes/ --synthetic=generated_volumes/ --out=replicas/
 

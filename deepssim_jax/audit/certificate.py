@@ -29,7 +29,10 @@ _NOTHING = (
     "Nothing was released and nothing is claimed of any image: it is not known well enough whether copies "
     "of these training images would be found."
 )
-_UNTESTED = "Not measured: --residual_pairs is less than the number of training images, or nothing was accepted."
+_UNTESTED = (
+    "Not measured: nothing was accepted, or --residual_pairs is less than the number of training "
+    "images."
+)
 _STATEMENT = (
     "Every image listed here was compared with every training image and lies below both limits. This "
     "does not say that the images are anonymous: it says that none is a copy that this search finds."

@@ -243,6 +243,19 @@ def volume_edits() -> str:
     return table(head, rows)
 
 
+def rescans() -> str:
+    """Second scans of the same person that are called copies."""
+    latest = {r["kind"]: r for r in records("volume_edits")}
+    called = (
+        f"{r['rescans_called']} of {r['rescans']} {kind}"
+        for kind, r in latest.items()
+        if r.get("rescans")
+    )
+    return (
+        f"Second scans of the same person are no copies. Called copies are {' and '.join(called)} among them."
+    )
+
+
 def volume_measures() -> str:
     """Balanced accuracy of each measure of volumes."""
     rows = []
@@ -398,6 +411,16 @@ def finetuning() -> str:
     return table(("edit", "shipped encoder, first, %", "fine-tuned, first, %"), rows)
 
 
+def finetuning_time() -> str:
+    """How long the trainings of the records took."""
+    found = records("finetune")
+    minutes = sorted(round(r["training_s"] / 60) for r in found)
+    return (
+        f"Its 1,400 steps took {minutes[0]} to {minutes[-1]} minutes on two CPU cores beside other work "
+        f"({len(found)} trainings, the last on {found[-1]['day']}; `benchmarks/finetune.py`)."
+    )
+
+
 def headline() -> str:
     """The README's five rows."""
     generated = _by_method()["audit"]
@@ -436,6 +459,8 @@ TABLES = {
     "blurred-found": blurred_found,
     "blurred-limit": blurred_limit,
     "parts-limit": parts_limit,
+    "rescans": rescans,
+    "finetuning-time": finetuning_time,
     "held-out": held_out,
     "held-out-edits": held_out_edits,
     "generated-copies": generated_copies,

@@ -256,21 +256,6 @@ def rescans() -> str:
     )
 
 
-def volume_measures() -> str:
-    """Balanced accuracy of each measure of volumes."""
-    rows = []
-    latest = {r["case"]: r for r in records("replicas")}
-    for case, r in latest.items():
-        for m in r["measures"]:
-            value, low, high, *_ = m["cross_validated"]
-            auc = "" if m.get("auc") is None else f"{m['auc']:.3f}"
-            name = m["measure"].replace("_", " ")
-            words = f"{value:.3f} ({low:.2f} to {high:.2f})"
-            rows.append((case, r["synthetic"], r["replicas"], m["level"], name, words, auc))
-    head = ("case", "volumes", "copies among them", "level", "measure")
-    return table((*head, "balanced accuracy, cross-validated", "AUC"), rows)
-
-
 def retrieval() -> str:
     """How often the original is the first, among the first ten, and among those verified."""
     latest = {r["set"]: r for r in records("retrieval")}
@@ -467,7 +452,6 @@ TABLES = {
     "duplicates": duplicates,
     "memorisation": memorisation,
     "volume-edits": volume_edits,
-    "volume-measures": volume_measures,
     "retrieval": retrieval,
     "release": release,
     "throughput": throughput,

@@ -148,7 +148,7 @@ def _parts() -> str:
     quarter = _of(_parts_found(25, "in place", "moved"))
     return (
         f"Small parts: {_of(_parts_found(12, 'in place', 'moved'))} that show 12 % of an image were found, "
-        f"{_of(_parts_found(12, 'moved'))} where the part was moved; of parts of 25 % {quarter}"
+        f"{_of(_parts_found(12, 'moved'))} where the part was moved. Of parts of 25 % it was {quarter}"
     )
 
 
@@ -251,9 +251,7 @@ def rescans() -> str:
         for kind, r in latest.items()
         if r.get("rescans")
     )
-    return (
-        f"Second scans of the same person are no copies. Called copies are {' and '.join(called)} among them."
-    )
+    return f"Second scans of the same person are no copies. Called copies are {' and '.join(called)} among them."
 
 
 def retrieval() -> str:

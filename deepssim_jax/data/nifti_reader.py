@@ -46,7 +46,7 @@ if TYPE_CHECKING:  # it takes a third of a second, which folders without such fi
 # Spacings that differ by less are one spacing, rounded.
 _DIFFER = 0.02
 # Of `xyzt_units`; unknown ones are millimetres.
-_IN_MM = {"meter": 1e3, "micron": 1e-3}
+_IN_MM: dict[object, float] = {"meter": 1e3, "micron": 1e-3}
 TWO_SPACINGS = (
     "its header says two spacings, by the affine and by pixdim; pixdim is believed unless it is 1 mm "
     "throughout"

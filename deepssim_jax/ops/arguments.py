@@ -9,6 +9,7 @@ import difflib
 import enum
 import math
 import numbers
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -26,6 +27,7 @@ _LARGEST, _FLAT = 1e15, 1e-6
 # Of integers, which files are read into, none is.
 _RULED, _SHARE = 1e3, 1e-3
 MOST_SEED = 2**32 - 1  # what every random generator takes
+MOST_WHOLE = 2**31 - 1  # what a device counts with
 _Enum = TypeVar("_Enum", bound=enum.Enum)
 _T = TypeVar("_T")
 
@@ -205,22 +207,28 @@ def unit_rows(rows: np.ndarray, name: str, *, first: int = 0) -> np.ndarray:
     return rows
 
 
-def whole(value: object, name: str, *, least: int, most: int | None = None) -> int:
+def whole(value: object, name: str, *, least: int, most: int = MOST_WHOLE) -> int:
     """A whole number in [least, most].
 
     Raises:
       ValueError: names the argument, the value and the bounds.
     """
-    bounds = f"at least {least}" if most is None else f"in [{least}, {most}]"
     good = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not good or int(value) < least or (most is not None and int(value) > most):
-        raise ValueError(f"{name} {value!r} must be a whole number {bounds}")
+    if not good or not least <= int(value) <= most:
+        raise ValueError(f"{name} {_shown(value)} must be a whole number in [{least}, {most}]")
     return int(value)
+
+
+def _shown(value: object) -> str:
+    """A value in a message; of a number of very many digits how long it is, for Python may not write it."""
+    if isinstance(value, int) and value.bit_length() > 128:
+        return f"of {value.bit_length()} bits"
+    return repr(value)
 
 
 def batch(value: object, name: str, *, count: int, usual: int) -> int:
     """Rows at a time of `count` rows: no more than there are, or than the usual number."""
-    return min(whole(value, name, least=1), max(count, usual))
+    return min(whole(value, name, least=1, most=sys.maxsize), max(count, usual))
 
 
 def text(value: object, name: str, *, remedy: str) -> str:
@@ -272,13 +280,16 @@ def number(
       ValueError: names the argument, the value, the bounds and an example.
     """
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
-        given = float(value)
+        try:
+            given = float(value)
+        except OverflowError:  # of whole numbers alone
+            given = math.inf
         above = given > low if open_low else given >= low
         below = given < high if open_high or math.isinf(high) else given <= high
         if above and below:
             return given
     bounds = f"{'(' if open_low else '['}{low:g}, {high:g}{')' if open_high or math.isinf(high) else ']'}"
-    raise ValueError(f"{name} {value!r} must lie in {bounds}, for example {example:g}")
+    raise ValueError(f"{name} {_shown(value)} must lie in {bounds}, for example {example:g}")
 
 
 def member(value: object, name: str, kind: type[_Enum]) -> _Enum:

@@ -19,12 +19,12 @@ SERIES = {
     "planted": ("copies made of real volumes with their originals", "sh"),
     "synthetic_to_real": ("synthetic with real", "sr"),
 }
-_WIDTH, _HEIGHT = 640, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 34, 46
+_WIDTH, _HEIGHT = 640, 320
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 54, 46
 _BINS = 48
-# Pixels from one label of the axis to the next, and for the word behind the mark and the one before it,
+# Pixels from one label of the axis to the next, and for the word behind the mark and the words before it,
 # at the size that text has on a phone.
-_LABEL, _WORD, _BEFORE = 52, 70, 290
+_LABEL, _WORD, _BEFORE, _LINE = 52, 70, 190, 22
 
 
 def _z(score: np.ndarray) -> np.ndarray:
@@ -84,13 +84,19 @@ class _Axes:
     def mark(self, exact: float) -> Iterator[str]:
         """The score of an exact copy, and what lies on either side of it."""
         place = self.x(float(_z(np.array(exact))))
+        first, second = _TOP - 6 - _LINE, _TOP - 6
+        words = [("exact", "start", 5, first), ("not exact:", "end", -5, first)]
+        if place >= _BEFORE:
+            words.append(("near or unrelated", "end", -5, second))
+        else:
+            words[1] = ("not exact", "end", -5, first)
         yield (
-            f'<line class="mark" x1="{place:.1f}" x2="{place:.1f}" y1="{_TOP - 14}" y2="{self.y(0):.1f}"/>'
+            f'<line class="mark" x1="{place:.1f}" x2="{place:.1f}" y1="{first - 10}" '
+            f'y2="{self.y(0):.1f}"/>'
         )
-        before = "not exact: near or unrelated" if place - _LEFT >= _BEFORE else "not exact"
-        for word, anchor, shift in ((before, "end", -5), ("exact", "start", 5)):
+        for word, anchor, shift, height in words:
             yield (
-                f'<text class="mark" x="{place + shift:.1f}" y="{_TOP - 6}" '
+                f'<text class="mark" x="{place + shift:.1f}" y="{height}" '
                 f'text-anchor="{anchor}">{word}</text>'
             )
 

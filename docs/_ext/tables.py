@@ -251,7 +251,8 @@ def rescans() -> str:
         for kind, r in latest.items()
         if r.get("rescans")
     )
-    return f"Second scans of the same person are no copies. Called copies are {' and '.join(called)} among them."
+    words = " and ".join(called)
+    return f"Second scans of the same person are no copies. Called copies are {words} among them."
 
 
 def retrieval() -> str:

@@ -85,11 +85,11 @@ class _Axes:
         """The score of an exact copy, and what lies on either side of it."""
         place = self.x(float(_z(np.array(exact))))
         first, second = _TOP - 6 - _LINE, _TOP - 6
-        words = [("exact", "start", 5, first), ("not exact:", "end", -5, first)]
+        words = [("exact", "start", 5, first)]
         if place >= _BEFORE:
-            words.append(("near or unrelated", "end", -5, second))
-        else:
-            words[1] = ("not exact", "end", -5, first)
+            words += [("not exact:", "end", -5, first), ("near or unrelated", "end", -5, second)]
+        elif place >= _BEFORE / 2:
+            words.append(("not exact", "end", -5, first))
         yield (
             f'<line class="mark" x1="{place:.1f}" x2="{place:.1f}" y1="{first - 10}" '
             f'y2="{self.y(0):.1f}"/>'

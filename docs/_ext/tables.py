@@ -268,21 +268,6 @@ def retrieval() -> str:
     return table((*head, "among the candidates verified, %"), rows)
 
 
-def release() -> str:
-    """What release screening withheld of a folder of copies and of other patients' images."""
-    latest = {r["seed"]: r for r in records("safeguard")}
-    rows = []
-    for seed, r in sorted(latest.items()):
-        edits, each = r["copies_that_left"], r["copies_of_each"]
-        passed, others = r["strangers_that_left"]
-        total = each * len(edits)
-        withheld = f"{total - sum(edits.values())} of {total}"
-        training = f"{r['training']['films']} of {r['training']['patients']} patients"
-        rows.append((seed, training, withheld, f"{others - passed} of {others}", r["day"]))
-    head = ("seed", "training images", "copies withheld", "images of other patients withheld")
-    return table((*head, "date"), rows)
-
-
 def throughput() -> str:
     """The newest rate of every kernel on a CPU, and beside other libraries."""
     latest = {r["case"]: r for r in records("throughput")}
@@ -452,7 +437,6 @@ TABLES = {
     "memorisation": memorisation,
     "volume-edits": volume_edits,
     "retrieval": retrieval,
-    "release": release,
     "throughput": throughput,
     "tpu": tpu,
     "devices": devices,

@@ -26,7 +26,10 @@ _AGAINST = flags.DEFINE_multi_string(
 _OUT = flags.DEFINE_string(
     "out", None, "folder for the report, the tables and work to resume from", required=True
 )
-_COLLECTION = CollectionFlags.define()
+_COLLECTION = CollectionFlags.define(
+    size="128 if not given; of whole volumes, in voxels of the cube that each is brought to, 64 if not given",
+    slice_spec="volumes are compared whole",
+)
 _FALSE_DISCOVERIES = flags.DEFINE_float(
     "false_discoveries",
     0.05,

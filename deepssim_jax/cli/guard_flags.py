@@ -136,6 +136,7 @@ def finish(
     not known whether copies would be found.
     """
     from deepssim_jax.audit import console as summary
+    from deepssim_jax.audit.guard import Reason
     from deepssim_jax.audit.safeguard import TABLE
 
     rate = release.residual.rate
@@ -145,7 +146,7 @@ def finish(
             *files,
             ("images accepted", release.accepted),
             ("candidates judged", release.judged),
-            *((f"  refused: {reason}", count) for reason, count in release.rejected.items()),
+            *((f"  refused: {Reason(x).words}", count) for x, count in release.rejected.items()),
             ("missed by the search, of images tested", tested if rate.total else "not measured"),
             *summary.planted_rows(release.thresholds),
         ],
@@ -157,7 +158,7 @@ def finish(
         console.error(f"nothing was released: {release.doubt}")
         return ExitCode.INCONCLUSIVE
     console.error(
-        f"only {release.accepted} of {release.wanted} images stand after {release.judged} candidates: "
+        f"only {release.accepted} of {release.wanted} images were accepted of {release.judged} candidates: "
         f"{_why(release)}"
     )
     return ExitCode.INCONCLUSIVE

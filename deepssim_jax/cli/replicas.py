@@ -190,7 +190,7 @@ def _summary(result: "ReplicaResult") -> list[tuple[str, object]]:
             f"{rate.count:,} ({rate.value:.1%}, {rate.level:.0%} interval {rate.low:.1%} to {rate.high:.1%})",
         ),
         ("like a second scan", f"{counts['same_person']:,}"),
-        ("representations disagree", f"{counts['disputed']:,}"),
+        ("levels disagree", f"{counts['disputed']:,}"),
     ]
     rows += [
         (

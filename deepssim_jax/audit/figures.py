@@ -24,7 +24,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 54, 46
 _BINS = 48
 # Pixels from one label of the axis to the next, and for the word behind the mark and the words before it,
 # at the size that text has on a phone.
-_LABEL, _WORD, _BEFORE, _LINE = 52, 70, 190, 22
+_LABEL, _WORD, _BEFORE, _LINE = 52, 70, 180, 22
 
 
 def _z(score: np.ndarray) -> np.ndarray:
@@ -87,7 +87,7 @@ class _Axes:
         first, second = _TOP - 6 - _LINE, _TOP - 6
         words = [("exact", "start", 5, first)]
         if place >= _BEFORE:
-            words += [("not exact:", "end", -5, first), ("near or unrelated", "end", -5, second)]
+            words += [("not exact:", "end", -5, first), ("near, unrelated", "end", -5, second)]
         elif place >= _BEFORE / 2:
             words.append(("not exact", "end", -5, first))
         yield (

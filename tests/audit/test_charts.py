@@ -34,7 +34,7 @@ def test_the_mark_names_its_sides_within_the_picture(exact: float):
     assert {word for word in found if "exact" in word} >= {"exact"}
     assert "near" not in found
     assert all(low >= 0 and high <= WIDTH + 20 for low, high in found.values())
-    assert ("near or unrelated" in found) == (exact > 0.8)
+    assert ("near, unrelated" in found) == (exact > 0.8)
 
 
 def test_names_of_rows_are_whole():

@@ -28,7 +28,7 @@ def far_minimum(values: np.ndarray, *, times: float) -> np.generic | None:
 
 
 def near_zero(values: np.ndarray) -> np.ndarray:
-    """Values that float32 would round to a few levels less their minimum; others and constant ones stay."""
+    """Values that float32 would round to a few levels less their minimum; others as they are."""
     low = far_minimum(values, times=_FAR)
     return values if low is None or values.max() == low else values - low
 

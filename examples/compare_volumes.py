@@ -32,8 +32,10 @@ def main() -> ds.ReplicaResult:
         result = ds.replicas(*folders, settings=ds.ReplicaSettings(size=32))
 
     for match in result.matches:
-        closest = {level.value: found.real_id for level, found in match.levels.items()}
-        print(f"{match.synthetic_id}: {match.kind.value}, closest {closest}")
+        # Which volume is closest to an unrelated one means nothing, and differs between machines.
+        found = {level.value: best.real_id for level, best in match.levels.items()}
+        of = f" of {found['points']}" if match.kind.value == "replica" else ""
+        print(f"{match.synthetic_id}: {match.kind.value}{of}")
     return result
 
 

@@ -88,6 +88,21 @@ def test_a_row_of_the_readme_is_the_sum_of_its_record():
     assert f"| {words} |" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+def test_sentences_are_the_sums_of_their_records():
+    """By hand: both generators' copies, parts of an eighth, and who is called a copy."""
+    (newest,) = (r for r in result_tables.records("generated_copies") if "audit" in r["methods"])
+    found = [newest["methods"]["audit"][side] for side in ("autoencoder", "diffusion")]
+    words = f"{found[0][0] + found[1][0]} of {found[0][1] + found[1][1]} were found"
+    assert words in result_tables.blurred_limit()
+    parts = [r for r in result_tables._held_out() if r["edit"].startswith("part 12 %")]
+    parts = [r for r in parts if r["kind"] != "all kinds"]
+    share = f"{sum(int(r['found']) for r in parts)} of {sum(int(r['of']) for r in parts)} that show 12 %"
+    assert share in result_tables.parts_limit()
+    false = [r for r in result_tables._held_out() if r["edit"] == "false alarms"]
+    total = sum(int(r["found"]) for r in false if r["kind"] != "all kinds")
+    assert f"Of the {total} images called copies" in result_tables.readme_called()
+
+
 def test_results_pages_fill_every_place_and_use_every_table():
     named = [
         name

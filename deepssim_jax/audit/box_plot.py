@@ -5,12 +5,13 @@ from collections.abc import Mapping
 import numpy as np
 from markupsafe import Markup, escape
 
-_WIDTH, _ROW, _LEFT, _RIGHT, _TOP, _BOTTOM = 640, 44, 130, 20, 10, 40
+_WIDTH, _ROW, _LEFT, _RIGHT, _TOP, _BOTTOM = 640, 60, 20, 20, 10, 40
 _TICKS = 5
 
 
 def box_plot(values: Mapping[str, np.ndarray], *, words: str, digits: int) -> Markup:
-    """A row a name: median, quartiles, the farthest values within 1.5 ranges of them, and the rest.
+    """A row a name, which stands above it at any length: median, quartiles, the farthest values within 1.5
+    ranges of them, and the rest.
 
     Args:
       values: figures by name.
@@ -34,12 +35,12 @@ def box_plot(values: Mapping[str, np.ndarray], *, words: str, digits: int) -> Ma
             f'<text x="{at}" y="{bottom + 16}" text-anchor="middle">{tick:.{digits}f}</text>'
         )
     for row, (name, found) in enumerate(values.items()):
-        middle = _TOP + _ROW * (row + 0.5)
+        middle = _TOP + _ROW * row + 38
         first, median, third = np.quantile(found, [0.25, 0.5, 0.75])
         reach = 1.5 * (third - first)
         inside = found[(found >= first - reach) & (found <= third + reach)]
         parts.append(
-            f'<text x="{_LEFT - 10}" y="{middle + 4}" text-anchor="end">{escape(name)}</text>'
+            f'<text x="{_LEFT}" y="{middle - 20}">{escape(name)}</text>'
             f'<line class="series rr" style="stroke-dasharray:none" x1="{x(inside.min())}" '
             f'x2="{x(inside.max())}" y1="{middle}" y2="{middle}"/>'
             f'<rect class="series rr" style="stroke-dasharray:none;fill:var(--paper)" x="{x(first)}" '

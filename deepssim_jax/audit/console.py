@@ -63,7 +63,7 @@ def print_result(result: AuditResult, out: Path) -> None:
     ]
     rows += planted_rows(result.thresholds)
     rows += [
-        (f"planted, {row.change}", f"{row.share.count} of {row.share.total} found")
+        (f"planted, {sentences.edit(row.change)}", f"{row.share.count} of {row.share.total} found")
         for row in result.assessment.recall_by_edit
         if row.share.count < row.share.total
     ]

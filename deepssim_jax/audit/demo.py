@@ -125,11 +125,12 @@ def demo(
         if f"{_COHORT}/planted.json" in names and all(map(workspace.intact, names)):
             truth = json.loads(truth_path.read_text(encoding="utf-8"))["planted"]
         else:
-            on_progress(0, 1, "making phantoms")
+            phantoms = size.real + size.holdout + size.unrelated
+            on_progress(0, phantoms, "making phantoms")
             truth = make_cohort(workspace, size=size, seed=seed, anatomy=anatomy)
             content = json.dumps({"planted": truth}).encode()
             workspace.write(f"{_COHORT}/planted.json", content, access=_OPEN)
-            on_progress(1, 1, "making phantoms")
+            on_progress(phantoms, phantoms, "making phantoms")
         cohort = workspace.root / _COHORT
         result = audit(
             cohort / "real",

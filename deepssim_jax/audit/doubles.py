@@ -85,7 +85,7 @@ def find_doubles(
         real.rows(rows),
         journal=journal,
         on_progress=on_progress,
-        what="doubles among the real images",
+        what="duplicates among the real images",
         unrelated=0,
     ).pairs
     joined = joined[are_doubles(joined)]

@@ -1,4 +1,4 @@
-"""The one figure of the report: how alike the best matches are, as inline SVG.
+"""The one figure of the report: how similar the best matches are, as inline SVG.
 
 Written by hand rather than by a plotting library: a few kilobytes, legible on a phone, the same
 bytes every time, and coloured by the page's own style (light, dark or print).
@@ -10,23 +10,21 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from markupsafe import Markup
 
-from deepssim_jax.audit.result import Thresholds
-
 # name: (words, CSS class); in drawing order.
 SERIES = {
     "real_to_real": ("real with other patients' real", "rr"),
     "holdout_to_real": ("held-out with real", "hr"),
     "synthetic_to_holdout": ("synthetic with held-out", "sh"),
     "same_patient": ("two scans of one patient", "hr"),
-    "planted": ("planted replicas with their originals", "sh"),
+    "planted": ("copies made of real volumes with their originals", "sh"),
     "synthetic_to_real": ("synthetic with real", "sr"),
 }
-_WIDTH, _HEIGHT = 640, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 34, 46
+_WIDTH, _HEIGHT = 640, 320
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 54, 46
 _BINS = 48
-# Pixels from one label of the axis to the next, and for the word behind the last mark, at the size
-# that text has on a phone.
-_LABEL, _WORD = 52, 70
+# Pixels from one label of the axis to the next, and for the word behind the mark and the words before it,
+# at the size that text has on a phone.
+_LABEL, _WORD, _BEFORE, _LINE = 52, 70, 190, 22
 
 
 def _z(score: np.ndarray) -> np.ndarray:
@@ -83,37 +81,38 @@ class _Axes:
         points.append(f"{self.x(edges[-1]):.1f},{self.y(0):.1f}")
         return f'<polyline class="series {style}" points="{" ".join(points)}"/>'
 
-    def marks(self, thresholds: Mapping[str, float]) -> Iterator[str]:
-        """Two marks, the word of the lower one on its left."""
-        sides = (("end", -5), ("start", 5))
-        for (word, score), (anchor, shift) in zip(thresholds.items(), sides, strict=False):
-            place = self.x(float(_z(np.array(score))))
+    def mark(self, exact: float) -> Iterator[str]:
+        """The score of an exact copy, and what lies on either side of it."""
+        place = self.x(float(_z(np.array(exact))))
+        first, second = _TOP - 6 - _LINE, _TOP - 6
+        words = [("exact", "start", 5, first)]
+        if place >= _BEFORE:
+            words += [("not exact:", "end", -5, first), ("near or unrelated", "end", -5, second)]
+        elif place >= _BEFORE / 2:
+            words.append(("not exact", "end", -5, first))
+        yield (
+            f'<line class="mark" x1="{place:.1f}" x2="{place:.1f}" y1="{first - 10}" '
+            f'y2="{self.y(0):.1f}"/>'
+        )
+        for word, anchor, shift, height in words:
             yield (
-                f'<line class="mark" x1="{place:.1f}" x2="{place:.1f}" y1="{_TOP - 14}" '
-                f'y2="{self.y(0):.1f}"/><text class="mark" x="{place + shift:.1f}" y="{_TOP - 6}" '
+                f'<text class="mark" x="{place + shift:.1f}" y="{height}" '
                 f'text-anchor="{anchor}">{word}</text>'
             )
 
 
-def histogram(
-    distributions: Mapping[str, np.ndarray],
-    thresholds: Thresholds | Mapping[str, float],
-    *,
-    words: str = "verified score of the best match",
-) -> Markup:
+def histogram(distributions: Mapping[str, np.ndarray], *, exact: float) -> Markup:
     """Shares of images by the score of their best match, one stepped line a series.
 
     The axis is Fisher's z, labelled by the score: that is where differences near 1 can be seen.
-    It spans all values, so that no extreme hides. `thresholds` are two marks, the lower one first,
-    and `words` name the score.
+    It spans all values, so that no extreme hides. `exact` is the score of an exact copy. It is the only
+    mark: no score decides what is a copy.
     """
     shown = {n: _z(v[v > -1]) for n, v in distributions.items() if n in SERIES and len(v)}
-    if isinstance(thresholds, Thresholds):
-        thresholds = {"near": thresholds.near, "exact": thresholds.exact}
-    marks = _z(np.array(list(thresholds.values())))
-    everything = np.concatenate([*shown.values(), marks])
+    mark = float(_z(np.array(exact)))
+    everything = np.concatenate([*shown.values(), [mark]])
     low, high = float(everything.min()) - 0.05, float(everything.max()) + 0.1
-    right = (float(marks.max()) - low) / (1 - _WORD / (_WIDTH - _LEFT - _RIGHT))
+    right = (mark - low) / (1 - _WORD / (_WIDTH - _LEFT - _RIGHT))
     high = max(high, low + right)
     edges = np.linspace(low, high, _BINS + 1)
     shares = {n: np.histogram(v, edges)[0] / len(v) for n, v in shown.items()}
@@ -122,9 +121,9 @@ def histogram(
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="Histogram of best-match '
         'scores" class="figure">',
         *axes.ticks(),
-        *axes.grid(words),
+        *axes.grid("copy score of the best match"),
         *(axes.steps(edges, shares[n], SERIES[n][1]) for n in SERIES if n in shares),
-        *axes.marks(thresholds),
+        *axes.mark(exact),
         "</svg>",
     ]
     return Markup("".join(parts))

@@ -103,6 +103,18 @@ class Reason(enum.StrEnum):
     EXHAUSTIVE = "exhaustive"
     UNREADABLE = "unreadable"
 
+    @property
+    def words(self) -> str:
+        """The reason as the screen shows it."""
+        return {
+            Reason.COSINE: "embedding too similar",
+            Reason.VERIFIED: "copy score reaches the limit",
+            Reason.LOCAL: "local features or partial correlations",
+            Reason.EMPTY: "too little structure",
+            Reason.EXHAUSTIVE: "copy score reaches the limit, missed by the search",
+            Reason.UNREADABLE: "blank, or not read",
+        }[self]
+
 
 @dataclasses.dataclass(frozen=True)
 class View:

@@ -196,7 +196,7 @@ def _differs(guard: Guard, row: Mapping, offer: Offer, now: Candidate) -> list[s
         (now.cosine, now.verified), (row["cosine"], row["verified"]), atol=TOLERANCE
     ):
         return [
-            f"{_image(row)}: cosine {row['cosine']:.4f} and verified score {row['verified']:.4f} are "
+            f"{_image(row)}: cosine {row['cosine']:.4f} and copy score {row['verified']:.4f} are "
             f"said, now {now.cosine:.4f} and {now.verified:.4f}"
         ]
     return []

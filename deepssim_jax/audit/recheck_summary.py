@@ -74,7 +74,7 @@ def problems(directory: Path, summary: Mapping[str, Any]) -> list[str]:
         if role != "holdout":
             unread = status.count("excluded")
             found += _differs(f"unreadable {role} images", said[f"unreadable_{role}"], unread)
-    found += _differs("real images with doubles", said["real_with_doubles"], len(doubles))
+    found += _differs("real images with duplicates", said["real_with_doubles"], len(doubles))
     found += _differs("synthetic images with a best match", said["synthetic"], len(nearest))
     classes = {label.value: sum(r["label"] == label.value for r in nearest) for label in Label}
     found += _differs("images of each class", summary["classes"], classes)

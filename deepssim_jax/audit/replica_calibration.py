@@ -4,7 +4,7 @@ Real volumes are matched with other patients' (the null), with other scans of th
 repeats), and copies made of them in memory with the real side (the positive controls, nine edits):
 all through the search and the measures that the synthetic volumes get. The null gives each level a
 law of unrelated volumes, the controls its recall. A level that finds clearly fewer of the controls
-than the best one, at a threshold that unrelated volumes do not reach, has no say. Patients are split
+than the best one, at a threshold that unrelated volumes do not reach, does not count. Patients are split
 in two splits: laws come from one, error rates from the other.
 """
 
@@ -35,9 +35,9 @@ MAX_NULL, MAX_REPEATS, EACH_EDIT = 64, 100, 4
 _SAME_SCORE = 0.9999  # of scans of one patient: by more, they are one file twice
 _ABOVE = 1e-4
 _TAIL = 3
-# A level has a say if it finds nearly as many of the controls as the best one, else it would add
+# A level counts if it finds nearly as many of the controls as the best one, else it would add
 # little but its false alarms; and many times more than those.
-_BEHIND, _TIMES_FALSE = 0.15, 4.0
+BEHIND, TIMES_FALSE = 0.15, 4.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Evidence:
 
     @property
     def counting(self) -> tuple[Level, ...]:
-        """The levels that have a say."""
+        """The levels that count."""
         return tuple(at for at, found in self.thresholds.items() if found.counts)
 
     @property
@@ -160,7 +160,7 @@ def calibrate_levels(
         at: _thresholds(at, trial, MOST_FALSE / len(trials), settings.level, counts=True)
         for at, trial in trials.items()
     }
-    return Evidence(_with_a_say(first), trials, found.repeats, settings.level)
+    return Evidence(_counting(first), trials, found.repeats, settings.level)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -275,8 +275,8 @@ def _thresholds(
     words = (
         f"{len(trial.null)} best matches between different patients"
         if calibrated
-        else f"the package's usual law, because {len(trial.null)} real volumes with another patient to "
-        f"compare with are fewer than {MIN_NULL}"
+        else "the package's default distribution of unrelated volumes, because "
+        f"{len(trial.null)} real volumes with another patient to compare with are fewer than {MIN_NULL}"
     )
     if len(trial.repeats):
         cut = max(cut, float(trial.repeats.max()) + _ABOVE)
@@ -305,7 +305,7 @@ def _thresholds(
     )
 
 
-def _with_a_say(found: dict[Level, LevelThresholds]) -> dict[Level, LevelThresholds]:
+def _counting(found: dict[Level, LevelThresholds]) -> dict[Level, LevelThresholds]:
     """Which levels count. Where none is good enough the best one does, so that there is an answer."""
 
     def recall(at: Level) -> float:
@@ -315,7 +315,7 @@ def _with_a_say(found: dict[Level, LevelThresholds]) -> dict[Level, LevelThresho
     def good(at: Level) -> bool:
         false = found[at].false_rate
         most = false.value if false else 0.0
-        return recall(at) >= max(best - _BEHIND, _TIMES_FALSE * most)
+        return recall(at) >= max(best - BEHIND, TIMES_FALSE * most)
 
     best = max(map(recall, found))
     chosen = [at for at in found if good(at)] or [max(found, key=recall)]

@@ -239,14 +239,14 @@ def together(
     counting: Sequence[Level],
 ) -> VolumeMatch:
     """What the levels say of one volume; see `VolumeMatch`."""
-    having_a_say = [at for at in levels if at in counting]
+    deciding = [at for at in levels if at in counting]
     calls = [at for at in levels if levels[at].kind is Kind.REPLICA]
     decisive = _decisive(levels, counting)
     if decisive:
         patient = patients[decisive[0]]
         votes = sum(patients[at] == patient for at in calls)
         others = [
-            at for at in having_a_say
+            at for at in deciding
             if levels[at].kind is Kind.DIFFERENT or patients[at] != patient
         ]  # fmt: skip
         by = ", ".join(at.value for at in calls if patients[at] == patient)
@@ -254,7 +254,7 @@ def together(
         if others:
             reason += f"; not by {', '.join(at.value for at in others)}"
         return VolumeMatch(name, levels, Kind.REPLICA, votes, bool(others), reason=reason)
-    same = [at for at in having_a_say if levels[at].kind is Kind.SAME_PERSON]
+    same = [at for at in deciding if levels[at].kind is Kind.SAME_PERSON]
     if calls:
         reason = (
             f"a replica by {', '.join(at.value for at in calls)} alone, which finds too few of the copies "

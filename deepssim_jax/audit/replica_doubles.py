@@ -45,7 +45,7 @@ def find_volume_doubles(
     side = references.side
     noted = np.zeros(0, NOTED)
     if len(side) <= MAX_SEARCHED:
-        what = "doubles among the real volumes"
+        what = "duplicates among the real volumes"
         noted = VolumeJoin.of(references, journal=journal, on_progress=on_progress, what=what).noted
     # Scans of a patient known to be one need no comparison.
     apart = side.groups[noted["query"]] != side.groups[noted["reference"]]

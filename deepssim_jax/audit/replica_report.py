@@ -14,7 +14,7 @@ from deepssim_jax.audit.answer import Answer, verdict_of
 from deepssim_jax.audit.box_plot import box_plot
 from deepssim_jax.audit.console import WORDS
 from deepssim_jax.audit.disclosure import Edition, is_small, is_telling
-from deepssim_jax.audit.replica_calibration import EACH_EDIT
+from deepssim_jax.audit.replica_calibration import BEHIND, EACH_EDIT, TIMES_FALSE
 from deepssim_jax.audit.replica_pictures import FRAMES, Picture, flagged, shown_level
 from deepssim_jax.audit.replica_result import Kind, RatingSummary, ReplicaResult, VolumeMatch
 from deepssim_jax.scoring.decide import Proportion
@@ -85,6 +85,8 @@ def _render(
         gallery=[_shown(item) for item in gallery],
         frames=FRAMES,
         each=EACH_EDIT,
+        behind=BEHIND,
+        times_false=TIMES_FALSE,
         any_flagged=bool(flagged(result)),
         more=max(0, len(flagged(result)) - len(gallery)),
         said={} if share else _table(result),

@@ -80,7 +80,7 @@ class LevelThresholds:
     `null` are best matches of real volumes with other patients', `repeats` with the same patient's
     other scans; `planted` those of the positive controls, of which `recall` were found, and
     `recall_by_edit` of how many each (`audit.replica_calibration.EACH_EDIT`). `counts` says whether the
-    level has a say; `law` is that of unrelated volumes.
+    level counts; `law` is that of unrelated volumes.
     """
 
     replica: float

@@ -47,7 +47,7 @@ def _render(
         gallery=[] if share else [_picture(item) for item in gallery],
         more=max(0, result.copy_rate.count - len(gallery)),
         answer=answer(result, edition),
-        figure=figures.histogram(result.distributions, result.thresholds)
+        figure=figures.histogram(result.distributions, exact=result.thresholds.exact)
         if not share and any((scores > -1).any() for scores in result.distributions.values())
         else None,
         thresholds=result.thresholds_to_share if share else result.thresholds,
@@ -61,6 +61,7 @@ def _render(
         rows=_quality(result, edition),
         attacks=_attacks(result, edition),
         rates=RATES,
+        edit=sentences.edit,
         inferred=sentences.membership(result.membership, edition=edition)
         if result.membership
         else (),

@@ -162,6 +162,21 @@ def _several(count: int, what: str) -> str:
     return what if count == 1 else f"{what}s"
 
 
+# Kinds of edit whose names in files do not explain themselves.
+_EDITS = {
+    "identity": "nothing",
+    "d4": "mirroring and quarter turns",
+    "downsample": "made smaller",
+    "histogram": "grey levels equalised, windowed or merged",
+    "marks": "letters and marks",
+}
+
+
+def edit(change: str) -> str:
+    """A kind of edit as the report and the screen call it."""
+    return _EDITS.get(change, change)
+
+
 ATTACKS = {
     Attack.LOSS: "loss threshold",
     Attack.SECMI: "SecMI",
@@ -230,8 +245,8 @@ def notes(
         "to mean 0 and standard deviation 1.",
         f"Of volumes, the slice {slice_spec} was compared, after orientation by the affine.",
         "Copies are looked for by local features, under any rotation, mirroring, negative, crop, change "
-        "of aspect and zoom; and among the images that look alike as they lie, which bears noise and "
-        "blur best.",
+        "of aspect and zoom; and among the images that are similar in the same position, where copies "
+        "with noise or blur are found best.",
         "Not tested: copies of a region that is small or holds little structure, "
         f"{'' if attacked else 'membership inference, '}and attributes.",
         "Each synthetic image was verified against its best few candidates, not against every "

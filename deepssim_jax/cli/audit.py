@@ -2,7 +2,7 @@
 
     deepssim audit --real=training_images/ --synthetic=generated/ --out=audit/
 
-Folders are read only. A run that was stopped goes on when the same command is given again.
+Folders are read only. A run that was stopped continues when the same command is given again.
 """
 
 from collections.abc import Sequence
@@ -50,8 +50,8 @@ _RETRIEVAL = flags.DEFINE_enum(
     "retrieval",
     "auto",
     ["auto", "local", "encoder", "aligned", "both"],
-    "what proposes candidates beside local features; auto is local: the images that lie alike, and the "
-    "encoder's nearest; both is the search over a grid of transformations and the encoder",
+    "what proposes candidates beside local features; auto is local: the images that are similar in the same "
+    "position, and the encoder's nearest; both is the search over a grid of transformations and the encoder",
 )
 _LEVEL = flags.DEFINE_float("level", 0.95, "coverage of the intervals, between 0.5 and 1")
 _SEED = flags.DEFINE_integer(
@@ -61,7 +61,7 @@ _ALLOW_SAME = flags.DEFINE_bool(
     "allow_same", False, "let --real and --synthetic be the same images"
 )
 _EXPLAIN = flags.DEFINE_bool(
-    "explain", False, "show in the gallery what made the encoder call a pair alike"
+    "explain", False, "show in the gallery what made the encoder call a pair similar"
 )
 _PLANT = flags.DEFINE_integer(
     "plant",

@@ -25,8 +25,8 @@ class CollectionFlags:
     reading: ReadingFlags
 
     @classmethod
-    def define(cls) -> CollectionFlags:
-        """Defines the flags."""
+    def define(cls, *, size: str, slice_spec: str) -> CollectionFlags:
+        """Defines the flags; `size` and `slice_spec` are what help states of these two."""
         return cls(
             flags.DEFINE_string(
                 "subject_regex",
@@ -37,14 +37,12 @@ class CollectionFlags:
             flags.DEFINE_integer(
                 "size",
                 None,
-                "side in pixels at which pairs are verified, aspect kept; a multiple of 32, 128 if not "
-                "given; of whole volumes, in voxels of the cube that each is brought to, 64 if not given",
+                f"side in pixels at which pairs are verified, aspect kept; a multiple of 32, {size}",
             ),
             flags.DEFINE_string(
                 "slice",
                 None,
-                "slice that stands for a volume: PLANE:FRACTION or PLANE:INDEX; if not given, duplicates "
-                "compares volumes whole, and index refuses them",
+                f"slice that is read of a volume: PLANE:FRACTION or PLANE:INDEX; if not given, {slice_spec}",
             ),
             ReadingFlags.define("images", forget=True),
         )

@@ -19,7 +19,7 @@ _PACKAGE = "deepssim_jax.cli"
 COMMANDS: dict[str, str] = {
     "demo": "plant copies in a made-up cohort, audit it and say how many were found",
     "audit": "find the synthetic images that are copies of a real one, and write the report",
-    "replicas": "find the synthetic volumes that are replicas of a real one, at three levels",
+    "replicas": "find the synthetic volumes that are copies of a real one, and write the report",
     "duplicates": "find images of a data set that are copies of each other, also between its splits",
     "index": "prepare a folder of images to be looked up in",
     "lookup": "say which image of a prepared folder, and of whom, an image is a copy of",

@@ -21,10 +21,14 @@ def error(text: str) -> None:
     print(printable(text), file=sys.stderr, flush=True)
 
 
+_WIDEST = 56
+
+
 def table(rows: Iterable[Sequence[object]]) -> str:
     """Returns rows of cells as aligned columns, two blanks apart, the first one left-aligned.
 
-    Columns that hold only numbers are aligned at the right.
+    Columns that hold only numbers are aligned at the right. A long first cell, such as a reason, stands out
+    of its column and does not widen it.
     """
     cells = [[printable(cell) for cell in row] for row in rows]
     if not cells:
@@ -32,6 +36,7 @@ def table(rows: Iterable[Sequence[object]]) -> str:
     columns = max(len(row) for row in cells)
     cells = [row + [""] * (columns - len(row)) for row in cells]
     widths = [max(len(row[i]) for row in cells) for i in range(columns)]
+    widths[0] = max((len(row[0]) for row in cells if len(row[0]) <= _WIDEST), default=0)
     right = [i > 0 and all(_is_number(row[i]) for row in cells) for i in range(columns)]
     lines = []
     for row in cells:

@@ -2,8 +2,8 @@
 
     deepssim duplicates training_images/ --against=test_images/ --out=duplicates/
 
-Folders are read only, and nothing is deleted. A run that was stopped goes on when the same command is
-given again.
+Folders are read only, and nothing is deleted. A run that was stopped continues when the same command
+is given again.
 """
 
 import dataclasses
@@ -26,7 +26,10 @@ _AGAINST = flags.DEFINE_multi_string(
 _OUT = flags.DEFINE_string(
     "out", None, "folder for the report, the tables and work to resume from", required=True
 )
-_COLLECTION = CollectionFlags.define()
+_COLLECTION = CollectionFlags.define(
+    size="128 if not given; of whole volumes, in voxels of the cube that each is brought to, 64 if not given",
+    slice_spec="volumes are compared whole",
+)
 _FALSE_DISCOVERIES = flags.DEFINE_float(
     "false_discoveries",
     0.05,
@@ -83,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
         ("groups of duplicates", f"{counts['groups']:,}, of {counts['in_groups']:,} images"),
         ("equal files, equal pixels", f"{counts['same_file']:,}, {counts['same_pixels']:,}"),
         ("pairs of changed copies", f"{counts['copies']:,}"),
-        ("alike, no duplicates", f"{counts['similar']:,} pairs"),
+        ("similar pairs, no duplicates", f"{counts['similar']:,}"),
         ("not comparable", f"{counts['not_comparable']:,}"),
     ]
     # Names of folders may be names of patients: splits have numbers here and names in the report.
@@ -100,6 +103,10 @@ def main(argv: Sequence[str]) -> int:
             ("not read, or not compared", f"{len(result.exclusions):,}; inputs.json names them")
         )
         rows += reason_rows(item.reason for item in result.exclusions)
+    if _WRITE_MANIFEST.value:
+        # That folder may bear a patient's name.
+        where = "relative to clean_root of summary.json; copy the table there to use it"
+        rows.append((f"paths in {_WRITE_MANIFEST.value}", where))
     print(headline(result))
     print("".join(f"{note}\n" for note in on_screen(result.notes)), end="")
     names = ["report.html", "groups.csv", "pairs.csv", "summary.json", "inputs.json"]

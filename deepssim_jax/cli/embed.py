@@ -2,7 +2,7 @@
 
     deepssim embed --images=training_images/ --out=stores/real
 
-`deepssim score` compares two stores. Run again after a stop, or after files were added, it goes on.
+`deepssim score` compares two stores. Run again after a stop, or after files were added, it continues.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Draws images from a trained generator; the same command again goes on.
+"""Draws images from a trained generator; the same command again continues.
 
     deepssim generate --workdir=runs/ldm --out=generated --n=1000
 

@@ -52,7 +52,7 @@ class GuardFlags:
             flags.DEFINE_float(
                 "max_ssim",
                 None,
-                "refuse an image whose verified score with a training image, after alignment, is "
+                "refuse an image whose copy score with a training image, after alignment, is "
                 "this; calibrated likewise",
                 lower_bound=0.0,
                 upper_bound=1.0,
@@ -73,7 +73,7 @@ class GuardFlags:
             flags.DEFINE_string(
                 "work",
                 None,
-                "folder for what a later run goes on from; it holds training images and is not to "
+                "folder from which a later run continues; it holds training images and is not to "
                 "be given away; beside --out, with .work at its end, if not given",
             ),
         )
@@ -136,6 +136,7 @@ def finish(
     not known whether copies would be found.
     """
     from deepssim_jax.audit import console as summary
+    from deepssim_jax.audit.guard import Reason
     from deepssim_jax.audit.safeguard import TABLE
 
     rate = release.residual.rate
@@ -143,9 +144,9 @@ def finish(
     console.finish(
         [
             *files,
-            ("images that stand", release.accepted),
+            ("images accepted", release.accepted),
             ("candidates judged", release.judged),
-            *((f"  refused: {reason}", count) for reason, count in release.rejected.items()),
+            *((f"  refused: {Reason(x).words}", count) for x, count in release.rejected.items()),
             ("missed by the search, of images tested", tested if rate.total else "not measured"),
             *summary.planted_rows(release.thresholds),
         ],
@@ -157,7 +158,7 @@ def finish(
         console.error(f"nothing was released: {release.doubt}")
         return ExitCode.INCONCLUSIVE
     console.error(
-        f"only {release.accepted} of {release.wanted} images stand after {release.judged} candidates: "
+        f"only {release.accepted} of {release.wanted} images were accepted of {release.judged} candidates: "
         f"{_why(release)}"
     )
     return ExitCode.INCONCLUSIVE

@@ -19,7 +19,7 @@ from deepssim_jax.cli.progress import progress
 
 POSITIONALS = ("FOLDER",)
 _OUT = flags.DEFINE_string("out", None, "folder of the index", required=True)
-_COLLECTION = CollectionFlags.define()
+_COLLECTION = CollectionFlags.define(size="128 if not given", slice_spec="volumes are refused")
 
 
 def main(argv: Sequence[str]) -> int:

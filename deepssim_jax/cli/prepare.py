@@ -3,7 +3,7 @@
     deepssim prepare --dataset=ixi --source=IXI-T1.tar --out=images/ --demographics=IXI.xls
     deepssim prepare --dataset=corr --source=RawDataBIDS/ --out=images/
 
-Writes <uid>/training.png, manifest.csv and prepare.json. The same command again goes on, makes what is new
+Writes <uid>/training.png, manifest.csv and prepare.json. The same command again continues, makes what is new
 or changed, and deletes its images of scans that are gone.
 """
 

@@ -1,8 +1,8 @@
-"""Finds the synthetic volumes that are replicas of a real one, at three levels, and writes the report.
+"""Finds the synthetic volumes that are copies of a real one, by up to four representations.
 
     deepssim replicas --real=training_volumes/ --synthetic=generated_volumes/ --out=replicas/
 
-Folders are read only. A run that was stopped goes on when the same command is given again.
+Folders are read only. A run that was stopped continues when the same command is given again.
 """
 
 from collections.abc import Sequence
@@ -195,10 +195,9 @@ def _summary(result: "ReplicaResult") -> list[tuple[str, object]]:
     rows += [
         (
             f"{level.value} level",
-            f"{'' if found.counts else 'no say; '}replica from {found.replica:.2f}, same person from "
-            f"{found.same_person:.2f}"
+            f"{'counts' if found.counts else 'does not count'}; copy from {found.replica:.2f}"
             + (
-                f"; copies made of real volumes found: {found.recall.count} of {found.recall.total}"
+                f", controls found {found.recall.count} of {found.recall.total}"
                 if found.recall
                 else ""
             ),
@@ -210,15 +209,12 @@ def _summary(result: "ReplicaResult") -> list[tuple[str, object]]:
         rows.append(
             (
                 "balanced accuracy",
-                f"{last.value:.3f} ({last.low:.2f} to {last.high:.2f}), measure and threshold chosen on "
-                "other volumes",
+                f"{last.value:.3f} ({last.low:.2f} to {last.high:.2f}), cross-validated",
             )
         )
     if result.exclusions:
         rows.append(("not tested", f"{len(result.exclusions):,} files, listed in the report"))
         rows += reason_rows(item.reason for item in result.exclusions)
     if result.two_spacings:
-        rows.append(
-            ("two spacings", f"{len(result.two_spacings):,} files say two, listed in the report")
-        )
+        rows.append(("two spacings", f"{len(result.two_spacings):,} files, listed in the report"))
     return rows

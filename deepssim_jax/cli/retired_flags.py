@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from deepssim_jax.cli import console
 
-_MOVED = "that method has moved to benchmarks/generic_embeddings.py; the run goes on without it"
+_MOVED = "that method has moved to benchmarks/generic_embeddings.py; the run continues without it"
 # By command, with what to do instead. An entry goes with the release after the one that retired the flag.
 RETIRED = {"stress": {"efficientnet": _MOVED, "sscd": _MOVED}}
 

@@ -1,9 +1,9 @@
 """Makes copies of real images and measures how well every method finds them.
 
-    deepssim stress --real=films/ --real=knees/ --out=stress/ --subject_regex='^([0-9]+)_'
+    deepssim stress --real=chests/ --real=knees/ --out=stress/ --subject_regex='^([0-9]+)_'
 
 Thresholds are chosen on the tuning split of the patients, and figures are those of the reporting split.
-`edits` looks for copies under 81 changes among all real images and prints the table change by kind; `mi_oni`
+`edits` looks for copies under 81 edits among all real images and prints the table edit by kind; `mi_oni`
 and `lcmem` repeat two published benchmarks; the other settings score pairs. Writes a table (.md), its
 figures (.csv or .json) and every query or pair a setting.
 """
@@ -35,7 +35,7 @@ _T = TypeVar("_T")
 _REAL = flags.DEFINE_multi_string(
     "real",
     None,
-    "real images: a folder, a .csv/.tsv manifest, a BIDS root; may be repeated, each a kind of picture "
+    "real images: a folder, a .csv/.tsv manifest, a BIDS root; may be repeated, each a kind of image "
     "of its own",
     required=True,
 )
@@ -48,29 +48,29 @@ _SUBJECT_REGEX = flags.DEFINE_string(
 _SIZE = flags.DEFINE_integer(
     "size",
     128,
-    "side in pixels that methods see; a multiple of 32; changes are made at up to twice this side",
+    "side in pixels that methods see; a multiple of 32; edits are made at up to twice this side",
 )
 _PAIRS = ["registered", "perturbed", "harsh"]
 _SETTINGS = flags.DEFINE_multi_enum(
     "setting",
     [*_PAIRS, "edits"],
     [*_PAIRS, "edits", "mi_oni", "lcmem"],
-    "how pairs are moved apart, or which list of changes; may be repeated",
+    "how pairs are edited, or which list of edits; may be repeated",
 )
 _METHODS = flags.DEFINE_list(
     "methods",
     [],
     "names of methods, separated by commas; if empty, all that score pairs, and detector and encoder "
-    "for lists of changes, which also know ncc, sift, phash and dhash",
+    "for lists of edits, which also know ncc, sift, phash and dhash",
 )
 _GROUPS = flags.DEFINE_list(
-    "groups", [], "groups of changes, e.g. rotation,part; separated by commas; all if empty"
+    "groups", [], "groups of edits, e.g. rotation,part; separated by commas; all if empty"
 )
-_COPIES = flags.DEFINE_integer("copies", 30, "copies under each change", lower_bound=1)
+_COPIES = flags.DEFINE_integer("copies", 30, "copies under each edit", lower_bound=1)
 _FALSE_ALARMS = flags.DEFINE_float(
     "false_alarms",
     0.005,
-    "share of images of other patients that a threshold for lists of changes may call copies",
+    "share of images of other patients that a threshold for lists of edits may call copies",
     lower_bound=1e-9,
     upper_bound=0.49,
 )
@@ -246,7 +246,7 @@ def _trials(
     rows: list[tuple[str, object]],
     written: list[Path],
 ) -> None:
-    """Runs lists of changes on every kind; adds what is printed and written."""
+    """Runs lists of edits on every kind; adds what is printed and written."""
     from deepssim_jax.audit import edit_figures, edit_trials
     from deepssim_jax.data.kinds import read_kind
 

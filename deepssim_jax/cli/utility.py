@@ -18,7 +18,9 @@ from deepssim_jax.cli.progress import progress
 
 _REAL = flags.DEFINE_string("real", None, "real images to learn from", required=True)
 _SYNTHETIC = flags.DEFINE_string("synthetic", None, "synthetic images to learn from", required=True)
-_SAFEGUARDED = flags.DEFINE_string("safeguarded", None, "what the safeguard let out, if wanted")
+_SAFEGUARDED = flags.DEFINE_string(
+    "safeguarded", None, "folder of the synthetic images that passed release screening; optional"
+)
 _TEST = flags.DEFINE_string("test", None, "real images of other patients to test on", required=True)
 _OUT = flags.DEFINE_string("out", None, "folder for the report", required=True)
 _SUBJECT_REGEX = flags.DEFINE_string(

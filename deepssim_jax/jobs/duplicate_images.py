@@ -29,8 +29,8 @@ _MOST_COPIES, _MOST_SIMILAR = 48, 12
 _NOTES = (
     "Two images are duplicates where one was made from the other, or both from one image: turned, "
     "mirrored, cropped, resized, compressed, relit, or in part.",
-    "Neighbouring slices, other films of one patient and other contrasts are none. What is more alike than "
-    "unrelated images, and no duplicate, is listed as similar; copies under strong noise or blur may be "
+    "Neighbouring slices, other images of one patient and other contrasts are none. What is more similar "
+    "than unrelated images, and no duplicate, is listed as similar; copies under strong noise or blur may be "
     "among them.",
     "Images that hold too little structure for local features are compared by their pixels alone.",
 )

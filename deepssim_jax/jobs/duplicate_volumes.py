@@ -34,7 +34,7 @@ _MOST_COPIES, _MOST_SIMILAR = 16, 8
 _NOTES = (
     "Two volumes are duplicates where one was made from the other, or both from one volume: turned, "
     "mirrored, cropped, with their axes changed, relit, or in part.",
-    "Two scans of one person and other contrasts are none. What is more alike than unrelated volumes, and "
+    "Two scans of one person and other contrasts are none. What is more similar than unrelated volumes, and "
     "no duplicate, is listed as similar; copies under noise, blur or a strong change may be among them.",
 )
 

@@ -180,7 +180,7 @@ def answer(result: DuplicatesResult) -> Answer:
             (f"{n['images']:,}", "images compared, each with each"),
             (f"{n['same_file'] + n['same_pixels']:,}", "repeat another file or its pixels"),
             (f"{n['copies']:,}", "pairs of changed copies"),
-            (f"{n['similar']:,}", "pairs that are alike, and no duplicates"),
+            (f"{n['similar']:,}", "pairs that are similar, and no duplicates"),
             (f"{n['not_comparable']:,}", "images with too little structure, not comparable"),
         ),
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from absl import flags
 
+from deepssim_jax.audit import tables
 from deepssim_jax.cli import commands, usage
 from deepssim_jax.training import config, generator_config
 
@@ -100,7 +101,14 @@ def config_fields() -> str:
     return "\n\n".join(out)
 
 
+def audit_columns() -> str:
+    """The columns of an audit's tables, in their order."""
+    names = ", ".join(f"`{column}`" for column in tables.COLUMNS)
+    return f"In the files the columns are in this order: {names}."
+
+
 PAGES = {
+    "audit-columns": audit_columns,
     "command-list": command_list,
     "command-pages": command_pages,
     "config-files": config_files,

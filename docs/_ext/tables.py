@@ -1,8 +1,8 @@
-"""Tables of the Results pages and of the README, made from the records of `benchmarks/results/`.
+"""Tables and sentences of the pages and of the README, made from the records of `benchmarks/results/`.
 
-    python docs/_ext/tables.py     writes the README's table again
+    python docs/_ext/tables.py     writes the README's table and sentences again
 
-Contract: each function returns a Markdown table of the newest records; a share has its n and its 95 %
+Contract: each function returns Markdown of the newest records; a share in a table has its n and its 95 %
 interval. Nothing is computed that a record does not hold, but sums of its counts.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
-README = re.compile(r"(<!-- results -->\n).*?(<!-- end of results -->)", re.DOTALL)
+README = re.compile(r"(<!-- ([a-z-]+) -->\n).*?(<!-- end of \2 -->)", re.DOTALL)
 _KINDS = {
     "blood_smear": "blood smears",
     "ct_head": "head CT",
@@ -120,6 +120,74 @@ def _by_method() -> dict[str, dict]:
     }
 
 
+def blurred_found() -> str:
+    """What an audit and pHash find of the blurred copies of both generators."""
+    audit, phash = _both_generators("audit"), _both_generators("phash")
+    false, unrelated, *_ = _by_method()["phash"]["false_alarms"]
+    return (
+        f"An audit found {_of(audit)}, pHash {_of(phash)} with {false} false alarms among {unrelated}. "
+        "Look at such images yourself when a generator blurs."
+    )
+
+
+def blurred_limit() -> str:
+    """The same as an item of a list of limits."""
+    found = _of(_both_generators("audit"))
+    return (
+        f"- Copies that a generator blurs strongly: in one experiment {found} were found\n"
+        "  ([generators](../results/generators.md))."
+    )
+
+
+def parts_limit() -> str:
+    """Parts of an image as an item of a list of limits."""
+    return f"- {_parts()}."
+
+
+def _parts() -> str:
+    quarter = _of(_parts_found(25, "in place", "moved"))
+    return (
+        f"Small parts: {_of(_parts_found(12, 'in place', 'moved'))} that show 12 % of an image were found, "
+        f"{_of(_parts_found(12, 'moved'))} where the part was moved. Of parts of 25 % it was {quarter}"
+    )
+
+
+def _parts_found(percent: int, *places: str) -> tuple[int, int]:
+    edits = {f"part {percent} %, {place}" for place in places}
+    rows = [r for r in _held_out() if r["kind"] == "all kinds" and r["edit"] in edits]
+    return sum(int(r["found"]) for r in rows), sum(int(r["of"]) for r in rows)
+
+
+def _both_generators(method: str) -> tuple[int, int]:
+    found = _by_method()[method]
+    sides = (found["autoencoder"], found["diffusion"])
+    return sum(side[0] for side in sides), sum(side[1] for side in sides)
+
+
+def _of(found: tuple[int, int]) -> str:
+    return f"{found[0]} of {found[1]}"
+
+
+def readme_called() -> str:
+    """The README's words on images of other ids that are called copies."""
+    called = {
+        kind: int(row["found"])
+        for kind in (*_KINDS,)
+        for row in _held_out()
+        if row["kind"] == kind and row["edit"] == "false alarms"
+    }
+    look_alike = called["blood_smear"] + called["ct_head"]
+    return (
+        f"Of the {called['all kinds']} images called copies {look_alike} are blood smears and head CT. Most "
+        "of those pairs show\noverlapping fields or neighbouring slices."
+    )
+
+
+def readme_parts() -> str:
+    """The README's words on parts."""
+    return f"- {_parts()}.".replace("found, ", "found,\n  ")
+
+
 def memorisation() -> str:
     """What an audit finds of small generators, one training a row."""
     rows = []
@@ -175,19 +243,16 @@ def volume_edits() -> str:
     return table(head, rows)
 
 
-def volume_measures() -> str:
-    """Balanced accuracy of each measure of volumes."""
-    rows = []
-    latest = {r["case"]: r for r in records("replicas")}
-    for case, r in latest.items():
-        for m in r["measures"]:
-            value, low, high, *_ = m["cross_validated"]
-            auc = "" if m.get("auc") is None else f"{m['auc']:.3f}"
-            name = m["measure"].replace("_", " ")
-            words = f"{value:.3f} ({low:.2f} to {high:.2f})"
-            rows.append((case, r["synthetic"], r["replicas"], m["level"], name, words, auc))
-    head = ("case", "volumes", "copies among them", "level", "measure")
-    return table((*head, "balanced accuracy, cross-validated", "AUC"), rows)
+def rescans() -> str:
+    """Second scans of the same person that are called copies."""
+    latest = {r["kind"]: r for r in records("volume_edits")}
+    called = (
+        f"{r['rescans_called']} of {r['rescans']} {kind}"
+        for kind, r in latest.items()
+        if r.get("rescans")
+    )
+    words = " and ".join(called)
+    return f"Second scans of the same person are no copies. Called copies are {words} among them."
 
 
 def retrieval() -> str:
@@ -201,21 +266,6 @@ def retrieval() -> str:
             rows.append((_SETS[name], edit, *cells))
     head = ("images", "edit", "encoder, first, %", "encoder, first ten, %")
     return table((*head, "among the candidates verified, %"), rows)
-
-
-def release() -> str:
-    """What release screening withheld of a folder of copies and of other patients' images."""
-    latest = {r["seed"]: r for r in records("safeguard")}
-    rows = []
-    for seed, r in sorted(latest.items()):
-        edits, each = r["copies_that_left"], r["copies_of_each"]
-        passed, others = r["strangers_that_left"]
-        total = each * len(edits)
-        withheld = f"{total - sum(edits.values())} of {total}"
-        training = f"{r['training']['films']} of {r['training']['patients']} patients"
-        rows.append((seed, training, withheld, f"{others - passed} of {others}", r["day"]))
-    head = ("seed", "training images", "copies withheld", "images of other patients withheld")
-    return table((*head, "date"), rows)
 
 
 def throughput() -> str:
@@ -330,6 +380,16 @@ def finetuning() -> str:
     return table(("edit", "shipped encoder, first, %", "fine-tuned, first, %"), rows)
 
 
+def finetuning_time() -> str:
+    """How long the trainings of the records took."""
+    found = records("finetune")
+    minutes = sorted(round(r["training_s"] / 60) for r in found)
+    return (
+        f"Its 1,400 steps took {minutes[0]} to {minutes[-1]} minutes on two CPU cores beside other work "
+        f"({len(found)} trainings, the last on {found[-1]['day']}; `benchmarks/finetune.py`)."
+    )
+
+
 def headline() -> str:
     """The README's five rows."""
     generated = _by_method()["audit"]
@@ -365,15 +425,18 @@ def retrieval_row(images: str, edit: str) -> str:
 
 
 TABLES = {
+    "blurred-found": blurred_found,
+    "blurred-limit": blurred_limit,
+    "parts-limit": parts_limit,
+    "rescans": rescans,
+    "finetuning-time": finetuning_time,
     "held-out": held_out,
     "held-out-edits": held_out_edits,
     "generated-copies": generated_copies,
     "duplicates": duplicates,
     "memorisation": memorisation,
     "volume-edits": volume_edits,
-    "volume-measures": volume_measures,
     "retrieval": retrieval,
-    "release": release,
     "throughput": throughput,
     "tpu": tpu,
     "devices": devices,
@@ -382,9 +445,12 @@ TABLES = {
 }
 
 
+IN_README = {"results": headline, "called": readme_called, "parts": readme_parts}
+
+
 def with_results(text: str) -> str:
-    """The README with its table made again."""
-    return README.sub(lambda found: f"{found[1]}{headline()}\n{found[2]}", text)
+    """The README with what is generated in it made again."""
+    return README.sub(lambda found: f"{found[1]}{IN_README[found[2]]()}\n{found[3]}", text)
 
 
 if __name__ == "__main__":

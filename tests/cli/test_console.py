@@ -22,3 +22,9 @@ def test_finish_ends_with_the_paths(capsys):
     assert capsys.readouterr().out == (
         "verdict  copies_found\n\nwritten:\n  out/report.html\n  out/a\\x0ab\n"
     )
+
+
+def test_a_long_reason_does_not_widen_its_column():
+    reason = "a reason that is longer than any name of a row, " * 2
+    lines = console.table([("images", "3"), (reason, "12")]).splitlines()
+    assert lines == ["images   3", f"{reason}  12"]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from deepssim_jax import parallel
-from deepssim_jax.audit import calibration, doubles, membership, outputs
+from deepssim_jax.audit import calibration, called, doubles, membership, outputs
 from deepssim_jax.audit.assess import AuditSet, Measured, conclude
 from deepssim_jax.audit.audit_settings import AuditSettings
 from deepssim_jax.audit.control import Control, search_holdout
@@ -254,15 +254,18 @@ class _Job:
         )
         trial = calibration.Trial.of(pairs, len(synthetic))
         evidence = usual.at(false_discovery_cut(usual.p_values(trial)))
-        pairs, copy, other = calibration.called(pairs, evidence.thresholds)
+        kept, copy, other = called.called(pairs, evidence.thresholds)
+        confirmed = called.confirmed(pairs, evidence.thresholds, sets[Role.REAL].originals, kept)
         control = None
         if Role.HOLDOUT in sets:
             control = self._held_out(sets, retrieval.proposals)
         return Measured(
             sets=sets,
-            pairs=pairs,
+            pairs=kept,
             copy=copy,
             other_image=other,
+            confirmed=confirmed,
+            trial=trial,
             evidence=evidence,
             usual=usual,
             control=control,

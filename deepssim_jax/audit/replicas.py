@@ -324,7 +324,8 @@ def _replicas(
         what="synthetic with real",
     )
     evidence = job.calibrated(references, real)
-    measured = MeasuredVolumes(pairs, sides, stores, evidence, job.levels.names, votes)
+    names = job.levels.names
+    measured = MeasuredVolumes(pairs, sides, stores, doubles.group, evidence, names, votes)
     result = conclude(measured, settings)
     result = dataclasses.replace(
         result,

@@ -216,7 +216,7 @@ class _Job:
             encoder=self.encoder,
             encoder_id=self.encoder_id,
             on_progress=self.on_progress,
-            what=f"reading {role}",
+            what=manifest.reading(f"reading {role}"),
         )
         if not len(images):
             first = images.rejected[0].reason if images.rejected else "it is empty"
@@ -232,6 +232,10 @@ class _Job:
         retrieval = self.settings.retrieval.resolved(
             pairs=len(real) * len(synthetic), local_features=True
         )
+        # First, so that held-out images that are real ones are refused before the long search.
+        control = None
+        if Role.HOLDOUT in sets:
+            control = self._held_out(sets, retrieval.proposals)
         pairs = match(
             synthetic,
             real,
@@ -256,9 +260,6 @@ class _Job:
         evidence = usual.at(false_discovery_cut(usual.p_values(trial)))
         kept, copy, other = called.called(pairs, evidence.thresholds)
         confirmed = called.confirmed(pairs, evidence.thresholds, sets[Role.REAL].originals, kept)
-        control = None
-        if Role.HOLDOUT in sets:
-            control = self._held_out(sets, retrieval.proposals)
         return Measured(
             sets=sets,
             pairs=kept,

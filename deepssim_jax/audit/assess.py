@@ -124,7 +124,8 @@ def conclude(found: Measured, settings: AuditSettings) -> AuditResult:
     """Everything that the report states."""
     best, hits, subjects = found.best, found.hits, found.subjects
     compared = found.sets[Role.SYNTHETIC].comparable
-    significance = _Significance.of(found, compared)
+    held_out = None if found.control is None else found.control.holdout_to_real
+    significance = Significance.of(found.evidence.laws, held_out, found.trial, compared)
     nearest = _matches(found, _Rows(best, hits, found.sure, found.others), significance)
     order = np.flatnonzero(found.copy)
     flagged = found.pairs[order]
@@ -236,7 +237,7 @@ def _holdout_calls(found: Measured) -> FalseCalls | None:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Significance:
+class Significance:
     """P-values of synthetic images by held-out ones, [n] each, nan of what was not compared; None without
     any held-out images.
     """
@@ -246,18 +247,25 @@ class _Significance:
     discoveries: decide.Discoveries | None = None
 
     @classmethod
-    def of(cls, found: Measured, compared: np.ndarray) -> "_Significance":
-        """By all the evidence that makes an image a copy, among the images `compared`, bool [n]."""
-        if found.control is None or not len(found.control.holdout_to_real):
+    def of(
+        cls,
+        laws: calibration.Laws,
+        held_out: calibration.Trial | None,
+        found: calibration.Trial,
+        compared: np.ndarray,
+    ) -> "Significance":
+        """By all the evidence that makes an image a copy, of the images `compared`, bool [n]."""
+        if held_out is None or not len(held_out):
             return cls()
         null, seen = (
-            -np.log(np.maximum(found.evidence.p_values(trial), np.finfo(np.float64).tiny))
-            for trial in (found.control.holdout_to_real, found.trial[compared])
+            -np.log(np.maximum(laws.p_values(trial), np.finfo(np.float64).tiny))
+            for trial in (held_out, found[compared])
         )
         p_values, q_values = np.full((2, len(compared)), np.nan)
         p_values[compared] = decide.conformal_p_values(seen, null)
         q_values[compared] = decide.benjamini_hochberg(p_values[compared])
-        return cls(p_values, q_values, decide.discoveries(p_values[compared], holdout=len(null)))
+        discoveries = decide.discoveries(p_values[compared], holdout=len(null))
+        return cls(p_values, q_values, discoveries)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -272,7 +280,7 @@ class _Rows:
     other: np.ndarray
 
 
-def _matches(found: Measured, rows: _Rows, significance: _Significance) -> tuple[Match, ...]:
+def _matches(found: Measured, rows: _Rows, significance: Significance) -> tuple[Match, ...]:
     """Pairs as the report shows them."""
     real, synthetic = (found.sets[role].images for role in (Role.REAL, Role.SYNTHETIC))
     exact, comparable = found.evidence.thresholds.exact, found.sets[Role.SYNTHETIC].comparable

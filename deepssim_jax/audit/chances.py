@@ -38,13 +38,13 @@ def chances_of(false: FalseCalls | None, held_out: FalseCalls | None) -> Chances
     seen = held_out or false
     if seen is None or not seen.total + seen.both:
         return None
-    false, total = sum(seen.alone), seen.total
+    called, total = sum(seen.alone), seen.total
     kinds = [Chance.seen(_blurred(count), total) for count in seen.alone]
     both = kinds[0].and_also(kinds[1])
     if held_out is not None and held_out.both >= SMALL:
-        false, total = false + held_out.both, total + held_out.both
+        called, total = called + held_out.both, total + held_out.both
         both = Chance.seen(held_out.both, total)
-    return Chances(Chance.seen(_blurred(false), total), both)
+    return Chances(Chance.seen(_blurred(called), total), both)
 
 
 def _blurred(count: int) -> int:

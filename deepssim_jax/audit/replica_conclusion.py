@@ -146,10 +146,8 @@ def _matches(
             )
         match = together(name, levels, patients, counting)
         if match.kind is Kind.REPLICA:
-            first, *others = _decisive(levels, counting)
-            exposed.add(patients[first])
-            confirmed = any(patients[at] == patients[first] for at in others)
-            calls.append(Call(originals[first], confirmed))
+            exposed.add(patients[_decisive(levels, counting)[0]])
+            calls.append(call_of(levels, patients, originals, counting))
         p_value, q_value = float(weighed.p_values[query]), float(q_values[query])
         matches.append(dataclasses.replace(match, p_value=p_value, q_value=q_value))
     return tuple(matches), calls, frozenset(exposed)
@@ -276,6 +274,17 @@ def together(
         reason = "no level that counts finds it more like a patient's than unrelated volumes are"
     kind = Kind.SAME_PERSON if same else Kind.DIFFERENT
     return VolumeMatch(name, levels, kind, 0, bool(calls), reason=reason)
+
+
+def call_of(
+    levels: Mapping[Level, LevelMatch],
+    patients: Mapping[Level, int],
+    originals: Mapping[Level, int],
+    counting: Sequence[Level],
+) -> Call:
+    """What a replica is one of, and whether a second level that counts calls the same patient."""
+    first, *others = _decisive(levels, counting)
+    return Call(originals[first], any(patients[at] == patients[first] for at in others))
 
 
 def _decisive(levels: Mapping[Level, LevelMatch], counting: Sequence[Level]) -> list[Level]:

@@ -9,11 +9,12 @@ from scipy import stats
 
 from deepssim_jax.audit import sentences
 from deepssim_jax.audit.answer import verdict_of
+from deepssim_jax.audit.assess import Significance
 from deepssim_jax.audit.calibration import Laws, Trial, learned
 from deepssim_jax.audit.called import called, confirmed
 from deepssim_jax.audit.chances import calls_of, chances_of
 from deepssim_jax.audit.disclosure import Edition
-from deepssim_jax.audit.result import Thresholds
+from deepssim_jax.audit.result import Label, Match, Thresholds
 from deepssim_jax.data.manifest import Role
 from deepssim_jax.detection.assessment import Assessment, Cause, Reason, Searched, Verdict, assess
 from deepssim_jax.detection.calls import Call, Calls, Chance, Chances, FalseCalls
@@ -434,3 +435,30 @@ def test_a_p_value_is_printed_on_its_own_side_of_the_limit(p: float) -> None:
 def test_one_and_several_held_out_images_have_words_of_their_own(count: int, words: str) -> None:
     (sentence,) = sentences.reasons([Reason(Cause.HELD_OUT_CALLED, (Role.HOLDOUT,), count)])
     assert sentence.startswith(words)
+
+
+def test_p_values_are_of_the_evidence_that_makes_a_copy() -> None:
+    """Unrelated images that a generator drew smoother have high verified scores; a copy need not."""
+    rng = np.random.default_rng(3)
+
+    def trial(count: int, *, score: float, points: float) -> Trial:
+        partial = rng.normal(0.0, 0.05, (count, 3))
+        local = np.full(count, points) + rng.normal(0, 0.01, count)
+        return Trial(np.full(count, score), local, local, partial)
+
+    laws = Laws.of(trial(60, score=0.5, points=0.2))
+    held_out, smooth = trial(39, score=0.5, points=0.2), trial(10, score=0.95, points=0.2)
+    copy = trial(2, score=0.4, points=4.0)
+    found = Trial(*(np.concatenate(c) for c in zip(vars(smooth).values(), vars(copy).values())))
+    compared = np.arange(12) != 0
+    of = Significance.of(laws, held_out, found, compared)
+    assert of.p_values is not None and of.q_values is not None
+    assert of.p_values[10:].tolist() == [1 / 40, 1 / 40]
+    assert of.p_values[1:10].mean() > 0.2 and np.isnan(of.p_values[0]) and np.isnan(of.q_values[0])
+    assert Significance.of(laws, None, found, compared).p_values is None
+
+
+def test_an_image_that_was_not_compared_has_a_relation_of_its_own() -> None:
+    match = Match("s", "r", None, 0.7, 0.0, Label.UNRELATED, None, None, "none", 0, 0, 0, 1)
+    assert match.relation.value == "unrelated"
+    assert dataclasses.replace(match, comparable=False).relation.value == "not_comparable"

@@ -1,9 +1,10 @@
 """Screening: what of a folder of synthetic images may leave?
 
-Ten of the synthetic phantoms are copies of training phantoms. `deepssim filter` withholds them, copies
-the others, and writes a certificate, which `deepssim verify` checks.
+Ten of the synthetic phantoms are copies of training phantoms. `deepssim filter` withholds them, writes
+the others anew under numbers, and adds a certificate, which `deepssim verify` checks.
 """
 
+import csv
 import json
 import subprocess
 import sys
@@ -46,7 +47,8 @@ def main() -> set[str]:
         real = f"--real={root / 'training'}"
         run("filter", real, f"--synthetic={root / 'synthetic'}", f"--out={share}")
         run("verify", str(share), real)
-        released = {path.name for path in share.glob("*.png")}
+        with (root / "share.work" / "released.csv").open() as file:
+            released = {row["source"] for row in csv.DictReader(file)}
         said = json.loads((share / "certificate.json").read_text())
 
     print(f"judged: {said['candidates']['judged']}, released: {len(released)}")

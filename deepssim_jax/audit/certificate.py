@@ -29,6 +29,10 @@ _NOTHING = (
     "Nothing was released and nothing is claimed of any image: it is not known well enough whether copies "
     "of these training images would be found."
 )
+_UNTESTED = (
+    "Not measured: nothing was accepted, or --residual_pairs is less than the number of training "
+    "images."
+)
 _STATEMENT = (
     "Every image listed here was compared with every training image and lies below both limits. This "
     "does not say that the images are anonymous: it says that none is a copy that this search finds."
@@ -37,13 +41,15 @@ _STATEMENT = (
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """One candidate: `sha256` of its file if it was accepted, else empty.
+    """One candidate: what it is called inside, its number, the `suffix` of its file, and `sha256` of that
+    if it was accepted, else empty.
 
     `cosine` and `verified` are None if it could not be judged; `reason` is None if it was accepted.
     """
 
     name: str
     index: int
+    suffix: str
     cosine: float | None
     verified: float | None
     reason: Reason | None
@@ -59,6 +65,8 @@ class Residual:
 
     def to_json(self) -> dict[str, object]:
         """As the certificate has it."""
+        if not self.rate.total:
+            return {"seed": self.seed, "rate": None, "reason": _UNTESTED}
         return {"seed": self.seed, "rate": _to_share(self.rate)}
 
 
@@ -67,13 +75,15 @@ class Source:
     """Where the candidates came from: a model, or a folder if `model` is None.
 
     `drawn` says how, for example the seed; `wanted` images were asked for, or all if None. The `budget` of
-    candidates is not certified: where it was used up it would tell how many were refused.
+    candidates is not certified: where it was used up it would tell how many were refused. Nor is the
+    `listing` of a folder, a hash of its names and files.
     """
 
     model: str | None
     drawn: Mapping[str, object]
     wanted: int | None
     budget: int | None = None
+    listing: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,6 @@ import numpy as np
 
 from deepssim_jax import parallel
 from deepssim_jax.audit import calibration, doubles
-from deepssim_jax.audit.patient_names import telling_names
 from deepssim_jax.audit.result import Thresholds
 from deepssim_jax.data import store
 from deepssim_jax.data.manifest import InputError, Role, check_subject_regex, read_manifest
@@ -137,6 +136,14 @@ class Judged:
     reason: tuple[Reason | None, ...]
     embeddings: np.ndarray
 
+    def reason_of(self, first: int, count: int) -> Reason | None:
+        """Why one image stays, of which `count` views were judged from row `first` on.
+
+        Its first view is the image: that another one, such as a colour, holds too little is no reason.
+        """
+        whole, *rest = self.reason[first : first + count]
+        return whole or next((why for why in rest if why not in (None, Reason.EMPTY)), None)
+
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
@@ -155,14 +162,13 @@ class Limits:
 
 @dataclasses.dataclass(frozen=True)
 class Guard:
-    """A training set, ready to judge images. See the module; `telling` are names that stay inside."""
+    """A training set, ready to judge images. See the module."""
 
     side: Side
     images: ImageStore
     encoder: Callable[[], Encoder]
     limits: Limits
     settings: GuardSettings
-    telling: frozenset[str]
 
     @classmethod
     def build(
@@ -210,7 +216,7 @@ class Guard:
         )
         side = dataclasses.replace(side, groups=found.subjects)
         limits = _limits(side, encoder, journal, settings, on_progress)
-        return cls(side, images, encoder, limits, settings, telling_names(manifest))
+        return cls(side, images, encoder, limits, settings)
 
     @functools.cached_property
     def index(self) -> AlignedIndex:
@@ -279,14 +285,14 @@ class Guard:
         )
         return Judged(cosine, score, reason, embeddings)
 
-    def exhaustive(self, image: np.ndarray) -> float:
-        """The largest verified score of one image, uint16 [s, s], with all training images."""
+    def exhaustive(self, squares: Sequence[np.ndarray]) -> float:
+        """The largest verified score of an image's views, uint16 [s, s], with all training images."""
         best = -1.0
         for start in range(0, len(self.side), _BLOCK):
             fixed = self.side.take(np.arange(start, min(start + _BLOCK, len(self.side))))
-            best = max(
-                best, float(verify_pairs(np.broadcast_to(image, fixed.shape), fixed).score.max())
-            )
+            for square in squares:
+                found = verify_pairs(np.broadcast_to(square, fixed.shape), fixed)
+                best = max(best, float(found.score.max()))
         return best
 
 
@@ -340,9 +346,14 @@ def _limits(
         *(["max_ssim"] if settings.max_ssim is None and evidence.thresholds.calibrated else []),
     ]
     max_ssim = ssim if settings.max_ssim is None else settings.max_ssim
+    local, partial = evidence.laws.thresholds(1 - _QUANTILE)
     # What planted copies say holds for the limits that are used.
     used = dataclasses.replace(
-        evidence.thresholds, near=max_ssim, exact=max(evidence.thresholds.exact, max_ssim)
+        evidence.thresholds,
+        near=max_ssim,
+        exact=max(evidence.thresholds.exact, max_ssim),
+        local=local,
+        partial=partial,
     )
     return Limits(
         max_cosine=cosine if settings.max_cosine is None else settings.max_cosine,

@@ -10,7 +10,7 @@ import dataclasses
 import numpy as np
 from scipy import stats
 
-from deepssim_jax.audit.patient_names import suffix_of
+from deepssim_jax.data.formats import suffix_of
 from deepssim_jax.data.manifest import InputError, Manifest
 from deepssim_jax.data.readers import read_image
 from deepssim_jax.data.store import ImageStore

@@ -9,20 +9,20 @@ import numpy as np
 
 from deepssim_jax.audit.certificate import Candidate
 from deepssim_jax.audit.guard import Guard, Judged, Reason, View
+from deepssim_jax.audit.leaving import Leaving
 from deepssim_jax.data.records import Rejected
 
 
 @dataclasses.dataclass(frozen=True)
 class Offer:
-    """A candidate: its number, the name of its file, the file's bytes, and the image to judge.
+    """A candidate: its number, what it is called inside, and what would leave of it.
 
-    `view` is None if it cannot be judged, and `why` says so; `passing` if another run may judge it.
+    `leaving` is None if it cannot be judged, and `why` says so; `passing` if another run may judge it.
     """
 
     index: int
     name: str
-    content: bytes
-    view: View | None
+    leaving: Leaving | None
     why: str = ""
     passing: bool = False
 
@@ -30,9 +30,12 @@ class Offer:
 def judge(offers: Iterable[Offer], guard: Guard, *, most: int | None) -> dict[str, np.ndarray]:
     """Judges a batch, until `most` images are accepted: columns of candidates, and `embeddings`."""
     offers = list(offers)
-    seen = [(offer, offer.view) for offer in offers if offer.view is not None]
-    judged = guard.judge([view for _, view in seen]) if seen else None
-    places = {offer.index: place for place, (offer, _) in enumerate(seen)}
+    views, places = list[View](), dict[int, int]()
+    for offer in offers:
+        if offer.leaving is not None:
+            places[offer.index] = len(views)
+            views += offer.leaving.all_views
+    judged = guard.judge(views) if views else None
     rows: list[Candidate] = []
     used: list[int] = []
     for offer in offers:
@@ -44,6 +47,7 @@ def judge(offers: Iterable[Offer], guard: Guard, *, most: int | None) -> dict[st
     return {
         "name": np.array([row.name for row in rows], np.str_),
         "index": np.array([row.index for row in rows], np.int64),
+        "suffix": np.array([row.suffix for row in rows], np.str_),
         "cosine": np.array([np.nan if row.cosine is None else row.cosine for row in rows]),
         "verified": np.array([np.nan if row.verified is None else row.verified for row in rows]),
         "reason": np.array([row.reason or "" for row in rows], np.str_),
@@ -54,16 +58,19 @@ def judge(offers: Iterable[Offer], guard: Guard, *, most: int | None) -> dict[st
 
 
 def _row(offer: Offer, judged: Judged | None, place: int | None) -> Candidate:
-    if judged is None or place is None:
-        return Candidate(offer.name, offer.index, None, None, Reason.UNREADABLE, "")
-    reason = judged.reason[place]
+    leaving = offer.leaving
+    if judged is None or place is None or leaving is None:
+        return Candidate(offer.name, offer.index, "", None, None, Reason.UNREADABLE, "")
+    reason = judged.reason_of(place, len(leaving.all_views))
+    written = slice(place, place + len(leaving.views))
     return Candidate(
         name=offer.name,
         index=offer.index,
-        cosine=round(float(judged.cosine[place]), 6),
-        verified=round(float(judged.verified[place]), 6),
+        suffix=leaving.suffix,
+        cosine=round(float(judged.cosine[written].max()), 6),
+        verified=round(float(judged.verified[written].max()), 6),
         reason=reason,
-        sha256="" if reason else hashlib.sha256(offer.content).hexdigest(),
+        sha256="" if reason else hashlib.sha256(leaving.content).hexdigest(),
     )
 
 
@@ -75,16 +82,19 @@ def unread(judged: Mapping[str, np.ndarray]) -> list[Rejected]:
 
 def candidates(judged: Mapping[str, np.ndarray]) -> list[Candidate]:
     """The rows of `judge`."""
-    columns = [judged[name].tolist() for name in ("name", "index", "cosine", "verified")]
+    columns = [judged[name].tolist() for name in ("name", "index", "suffix", "cosine", "verified")]
     rest = zip(judged["reason"].tolist(), judged["sha256"].tolist(), strict=True)
     return [
         Candidate(
             name=name,
             index=index,
+            suffix=suffix,
             cosine=None if math.isnan(cosine) else cosine,
             verified=None if math.isnan(verified) else verified,
             reason=Reason(reason) if reason else None,
             sha256=digest,
         )
-        for name, index, cosine, verified, (reason, digest) in zip(*columns, rest, strict=True)
+        for name, index, suffix, cosine, verified, (reason, digest) in zip(
+            *columns, rest, strict=True
+        )
     ]

@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from deepssim_jax.audit import certificate
-from deepssim_jax.audit.guard import Guard, GuardSettings, View
+from deepssim_jax.audit.certificate import Candidate
+from deepssim_jax.audit.guard import Guard, GuardSettings
+from deepssim_jax.audit.judging import Offer, candidates, judge
+from deepssim_jax.audit.leaving import Leaving
 from deepssim_jax.audit.recheck import TOLERANCE, Recheck
 from deepssim_jax.data.manifest import InputError, Record
-from deepssim_jax.data.readers import read_image
-from deepssim_jax.data.volume import SliceSpec, Unreadable
+from deepssim_jax.data.volume import Unreadable
 from deepssim_jax.nn.encoder import encoder_hash
 from deepssim_jax.scoring.match import Progress
 from deepssim_jax.workspace import OWN_FILES, Workspace, sha256
@@ -169,29 +171,32 @@ def _judge_again(
 ) -> list[str]:
     problems = []
     for start in range(0, len(said), _BATCH):
-        views, rows = [], []
-        for row in said[start : start + _BATCH]:
+        offers, rows = [], []
+        for place, row in enumerate(said[start : start + _BATCH]):
             try:
                 record = Record(row["name"], folder / row["name"])
-                image = read_image(record, spec=SliceSpec.parse(guard.settings.slice_spec))
-                views.append(View.of(image, guard.settings.form))
+                offers.append(Offer(place, "", Leaving.of(record, guard.settings.form)))
                 rows.append(row)
             except (Unreadable, OSError):
                 problems.append(f"{_image(row)}: cannot be read")
-        if rows:
-            judged = guard.judge(views)
-            for number, row in enumerate(rows):
-                now = (float(judged.cosine[number]), float(judged.verified[number]))
-                missed = (
-                    row["tested"]
-                    and guard.exhaustive(views[number].square) >= guard.limits.max_ssim
-                )
-                if judged.reason[number] is not None or missed:
-                    problems.append(f"{_image(row)}: is too close to a training image")
-                elif not np.allclose(now, (row["cosine"], row["verified"]), atol=TOLERANCE):
-                    problems.append(
-                        f"{_image(row)}: cosine {row['cosine']:.4f} and verified score "
-                        f"{row['verified']:.4f} are said, now {now[0]:.4f} and {now[1]:.4f}"
-                    )
+        found = candidates(judge(offers, guard, most=None)) if rows else []
+        for row, offer, now in zip(rows, offers, found, strict=True):
+            problems += _differs(guard, row, offer, now)
         on_progress(min(start + _BATCH, len(said)), len(said), "judging again")
     return problems
+
+
+def _differs(guard: Guard, row: Mapping, offer: Offer, now: Candidate) -> list[str]:
+    """What a certificate says of an image that its file does not bear out."""
+    squares = [view.square for view in offer.leaving.views] if offer.leaving else []
+    missed = row["tested"] and guard.exhaustive(squares) >= guard.limits.max_ssim
+    if now.reason is not None or missed or now.cosine is None or now.verified is None:
+        return [f"{_image(row)}: is too close to a training image"]
+    if not np.allclose(
+        (now.cosine, now.verified), (row["cosine"], row["verified"]), atol=TOLERANCE
+    ):
+        return [
+            f"{_image(row)}: cosine {row['cosine']:.4f} and verified score {row['verified']:.4f} are "
+            f"said, now {now.cosine:.4f} and {now.verified:.4f}"
+        ]
+    return []

@@ -9,31 +9,31 @@ to the same bytes.
 import dataclasses
 import functools
 import hashlib
-import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from deepssim_jax.audit import certificate, generated_table, release_names
+from deepssim_jax.audit import certificate, generated_table
 from deepssim_jax.audit.certificate import Candidate, Residual, Source
 from deepssim_jax.audit.generated_table import MANIFEST, Planned
 from deepssim_jax.audit.generation import Generator, SamplingSettings, Wanted
 from deepssim_jax.audit.guard import Guard, Reason, View
 from deepssim_jax.audit.judging import Offer, candidates, judge, unread
-from deepssim_jax.audit.release_names import ReleaseNames, names_of
+from deepssim_jax.audit.leaving import Leaving
 from deepssim_jax.audit.result import Thresholds
 from deepssim_jax.data import store
 from deepssim_jax.data.account import INPUTS, Account
 from deepssim_jax.data.manifest import InputError, Manifest, Record, Rejected, Role, read_manifest
-from deepssim_jax.data.readers import read_only_image
+from deepssim_jax.data.pictures import ImageFormat
 from deepssim_jax.data.volume import PASSING, Unreadable, reason_of
 from deepssim_jax.nn.encoder import encoder_hash
 from deepssim_jax.scoring.decide import clopper_pearson
 from deepssim_jax.scoring.match import Progress
-from deepssim_jax.workspace import Access, Workspace, scratch_copy
+from deepssim_jax.workspace import Access, Workspace
 from deepssim_jax.workspace.files import csv_bytes, holds
 
+TABLE = "released.csv"  # in the private work: which image has which number
 _BATCH = 64
 # Pairs verified for the residual rate: about half a minute on two cores.
 RESIDUAL_PAIRS = 2000
@@ -107,26 +107,21 @@ def generate_guarded(
         numbers = np.arange(start, min(start + settings.batch, budget))
         made = generator.images(numbers, seed=seed, settings=settings, records=records[numbers])
         return [
-            Offer(
-                int(i),
-                f"gen-{i:06d}{image_format.suffix}",
-                image_format.encoded(image),
-                _view(image_format.as_read(image), guard),
-            )
+            _drawn(int(i), image, image_format, guard)
             for i, image in zip(numbers, made, strict=True)
         ]
 
     how = {"seed": seed, "format": image_format.value}
     drawn = {**how, **{k: str(v) for k, v in dataclasses.asdict(settings).items()}}
     source = Source(generator.weights_hash, drawn, n, budget)
-    run = _Run(guard, out, source, residual_pairs, ReleaseNames.numbered())
+    run = _Run(guard, out, source, residual_pairs, prefix="gen-")
     if guard.doubt:
         return run.certified(run.nothing, {})
     residual = run.judge(range(0, budget, settings.batch), draw, on_progress)
     weights, conditioned = generator.weights_hash, generator.conditions is not None
     planned = [Planned(i, int(records[i]), name) for i, name in run.settled().items()]
     whole = generated_table.manifest_csv(planned, seed, weights, conditioned=conditioned)
-    out.keep(release_names.TABLE, whole)
+    out.keep(TABLE, whole)
     rows = generated_table.manifest_to_share(planned, seed, weights)
     out.write(MANIFEST, rows, access=Access.SHARED)
     return run.certified(residual, {MANIFEST: hashlib.sha256(rows).hexdigest()})
@@ -140,39 +135,40 @@ def filter_folder(
     residual_pairs: int = RESIDUAL_PAIRS,
     on_progress: Progress = lambda done, total, what: None,
 ) -> Release:
-    """Copies what may leave of a folder of images.
+    """Writes anew what may leave of a folder of images, see `audit.leaving`.
 
     Args:
       source: folder or manifest of the images.
       guard: of the training images.
-      out: for the accepted files, and `certificate.json`. They keep their names, but a file whose name
-        holds that of a patient or of a training image gets a number. Its work lies elsewhere, see
-        `generate_guarded`: `released.csv` says which file has which number, and `inputs.json` names what
+      out: for the accepted images, by number, and `certificate.json`. Its work lies elsewhere, see
+        `generate_guarded`: `released.csv` says which image has which number, and `inputs.json` names what
         was not read.
       residual_pairs: at most so many are verified to measure what the search misses.
       on_progress: called with (images judged, images in all, what).
 
     Raises:
-      InputError: the source holds no image, or what `names_of` says.
+      InputError: the source holds no image.
       WorkspaceError: `out` lies where they are read.
     """
     manifest = read_manifest(source, role=Role.SYNTHETIC)
     out.keep_apart(manifest.elsewhere)
-    records, names = manifest.records, names_of(manifest)
+    records = manifest.records
 
     def load(start: int) -> list[Offer]:
         return [
-            _offer(number, records[number], names[number], guard)
+            _offer(number, records[number], guard)
             for number in range(start, min(start + _BATCH, len(records)))
         ]
 
-    origin = Source(None, {"listing": store.fingerprint(manifest, guard.settings.form)}, None)
-    run = _Run(guard, out, origin, residual_pairs, ReleaseNames.kept(names, guard.telling))
+    # What the files are called and hold stays inside: guesses could be tried on a hash of it.
+    listing = store.fingerprint(manifest, guard.settings.form)
+    origin = Source(None, {}, None, listing=listing)
+    run = _Run(guard, out, origin, residual_pairs, prefix="image-")
     if guard.doubt:
         return run.certified(run.nothing, {})
     residual = run.judge(range(0, len(records), _BATCH), load, on_progress)
-    rows = [[name, names[number]] for number, name in run.settled().items()]
-    out.keep(release_names.TABLE, csv_bytes([["path", "source"], *rows]))
+    rows = [[name, records[number].image_id] for number, name in run.settled().items()]
+    out.keep(TABLE, csv_bytes([["path", "source"], *rows]))
     release = run.certified(residual, {})
     out.keep(INPUTS, account_of(release, manifest).file)
     return release
@@ -184,45 +180,50 @@ def account_of(release: Release, manifest: Manifest) -> Account:
     return Account.of(manifest, images=release.judged - len(release.not_read), not_read=not_read)
 
 
-def _view(image: np.ndarray, guard: Guard) -> View | None:
-    """What a drawn image's file will be read as, or None if it is blank."""
+def _drawn(number: int, image: np.ndarray, image_format: ImageFormat, guard: Guard) -> Offer:
+    """Of a drawn image, judged as its file will be read; a blank one cannot be."""
+    name = f"gen-{number:06d}{image_format.suffix}"
     try:
-        return View.of(image, guard.settings.form)
+        view = View.of(image_format.as_read(image), guard.settings.form)
     except Unreadable:
-        return None
+        return Offer(number, name, None)
+    return Offer(number, name, Leaving(image_format.encoded(image), image_format.suffix, (view,)))
 
 
-def _offer(number: int, record: Record, name: str, guard: Guard) -> Offer:
+def _offer(number: int, record: Record, guard: Guard) -> Offer:
     try:
-        content = record.path.read_bytes()
-        # A file is released as a whole: it must be the one image that was judged, whatever becomes of it
-        # meanwhile. So a copy of these very bytes is decoded.
-        with scratch_copy(io.BytesIO(content), record.path.name) as copy:
-            image = read_only_image(dataclasses.replace(record, path=copy))
-        return Offer(number, name, content, View.of(image, guard.settings.form))
+        return Offer(number, record.image_id, Leaving.of(record, guard.settings.form))
     except (Unreadable, *PASSING) as error:
-        return Offer(number, name, b"", None, reason_of(error), isinstance(error, PASSING))
+        return Offer(number, record.image_id, None, reason_of(error), isinstance(error, PASSING))
 
 
 class _Run:
-    """Batches judged so far, and what becomes of them; `names` are those under which images leave."""
+    """Batches judged so far, and what becomes of them.
+
+    Images leave as `prefix` and a number, in the order in which they stand and without a gap: a gap would
+    count what was refused, and a name of their own could be a patient's.
+    """
 
     def __init__(
-        self, guard: Guard, out: Workspace, source: Source, pairs: int, names: ReleaseNames
+        self, guard: Guard, out: Workspace, source: Source, pairs: int, *, prefix: str
     ) -> None:
         self._guard, self._out, self._source, self._pairs = guard, out, source, pairs
-        self._names, self._named = names, dict[int, str]()
+        self._prefix, self._named, self._count = prefix, dict[int, str](), 0
         limits, settings = guard.limits, guard.settings
         facts = {
             "training images": certificate.training_mark(guard),
             "max_cosine": limits.max_cosine,
             "max_ssim": limits.max_ssim,
+            "local evidence": limits.thresholds.local,
+            "partial correlations": list(limits.thresholds.partial),
             "size": settings.size,
             "slice": settings.slice_spec,
+            "subject_regex": settings.subject_regex or "",
             "encoder": encoder_hash(settings.encoder),
             "model": source.model,
             "images wanted": source.wanted,
             "residual_pairs": pairs,
+            "listing": source.listing,
             **source.drawn,
             **({} if source.budget is None else {"budget": source.budget}),
         }
@@ -295,20 +296,26 @@ class _Run:
         rows = candidates(judged)
         self._unread += unread(judged)
         leaving = [row for row in rows if row.reason is None and not self._withheld(row)]
-        self._named |= {row.index: self._names.next(row.name) for row in leaving}
+        for row in leaving:
+            self._named[row.index] = self._name(self._count, row)
+            self._count += 1
         # Looked at again in every run: an image that is gone or was changed is written anew.
         lacking = [row for row in leaving if not self._stands(row)]
         if lacking:
-            contents = {offer.name: offer.content for offer in offered()}
+            contents = {x.index: x.leaving.content for x in offered() if x.leaving is not None}
             for row in lacking:
-                if hashlib.sha256(contents[row.name]).hexdigest() != row.sha256:
+                content = contents.get(row.index, b"")
+                if hashlib.sha256(content).hexdigest() != row.sha256:
                     raise InputError(
                         "an image is not what an earlier run judged under its name, and is not written; "
                         "give a new --out"
                     )
-                self._out.write(self._named[row.index], contents[row.name], access=Access.SHARED)
+                self._out.write(self._named[row.index], content, access=Access.SHARED)
         self._candidates += rows
         self._embeddings.append(judged["embeddings"])
+
+    def _name(self, place: int, row: Candidate) -> str:
+        return f"{self._prefix}{place:06d}{row.suffix}"
 
     def _stands(self, row: Candidate) -> bool:
         name = self._named[row.index]
@@ -320,9 +327,8 @@ class _Run:
         What was withheld after others had their numbers leaves gaps, which the next ones fill: in their
         order, so that no file is replaced before it has its new name.
         """
-        names = self._names.anew()
-        for row in self.standing:
-            old, new = self._named[row.index], names.next(row.name)
+        for place, row in enumerate(self.standing):
+            old, new = self._named[row.index], self._name(place, row)
             if new != old:
                 self._out.write(new, self._out.path(old).read_bytes(), access=Access.SHARED)
                 self._named[row.index] = new
@@ -354,9 +360,9 @@ class _Run:
         known, score = self._steps.look("exhaustive", row.sha256, self._guard.exhaustive)
         if known:
             return score
-        path = self._out.path(self._named[row.index])
-        image = store.load_one(Record(row.name, path), self._guard.settings.form)
-        exhaustive = functools.partial(self._guard.exhaustive, image)
+        record = Record(row.name, self._out.path(self._named[row.index]))
+        views = Leaving.of(record, self._guard.settings.form).views
+        exhaustive = functools.partial(self._guard.exhaustive, [view.square for view in views])
         return self._steps.step("exhaustive", row.sha256, exhaustive)
 
     def certified(self, residual: Residual, files: Mapping[str, str]) -> Release:

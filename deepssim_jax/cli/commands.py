@@ -34,7 +34,7 @@ COMMANDS: dict[str, str] = {
     "train_vae": "train the autoencoder of a generator",
     "train_ldm": "train a latent diffusion model on the autoencoder's latents",
     "generate": "draw images from a trained latent diffusion model",
-    "filter": "copy only those images of a folder that are no copy of a training image",
+    "filter": "write anew those images of a folder that are no copy of a training image",
     "utility": "train on synthetic and on real images, and compare on patients held out",
     "convert": "other projects' weights to ours, and back",
     "doctor": "show devices, processes, versions, weights and what is missing",

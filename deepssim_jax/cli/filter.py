@@ -1,10 +1,10 @@
-"""Copies what may leave of a folder of synthetic images, with a certificate.
+"""Writes what may leave of a folder of synthetic images, with a certificate.
 
     deepssim filter --real=training/ --synthetic=generated/ --out=to_share/
 
 An image stays behind if its embedding or its verified score, after alignment, is too close to any
-training image. A file whose name holds that of a patient or of a training image gets a number, and
-released.csv in the private work folder says which.
+training image. What leaves is written anew, as PNG or NIfTI: its pixels and nothing else of the file, under
+a number. released.csv in the private work folder says which file it was.
 
     deepssim verify to_share/ --real=training/
 
@@ -36,7 +36,6 @@ def main(argv: Sequence[str]) -> int:
         `ExitCode.DONE`.
     """
     del argv
-    from deepssim_jax.audit.release_names import names_of
     from deepssim_jax.audit.safeguard import account_of, filter_folder
     from deepssim_jax.data.manifest import Role, read_manifest
 
@@ -49,7 +48,6 @@ def main(argv: Sequence[str]) -> int:
         # Once more below; what is wrong with it is said before the training images take minutes.
         offered = read_manifest(_SYNTHETIC.value, role=Role.SYNTHETIC)
         workspace.keep_apart(offered.elsewhere)
-        names_of(offered)
         release = filter_folder(
             _SYNTHETIC.value,
             _GUARD.build(workspace, on_progress),

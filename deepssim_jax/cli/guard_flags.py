@@ -136,7 +136,7 @@ def finish(
     not known whether copies would be found.
     """
     from deepssim_jax.audit import console as summary
-    from deepssim_jax.audit.release_names import TABLE
+    from deepssim_jax.audit.safeguard import TABLE
 
     rate = release.residual.rate
     tested = f"{rate.count} of {rate.total}, rate at most {rate.high:.4f}"

@@ -23,11 +23,10 @@ _FAR = 256
 
 @dataclasses.dataclass(frozen=True)
 class Decoded:
-    """One image or volume as its file holds it; `cut_out` if an alpha channel hides some of its pixels."""
+    """One image or volume as its file holds it."""
 
     values: np.ndarray
     spacing: np.ndarray | None = None
-    cut_out: bool = False
 
 
 def luminance(values: np.ndarray) -> np.ndarray:
@@ -51,20 +50,17 @@ def luminance(values: np.ndarray) -> np.ndarray:
     return out
 
 
-def is_cut_out(alpha: np.ndarray) -> bool:
-    """Whether a declared alpha channel hides pixels; False if it is the same everywhere.
+def check_alpha(alpha: np.ndarray) -> None:
+    """Refuses a declared alpha channel that could be an image: one of more than two values.
 
     Raises:
-      Unreadable: it has more than two values, as an image has.
+      Unreadable: it is one.
     """
-    if constant(alpha):
-        return False
     if ((alpha != alpha.min()) & (alpha != alpha.max())).any():
         raise Unreadable(
             "has an alpha channel of more than two values, which could be an image of its own; save "
             "the picture without it"
         )
-    return True
 
 
 def constant(values: np.ndarray) -> bool:

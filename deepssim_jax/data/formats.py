@@ -145,3 +145,9 @@ def _suffix(name: str) -> str:
     if len(parts) == 3 and parts[-1] == "gz":
         return f".{parts[-2]}.gz"
     return f".{parts[-1]}" if len(parts) > 1 else ""
+
+
+def suffix_of(name: str) -> str:
+    """That of an image format, in lower case or as it is; "" where it is none."""
+    fitting = [end for end in SUFFIXES if name.lower().endswith(end)]
+    return max(fitting, key=len, default="")

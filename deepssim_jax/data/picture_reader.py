@@ -10,7 +10,7 @@ import imagecodecs
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from deepssim_jax.data.decoded import Decoded, in_float32, is_cut_out, luminance, upright
+from deepssim_jax.data.decoded import Decoded, check_alpha, in_float32, luminance, upright
 from deepssim_jax.data.guards import Limits, check_pixels, read_head, the_item
 from deepssim_jax.data.volume import Unreadable
 
@@ -54,16 +54,19 @@ def _read(path: Path, item: int | None, limits: Limits) -> Decoded:
         if place == 0 and _is_deep_colour(path):
             # Pillow keeps 8 of the 16 bits of a colour.
             values = imagecodecs.png_decode(path.read_bytes())
-            cut = values.shape[-1] in (2, 4) and is_cut_out(values[..., -1])
-            grey = luminance(values[..., :-1] if cut else values)
-            return Decoded(upright(grey, image.getexif().get(_EXIF_ORIENTATION, 1)), cut_out=cut)
+            if values.shape[-1] in (2, 4):
+                check_alpha(values[..., -1])
+                values = values[..., :-1]
+            grey = luminance(values)
+            return Decoded(upright(grey, image.getexif().get(_EXIF_ORIENTATION, 1)))
         image = ImageOps.exif_transpose(image)
         if image.mode in _GREY:
             return Decoded(in_float32(np.asarray(image)))
         # That of a grey or coloured picture which names one colour as transparent hides nothing else.
         layered = "A" in image.getbands() or (image.mode == "P" and "transparency" in image.info)
-        cut = layered and is_cut_out(np.asarray(image.convert("RGBA").getchannel("A")))
-        return Decoded(luminance(np.asarray(image.convert("RGB"))), cut_out=cut)
+        if layered:
+            check_alpha(np.asarray(image.convert("RGBA").getchannel("A")))
+        return Decoded(luminance(np.asarray(image.convert("RGB"))))
 
 
 def _is_deep_colour(path: Path) -> bool:

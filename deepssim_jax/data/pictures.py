@@ -31,7 +31,7 @@ class ImageFormat(enum.StrEnum):
 
     def encoded(self, image: np.ndarray) -> bytes:
         """The file of an image."""
-        return png(image) if self is ImageFormat.PNG else _nifti(image)
+        return png(image) if self is ImageFormat.PNG else nifti(image)
 
     def as_read(self, image: np.ndarray) -> np.ndarray:
         """The image as its file will be read, float32 [h, w]."""
@@ -46,12 +46,27 @@ def as_uint8(image: np.ndarray) -> np.ndarray:
 
 def png(image: np.ndarray) -> bytes:
     """An image [h, w] of values in [0, 1] as an 8-bit PNG."""
+    return _png(as_uint8(image))
+
+
+def grey_png(values: np.ndarray) -> bytes:
+    """Whole numbers [h, w] from 0 as a PNG of 8 bits, or of 16 where one exceeds 255."""
+    return _png(values.astype(np.uint8 if values.max() < 1 << 8 else np.uint16))
+
+
+def rgb_png(values: np.ndarray) -> bytes:
+    """Colours uint8 [h, w, 3] as a PNG."""
+    return _png(values)
+
+
+def _png(values: np.ndarray) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(as_uint8(image)).save(buffer, "PNG")
+    Image.fromarray(values).save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def _nifti(image: np.ndarray) -> bytes:
+def nifti(image: np.ndarray) -> bytes:
+    """An image [h, w] as a NIfTI file of float32."""
     volume = np.asarray(image, np.float32).T[:, :, None]
     # A time in the gzip header would make every run another file.
     return gzip.compress(nibabel.Nifti1Image(volume, _AFFINE).to_bytes(), mtime=0)

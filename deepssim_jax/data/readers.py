@@ -6,6 +6,8 @@ for. What a file declares is checked before anything is decompressed, so a small
 the machine's memory. Whatever a file holds, the outcome is an image or `Unreadable`.
 """
 
+import dataclasses
+
 import numpy as np
 from PIL import Image
 
@@ -48,28 +50,26 @@ def read_image(record: Record, *, spec: SliceSpec | None, limits: Limits = Limit
     return _image(_read(record, limits), spec)
 
 
-def read_only_image(record: Record, *, limits: Limits = Limits()) -> np.ndarray:
-    """Reads the image of a file that holds this one image and no sample beside it.
+def read_pixels(record: Record, *, limits: Limits = Limits()) -> tuple[np.ndarray, np.ndarray]:
+    """Reads one image of two dimensions as its pixels lie, and with square pixels.
 
     Args:
       record: the file.
       limits: what is refused.
 
     Returns:
-      float32 [h, w], as `read_image` gives it.
+      float32 [h, w] twice; they differ where the file says that its pixels are not square.
 
     Raises:
-      Unreadable: the file holds more, or the reason is that of `read_image`.
+      Unreadable: it is a volume, or the reason is that of `read_image`.
     """
-    if record.parts or record.items:
-        raise Unreadable("is one of several images of its file, or of several files")
     decoded = _read(record, limits)
-    if decoded.cut_out:
-        raise Unreadable("has an alpha channel, which is not compared")
-    image = _image(decoded, None)
-    if image.ndim != 2:
+    square = _image(decoded, None)
+    if square.ndim != 2:
         raise Unreadable("is a volume")
-    return image
+    if square.shape == tuple(n for n in decoded.values.shape if n > 1):
+        return square, square
+    return _image(dataclasses.replace(decoded, spacing=None), None), square
 
 
 def _image(decoded: Decoded, spec: SliceSpec | None) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from deepssim_jax.data.decoded import Decoded, constant, in_float32, is_cut_out, luminance, upright
+from deepssim_jax.data.decoded import Decoded, check_alpha, constant, in_float32, luminance, upright
 from deepssim_jax.data.guards import Limits, check_pixels, the_item
 from deepssim_jax.data.volume import Unreadable
 
@@ -66,8 +66,7 @@ def read(path: Path, item: int | None, limits: Limits) -> Decoded:
         else:
             values = page.asarray()
         turn = page.tags.valueof(_ORIENTATION, 1)
-        values, cut = _colours(values, page)
-        return Decoded(upright(_grey(values, page), int(turn)), cut_out=cut)
+        return Decoded(upright(_grey(_colours(values, page), page), int(turn)))
 
 
 def _pages(
@@ -166,26 +165,27 @@ def _check_size(page: tifffile.TiffPage, limits: Limits) -> None:
     check_pixels(page.imagewidth, page.imagelength * page.imagedepth, limits)
 
 
-def _colours(values: np.ndarray, page: tifffile.TiffPage) -> tuple[np.ndarray, bool]:
-    """[h, w] or [h, w, c] without samples that are no colours, and whether these cut the picture out."""
+def _colours(values: np.ndarray, page: tifffile.TiffPage) -> np.ndarray:
+    """[h, w] or [h, w, c] without samples that are no colours."""
     axes = page.axes
     if "S" in axes:
         values = np.moveaxis(values, axes.index("S"), -1)
     if values.ndim != len(axes) or len(axes.replace("S", "")) != 2:
         raise Unreadable(f"a page has {len(axes)} axes, and a picture has two")
     if values.ndim == 2:
-        return values, False
+        return values
     samples = values.shape[-1]
     colours = min(samples, _COLOURS.get(page.photometric, 1))
     if samples == colours:
-        return values, False
+        return values
     if samples > colours + 1:
         raise Unreadable(f"has {samples} channels that are no colours; split it first")
     declared = page.extrasamples and page.extrasamples[-1] in _ALPHA
-    cut = is_cut_out(values[..., -1]) if declared else False
-    if not declared and not constant(values[..., -1]):
+    if declared:
+        check_alpha(values[..., -1])
+    elif not constant(values[..., -1]):
         raise Unreadable(f"has {samples} channels that are no colours; split it first")
-    return (values[..., 0] if colours == 1 else values[..., :colours]), cut
+    return values[..., 0] if colours == 1 else values[..., :colours]
 
 
 def _grey(values: np.ndarray, page: tifffile.TiffPage) -> np.ndarray:

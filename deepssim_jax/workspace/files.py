@@ -185,10 +185,13 @@ def append_line(path: Path, line: str) -> None:
 
 
 def csv_bytes(rows: Iterable[Iterable[object]]) -> bytes:
-    """Rows as CSV in UTF-8: quoted by RFC 4180, every line ended by a newline."""
+    """Rows as CSV in UTF-8: quoted by RFC 4180, every line ended by a newline.
+
+    Bytes of a file's name that are no UTF-8 are escaped.
+    """
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode()
+    return text.getvalue().encode(errors="backslashreplace")
 
 
 def array_bytes(array: np.ndarray) -> bytes:

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import hashlib
+import io
 import json
 import shutil
 from collections.abc import Sequence
@@ -11,23 +12,20 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-import tifffile
 from PIL import Image
 from scipy import ndimage
 
-from deepssim_jax.audit import calibration, certificate, safeguard
+from deepssim_jax.audit import calibration, certificate, leaving
 from deepssim_jax.audit.audit import AuditSettings, audit
 from deepssim_jax.audit.disclosure import Edition, is_telling
 from deepssim_jax.audit.generation import SamplingSettings, TrainingRecord, Wanted
 from deepssim_jax.audit.guard import Guard, GuardSettings, Reason, View
 from deepssim_jax.audit.recheck_certificate import recheck_certificate
-from deepssim_jax.audit.release_names import ReleaseNames, names_of
 from deepssim_jax.audit.safeguard import filter_folder, generate_guarded
 from deepssim_jax.cli import guard_flags
 from deepssim_jax.data import store
-from deepssim_jax.data.manifest import InputError, Role, read_manifest
+from deepssim_jax.data.manifest import InputError
 from deepssim_jax.data.pictures import ImageFormat
-from deepssim_jax.data.readers import read_only_image
 from deepssim_jax.scoring.diversity import diversity
 from deepssim_jax.scoring.embed import features
 from deepssim_jax.testing import outputs
@@ -203,89 +201,51 @@ def test_the_cosine_alone_keeps_copies_back(cohort: Path, guard: Guard, tmp_path
     assert found.rejected[Reason.COSINE] == found.judged == 6
 
 
-def test_a_table_names_each_file_once(tmp_path: Path, monkeypatch) -> None:
-    """Its path as the user types it, relative to where the program runs, too."""
-    write_phantoms(tmp_path / "a" / "in", 2, size=(32, 32), seed=1)
-    one, other = "in/p0000_t1.png", "in/p0001_t1.png"
-    listing = tmp_path / "a" / "list.csv"
-
-    def names(*rows: str) -> list[str]:
-        listing.write_text("\n".join(["path,image_id", *rows]) + "\n")
-        monkeypatch.chdir(tmp_path)
-        return names_of(read_manifest("a/list.csv", role=Role.SYNTHETIC))
-
-    assert names(f"{one},x", f"{other},y") == [one, other]
-    (tmp_path / "link").symlink_to(tmp_path / "a")
-    assert names(f"{tmp_path / 'link' / one},x", f"{tmp_path / 'a' / other},y") == [one, other]
-    with pytest.raises(InputError, match="1 rows of the table name a file again"):
-        names(f"{one},x", f"{one},y")
+def written(folder: Path) -> dict[str, str]:
+    """Which image of those offered each released file is."""
+    with (folder / "work" / "released.csv").open(newline="") as file:
+        return {row["path"]: row["source"] for row in csv.DictReader(file)}
 
 
-def test_strangers_leave_with_their_names_and_bytes(
+def test_strangers_leave_by_number_with_their_pixels(
     cohort: Path, guard: Guard, tmp_path: Path
 ) -> None:
-    shutil.copytree(cohort / "others", tmp_path / "offered" / "deep")
+    shutil.copytree(cohort / "others", tmp_path / "offered" / "p0003_t1")
     (tmp_path / "offered" / "broken.png").write_bytes(b"no picture")
     volume = nibabel.nifti1.Nifti1Image(np.random.default_rng(0).random((8, 8, 8)), np.eye(4))
     nibabel.loadsave.save(volume, tmp_path / "offered" / "volume.nii")
     found = filtered(tmp_path / "offered", guard, tmp_path)
     assert found.rejected[Reason.UNREADABLE] == 2
     # Limits at the 99 % quantile of few people are coarse, and phantoms are much alike.
-    assert 16 <= found.accepted <= 24
-    kept = {path.name for path in (tmp_path / "share" / "deep").iterdir()}
-    assert len(kept) == found.accepted
-    for path in (tmp_path / "share" / "deep").iterdir():
-        assert path.read_bytes() == (cohort / "others" / path.name).read_bytes()
+    assert 14 <= found.accepted <= 24
+    sources = written(tmp_path)
+    assert list(sources) == [f"image-{i:06d}.png" for i in range(found.accepted)]
+    assert set(outputs(tmp_path / "share")) == {*sources, certificate.NAME}
+    for name, source in sources.items():
+        new, old = (
+            np.asarray(Image.open(path))
+            for path in (tmp_path / "share" / name, tmp_path / "offered" / source)
+        )
+        np.testing.assert_array_equal(new, old)
+    said = (tmp_path / "share" / certificate.NAME).read_text()
+    assert "p0003" not in said and "listing" not in said
     with pytest.raises(WorkspaceError, match="of another release: listing"):
         filtered(cohort / "others", guard, tmp_path)
 
 
-def test_a_name_that_holds_a_patients_is_replaced_by_a_number(
-    cohort: Path, guard: Guard, tmp_path: Path
-) -> None:
-    files = sorted((cohort / "others").glob("*.png"))[:9]
-    hidden = [
-        "p0003_t1/a.png",
-        "P0003.png",
-        "p0004_t1-b.png",
-        "copy of p0004.png",
-        "gen_p0005_t1.v2.png",
-    ]
-    open_ = ["image.png", "p00031.png", "deep/x.png", "p9.png"]
-    for name, path in zip([*hidden, *open_], files, strict=True):
-        write(tmp_path / "offered" / name, np.asarray(Image.open(path)) / 255)
-    free = dataclasses.replace(
-        guard, limits=dataclasses.replace(guard.limits, max_ssim=2.0, max_cosine=2.0)
-    )
-    found = filtered(tmp_path / "offered", free, tmp_path, residual_pairs=0)
-    said = json.loads((tmp_path / "share" / certificate.NAME).read_text())
-    names = [row["name"] for row in said["images"]]
-    assert found.accepted == len(names) and set(names) & set(open_)
-    with (tmp_path / "work" / "released.csv").open(newline="") as file:
-        table = {row["path"]: row["source"] for row in csv.DictReader(file)}
-    assert list(table) == names
-    numbered = [name for name in names if name not in open_]
-    assert numbered == [f"image-{i:06d}.png" for i in range(len(numbered))] and numbered
-    for name, source in table.items():
-        content = (tmp_path / "offered" / source).read_bytes()
-        assert (tmp_path / "share" / name).read_bytes() == content
-        assert (source in hidden) == (name in numbered)
-    text = json.dumps(said).casefold()
-    assert not any(f"p000{n}_" in text or f"p000{n}." in text for n in range(3, 6))
+def test_another_regex_is_another_release(cohort: Path, guard: Guard, tmp_path: Path) -> None:
+    write_some(cohort, tmp_path / "offered")
+    filtered(tmp_path / "offered", guard, tmp_path)
+    other = dataclasses.replace(SETTINGS, subject_regex=r"^(p\d)")
+    with pytest.raises(WorkspaceError, match="of another release: subject_regex"):
+        filtered(tmp_path / "offered", dataclasses.replace(guard, settings=other), tmp_path)
 
 
-def test_names_are_told_by_whole_words_in_any_spelling() -> None:
-    telling = frozenset({"smith_john", "00417", "\u00fcnal"})
-    names = ReleaseNames.kept(["image-7.png", "x.dcm"], telling)
-    assert names.next("a/x.dcm") == "a/x.dcm"
-    for number, name in enumerate(
-        ["SMITH_JOHN.nii.gz", "a/Smith_John 2/x.png", "gen00417v2.JONES", "\uff35\u0308NAL.png"]
-    ):
-        end = {0: ".nii.gz", 2: ""}.get(number, ".png")
-        assert names.next(name) == f"released-image-{number:06d}{end}"
-    for name in ("SMITH_JOHNSON.png", "1004170.png", "image-7.png"):
-        assert names.next(name) == name
-    assert names.anew().next("00417") == "released-image-000000"
+def test_what_was_not_measured_is_no_rate(cohort: Path, guard: Guard, tmp_path: Path) -> None:
+    write_some(cohort, tmp_path / "offered")
+    filtered(tmp_path / "offered", guard, tmp_path, residual_pairs=0)
+    said = json.loads((tmp_path / "share" / certificate.NAME).read_text())["residual"]
+    assert said["rate"] is None and "Not measured" in said["reason"]
 
 
 @pytest.mark.parametrize("refused", [1, 4, 5])
@@ -322,7 +282,7 @@ def test_what_is_withheld_late_leaves_no_gap_and_no_count(
         patch.setattr(
             Guard,
             "exhaustive",
-            lambda self, x: 2.0 if np.array_equal(x, image) else plain(self, x),
+            lambda self, x: 2.0 if np.array_equal(x[0], image) else plain(self, x),
         )
         for _ in range(2):  # the second run has everything and changes nothing
             with shared(tmp_path) as workspace:
@@ -347,32 +307,86 @@ def _drawn(generator: Memorizer, number: int) -> np.ndarray:
     return generator.images([number], seed=0, settings=SamplingSettings())[0]
 
 
-def test_a_file_leaves_only_if_all_of_it_was_judged(
+def hide(patient: np.ndarray, novel: np.ndarray, folder: Path) -> int:
+    """Writes another person's image in files that hold a patient's beside it; says how many."""
+    folder.mkdir()
+    Image.fromarray(novel).save(folder / "plain.png")
+    layered = Image.fromarray(novel).convert("RGBA")
+    layered.putalpha(Image.fromarray(patient // 128 * 255))
+    layered.save(folder / "cut.png")
+    end = io.BytesIO()
+    Image.fromarray(patient).save(end, "PNG")
+    for name in ("after.png", "after.jpg"):
+        Image.fromarray(novel).save(folder / name)
+        (folder / name).write_bytes((folder / name).read_bytes() + end.getvalue())
+    with (folder / "twice.npy").open("wb") as file:
+        np.save(file, novel)
+        np.save(file, patient)
+    exif = Image.Exif()
+    exif[0x010E] = "p0003_t1"
+    Image.fromarray(novel).save(folder / "told.jpg", exif=exif)
+    return 6
+
+
+def test_nothing_leaves_but_the_pixels_that_were_judged(
     cohort: Path, guard: Guard, tmp_path: Path
 ) -> None:
-    """The second sample is a patient's image."""
     patient = (pixels(cohort / "training")[0] * 255).astype(np.uint8)
     novel = (pixels(cohort / "others") * 255).astype(np.uint8)
-    offered = tmp_path / "offered"
-    offered.mkdir()
-    cut = Image.fromarray(patient // 128 * 255)
-    for number, image in enumerate(novel[:6]):
-        Image.fromarray(image).save(offered / f"{number}.png")
-        tifffile.imwrite(
-            offered / f"{number}.tif", np.stack([image, patient]), planarconfig="separate"
+    free = without_limits(guard)
+    count = hide(patient, novel[0], tmp_path / "offered")
+    found = filtered(tmp_path / "offered", free, tmp_path, residual_pairs=0)
+    assert found.accepted == count
+    for name, source in written(tmp_path).items():
+        content = (tmp_path / "share" / name).read_bytes()
+        assert content.endswith(b"IEND\xaeB`\x82") and b"p0003" not in content, source
+        with Image.open(tmp_path / "share" / name) as image:
+            assert image.mode == "L" and image.info == {}
+            away = np.abs(np.asarray(image, float) - novel[0])
+        assert away.max() <= (0 if source.endswith(("png", "npy")) else 40), source
+
+
+def without_limits(guard: Guard) -> Guard:
+    """One that refuses nothing."""
+    thresholds = dataclasses.replace(
+        guard.limits.thresholds, local=1e9, partial=(1e9,) * len(guard.limits.thresholds.partial)
+    )
+    limits = dataclasses.replace(guard.limits, max_ssim=2.0, max_cosine=2.0, thresholds=thresholds)
+    return dataclasses.replace(guard, limits=limits)
+
+
+def test_every_colour_is_judged(cohort: Path, guard: Guard, tmp_path: Path) -> None:
+    """A patient's image in one channel changes the luminance little."""
+    patient = (pixels(cohort / "training")[0] * 255).astype(np.uint8)
+    for channel in range(3):
+        hidden = np.repeat((pixels(cohort / "others")[0] * 255).astype(np.uint8)[..., None], 3, 2)
+        hidden[..., channel] = patient
+        (tmp_path / "offered").mkdir(exist_ok=True)
+        Image.fromarray(hidden).save(tmp_path / "offered" / f"{channel}.png")
+    assert filtered(tmp_path / "offered", guard, tmp_path).accepted == 0
+    free = filtered(
+        tmp_path / "offered", without_limits(guard), tmp_path / "free", residual_pairs=0
+    )
+    assert free.accepted == 3
+    for name, source in written(tmp_path / "free").items():
+        new, old = (
+            np.asarray(Image.open(path))
+            for path in (tmp_path / "free" / "share" / name, tmp_path / "offered" / source)
         )
-        for alpha, name in ((Image.fromarray(patient), "film"), (cut, "cut")):
-            layered = Image.fromarray(image).convert("RGBA")
-            layered.putalpha(alpha)
-            layered.save(offered / f"{number}-{name}.png")
-    found = filtered(offered, guard, tmp_path)
-    left = set(outputs(tmp_path / "share")) - {certificate.NAME}
-    assert left and left <= {f"{number}.png" for number in range(6)}
-    assert found.rejected[Reason.UNREADABLE] == 18
-    said = dict(json.loads((tmp_path / "work" / "inputs.json").read_text())["files"])
-    assert said["3.tif"] == "has 2 channels that are no colours; split it first"
-    assert said["3-cut.png"] == "has an alpha channel, which is not compared"
-    assert filtered(offered, guard, tmp_path).not_read == found.not_read  # nothing is judged again
+        np.testing.assert_array_equal(new, old)
+
+
+def test_pixels_that_are_not_square_hide_no_copy(
+    cohort: Path, guard: Guard, tmp_path: Path
+) -> None:
+    """As they lie they are the patient's; as they are shown they are four times as wide."""
+    patient = pixels(cohort / "training")[0]
+    (tmp_path / "offered").mkdir()
+    volume = nibabel.nifti1.Nifti1Image(patient.T[:, :, None], np.diag([4.0, 1.0, 1.0, 1.0]))
+    nibabel.loadsave.save(volume, tmp_path / "offered" / "wide.nii.gz")
+    found = filtered(tmp_path / "offered", guard, tmp_path)
+    assert (found.judged, found.accepted) == (1, 0)
+    assert found.rejected[Reason.UNREADABLE] == 0
 
 
 def write_some(cohort: Path, folder: Path) -> None:
@@ -382,28 +396,16 @@ def write_some(cohort: Path, folder: Path) -> None:
         shutil.copy(path, folder)
 
 
-def test_what_leaves_is_what_was_judged_though_the_file_changes(
+def test_what_was_judged_is_not_replaced_by_another_file(
     cohort: Path, guard: Guard, tmp_path: Path, monkeypatch
 ) -> None:
     training = sorted((cohort / "training").glob("*.png"))
     write_some(cohort, tmp_path / "offered")
-    before = {path.name: path.read_bytes() for path in (tmp_path / "offered").iterdir()}
-
-    def changing(record):
-        shutil.copy(training[0], tmp_path / "offered" / record.path.name)
-        return read_only_image(record)
-
-    monkeypatch.setattr(safeguard, "read_only_image", changing)
-    found = filtered(tmp_path / "offered", guard, tmp_path)
-    assert found.judged == 6
-    patients = {path.read_bytes() for path in training}
-    left = {p.name: p.read_bytes() for p in (tmp_path / "share").glob("*.png")}
-    assert not patients & set(left.values())
-    assert all(content == before[name] for name, content in left.items())
-    for name in left:
-        (tmp_path / "share" / name).unlink()
+    filtered(tmp_path / "offered", guard, tmp_path)
+    left = list((tmp_path / "share").glob("*.png"))
     assert left
-    write_some(cohort, tmp_path / "offered")
+    for path in left:
+        path.unlink()
     hashed = store.fingerprint
 
     def then_changed(*listing):
@@ -426,18 +428,11 @@ def test_what_the_machine_lacked_is_judged_by_the_next_run(
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr(safeguard, "read_only_image", lacking)
+        patch.setattr(leaving, "read_pixels", lacking)
         found = filtered(tmp_path / "offered", guard, tmp_path)
     assert {item.reason for item in found.not_read} == {"needs more memory than there is"}
     found = filtered(tmp_path / "offered", guard, tmp_path)
     assert found.judged == 6 and not found.not_read
-
-
-def test_no_image_is_called_as_a_file_of_the_release(tmp_path: Path) -> None:
-    write_phantoms(tmp_path, 2, size=(32, 32), seed=1)
-    (tmp_path / "p0000_t1.png").rename(tmp_path / "Certificate.json")
-    with pytest.raises(InputError, match="holds a file called certificate.json"):
-        names_of(read_manifest(tmp_path, role=Role.SYNTHETIC))
 
 
 def test_what_a_memorizing_model_lets_out_holds_no_copy(
@@ -673,8 +668,8 @@ def test_nifti_files_are_judged_certified_and_judged_again(
     # What the search accepts is the same; without a sample to verify beyond it, nothing else differs.
     found = filtered(share, sagittal, tmp_path / "again", residual_pairs=0)
     assert (found.accepted, found.judged) == (8, 8)
-    (name,) = names[:1]
-    assert (tmp_path / "again" / "share" / name).read_bytes() == (share / name).read_bytes()
+    for new, old in written(tmp_path / "again").items():
+        assert (tmp_path / "again" / "share" / new).read_bytes() == (share / old).read_bytes()
 
 
 @pytest.fixture(scope="module")

@@ -98,9 +98,17 @@ def problems(directory: Path, summary: Mapping[str, Any]) -> list[str]:
         said["not_comparable_synthetic"],
         len(nearest) - len(judged),
     )
-    level = summary["settings"]["level"]
-    rate = clopper_pearson(len(copied), len(judged), level=level)
-    found += _differs("the rate of copies", summary["copy_rate"], tables.proportion(rate))
+    return found + _verdict_problems(summary, said, nearest, doubles)
+
+
+def _verdict_problems(
+    summary: Mapping[str, Any], said: Mapping[str, int], nearest: Rows, doubles: Rows
+) -> list[str]:
+    """What of the rate, the verdict and the reasons does not follow from the tables."""
+    judged = [r["label"] for r in nearest if r["relation"] != Relation.NOT_COMPARABLE]
+    copies = len(judged) - judged.count(Label.UNRELATED.value)
+    rate = clopper_pearson(copies, len(judged), level=summary["settings"]["level"])
+    found = _differs("the rate of copies", summary["copy_rate"], tables.proportion(rate))
     performance = _performance(summary["thresholds"])
     assessment = assess(
         rate,

@@ -95,7 +95,7 @@ class Chance:
         return cls((false + 1) / (total + 2), total + 2)
 
     def and_also(self, other: "Chance") -> "Chance":
-        """That of two errors at once that have nothing to do with each other, both told by few images.
+        """That of two independent errors at once, both estimated from few images.
 
         The product of two shares with beta laws, as the beta law of the same mean and variance.
         """

@@ -153,6 +153,21 @@ def test_bad_images_are_refused_by_name(function: str, bad: str, encoder: ds.Enc
         (lambda e: ds.verify_pairs(IMAGES, IMAGES, grid=None), "grid is of type NoneType"),
         (lambda e: ds.explain_pair(changed("constant"), IMAGES, encoder=e), "a: row 1 .* constant"),
         (lambda e: ds.load_encoder(3), "source is of type int"),
+        (
+            lambda e: ds.clopper_pearson(1, 10**400),
+            r"total of 1329 bits .* \[0, 9007199254740992\]",
+        ),
+        (lambda e: ds.clopper_pearson(1, 10**9999), "total of 33216 bits"),
+        (lambda e: ds.AuditSettings(plant=10**30), r"plant 10{30} must .* \[0, 1000000\]"),
+        (lambda e: ds.SearchGrid(high_pass=10**30), r"high_pass 10{30} must lie in \(0, 32\]"),
+        (lambda e: ds.SearchGrid(size=10**30), "size 10{30} must be a whole number"),
+        (lambda e: ds.RigidGrid(high_pass=10**400), r"high_pass of 1329 bits .* \(0, 24\]"),
+        (lambda e: ds.RigidGrid(high_pass=10**30), r"high_pass 10{30} must lie in \(0, 24\]"),
+        (lambda e: ds.embed(e, IMAGES, batch_size=10**30), "batch_size 10{30} must be"),
+        (
+            lambda e: ds.train_encoder(ds.EncoderConfig(), workdir=None),
+            "workdir is of type NoneType",
+        ),
         (lambda e: ds.clopper_pearson(3, 2), r"count 3 must be a whole number in \[0, 2\]"),
         (lambda e: ds.clopper_pearson(0.5, 2), "count 0.5"),
         (lambda e: ds.clopper_pearson(1, 2, level=1.0), "level 1.0"),
@@ -213,6 +228,7 @@ def test_documented_values_of_flat_and_empty_input(encoder: ds.Encoder) -> None:
     found = ds.nearest_aligned(flat, IMAGES, k=2)
     assert (found.scores[1] == 0).all()
     assert ds.embed(encoder, IMAGES[:0]).shape == (0, encoder.dim)
+    assert ds.encode(encoder, IMAGES[:0]).shape == (0, encoder.dim)
     assert ds.verify_pairs(IMAGES[:0], IMAGES[:0]).score.shape == (0,)
     assert ds.nearest_aligned(IMAGES[:0], IMAGES, k=2).scores.shape == (0, 2)
     assert ds.ssim_matrix(IMAGES[:0], IMAGES).shape == (0, 3)

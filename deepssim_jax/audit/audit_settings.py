@@ -10,6 +10,8 @@ from deepssim_jax.ops import arguments
 from deepssim_jax.scoring.embed import check_size
 from deepssim_jax.scoring.retrieval import Retrieval
 
+_MOST_PLANTED = 1_000_000
+
 
 @dataclasses.dataclass(frozen=True)
 class AuditSettings:
@@ -56,7 +58,7 @@ class AuditSettings:
         arguments.seed(self.seed, "seed")
         arguments.switch(self.allow_same, "allow_same")
         arguments.switch(self.explain, "explain")
-        arguments.whole(self.plant, "plant", least=0)
+        arguments.whole(self.plant, "plant", least=0, most=_MOST_PLANTED)
         arguments.member(self.links, "links", Links)
         arguments.member(self.arrays, "arrays", ArrayLayout)
         arguments.names(self.forget, "forget")

@@ -352,6 +352,10 @@ def parse(command: str, module: types.ModuleType, args: Sequence[str]) -> list[s
             raise UsageError(f"--{flag.name}= is empty: give a value, or leave the flag out")
         if isinstance(flag.value, float) and not math.isfinite(flag.value):
             raise UsageError(f"--{flag.name}={flag.value} must be a finite number")
+        if isinstance(flag.value, int) and flag.value >= 2**32:  # no seed, side or number is larger
+            raise UsageError(
+                f"--{flag.name}={flag.value} must be a whole number of at most {2**32 - 1}"
+            )
     names = getattr(module, "POSITIONALS", ())
     given = argv[1:]
     if len(given) > len(names):

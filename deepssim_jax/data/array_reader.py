@@ -19,13 +19,21 @@ from typing import IO
 import numpy as np
 
 from deepssim_jax.data.decoded import Decoded, in_float32, luminance
-from deepssim_jax.data.guards import MAX_RATIO, Limits, check_voxels, read_head, the_item
+from deepssim_jax.data.guards import (
+    MAX_RATIO,
+    Limits,
+    check_voxels,
+    once_a_file,
+    read_head,
+    the_item,
+)
 from deepssim_jax.data.records import ArrayLayout
 from deepssim_jax.data.volume import Unreadable
 
 _COLOURS = (1, 3, 4)
 # Different values of a map of labels, of so many values at most.
 _MOST_LABELS, _LOOKED_AT = 32, 1 << 22
+_PIECE = 1 << 20  # bytes that are looked at together
 _MAGIC = b"\x93NUMPY"
 # Names of arrays that may say something of images and be none, as in `train_labels` or `y_test`.
 _LABELS = re.compile(
@@ -37,9 +45,10 @@ _LABELS = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class _Array:
-    """One array of a file: `name` in the `.npz` or "", and what its header says."""
+    """One array of a file: its name and its number in the `.npz`, None in an `.npy`, and its header."""
 
     name: str
+    member: int | None
     shape: tuple[int, ...]
     dtype: np.dtype
     fortran: bool
@@ -126,7 +135,7 @@ def _is_labels(path: Path, array: _Array) -> bool:
     status = path.stat()
     try:
         return _few_values(path, array, status.st_size, status.st_mtime_ns)
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error):
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, Unreadable):
         return False
 
 
@@ -145,22 +154,22 @@ def _is_table(shape: tuple[int, ...], images: int, size: tuple[int, ...]) -> boo
 def _arrays(path: Path) -> list[_Array]:
     if read_head(path, len(_MAGIC)) == _MAGIC or not zipfile.is_zipfile(path):
         with path.open("rb") as file:
-            return [_header(file, "")]
+            return [_header(file, "", None)]
     with zipfile.ZipFile(path) as archive:
         found = []
-        for member in archive.infolist():
+        for number, member in enumerate(archive.infolist()):
             if member.file_size > MAX_RATIO * max(member.compress_size, 1):
                 raise Unreadable(
                     f"declares {member.file_size:,} bytes, which its compressed bytes cannot hold"
                 )
             with archive.open(member) as file:
-                found.append(_header(file, member.filename))
+                found.append(_header(file, member.filename, number))
     if not found:
         raise Unreadable("is an empty .npz file")
     return found
 
 
-def _header(file: IO[bytes], name: str) -> _Array:
+def _header(file: IO[bytes], name: str, member: int | None) -> _Array:
     version = np.lib.format.read_magic(file)
     if version == (3, 0):
         raise Unreadable("holds records with named fields, and real numbers are needed")
@@ -169,7 +178,7 @@ def _header(file: IO[bytes], name: str) -> _Array:
         (2, 0): np.lib.format.read_array_header_2_0,
     }[version]
     shape, fortran, dtype = read_header(file)
-    return _Array(name.removesuffix(".npy"), shape, dtype, fortran, file.tell())
+    return _Array(name.removesuffix(".npy"), member, shape, dtype, fortran, file.tell())
 
 
 def _count(array: _Array, layout: ArrayLayout) -> int:
@@ -261,15 +270,28 @@ _last = _Open()
 def _run(path: Path, array: _Array, start: int, count: int) -> np.ndarray:
     """`count` values from number `start` on."""
     size = array.dtype.itemsize
-    if not array.name:
+    if array.member is None:
         return np.fromfile(path, array.dtype, count, offset=array.offset + start * size)
+    once_a_file(_check_member, path, array.member)
     status = path.stat()
-    key = (path, status.st_size, status.st_mtime_ns, array.name)
+    key = (path, status.st_size, status.st_mtime_ns, array.member)
     if _last.key != key or _last.file is None:
         if _last.archive is not None:
             _last.archive.close()
         _last.archive = zipfile.ZipFile(path)
-        _last.file = _last.archive.open(f"{array.name}.npy")
+        _last.file = _last.archive.open(_last.archive.infolist()[array.member])
         _last.key = key
     _last.file.seek(array.offset + start * size)
     return np.frombuffer(_last.file.read(count * size), array.dtype, count)
+
+
+def _check_member(path: Path, number: int) -> None:
+    """Reads a member of an archive to its end, where zipfile compares its checksum."""
+    with zipfile.ZipFile(path) as archive:
+        member = archive.infolist()[number]
+        try:
+            with archive.open(member) as file:
+                while file.read(_PIECE):
+                    pass
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise Unreadable("its compressed data are damaged or truncated") from error

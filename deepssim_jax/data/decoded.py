@@ -14,11 +14,10 @@ import dataclasses
 import numpy as np
 
 from deepssim_jax.data.volume import Unreadable
+from deepssim_jax.ops.levels import near_zero
 
 # ITU-R BT.601.
 _LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
-# Of values so many times their range, float32 would keep fewer than 16 bits of the image.
-_FAR = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,19 +70,6 @@ def constant(values: np.ndarray) -> bool:
 def in_float32(values: np.ndarray) -> np.ndarray:
     """Real values as float32; what lies far from zero for its range is moved there first."""
     return np.asarray(near_zero(values), np.float32)
-
-
-def near_zero(values: np.ndarray) -> np.ndarray:
-    """Values that float32 would round to a few levels less their minimum, others as they are.
-
-    The minimum is taken off in the values' own type; the level of an image says nothing about it.
-    """
-    if values.dtype.kind not in "iuf" or values.dtype.itemsize < 4 or values.dtype == np.float32:
-        return values
-    low, high = values.min().item(), values.max().item()
-    if not max(abs(low), abs(high)) > _FAR * (high - low) > 0:
-        return values
-    return values - values.min()
 
 
 def upright(values: np.ndarray, orientation: int) -> np.ndarray:

@@ -28,6 +28,8 @@ _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _UNEVEN = 0.05
 # More slices than this many times those in the file: its positions are no volume's.
 _MOST_FILLED = 4
+# Beyond so many steps from zero, float32 could round the steps of values of 16 bits.
+_FAR = 1 << 16
 
 
 def read(files: Sequence[Path], items: Sequence[int], limits: Limits) -> Decoded:
@@ -53,6 +55,7 @@ def read(files: Sequence[Path], items: Sequence[int], limits: Limits) -> Decoded
             raise Unreadable("holds values that are not finite (NaN or infinite)")
         if mask is not None:
             values[mask], padded = np.nan, True
+        volume = volume.astype(np.result_type(volume, values), copy=False)
         volume[number] = values
         places.append(dicom.geometry([*groups, header]))
     if volume is None:
@@ -133,6 +136,11 @@ def _meant(frame: np.ndarray, header, groups: list) -> tuple[np.ndarray, np.ndar
     """float [h, w] of one frame, and where it holds padding."""
     from pydicom.pixels import apply_color_lut, apply_modality_lut
 
+    if frame.ndim == 3 and int(header.get("SamplesPerPixel") or 1) == 1:
+        raise Unreadable(
+            f"holds the pixels of {len(frame)} images of its Rows and Columns, and declares one: these or "
+            "its Number of Frames are wrong"
+        )
     if header.get("PhotometricInterpretation") == "PALETTE COLOR":
         frame = apply_color_lut(frame, header)
     if frame.ndim == 3:
@@ -143,13 +151,18 @@ def _meant(frame: np.ndarray, header, groups: list) -> tuple[np.ndarray, np.ndar
     slope = dicom.first([*groups, header], "RescaleSlope")
     intercept = dicom.first([*groups, header], "RescaleIntercept")
     # float64 keeps every value of 32 bits; what is far from zero is moved there as a whole volume.
-    values = np.array(frame, np.float32 if frame.dtype.itemsize < 4 else np.float64)
+    values = np.array(frame, np.float64)
+    step, base = 1.0, 0.0
     if slope is not None or intercept is not None:
         try:
-            values *= values.dtype.type(1 if slope is None else float(str(slope)))
-            values += values.dtype.type(0 if intercept is None else float(str(intercept)))
+            step = 1.0 if slope is None else float(str(slope))
+            base = 0.0 if intercept is None else float(str(intercept))
         except ValueError as error:
             raise Unreadable("its Rescale Slope or Intercept is no number") from error
+        values *= step
+        values += base
+    if frame.dtype.itemsize < 4 and abs(base) <= _FAR * abs(step):
+        values = values.astype(np.float32)  # which keeps their steps, in half of the memory
     return values, mask
 
 

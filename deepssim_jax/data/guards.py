@@ -5,12 +5,14 @@ Contract: functions return, or raise `Unreadable` with the reason.
 """
 
 import dataclasses
+import functools
 import gzip
 import io
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
+from typing import IO, Protocol
 
 from deepssim_jax.data.volume import Unavailable, Unreadable
 
@@ -19,6 +21,21 @@ MAX_RATIO = 1032
 GZIP = b"\x1f\x8b"
 _POINTERS = (b"version https://git-lfs", b"/annex/objects", b"../.git/annex", b".git/annex")
 _PIECE = 1 << 20
+# What a compressed stream may hold beside the values that are declared: header, extensions, padding.
+SLACK = 1_000_000
+_DAMAGED = "its compressed data are damaged or truncated"
+
+
+class _Inflater(Protocol):
+    """What `zlib` and `bz2` inflate with."""
+
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +127,32 @@ def check_gzip(path: Path, most: int) -> None:
         pass
 
 
+def once_a_file(check: Callable[..., None], path: Path, *more: Hashable) -> None:
+    """`check(path, *more)`, which looks through a whole file, once for all images in it.
+
+    Raises:
+      Unreadable: as `check` did, as long as the file is the same.
+    """
+    status = path.stat()
+    reason = _refusal(check, path, (status.st_size, status.st_mtime_ns), more)
+    if reason is not None:
+        raise Unreadable(reason)
+
+
+@functools.lru_cache(maxsize=256)
+def _refusal(
+    check: Callable[..., None], path: Path, state: tuple[int, int], more: tuple[Hashable, ...]
+) -> str | None:
+    del state  # a part of the key
+    try:
+        check(path, *more)
+    except Unavailable:
+        raise
+    except Unreadable as error:
+        return str(error)
+    return None
+
+
 def inflated(path: Path, most: int) -> io.BytesIO:
     """The content of a gzip file of at most `most` bytes."""
     out = io.BytesIO()
@@ -132,3 +175,31 @@ def _inflated(path: Path, most: int) -> Iterator[bytes]:
         raise Unreadable("is no gzip file, or its compressed data are damaged") from error
     except EOFError as error:
         raise Unreadable("is truncated: its compressed data end too early") from error
+
+
+def stream_start(file: IO[bytes], inflater: Callable[[], _Inflater], size: int) -> bytearray:
+    """The first `size` bytes of a compressed stream, which is inflated to its end: there its checksum stands.
+
+    What follows the stream that holds the last of them is not looked at.
+
+    Raises:
+      Unreadable: it is damaged, ends too early, or holds far more.
+    """
+    out, total, current, waiting = bytearray(), 0, inflater(), b""
+    while not (current.eof and total >= size):
+        if current.eof:  # a stream may be several, one after the other, with zeros between them
+            waiting = current.unused_data.lstrip(b"\0")
+            current = inflater()
+        given = waiting or file.read(_PIECE)
+        try:
+            piece = current.decompress(given, _PIECE)
+        except (OSError, zlib.error) as error:  # bz2 raises an OSError, without a number
+            raise Unreadable(_DAMAGED) from error
+        waiting = getattr(current, "unconsumed_tail", b"")
+        if not (given or piece or current.eof):
+            raise Unreadable(_DAMAGED)
+        total += len(piece)
+        if total > size + SLACK:
+            raise Unreadable(f"inflates to more than the {size:,} bytes it declares")
+        out += piece[: max(0, size - len(out))]
+    return out

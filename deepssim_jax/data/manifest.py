@@ -75,7 +75,10 @@ def read_manifest(
     """
     source, pattern = _existing(Path(source), role), _pattern(subject_regex)
     if source.is_file():
-        table = read_table(source, arrays)
+        try:
+            table = read_table(source, arrays)
+        except InputError as error:  # which knows no flags
+            raise InputError(f"--{role.value}: {error}") from error
         kind, listed = "manifest", table.listed
         found, others = table.rows, 0
         elsewhere = table.folders

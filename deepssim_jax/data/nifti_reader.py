@@ -8,7 +8,7 @@ that forgets the affine leaves an identity in the sform. So where the lengths of
 are not those of pixdim, the qform is used, whose lengths are pixdim's by definition, and without one
 the sform's directions with the lengths of pixdim. Only a pixdim of 1 mm throughout, which is what
 software that forgets pixdim leaves, is not believed against an sform. `two_spacings` says which files
-contradict themselves.
+contradict themselves. Lengths in metres or micrometres, as `xyzt_units` says, become millimetres.
 """
 
 from __future__ import annotations
@@ -26,12 +26,14 @@ from deepssim_jax.data.decoded import Decoded, in_float32, luminance
 from deepssim_jax.data.formats import Format, recognise
 from deepssim_jax.data.guards import (
     GZIP,
+    SLACK,
     Limits,
     check_gzip,
     check_ratio,
     check_voxels,
     inflated,
     inflated_head,
+    once_a_file,
     read_head,
     the_item,
 )
@@ -41,10 +43,10 @@ if TYPE_CHECKING:  # it takes a third of a second, which folders without such fi
     import nibabel
     from nibabel.spatialimages import SpatialImage
 
-# What a file may hold beside its values: header, extensions, padding.
-_SLACK = 1_000_000
 # Spacings that differ by less are one spacing, rounded.
 _DIFFER = 0.02
+# Of `xyzt_units`; unknown ones are millimetres.
+_IN_MM: dict[object, float] = {"meter": 1e3, "micron": 1e-3}
 TWO_SPACINGS = (
     "its header says two spacings, by the affine and by pixdim; pixdim is believed unless it is 1 mm "
     "throughout"
@@ -93,16 +95,16 @@ def read(path: Path, item: int | None, kind: Format, limits: Limits) -> Decoded:
         number = the_item(item, math.prod(further))
         size = voxels * math.prod(further) * image.get_data_dtype().itemsize
         _check_size(path, size)
-        # All of a file is looked at before anything in it is believed: the first of a series does so for
-        # all of them, and of one volume what was inflated for that is what is read.
-        if number == 0 and read_head(path, 2) == GZIP:
+        # All of a file is looked at before anything in it is believed, once for all of a series; of one
+        # volume, what was inflated for that is what is read.
+        if read_head(path, 2) == GZIP:
             import nibabel
 
             one_file = isinstance(image, nibabel.Nifti1Image | nibabel.MGHImage)
             if one_file and math.prod(further) == 1:
-                image = type(image).from_stream(inflated(path, size + _SLACK))
+                image = type(image).from_stream(inflated(path, size + SLACK))
             else:
-                check_gzip(path, size + _SLACK)
+                once_a_file(check_gzip, path, size + SLACK)
         place = np.unravel_index(number, further, order="F") if further else ()
         values = np.asarray(image.dataobj[(..., *place)] if place else image.dataobj)
         return Decoded(*oriented(_real(values).reshape(space), affine_of(image)))
@@ -116,13 +118,21 @@ def affine_of(image: SpatialImage) -> np.ndarray:
     if not isinstance(header, nibabel.Nifti1Header):
         return affine
     pixdim = _contradicting(header, affine)
-    if pixdim is None or np.allclose(pixdim, 1.0):
-        return affine
-    if int(header["qform_code"]) > 0:
-        return np.asarray(header.get_qform(), float)
-    mended = affine.copy()
-    mended[:3, :3] *= pixdim / np.linalg.norm(affine[:3, :3], axis=0)
-    return mended
+    if pixdim is not None and not np.allclose(pixdim, 1.0):
+        if int(header["qform_code"]) > 0:
+            affine = np.asarray(header.get_qform(), float)
+        else:
+            affine = affine.copy()
+            affine[:3, :3] *= pixdim / np.linalg.norm(affine[:3, :3], axis=0)
+    return np.diag([*[_millimetres(header)] * 3, 1.0]) @ affine
+
+
+def _millimetres(header: nibabel.Nifti1Header) -> float:
+    """How many a unit of length of this header is."""
+    try:
+        return _IN_MM.get(header.get_xyzt_units()[0], 1.0)
+    except KeyError:  # a number that stands for no unit
+        return 1.0
 
 
 def _contradicting(header: nibabel.Nifti1Header, affine: np.ndarray) -> np.ndarray | None:

@@ -1,14 +1,14 @@
 """Volumes that are a text header and values in a row: what NRRD and MetaImage have in common.
 
 Contract: a `RawVolume` says where the values lie and what they mean; `read` gives one of its images.
-Axes are counted as the files count them, the fastest first. No more bytes are inflated than the
-header declares.
+Axes are counted as the files count them, the fastest first. Compressed values are inflated to the end of
+their stream, where its checksum stands, and not kept beyond the bytes that the header declares.
 """
 
 import bz2
 import dataclasses
 import enum
-import gzip
+import functools
 import math
 import zlib
 from pathlib import Path
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from deepssim_jax.data.decoded import Decoded, in_float32, luminance
-from deepssim_jax.data.guards import Limits, check_voxels, the_item
+from deepssim_jax.data.guards import Limits, check_voxels, stream_start, the_item
 from deepssim_jax.data.volume import Unreadable, oriented
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -29,6 +29,13 @@ class Packing(enum.Enum):
     GZIP = "gzip"
     BZIP2 = "bzip2"
     ZLIB = "zlib"
+
+
+_INFLATERS = {
+    Packing.GZIP: functools.partial(zlib.decompressobj, 31),
+    Packing.BZIP2: bz2.BZ2Decompressor,
+    Packing.ZLIB: zlib.decompressobj,
+}
 
 
 class Axis(enum.Enum):
@@ -97,28 +104,18 @@ def read(volume: RawVolume, item: int | None, limits: Limits) -> Decoded:
     return Decoded(*oriented(values, volume.affine))
 
 
-def _bytes(volume: RawVolume, size: int) -> bytes:
+def _bytes(volume: RawVolume, size: int) -> bytes | bytearray:
     path = volume.files[-1]
-    # What is already too short to be compressed so far is not worth opening.
+    data: bytes | bytearray
     with path.open("rb") as file:
         if volume.offset is None:
             file.seek(max(0, path.stat().st_size - size))
         else:
             file.seek(volume.offset)
-        try:
-            match volume.packing:
-                case Packing.RAW:
-                    data = file.read(size)
-                case Packing.GZIP:
-                    data = gzip.GzipFile(fileobj=file).read(size)
-                case Packing.BZIP2:
-                    data = bz2.BZ2File(file).read(size)
-                case Packing.ZLIB:
-                    data = zlib.decompressobj().decompress(file.read(), size)
-        except (OSError, EOFError, zlib.error) as error:
-            if isinstance(error, OSError) and error.errno is not None:  # the disk's, not the data's
-                raise
-            raise Unreadable("its compressed data are damaged or truncated") from error
+        if volume.packing is Packing.RAW:
+            data = file.read(size)
+        else:
+            data = stream_start(file, _INFLATERS[volume.packing], size)
     if len(data) < size:
         raise Unreadable(f"is truncated: {len(data):,} of {size:,} bytes of values are there")
     return data

@@ -102,6 +102,7 @@ def train_encoder(
       True
     """
     arguments.instance(config, "config", EncoderConfig, remedy="a training")
+    arguments.path(workdir, "workdir", "a folder for checkpoints and the trained encoder")
     arguments.progress(on_progress)
     fields.check_encoder(config)
     inputs = {"--config.images": config.images} if config.images else {}

@@ -176,7 +176,10 @@ def encode(encoder: Encoder, images: Images) -> jax.Array:
       >>> jax.grad(cosine)(jax.numpy.asarray(first)).shape
       (1, 96, 96)
     """
-    return _known(encoder, _checked(encoder, images, finite=False))
+    images = _checked(encoder, images, finite=False)
+    if not len(images):
+        return jnp.zeros((0, encoder.dim))
+    return _known(encoder, images)
 
 
 def _known(encoder: Encoder, images: Images) -> jax.Array:

@@ -9,6 +9,7 @@ import difflib
 import enum
 import math
 import numbers
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -17,15 +18,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from deepssim_jax.ops import levels
 from deepssim_jax.typing import Images
 
 _AT_ONCE = 1 << 22  # numbers of a large array, such as a memory map, that are looked at together
 # Beyond these the square of a float32 is lost, and images are brought to one scale by squares.
 _LARGEST, _FLAT = 1e15, 1e-6
-# A picture is lost where its whole range is more than so many times that of all values but this share.
-# Of integers, which files are read into, none is.
-_RULED, _SHARE = 1e3, 1e-3
 MOST_SEED = 2**32 - 1  # what every random generator takes
+MOST_WHOLE = 2**31 - 1  # what a device counts with
 _Enum = TypeVar("_Enum", bound=enum.Enum)
 _T = TypeVar("_T")
 
@@ -47,6 +47,9 @@ def images(
 ) -> Images:
     """A real array with these numbers of axes, no empty axis but the first, and finite values.
 
+    Types whose values float32 may round, among them all that JAX would cut to 32 bits, become float32 here,
+    on the host, each image by `levels.near_zero`: only for functions to which its level says nothing.
+
     Args:
       value: what was given.
       name: of the argument.
@@ -54,6 +57,34 @@ def images(
       dims: numbers of axes that are wanted.
       square: the last two axes must be equal.
       finite: look at the values.
+      least: pixels of the shorter side.
+
+    Raises:
+      ValueError: says what was given and what is wanted.
+    """
+    value = real(value, name, shape=shape, dims=dims, square=square, least=least)
+    if not is_traced(value) and levels.is_wide(value.dtype):
+        value = levels.rows_in_float32(np.asarray(value))
+    return finite_values(value, name) if finite else value
+
+
+def real(
+    value: Images,
+    name: str,
+    *,
+    shape: str,
+    dims: tuple[int, ...],
+    square: bool = False,
+    least: int = 1,
+) -> Images:
+    """A real array with these numbers of axes and no empty axis but the first, in its own type.
+
+    Args:
+      value: what was given.
+      name: of the argument.
+      shape: the shapes wanted, in words, such as "[n, h, w]".
+      dims: numbers of axes that are wanted.
+      square: the last two axes must be equal.
       least: pixels of the shorter side.
 
     Raises:
@@ -91,13 +122,17 @@ def images(
         raise ValueError(
             f"{name} {value.shape} is too small: images need {least} pixels a side at least"
         )
-    if finite:
-        _refuse_rows(
-            value,
-            name,
-            _is_not_finite,
-            "holds NaN, infinite or values beyond 1e15; repair or drop it",
-        )
+    return value
+
+
+def finite_values(value: Images, name: str) -> Images:
+    """Refuses images [n, ...] with values that are not finite, or too large for float32 to square.
+
+    Raises:
+      ValueError: names the first one and the remedy.
+    """
+    words = "holds NaN, infinite or values beyond 1e15; repair or drop it"
+    _refuse_rows(value, name, _is_not_finite, words)
     return value
 
 
@@ -135,33 +170,15 @@ def levelled(value: Images, name: str) -> Images:
         _refuse_rows(
             value,
             name,
-            _is_ruled,
+            levels.is_ruled,
             "is ruled by a few values, such as hot pixels, beside which nothing of the picture is left; "
             "cut them first, for example with data.preprocess.without_outliers",
         )
     return value
 
 
-def _is_ruled(rows: np.ndarray) -> np.ndarray:
-    flat = rows.reshape(len(rows), -1)
-    whole = flat.max(1).astype(np.float64) - flat.min(1)
-    # Values inside the inner range add at most its square to the variance, the others at most the whole
-    # range's times their share: quantiles, which cost most here, are for rows of less variance than that.
-    wide = flat.astype(np.promote_types(flat.dtype, np.float32), copy=False)
-    power = np.einsum("np,np->n", wide, wide).astype(np.float64) / flat.shape[1]
-    # Less what float32 may err.
-    variance = power * (1 - 1e-5) - wide.mean(1).astype(np.float64) ** 2
-    ruled = variance < 4 * _SHARE * whole**2
-    if ruled.any():
-        limits = [_SHARE, 1 - _SHARE]
-        inner = np.quantile(flat[ruled], limits, axis=1, method="nearest").astype(np.float64)
-        spread = inner[1] - inner[0]
-        ruled[ruled] = (spread > 0) & (whole[ruled] > _RULED * spread)
-    return ruled
-
-
 def _is_not_finite(rows: np.ndarray) -> np.ndarray:
-    if not jnp.issubdtype(rows.dtype, jnp.floating):
+    if rows.dtype.kind in "biu" and rows.dtype.itemsize < 8:
         return np.zeros(len(rows), bool)
     flat = rows.reshape(len(rows), -1)
     # NaN is neither.
@@ -205,22 +222,28 @@ def unit_rows(rows: np.ndarray, name: str, *, first: int = 0) -> np.ndarray:
     return rows
 
 
-def whole(value: object, name: str, *, least: int, most: int | None = None) -> int:
+def whole(value: object, name: str, *, least: int, most: int = MOST_WHOLE) -> int:
     """A whole number in [least, most].
 
     Raises:
       ValueError: names the argument, the value and the bounds.
     """
-    bounds = f"at least {least}" if most is None else f"in [{least}, {most}]"
     good = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not good or int(value) < least or (most is not None and int(value) > most):
-        raise ValueError(f"{name} {value!r} must be a whole number {bounds}")
+    if not good or not least <= int(value) <= most:
+        raise ValueError(f"{name} {_shown(value)} must be a whole number in [{least}, {most}]")
     return int(value)
+
+
+def _shown(value: object) -> str:
+    """A value in a message; of a number of very many digits how long it is, for Python may not write it."""
+    if isinstance(value, int) and value.bit_length() > 128:
+        return f"of {value.bit_length()} bits"
+    return repr(value)
 
 
 def batch(value: object, name: str, *, count: int, usual: int) -> int:
     """Rows at a time of `count` rows: no more than there are, or than the usual number."""
-    return min(whole(value, name, least=1), max(count, usual))
+    return min(whole(value, name, least=1, most=sys.maxsize), max(count, usual))
 
 
 def text(value: object, name: str, *, remedy: str) -> str:
@@ -272,13 +295,16 @@ def number(
       ValueError: names the argument, the value, the bounds and an example.
     """
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
-        given = float(value)
+        try:
+            given = float(value)
+        except OverflowError:  # of whole numbers alone
+            given = math.inf
         above = given > low if open_low else given >= low
         below = given < high if open_high or math.isinf(high) else given <= high
         if above and below:
             return given
     bounds = f"{'(' if open_low else '['}{low:g}, {high:g}{')' if open_high or math.isinf(high) else ']'}"
-    raise ValueError(f"{name} {value!r} must lie in {bounds}, for example {example:g}")
+    raise ValueError(f"{name} {_shown(value)} must lie in {bounds}, for example {example:g}")
 
 
 def member(value: object, name: str, kind: type[_Enum]) -> _Enum:

@@ -161,7 +161,8 @@ def at(moving: Array, fixed: Array, transform: Transform) -> Registration:
         return (images - (images * inside).sum(space, keepdims=True) / total) * inside
 
     a, b = centred(aligned), centred(fixed)
-    norm = jnp.sqrt((a * a).sum(space) * (b * b).sum(space))
+    # Not the root of a product: of large values float32 does not hold the fourth power.
+    norm = jnp.sqrt((a * a).sum(space)) * jnp.sqrt((b * b).sum(space))
     correlation = (a * b).sum(space) / jnp.maximum(norm, 1e-9)
     return Registration(transform, aligned, inside, correlation)
 
@@ -192,7 +193,8 @@ def register(
       batch_size: pairs on the device at a time; it does not change the result.
 
     Returns:
-      The registration of all pairs; transformations are in pixels of these images.
+      The registration of all pairs; transformations are in pixels of these images. Where float32 would round
+      `moving`, because it lies far from zero for its range, `aligned` is less its minimum.
 
     Raises:
       ValueError: if the shapes differ, or images are not square or hold NaN or infinite values, or there

@@ -53,7 +53,8 @@ class SearchGrid:
     def __post_init__(self) -> None:
         """Raises ValueError for values that cannot work."""
         arguments.whole(self.size, "size", least=8, most=256)
-        arguments.number(self.high_pass, "high_pass", low=0, open_low=True, example=3)
+        wide = {"low": 0, "high": self.size, "open_low": True}
+        arguments.number(self.high_pass, "high_pass", **wide, example=3)
         arguments.number(self.radius, "radius", low=0.25, high=1, example=0.8)
         check_turns(self.max_rotation_deg, self.rotations, most=720)
         for name in ("min_scale", "max_scale"):

@@ -45,7 +45,8 @@ class RigidGrid:
         arguments.number(self.radius, "radius", low=0.25, high=1, example=0.8)
         check_turns(self.max_rotation_deg, self.rotations, most=32)
         arguments.number(self.max_shift, "max_shift", low=0, high=0.5, example=0.125)
-        arguments.number(self.high_pass, "high_pass", low=0, open_low=True, example=3)
+        wide = {"low": 0, "high": self.size, "open_low": True}
+        arguments.number(self.high_pass, "high_pass", **wide, example=3)
 
     @property
     def shift_voxels(self) -> int:

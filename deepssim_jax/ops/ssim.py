@@ -21,15 +21,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepssim_jax.ops import arguments
+from deepssim_jax.ops import arguments, levels
 from deepssim_jax.ops.batches import mapped
 from deepssim_jax.ops.fusion import made_once
 from deepssim_jax.typing import Array, Images
 
 Window = Literal["uniform", "gaussian"]
 _K1, _K2 = 0.01, 0.03
-_WIDE = {"int32", "int64", "uint32", "uint64", "float64"}  # what float32 may round
-_FAR = 64  # a mean that is so many times the range is taken off first
+_LEAST_RANGE = 1e-15  # squares of less, or of more than its inverse, are lost in float32
+_FAR = 64  # what lies so many times its range from zero is moved there first
 _ROWS = 16  # real images of a tile
 _HELD_BYTES = 1 << 29  # moments of the real side kept on the device
 
@@ -112,9 +112,9 @@ def _similarity(a: _Moments, b: _Moments, extent: Array, window: Window) -> Arra
     covariance = _correction(window, dims) * (
         _filtered(window, a.centred, b.centred) - a.centred_mean * b.centred_mean
     )
-    upper = (2 * a.mean * b.mean + c1) * (2 * covariance + c2)
-    lower = (a.mean**2 + b.mean**2 + c1) * (a.variance + b.variance + c2)
-    return _mean(upper / lower)
+    # Two quotients, not one of products: these hold fourth powers, which leave float32 where squares do not.
+    levels = (2 * a.mean * b.mean + c1) / (a.mean**2 + b.mean**2 + c1)
+    return _mean(levels * ((2 * covariance + c2) / (a.variance + b.variance + c2)))
 
 
 def _mean(maps: Array) -> Array:
@@ -141,31 +141,28 @@ def _mean_by_product(maps: Array) -> Array:
 def _as_batches(images: Images, name: str, spatial_dims: int) -> tuple[Array, Array]:
     """Images in float32, and what was taken off each, [n]."""
     shape = _shape_words(spatial_dims)
-    images = arguments.images(
+    images = arguments.real(
         images,
         name,
         shape=f"{shape} or {shape[:-1]}, c]",
         dims=(spatial_dims + 1, spatial_dims + 2),
     )
-    return _narrow(images)
+    return _narrow(arguments.finite_values(images, name))
 
 
 def _narrow(images: Images) -> tuple[Array, Array]:
-    """Images in float32, less their means where these are so large that float32 would round the picture.
+    """Images in float32, less their minima where float32 would round the picture, and these minima [n].
 
-    Means are taken off in float64: 8 digits of an integer are lost otherwise before anything is computed.
-    Inside a program values have been rounded already.
+    They are taken off in the images' own type. Inside a program values have been rounded already.
     """
-    if len(images) and not arguments.is_traced(images) and images.dtype.name in _WIDE:
-        wide = np.asarray(images, np.float64)
-        space = tuple(range(1, wide.ndim))
-        mean = wide.mean(space)
-        far = np.abs(mean) > _FAR * (wide.max(space) - wide.min(space))
-        if far.any():
-            base = np.where(far, mean, 0.0)
-            rest = wide - base.reshape(-1, *[1] * len(space))
-            return jnp.asarray(rest, jnp.float32), jnp.asarray(base, jnp.float32)
-    return jnp.asarray(images, jnp.float32), jnp.zeros(len(images), jnp.float32)
+    if arguments.is_traced(images) or not levels.is_wide(images.dtype):
+        return jnp.asarray(images, jnp.float32), jnp.zeros(len(images), jnp.float32)
+    rest, base = np.empty(images.shape, np.float32), np.zeros(len(images), np.float32)
+    for row, image in enumerate(np.asarray(images)):
+        low = levels.far_minimum(image, times=_FAR)
+        rest[row] = image if low is None else image - low
+        base[row] = 0 if low is None else low
+    return jnp.asarray(rest), jnp.asarray(base)
 
 
 def _raised(found: _Moments, base: Array) -> _Moments:
@@ -194,6 +191,11 @@ def _check_extent(data_range: object, first: Images, name: str) -> None:
             )
         if not np.isfinite(given).all():
             raise ValueError(f"data_range {data_range!r} must be finite")
+        if given.min(initial=1) < _LEAST_RANGE or given.max(initial=1) > 1 / _LEAST_RANGE:
+            raise ValueError(
+                f"data_range {data_range!r} must lie in [{_LEAST_RANGE:g}, {1 / _LEAST_RANGE:g}]; another "
+                "unit of images and range does not change SSIM"
+            )
 
 
 @functools.partial(jax.jit, static_argnames=("first", "window", "spatial_dims"))
@@ -247,7 +249,7 @@ def ssim(
       A scalar, or [n]; at most 1, and 1 for an image with itself.
 
     Raises:
-      ValueError: shapes differ, an axis is shorter than the window, data_range is not positive, an
+      ValueError: shapes differ, an axis is shorter than the window, data_range is not in [1e-15, 1e15], an
         image holds NaN or infinite values, or is a constant `a` with "first". Inside `jax.jit` the
         last three cannot be seen; such pairs are NaN there.
 
@@ -335,7 +337,9 @@ def ssim_matrix(
     """
     shape = _shape_words(spatial_dims)
     real, synthetic = (
-        arguments.images(images, name, shape=shape, dims=(spatial_dims + 1,))
+        arguments.finite_values(
+            arguments.real(images, name, shape=shape, dims=(spatial_dims + 1,)), name
+        )
         for name, images in (("real", real), ("synthetic", synthetic))
     )
     if real.shape[1:] != synthetic.shape[1:]:

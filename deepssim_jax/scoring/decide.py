@@ -44,6 +44,9 @@ class Proportion:
     total: int
 
 
+_MOST_TRIALS = 2**53  # all whole numbers up to this are numbers of 64 bits
+
+
 def clopper_pearson(count: int, total: int, *, level: float = 0.95) -> Proportion:
     """Exact binomial interval (Clopper and Pearson, Biometrika 26, 1934).
 
@@ -61,7 +64,7 @@ def clopper_pearson(count: int, total: int, *, level: float = 0.95) -> Proportio
       >>> f"{share.value:.0%}, at most {share.high:.1%}"
       '0%, at most 6.0%'
     """
-    total = arguments.whole(total, "total", least=0)
+    total = arguments.whole(total, "total", least=0, most=_MOST_TRIALS)
     count = arguments.whole(count, "count", least=0, most=total)
     ends = {"open_low": True, "open_high": True}
     level = arguments.number(level, "level", low=0, high=1, example=0.95, **ends)

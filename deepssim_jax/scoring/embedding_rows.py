@@ -101,12 +101,13 @@ def check_groups(
 
     Args:
       groups: an id for each row of the queries and of the references: numbers, texts, or whatever can be
-        hashed, in arrays or lists. A number and its text are two ids.
+        hashed, in arrays or lists, all of one kind: 1 and "1" could be one patient's, or two.
       queries: [n, d].
       references: [m, d].
 
     Raises:
-      ValueError: they are not one a row, an id is missing (None, NaN), or cannot be hashed.
+      ValueError: they are not one a row, an id is missing (None, NaN), cannot be hashed, or is a text where
+        others are not.
     """
     if groups is None:
         return None
@@ -145,6 +146,11 @@ def check_groups(
             raise ValueError(
                 f"groups hold an id that cannot be hashed ({error}); give numbers or texts"
             ) from error
+        if {True, False} <= _are_texts(own) | _are_texts(theirs):
+            raise ValueError(
+                "groups: some ids are texts and others are not, so that 1 and '1' would be two patients; "
+                "make all of them texts or all of them numbers"
+            )
     numbers = numbers.reshape(-1).astype(np.int32)
     return numbers[: len(own)], numbers[len(own) :]
 
@@ -155,6 +161,13 @@ def _listed(ids: object) -> np.ndarray:
         return np.asarray(ids)
     given = list(ids) if isinstance(ids, Iterable) and not isinstance(ids, str) else []
     return np.fromiter(given, object, len(given))
+
+
+def _are_texts(ids: np.ndarray) -> set[bool]:
+    """Whether ids are texts: both answers of a mixture, none of no ids."""
+    if ids.dtype == object:
+        return {isinstance(x, str | bytes) for x in ids.tolist()}
+    return {ids.dtype.kind in "UST"} if len(ids) else set()
 
 
 def _missing(ids: np.ndarray) -> int | None:

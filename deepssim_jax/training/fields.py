@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deepssim_jax.data.manifest import check_subject_regex
-from deepssim_jax.ops.arguments import choice, number, sequence, whole
+from deepssim_jax.ops.arguments import MOST_WHOLE, choice, number, sequence, whole
 
 if TYPE_CHECKING:  # they import this module
     from deepssim_jax.training.config import EncoderConfig
@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # they import this module
 Rule = Callable[[object, str], object]
 
 
-def _whole(least: int, most: int | None = None) -> Rule:
+def _whole(least: int, most: int = MOST_WHOLE) -> Rule:
     return functools.partial(whole, least=least, most=most)
 
 

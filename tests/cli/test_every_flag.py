@@ -42,7 +42,11 @@ GIVEN = {
     "doctor": [],
 }
 # Wrong values of a kind, wherever it has no choices of its own.
-BY_KIND = {"int": ["x", "1.5", "-7"], "float": ["x", "nan", "inf", "-7"], "bool": ["maybe"]}
+BY_KIND = {
+    "int": ["x", "1.5", "-7", "9" * 24],
+    "float": ["x", "nan", "inf", "-7"],
+    "bool": ["maybe"],
+}
 # Of text, what cannot be meant; a path is wrong where nothing lies.
 WRONG_TEXT = {
     "subject_regex": ["(", "abc"],
@@ -286,3 +290,23 @@ def test_a_flag_that_needs_another_is_refused(
     err = capfd.readouterr().err
     assert words in err and flag.partition("=")[0] in err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "flag"),
+    [
+        *(("audit", flag) for flag in ("--real", "--synthetic", "--holdout")),
+        ("replicas", "--synthetic"),
+        ("duplicates", "--against"),
+        ("embed", "--images"),
+        ("filter", "--real"),
+        ("filter", "--synthetic"),
+        ("stress", "--real"),
+    ],
+)
+def test_a_picture_in_place_of_a_folder_is_said_of_its_flag(
+    inputs: Path, tmp_path: Path, capfd, command: str, flag: str
+) -> None:
+    picture = inputs / "in" / "a.png"
+    assert run(inputs, tmp_path, command, f"{flag}={picture}") == 2
+    assert f"deepssim {command}: {flag}: .png is no manifest" in capfd.readouterr().err

@@ -484,3 +484,19 @@ def test_a_damaged_slice_of_a_series_is_told_by_its_number(tmp_path: Path) -> No
     count = len(list(tmp_path.iterdir()))
     with pytest.raises(Unreadable, match=f"slice 3 of its {count} is damaged or truncated"):
         images(tmp_path)
+
+
+def test_a_large_intercept_leaves_the_picture_as_it_is(tmp_path: Path) -> None:
+    pixels = np.arange(24 * 18, dtype=np.uint16).reshape(24, 18)
+    found = single(tmp_path, pixels, RescaleSlope=1, RescaleIntercept=1e9)
+    np.testing.assert_array_equal(found - found.min(), pixels)
+    write_series(tmp_path / "series", volume(), RescaleSlope=1, RescaleIntercept=10**9)
+    found = images(tmp_path / "series")[0]
+    np.testing.assert_array_equal(found - found.min(), volume())
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "PALETTE COLOR"])
+def test_more_pixels_than_one_image_has_are_no_channels(tmp_path: Path, photometric: str) -> None:
+    data = {"PixelData": picture().tobytes() * 30, "PhotometricInterpretation": photometric}
+    with pytest.raises(Unreadable, match="holds the pixels of 30 images .* declares one"):
+        single(tmp_path, picture(), **data)

@@ -342,7 +342,8 @@ IDS = {
     "fractions": np.array([0.1, 0.2, 0.3, 0.4]),
     "negative": -np.arange(1, 5),
     "texts": np.array(["a", "b", "c", "dd"]),
-    "list": ["P1", 1, "1", (2, 3)],
+    "list": ["P1", "p1", "1", "01"],
+    "tuples": [("a", 1), ("a", "1"), 1, 2.5],
     "dates": np.arange("2020-01-01", "2020-01-05", dtype="datetime64[D]"),
 }
 
@@ -371,6 +372,19 @@ def test_ids_of_any_kind_are_told_apart_and_none_is_merged(kind: str) -> None:
 def test_ids_that_say_nothing_are_refused(ids: object, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         pairs.nearest(unit(3, 0), unit(3, 0), k=1, groups=(ids, ["x", "y", "z"]))
+
+
+@pytest.mark.parametrize(
+    ("own", "theirs"),
+    [
+        ([1, 2, 3], ["1", "2", "3"]),
+        (np.arange(3), np.array(["0", "1", "2"])),
+        (["P1", "P2", 3], ["P1", "P2", 3]),
+    ],
+)
+def test_numbers_and_texts_are_not_taken_for_ids_of_two_patients(own, theirs) -> None:
+    with pytest.raises(ValueError, match="groups: some ids are texts and others are not"):
+        pairs.nearest(unit(3, 0), unit(3, 0), k=1, groups=(own, theirs))
 
 
 def test_ids_of_two_types_are_equal_where_their_values_are() -> None:

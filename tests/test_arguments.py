@@ -164,6 +164,11 @@ def test_bad_images_are_refused_by_name(function: str, bad: str, encoder: ds.Enc
         (lambda e: ds.RigidGrid(high_pass=10**400), r"high_pass of 1329 bits .* \(0, 24\]"),
         (lambda e: ds.RigidGrid(high_pass=10**30), r"high_pass 10{30} must lie in \(0, 24\]"),
         (lambda e: ds.embed(e, IMAGES, batch_size=10**30), "batch_size 10{30} must be"),
+        (lambda e: ds.duplicates("a", against=3), "against must be a list of folders"),
+        (lambda e: ds.rate_agreement(None, []), "folder is of type NoneType"),
+        (lambda e: ds.rate_agreement("a", None), "ratings must be a list of files"),
+        (lambda e: ds.rate_agreement("a", "b.csv"), "ratings must be a list of files"),
+        (lambda e: ds.rate_agreement("a", [None]), "ratings is of type NoneType"),
         (
             lambda e: ds.train_encoder(ds.EncoderConfig(), workdir=None),
             "workdir is of type NoneType",

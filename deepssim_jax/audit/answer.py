@@ -5,6 +5,7 @@ Contract: plain text; whoever shows it escapes it. `tone` is a class of `report.
 
 import dataclasses
 
+from deepssim_jax.audit import sentences
 from deepssim_jax.audit.disclosure import Edition
 from deepssim_jax.detection.assessment import Assessment, Verdict
 
@@ -26,4 +27,5 @@ def verdict_of(assessment: Assessment, edition: Edition) -> Verdict:
     they are found, whatever chance gives.
     """
     few = not edition.shows(assessment.copy_rate.count)
+    few = few or sentences.withheld(assessment.reasons, edition)
     return Verdict.COPIES_FOUND if few else assessment.verdict

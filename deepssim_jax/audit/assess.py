@@ -1,14 +1,14 @@
 """From what an audit measured to its result: matches with labels, rates, intervals, the assessment."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from deepssim_jax.audit import calibration, outputs, sentences
 from deepssim_jax.audit.audit_settings import AuditSettings
+from deepssim_jax.audit.chances import calls_of, chances_of
 from deepssim_jax.audit.control import Control
-from deepssim_jax.audit.disclosure import SMALL, is_small
 from deepssim_jax.audit.holdout import Make, difference
 from deepssim_jax.audit.inputs import file_counts, file_notes, file_notes_to_share
 from deepssim_jax.audit.result import AuditResult, Label, Match, Membership
@@ -17,12 +17,12 @@ from deepssim_jax.data.manifest import Manifest, Role
 from deepssim_jax.detection.assessment import (
     Assessment,
     Cause,
-    Chance,
     Reason,
     Searched,
     Subjects,
     assess,
 )
+from deepssim_jax.detection.calls import FalseCalls, originals_of
 from deepssim_jax.detection.result import Exclusion, excluded, not_compared
 from deepssim_jax.scoring import decide
 from deepssim_jax.scoring.match import best_matches, placement
@@ -47,6 +47,13 @@ class AuditSet:
         return np.ones(len(self.side), bool) if points is None else points.comparable
 
     @property
+    def originals(self) -> np.ndarray:
+        """int64 [n]: the same of images that are copies of each other."""
+        doubles = [(row[0], str(row[1])) for row in self.doubles]
+        names = originals_of(self.images.image_ids, doubles)
+        return np.unique(names, return_inverse=True)[1]
+
+    @property
     def searched(self) -> Searched:
         """What of it took part."""
         return Searched(
@@ -61,8 +68,9 @@ class AuditSet:
 class Measured:
     """Everything that an audit measured.
 
-    `pairs` are those of `calibration.called`, and `copy` and `other_image` bool, which of them are copies
-    or show another image of the real image's patient. `evidence` is what
+    `pairs` are those of `called`, and `copy`, `other_image` and `confirmed` bool, which of them are copies,
+    show another image of the real image's patient, or are copies by both kinds of evidence. `trial` is the
+    best of each kind of evidence of each synthetic image. `evidence` is what
     the detector is worth here at the thresholds of this audit, and `usual` at those of a single image, which
     do not depend on what was found. `control` is there with held-out images, `inferred` with a model.
     """
@@ -71,6 +79,8 @@ class Measured:
     pairs: np.ndarray
     copy: np.ndarray
     other_image: np.ndarray
+    confirmed: np.ndarray
+    trial: calibration.Trial
     evidence: calibration.Evidence
     usual: calibration.Evidence
     control: Control | None
@@ -97,6 +107,14 @@ class Measured:
         return others & ~self.hits
 
     @property
+    def sure(self) -> np.ndarray:
+        """Bool [n]: the synthetic images whose best pair is a copy by both kinds of evidence."""
+        sure = np.zeros(len(self.sets[Role.SYNTHETIC].images), bool)
+        first = np.flatnonzero(np.diff(self.pairs["query"], prepend=-1))
+        sure[self.pairs["query"][first]] = (self.copy & self.confirmed)[first]
+        return sure
+
+    @property
     def subjects(self) -> list[int]:
         """Whose each real image is; images that are duplicates of each other count as one patient."""
         return [int(number) for number in self.sets[Role.REAL].side.grouped()[1]]
@@ -106,18 +124,23 @@ def conclude(found: Measured, settings: AuditSettings) -> AuditResult:
     """Everything that the report states."""
     best, hits, subjects = found.best, found.hits, found.subjects
     compared = found.sets[Role.SYNTHETIC].comparable
-    significance = _Significance.of(best, found.control)
-    nearest = _matches(found, best, hits, significance, found.others)
-    flagged = found.pairs[found.copy]
-    flagged = flagged[np.lexsort((flagged["reference"], flagged["query"], -flagged["verified"]))]
-    classes = {label.value: sum(m.label is label for m in nearest) for label in Label}
+    held_out = None if found.control is None else found.control.holdout_to_real
+    significance = Significance.of(found.evidence.laws, held_out, found.trial, compared)
+    nearest = _matches(found, _Rows(best, hits, found.sure, found.others), significance)
+    order = np.flatnonzero(found.copy)
+    flagged = found.pairs[order]
+    order = order[np.lexsort((flagged["reference"], flagged["query"], -flagged["verified"]))]
+    flagged = _Rows(
+        found.pairs[order], found.copy[order], found.confirmed[order], np.zeros(len(order), bool)
+    )
+    judged = [m.label for m in nearest if m.comparable]
+    classes = {label.value: judged.count(label) for label in Label}
     rates, distributions = _control_rates(found, compared, level=settings.level)
     distributions = {
         "synthetic_to_real": best["verified"][compared],
         "real_to_real": found.evidence.null_scores,
         **distributions,
     }
-    holdout_rate = rates.get("holdout_to_real")
     manifests = {role: one.manifest for role, one in found.sets.items()}
     attacked = found.inferred is not None and bool(found.inferred.figures)
     left_out = 0 if found.control is None else found.control.left_out
@@ -130,8 +153,9 @@ def conclude(found: Measured, settings: AuditSettings) -> AuditResult:
     by_patient = decide.clustered_interval(
         hits[compared], owners[compared], level=settings.level, seed=settings.seed
     )
+    holdout_rate, holdout_calls = rates.get("holdout_to_real"), _holdout_calls(found)
     return AuditResult(
-        assessment=_assessment(found, classes, holdout_rate, settings),
+        assessment=_assessment(found, nearest, holdout_rate, settings),
         counts=_counts(found.sets),
         exclusions=_excluded(found.sets),
         notes=notes + file_notes(manifests),
@@ -142,11 +166,12 @@ def conclude(found: Measured, settings: AuditSettings) -> AuditResult:
         thresholds_to_share=found.usual.thresholds,
         classes=classes,
         holdout_rate=holdout_rate,
+        holdout_calls=holdout_calls,
         synthetic_to_holdout_rate=rates.get("synthetic_to_holdout"),
         real_doubles=found.sets[Role.REAL].doubles,
         subjects_known=all(s is not None for s in found.sets[Role.REAL].images.subject_ids),
         nearest=nearest,
-        pairs=_matches(found, flagged, np.ones(len(flagged), bool), significance),
+        pairs=_matches(found, flagged, significance),
         distributions=distributions,
         discoveries=significance.discoveries,
         exposure=decide.exposure(times, len(best)),
@@ -158,18 +183,23 @@ def conclude(found: Measured, settings: AuditSettings) -> AuditResult:
 
 def _assessment(
     found: Measured,
-    classes: Mapping[str, int],
+    nearest: Sequence[Match],
     holdout_rate: decide.Proportion | None,
     settings: AuditSettings,
 ) -> Assessment:
     sides = {role: found.sets[role].searched for role in (Role.REAL, Role.SYNTHETIC)}
     compared = found.sets[Role.SYNTHETIC].comparable
     subjects = found.subjects
+    false_calls = found.evidence.thresholds.false_calls
     assessment = assess(
         decide.clopper_pearson(int(found.hits.sum()), int(compared.sum()), level=settings.level),
         sides=sides,
         performance=found.evidence.performance,
-        chance=chance_of(classes, holdout_rate, found.evidence.thresholds.false_rate),
+        calls=calls_of(
+            [(m.real_id, m.confirmed, m.label) for m in nearest],
+            [(row[0], str(row[1])) for row in found.sets[Role.REAL].doubles],
+        ),
+        chance=chances_of(false_calls, _holdout_calls(found)),
         subjects=Subjects(
             exposed=len({subjects[row] for row in found.pairs["reference"][found.copy]}),
             total=len(set(subjects)),
@@ -199,58 +229,67 @@ def _excluded(sets: Mapping[Role, AuditSet]) -> tuple[Exclusion, ...]:
     return out
 
 
-def chance_of(
-    classes: Mapping[str, int],
-    holdout_rate: decide.Proportion | None,
-    false_rate: decide.Proportion | None,
-) -> Chance | None:
-    """How often an image without a copy is called one; None where an exact copy cannot be chance.
-
-    By Laplace's rule, which keeps an unseen error from being taken for an impossible one. Errors too few to
-    be shown outside count alike, so that the verdict does not tell them.
-    """
-    seen = holdout_rate or false_rate
-    if seen is None or classes[Label.EXACT.value]:
+def _holdout_calls(found: Measured) -> FalseCalls | None:
+    """How many held-out images are called copies, by kind of evidence."""
+    if found.control is None or not len(found.control.holdout_to_real):
         return None
-    false = SMALL - 1 if is_small(seen.count) else seen.count
-    return Chance((false + 1) / (seen.total + 2), seen.total + 2)
+    return found.control.holdout_to_real.false_calls(found.evidence.thresholds)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Significance:
-    """P-values of synthetic images by held-out ones, [n] each; None without any."""
+class Significance:
+    """P-values of synthetic images by held-out ones, [n] each, nan of what was not compared; None without
+    any held-out images.
+    """
 
     p_values: np.ndarray | None = None
     q_values: np.ndarray | None = None
     discoveries: decide.Discoveries | None = None
 
     @classmethod
-    def of(cls, best: np.ndarray, control: Control | None) -> "_Significance":
-        if control is None or not len(control.holdout_to_real):
+    def of(
+        cls,
+        laws: calibration.Laws,
+        held_out: calibration.Trial | None,
+        found: calibration.Trial,
+        compared: np.ndarray,
+    ) -> "Significance":
+        """By all the evidence that makes an image a copy, of the images `compared`, bool [n]."""
+        if held_out is None or not len(held_out):
             return cls()
-        null = control.holdout_to_real.scores
-        p_values = decide.conformal_p_values(best["verified"], null)
-        return cls(
-            p_values,
-            decide.benjamini_hochberg(p_values),
-            decide.discoveries(p_values, holdout=len(null)),
+        null, seen = (
+            -np.log(np.maximum(laws.p_values(trial), np.finfo(np.float64).tiny))
+            for trial in (held_out, found[compared])
         )
+        p_values, q_values = np.full((2, len(compared)), np.nan)
+        p_values[compared] = decide.conformal_p_values(seen, null)
+        q_values[compared] = decide.benjamini_hochberg(p_values[compared])
+        discoveries = decide.discoveries(p_values[compared], holdout=len(null))
+        return cls(p_values, q_values, discoveries)
 
 
-def _matches(
-    found: Measured,
-    rows: np.ndarray,
-    copies: np.ndarray,
-    significance: _Significance,
-    others: np.ndarray | None = None,
-) -> tuple[Match, ...]:
-    """Pairs as the report shows them; `copies` bool, which of them are; `others`, of other images."""
+@dataclasses.dataclass(frozen=True)
+class _Rows:
+    """Pairs to be shown, and bool [n], which are copies, copies by both kinds of evidence, and what looks
+    like other images of the patient.
+    """
+
+    pairs: np.ndarray
+    copy: np.ndarray
+    confirmed: np.ndarray
+    other: np.ndarray
+
+
+def _matches(found: Measured, rows: _Rows, significance: Significance) -> tuple[Match, ...]:
+    """Pairs as the report shows them."""
     real, synthetic = (found.sets[role].images for role in (Role.REAL, Role.SYNTHETIC))
-    exact = found.evidence.thresholds.exact
+    exact, comparable = found.evidence.thresholds.exact, found.sets[Role.SYNTHETIC].comparable
 
-    def match(row: np.void, copy: bool, other: bool) -> Match:
+    def known(values: np.ndarray | None, query: int) -> float | None:
+        return None if values is None or not comparable[query] else float(values[query])
+
+    def match(row: np.void, copy: bool, confirmed: bool, other: bool) -> Match:
         query, reference = int(row["query"]), int(row["reference"])
-        p_values, q_values = significance.p_values, significance.q_values
         label = Label.EXACT if float(row["verified"]) >= exact else Label.NEAR
         return Match(
             synthetic_id=synthetic.image_ids[query],
@@ -258,18 +297,19 @@ def _matches(
             subject_id=real.subject_ids[reference],
             embedding_score=float(row["embedding"]),
             label=label if copy else Label.UNRELATED,
-            p_value=None if p_values is None else float(p_values[query]),
-            q_value=None if q_values is None else float(q_values[query]),
+            p_value=known(significance.p_values, query),
+            q_value=known(significance.q_values, query),
             by_points=bool(row["by_points"]),
             partial=tuple(float(x) for x in row["partial"]),
             share=float(row["share"]),
             other_image=other,
+            confirmed=copy and confirmed,
+            comparable=bool(comparable[query]),
             **placement(row),
         )
 
-    others = np.zeros(len(rows), bool) if others is None else others
-    columns = zip(rows, copies.tolist(), others.tolist(), strict=True)
-    return tuple(match(row, copy, other) for row, copy, other in columns)
+    columns = (rows.copy.tolist(), rows.confirmed.tolist(), rows.other.tolist())
+    return tuple(match(*row) for row in zip(rows.pairs, *columns, strict=True))
 
 
 def _control_rates(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from deepssim_jax import parallel
-from deepssim_jax.audit import calibration, doubles, membership, outputs
+from deepssim_jax.audit import calibration, called, doubles, membership, outputs
 from deepssim_jax.audit.assess import AuditSet, Measured, conclude
 from deepssim_jax.audit.audit_settings import AuditSettings
 from deepssim_jax.audit.control import Control, search_holdout
@@ -216,7 +216,7 @@ class _Job:
             encoder=self.encoder,
             encoder_id=self.encoder_id,
             on_progress=self.on_progress,
-            what=f"reading {role}",
+            what=manifest.reading(f"reading {role}"),
         )
         if not len(images):
             first = images.rejected[0].reason if images.rejected else "it is empty"
@@ -232,6 +232,10 @@ class _Job:
         retrieval = self.settings.retrieval.resolved(
             pairs=len(real) * len(synthetic), local_features=True
         )
+        # First, so that held-out images that are real ones are refused before the long search.
+        control = None
+        if Role.HOLDOUT in sets:
+            control = self._held_out(sets, retrieval.proposals)
         pairs = match(
             synthetic,
             real,
@@ -254,15 +258,15 @@ class _Job:
         )
         trial = calibration.Trial.of(pairs, len(synthetic))
         evidence = usual.at(false_discovery_cut(usual.p_values(trial)))
-        pairs, copy, other = calibration.called(pairs, evidence.thresholds)
-        control = None
-        if Role.HOLDOUT in sets:
-            control = self._held_out(sets, retrieval.proposals)
+        kept, copy, other = called.called(pairs, evidence.thresholds)
+        confirmed = called.confirmed(pairs, evidence.thresholds, sets[Role.REAL].originals, kept)
         return Measured(
             sets=sets,
-            pairs=pairs,
+            pairs=kept,
             copy=copy,
             other_image=other,
+            confirmed=confirmed,
+            trial=trial,
             evidence=evidence,
             usual=usual,
             control=control,

@@ -17,6 +17,7 @@ from deepssim_jax.data.edits import EDITS, Edit
 from deepssim_jax.data.edits.types import Group
 from deepssim_jax.data.edits.types import Label as EditLabel
 from deepssim_jax.detection.assessment import MIN_PATIENTS, EditRecall, Performance
+from deepssim_jax.detection.calls import FalseCalls
 from deepssim_jax.detection.controls import (
     balanced_rows,
     other_patients,
@@ -81,44 +82,21 @@ class Trial:
     def __getitem__(self, rows: np.ndarray) -> "Trial":
         return Trial(*(column[rows] for column in vars(self).values()))
 
+    def kinds(self, thresholds: Thresholds) -> np.ndarray:
+        """Bool [2, n]: local features reach their threshold; a partial correlation does."""
+        partial = (self.partial >= np.array(thresholds.partial)).any(1)
+        return np.stack([self.copied >= thresholds.local, partial])
+
     def copies(self, thresholds: Thresholds, *, least_score: float = np.inf) -> np.ndarray:
         """Bool [n]: one kind of evidence reaches its threshold, or the verified score does."""
-        partial = (self.partial >= np.array(thresholds.partial)).any(1)
-        return (self.copied >= thresholds.local) | partial | (self.scores >= least_score)
+        return self.kinds(thresholds).any(0) | (self.scores >= least_score)
 
-
-def called(pairs: np.ndarray, thresholds: Thresholds) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs, one of each query and reference, in the order in which they explain the query.
-
-    Args:
-      pairs: of `match`.
-      thresholds: from which a pair counts as a copy.
-
-    Returns:
-      By query, copies first, then what looks like another image of the patient, those of the best
-      verified score first; and bool, which are copies, and which such other images. What local features
-      alone proposed is left out where its evidence is too small: its score is that of an alignment with
-      more freedom than that of the other pairs.
-    """
-    placed = pairs["by_points"]
-    there = placed & (pairs["evidence"] >= thresholds.local) & (pairs["verified"] > -1)
-    other = there & other_images(pairs["evidence"], pairs["exact"])
-    copy = (there & ~other) | (pairs["partial"] >= np.array(thresholds.partial)).any(1)
-    key = pairs["query"].astype(np.int64) << 32 | pairs["reference"].astype(np.int64)
-    # A pair found both ways is a copy by either, with the better alignment and the other's evidence.
-    copy, other = (np.isin(key, key[which]) for which in (copy, other))
-    other &= ~copy
-    order = np.lexsort((pairs["reference"], -pairs["verified"], ~other, ~copy, pairs["query"]))
-    order = order[(~placed | copy | other)[order]]
-    pairs, copy, other, key = pairs[order], copy[order], other[order], key[order]
-    first = np.sort(np.unique(key, return_index=True)[1])
-    places = {int(k): row for row, k in enumerate(key) if pairs["by_points"][row]}
-    kept = pairs[first]
-    for row, k in enumerate(key[first].tolist()):
-        if k in places:
-            for field in ("points", "evidence", "exact"):
-                kept[field][row] = pairs[places[k]][field]
-    return kept, copy[first], other[first]
+    def false_calls(self, thresholds: Thresholds) -> FalseCalls:
+        """Of images without a copy, how many are called one, by kind of evidence."""
+        points, partial = self.kinds(thresholds)
+        both = int((points & partial).sum())
+        alone = int((points & ~partial).sum()), int((partial & ~points).sum())
+        return FalseCalls(alone, both, len(self) - both)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,9 +175,13 @@ class Evidence:
     ) -> "Evidence":
         found = self.copies.copies(thresholds, least_score=least_score)
         near_copy = np.array([edit.label is EditLabel.NEAR for edit in self.edits], bool)
+        # What all evidence calls a copy is a double that nobody knows of, and no false match.
+        points, partial = self.null.kinds(null_at)
+        single = self.null[np.flatnonzero(~(points & partial))]
         thresholds = dataclasses.replace(
             thresholds,
-            false_rate=share_of(self.null.copies(null_at, least_score=least_score), self.level),
+            false_rate=share_of(single.copies(null_at, least_score=least_score), self.level),
+            false_calls=self.null.false_calls(null_at),
             planted_recall=share_of(found[~near_copy], self.level),
             planted_near_recall=share_of(found[near_copy], self.level),
         )

@@ -214,7 +214,7 @@ class Guard:
             encoder=encoder,
             encoder_id=encoder_id,
             on_progress=on_progress,
-            what="reading training images",
+            what=manifest.reading("reading training images"),
         )
         if images.rejected or not len(images):
             first = images.rejected[0].reason if images.rejected else "there is none"

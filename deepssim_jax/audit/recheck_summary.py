@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from deepssim_jax.audit import outputs, sentences, tables
-from deepssim_jax.audit.assess import chance_of
-from deepssim_jax.audit.result import Label
+from deepssim_jax.audit.chances import calls_of, chances_of
+from deepssim_jax.audit.result import Label, Relation
 from deepssim_jax.data.manifest import InputError, Role
 from deepssim_jax.detection.assessment import Performance, Searched, assess
 from deepssim_jax.scoring.decide import Proportion, clopper_pearson
@@ -76,7 +76,8 @@ def problems(directory: Path, summary: Mapping[str, Any]) -> list[str]:
             found += _differs(f"unreadable {role} images", said[f"unreadable_{role}"], unread)
     found += _differs("real images with duplicates", said["real_with_doubles"], len(doubles))
     found += _differs("synthetic images with a best match", said["synthetic"], len(nearest))
-    classes = {label.value: sum(r["label"] == label.value for r in nearest) for label in Label}
+    judged = [r["label"] for r in nearest if r["relation"] != Relation.NOT_COMPARABLE]
+    classes = {label.value: judged.count(label.value) for label in Label}
     found += _differs("images of each class", summary["classes"], classes)
     copied = {r["synthetic_id"] for r in nearest if r["label"] != Label.UNRELATED.value}
     if copied != {row["synthetic_id"] for row in pairs}:
@@ -92,16 +93,35 @@ def problems(directory: Path, summary: Mapping[str, Any]) -> list[str]:
         }
         found += _differs("patients exposed", summary["subjects"]["exposed"], len(exposed))
         found += _differs("patients", summary["subjects"]["total"], len(people))
-    compared = len(nearest) - said["not_comparable_synthetic"]
-    level = summary["settings"]["level"]
-    rate = clopper_pearson(len(copied), compared, level=level)
-    found += _differs("the rate of copies", summary["copy_rate"], tables.proportion(rate))
+    found += _differs(
+        "synthetic images that are not comparable",
+        said["not_comparable_synthetic"],
+        len(nearest) - len(judged),
+    )
+    return found + _verdict_problems(summary, said, nearest, doubles)
+
+
+def _verdict_problems(
+    summary: Mapping[str, Any], said: Mapping[str, int], nearest: Rows, doubles: Rows
+) -> list[str]:
+    """What of the rate, the verdict and the reasons does not follow from the tables."""
+    judged = [r["label"] for r in nearest if r["relation"] != Relation.NOT_COMPARABLE]
+    copies = len(judged) - judged.count(Label.UNRELATED.value)
+    rate = clopper_pearson(copies, len(judged), level=summary["settings"]["level"])
+    found = _differs("the rate of copies", summary["copy_rate"], tables.proportion(rate))
     performance = _performance(summary["thresholds"])
     assessment = assess(
         rate,
         sides={role: _searched(said, role) for role in (Role.REAL, Role.SYNTHETIC)},
         performance=performance,
-        chance=chance_of(classes, _share(summary["holdout_rate"]), performance.false_rate),
+        calls=calls_of(
+            [(r["real_id"], r["confirmed"] == "1", r["label"]) for r in nearest],
+            [(r["group"], r["image_id"]) for r in doubles],
+        ),
+        chance=chances_of(
+            tables.false_calls_of(summary["thresholds"]["false_calls"]),
+            tables.false_calls_of(summary["holdout_calls"]),
+        ),
     )
     found += _differs("the verdict", summary["verdict"], assessment.verdict.value)
     # Summaries of earlier versions have sentences alone, in other words.
@@ -143,6 +163,7 @@ def _performance(said: Mapping[str, Any]) -> Performance:
         false_rate=_share(said["false_rate"]),
         recall=_share(said["planted_recall"]),
         local_recall=_share(said["planted_near_recall"]),
+        unknown_doubles=(said["false_calls"] or {"both": 0})["both"],
     )
 
 

@@ -19,7 +19,8 @@ from deepssim_jax.audit.replica_settings import ReplicaSettings
 from deepssim_jax.data.manifest import Role
 from deepssim_jax.data.nifti_reader import TWO_SPACINGS
 from deepssim_jax.data.store import ImageStore
-from deepssim_jax.detection.assessment import Chance, Searched, Subjects, assess
+from deepssim_jax.detection.assessment import Searched, Subjects, assess
+from deepssim_jax.detection.calls import Call, Calls, Chance, Chances
 from deepssim_jax.detection.result import Exclusion, excluded
 from deepssim_jax.scoring import decide, ratings
 from deepssim_jax.scoring.evidence import false_discovery_cut
@@ -60,13 +61,15 @@ def weigh(pairs: np.ndarray, groups: np.ndarray, count: int, evidence: Evidence)
 class MeasuredVolumes:
     """Everything that a search for replicas measured.
 
-    `pairs` are those of `match_volumes`, synthetic with real; `evidence` has thresholds, and scans of one
-    patient; `label_names` are those of the segmentation level; `votes` what people say, if they were asked.
+    `pairs` are those of `match_volumes`, synthetic with real; `originals` int [n] is the same of real volumes
+    that are copies of each other; `evidence` has thresholds, and scans of one patient; `label_names` are
+    those of the segmentation level; `votes` what people say, if they were asked.
     """
 
     pairs: np.ndarray
     sides: Mapping[Role, VolumeSide]
     stores: Mapping[Role, ImageStore]
+    originals: np.ndarray
     evidence: Evidence
     label_names: tuple[str, ...]
     votes: ratings.Ratings | None = None
@@ -76,7 +79,7 @@ def conclude(found: MeasuredVolumes, settings: ReplicaSettings) -> ReplicaResult
     """Every statement about the measured pairs."""
     synthetic = found.stores[Role.SYNTHETIC]
     weighed = weigh(found.pairs, found.sides[Role.REAL].groups, len(synthetic), found.evidence)
-    matches, exposed = _matches(found, weighed)
+    matches, calls, exposed = _matches(found, weighed)
     overlap = None
     if Level.SEGMENTATION in weighed.best:
         rows = weighed.best[Level.SEGMENTATION].row
@@ -93,7 +96,8 @@ def conclude(found: MeasuredVolumes, settings: ReplicaSettings) -> ReplicaResult
             decide.clopper_pearson(copies, len(matches), level=settings.level),
             sides=sides,
             performance=weighed.evidence.performance,
-            chance=Chance(weighed.evidence.chance),
+            calls=Calls.of(calls),
+            chance=Chances(Chance(weighed.evidence.chance)),
             subjects=Subjects(len(exposed), len(np.unique(found.sides[Role.REAL].groups))),
         ),
         counts={
@@ -122,27 +126,31 @@ def conclude(found: MeasuredVolumes, settings: ReplicaSettings) -> ReplicaResult
 
 def _matches(
     found: MeasuredVolumes, weighed: Weighed
-) -> tuple[tuple[VolumeMatch, ...], frozenset[int]]:
-    """What the levels find of each synthetic volume, and the patients of whom there are replicas."""
+) -> tuple[tuple[VolumeMatch, ...], list[Call], frozenset[int]]:
+    """What the levels find of each synthetic volume; the replicas, confirmed if a second level that counts
+    calls the same patient; and the patients of whom there are replicas.
+    """
     groups, counting = found.sides[Role.REAL].groups, weighed.evidence.counting
     q_values = decide.benjamini_hochberg(weighed.p_values)
-    matches, exposed = [], set()
+    matches, calls, exposed = [], list[Call](), set[int]()
     for query, name in enumerate(found.stores[Role.SYNTHETIC].image_ids):
-        levels, patients = {}, {}
+        levels, patients, originals = {}, {}, {}
         for at, best in weighed.best.items():
             if best.row[query] < 0:
                 continue  # there is no other volume, or no label map
             row = found.pairs[best.row[query]]
             patients[at] = int(groups[int(row["reference"])])
+            originals[at] = int(found.originals[int(row["reference"])])
             levels[at] = _level_match(
                 row, float(best.evidence[query]), at, weighed.evidence, found.stores[Role.REAL]
             )
         match = together(name, levels, patients, counting)
         if match.kind is Kind.REPLICA:
             exposed.add(patients[_decisive(levels, counting)[0]])
+            calls.append(call_of(levels, patients, originals, counting))
         p_value, q_value = float(weighed.p_values[query]), float(q_values[query])
         matches.append(dataclasses.replace(match, p_value=p_value, q_value=q_value))
-    return tuple(matches), frozenset(exposed)
+    return tuple(matches), calls, frozenset(exposed)
 
 
 def _level_match(
@@ -266,6 +274,17 @@ def together(
         reason = "no level that counts finds it more like a patient's than unrelated volumes are"
     kind = Kind.SAME_PERSON if same else Kind.DIFFERENT
     return VolumeMatch(name, levels, kind, 0, bool(calls), reason=reason)
+
+
+def call_of(
+    levels: Mapping[Level, LevelMatch],
+    patients: Mapping[Level, int],
+    originals: Mapping[Level, int],
+    counting: Sequence[Level],
+) -> Call:
+    """What a replica is one of, and whether a second level that counts calls the same patient."""
+    first, *others = _decisive(levels, counting)
+    return Call(originals[first], any(patients[at] == patients[first] for at in others))
 
 
 def _decisive(levels: Mapping[Level, LevelMatch], counting: Sequence[Level]) -> list[Level]:

@@ -24,7 +24,7 @@ from deepssim_jax.audit.replica_result import ReplicaResult
 from deepssim_jax.audit.replica_settings import ReplicaSettings
 from deepssim_jax.data.embedding_file import read_embeddings
 from deepssim_jax.data.label_maps import read_label_names
-from deepssim_jax.data.manifest import InputError, Manifest, Role, read_manifest
+from deepssim_jax.data.manifest import InputError, Manifest, Role, read_manifest, typed_regex
 from deepssim_jax.data.store import ImageStore, fingerprint
 from deepssim_jax.data.volume import Unreadable
 from deepssim_jax.data.whole_volume import Content
@@ -254,7 +254,7 @@ class _Job:
                 labels=levels.labels,
             ),
             on_progress=self.on_progress,
-            what=f"reading {role.value}",
+            what=manifest.reading(f"reading {role.value}"),
         )
 
     def references(self, real: VolumeSide, images: ImageStore) -> tuple[Reference, Doubles]:
@@ -324,7 +324,9 @@ def _replicas(
         what="synthetic with real",
     )
     evidence = job.calibrated(references, real)
-    measured = MeasuredVolumes(pairs, sides, stores, evidence, job.levels.names, votes)
+    measured = MeasuredVolumes(
+        pairs, sides, stores, doubles.group, evidence, job.levels.names, votes
+    )
     result = conclude(measured, settings)
     result = dataclasses.replace(
         result,
@@ -360,12 +362,11 @@ def _listed(root: str | Path, role: Role, settings: ReplicaSettings) -> Manifest
 
 def _check_subjects(manifest: Manifest, regex: str | None) -> None:
     """Raises InputError where --subject_regex leaves volumes without a patient."""
-    missed = [r.image_id for r in manifest.records if r.subject_id is None] if regex else []
-    if missed:
+    missed = sum(record.subject_id is None for record in manifest.records)
+    if regex and missed:
         raise InputError(
-            f"--subject_regex {regex!r} finds no patient in {len(missed)} of {len(manifest.records)} real "
-            "files; each of them would count as a patient of its own. "
-            "Mend the expression, or leave the files out"
+            f"{typed_regex(regex)} finds no patient in {missed} of {len(manifest.records)} real files; each "
+            "of them would count as a patient of its own. Mend the expression, or leave the files out"
         )
 
 

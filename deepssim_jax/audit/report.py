@@ -114,6 +114,8 @@ def _quality(result: AuditResult, edition: Edition) -> list[tuple[str, str]]:
         hidden = shared and any(is_telling(share) for share in shares)
         if shared and group is chance:
             hidden = hidden or is_small(result.copy_rate.count)
+            # Of how many images it is a share would tell how many doubles there are that nobody knows of.
+            hidden = hidden or is_small(found.performance.unknown_doubles)
         if not hidden:
             rows += [(name, edition.proportion(p)) for name, p in group if p is not None]
     return rows

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deepssim_jax.detection.assessment import EditRecall, Performance
+from deepssim_jax.detection.calls import FalseCalls
 from deepssim_jax.detection.result import Detection
 from deepssim_jax.scoring.decide import ClusteredShare, Discoveries, Proportion
 from deepssim_jax.scoring.membership import Attack, MembershipFigures
@@ -36,6 +37,7 @@ class Relation(enum.StrEnum):
     PART = "partial_copy"
     OTHER_IMAGE = "same_patient_other_image"
     NONE = "unrelated"
+    NOT_COMPARABLE = "not_comparable"
 
 
 # Of the picture: where less agrees, a part was copied. Of whole copies under edits 2 to 6 % have less,
@@ -73,10 +75,14 @@ class Match:
     share: float = 0.0  # of the picture that agrees
     exact: float = 0.0  # how exactly local features lie as the real image's do, in [0, 1]
     other_image: bool = False  # it looks like another image of the real image's patient
+    confirmed: bool = False  # local features and partial correlations both call it a copy
+    comparable: bool = True  # the synthetic image holds enough structure to be compared
 
     @property
     def relation(self) -> Relation:
         """How much of the synthetic image comes from the real one."""
+        if not self.comparable:
+            return Relation.NOT_COMPARABLE
         if self.label is Label.UNRELATED:
             return Relation.OTHER_IMAGE if self.other_image else Relation.NONE
         return Relation.PART if self.share < _PART else Relation.WHOLE
@@ -98,16 +104,21 @@ class Thresholds:
     origin: str
     null_count: int
     null_max: float
-    false_rate: Proportion | None  # of the null's images that are called copies
+    false_rate: Proportion | None  # of the null's images that one kind of evidence calls copies
     planted_recall: Proportion | None  # of planted exact copies called a copy of their patient
     planted_near_recall: Proportion | None  # likewise of locally changed ones
     calibrated: bool = True  # False: the package's defaults, for too few images
+    false_calls: FalseCalls | None = None  # of the null, by kind of evidence
 
     @property
     def performance(self) -> Performance:
         """What the controls came to at these thresholds."""
         return Performance(
-            self.calibrated, self.false_rate, self.planted_recall, self.planted_near_recall
+            self.calibrated,
+            self.false_rate,
+            self.planted_recall,
+            self.planted_near_recall,
+            unknown_doubles=0 if self.false_calls is None else self.false_calls.both,
         )
 
 
@@ -195,6 +206,7 @@ class AuditResult(Detection):
     membership: Membership | None = None  # where a model was given
     real_doubles: tuple[tuple[object, ...], ...] = ()  # rows of real_duplicates.csv
     notes_to_share: tuple[str, ...] = ()  # those that say nothing of files
+    holdout_calls: FalseCalls | None = None  # of held-out images, by kind of evidence
 
     @property
     def reasons(self) -> tuple[str, ...]:

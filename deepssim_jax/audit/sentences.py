@@ -14,8 +14,8 @@ from deepssim_jax.scoring.retrieval import Retrieval
 
 @dataclasses.dataclass(frozen=True)
 class Words:
-    """What is searched for, `called` what was found, what a calibration `needs`, and `more` of what would
-    tell chance from copying.
+    """What is searched for, `called` what was found, what a calibration `needs`, `more` of what would
+    tell chance from copying, and what can be `shared` by unrelated ones.
     """
 
     image: str
@@ -24,6 +24,7 @@ class Words:
     called: str
     needs: str
     more: str
+    shared: str
 
 
 IMAGES = Words(
@@ -34,6 +35,7 @@ IMAGES = Words(
     needs=f"images of at least {2 * decide.MIN_NULL} patients, about half of them to choose thresholds and "
     "half to check them",
     more="real or held-out images",
+    shared="A mark, a frame or a scanner's text",
 )
 VOLUMES = Words(
     image="volume",
@@ -42,25 +44,33 @@ VOLUMES = Words(
     called="volume",
     needs=f"volumes of at least {decide.MIN_NULL} patients",
     more="real volumes",
+    shared="A head holder, a marker or a mask",
 )
 _SENTENCES = {
     Cause.HELD_OUT_DIFFER: "The held-out {image}s are of another make than the real ones ({detail}): the "
     "control and the p-values may tell the make, and not copies.",
     Cause.HELD_OUT_KNOWN: "All held-out {image}s are of patients of the real side, so there is no control.",
-    Cause.HELD_OUT_CALLED: "{number} of the held-out {image}s are called copies of real ones: look whether "
-    "they are of the training set; an audit of --holdout as --synthetic lists them.",
+    Cause.HELD_OUT_CALLED: "{number} held-out {things} {is_are} called {a_copy} of a real one: look whether "
+    "{it_is} of the training set; an audit of --holdout as --synthetic lists {it}.",
     Cause.FEW_PATIENTS: "The real {image}s are of {patients} only, too few to test what is called a {copy} "
     "on other patients: look at the pairs, and at --subject_regex if there are more patients.",
-    Cause.MANY_ALIKE: "{number} real {image}s were called copies of another patient's where there should be "
-    "none: the folder holds duplicates under several names, some of which `deepssim duplicates` lists, or "
-    "unrelated {image}s of this kind look alike, and so may some of the {copies} found here.",
+    Cause.UNKNOWN_DOUBLES: "{number} real {things} {is_are} called {a_copy} of another patient's by both "
+    "kinds of evidence, most likely one picture under two names: see what `deepssim duplicates` lists. The "
+    "share of unrelated {image}s called {copies} is without {it}.",
+    Cause.MANY_ALIKE: "{number} real {things} {is_are} called {a_copy} of another patient's where there "
+    "should be none: the folder holds duplicates under several names, some of which `deepssim duplicates` "
+    "lists, or unrelated {image}s of this kind look alike, and so may some of the {copies} found here.",
     Cause.UNREADABLE: "{side} could not be read; {unknown}.",
     Cause.NOT_COMPARABLE: "{side} could not be compared: too little structure to be distinguished.",
     Cause.DUPLICATED: "{number} real {image}s are copies of each other (real_duplicates.csv); copies of one "
     "{image} count as one patient.",
+    Cause.ONE_ORIGINAL: "{number} {image}s called {copies} all point at {originals}. {shared} that they "
+    "share would look the same. Look at these pairs; they do not count towards the verdict.",
     Cause.WITHIN_CHANCE: "{reached} no more than unrelated {image}s would by chance{p_value}. Look at the "
     "pairs; more {more} would sharpen this.",
-    Cause.BEYOND_CHANCE: "Chance alone would give {expected} of {total}{p_value}.",
+    Cause.BEYOND_CHANCE: "{number} {called} reached the threshold, more than unrelated {image}s would by "
+    "chance{p_value}.",
+    Cause.CONFIRMED: "{number} {things} {is_are} called {a_copy} by both kinds of evidence{p_value}.",
     Cause.NOT_CALIBRATED: "{none}, but the thresholds could not be calibrated here: they need {needs}.",
     Cause.NO_POSITIVE_CONTROLS: "{none}, but what this check finds was not measured: there were no copies of "
     "these {image}s to test it on in the reporting split of the patients. More {image}s would be needed.",
@@ -79,8 +89,20 @@ _SENTENCES = {
 
 # Outside, of fewer copies, or among fewer images, than may be counted.
 FEW = "So few can be chance; whether they are is not stated here, because it would tell how many they are."
-# What follows from counts that may be small, and stays inside.
-_INSIDE = (Cause.BEYOND_CHANCE, Cause.MANY_ALIKE, Cause.HELD_OUT_CALLED)
+# What follows from counts that may be small: outside not of few copies, or never.
+_CHANCE = (Cause.WITHIN_CHANCE, Cause.BEYOND_CHANCE, Cause.CONFIRMED, Cause.ONE_ORIGINAL)
+_INSIDE = (
+    Cause.BEYOND_CHANCE,
+    Cause.CONFIRMED,
+    Cause.UNKNOWN_DOUBLES,
+    Cause.MANY_ALIKE,
+    Cause.HELD_OUT_CALLED,
+)
+# By the law of the number of calls: of what its rate is.
+_RATES = {
+    "binomial": "at the rate that the thresholds allow",
+    "beta-binomial": "at the rate that the controls without a copy allow",
+}
 _OF_FEW = "{none}; so few {image}s say little about the share of {copies} that a generator like this makes."
 
 
@@ -96,24 +118,37 @@ def reasons(
         verdict, which follows from all of them, a small count could be computed, and of a few copies
         nobody learns whether chance gives as many.
     """
-    shared, chance = edition is Edition.SHARED, (Cause.WITHIN_CHANCE, Cause.BEYOND_CHANCE)
+    found, shared = tuple(found), edition is Edition.SHARED
+    untold = withheld(found, edition)
     out = []
     for reason in found:
         sentence, share = _SENTENCES[reason.cause], reason.share
-        few = share is not None and not edition.shows(share.count)
-        inside = reason.cause in _INSIDE
-        if reason.cause in chance and few or shared and inside:
+        if reason.cause in _CHANCE and untold or shared and reason.cause in _INSIDE:
             continue
         if reason.cause is Cause.NONE_FOUND and share and not edition.shows(share.total):
             sentence = _OF_FEW
-        values = _values(reason, words, shared=shared)
-        out.append(sentence.format(**dataclasses.asdict(words), **values))
+        values = dataclasses.asdict(words) | _values(reason, words, shared=shared)
+        out.append(sentence.format(**values))
     return tuple(out)
+
+
+def withheld(found: Iterable[Reason], edition: Edition) -> bool:
+    """Whether nothing may be said of chance, because it would tell how many copies there are, how many of
+    them look like one real image, or how many do not.
+    """
+    return any(
+        not edition.shows(
+            reason.share.count,
+            *((reason.count, reason.share.count - reason.count) if reason.originals else ()),
+        )
+        for reason in found
+        if reason.cause in _CHANCE and reason.share is not None
+    )
 
 
 def _values(reason: Reason, words: Words, *, shared: bool) -> dict[str, object]:
     """What the sentence of a reason is filled with."""
-    roles, share = [role.value for role in reason.roles], reason.share
+    roles, share, one = [role.value for role in reason.roles], reason.share, reason.count == 1
     out: dict[str, object] = {
         "none": f"No {words.copy} was found",
         "detail": reason.detail,
@@ -121,12 +156,21 @@ def _values(reason: Reason, words: Words, *, shared: bool) -> dict[str, object]:
         if shared
         else f"{reason.count:,} {_several(reason.count, 'patient')}",
         "number": "Some" if shared else f"{reason.count:,}",
+        "things": _several(reason.count, words.image),
+        "is_are": "is" if one else "are",
+        "a_copy": f"a {words.copy}" if one else words.copies,
+        "it_is": "it is" if one else "they are",
+        "it": "it" if one else "them",
+        "originals": f"the same real {words.image}s"
+        if shared
+        else f"{reason.originals:,} real {_several(reason.originals, words.image)}",
         "side": f"Some {' '.join(roles)} {words.image}s",
         "sides": " and of the ".join(roles),
         "unknown": "nothing is known of them"
         if Role.SYNTHETIC in reason.roles
         else f"{words.copies} of them cannot be detected",
         "most": MAX_UNTESTED,
+        "called": _several(reason.count, words.called),
         "reached": f"The {words.called}s that reached the threshold are",
         "p_value": "",
     }
@@ -137,13 +181,23 @@ def _values(reason: Reason, words: Words, *, shared: bool) -> dict[str, object]:
     out |= {"total": share.total, "high": share.high, "level": share.level}
     out["recall"] = "too few" if shared else f"{share.count} of {share.total}"
     out["missed"] = ": most such copies would have been missed" if share.value < 0.5 else ""
-    if reason.p_value is not None and not shared:
-        called = f"{share.count:,} {_several(share.count, words.called)}"
-        out["reached"] = f"{called} reached the threshold which is"
-        out["expected"] = f"{reason.expected:.2g}"
-        within = reason.cause is Cause.WITHIN_CHANCE
-        out["p_value"] = f" (binomial p = {reason.p_value:{'.2f' if within else '.1g'}})"
+    if not shared and reason.p_value is not None:
+        out["reached"] = f"{out['number']} {out['called']} reached the threshold which is"
+        out["p_value"] = _by_chance(reason)
     return out
+
+
+def _by_chance(reason: Reason) -> str:
+    """How many calls chance gives, and how probable as many as there are would be."""
+    p_value, limit, expected = reason.p_value or 0.0, reason.limit or 0.0, reason.expected or 0.0
+    digits = 2  # so many that the number lies on its own side of the limit
+    while digits < 17 and (float(f"{p_value:.{digits}g}") <= limit) != (p_value <= limit):
+        digits += 1
+    many = f"{expected:.2g}" if expected < 10 else f"{expected:,.0f}"
+    return (
+        f" (chance gives {many} {_RATES[reason.detail]}; probability of as many by chance "
+        f"{p_value:.{digits}g}, {reason.detail}; up to {limit:g} is evidence)"
+    )
 
 
 def _candidates(retrieval: Retrieval) -> str:

@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from deepssim_jax.detection.calls import FalseCalls
 from deepssim_jax.workspace.files import csv_bytes
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ COLUMNS = (
     "share",
     "relation",
     "local_exact",
+    "confirmed",
 )
 _MATRIX = tuple(column for column in COLUMNS if column.startswith("matrix_"))
 _PARTIAL = tuple(column for column in COLUMNS if column.startswith("partial_"))
@@ -120,8 +122,8 @@ def _value(match: Match, column: str) -> object:
         return "local_features" if match.by_points else "search"
     if column == "relation":
         return match.relation.value
-    if column == "negative":
-        return int(match.negative)
+    if column in ("negative", "confirmed"):
+        return int(getattr(match, column))
     return getattr(match, column.removeprefix("local_"))
 
 
@@ -139,6 +141,27 @@ def proportion(value: Proportion | None) -> dict[str, object] | None:
     }
 
 
+def false_calls(found: FalseCalls | None) -> dict[str, int] | None:
+    """Images without a copy that are called one, as JSON."""
+    if found is None:
+        return None
+    points, partial = found.alone
+    return {
+        "local_features_alone": points,
+        "partial_correlations_alone": partial,
+        "both": found.both,
+        "total": found.total,
+    }
+
+
+def false_calls_of(said: Mapping[str, int] | None) -> FalseCalls | None:
+    """Of such JSON."""
+    if said is None:
+        return None
+    alone = said["local_features_alone"], said["partial_correlations_alone"]
+    return FalseCalls(alone, said["both"], said["total"])
+
+
 def causes(reasons: Iterable[Reason]) -> list[dict[str, object]]:
     """Reasons of a verdict as JSON: each its cause, with the numbers that it has."""
     out = []
@@ -146,9 +169,11 @@ def causes(reasons: Iterable[Reason]) -> list[dict[str, object]]:
         values: dict[str, object] = {
             "roles": [role.value for role in reason.roles] or None,
             "count": reason.count or None,
+            "originals": reason.originals or None,
             "share": proportion(reason.share),
             "expected": None if reason.expected is None else round(reason.expected, 8),
             "p_value": reason.p_value,
+            "limit": reason.limit,
             "detail": reason.detail or None,
         }
         known = {name: value for name, value in values.items() if value is not None}
@@ -205,11 +230,12 @@ def summary_json(result: AuditResult, files: Mapping[str, str]) -> bytes:
             "local": round(thresholds.local, 6),
             "partial": [round(x, 6) for x in thresholds.partial],
             "chance": thresholds.chance,
-            "expected_false_alarms": round(thresholds.chance * result.counts["synthetic"], 4),
+            "expected_false_alarms": round(thresholds.chance * result.copy_rate.total, 4),
             "origin": thresholds.origin,
             "null_count": thresholds.null_count,
             "null_max": round(thresholds.null_max, 6),
             "false_rate": proportion(thresholds.false_rate),
+            "false_calls": false_calls(thresholds.false_calls),
             "planted_recall": proportion(thresholds.planted_recall),
             "planted_near_recall": proportion(thresholds.planted_near_recall),
             "calibrated": thresholds.calibrated,
@@ -217,6 +243,7 @@ def summary_json(result: AuditResult, files: Mapping[str, str]) -> bytes:
         "classes": dict(result.classes),
         "copy_rate": proportion(result.copy_rate),
         "holdout_rate": proportion(result.holdout_rate),
+        "holdout_calls": false_calls(result.holdout_calls),
         "synthetic_to_holdout_rate": proportion(result.synthetic_to_holdout_rate),
         "subjects": {
             "exposed": result.subjects_exposed,

@@ -150,7 +150,8 @@ def main(argv: Sequence[str]) -> int:
             settings=settings,
             on_progress=on_progress,
         )
-    print("".join(f"{note}\n" for note in on_screen(result.notes)), end="")
+    said = (*result.reasons, *on_screen(result.notes))
+    print("".join(f"{sentence}\n" for sentence in said), end="")
     names = (
         "report.html", "report_share.html", "summary.json", "replicas.csv", "overlap.csv",
         "real_duplicates.csv",

@@ -193,14 +193,19 @@ def _pattern(subject_regex: str | None) -> re.Pattern[str] | None:
         pattern = re.compile(subject_regex)
     except (re.error, TypeError) as error:
         raise InputError(
-            f"--subject_regex={subject_regex!r} is no regular expression: {error}"
+            f"{typed_regex(subject_regex)} is no regular expression: {error}"
         ) from error
     if not pattern.groups:
         raise InputError(
-            f"--subject_regex={subject_regex!r} has no group; put the patient's part in brackets, "
+            f"{typed_regex(subject_regex)} has no group; put the patient's part in brackets, "
             "for example '^([0-9]+)_'"
         )
     return pattern
+
+
+def typed_regex(subject_regex: str) -> str:
+    """An expression as it was typed: `repr` would double its backslashes."""
+    return f"--subject_regex='{subject_regex}'"
 
 
 def check_subject_regex(subject_regex: str | None) -> None:
@@ -229,7 +234,7 @@ def _check_patients(records: list[Record], pattern: re.Pattern[str], role: Role)
         else f"makes one patient of all {files:,} files{side}"
     )
     raise InputError(
-        f"--subject_regex={pattern.pattern!r} {what}; its first group must find what tells the "
+        f"{typed_regex(pattern.pattern)} {what}; its first group must find what tells the "
         "patients apart, for example '^([0-9]+)_'"
     )
 

@@ -151,6 +151,14 @@ class Manifest:
         left = passed_over(self.unused)
         return self.notes if left is None else (*self.notes, left)
 
+    def reading(self, what: str) -> str:
+        """What is read, for its progress: with how many patients, where a name or a table tells any.
+
+        An expression that finds too few of them is seen at once, and not after hours.
+        """
+        known = len({record.subject_id for record in self.records} - {None})
+        return f"{what} ({known:,} {'patient' if known == 1 else 'patients'})" if known else what
+
 
 def on_screen(notes: Iterable[str]) -> tuple[str, ...]:
     """Of a result's notes those that a command prints, too: what was left out or passed over."""

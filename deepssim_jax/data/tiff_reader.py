@@ -125,7 +125,7 @@ def _correlated(one: np.ndarray, other: np.ndarray) -> bool:
 def _picture(page: tifffile.TiffPage, limits: Limits) -> np.ndarray:
     """float32 [h, w] of a page, as it lies in the file."""
     _check_size(page, limits)
-    return _grey(_colours(page.asarray(), page)[0], page)
+    return _grey(_colours(page.asarray(), page), page)
 
 
 def _all(pages: Iterable) -> Iterator[tifffile.TiffPage]:

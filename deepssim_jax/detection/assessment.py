@@ -9,9 +9,8 @@ import dataclasses
 import enum
 from collections.abc import Iterator, Mapping
 
-from scipy import stats
-
 from deepssim_jax.data.manifest import Role
+from deepssim_jax.detection.calls import Calls, Chance, Chances
 from deepssim_jax.scoring.decide import Proportion
 
 # Where more of a side than this share could not be read or compared, finding nothing proves little.
@@ -21,8 +20,6 @@ MIN_RECALL = 0.8
 # So large a share of unrelated images, of which half a percent may be called copies, needs a word.
 MANY_FALSE = 0.02
 MIN_PATIENTS = 20
-# As many calls as chance gives at least this often are no evidence of copying.
-MOST_BY_CHANCE = 0.05
 
 
 class Verdict(enum.StrEnum):
@@ -41,11 +38,14 @@ class Cause(enum.StrEnum):
     HELD_OUT_CALLED = "held_out_called"
     FEW_PATIENTS = "few_patients"
     MANY_ALIKE = "many_alike"
+    UNKNOWN_DOUBLES = "unknown_doubles"
     UNREADABLE = "unreadable"
     NOT_COMPARABLE = "not_comparable"
     DUPLICATED = "duplicated"
+    ONE_ORIGINAL = "one_original"
     WITHIN_CHANCE = "within_chance"
     BEYOND_CHANCE = "beyond_chance"
+    CONFIRMED = "confirmed"
     NOT_CALIBRATED = "not_calibrated"
     NO_POSITIVE_CONTROLS = "no_positive_controls"
     NO_NEGATIVE_CONTROLS = "no_negative_controls"
@@ -59,16 +59,19 @@ class Cause(enum.StrEnum):
 class Reason:
     """A cause with its numbers, as far as it has any.
 
-    `count` is of images of the first of `roles`; `share` a rate or recall; `expected` the number of calls
-    that chance gives and `p_value` the probability of as many as there were; `detail` a part of a sentence.
+    `count` is of images of the first of `roles`, or of calls; `originals` of the images that they point
+    at; `share` a rate or recall; `expected` the number of calls that chance gives, `p_value` the probability
+    of as many as there were and `limit` the one up to which it is evidence; `detail` a part of a sentence.
     """
 
     cause: Cause
     roles: tuple[Role, ...] = ()
     count: int = 0
+    originals: int = 0
     share: Proportion | None = None
     expected: float | None = None
     p_value: float | None = None
+    limit: float | None = None
     detail: str = ""
 
 
@@ -105,6 +108,7 @@ class Performance:
 
     `false_rate` of negative controls (None: there were none), `recall` of positive controls, and
     `local_recall` of those under local edits. `calibrated` is False for the package's own thresholds.
+    `unknown_doubles` are negative controls that all evidence calls copies; they are not in `false_rate`.
     """
 
     calibrated: bool
@@ -112,29 +116,12 @@ class Performance:
     recall: Proportion | None
     local_recall: Proportion | None = None
     by_edit: tuple[EditRecall, ...] = ()
+    unknown_doubles: int = 0
 
     @property
     def sensitive(self) -> bool:
         """Whether so many controls are found that finding nothing means something."""
         return self.recall is not None and self.recall.low >= MIN_RECALL
-
-
-@dataclasses.dataclass(frozen=True)
-class Chance:
-    """The `share` of images without a copy that are called one, by `of` of them; None where it is known."""
-
-    share: float
-    of: float | None = None
-
-    def p_value(self, rate: Proportion) -> float:
-        """The probability of as many calls or more. A share that few images tell is itself unsure, by a
-        beta law (Gelman et al., Bayesian Data Analysis, 2013, section 2.4).
-        """
-        called, total = rate.count - 1, rate.total
-        if self.of is None:
-            return float(stats.binom.sf(called, total, self.share))
-        false, true = self.of * self.share, self.of * (1 - self.share)
-        return float(stats.betabinom.sf(called, total, false, true))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,7 +152,8 @@ def assess(
     *,
     sides: Mapping[Role, Searched],
     performance: Performance | None,
-    chance: Chance | None = None,
+    calls: Calls | None = None,
+    chance: Chances | None = None,
     subjects: Subjects | None = None,
 ) -> Assessment:
     """Draws the verdict.
@@ -174,11 +162,12 @@ def assess(
       copy_rate: share of the compared images that are called copies.
       sides: what took part.
       performance: what controls came to; None for a search that states only what it found.
-      chance: how often an image without a copy is called one; None where a call cannot be chance.
+      calls: what those rest on; None where all that is found is a copy.
+      chance: how often an image without a copy is called one; None where nothing tells.
       subjects: who is exposed.
     """
     if copy_rate.count:
-        verdict, reasons = _found(copy_rate, chance)
+        verdict, reasons = _found(copy_rate, calls or Calls(copy_rate.count), chance)
     elif performance is None:
         verdict, reasons = Verdict.NONE_FOUND_WITHIN_LIMITS, ()
     else:
@@ -212,18 +201,55 @@ def _few(subjects: Subjects | None) -> Iterator[Reason]:
 
 def _alike(of: Performance | None) -> Iterator[Reason]:
     """Whether more of the unrelated real images are called copies than the thresholds allow."""
+    if of is not None and of.unknown_doubles:
+        yield Reason(Cause.UNKNOWN_DOUBLES, (Role.REAL,), of.unknown_doubles)
     if of is not None and of.false_rate is not None and of.false_rate.low > MANY_FALSE:
         yield Reason(Cause.MANY_ALIKE, (Role.REAL,), of.false_rate.count)
 
 
-def _found(rate: Proportion, chance: Chance | None) -> tuple[Verdict, tuple[Reason, ...]]:
-    if chance is None:
-        return Verdict.COPIES_FOUND, ()
-    p_value = chance.p_value(rate)
-    within = p_value > MOST_BY_CHANCE
-    cause = Cause.WITHIN_CHANCE if within else Cause.BEYOND_CHANCE
-    reason = Reason(cause, share=rate, expected=chance.share * rate.total, p_value=p_value)
-    return Verdict.INCONCLUSIVE if within else Verdict.COPIES_FOUND, (reason,)
+def _found(
+    rate: Proportion, calls: Calls, chances: Chances | None
+) -> tuple[Verdict, tuple[Reason, ...]]:
+    reasons = []
+    if calls.alike:
+        reasons.append(
+            Reason(Cause.ONE_ORIGINAL, (), calls.alike, originals=calls.originals, share=rate)
+        )
+    if chances is None:
+        found = calls.count > 0
+        return Verdict.COPIES_FOUND if found else Verdict.INCONCLUSIVE, tuple(reasons)
+    # What looks like one original is not asked.
+    total = rate.total - calls.alike
+    tests = [
+        _tested(rate, (count, total), chance, cause, chances.limit)
+        for cause, count, chance in (
+            (Cause.BEYOND_CHANCE, calls.count, chances.called),
+            (Cause.CONFIRMED, calls.confirmed, chances.confirmed),
+        )
+        if count and chance is not None
+    ]
+    beyond = [test for test in tests if (test.p_value or 0.0) <= chances.limit]
+    if beyond or calls.exact:
+        return Verdict.COPIES_FOUND, (*reasons, *beyond)
+    within = {Cause.BEYOND_CHANCE: Cause.WITHIN_CHANCE}
+    tests = [dataclasses.replace(t, cause=within.get(t.cause, t.cause)) for t in tests]
+    return Verdict.INCONCLUSIVE, (*reasons, *tests)
+
+
+def _tested(
+    rate: Proportion, called: tuple[int, int], chance: Chance, cause: Cause, limit: float
+) -> Reason:
+    """So many calls of so many images against what chance gives."""
+    count, total = called
+    return Reason(
+        cause,
+        count=count,
+        share=rate,
+        expected=chance.share * total,
+        p_value=chance.p_value(count, total),
+        limit=limit,
+        detail=chance.law,
+    )
 
 
 def _none_found(

@@ -90,7 +90,7 @@ def search_images(
         encoder=functools.cache(encoders.load_encoder),
         encoder_id=encoders.encoder_hash("default"),
         on_progress=on_progress,
-        what="reading images",
+        what=collection.manifest.reading("reading images"),
     )
     if not len(images):
         first = images.rejected[0].reason if images.rejected else "it is empty"

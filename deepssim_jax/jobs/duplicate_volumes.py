@@ -115,7 +115,7 @@ def search_volumes(
             settings=grid,
             sources=LevelSources(),
             on_progress=on_progress,
-            what="reading volumes",
+            what=collection.manifest.reading("reading volumes"),
         )
     except InputError as error:
         raise InputError(str(error).replace(f"--{Role.REAL.value}", "FOLDER")) from error

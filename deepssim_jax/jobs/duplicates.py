@@ -67,7 +67,7 @@ def duplicates(
     """
     arguments.progress(on_progress)
     arguments.instance(settings, "settings", DuplicateSettings, remedy="it has all defaults")
-    if isinstance(against, str | Path):
+    if not isinstance(against, (tuple, list)):
         raise ValueError("against must be a list of folders, for example against=['test/']")
     what = "a folder of images, or a manifest"
     folders = [

@@ -136,9 +136,12 @@ def rate_agreement(
       1.0
     """
     level = arguments.number(level, "level", low=0.5, high=1, open_high=True, example=0.95)
-    root = Path(folder).expanduser()
+    root = arguments.path(folder, "folder", "the output of a finished job").expanduser()
+    if not isinstance(ratings, (tuple, list)):
+        raise ValueError("ratings must be a list of files, for example ratings=['ratings_a.csv']")
+    files = [arguments.path(path, "ratings", "a file that a reader exported") for path in ratings]
     job = job_of(root)
-    readers = read_all([Path(path).expanduser() for path in ratings], flag="--ratings")
+    readers = read_all([path.expanduser() for path in files], flag="--ratings")
     if not readers:
         raise ValueError("ratings: none are given; give at least one file that a reader exported")
     last = None

@@ -8,12 +8,16 @@ import pytest
 from scipy import stats
 
 from deepssim_jax.audit import sentences
-from deepssim_jax.audit.assess import chance_of
-from deepssim_jax.audit.calibration import Laws, Trial, called, learned
+from deepssim_jax.audit.answer import verdict_of
+from deepssim_jax.audit.assess import Significance
+from deepssim_jax.audit.calibration import Laws, Trial, learned
+from deepssim_jax.audit.called import called, confirmed
+from deepssim_jax.audit.chances import calls_of, chances_of
 from deepssim_jax.audit.disclosure import Edition
-from deepssim_jax.audit.result import Thresholds
+from deepssim_jax.audit.result import Label, Match, Thresholds
 from deepssim_jax.data.manifest import Role
-from deepssim_jax.detection.assessment import Cause, Chance, Searched, Verdict, assess
+from deepssim_jax.detection.assessment import Assessment, Cause, Reason, Searched, Verdict, assess
+from deepssim_jax.detection.calls import Call, Calls, Chance, Chances, FalseCalls
 from deepssim_jax.scoring.decide import clopper_pearson
 from deepssim_jax.scoring.match import PAIR
 from deepssim_jax.scoring.retrieval import Retrieval
@@ -39,14 +43,28 @@ def thresholds(found: int = 50, near: int = 50, calibrated: bool = True) -> Thre
 
 
 def judge(exact: int, near: int, *, counts=COUNTS, holdout=None, of=thresholds()):
-    classes = {"exact_duplicate": exact, "near_duplicate": near, "unrelated": 400 - exact - near}
+    """Of exact copies by both kinds of evidence and near ones by one."""
     found = assess(
         clopper_pearson(exact + near, 400),
         sides={role: searched(counts, role) for role in (Role.REAL, Role.SYNTHETIC)},
         performance=of.performance,
-        chance=chance_of(classes, holdout, of.false_rate),
+        calls=Calls(exact + near, confirmed=exact, exact=exact),
+        chance=chances_of(FalseCalls((0, 0), 0, 50), holdout),
     )
     return found.verdict, sentences.reasons(found.reasons)
+
+
+def weighed(
+    calls: Calls, total: int, *, null: FalseCalls = FalseCalls((0, 0), 0, 25), held_out=None
+) -> Assessment:
+    """So many calls of so many images, beside negative controls."""
+    return assess(
+        clopper_pearson(calls.count + calls.alike, total),
+        sides={},
+        performance=None,
+        calls=calls,
+        chance=chances_of(null, held_out),
+    )
 
 
 def searched(counts: dict[str, int], role: Role) -> Searched:
@@ -105,7 +123,7 @@ def test_a_few_images_that_cannot_be_compared_are_named_on_either_side() -> None
 
 
 def test_a_few_near_copies_may_be_chance_and_many_are_not() -> None:
-    control = clopper_pearson(2, 100)
+    control = FalseCalls((1, 1), 0, 100)
     verdict, reasons = judge(0, 5, holdout=control)
     assert verdict is Verdict.INCONCLUSIVE and "by chance" in reasons[-1]
     assert judge(0, 60, holdout=control)[0] is Verdict.COPIES_FOUND
@@ -223,18 +241,18 @@ def test_a_chance_that_few_controls_tell_is_unsure(called_: int, of: int) -> Non
     """Beside draws of the share itself; with many controls it is the binomial law."""
     rng = np.random.default_rng(1)
     shares = rng.beta(called_ + 1, of - called_ + 1, 200_000)
-    chance = chance_of({"exact_duplicate": 0}, None, clopper_pearson(called_, of))
+    chance = chances_of(FalseCalls((called_, 0), 0, of), None)
     assert chance is not None
     drawn = (rng.binomial(40, shares) >= 15).mean()
-    assert chance.p_value(clopper_pearson(15, 40)) == pytest.approx(drawn, abs=0.005)
-    sure = Chance(0.2, 1e9).p_value(clopper_pearson(15, 40))
-    assert sure == pytest.approx(Chance(0.2).p_value(clopper_pearson(15, 40)), rel=1e-3)
+    assert chance.called.p_value(15, 40) == pytest.approx(drawn, abs=0.005)
+    sure = Chance(0.2, 1e9).p_value(15, 40)
+    assert sure == pytest.approx(Chance(0.2).p_value(15, 40), rel=1e-3)
 
 
 def test_many_unrelated_images_called_copies_are_named() -> None:
     of = dataclasses.replace(thresholds(), false_rate=clopper_pearson(10, 50))
-    assert "10 real images were called copies" in " ".join(judge(0, 0, of=of)[1])
-    assert "were called copies of another" not in " ".join(judge(0, 0)[1])
+    assert "10 real images are called copies" in " ".join(judge(0, 0, of=of)[1])
+    assert "called copies of another" not in " ".join(judge(0, 0)[1])
 
 
 SIDES = {Role.REAL: Searched(500), Role.SYNTHETIC: Searched(400)}
@@ -267,20 +285,24 @@ def test_many_calls_beyond_chance_state_it_and_the_shared_edition_does_not() -> 
         clopper_pearson(20, 400),
         sides=SIDES,
         performance=thresholds().performance,
-        chance=Chance(0.01),
+        chance=Chances(Chance(0.01)),
     )
     assert found.verdict is Verdict.COPIES_FOUND
     assert found.reasons[0].p_value == pytest.approx(
         stats.binomtest(20, 400, 0.01, "greater").pvalue
     )
     assert sentences.reasons(found.reasons, words=sentences.VOLUMES) == (
-        "Chance alone would give 4 of 400 (binomial p = 7e-09).",
+        "20 volumes reached the threshold, more than unrelated volumes would by chance (chance gives 4 at "
+        "the rate that the thresholds allow; probability of as many by chance 7.5e-09, binomial; up to 0.05 "
+        "is evidence).",
     )
     assert sentences.reasons(found.reasons, edition=Edition.SHARED) == ()
 
 
 def test_within_chance_is_inconclusive_and_its_number_stays_inside() -> None:
-    found = assess(clopper_pearson(1, 400), sides=SIDES, performance=None, chance=Chance(0.01))
+    found = assess(
+        clopper_pearson(1, 400), sides=SIDES, performance=None, chance=Chances(Chance(0.01))
+    )
     assert found.verdict is Verdict.INCONCLUSIVE
     (sentence,) = sentences.reasons(found.reasons, words=sentences.VOLUMES)
     assert sentence.startswith(
@@ -288,7 +310,9 @@ def test_within_chance_is_inconclusive_and_its_number_stays_inside() -> None:
     )
     how = {"words": sentences.VOLUMES, "edition": Edition.SHARED}
     assert sentences.reasons(found.reasons, **how) == ()  # of so few, not even that
-    many = assess(clopper_pearson(6, 400), sides=SIDES, performance=None, chance=Chance(0.02))
+    many = assess(
+        clopper_pearson(6, 400), sides=SIDES, performance=None, chance=Chances(Chance(0.02))
+    )
     (shared,) = sentences.reasons(many.reasons, **how)
     assert not re.search(r"\d", shared)
 
@@ -297,3 +321,144 @@ def test_a_set_searched_against_itself_states_what_was_found_alone() -> None:
     for count, verdict in ((0, Verdict.NONE_FOUND_WITHIN_LIMITS), (1, Verdict.COPIES_FOUND)):
         found = assess(clopper_pearson(count, 9), sides={Role.REAL: Searched(9)}, performance=None)
         assert (found.verdict, found.reasons, found.subjects) == (verdict, (), None)
+
+
+def test_true_copies_that_both_kinds_confirm_are_no_chance() -> None:
+    """8 of 63, 7 by both kinds, beside 25 controls of which none is called: 8 by one kind would be chance."""
+    found = weighed(Calls(8, confirmed=7), 63)
+    assert found.verdict is Verdict.COPIES_FOUND
+    (reason,) = found.reasons
+    assert reason.cause is Cause.CONFIRMED and reason.expected == pytest.approx(63 / 27**2)
+    # Beside draws of the two shares.
+    rng = np.random.default_rng(0)
+    shares = rng.beta(1, 26, (2, 400_000)).prod(0)
+    chance = chances_of(FalseCalls((0, 0), 0, 25), None)
+    assert chance is not None and chance.confirmed is not None
+    for count in (1, 2, 3):
+        drawn = stats.binom.sf(count - 1, 63, shares).mean()
+        assert chance.confirmed.p_value(count, 63) == pytest.approx(drawn, rel=0.15)
+    alone = weighed(Calls(8), 63)
+    assert alone.verdict is Verdict.INCONCLUSIVE
+    (sentence,) = sentences.reasons(alone.reasons)
+    assert sentence.startswith("8 near images reached the threshold which is no more than")
+    assert "chance gives 2.3" in sentence and "chance 0.055, beta-binomial; up to 0.025" in sentence
+
+
+def test_one_exact_copy_that_nothing_confirms_does_not_decide() -> None:
+    near, exact = Call("r1", confirmed=False), Call("r2", confirmed=False, exact=True)
+    assert weighed(Calls.of([near, exact]), 63).verdict is Verdict.INCONCLUSIVE
+    sure = dataclasses.replace(exact, confirmed=True)
+    assert weighed(Calls.of([near, sure]), 200).verdict is Verdict.COPIES_FOUND
+
+
+def test_doubles_that_nobody_knows_of_hide_no_copy() -> None:
+    """Seven of 29 real images have one; without them no control is called."""
+    null = FalseCalls((0, 0), 7, 22)
+    found = weighed(Calls(8, confirmed=7), 63, null=null)
+    assert found.verdict is Verdict.COPIES_FOUND
+    performance = dataclasses.replace(thresholds(), false_calls=null).performance
+    named = assess(clopper_pearson(0, 9), sides={}, performance=performance).reasons[0]
+    assert (named.cause, named.count) == (Cause.UNKNOWN_DOUBLES, 7)
+    assert "7 real images are called copies of another patient's" in sentences.reasons([named])[0]
+
+
+def test_many_held_out_images_that_both_kinds_call_are_no_doubles() -> None:
+    calls = Calls(8, confirmed=8)
+    assert weighed(calls, 63, held_out=FalseCalls((0, 0), 4, 66)).verdict is Verdict.COPIES_FOUND
+    found = weighed(calls, 63, held_out=FalseCalls((0, 0), 12, 58))
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert [r.cause for r in found.reasons] == [Cause.WITHIN_CHANCE, Cause.CONFIRMED]
+
+
+def test_look_alikes_of_one_real_image_are_no_evidence() -> None:
+    """Masks on unrelated knees, one of which is a real image, and its double; 2 of 6 by both kinds."""
+    rows = [(f"r{i % 2}", i < 2, "near_duplicate") for i in range(6)]
+    rows += [("r9", False, "unrelated")] * 50
+    calls = calls_of(rows, [("1", "r0"), ("1", "r1")])
+    assert calls == Calls(alike=6, originals=1)
+    found = weighed(calls, 56)
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert sentences.reasons(found.reasons) == (
+        "6 images called copies all point at 1 real image. A mark, a frame or a scanner's text that they "
+        "share would look the same. Look at these pairs; they do not count towards the verdict.",
+    )
+    (shared,) = sentences.reasons(found.reasons, edition=Edition.SHARED)
+    assert shared.startswith("Some images called copies all point at the same real images.")
+    # Without a word where the number could be computed, and then as if it were not known.
+    few = weighed(Calls(2, alike=4, originals=1), 56)
+    assert sentences.reasons(few.reasons, edition=Edition.SHARED) == ()
+    assert verdict_of(few, Edition.SHARED) is Verdict.COPIES_FOUND
+    assert verdict_of(few, Edition.INTERNAL) is Verdict.INCONCLUSIVE
+    # Copies of one image that a generator made many times are mostly confirmed, and true copies beside
+    # look-alikes are still found.
+    many = Calls.of([Call("r1", i < 3) for i in range(6)])
+    assert many == Calls(6, confirmed=3)
+    beside = [Call("r1", False)] * 5 + [Call(f"q{i}", True) for i in range(4)]
+    found = weighed(Calls.of(beside), 56)
+    assert found.verdict is Verdict.COPIES_FOUND
+    assert [r.cause for r in found.reasons] == [Cause.ONE_ORIGINAL, Cause.CONFIRMED]
+    assert Calls.of([Call("r1", False)] * 2).alike == 0
+
+
+def test_a_pair_is_confirmed_by_both_kinds_on_one_image_or_its_double() -> None:
+    """Query 0: points on 4, pixels on its double 5; query 1: on two images; query 2: both on one."""
+    pairs = np.zeros(6, PAIR)
+    pairs["query"], pairs["reference"] = [0, 0, 1, 1, 2, 2], [4, 5, 4, 6, 6, 6]
+    pairs["verified"], pairs["by_points"] = 0.5, [True, False] * 3
+    pairs["evidence"][::2], pairs["partial"][1::2] = 2.0, 0.9
+    originals = np.array([0, 1, 2, 3, 4, 4, 6])
+    kept, copy, _ = called(pairs, thresholds())
+    assert copy.all() and kept["reference"].tolist() == [4, 5, 4, 6, 6]
+    assert confirmed(pairs, thresholds(), originals, kept).tolist() == [
+        True,
+        True,
+        False,
+        False,
+        True,
+    ]
+
+
+@pytest.mark.parametrize("p", [0.0250001, 0.025, 0.0249999, 0.05, 0.0501, 3e-12])
+def test_a_p_value_is_printed_on_its_own_side_of_the_limit(p: float) -> None:
+    found = dataclasses.replace(
+        weighed(Calls(8), 63).reasons[0], p_value=p, cause=Cause.WITHIN_CHANCE
+    )
+    (sentence,) = sentences.reasons([found])
+    said = re.search(r"by chance ([0-9.e-]+),", sentence)
+    assert said and (float(said[1]) <= 0.025) == (p <= 0.025)
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [(1, "1 held-out image is called a copy"), (2, "2 held-out images are called copies")],
+)
+def test_one_and_several_held_out_images_have_words_of_their_own(count: int, words: str) -> None:
+    (sentence,) = sentences.reasons([Reason(Cause.HELD_OUT_CALLED, (Role.HOLDOUT,), count)])
+    assert sentence.startswith(words)
+
+
+def test_p_values_are_of_the_evidence_that_makes_a_copy() -> None:
+    """Unrelated images that a generator drew smoother have high verified scores; a copy need not."""
+    rng = np.random.default_rng(3)
+
+    def trial(count: int, *, score: float, points: float) -> Trial:
+        partial = rng.normal(0.0, 0.05, (count, 3))
+        local = np.full(count, points) + rng.normal(0, 0.01, count)
+        return Trial(np.full(count, score), local, local, partial)
+
+    laws = Laws.of(trial(60, score=0.5, points=0.2))
+    held_out, smooth = trial(39, score=0.5, points=0.2), trial(10, score=0.95, points=0.2)
+    copy = trial(2, score=0.4, points=4.0)
+    found = Trial(*(np.concatenate(c) for c in zip(vars(smooth).values(), vars(copy).values())))
+    compared = np.arange(12) != 0
+    of = Significance.of(laws, held_out, found, compared)
+    assert of.p_values is not None and of.q_values is not None
+    assert of.p_values[10:].tolist() == [1 / 40, 1 / 40]
+    assert of.p_values[1:10].mean() > 0.2 and np.isnan(of.p_values[0]) and np.isnan(of.q_values[0])
+    assert Significance.of(laws, None, found, compared).p_values is None
+
+
+def test_an_image_that_was_not_compared_has_a_relation_of_its_own() -> None:
+    match = Match("s", "r", None, 0.7, 0.0, Label.UNRELATED, None, None, "none", 0, 0, 0, 1)
+    assert match.relation.value == "unrelated"
+    assert dataclasses.replace(match, comparable=False).relation.value == "not_comparable"

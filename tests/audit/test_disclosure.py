@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from deepssim_jax.audit import disclosure, report
-from deepssim_jax.audit.assess import chance_of
+from deepssim_jax.audit.chances import chances_of
 from deepssim_jax.audit.disclosure import Edition
 from deepssim_jax.audit.result import (
     AuditResult,
@@ -25,6 +25,7 @@ from deepssim_jax.audit.result import (
 )
 from deepssim_jax.data.manifest import Role
 from deepssim_jax.detection.assessment import EditRecall, Searched, Subjects, assess
+from deepssim_jax.detection.calls import Calls, FalseCalls
 from deepssim_jax.detection.result import Exclusion
 from deepssim_jax.scoring.decide import clopper_pearson, conformal_p_values, discoveries
 from deepssim_jax.scoring.membership import Attack, figures
@@ -41,6 +42,10 @@ class World:
 
     exact: int = 0
     near: int = 0
+    confirmed: int = 0  # of the near ones, those that both kinds of evidence call; exact ones are
+    alike: int = 0  # of the other near ones, those that look like one real image
+    again: int = 0  # copies of a patient whom another one shows as well
+    hidden: int = 0  # negative controls that are doubles that nobody knows of
     unread: int = 0
     doubles: int = 0  # real images that are copies of another one
     empty: int = 0  # synthetic images that hold too little to be compared
@@ -76,6 +81,12 @@ def audit_of(world: World) -> AuditResult:
         planted_recall=clopper_pearson(*world.recall),
         planted_near_recall=clopper_pearson(*world.near_recall),
     )
+    false_calls = FalseCalls((world.false[0], 0), world.hidden, world.false[1])
+    thresholds = dataclasses.replace(thresholds, false_calls=false_calls)
+    sure = world.exact + world.confirmed
+    calls = Calls(
+        copies - world.alike, sure, world.exact, alike=world.alike, originals=int(world.alike > 0)
+    )
     classes = {label.value: labels.count(label) for label in Label}
     # As many are compared in every world: the page may not tell how many there were beside them.
     rate = clopper_pearson(copies, world.synthetic)
@@ -87,8 +98,11 @@ def audit_of(world: World) -> AuditResult:
             Role.SYNTHETIC: Searched(counts["synthetic"], not_comparable=world.empty),
         },
         performance=thresholds.performance,
-        chance=chance_of(classes, holdout, thresholds.false_rate),
-        subjects=Subjects(copies, world.real - world.doubles),
+        calls=calls,
+        chance=chances_of(
+            false_calls, FalseCalls((world.holdout[0], 0), 0, world.holdout[1]) if holdout else None
+        ),
+        subjects=Subjects(calls.count + calls.originals - world.again, world.real - world.doubles),
     )
     found = None
     if world.holdout:
@@ -154,6 +168,25 @@ ATTACKS = {
         for total in (10, 30, 60)
         for holdout in small(total)
     ],
+    # The verdict rests on how many copies are confirmed and how many look like one image.
+    "calls": [
+        World(
+            exact=exact,
+            near=near,
+            confirmed=confirmed,
+            alike=alike,
+            again=again,
+            false=false,
+            hidden=hidden,
+        )
+        for exact, near in SPLITS
+        if exact + near in (5, 8)
+        for confirmed in range(near + 1)
+        for alike in (0, *range(3, near - confirmed + 1))
+        # Two calls that nothing confirms may show one patient; three would look like one image.
+        for again in range(max(exact + confirmed, 1) + (near - confirmed - alike) // 2)
+        for false, hidden in itertools.product(((0, 30), (2, 30), (3, 30)), (0, 2, 6))
+    ],
     # A sensitivity and its interval give away how many were missed, of however many.
     "sensitivity": [
         World(recall=recall, near_recall=near)
@@ -185,6 +218,9 @@ def secrets_of(world: World) -> dict[str, int]:
         "exact": world.exact,
         "near": world.near,
         "copies": world.exact + world.near,
+        "confirmed": world.exact + world.confirmed,
+        "alike": world.alike,
+        "unknown doubles": world.hidden,
         "unread": world.unread,
         "doubles": world.doubles,
         "empty": world.empty,

@@ -1,5 +1,6 @@
 """Nothing of a finished audit can be altered without `verify` saying so."""
 
+import csv
 import json
 import shutil
 from collections.abc import Callable
@@ -22,7 +23,9 @@ SETTINGS = AuditSettings(size=64, plant=0, retrieval=Retrieval.ENCODER)
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
-    """12 real images; 5 synthetic ones, of which two are mirrored real ones; one broken file a side."""
+    """12 real images; 6 synthetic ones, of which two are mirrored real ones and one is a mere gradient; one
+    broken file a side.
+    """
     root = tmp_path_factory.mktemp("finished")
     write_phantoms(root / "all", 15, size=(64, 64), seed=7)
     for number, path in enumerate(sorted((root / "all").glob("*.png"))):
@@ -33,6 +36,8 @@ def finished(tmp_path_factory) -> Path:
         Image.fromarray(np.asarray(Image.open(path))[:, ::-1]).save(
             root / "synthetic" / f"c{path.name}"
         )
+    gradient = np.add.outer(np.arange(64), np.arange(64)).astype(np.uint8)
+    Image.fromarray(gradient).save(root / "synthetic" / "gradient.png")
     for side in ("real", "synthetic"):
         (root / side / "broken.png").write_bytes(b"broken")
     audit(root / "real", root / "synthetic", out=root / "out", settings=SETTINGS)
@@ -49,7 +54,18 @@ def summary(out: Path, change: Callable[[dict], object]) -> None:
 
 def test_an_untouched_audit_has_no_problem(finished: Path) -> None:
     found = recheck(finished / "out")
-    assert found.problems == () and found.files == 7 and found.inputs == 17 and found.pairs >= 2
+    assert found.problems == () and found.files == 7 and found.inputs == 18 and found.pairs >= 2
+
+
+def test_what_was_not_compared_is_in_no_class(finished: Path) -> None:
+    said = json.loads((finished / "out" / "summary.json").read_text())
+    assert said["counts"]["not_comparable_synthetic"] == 1
+    assert sum(said["classes"].values()) == said["copy_rate"]["total"] == 5
+    with (finished / "out" / "nearest.csv").open(newline="") as file:
+        rows = {row["synthetic_id"]: row for row in csv.DictReader(file)}
+    row = rows["gradient.png"]
+    assert (row["label"], row["relation"]) == ("unrelated", "not_comparable")
+    assert sum(r["relation"] == "not_comparable" for r in rows.values()) == 1
 
 
 @pytest.mark.parametrize(
@@ -57,7 +73,11 @@ def test_an_untouched_audit_has_no_problem(finished: Path) -> None:
     [
         (lambda s: s.update(verdict="none_found_within_limits"), "the verdict"),
         (lambda s: s.update(reasons=[]), "reasons"),
-        (lambda s: s["counts"].update(synthetic=6), "synthetic images: 6 said, 5 found"),
+        (lambda s: s["counts"].update(synthetic=7), "synthetic images: 7 said, 6 found"),
+        (
+            lambda s: s["counts"].update(not_comparable_synthetic=0),
+            "synthetic images that are not comparable: 0 said, 1 found",
+        ),
         (
             lambda s: s["counts"].update(unreadable_real=0),
             "unreadable real images: 0 said, 1 found",

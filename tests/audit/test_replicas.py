@@ -18,12 +18,13 @@ import deepssim_jax as ds
 from benchmarks.cases.planted_volumes import make_replica
 from deepssim_jax.audit import replica_calibration, replica_report
 from deepssim_jax.audit.disclosure import Edition
-from deepssim_jax.audit.replica_conclusion import together
+from deepssim_jax.audit.replica_conclusion import call_of, together
 from deepssim_jax.audit.replica_pictures import FRAMES
 from deepssim_jax.audit.replica_result import Kind, LevelMatch
 from deepssim_jax.data.manifest import InputError, Role
 from deepssim_jax.data.phantom_heads import angiograms
 from deepssim_jax.detection.assessment import Verdict
+from deepssim_jax.detection.calls import Call, Calls
 from deepssim_jax.scoring.decide import clopper_pearson
 from deepssim_jax.scoring.plant_volumes import Edit
 from deepssim_jax.scoring.volume_search import Level
@@ -99,7 +100,7 @@ def test_planted_replicas_are_found_and_nobody_else(found: ds.ReplicaResult) -> 
     assert len(voxel.null) == REAL
     assert voxel.same_person <= voxel.replica
     assert set(voxel.recall_by_edit) == {edit.value for edit in Edit}
-    assert any("chance alone" in reason.lower() for reason in found.reasons)
+    assert any("would by chance (chance gives" in reason for reason in found.reasons)
     assert found.assessment.subjects is not None
     assert found.assessment.subjects.exposed == COPIES
     by_edit = {row.change: row.share for row in found.assessment.recall_by_edit}
@@ -237,3 +238,19 @@ def test_a_regex_that_misses_files_is_refused(folders: Path) -> None:
     settings = ds.ReplicaSettings(size=SIZE, subject_regex=r"^(p0[0-9])")
     with pytest.raises(InputError, match="no patient in 13 of 23"):
         ds.replicas(folders / "real", folders / "synthetic", settings=settings)
+
+
+def test_volumes_with_one_holder_are_look_alikes_unless_a_second_level_confirms() -> None:
+    def level(p: float, kind: Kind) -> LevelMatch:
+        return LevelMatch("r", None, 0.9, p, kind, {}, False, 0.0, 0.0)
+
+    points, voxel = level(1e-9, Kind.REPLICA), level(1e-4, Kind.REPLICA)
+    both = {Level.POINTS: points, Level.VOXEL: voxel}
+    patients, originals = {Level.POINTS: 7, Level.VOXEL: 7}, {Level.POINTS: 3, Level.VOXEL: 4}
+    counting = (Level.POINTS, Level.VOXEL)
+    assert call_of(both, patients, originals, counting) == Call(3, confirmed=True)
+    assert call_of(both, patients, originals, counting[:1]) == Call(3, confirmed=False)
+    elsewhere = {Level.POINTS: 7, Level.VOXEL: 8}
+    alone = call_of(both, elsewhere, originals, counting)
+    assert alone == Call(3, confirmed=False)
+    assert Calls.of([alone] * 6) == Calls(alike=6, originals=1)

@@ -36,6 +36,18 @@ def test_a_wrong_expression_is_explained(tmp_path: Path, regex: str, words: str)
         read_manifest(tmp_path, role=Role.REAL, subject_regex=regex)
 
 
+def test_an_expression_is_shown_as_it_was_typed_and_says_how_many_patients_it_finds(
+    tmp_path: Path,
+) -> None:
+    touch(tmp_path, *(f"p{number % 3}_{number:02d}.png" for number in range(20)))
+    with pytest.raises(InputError) as error:
+        read_manifest(tmp_path, role=Role.REAL, subject_regex=r"^x(\d+)\.png")
+    assert str(error.value).startswith(r"--subject_regex='^x(\d+)\.png' is found in none")
+    found = read_manifest(tmp_path, role=Role.REAL, subject_regex=r"^p(\d)_")
+    assert found.reading("reading real") == "reading real (3 patients)"
+    assert read_manifest(tmp_path, role=Role.REAL).reading("reading real") == "reading real"
+
+
 def test_an_expression_that_tells_no_patients_apart_is_refused(tmp_path: Path) -> None:
     touch(tmp_path, *(f"p{number:02d}_1.png" for number in range(20)))
     with pytest.raises(

@@ -68,7 +68,8 @@ _SENTENCES = {
     "share would look the same. Look at these pairs; they do not count towards the verdict.",
     Cause.WITHIN_CHANCE: "{reached} no more than chance alone would give{p_value}. Look at the pairs; more "
     "{more} would sharpen this.",
-    Cause.BEYOND_CHANCE: "{number} {called} reached the threshold, more than chance alone would give{p_value}.",
+    Cause.BEYOND_CHANCE: "{number} {called} reached the threshold, more than chance alone would "
+    "give{p_value}.",
     Cause.CONFIRMED: "{number} {things} {is_are} called {a_copy} by both kinds of evidence{p_value}.",
     Cause.NOT_CALIBRATED: "{none}, but the thresholds could not be calibrated here: they need {needs}.",
     Cause.NO_POSITIVE_CONTROLS: "{none}, but what this check finds was not measured: there were no copies of "

@@ -16,7 +16,7 @@ from deepssim_jax.audit.self_join import look
 from deepssim_jax.data import store
 from deepssim_jax.data.contents import records_of
 from deepssim_jax.data.formats import recognise
-from deepssim_jax.data.manifest import InputError, Role, read_manifest
+from deepssim_jax.data.manifest import InputError, Role, for_flag, read_manifest
 from deepssim_jax.data.records import ArrayLayout, Record
 from deepssim_jax.data.volume import Unreadable
 from deepssim_jax.data.walk import Entry
@@ -160,8 +160,8 @@ def _records(source: Path, layout: ArrayLayout) -> Sequence[Record]:
     if source.is_dir() or source.suffix.lower() in (".csv", ".tsv"):
         try:
             return read_manifest(source, role=Role.REAL, arrays=layout).records
-        except InputError as error:  # which calls every source so
-            raise InputError(str(error).replace(f"--{Role.REAL.value}", "IMAGE", 1)) from error
+        except InputError as error:
+            raise for_flag(error, "IMAGE") from error
     recognised = recognise(source)
     if recognised is None:
         raise InputError(f"IMAGE: {source.name} is of no known image format")

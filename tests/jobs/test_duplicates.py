@@ -12,6 +12,8 @@ import deepssim_jax as ds
 from deepssim_jax.cli.main import main
 from deepssim_jax.data.dicom import alias
 from deepssim_jax.data.manifest import InputError, Role, read_manifest
+from deepssim_jax.data.records import ArrayLayout, Links
+from deepssim_jax.jobs.collection import read_collection
 from deepssim_jax.jobs.duplicates_outputs import headline
 from deepssim_jax.jobs.duplicates_result import Compared
 from deepssim_jax.jobs.how import How
@@ -202,6 +204,35 @@ def test_volumes_among_images_are_refused_with_a_remedy(tmp_path: Path) -> None:
     assert "volume of" in refused.reason and "--slice=axial:0.5" in refused.reason
     sliced = ds.duplicates(tmp_path, settings=ds.DuplicateSettings(slice_spec="axial:0.5"))
     assert sliced.counts["images"] == 2 and not sliced.exclusions
+
+
+def test_ids_are_forgotten_as_the_outputs_show_them(tmp_path: Path) -> None:
+    """Of one split, of all of them by the file's own id, and never silently of none."""
+
+    def left(*forget: str) -> set[str]:
+        collection = read_collection(
+            [tmp_path / "train", tmp_path / "test"],
+            subject_regex=None,
+            links=Links.INSIDE,
+            arrays=ArrayLayout.IMAGES,
+            forget=forget,
+        )
+        return {record.image_id for record in collection.manifest.records}
+
+    for name in ("train/0.png", "train/1.png", "test/0.png", "test/2.png"):
+        made.write(tmp_path / name, made.texture(0))
+    assert left("test/0.png") == {"train/0.png", "train/1.png", "test/2.png"}
+    assert left("0.png") == {"train/1.png", "test/2.png"}
+    with pytest.raises(InputError, match="--forget: 2 of its ids match no image"):
+        left("test/0.png", "test/1.png", "nobody")
+
+
+def test_an_expression_names_the_folder_in_which_it_finds_nobody(tmp_path: Path) -> None:
+    for name in ("train/P0_a.png", "train/P1_a.png", "other/x.png"):
+        made.write(tmp_path / name, made.texture(0))
+    settings = ds.DuplicateSettings(subject_regex="^(P[0-9])_")
+    with pytest.raises(InputError, match="^--against='other': --subject_regex=.* is found in none"):
+        ds.duplicates(tmp_path / "train", against=[tmp_path / "other"], settings=settings)
 
 
 def test_a_folder_given_twice_is_refused(splits) -> None:

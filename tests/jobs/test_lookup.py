@@ -66,13 +66,14 @@ def test_an_index_says_what_it_does_not_hold(tmp_path: Path, capsys) -> None:
     assert said["files"][0][0] == "patient.png"
 
 
-def test_ids_to_be_forgotten_that_nothing_has_are_said(tmp_path: Path, capsys) -> None:
+def test_ids_to_be_forgotten_that_nothing_has_are_refused(tmp_path: Path, capsys) -> None:
     for number in range(3):
         made.write(tmp_path / "in" / f"{number}.png", made.texture(number))
     call = ["index", f"{tmp_path}/in", "--size=64"]
-    assert main([*call, f"--out={tmp_path}/a", "--forget=TYPO"]) == 0
-    said = capsys.readouterr().out
-    assert "0 images were left out as asked (--forget)" in said and "check the spelling" in said
+    assert main([*call, f"--out={tmp_path}/a", "--forget=TYPO", "--forget=1.png"]) == 2
+    said = capsys.readouterr().err
+    assert "--forget: 1 of its ids matches no image and no patient of any folder" in said
+    assert "TYPO" not in said
     assert main([*call, f"--out={tmp_path}/b", "--forget=1.png"]) == 0
     said = capsys.readouterr().out
     assert "1 image was left out as asked (--forget)" in said and "1.png" not in said

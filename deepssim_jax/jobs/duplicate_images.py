@@ -20,7 +20,7 @@ from deepssim_jax.jobs.duplicate_settings import DuplicateSettings
 from deepssim_jax.jobs.duplicates_result import Compared, DuplicatePair, DuplicatesResult
 from deepssim_jax.nn import encoder as encoders
 from deepssim_jax.scoring.embed import build_side
-from deepssim_jax.scoring.match import Progress, placement, transform_of
+from deepssim_jax.scoring.match import Progress, placement, score_of, transform_of
 from deepssim_jax.scoring.side import Side
 from deepssim_jax.scoring.verify import show_from
 from deepssim_jax.workspace import Workspace
@@ -56,7 +56,7 @@ class SearchedImages:
 
     def placed(self, row: np.void) -> dict[str, Any]:
         """Of a row of `PAIR`."""
-        return dict(placement(row))
+        return {**placement(row), "verified_score": score_of(row)}
 
     def pictures(self, result: DuplicatesResult) -> Pictures:
         """Of both images and their difference."""

@@ -26,6 +26,7 @@ from deepssim_jax.jobs.point_index import PreparedIndex
 from deepssim_jax.ops import arguments
 from deepssim_jax.ops.transform import FLIP_NAMES
 from deepssim_jax.scoring import points
+from deepssim_jax.scoring.match import score_of
 from deepssim_jax.scoring.points import PointSet
 from deepssim_jax.scoring.side import Side
 from deepssim_jax.scoring.verify import load_verify
@@ -41,15 +42,15 @@ ANSWERS = (
 class LookupMatch:
     """An image of the index that a query is a copy of, or merely alike (see `How`).
 
-    `verified_score`, `flip`, `rotation_deg` and `scale` are as in `audit.result.Match`; `points` and
-    `evidence` are None where the pixels are equal. `in_group` are further images of the index that are
-    duplicates of this one.
+    `verified_score`, `flip`, `rotation_deg` and `scale` are as in `audit.result.Match`, the score None
+    where the pair was not verified; `points` and `evidence` are None where the pixels are equal. `in_group`
+    are further images of the index that are duplicates of this one.
     """
 
     image_id: str
     subject_id: str | None
     how: How
-    verified_score: float = 1.0
+    verified_score: float | None = 1.0
     flip: str = "none"
     rotation_deg: float = 0.0
     scale: float = 1.0
@@ -192,7 +193,7 @@ def _answer(name: str, fields: dict[str, np.ndarray], index: PreparedIndex) -> L
     matches = [
         dataclasses.replace(
             _match(int(row["reference"]), How.COPY if copy else How.SIMILAR, index),
-            verified_score=float(row["verified"]),
+            verified_score=score_of(row),
             flip=FLIP_NAMES[int(row["flip"])],
             rotation_deg=float(row["rotation_deg"]),
             scale=float(row["scale"]),

@@ -71,6 +71,21 @@ def test_equal_files_and_pixels_are_told_from_copies(found) -> None:
     assert len(hows) == len(result.pairs)  # each pair once
 
 
+def test_a_pair_with_too_little_in_common_has_no_score(tmp_path: Path) -> None:
+    """A collage holds an image on less than a quarter of its square: found by points, not verified."""
+    images = [made.texture(number) for number in range(12)]
+    for number, image in enumerate(images):
+        made.write(tmp_path / f"{number:02d}.png", image)
+    made.write(tmp_path / "collage.png", np.hstack([images[0], images[1], images[2]]))
+    result = ds.duplicates(tmp_path, out=tmp_path.with_name("out"))
+    pairs = [
+        x for x in (*result.pairs, *result.similar) if "collage.png" in (x.first_id, x.second_id)
+    ]
+    assert pairs and all(x.verified_score is None and x.points > 0 for x in pairs)
+    assert {x["verified_score"] for x in rows(tmp_path.with_name("out") / "pairs.csv")} == {""}
+    assert "not verified" in (tmp_path.with_name("out") / "report.html").read_text()
+
+
 def test_one_image_of_a_group_is_kept(found) -> None:
     result, root, truth = found
     kept = [x for x in result.groups if x.kept]
@@ -86,6 +101,10 @@ def test_one_image_of_a_group_is_kept(found) -> None:
     again = read_manifest(copy, role=Role.REAL)
     copy.unlink()
     assert {record.image_id for record in again.records} == set(result.clean)
+    # Each with the split that the other tables give it.
+    assert {record.image_id: record.split for record in again.records} == {
+        name: name.split("/")[0] for name in result.clean
+    }
     assert not again.rejected
 
 

@@ -15,6 +15,7 @@ from deepssim_jax.audit import tables
 from deepssim_jax.audit.self_join import look
 from deepssim_jax.data import store
 from deepssim_jax.data.contents import records_of
+from deepssim_jax.data.decoded import in_float32
 from deepssim_jax.data.formats import recognise
 from deepssim_jax.data.manifest import InputError, Role, for_flag, read_manifest
 from deepssim_jax.data.records import ArrayLayout, Record
@@ -95,7 +96,7 @@ def lookup(image: str | Path | np.ndarray, *, index: PreparedIndex) -> tuple[Loo
 
     Raises:
       InputError: there is no such file, or it holds no image.
-      ValueError: `image` or `index` is of another type.
+      ValueError: `image` or `index` is of another type, or an array is no single grey image of finite values.
 
     Examples:
       >>> import tempfile
@@ -118,7 +119,10 @@ def lookup(image: str | Path | np.ndarray, *, index: PreparedIndex) -> tuple[Loo
         canvas=points.SIDE,
     )
     if isinstance(image, np.ndarray):
-        return (_answer("array", settings.fields(np.asarray(image, np.float32)), index),)
+        try:
+            return (_answer("array", settings.fields(_grey(image)), index),)
+        except Unreadable as error:
+            return (LookupAnswer("array", refused=str(error)),)
     layout = ArrayLayout(str(index.settings["arrays"]))
     answers = []
     source = arguments.path(image, "image", "an image, or an array [h, w]").expanduser()
@@ -128,6 +132,18 @@ def lookup(image: str | Path | np.ndarray, *, index: PreparedIndex) -> tuple[Loo
         except (Unreadable, OSError) as error:
             answers.append(LookupAnswer(record.image_id, refused=str(error)))
     return tuple(answers)
+
+
+def _grey(image: np.ndarray) -> np.ndarray:
+    """float32 [h, w] of an array, by the rules for pixels of files."""
+    if image.ndim != 2 or not image.size:
+        raise ValueError(
+            f"image {image.shape} must be one grey image [h, w]; take one slice of a volume, and of colours "
+            "their luminance"
+        )
+    return in_float32(
+        np.asarray(arguments.images(image[None], "image", shape="[h, w]", dims=(3,))[0])
+    )
 
 
 def load_search(index: PreparedIndex) -> None:

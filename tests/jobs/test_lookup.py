@@ -182,9 +182,55 @@ def test_a_changed_index_is_refused(indexed, tmp_path: Path, capsys) -> None:
     (tmp_path / "empty").mkdir()
     assert main(["lookup", str(tmp_path / "empty"), f"--index={root / 'index'}"]) == 2
     assert "deepssim lookup: IMAGE: the folder holds no image" in capsys.readouterr().err
-    listing = json.loads((copy / "index.json").read_text()) | {"version": 0}
-    (copy / "index.json").write_text(json.dumps(listing))
+
+
+def test_a_changed_listing_is_refused_in_one_line(indexed, tmp_path: Path) -> None:
+    """By its hash where one is kept, and without one by what it holds."""
+    copy = tmp_path / "index"
+    shutil.copytree(indexed[1] / "index", copy)
+    whole = (copy / "index.json").read_text()
+    listing = json.loads(whole)
+    (copy / "index.json").write_text(json.dumps(listing | {"images": listing["images"][::-1]}))
+    with pytest.raises(InputError, match="'index': its index.json is damaged or was changed; run"):
+        ds.open_index(copy)
+    shutil.rmtree(copy / "work")
+    (copy / "index.json").write_text(json.dumps(listing | {"version": 0}))
     with pytest.raises(InputError, match="has the form 0"):
         ds.open_index(copy)
-    with pytest.raises(ValueError, match="its index.json was changed"):
-        ds.open_index(copy, check=True)
+    for text in (
+        whole[:-100],
+        "[]",
+        json.dumps({name: x for name, x in listing.items() if name != "subjects"}),
+        json.dumps(listing | {"images": 3}),
+        json.dumps(listing | {"images": listing["images"][1:]}),
+        json.dumps(listing | {"rule": listing["rule"] | {"evidence": "x"}}),
+        json.dumps(listing | {"files": listing["files"] | {"../../x.npy": "0" * 64}}),
+        json.dumps(listing | {"settings": listing["settings"] | {"size": "large"}}),
+    ):
+        (copy / "index.json").write_text(text)
+        with pytest.raises(InputError, match="index.json is damaged or was changed"):
+            ds.open_index(copy)
+    (copy / "index.json").write_text(whole)
+    assert len(ds.open_index(copy)) == len(indexed[0])
+    shutil.copyfile(copy / "few_axes.npy", copy / "pixels.npy")
+    with pytest.raises(InputError, match="its array pixels is missing, damaged or was changed"):
+        ds.open_index(copy)
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (np.ones((64, 64, 3)), "one grey image"),
+        (np.ones((0, 5)), "one grey image"),
+        (np.full((64, 64), np.nan), "NaN"),
+        (np.array([["a", "b"]]), "must be real"),
+    ],
+)
+def test_an_array_that_is_no_image_is_refused(indexed, image: np.ndarray, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        ds.lookup(image, index=indexed[0])
+
+
+def test_a_constant_array_is_refused_as_a_file_is(indexed) -> None:
+    (answer,) = ds.lookup(np.ones((64, 64)), index=indexed[0])
+    assert "constant" in str(answer.refused)

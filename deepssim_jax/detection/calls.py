@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
-from scipy import stats
+import scipy  # whose parts load when they are first used
 
 # As many calls as chance gives at least this often are no evidence of copying.
 MOST_BY_CHANCE = 0.05
@@ -120,11 +120,11 @@ class Chance:
         unsure, by a beta law (Gelman et al., Bayesian Data Analysis, 2013, section 2.4).
         """
         if self.of is None:
-            return float(stats.binom.sf(count - 1, total, self.share))
+            return float(scipy.stats.binom.sf(count - 1, total, self.share))
         false, true = self.of * self.share, self.of * (1 - self.share)
         # Not `sf`, which is a difference to 1 and has no small values.
         as_many = np.arange(count, total + 1)
-        return min(float(stats.betabinom.pmf(as_many, total, false, true).sum()), 1.0)
+        return min(float(scipy.stats.betabinom.pmf(as_many, total, false, true).sum()), 1.0)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Training: a small network learns a cosine that approximates the SSIM of two images.
 
-It is trained on phantoms from random weights for about two minutes. Spearman's correlation of its
+It is trained on phantoms from random weights for a few minutes. Spearman's correlation of its
 cosine and the true SSIM is computed on pairs of phantoms that it has not seen, before and after.
 """
 

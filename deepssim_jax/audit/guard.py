@@ -33,12 +33,7 @@ from deepssim_jax.scoring import points
 from deepssim_jax.scoring.aligned import AlignedIndex
 from deepssim_jax.scoring.decide import MIN_NULL
 from deepssim_jax.scoring.embed import build_side, check_size, features
-from deepssim_jax.scoring.match import (
-    Progress,
-    best_matches,
-    verified,
-    with_evidence,
-)
+from deepssim_jax.scoring.match import Progress, best_matches, verified, with_evidence
 from deepssim_jax.scoring.pairs import nearest
 from deepssim_jax.scoring.points import PointSet
 from deepssim_jax.scoring.retrieval import Retrieval

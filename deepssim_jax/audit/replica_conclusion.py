@@ -127,9 +127,7 @@ def conclude(found: MeasuredVolumes, settings: ReplicaSettings) -> ReplicaResult
 def _matches(
     found: MeasuredVolumes, weighed: Weighed
 ) -> tuple[tuple[VolumeMatch, ...], list[Call], frozenset[int]]:
-    """What the levels find of each synthetic volume; the replicas, confirmed if a second level that counts
-    calls the same patient; and the patients of whom there are replicas.
-    """
+    """What the levels find of each synthetic volume; the replicas as calls; and whom these expose."""
     groups, counting = found.sides[Role.REAL].groups, weighed.evidence.counting
     q_values = decide.benjamini_hochberg(weighed.p_values)
     matches, calls, exposed = [], list[Call](), set[int]()
@@ -282,9 +280,10 @@ def call_of(
     originals: Mapping[Level, int],
     counting: Sequence[Level],
 ) -> Call:
-    """What a replica is one of, and whether a second level that counts calls the same patient."""
-    first, *others = _decisive(levels, counting)
-    return Call(originals[first], any(patients[at] == patients[first] for at in others))
+    """What a replica is one of; confirmed if most other levels find the same patient nearest."""
+    first = _decisive(levels, counting)[0]
+    agree = [patients[at] == patients[first] for at in levels if at is not first]
+    return Call(originals[first], 2 * sum(agree) > len(agree))
 
 
 def _decisive(levels: Mapping[Level, LevelMatch], counting: Sequence[Level]) -> list[Level]:

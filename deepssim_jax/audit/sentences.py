@@ -66,10 +66,10 @@ _SENTENCES = {
     "{image} count as one patient.",
     Cause.ONE_ORIGINAL: "{number} {image}s called {copies} all point at {originals}. {shared} that they "
     "share would look the same. Look at these pairs; they do not count towards the verdict.",
-    Cause.WITHIN_CHANCE: "{reached} no more than unrelated {image}s would by chance{p_value}. Look at the "
-    "pairs; more {more} would sharpen this.",
-    Cause.BEYOND_CHANCE: "{number} {called} reached the threshold, more than unrelated {image}s would by "
-    "chance{p_value}.",
+    Cause.WITHIN_CHANCE: "{reached} no more than chance alone would give{p_value}. Look at the pairs; more "
+    "{more} would sharpen this.",
+    Cause.BEYOND_CHANCE: "{number} {called} reached the threshold, more than chance alone would "
+    "give{p_value}.",
     Cause.CONFIRMED: "{number} {things} {is_are} called {a_copy} by both kinds of evidence{p_value}.",
     Cause.NOT_CALIBRATED: "{none}, but the thresholds could not be calibrated here: they need {needs}.",
     Cause.NO_POSITIVE_CONTROLS: "{none}, but what this check finds was not measured: there were no copies of "
@@ -100,8 +100,8 @@ _INSIDE = (
 )
 # By the law of the number of calls: of what its rate is.
 _RATES = {
-    "binomial": "at the rate that the thresholds allow",
-    "beta-binomial": "at the rate that the controls without a copy allow",
+    "binomial": "by the rate that the thresholds allow",
+    "beta-binomial": "by the rate among unrelated images",
 }
 _OF_FEW = "{none}; so few {image}s say little about the share of {copies} that a generator like this makes."
 
@@ -182,7 +182,7 @@ def _values(reason: Reason, words: Words, *, shared: bool) -> dict[str, object]:
     out["recall"] = "too few" if shared else f"{share.count} of {share.total}"
     out["missed"] = ": most such copies would have been missed" if share.value < 0.5 else ""
     if not shared and reason.p_value is not None:
-        out["reached"] = f"{out['number']} {out['called']} reached the threshold which is"
+        out["reached"] = f"{out['number']} {out['called']} reached the threshold, which is"
         out["p_value"] = _by_chance(reason)
     return out
 
@@ -195,8 +195,8 @@ def _by_chance(reason: Reason) -> str:
         digits += 1
     many = f"{expected:.2g}" if expected < 10 else f"{expected:,.0f}"
     return (
-        f" (chance gives {many} {_RATES[reason.detail]}; probability of as many by chance "
-        f"{p_value:.{digits}g}, {reason.detail}; up to {limit:g} is evidence)"
+        f" (about {many} {_RATES[reason.detail]}; the probability of as many or more is "
+        f"{p_value:.{digits}g}, and evidence is {limit:g} or less)"
     )
 
 

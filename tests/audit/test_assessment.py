@@ -125,7 +125,7 @@ def test_a_few_images_that_cannot_be_compared_are_named_on_either_side() -> None
 def test_a_few_near_copies_may_be_chance_and_many_are_not() -> None:
     control = FalseCalls((1, 1), 0, 100)
     verdict, reasons = judge(0, 5, holdout=control)
-    assert verdict is Verdict.INCONCLUSIVE and "by chance" in reasons[-1]
+    assert verdict is Verdict.INCONCLUSIVE and "chance alone" in reasons[-1]
     assert judge(0, 60, holdout=control)[0] is Verdict.COPIES_FOUND
 
 
@@ -292,9 +292,8 @@ def test_many_calls_beyond_chance_state_it_and_the_shared_edition_does_not() -> 
         stats.binomtest(20, 400, 0.01, "greater").pvalue
     )
     assert sentences.reasons(found.reasons, words=sentences.VOLUMES) == (
-        "20 volumes reached the threshold, more than unrelated volumes would by chance (chance gives 4 at "
-        "the rate that the thresholds allow; probability of as many by chance 7.5e-09, binomial; up to 0.05 "
-        "is evidence).",
+        "20 volumes reached the threshold, more than chance alone would give (about 4 by the rate that the "
+        "thresholds allow; the probability of as many or more is 7.5e-09, and evidence is 0.05 or less).",
     )
     assert sentences.reasons(found.reasons, edition=Edition.SHARED) == ()
 
@@ -305,9 +304,7 @@ def test_within_chance_is_inconclusive_and_its_number_stays_inside() -> None:
     )
     assert found.verdict is Verdict.INCONCLUSIVE
     (sentence,) = sentences.reasons(found.reasons, words=sentences.VOLUMES)
-    assert sentence.startswith(
-        "1 volume reached the threshold which is no more than unrelated volumes"
-    )
+    assert sentence.startswith("1 volume reached the threshold, which is no more than chance alone")
     how = {"words": sentences.VOLUMES, "edition": Edition.SHARED}
     assert sentences.reasons(found.reasons, **how) == ()  # of so few, not even that
     many = assess(
@@ -340,8 +337,8 @@ def test_true_copies_that_both_kinds_confirm_are_no_chance() -> None:
     alone = weighed(Calls(8), 63)
     assert alone.verdict is Verdict.INCONCLUSIVE
     (sentence,) = sentences.reasons(alone.reasons)
-    assert sentence.startswith("8 near images reached the threshold which is no more than")
-    assert "chance gives 2.3" in sentence and "chance 0.055, beta-binomial; up to 0.025" in sentence
+    assert sentence.startswith("8 near images reached the threshold, which is no more than")
+    assert "about 2.3" in sentence and "is 0.055, and evidence is 0.025 or less" in sentence
 
 
 def test_one_exact_copy_that_nothing_confirms_does_not_decide() -> None:
@@ -424,7 +421,7 @@ def test_a_p_value_is_printed_on_its_own_side_of_the_limit(p: float) -> None:
         weighed(Calls(8), 63).reasons[0], p_value=p, cause=Cause.WITHIN_CHANCE
     )
     (sentence,) = sentences.reasons([found])
-    said = re.search(r"by chance ([0-9.e-]+),", sentence)
+    said = re.search(r"or more is ([0-9.e-]+),", sentence)
     assert said and (float(said[1]) <= 0.025) == (p <= 0.025)
 
 

@@ -13,14 +13,14 @@ from deepssim_jax.audit.self_join import SelfJoin, self_join
 from deepssim_jax.data.manifest import InputError
 from deepssim_jax.data.store import ImageStore
 from deepssim_jax.jobs.collection import Collection
-from deepssim_jax.jobs.copy_rule import CopyRule
+from deepssim_jax.jobs.copy_rule import CopyRule, score_of
 from deepssim_jax.jobs.duplicate_pictures import PairPicture, Pictures
 from deepssim_jax.jobs.duplicate_search import Found
 from deepssim_jax.jobs.duplicate_settings import DuplicateSettings
 from deepssim_jax.jobs.duplicates_result import Compared, DuplicatePair, DuplicatesResult
 from deepssim_jax.nn import encoder as encoders
 from deepssim_jax.scoring.embed import build_side
-from deepssim_jax.scoring.match import Progress, placement, score_of, transform_of
+from deepssim_jax.scoring.match import Progress, placement, transform_of
 from deepssim_jax.scoring.side import Side
 from deepssim_jax.scoring.verify import show_from
 from deepssim_jax.workspace import Workspace

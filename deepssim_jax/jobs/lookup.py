@@ -22,12 +22,12 @@ from deepssim_jax.data.records import ArrayLayout, Record
 from deepssim_jax.data.volume import Unreadable
 from deepssim_jax.data.walk import Entry
 from deepssim_jax.features.extract import extract_one
+from deepssim_jax.jobs.copy_rule import score_of
 from deepssim_jax.jobs.how import How
 from deepssim_jax.jobs.point_index import PreparedIndex
 from deepssim_jax.ops import arguments
 from deepssim_jax.ops.transform import FLIP_NAMES
 from deepssim_jax.scoring import points
-from deepssim_jax.scoring.match import score_of
 from deepssim_jax.scoring.points import PointSet
 from deepssim_jax.scoring.side import Side
 from deepssim_jax.scoring.verify import load_verify

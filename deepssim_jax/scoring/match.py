@@ -264,16 +264,6 @@ def placement(row: np.void) -> Placement:
     )
 
 
-def score_of(row: np.void) -> float | None:
-    """The verified score of one row of `PAIR`; None where there was nothing to verify.
-
-    Of pairs of few points pixels are not compared, and of those that share less than a quarter of the
-    image, such as a part and its collage, no score says anything.
-    """
-    score = float(row["verified"])
-    return None if score in (-1.0, 0.0) else score
-
-
 def placed_by_points(
     part: Side,
     references: Side,

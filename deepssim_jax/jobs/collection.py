@@ -74,7 +74,9 @@ def read_collection(
                 forget=(*own, *own.values()),
             )
         except InputError as error:
-            flag = f"--against={folder.name!r}" if number else "FOLDER"
+            flag = "--against" if number else "FOLDER"
+            if number and len(folders) > 2:
+                flag += f"={folder.name!r}"
             raise for_flag(error, flag) from error
         unmatched &= {x for x, short in own.items() if {x, short} <= part.unmatched}
         parts.append(part)

@@ -247,11 +247,22 @@ def test_ids_are_forgotten_as_the_outputs_show_them(tmp_path: Path) -> None:
 
 
 def test_an_expression_names_the_folder_in_which_it_finds_nobody(tmp_path: Path) -> None:
-    for name in ("train/P0_a.png", "train/P1_a.png", "other/x.png"):
+    for name in (
+        "train/P0_a.png",
+        "train/P1_a.png",
+        "test/P2_a.png",
+        "test/P3_a.png",
+        "other/x.png",
+    ):
         made.write(tmp_path / name, made.texture(0))
     settings = ds.DuplicateSettings(subject_regex="^(P[0-9])_")
+    train, test, other = (tmp_path / name for name in ("train", "test", "other"))
     with pytest.raises(InputError, match="^--against='other': --subject_regex=.* is found in none"):
-        ds.duplicates(tmp_path / "train", against=[tmp_path / "other"], settings=settings)
+        ds.duplicates(train, against=[test, other], settings=settings)
+    with pytest.raises(InputError, match="^--against: --subject_regex=.* is found in none"):
+        ds.duplicates(train, against=[other], settings=settings)
+    with pytest.raises(InputError, match="^FOLDER: --subject_regex=.* is found in none"):
+        ds.duplicates(other, settings=settings)
 
 
 def test_a_folder_given_twice_is_refused(splits) -> None:

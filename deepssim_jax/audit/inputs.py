@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from deepssim_jax.audit.audit_settings import AuditSettings
-from deepssim_jax.data.manifest import Manifest, Role, read_manifest
+from deepssim_jax.data.manifest import Manifest, Role, read_manifest, refuse_unmatched
 from deepssim_jax.data.records import PASSED_OVER, passed_over
 from deepssim_jax.workspace import Workspace
 
@@ -34,7 +34,11 @@ def networks(model: str | Path | None, encoder: str) -> dict[str, str | Path]:
 def list_sides(
     roots: Mapping[Role, str | Path], out: Workspace, settings: AuditSettings
 ) -> dict[Role, Manifest]:
-    """The images of every side, none of which lies where `out` is written."""
+    """The images of every side, none of which lies where `out` is written.
+
+    Raises:
+      InputError: as `read_manifest`, or an id of `settings.forget` matches nothing of any side.
+    """
     manifests = {
         role: read_manifest(
             root,
@@ -46,6 +50,7 @@ def list_sides(
         )
         for role, root in roots.items()
     }
+    refuse_unmatched(frozenset.intersection(*(m.unmatched for m in manifests.values())))
     for manifest in manifests.values():
         out.keep_apart(manifest.elsewhere)
     return manifests

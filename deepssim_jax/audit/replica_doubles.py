@@ -1,7 +1,7 @@
 """Real volumes that are copies of each other, under other patients' names: one patient from there on.
 
 As `audit.doubles` does for images: a volume whose double lies under another patient would look like a
-copy that chance made. Doubles are byte-equal files, and volumes whose keypoints and structure agree as
+copy that chance made. Doubles are volumes of equal voxels, and those whose keypoints and structure agree as
 only copies' do; scans of one person at two times stay below.
 """
 
@@ -20,8 +20,8 @@ from deepssim_jax.workspace import Section
 # Of the brains at hand, two scans of one person come to at most 13, and copies with noise, blur or a
 # change of intensities to 20 and more.
 MIN_EVIDENCE, MIN_POINTS, MIN_STRUCTURE = 10.0, 15.0, 0.8
-# A search of everything against itself takes a second a volume; of more volumes only byte-equal files
-# are found.
+# A search of everything against itself takes a second a volume; of more volumes only those of equal
+# voxels are found.
 MAX_SEARCHED = 1000
 
 
@@ -37,7 +37,7 @@ def find_volume_doubles(
 
     Args:
       references: the real side.
-      images: its store, for the files' hashes.
+      images: its store, for what is equal as decoded.
       settings: of the comparison.
       journal: keeps what is found.
       on_progress: called with (volumes done, volumes in all, what).
@@ -57,7 +57,7 @@ def find_volume_doubles(
     close["second"] = np.maximum(noted["query"], noted["reference"])
     close["score"], close["evidence"] = found["structure"], noted["evidence"]
     close = close[are_volume_doubles(noted["evidence"], found["points"], found["structure"])]
-    same = equal_pairs(stand_for(np.array(images.keys)))
+    same = equal_pairs(stand_for(images.decoded()))
     return Doubles.of(np.concatenate([same, close]), side.groups)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from deepssim_jax.data import pipelines
 from deepssim_jax.data.account import Account
-from deepssim_jax.data.manifest import InputError
+from deepssim_jax.data.manifest import InputError, for_flag
 from deepssim_jax.data.store import ImageStore
 from deepssim_jax.ops.batches import in_batches
 from deepssim_jax.ops.degradation import Task, degrade
@@ -295,9 +295,8 @@ def read_arms(
                 subject_regex=subject_regex if name in (REFERENCE, TEST) else None,
                 on_progress=on_progress,
             )
-        except InputError as error:  # which reader calls every side real
-            text = str(error).replace("--real:", f"--{name}:", 1)
-            raise InputError(text.replace("file names", f"file names of --{name}")) from error
+        except InputError as error:
+            raise for_flag(error, f"--{name}") from error
 
     stores = {name: read(name, source) for name, source in folders.items()}
     held_out = read(TEST, test)

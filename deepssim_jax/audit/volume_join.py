@@ -38,12 +38,12 @@ _BLOCK, _MEASURED = 32, 16
 
 @dataclasses.dataclass(frozen=True)
 class VolumeJoin:
-    """`noted` rows of `NOTED`, each pair once; `best` float32 [n], the most evidence that each volume
-    has for any other one.
+    """`noted` rows of `NOTED`, each pair once; `evidence` float32 [n, n], what each volume has for every
+    other one, 0 for itself.
     """
 
     noted: np.ndarray
-    best: np.ndarray
+    evidence: np.ndarray
 
     @classmethod
     def of(
@@ -59,7 +59,7 @@ class VolumeJoin:
         """
         side, index = references.side, references.index
         if index is None or len(side) < 2:
-            return cls(np.zeros(0, NOTED), np.zeros(len(side), np.float32))
+            return cls(np.zeros(0, NOTED), np.zeros((len(side),) * 2, np.float32))
 
         def block(rows: np.ndarray) -> dict[str, np.ndarray]:
             found = index.vote(side.rows(rows))
@@ -70,7 +70,7 @@ class VolumeJoin:
             noted["query"], noted["reference"] = rows[query], reference
             for name in _MAPS:
                 noted[name] = getattr(found, name)[query, reference]
-            return {"noted": noted, "best": evidence.max(1)}
+            return {"noted": noted, "evidence": evidence}
 
         found = journal.by_rows(
             "join",
@@ -81,7 +81,7 @@ class VolumeJoin:
             on_progress=on_progress,
             what=what,
         )
-        return cls(each_once(np.asarray(found["noted"])), np.asarray(found["best"]))
+        return cls(each_once(np.asarray(found["noted"])), np.asarray(found["evidence"]))
 
 
 def measure_noted(

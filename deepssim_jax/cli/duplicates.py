@@ -33,7 +33,7 @@ _COLLECTION = CollectionFlags.define(
 _FALSE_DISCOVERIES = flags.DEFINE_float(
     "false_discoveries",
     0.05,
-    "expected share of false ones among images called duplicates, between 0 and 1",
+    "expected share of false ones among images called duplicates (of volumes: similar), between 0 and 1",
 )
 _LEVEL = flags.DEFINE_float("level", 0.95, "coverage of the interval, between 0.5 and 1")
 _MAX_DUPLICATE_RATE = flags.DEFINE_float(

@@ -101,8 +101,7 @@ def read_manifest(
         if role is not Role.SYNTHETIC:  # generated images need not name a patient
             _check_patients(listed.records, pattern, role)
     _take_headers_patients(listed)
-    ids = frozenset(forget) | {alias(name) for name in forget}
-    left = _forget(listed, ids) if forget else _Left()
+    left = _forget(listed, forget) if forget else _Left()
     others += left.files
     records, doubles = _without_doubles(listed.records)
     rejected = listed.rejected + doubles
@@ -120,8 +119,26 @@ def read_manifest(
         counts=FileCounts(found, used, found - used - others, others),
         notes=(*listed.notes, *([_left_out(left.images)] if forget else [])),
         left_out=left.images,
+        unmatched=left.unmatched,
         elsewhere=elsewhere,
     )
+
+
+def refuse_unmatched(ids: Collection[str]) -> None:
+    """Raises InputError where ids that were to be left out match nothing in any folder: one misspelt leaves
+    its patient in.
+    """
+    if ids:
+        raise InputError(
+            f"--forget: {len(ids):,} of its ids {'matches' if len(ids) == 1 else 'match'} no image and no "
+            "patient of any folder; write them as the tables do, and leave out those that are gone"
+        )
+
+
+def for_flag(error: InputError, flag: str) -> InputError:
+    """An error of `read_manifest` with the flag or argument that a command has for its source."""
+    begin, text = f"--{Role.REAL.value}:", str(error)
+    return InputError(f"{flag}: {text.removeprefix(begin).lstrip()}")
 
 
 def _take_headers_patients(listed: Listed) -> None:
@@ -144,10 +161,11 @@ def _take_headers_patients(listed: Listed) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class _Left:
-    """What was left out: images, and their files or rows of a table."""
+    """What was left out: images, and their files or rows of a table; ids that nothing has."""
 
     images: int = 0
     files: int = 0
+    unmatched: frozenset[str] = frozenset()
 
 
 def _counted(records: Collection[Record]) -> set[Path | int]:
@@ -158,22 +176,25 @@ def _counted(records: Collection[Record]) -> set[Path | int]:
 def _left_out(count: int) -> str:
     """What a report says of `forget`."""
     images = "1 image was" if count == 1 else f"{count:,} images were"
-    spelling = "" if count else "; if any should have been, check the spelling of the ids"
-    return f"{images} left out as asked {FORGET}{spelling}"
+    return f"{images} left out as asked {FORGET}"
 
 
-def _forget(listed: Listed, ids: frozenset[str]) -> _Left:
+def _forget(listed: Listed, forget: Collection[str]) -> _Left:
     """Takes images and patients of these ids out of what was listed; only their number stays."""
+    ids = frozenset(forget) | {alias(name) for name in forget}
     kept, gone = [], []
     for record in listed.records:
         named = record.image_id in ids or record.subject_id in ids
         (gone if named else kept).append(record)
     rejected = [r for r in listed.rejected if r.image_id not in ids]
+    refused = {r.image_id for r in listed.rejected}
     files = len(_counted(gone) - _counted(kept)) + len(listed.rejected) - len(rejected)
     listed.records, listed.rejected = kept, rejected
     if files:
         listed.unused.append(Unused(FORGOTTEN, f"left out as asked {FORGET}", files))
-    return _Left(len(gone), files)
+    there = {name for r in gone for name in (r.image_id, r.subject_id)} | refused
+    unmatched = frozenset(name for name in forget if not {name, alias(name)} & there)
+    return _Left(len(gone), files, unmatched)
 
 
 def _existing(source: Path, role: Role) -> Path:

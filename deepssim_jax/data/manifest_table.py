@@ -19,20 +19,12 @@ from pathlib import Path
 from deepssim_jax.data.contents import Listed, records_of
 from deepssim_jax.data.formats import recognise
 from deepssim_jax.data.records import ArrayLayout, InputError, Record, Rejected, files_of
-from deepssim_jax.data.table_rows import check_text, separator_of, whole_rows
+from deepssim_jax.data.table_rows import WINDOWS, decoded_text, header_of, whole_rows
 from deepssim_jax.data.walk import Entry, printable
 from deepssim_jax.workspace.names import slashed
 
 _COLUMNS = ("path", "image_id", "subject_id", "session_id", "site", "split")
 _NOTHING = {"n/a", "na", "nan"}  # what programs write where nothing is known
-_BYTE_ORDER_MARKS = (
-    (b"\xef\xbb\xbf", "utf-8-sig"),
-    (b"\xff\xfe\x00\x00", "utf-32"),
-    (b"\x00\x00\xfe\xff", "utf-32"),
-    (b"\xff\xfe", "utf-16"),
-    (b"\xfe\xff", "utf-16"),
-)
-_MOST_BYTES = 1_000_000_000
 _NUL = "a cell of its row holds a zero byte, which no id and no path has"
 _LONGEST_FIELD = 1 << 24
 _ITEM = re.compile(r"^(.+)#([1-9][0-9]*)$")
@@ -59,7 +51,10 @@ def read_table(source: Path, layout: ArrayLayout) -> Table:
             "or .tsv file with a column `path`"
         )
     out = Listed()
-    rows = _rows(source, _decoded(source, out.notes))
+    text, encoding = decoded_text(source, f"the manifest {source.name}")
+    if encoding == WINDOWS:
+        out.notes.append("the manifest is not in UTF-8; it is read as Windows-1252")
+    rows = _rows(source, text)
     root = source.resolve().parent
     out.notes += _taken_as_written(rows)
     for number, row in rows:
@@ -99,40 +94,15 @@ def _cell(entry: dict[str, str], name: str) -> str | None:
     return entry[name].strip() if name in entry else None
 
 
-def _decoded(source: Path, notes: list[str]) -> str:
-    if source.stat().st_size > _MOST_BYTES:
-        raise InputError(f"the manifest {source.name} has more than {_MOST_BYTES:,} bytes")
-    data = source.read_bytes()
-    encoding = next((name for mark, name in _BYTE_ORDER_MARKS if data.startswith(mark)), "utf-8")
-    try:
-        return data.decode(encoding)
-    except UnicodeDecodeError as error:
-        if encoding != "utf-8":
-            raise InputError(
-                f"the manifest {source.name} is damaged {encoding}; save it as UTF-8"
-            ) from error
-    notes.append("the manifest is not in UTF-8; it is read as Windows-1252")
-    return data.decode("cp1252", "backslashreplace")
-
-
 def _rows(source: Path, text: str) -> list[tuple[int, dict[str, str]]]:
     """Rows with the numbers of their lines; names of columns in small letters without spaces."""
     bids = source.suffix.lower() == ".tsv"
-    top, most = io.StringIO(text, newline=""), 0
-    first, name = top.readline(), f"the manifest {source.name}"
-    check_text(first, name)
-    known = ("\t", ",", ";") if bids else (",", ";", "\t")
-    if (given := separator_of(first)) is not None:
-        known, first = (given,), top.readline()
-    for delimiter in known:
-        columns = [x.strip().lower() for x in next(csv.reader([first], delimiter=delimiter), [])]
-        if "path" in columns:
-            break
-        most = max(most, len(columns))
-    else:
+    name = f"the manifest {source.name}"
+    delimiter, columns = header_of(text, "path", tabs_first=bids)
+    if "path" not in columns:
         # A first line that is no header is a patient's.
         raise InputError(
-            f"the manifest {source.name} has {most} columns, and its first line calls none of them "
+            f"{name} has {len(columns)} columns, and its first line calls none of them "
             "`path`; begin it with a line of names, such as path,subject_id"
         )
     lines = io.StringIO(text, newline="")

@@ -143,6 +143,9 @@ class Manifest:
     counts: FileCounts = FileCounts()
     notes: tuple[str, ...] = ()
     left_out: int = 0  # images, as asked
+    unmatched: frozenset[str] = (
+        frozenset()
+    )  # ids that were to be left out, and that nothing here has
     elsewhere: frozenset[Path] = frozenset()
 
     @property

@@ -8,13 +8,13 @@ so a changed file is a new image whatever its size and time, and a second run de
 import concurrent.futures
 import dataclasses
 import functools
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from deepssim_jax.data.account import Account
+from deepssim_jax.data.decoded import digest_of
 from deepssim_jax.data.manifest import Manifest, Record, Rejected, files_of
 from deepssim_jax.data.preprocess import fit_to_canvas, fit_to_size, quantize
 from deepssim_jax.data.readers import Limits, read_image
@@ -64,7 +64,7 @@ class InputSettings:
 
     def fields(self, image: np.ndarray) -> dict[str, np.ndarray]:
         """The fields of an entry, of an image [h, w] that is in memory."""
-        fields = {_PIXELS: fitted(image, self), _DECODED: _pixel_digest(image)}
+        fields = {_PIXELS: fitted(image, self), _DECODED: digest_of(image)}
         if self.canvas:
             canvas, content = fit_to_canvas(image, side=self.canvas)
             fields |= {_CANVAS: quantize(canvas), _CONTENT: np.array(content, np.int32)}
@@ -96,14 +96,6 @@ def load_one(record: Record, settings: InputSettings, limits: Limits = Limits())
       Unreadable: with the reason.
     """
     return fitted(read_image(record, spec=SliceSpec.parse(settings.slice), limits=limits), settings)
-
-
-def _pixel_digest(image: np.ndarray) -> np.ndarray:
-    """uint8 [32]: SHA-256 of an image's shape and values."""
-    values = np.ascontiguousarray(image, np.float32)
-    digest = hashlib.sha256(repr(values.shape).encode())
-    digest.update(values.data)
-    return np.frombuffer(digest.digest(), np.uint8)
 
 
 def fitted(image: np.ndarray, settings: InputSettings) -> np.ndarray:

@@ -7,12 +7,23 @@ it can be a patient's id.
 """
 
 import csv
+import io
 import itertools
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from deepssim_jax.data.records import InputError
 
+_BYTE_ORDER_MARKS = (
+    (b"\xef\xbb\xbf", "utf-8-sig"),
+    (b"\xff\xfe\x00\x00", "utf-32"),
+    (b"\x00\x00\xfe\xff", "utf-32"),
+    (b"\xff\xfe", "utf-16"),
+    (b"\xfe\xff", "utf-16"),
+)
+_MOST_BYTES = 1_000_000_000
+WINDOWS = "cp1252"
 _SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 
 
@@ -20,6 +31,42 @@ def separator_of(line: str) -> str | None:
     """The delimiter, where a line is the one that states it for Excel: `sep=;`, before the names."""
     found = _SEPARATOR.fullmatch(line)
     return None if found is None else found[1]
+
+
+def decoded_text(source: Path, name: str) -> tuple[str, str]:
+    """The text of a table and its encoding: UTF-8, UTF-16, UTF-32 or, failing these, `WINDOWS`.
+
+    Raises:
+      InputError: it is too long, not in the encoding that it begins with, or in none of these.
+    """
+    if source.stat().st_size > _MOST_BYTES:
+        raise InputError(f"{name} has more than {_MOST_BYTES:,} bytes")
+    data = source.read_bytes()
+    encoding = next((code for mark, code in _BYTE_ORDER_MARKS if data.startswith(mark)), "utf-8")
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        if encoding != "utf-8":
+            raise InputError(f"{name} is damaged {encoding}; save it as UTF-8") from error
+        text, encoding = data.decode(WINDOWS, "backslashreplace"), WINDOWS
+    check_text(text.partition("\n")[0], name)
+    return text, encoding
+
+
+def header_of(text: str, column: str, *, tabs_first: bool = False) -> tuple[str, list[str]]:
+    """The separator of a table whose first row names `column`, and the names in small letters.
+
+    Where no separator gives that name, those of the separator that gives the most.
+    """
+    top = io.StringIO(text, newline="")
+    first = top.readline()
+    known = ("\t", ",", ";") if tabs_first else (",", ";", "\t")
+    if (given := separator_of(first)) is not None:
+        known, first = (given,), top.readline()
+    found = [
+        (x, [y.strip().lower() for y in next(csv.reader([first], delimiter=x), [])]) for x in known
+    ]
+    return next((x for x in found if column in x[1]), max(found, key=lambda x: len(x[1])))
 
 
 def check_text(line: str, name: str) -> None:

@@ -17,6 +17,7 @@ import enum
 import numpy as np
 
 from deepssim_jax.data import nifti_reader
+from deepssim_jax.data.decoded import digest_of
 from deepssim_jax.data.manifest import Record
 from deepssim_jax.data.preprocess import quantize, without_outliers
 from deepssim_jax.data.readers import Limits, read_volume
@@ -56,7 +57,7 @@ class VolumeSettings:
             raise ValueError(f"spacing {self.spacing} mm must lie in [0.05, 50], for example 3.5")
 
     def load(self, record: Record, limits: Limits = Limits()) -> dict[str, np.ndarray]:
-        """One volume: `pixels` uint16 of `size`, `geometry` and `two_spacings`.
+        """One volume: `pixels` uint16 of `size`, `decoded` of `digest_of`, `geometry`, `two_spacings`.
 
         Raises:
           Unreadable: with the reason.
@@ -66,6 +67,7 @@ class VolumeSettings:
         doubtful = nifti_reader.two_spacings(record.path)
         return {
             "pixels": pixels,
+            "decoded": digest_of(volume),
             "geometry": geometry,
             "two_spacings": np.array(doubtful, np.uint8),
         }

@@ -9,7 +9,14 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from deepssim_jax.data.manifest import InputError, Manifest, Role, read_manifest
+from deepssim_jax.data.manifest import (
+    InputError,
+    Manifest,
+    Role,
+    for_flag,
+    read_manifest,
+    refuse_unmatched,
+)
 from deepssim_jax.data.records import ArrayLayout, FileCounts, Links, Record, files_of
 
 _TWICE = (
@@ -46,29 +53,34 @@ def read_collection(
       subject_regex: its first group, found in a file's name, is the patient.
       links: which links are followed.
       arrays: what NumPy arrays of three axes are.
-      forget: ids of patients and of images that are left out.
+      forget: ids of patients and of images that are left out; of images of several folders also with the
+        split's name and a slash before them.
 
     Raises:
-      InputError: one is missing, or holds no image.
+      InputError: one is missing, or holds no image; an id of `forget` matches nothing in any of them.
     """
     names = _names(folders)
-    parts = []
-    for number, folder in enumerate(folders):
-        flag = "--against" if number else "FOLDER"
+    parts, unmatched = [], set(forget)
+    for number, (folder, name) in enumerate(zip(folders, names, strict=True)):
+        # Ids as the outputs show them begin with the split's name.
+        own = {x: x.removeprefix(f"{name}/") if len(folders) > 1 else x for x in forget}
         try:
-            parts.append(
-                read_manifest(
-                    folder,
-                    role=Role.REAL,
-                    subject_regex=subject_regex,
-                    links=links,
-                    arrays=arrays,
-                    forget=forget,
-                )
+            part = read_manifest(
+                folder,
+                role=Role.REAL,
+                subject_regex=subject_regex,
+                links=links,
+                arrays=arrays,
+                forget=(*own, *own.values()),
             )
         except InputError as error:
-            text = str(error).replace(f"--{Role.REAL.value}", flag)
-            raise InputError(text) from error
+            flag = "--against" if number else "FOLDER"
+            if number and len(folders) > 2:
+                flag += f"={folder.name!r}"
+            raise for_flag(error, flag) from error
+        unmatched &= {x for x, short in own.items() if {x, short} <= part.unmatched}
+        parts.append(part)
+    refuse_unmatched(unmatched)
     files = {frozenset(x.resolve() for r in p.records for x in files_of(r)) for p in parts}
     if len(files) < len(parts):  # two tables can name the same files
         raise InputError(_TWICE)
@@ -83,8 +95,10 @@ def _joined(names: Sequence[str], parts: Sequence[Manifest]) -> Collection:
     records: list[Record] = []
     for name, part in zip(names, parts, strict=True):
         for record in part.records:
-            named = dataclasses.replace(record, image_id=f"{name}/{record.image_id}")
-            split[named.image_id] = record.split or name
+            named = dataclasses.replace(
+                record, image_id=f"{name}/{record.image_id}", split=record.split or name
+            )
+            split[named.image_id] = named.split
             records.append(named)
     rejected = [
         dataclasses.replace(item, image_id=f"{name}/{item.image_id}")

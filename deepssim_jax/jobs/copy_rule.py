@@ -87,6 +87,16 @@ class CopyRule(Rule):
         return self.sure(pairs) | (enough & (pairs["points"] >= self.points))
 
 
+def score_of(row: np.void) -> float | None:
+    """The verified score of one row of `PAIR`; None where there was nothing to verify.
+
+    Of pairs of few points pixels are not compared, and of those that share less than a quarter of the
+    image, such as a part and its collage, no score says anything.
+    """
+    score = float(row["verified"])
+    return None if score in (-1.0, 0.0) else score
+
+
 def _best(pairs: np.ndarray, field: str, count: int, *, start: float) -> np.ndarray:
     """float64 [count]: the largest value of each image's pairs, or `start`."""
     out = np.full(count, start)

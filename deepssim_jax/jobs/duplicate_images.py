@@ -13,7 +13,7 @@ from deepssim_jax.audit.self_join import SelfJoin, self_join
 from deepssim_jax.data.manifest import InputError
 from deepssim_jax.data.store import ImageStore
 from deepssim_jax.jobs.collection import Collection
-from deepssim_jax.jobs.copy_rule import CopyRule
+from deepssim_jax.jobs.copy_rule import CopyRule, score_of
 from deepssim_jax.jobs.duplicate_pictures import PairPicture, Pictures
 from deepssim_jax.jobs.duplicate_search import Found
 from deepssim_jax.jobs.duplicate_settings import DuplicateSettings
@@ -56,7 +56,7 @@ class SearchedImages:
 
     def placed(self, row: np.void) -> dict[str, Any]:
         """Of a row of `PAIR`."""
-        return dict(placement(row))
+        return {**placement(row), "verified_score": score_of(row)}
 
     def pictures(self, result: DuplicatesResult) -> Pictures:
         """Of both images and their difference."""

@@ -26,7 +26,8 @@ class DuplicateSettings:
     `size` is the side in pixels at which pairs of images are verified, 128 if None, or in voxels of the
     cube that volumes are brought to, 64 if None (a multiple of 32). `slice_spec` is the slice that stands
     for a volume; without one whole volumes are compared. `false_discoveries` is the share of false ones
-    among the images that are called duplicates, in expectation. `level` is the coverage of the interval.
+    among the images that are called duplicates, in expectation; of volumes, among those called similar.
+    `level` is the coverage of the interval.
     `write_manifest` names a table of one file a group, inside of `out`. `forget` are ids of patients or
     images that are left out of every folder.
 

@@ -21,14 +21,14 @@ from deepssim_jax.jobs.duplicates_result import (
     DuplicatesResult,
     VolumePair,
 )
-from deepssim_jax.jobs.volume_copy_rule import VOLUME_PAIR, VolumeCopyRule
+from deepssim_jax.jobs.volume_copy_rule import VOLUME_PAIR, VolumeCopyRule, copies_of
 from deepssim_jax.scoring.match import Progress
 from deepssim_jax.scoring.volume_evidence import scaled
 from deepssim_jax.scoring.volume_match import Reference
 from deepssim_jax.scoring.volume_measure import Alignment, MatchSettings
 from deepssim_jax.scoring.volume_search import Level
 from deepssim_jax.scoring.volume_sides import LevelSources, Modality, build_volume_side
-from deepssim_jax.workspace import Workspace
+from deepssim_jax.workspace import Section, Workspace
 
 _MOST_COPIES, _MOST_SIMILAR = 16, 8
 _NOTES = (
@@ -42,7 +42,7 @@ _NOTES = (
 @dataclasses.dataclass(frozen=True)
 class SearchedVolumes:
     """A `DuplicateSearch`: `references` are the volumes that stand for equal ones, in the order of
-    `stands`, their rows; `noted` the pairs of these that were found, see `audit.volume_join`.
+    `stands`, their rows; `noted` the pairs of these that keypoints place, see `audit.volume_join`.
     """
 
     references: Reference
@@ -119,8 +119,8 @@ def search_volumes(
         )
     except InputError as error:
         raise InputError(str(error).replace(f"--{Role.REAL.value}", "FOLDER")) from error
-    # Equal files are one: the first of each stands for all.
-    equal = stand_for(np.array(images.keys))
+    # Equal volumes are one: the first of each stands for all.
+    equal = stand_for(images.decoded())
     stands = np.unique(equal)
     journal = out.section("duplicates", images.fingerprint)
     references = Reference.of(
@@ -129,24 +129,52 @@ def search_volumes(
     join = VolumeJoin.of(
         references, journal=journal, on_progress=on_progress, what="volumes with each other"
     )
-    rule = VolumeCopyRule.of(join.best, rate=settings.false_discoveries)
-    noted = join.noted[scaled(join.noted["evidence"], Level.POINTS) >= rule.evidence]
-    measured = measure_noted(
-        noted, references, settings=MatchSettings(), journal=journal, on_progress=on_progress
-    )
-    pairs = np.zeros(len(noted), VOLUME_PAIR)
-    for name in ("points", "structure", "covered", "mirrored", "rotation_deg", "shift_mm"):
-        pairs[name] = measured[name]
-    pairs["query"], pairs["reference"] = stands[noted["query"]], stands[noted["reference"]]
-    pairs["noted"] = np.arange(len(noted))
-    pairs["evidence"] = scaled(noted["evidence"], Level.POINTS)
+    pairs, rule = _judged(join, references, settings.false_discoveries, journal, on_progress)
+    for name in ("query", "reference"):
+        pairs[name] = stands[pairs[name]]
     pairs = pairs[np.lexsort((pairs["reference"], pairs["query"], -pairs["evidence"]))]
+    found = Found.of(pairs, copies_of(pairs), equal=equal, rule=rule)
+    unsure = rule.unsure(found.pairs)
     return SearchedVolumes(
         references=references,
         stands=stands,
-        noted=noted,
+        noted=join.noted,
         images=images,
-        found=Found.of(pairs, rule.copies(pairs), equal=equal, rule=rule),
+        found=found,
         drawer=PairDrawer(grid, Modality.OTHER.contrast),
         collection=collection,
+        notes=_NOTES if unsure is None else (*_NOTES, unsure),
     )
+
+
+def _judged(
+    join: VolumeJoin,
+    references: Reference,
+    rate: float,
+    journal: Section,
+    on_progress: Progress,
+) -> tuple[np.ndarray, VolumeCopyRule]:
+    """Rows of `VOLUME_PAIR` that are copies or alike, by rows of the references, and the rule."""
+
+    def measured(rows: np.ndarray) -> np.ndarray:
+        noted = join.noted[rows]
+        found = measure_noted(
+            noted, references, settings=MatchSettings(), journal=journal, on_progress=on_progress
+        )
+        pairs = np.zeros(len(rows), VOLUME_PAIR)
+        for name in ("points", "structure", "covered", "mirrored", "rotation_deg", "shift_mm"):
+            pairs[name] = found[name]
+        pairs["query"], pairs["reference"] = noted["query"], noted["reference"]
+        pairs["noted"], pairs["evidence"] = rows, evidence[rows]
+        return pairs
+
+    evidence = scaled(join.noted["evidence"], Level.POINTS)
+    strong = evidence >= VolumeCopyRule.least_evidence
+    first = measured(np.flatnonzero(strong))
+    doubles = first[copies_of(first)]
+    rule = VolumeCopyRule.of(
+        join.evidence, np.stack([doubles["query"], doubles["reference"]], axis=1), rate=rate
+    )
+    # Those that are no more than alike are measured where they are.
+    rest = measured(np.flatnonzero(~strong & (evidence >= rule.evidence)))
+    return np.concatenate([first, rest]), rule

@@ -54,7 +54,7 @@ class DuplicatePair:
     first_split: str | None
     second_split: str | None
     how: How
-    verified_score: float = 1.0
+    verified_score: float | None = 1.0  # None: not verified, with too little in common
     flip: str = "none"
     rotation_deg: float = 0.0
     shift_y: float = 0.0

@@ -15,12 +15,14 @@ from deepssim_jax.audit import tables
 from deepssim_jax.audit.self_join import look
 from deepssim_jax.data import store
 from deepssim_jax.data.contents import records_of
+from deepssim_jax.data.decoded import in_float32
 from deepssim_jax.data.formats import recognise
-from deepssim_jax.data.manifest import InputError, Role, read_manifest
+from deepssim_jax.data.manifest import InputError, Role, for_flag, read_manifest
 from deepssim_jax.data.records import ArrayLayout, Record
 from deepssim_jax.data.volume import Unreadable
 from deepssim_jax.data.walk import Entry
 from deepssim_jax.features.extract import extract_one
+from deepssim_jax.jobs.copy_rule import score_of
 from deepssim_jax.jobs.how import How
 from deepssim_jax.jobs.point_index import PreparedIndex
 from deepssim_jax.ops import arguments
@@ -41,15 +43,15 @@ ANSWERS = (
 class LookupMatch:
     """An image of the index that a query is a copy of, or merely alike (see `How`).
 
-    `verified_score`, `flip`, `rotation_deg` and `scale` are as in `audit.result.Match`; `points` and
-    `evidence` are None where the pixels are equal. `in_group` are further images of the index that are
-    duplicates of this one.
+    `verified_score`, `flip`, `rotation_deg` and `scale` are as in `audit.result.Match`, the score None
+    where the pair was not verified; `points` and `evidence` are None where the pixels are equal. `in_group`
+    are further images of the index that are duplicates of this one.
     """
 
     image_id: str
     subject_id: str | None
     how: How
-    verified_score: float = 1.0
+    verified_score: float | None = 1.0
     flip: str = "none"
     rotation_deg: float = 0.0
     scale: float = 1.0
@@ -94,7 +96,7 @@ def lookup(image: str | Path | np.ndarray, *, index: PreparedIndex) -> tuple[Loo
 
     Raises:
       InputError: there is no such file, or it holds no image.
-      ValueError: `image` or `index` is of another type.
+      ValueError: `image` or `index` is of another type, or an array is no single grey image of finite values.
 
     Examples:
       >>> import tempfile
@@ -117,7 +119,10 @@ def lookup(image: str | Path | np.ndarray, *, index: PreparedIndex) -> tuple[Loo
         canvas=points.SIDE,
     )
     if isinstance(image, np.ndarray):
-        return (_answer("array", settings.fields(np.asarray(image, np.float32)), index),)
+        try:
+            return (_answer("array", settings.fields(_grey(image)), index),)
+        except Unreadable as error:
+            return (LookupAnswer("array", refused=str(error)),)
     layout = ArrayLayout(str(index.settings["arrays"]))
     answers = []
     source = arguments.path(image, "image", "an image, or an array [h, w]").expanduser()
@@ -127,6 +132,18 @@ def lookup(image: str | Path | np.ndarray, *, index: PreparedIndex) -> tuple[Loo
         except (Unreadable, OSError) as error:
             answers.append(LookupAnswer(record.image_id, refused=str(error)))
     return tuple(answers)
+
+
+def _grey(image: np.ndarray) -> np.ndarray:
+    """float32 [h, w] of an array, by the rules for pixels of files."""
+    if image.ndim != 2 or not image.size:
+        raise ValueError(
+            f"image {image.shape} must be one grey image [h, w]; take one slice of a volume, and of colours "
+            "their luminance"
+        )
+    return in_float32(
+        np.asarray(arguments.images(image[None], "image", shape="[h, w]", dims=(3,))[0])
+    )
 
 
 def load_search(index: PreparedIndex) -> None:
@@ -160,8 +177,8 @@ def _records(source: Path, layout: ArrayLayout) -> Sequence[Record]:
     if source.is_dir() or source.suffix.lower() in (".csv", ".tsv"):
         try:
             return read_manifest(source, role=Role.REAL, arrays=layout).records
-        except InputError as error:  # which calls every source so
-            raise InputError(str(error).replace(f"--{Role.REAL.value}", "IMAGE", 1)) from error
+        except InputError as error:
+            raise for_flag(error, "IMAGE") from error
     recognised = recognise(source)
     if recognised is None:
         raise InputError(f"IMAGE: {source.name} is of no known image format")
@@ -192,7 +209,7 @@ def _answer(name: str, fields: dict[str, np.ndarray], index: PreparedIndex) -> L
     matches = [
         dataclasses.replace(
             _match(int(row["reference"]), How.COPY if copy else How.SIMILAR, index),
-            verified_score=float(row["verified"]),
+            verified_score=score_of(row),
             flip=FLIP_NAMES[int(row["flip"])],
             rotation_deg=float(row["rotation_deg"]),
             scale=float(row["scale"]),

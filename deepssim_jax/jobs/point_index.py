@@ -7,14 +7,18 @@ not kept; `pixels` are images of the size at which pairs are verified.
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from deepssim_jax.data.account import Growth
 from deepssim_jax.data.manifest import InputError
+from deepssim_jax.data.records import ArrayLayout
+from deepssim_jax.data.store import InputSettings
 from deepssim_jax.features.basis import Basis
 from deepssim_jax.features.matching import PointIndex
 from deepssim_jax.jobs.copy_rule import CopyRule
@@ -22,12 +26,19 @@ from deepssim_jax.ops import arguments
 from deepssim_jax.scoring.evidence import GumbelLaw
 from deepssim_jax.scoring.points import LocalIndex, PointSet
 from deepssim_jax.scoring.side import Side
-from deepssim_jax.workspace import Workspace, check_written, sha256
+from deepssim_jax.workspace import Workspace, check_written, sha256, was_changed
 from deepssim_jax.workspace.values import encoded
 
 COMMAND, LISTING, VERSION = "index", "index.json", 2
 _TILE_FIELDS = ("tiles", "subjects", "sample", "sample_subjects")
 _BASES = ("full", "few")
+_OF_IMAGES = ("geometry", "descriptors", "pixels", "decoded", "group")  # a row each
+_RULE = ("location", "scale", "count", "evidence", "points")
+_ARRAYS = {
+    *_OF_IMAGES,
+    *_TILE_FIELDS,
+    *(f"{x}_{part}" for x in _BASES for part in ("mean", "axes")),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,12 +128,12 @@ def open_index(folder: str | Path, *, check: bool = False) -> PreparedIndex:
 
     Args:
       folder: `--out` of `deepssim index`.
-      check: compare every array's hash, which reads all of them.
+      check: compare every array's hash, which reads all of them, and refuse a folder whose list of hashes
+        is gone. The hash of `index.json` is always compared where one is kept.
 
     Raises:
-      InputError: it is of another version, or an array is missing or was changed.
-      ValueError: the folder is not the output of a finished `deepssim index`, or `index.json` was changed,
-        which `check` looks for, too.
+      InputError: it is of another version; `index.json` or an array is missing, damaged or was changed.
+      ValueError: the folder is not the output of a finished `deepssim index`, or `check` finds no hashes.
 
     Examples:
       >>> import tempfile
@@ -142,27 +153,12 @@ def open_index(folder: str | Path, *, check: bool = False) -> PreparedIndex:
     listing = root / LISTING
     if not listing.is_file():
         raise InputError(f"--index={root.name!r} is not finished; run deepssim index again")
+    if was_changed(root, LISTING):
+        raise _damaged(root)
     if check:
         check_written(root, [LISTING], command=COMMAND)
-    content = json.loads(listing.read_text(encoding="utf-8"))
-    if content.get("version") != VERSION:
-        raise InputError(
-            f"--index={root.name!r} has the form {content.get('version')}, and this program reads "
-            f"{VERSION}; run deepssim index again"
-        )
-    arrays: dict[str, np.ndarray] = {}
-    for name, digest in content["files"].items():
-        path = root / name
-        try:
-            if check and sha256(path) != digest:
-                raise ValueError("its hash is another one")
-            arrays[path.stem] = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            # Without the suffix: names of files are not shown on the screen.
-            raise InputError(
-                f"--index={root.name!r}: the file of its array {path.stem} is missing, damaged or was "
-                "changed; run deepssim index again"
-            ) from error
+    content = _listed(root)
+    arrays = _opened(root, content, check=check)
     bases = {
         name: Basis(
             np.array(arrays[f"{name}_mean"]),
@@ -196,3 +192,63 @@ def open_index(folder: str | Path, *, check: bool = False) -> PreparedIndex:
         subject_ids=tuple(content["subjects"]),
         settings=content["settings"],
     )
+
+
+def _damaged(root: Path) -> InputError:
+    return InputError(
+        f"--index={root.name!r}: its {LISTING} is damaged or was changed; run deepssim index again"
+    )
+
+
+def _listed(root: Path) -> dict[str, Any]:
+    """What the listing holds, of the kinds that `write_index` gives it."""
+    try:
+        content = json.loads((root / LISTING).read_text(encoding="utf-8"))
+        version = content["version"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(root) from error
+    if version != VERSION:
+        raise InputError(
+            f"--index={root.name!r} has the form {version}, and this program reads {VERSION}; run "
+            "deepssim index again"
+        )
+    try:
+        images, subjects, settings = content["images"], content["subjects"], content["settings"]
+        whole = (
+            isinstance(images, list)
+            and isinstance(subjects, list)
+            and len(images) == len(subjects)
+            and all(isinstance(x, str) for x in images)
+            and all(x is None or isinstance(x, str) for x in subjects)
+            and all(isinstance(content["even"][name], int) for name in _BASES)
+            and all(math.isfinite(content["rule"][name]) for name in _RULE)
+            and content["files"].keys() == {f"{name}.npy" for name in _ARRAYS}
+            and isinstance(settings["size"], int)
+        )
+        ArrayLayout(settings["arrays"])
+        InputSettings((settings["size"],) * 2, settings["slice"]).validate()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(root) from error
+    if not whole:
+        raise _damaged(root)
+    return content
+
+
+def _opened(root: Path, content: dict[str, Any], *, check: bool) -> dict[str, np.ndarray]:
+    """The arrays by name, with a row for each image where they have one."""
+    arrays: dict[str, np.ndarray] = {}
+    for name, digest in content["files"].items():
+        path = root / name
+        try:
+            if check and sha256(path) != digest:
+                raise ValueError("its hash is another one")
+            arrays[path.stem] = np.load(path, mmap_mode="r", allow_pickle=False)
+            if path.stem in _OF_IMAGES and len(arrays[path.stem]) != len(content["images"]):
+                raise ValueError("it is not of these images")
+        except (OSError, ValueError, EOFError) as error:
+            # Without the suffix: names of files are not shown on the screen.
+            raise InputError(
+                f"--index={root.name!r}: the file of its array {path.stem} is missing, damaged or was "
+                "changed; run deepssim index again"
+            ) from error
+    return arrays

@@ -111,7 +111,7 @@ def rate_agreement(
 
     Raises:
       InputError: there is no review of which these ratings are.
-      ValueError: a file is damaged, or two are of one reader.
+      ValueError: a file is damaged, two are of one reader, or the adjudicator is one of the readers.
 
     Examples:
       >>> import json
@@ -147,6 +147,11 @@ def rate_agreement(
     last = None
     if adjudicator is not None:
         last = ReaderRatings.read(Path(adjudicator).expanduser(), flag="--adjudicator")
+        if last.reader in [x.reader for x in readers]:
+            raise ValueError(
+                "--adjudicator: its file is of one of the readers, whose own rating would settle where "
+                "they disagree; give that of another person, or none"
+            )
     key = _key(root, [*readers, *([last] if last else [])])
     result = summed_up(key, readers, adjudicator=last, level=level, job=job)
     with Workspace.open(root, command=job.value, flag="AUDIT") as out:

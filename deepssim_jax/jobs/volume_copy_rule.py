@@ -2,7 +2,9 @@
 
 Contract: pairs are rows of `VOLUME_PAIR`, of one volume and another that keypoints have placed. Evidence
 is the logarithm of what the keypoints weigh that agree on one map; it follows a law that is learned from
-the folder. A copy is what `audit.replica_doubles` takes for one, with more evidence than that law gives.
+the folder, of each volume without its copies, which would lift it above themselves. A copy is what
+`audit.replica_doubles` takes for one, whatever the law says: a folder of many degraded copies can lift
+it all the same, and a note says so.
 """
 
 import dataclasses
@@ -11,6 +13,7 @@ import math
 import numpy as np
 
 from deepssim_jax.audit.replica_doubles import MIN_EVIDENCE, MIN_POINTS, are_volume_doubles
+from deepssim_jax.audit.self_join import connected
 from deepssim_jax.audit.volume_join import LEAST_NOTED
 from deepssim_jax.jobs.copy_rule import Rule
 from deepssim_jax.scoring.evidence import false_discovery_cut
@@ -31,20 +34,40 @@ class VolumeCopyRule(Rule):
 
     least_evidence = math.log(MIN_EVIDENCE)
 
+    @property
+    def copy_evidence(self) -> float:
+        """From which a pair can be a copy: what no two unrelated volumes at hand reach."""
+        return self.least_evidence
+
     @classmethod
-    def of(cls, best: np.ndarray, *, rate: float) -> "VolumeCopyRule":
+    def of(cls, evidence: np.ndarray, doubles: np.ndarray, *, rate: float) -> "VolumeCopyRule":
         """From a folder searched against itself.
 
         Args:
-          best: float [n], `audit.volume_join.VolumeJoin.best`.
-          rate: of false discoveries among volumes called copies.
+          evidence: float [n, n], `audit.volume_join.VolumeJoin.evidence`.
+          doubles: int [m, 2], rows of pairs that are copies.
+          rate: of false discoveries among volumes called alike.
         """
-        values = scaled(best, Level.POINTS)
-        law = law_of(values, Level.POINTS)
-        cut = false_discovery_cut(law.p_values(values), rate=rate)
+        group = connected(doubles[:, 0], doubles[:, 1], len(evidence))
+        apart = group[:, None] != group
+        others = np.where(apart, evidence, 0.0).max(1, initial=0.0)[apart.any(1)]
+        law = law_of(scaled(others, Level.POINTS), Level.POINTS)
+        best = scaled(evidence.max(1, initial=0.0), Level.POINTS)
+        cut = false_discovery_cut(law.p_values(best), rate=rate)
         return cls(law, max(law.threshold(cut), math.log(LEAST_NOTED)), MIN_POINTS)
 
-    def copies(self, pairs: np.ndarray) -> np.ndarray:
-        """Bool [n]: which rows of `VOLUME_PAIR` are copies."""
-        double = are_volume_doubles(np.exp(pairs["evidence"]), pairs["points"], pairs["structure"])
-        return double & (pairs["evidence"] >= self.copy_evidence)
+    def unsure(self, copies: np.ndarray) -> str | None:
+        """What a report says where copies, rows of `VOLUME_PAIR`, lie below what chance can reach here."""
+        below = int((copies["evidence"] < self.evidence).sum())
+        if not below:
+            return None
+        return (
+            f"The thresholds are unsure: unrelated volumes of this folder seem to reach an evidence of "
+            f"{self.evidence:.2f}, as they do where many volumes are degraded copies of others. {below:,} of "
+            f"{len(copies):,} pairs of copies lie below it; look at them, and at the folder."
+        )
+
+
+def copies_of(pairs: np.ndarray) -> np.ndarray:
+    """Bool [n]: which rows of `VOLUME_PAIR` are copies."""
+    return are_volume_doubles(np.exp(pairs["evidence"]), pairs["points"], pairs["structure"])

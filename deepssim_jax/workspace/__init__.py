@@ -2,7 +2,7 @@
 
 from deepssim_jax.workspace.cache import Cache, Entries, Made
 from deepssim_jax.workspace.claims import MARKER, OWN_FILES, WORK, Overlap, WorkspaceError
-from deepssim_jax.workspace.examine import Examined, check_written, examine, owner
+from deepssim_jax.workspace.examine import Examined, check_written, examine, owner, was_changed
 from deepssim_jax.workspace.files import Access, NoSpace, sha256
 from deepssim_jax.workspace.keys import code_of, key_of
 from deepssim_jax.workspace.outputs import is_kept_work
@@ -36,4 +36,5 @@ __all__ = [
     "scratch_copy",
     "scratch_folder",
     "sha256",
+    "was_changed",
 ]

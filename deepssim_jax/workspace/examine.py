@@ -65,6 +65,12 @@ def check_written(folder: Path, names: Iterable[str], *, command: str) -> None:
             )
 
 
+def was_changed(folder: Path, name: str) -> bool:
+    """Whether a file is known to be another than was written last; False where no hash of it is kept."""
+    digest = Outputs(folder / claims.WORK / FILE).last(name)
+    return digest not in (None, GROWS) and not files.holds(folder / name, str(digest))
+
+
 def examine(folder: Path, *, work: Path) -> Examined:
     """Hashes every output of a command.
 

@@ -19,6 +19,7 @@ from deepssim_jax.jobs.duplicates_result import Compared
 from deepssim_jax.jobs.how import How
 from deepssim_jax.jobs.review_reading import read_source
 from deepssim_jax.jobs.review_source import VolumeForm
+from deepssim_jax.jobs.volume_copy_rule import VOLUME_PAIR, VolumeCopyRule, copies_of
 from deepssim_jax.testing import assert_same_outputs, assert_verified, outputs
 
 SIDE, READ = 48, 14
@@ -148,6 +149,50 @@ def test_pairs_of_volumes_can_be_reviewed(found: ds.DuplicatesResult, root: Path
         map(frozenset, TRUTH.values())
     )
     assert min(x.margin for x in source.pairs) >= 0
+
+
+def test_equal_voxels_are_found_whatever_the_file(tmp_path: Path) -> None:
+    """As an uncompressed twin has them."""
+    heads = np.round(testing.phantom_volumes(3, size=SIDE) * 100)
+    for number, head in enumerate(heads):
+        write(tmp_path / f"p{number}.nii.gz", head)
+    nibabel.save(nibabel.load(tmp_path / "p1.nii.gz"), tmp_path / "twin.nii")
+    result = ds.duplicates(tmp_path)
+    assert {(x.first_id, x.second_id, x.how) for x in result.pairs} == {
+        ("p1.nii.gz", "twin.nii", How.SAME_PIXELS)
+    }
+
+
+def test_many_copies_do_not_hide_each_other(tmp_path: Path) -> None:
+    """A third of the folder are copies: two thirds of its volumes have a double in it."""
+    heads = testing.phantom_volumes(16, size=SIDE)
+    for number, head in enumerate(heads):
+        write(tmp_path / f"p{number:02d}.nii.gz", head)
+    noise = np.random.default_rng(0).normal(0, 0.01, heads[0].shape)
+    for number in range(8):
+        copy = (heads[number][::-1], heads[number].swapaxes(0, 2) + noise)[number % 2]
+        write(tmp_path / f"q{number:02d}.nii.gz", copy * 3 + 1)
+    result = ds.duplicates(tmp_path)
+    found = {frozenset((x.first_id, x.second_id)) for x in result.pairs}
+    assert found == {frozenset((f"p{n:02d}.nii.gz", f"q{n:02d}.nii.gz")) for n in range(8)}
+    # The law is that of the volumes without their copies, and the copies lie above what it gives.
+    assert result.thresholds["unrelated_count"] == 24
+    assert result.thresholds["similar"] < min(x.evidence for x in result.pairs)
+    assert not any("unsure" in note for note in result.notes)
+
+
+def test_copies_below_what_unrelated_volumes_reach_are_copies_and_said() -> None:
+    rng = np.random.default_rng(0)
+    evidence = np.exp(rng.uniform(0.2, 3.5, (30, 30))).astype(np.float32)
+    rule = VolumeCopyRule.of(evidence, np.array([[0, 1]]), rate=0.05)
+    pairs = np.zeros(2, VOLUME_PAIR)
+    pairs["evidence"], pairs["points"] = (3.0, 2.9), (30.0, 10.0)
+    pairs["structure"] = 0.99
+    assert rule.evidence > 3.0
+    assert copies_of(pairs).tolist() == [True, False]
+    assert rule.unsure(pairs[:1]).startswith("The thresholds are unsure")
+    pairs["evidence"] = rule.evidence + 1
+    assert rule.unsure(pairs) is None
 
 
 def test_unreadable_volumes_are_said(tmp_path: Path) -> None:

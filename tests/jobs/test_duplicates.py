@@ -12,6 +12,8 @@ import deepssim_jax as ds
 from deepssim_jax.cli.main import main
 from deepssim_jax.data.dicom import alias
 from deepssim_jax.data.manifest import InputError, Role, read_manifest
+from deepssim_jax.data.records import ArrayLayout, Links
+from deepssim_jax.jobs.collection import read_collection
 from deepssim_jax.jobs.duplicates_outputs import headline
 from deepssim_jax.jobs.duplicates_result import Compared
 from deepssim_jax.jobs.how import How
@@ -69,6 +71,21 @@ def test_equal_files_and_pixels_are_told_from_copies(found) -> None:
     assert len(hows) == len(result.pairs)  # each pair once
 
 
+def test_a_pair_with_too_little_in_common_has_no_score(tmp_path: Path) -> None:
+    """A collage holds an image on less than a quarter of its square: found by points, not verified."""
+    images = [made.texture(number) for number in range(12)]
+    for number, image in enumerate(images):
+        made.write(tmp_path / f"{number:02d}.png", image)
+    made.write(tmp_path / "collage.png", np.hstack([images[0], images[1], images[2]]))
+    result = ds.duplicates(tmp_path, out=tmp_path.with_name("out"))
+    pairs = [
+        x for x in (*result.pairs, *result.similar) if "collage.png" in (x.first_id, x.second_id)
+    ]
+    assert pairs and all(x.verified_score is None and x.points > 0 for x in pairs)
+    assert {x["verified_score"] for x in rows(tmp_path.with_name("out") / "pairs.csv")} == {""}
+    assert "not verified" in (tmp_path.with_name("out") / "report.html").read_text()
+
+
 def test_one_image_of_a_group_is_kept(found) -> None:
     result, root, truth = found
     kept = [x for x in result.groups if x.kept]
@@ -84,6 +101,10 @@ def test_one_image_of_a_group_is_kept(found) -> None:
     again = read_manifest(copy, role=Role.REAL)
     copy.unlink()
     assert {record.image_id for record in again.records} == set(result.clean)
+    # Each with the split that the other tables give it.
+    assert {record.image_id: record.split for record in again.records} == {
+        name: name.split("/")[0] for name in result.clean
+    }
     assert not again.rejected
 
 
@@ -202,6 +223,46 @@ def test_volumes_among_images_are_refused_with_a_remedy(tmp_path: Path) -> None:
     assert "volume of" in refused.reason and "--slice=axial:0.5" in refused.reason
     sliced = ds.duplicates(tmp_path, settings=ds.DuplicateSettings(slice_spec="axial:0.5"))
     assert sliced.counts["images"] == 2 and not sliced.exclusions
+
+
+def test_ids_are_forgotten_as_the_outputs_show_them(tmp_path: Path) -> None:
+    """Of one split, of all of them by the file's own id, and never silently of none."""
+
+    def left(*forget: str) -> set[str]:
+        collection = read_collection(
+            [tmp_path / "train", tmp_path / "test"],
+            subject_regex=None,
+            links=Links.INSIDE,
+            arrays=ArrayLayout.IMAGES,
+            forget=forget,
+        )
+        return {record.image_id for record in collection.manifest.records}
+
+    for name in ("train/0.png", "train/1.png", "test/0.png", "test/2.png"):
+        made.write(tmp_path / name, made.texture(0))
+    assert left("test/0.png") == {"train/0.png", "train/1.png", "test/2.png"}
+    assert left("0.png") == {"train/1.png", "test/2.png"}
+    with pytest.raises(InputError, match="--forget: 2 of its ids match no image"):
+        left("test/0.png", "test/1.png", "nobody")
+
+
+def test_an_expression_names_the_folder_in_which_it_finds_nobody(tmp_path: Path) -> None:
+    for name in (
+        "train/P0_a.png",
+        "train/P1_a.png",
+        "test/P2_a.png",
+        "test/P3_a.png",
+        "other/x.png",
+    ):
+        made.write(tmp_path / name, made.texture(0))
+    settings = ds.DuplicateSettings(subject_regex="^(P[0-9])_")
+    train, test, other = (tmp_path / name for name in ("train", "test", "other"))
+    with pytest.raises(InputError, match="^--against='other': --subject_regex=.* is found in none"):
+        ds.duplicates(train, against=[test, other], settings=settings)
+    with pytest.raises(InputError, match="^--against: --subject_regex=.* is found in none"):
+        ds.duplicates(train, against=[other], settings=settings)
+    with pytest.raises(InputError, match="^FOLDER: --subject_regex=.* is found in none"):
+        ds.duplicates(other, settings=settings)
 
 
 def test_a_folder_given_twice_is_refused(splits) -> None:

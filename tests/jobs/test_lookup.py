@@ -66,13 +66,14 @@ def test_an_index_says_what_it_does_not_hold(tmp_path: Path, capsys) -> None:
     assert said["files"][0][0] == "patient.png"
 
 
-def test_ids_to_be_forgotten_that_nothing_has_are_said(tmp_path: Path, capsys) -> None:
+def test_ids_to_be_forgotten_that_nothing_has_are_refused(tmp_path: Path, capsys) -> None:
     for number in range(3):
         made.write(tmp_path / "in" / f"{number}.png", made.texture(number))
     call = ["index", f"{tmp_path}/in", "--size=64"]
-    assert main([*call, f"--out={tmp_path}/a", "--forget=TYPO"]) == 0
-    said = capsys.readouterr().out
-    assert "0 images were left out as asked (--forget)" in said and "check the spelling" in said
+    assert main([*call, f"--out={tmp_path}/a", "--forget=TYPO", "--forget=1.png"]) == 2
+    said = capsys.readouterr().err
+    assert "--forget: 1 of its ids matches no image and no patient of any folder" in said
+    assert "TYPO" not in said
     assert main([*call, f"--out={tmp_path}/b", "--forget=1.png"]) == 0
     said = capsys.readouterr().out
     assert "1 image was left out as asked (--forget)" in said and "1.png" not in said
@@ -181,9 +182,55 @@ def test_a_changed_index_is_refused(indexed, tmp_path: Path, capsys) -> None:
     (tmp_path / "empty").mkdir()
     assert main(["lookup", str(tmp_path / "empty"), f"--index={root / 'index'}"]) == 2
     assert "deepssim lookup: IMAGE: the folder holds no image" in capsys.readouterr().err
-    listing = json.loads((copy / "index.json").read_text()) | {"version": 0}
-    (copy / "index.json").write_text(json.dumps(listing))
+
+
+def test_a_changed_listing_is_refused_in_one_line(indexed, tmp_path: Path) -> None:
+    """By its hash where one is kept, and without one by what it holds."""
+    copy = tmp_path / "index"
+    shutil.copytree(indexed[1] / "index", copy)
+    whole = (copy / "index.json").read_text()
+    listing = json.loads(whole)
+    (copy / "index.json").write_text(json.dumps(listing | {"images": listing["images"][::-1]}))
+    with pytest.raises(InputError, match="'index': its index.json is damaged or was changed; run"):
+        ds.open_index(copy)
+    shutil.rmtree(copy / "work")
+    (copy / "index.json").write_text(json.dumps(listing | {"version": 0}))
     with pytest.raises(InputError, match="has the form 0"):
         ds.open_index(copy)
-    with pytest.raises(ValueError, match="its index.json was changed"):
-        ds.open_index(copy, check=True)
+    for text in (
+        whole[:-100],
+        "[]",
+        json.dumps({name: x for name, x in listing.items() if name != "subjects"}),
+        json.dumps(listing | {"images": 3}),
+        json.dumps(listing | {"images": listing["images"][1:]}),
+        json.dumps(listing | {"rule": listing["rule"] | {"evidence": "x"}}),
+        json.dumps(listing | {"files": listing["files"] | {"../../x.npy": "0" * 64}}),
+        json.dumps(listing | {"settings": listing["settings"] | {"size": "large"}}),
+    ):
+        (copy / "index.json").write_text(text)
+        with pytest.raises(InputError, match="index.json is damaged or was changed"):
+            ds.open_index(copy)
+    (copy / "index.json").write_text(whole)
+    assert len(ds.open_index(copy)) == len(indexed[0])
+    shutil.copyfile(copy / "few_axes.npy", copy / "pixels.npy")
+    with pytest.raises(InputError, match="its array pixels is missing, damaged or was changed"):
+        ds.open_index(copy)
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (np.ones((64, 64, 3)), "one grey image"),
+        (np.ones((0, 5)), "one grey image"),
+        (np.full((64, 64), np.nan), "NaN"),
+        (np.array([["a", "b"]]), "must be real"),
+    ],
+)
+def test_an_array_that_is_no_image_is_refused(indexed, image: np.ndarray, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        ds.lookup(image, index=indexed[0])
+
+
+def test_a_constant_array_is_refused_as_a_file_is(indexed) -> None:
+    (answer,) = ds.lookup(np.ones((64, 64)), index=indexed[0])
+    assert "constant" in str(answer.refused)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deepssim_jax.jobs.rate_agreement import summed_up
+from deepssim_jax.jobs.rate_agreement import rate_agreement, summed_up
 from deepssim_jax.jobs.ratings import Rating, ReaderRatings, read_all
 from deepssim_jax.jobs.review_source import Job
 
@@ -97,7 +97,8 @@ def test_a_stratum_without_ratings_gives_no_rate() -> None:
         ("", "must have the columns"),
         ("a,b\n", "must have the columns"),
         (HEAD, "holds no rating"),
-        (HEAD + "abc,a,s0\n", "line 2: 3 values"),
+        (HEAD + "abc,a,s0\n", "line 2: it lacks its pair or its rating"),
+        ("page|reader|pair|rating\nabc|a|s0|no\n", "separated by commas, semicolons or tabs"),
         (HEAD + "abc,a,s0,yes\n", "line 2: its rating must be copy, near or no"),
         (HEAD + "abc,a,s0,no\nabc,a,s0,no\n", "line 3: this pair was rated before"),
         (HEAD + "abc,a,s0,no\nabd,a,s1,no\n", "several pages"),
@@ -121,6 +122,37 @@ def test_two_files_of_one_reader_or_of_two_pages_are_refused(tmp_path: Path) -> 
         read_all([tmp_path / "x", tmp_path / "y"], flag="--ratings")
     with pytest.raises(ValueError, match="different pages"):
         read_all([tmp_path / "x", tmp_path / "z"], flag="--ratings")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"page;reader;pair;rating\nabc;a;s0;near\n",
+        b"sep=;\npage;reader;pair;rating\nabc;a;s0;near\n",
+        b"Page,Reader,Pair,Rating,\nabc,a,s0,NEAR ,\n,,,,\n",
+        b"pair\tpage\trating\treader\ns0\tabc\tNear\ta\n",
+        f"{HEAD}abc,a,s0,near\n".encode("utf-16"),
+    ],
+)
+def test_ratings_are_read_as_manifests_are(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "x.csv").write_bytes(data)
+    found = ReaderRatings.read(tmp_path / "x.csv", flag="--ratings")
+    assert (found.page, found.reader, found.ratings) == ("abc", "a", {"s0": Rating.NEAR})
+
+
+def test_a_folder_is_no_file_of_ratings(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    with pytest.raises(ValueError, match="--ratings='x' is a folder; give the file"):
+        ReaderRatings.read(tmp_path / "x", flag="--ratings")
+
+
+def test_a_reader_cannot_settle_disagreements_of_the_readers(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("deepssim_jax.jobs.rate_agreement.job_of", lambda root: Job.AUDIT)
+    files = [tmp_path / f"{name}.csv" for name in "ab"]
+    for path in files:
+        path.write_text(f"{HEAD}abc,{path.stem},s0,no\n")
+    with pytest.raises(ValueError, match="--adjudicator: its file is of one of the readers"):
+        rate_agreement(tmp_path, files, adjudicator=files[0])
 
 
 def test_ratings_of_spreadsheets_are_read(tmp_path: Path) -> None:

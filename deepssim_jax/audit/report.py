@@ -8,6 +8,7 @@ from deepssim_jax.audit.answer import Answer, verdict_of
 from deepssim_jax.audit.console import WORDS
 from deepssim_jax.audit.disclosure import Edition, is_small, is_telling, percent
 from deepssim_jax.audit.result import AuditResult, GalleryItem, Relation
+from deepssim_jax.detection.assessment import Verdict
 from deepssim_jax.scoring.membership import RATES, MembershipFigures
 from deepssim_jax.workspace import Workspace
 
@@ -159,6 +160,8 @@ def _copies(result: AuditResult, edition: Edition) -> str:
     rate, count = result.copy_rate, edition.count
     exposed = f"{count(result.subjects_exposed)} {_of_people(result, edition)}"
     total, shown = count(rate.total), edition.shows(rate.count, rate.total)
+    found = verdict_of(result.assessment, edition) is Verdict.COPIES_FOUND
+    are = "are" if found else "look like"
     if not rate.count:
         said = (
             f"None of {total} synthetic images was found to be a copy of one of "
@@ -171,11 +174,11 @@ def _copies(result: AuditResult, edition: Edition) -> str:
             f"excluded ({rate.level:.0%} interval)."
         )
     if not shown:
-        said = f"Of {total} synthetic images, {count(rate.count)} are copies of {exposed}."
+        said = f"Of {total} synthetic images, {count(rate.count)} {are} copies of {exposed}."
         return said if edition.shows(rate.count) else f"{said} {sentences.FEW}"
     return (
         f"Of {total} synthetic images, {rate.count:,} ({percent(rate.value)}, {rate.level:.0%} "
-        f"interval {percent(rate.low)} to {percent(rate.high)}) are copies of {exposed}."
+        f"interval {percent(rate.low)} to {percent(rate.high)}) {are} copies of {exposed}."
     )
 
 

@@ -175,6 +175,15 @@ def test_the_bounds_of_suppression() -> None:
     ]
 
 
+def test_an_inconclusive_answer_claims_no_copy() -> None:
+    found = result(6, 9)
+    unsure = dataclasses.replace(
+        found, assessment=dataclasses.replace(found.assessment, verdict=Verdict.INCONCLUSIVE)
+    )
+    for one, said in ((found, ") are copies of"), (unsure, ") look like copies of")):
+        assert said in report.answer(one, Edition.INTERNAL).sentences[0]
+
+
 def test_a_picture_of_no_distribution_is_left_out(tmp_path: Path) -> None:
     """Real images of one patient alone have no null distribution; the page still stands."""
     found = dataclasses.replace(

@@ -15,7 +15,7 @@ from deepssim_jax.audit.guard import View
 from deepssim_jax.data.decoded import constant, luminance
 from deepssim_jax.data.formats import Format, recognise
 from deepssim_jax.data.manifest import Record
-from deepssim_jax.data.pictures import ImageFormat, grey_png, nifti, rgb_png
+from deepssim_jax.data.pictures import ImageFormat, nifti, whole_png
 from deepssim_jax.data.preprocess import without_outliers
 from deepssim_jax.data.readers import read_pixels
 from deepssim_jax.data.store import InputSettings
@@ -55,7 +55,7 @@ class Leaving:
             image_format, content = _grey(pixels)
             views = [View.of(pixels, form)]
         else:
-            image_format, content = ImageFormat.PNG, rgb_png(colours)
+            image_format, content = ImageFormat.PNG, whole_png(colours)
             views = [View.of(without_outliers(luminance(colours)), form)]
             views += [
                 View.of(np.asarray(channel, np.float32), form)
@@ -70,7 +70,7 @@ def _grey(pixels: np.ndarray) -> tuple[ImageFormat, bytes]:
     """PNG of 8 or 16 bits where that holds every value, else NIfTI."""
     whole = np.round(pixels)
     if whole.min() >= 0 and whole.max() < 1 << 16 and (np.abs(pixels - whole) < _ROUNDING).all():
-        return ImageFormat.PNG, grey_png(whole)
+        return ImageFormat.PNG, whole_png(whole)
     return ImageFormat.NIFTI, nifti(pixels)
 
 

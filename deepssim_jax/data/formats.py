@@ -148,6 +148,6 @@ def _suffix(name: str) -> str:
 
 
 def suffix_of(name: str) -> str:
-    """That of an image format, in lower case or as it is; "" where it is none."""
-    fitting = [end for end in SUFFIXES if name.lower().endswith(end)]
-    return max(fitting, key=len, default="")
+    """That of an image format, in small letters; "" where it is none."""
+    found = _suffix(name)
+    return found if found in _SUFFIXES else ""

@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from deepssim_jax.data.formats import SUFFIXES
+from deepssim_jax.data.formats import suffix_of
 from deepssim_jax.data.manifest import InputError
 
 _LINE = re.compile(r"\s*(\d+)\s*[,;\t ]\s*\"?([^,;\t\"]+?)\"?\s*(?:[,;\t].*)?$")
@@ -38,8 +38,7 @@ def map_of(volume_ids: Sequence[str], map_ids: Sequence[str]) -> list[int]:
 
 
 def _stem(name: str) -> str:
-    longest = max((s for s in SUFFIXES if name.lower().endswith(s)), key=len, default="")
-    return name[: len(name) - len(longest)]
+    return name[: len(name) - len(suffix_of(name))]
 
 
 def read_label_names(path: str | Path) -> dict[int, str]:

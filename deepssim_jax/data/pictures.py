@@ -46,22 +46,14 @@ def as_uint8(image: np.ndarray) -> np.ndarray:
 
 def png(image: np.ndarray) -> bytes:
     """An image [h, w] of values in [0, 1] as an 8-bit PNG."""
-    return _png(as_uint8(image))
+    return whole_png(as_uint8(image))
 
 
-def grey_png(values: np.ndarray) -> bytes:
-    """Whole numbers [h, w] from 0 as a PNG of 8 bits, or of 16 where one exceeds 255."""
-    return _png(values.astype(np.uint8 if values.max() < 1 << 8 else np.uint16))
-
-
-def rgb_png(values: np.ndarray) -> bytes:
-    """Colours uint8 [h, w, 3] as a PNG."""
-    return _png(values)
-
-
-def _png(values: np.ndarray) -> bytes:
+def whole_png(values: np.ndarray) -> bytes:
+    """Whole numbers from 0 as a PNG: [h, w] of 8 bits, or of 16 where one exceeds 255; or uint8 [h, w, 3]."""
     buffer = io.BytesIO()
-    Image.fromarray(values).save(buffer, "PNG")
+    kind = np.uint8 if values.max() < 1 << 8 else np.uint16
+    Image.fromarray(values.astype(kind, copy=False)).save(buffer, "PNG")
     return buffer.getvalue()
 
 

@@ -15,7 +15,6 @@ from deepssim_jax.audit import tables
 from deepssim_jax.audit.self_join import look
 from deepssim_jax.data import store
 from deepssim_jax.data.contents import records_of
-from deepssim_jax.data.decoded import in_float32
 from deepssim_jax.data.formats import recognise
 from deepssim_jax.data.manifest import InputError, Role, for_flag, read_manifest
 from deepssim_jax.data.records import ArrayLayout, Record
@@ -141,9 +140,8 @@ def _grey(image: np.ndarray) -> np.ndarray:
             f"image {image.shape} must be one grey image [h, w]; take one slice of a volume, and of colours "
             "their luminance"
         )
-    return in_float32(
-        np.asarray(arguments.images(image[None], "image", shape="[h, w]", dims=(3,))[0])
-    )
+    checked = arguments.images(image[None], "image", shape="[h, w]", dims=(3,))
+    return np.asarray(checked[0], np.float32)
 
 
 def load_search(index: PreparedIndex) -> None:

@@ -14,14 +14,13 @@ from deepssim_jax.scoring.retrieval import Retrieval
 
 @dataclasses.dataclass(frozen=True)
 class Words:
-    """What is searched for, `called` what was found, what a calibration `needs`, `more` of what would
-    tell chance from copying, and what can be `shared` by unrelated ones.
+    """What is searched for, what a calibration `needs`, `more` of what would tell chance from copying, and
+    what can be `shared` by unrelated ones.
     """
 
     image: str
     copy: str
     copies: str
-    called: str
     needs: str
     more: str
     shared: str
@@ -31,7 +30,6 @@ IMAGES = Words(
     image="image",
     copy="copy",
     copies="copies",
-    called="near image",
     needs=f"images of at least {2 * decide.MIN_NULL} patients, about half of them to choose thresholds and "
     "half to check them",
     more="real or held-out images",
@@ -41,7 +39,6 @@ VOLUMES = Words(
     image="volume",
     copy="replica",
     copies="replicas",
-    called="volume",
     needs=f"volumes of at least {decide.MIN_NULL} patients",
     more="real volumes",
     shared="A head holder, a marker or a mask",
@@ -68,7 +65,7 @@ _SENTENCES = {
     "share would look the same. Look at these pairs; they do not count towards the verdict.",
     Cause.WITHIN_CHANCE: "{reached} no more than chance alone would give{p_value}. Look at the pairs; more "
     "{more} would sharpen this.",
-    Cause.BEYOND_CHANCE: "{number} {called} reached the threshold, more than chance alone would "
+    Cause.BEYOND_CHANCE: "{number} {things} reached the threshold, more than chance alone would "
     "give{p_value}.",
     Cause.CONFIRMED: "{number} {things} {is_are} called {a_copy} by both kinds of evidence{p_value}.",
     Cause.NOT_CALIBRATED: "{none}, but the thresholds could not be calibrated here: they need {needs}.",
@@ -170,8 +167,7 @@ def _values(reason: Reason, words: Words, *, shared: bool) -> dict[str, object]:
         if Role.SYNTHETIC in reason.roles
         else f"{words.copies} of them cannot be detected",
         "most": MAX_UNTESTED,
-        "called": _several(reason.count, words.called),
-        "reached": f"The {words.called}s that reached the threshold are",
+        "reached": f"The {words.image}s that reached the threshold are",
         "p_value": "",
     }
     if not shared:
@@ -182,7 +178,7 @@ def _values(reason: Reason, words: Words, *, shared: bool) -> dict[str, object]:
     out["recall"] = "too few" if shared else f"{share.count} of {share.total}"
     out["missed"] = ": most such copies would have been missed" if share.value < 0.5 else ""
     if not shared and reason.p_value is not None:
-        out["reached"] = f"{out['number']} {out['called']} reached the threshold, which is"
+        out["reached"] = f"{out['number']} {out['things']} reached the threshold, which is"
         out["p_value"] = _by_chance(reason)
     return out
 

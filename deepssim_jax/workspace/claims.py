@@ -280,7 +280,7 @@ def check_listed(out: Path, listed: Path, *, command: str, flag: str) -> None:
             )
     if listed.is_file():
         return
-    names = {name for name in os.listdir(out) if not name.startswith(".")} - NOBODYS
+    names = {name for name in files.with_content(out) if not name.startswith(".")} - NOBODYS
     inside = listed.is_relative_to(out)
     # Earlier versions began the list with the first output, after some work.
     names -= {WORK} if listed.parent != out else WORKED
@@ -348,16 +348,14 @@ def claimed(out: Path, *, command: str, flag: str) -> Iterator[None]:
             (out / _HOLDER).unlink(missing_ok=True)
     finally:
         empty = not (out / MARKER).exists()
-        if empty:  # while it is held: what another process locks after that is a file of its own
+        if empty and ours:  # while it is held: what another process locks after that is a file of its own
             with contextlib.suppress(OSError):
-                if ours:
-                    (out / _LOCK).unlink()
+                (out / _LOCK).unlink()
         lock.release()
         if empty:
             with contextlib.suppress(OSError):
-                if (
-                    ours and on_windows()
-                ):  # which deletes no file that is open, and none that another opened
+                # There no file is deleted that is open, or that another process opened.
+                if ours and on_windows():
                     (out / _LOCK).unlink()
                 for place in made:
                     place.rmdir()

@@ -91,6 +91,13 @@ def no_space(path: Path) -> Iterator[None]:
         ) from error
 
 
+def with_content(folder: Path) -> Iterator[str]:
+    """The names in a folder, without folders in which there is no file at any depth."""
+    for entry in os.scandir(folder):
+        if not entry.is_dir(follow_symlinks=False) or any(found for _, _, found in os.walk(entry)):
+            yield entry.name
+
+
 def make_folder(path: Path, *, access: Access = Access.SHARED) -> None:
     """Makes a folder and those above it that are missing; they are flushed to the disk."""
     if path.is_dir():

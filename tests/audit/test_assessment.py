@@ -337,7 +337,7 @@ def test_true_copies_that_both_kinds_confirm_are_no_chance() -> None:
     alone = weighed(Calls(8), 63)
     assert alone.verdict is Verdict.INCONCLUSIVE
     (sentence,) = sentences.reasons(alone.reasons)
-    assert sentence.startswith("8 near images reached the threshold, which is no more than")
+    assert sentence.startswith("8 images reached the threshold, which is no more than")
     assert "about 2.3" in sentence and "is 0.055, and evidence is 0.025 or less" in sentence
 
 

@@ -248,6 +248,17 @@ def test_a_marker_alone_proves_nothing(tmp_path, name):
     assert tree(tmp_path) == before
 
 
+def test_an_empty_folder_is_nobodys(tmp_path):
+    """As a run leaves that was killed before its list, and whose outputs a stranger took away."""
+    with Workspace.open(tmp_path / "out", command="a") as workspace:
+        workspace.write("deep/b.csv", b"1")
+    (tmp_path / "out" / "deep" / "b.csv").unlink()
+    shutil.rmtree(tmp_path / "out" / "work")
+    with Workspace.open(tmp_path / "out", command="a") as workspace:
+        workspace.write("deep/b.csv", b"2")
+    assert (tmp_path / "out" / "deep" / "b.csv").read_bytes() == b"2"
+
+
 @pytest.mark.parametrize("begun", [False, True])
 @pytest.mark.parametrize("name", sorted(OWN_FILES - {MARKER}))
 def test_a_file_of_someone_else_by_the_name_of_our_lock_stays(tmp_path, name, begun):

@@ -46,7 +46,9 @@ def find_volume_doubles(
     noted = np.zeros(0, NOTED)
     if len(side) <= MAX_SEARCHED:
         what = "duplicates among the real volumes"
-        noted = VolumeJoin.of(references, journal=journal, on_progress=on_progress, what=what).noted
+        noted = VolumeJoin.of(
+            references, journal=journal, on_progress=on_progress, what=what
+        ).pairs()
     # Scans of a patient known to be one need no comparison.
     apart = side.groups[noted["query"]] != side.groups[noted["reference"]]
     noted = noted[apart & (noted["evidence"] >= MIN_EVIDENCE)]

@@ -38,12 +38,12 @@ _BLOCK, _MEASURED = 32, 16
 
 @dataclasses.dataclass(frozen=True)
 class VolumeJoin:
-    """`noted` rows of `NOTED`, each pair once; `evidence` float32 [n, n], what each volume has for every
-    other one, 0 for itself.
+    """`noted` rows of `NOTED` of every volume, so that a pair may stand there in both directions; `rest`
+    float32 [n], the most evidence that each volume has for one of which nothing is noted.
     """
 
     noted: np.ndarray
-    evidence: np.ndarray
+    rest: np.ndarray
 
     @classmethod
     def of(
@@ -59,18 +59,19 @@ class VolumeJoin:
         """
         side, index = references.side, references.index
         if index is None or len(side) < 2:
-            return cls(np.zeros(0, NOTED), np.zeros((len(side),) * 2, np.float32))
+            return cls(np.zeros(0, NOTED), np.zeros(len(side), np.float32))
 
         def block(rows: np.ndarray) -> dict[str, np.ndarray]:
             found = index.vote(side.rows(rows))
             evidence = found.evidence.copy()
             evidence[np.arange(len(rows)), rows] = 0.0
-            query, reference = np.nonzero(evidence >= LEAST_NOTED)
+            enough = evidence >= LEAST_NOTED
+            query, reference = np.nonzero(enough)
             noted = np.zeros(len(query), NOTED)
             noted["query"], noted["reference"] = rows[query], reference
             for name in _MAPS:
                 noted[name] = getattr(found, name)[query, reference]
-            return {"noted": noted, "evidence": evidence}
+            return {"noted": noted, "rest": np.where(enough, 0.0, evidence).max(1)}
 
         found = journal.by_rows(
             "join",
@@ -81,7 +82,19 @@ class VolumeJoin:
             on_progress=on_progress,
             what=what,
         )
-        return cls(each_once(np.asarray(found["noted"])), np.asarray(found["evidence"]))
+        return cls(np.asarray(found["noted"]), np.asarray(found["rest"]))
+
+    def pairs(self) -> np.ndarray:
+        """What is noted, each pair once."""
+        return each_once(self.noted)
+
+    def best(self, group: np.ndarray | None = None) -> np.ndarray:
+        """Float32 [n]: the most evidence of each volume for another one, by int [n] also of another group."""
+        query, reference = self.noted["query"], self.noted["reference"]
+        apart = np.ones(len(query), bool) if group is None else group[query] != group[reference]
+        out = self.rest.copy()
+        np.maximum.at(out, query[apart], self.noted["evidence"][apart])
+        return out
 
 
 def measure_noted(

@@ -129,7 +129,8 @@ def search_volumes(
     join = VolumeJoin.of(
         references, journal=journal, on_progress=on_progress, what="volumes with each other"
     )
-    pairs, rule = _judged(join, references, settings.false_discoveries, journal, on_progress)
+    noted = join.pairs()
+    pairs, rule = _judged(join, noted, references, settings.false_discoveries, journal, on_progress)
     for name in ("query", "reference"):
         pairs[name] = stands[pairs[name]]
     pairs = pairs[np.lexsort((pairs["reference"], pairs["query"], -pairs["evidence"]))]
@@ -138,7 +139,7 @@ def search_volumes(
     return SearchedVolumes(
         references=references,
         stands=stands,
-        noted=join.noted,
+        noted=noted,
         images=images,
         found=found,
         drawer=PairDrawer(grid, Modality.OTHER.contrast),
@@ -149,31 +150,32 @@ def search_volumes(
 
 def _judged(
     join: VolumeJoin,
+    noted: np.ndarray,
     references: Reference,
     rate: float,
     journal: Section,
     on_progress: Progress,
 ) -> tuple[np.ndarray, VolumeCopyRule]:
-    """Rows of `VOLUME_PAIR` that are copies or alike, by rows of the references, and the rule."""
+    """Rows of `VOLUME_PAIR` of `noted` that are copies or alike, by rows of the references, and the rule."""
 
     def measured(rows: np.ndarray) -> np.ndarray:
-        noted = join.noted[rows]
+        some = noted[rows]
         found = measure_noted(
-            noted, references, settings=MatchSettings(), journal=journal, on_progress=on_progress
+            some, references, settings=MatchSettings(), journal=journal, on_progress=on_progress
         )
         pairs = np.zeros(len(rows), VOLUME_PAIR)
         for name in ("points", "structure", "covered", "mirrored", "rotation_deg", "shift_mm"):
             pairs[name] = found[name]
-        pairs["query"], pairs["reference"] = noted["query"], noted["reference"]
+        pairs["query"], pairs["reference"] = some["query"], some["reference"]
         pairs["noted"], pairs["evidence"] = rows, evidence[rows]
         return pairs
 
-    evidence = scaled(join.noted["evidence"], Level.POINTS)
+    evidence = scaled(noted["evidence"], Level.POINTS)
     strong = evidence >= VolumeCopyRule.least_evidence
     first = measured(np.flatnonzero(strong))
     doubles = first[copies_of(first)]
     rule = VolumeCopyRule.of(
-        join.evidence, np.stack([doubles["query"], doubles["reference"]], axis=1), rate=rate
+        join, np.stack([doubles["query"], doubles["reference"]], axis=1), rate=rate
     )
     # Those that are no more than alike are measured where they are.
     rest = measured(np.flatnonzero(~strong & (evidence >= rule.evidence)))

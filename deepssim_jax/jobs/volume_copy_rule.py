@@ -14,7 +14,7 @@ import numpy as np
 
 from deepssim_jax.audit.replica_doubles import MIN_EVIDENCE, MIN_POINTS, are_volume_doubles
 from deepssim_jax.audit.self_join import connected
-from deepssim_jax.audit.volume_join import LEAST_NOTED
+from deepssim_jax.audit.volume_join import LEAST_NOTED, VolumeJoin
 from deepssim_jax.jobs.copy_rule import Rule
 from deepssim_jax.scoring.evidence import false_discovery_cut
 from deepssim_jax.scoring.volume_evidence import law_of, scaled
@@ -40,19 +40,19 @@ class VolumeCopyRule(Rule):
         return self.least_evidence
 
     @classmethod
-    def of(cls, evidence: np.ndarray, doubles: np.ndarray, *, rate: float) -> "VolumeCopyRule":
+    def of(cls, join: VolumeJoin, doubles: np.ndarray, *, rate: float) -> "VolumeCopyRule":
         """From a folder searched against itself.
 
         Args:
-          evidence: float [n, n], `audit.volume_join.VolumeJoin.evidence`.
+          join: what its volumes have for each other.
           doubles: int [m, 2], rows of pairs that are copies.
           rate: of false discoveries among volumes called alike.
         """
-        group = connected(doubles[:, 0], doubles[:, 1], len(evidence))
-        apart = group[:, None] != group
-        others = np.where(apart, evidence, 0.0).max(1, initial=0.0)[apart.any(1)]
+        group = connected(doubles[:, 0], doubles[:, 1], len(join.rest))
+        # All copies of one volume say nothing of unrelated ones.
+        others = join.best(group) if len(np.unique(group)) > 1 else np.zeros(0, np.float32)
         law = law_of(scaled(others, Level.POINTS), Level.POINTS)
-        best = scaled(evidence.max(1, initial=0.0), Level.POINTS)
+        best = scaled(join.best(), Level.POINTS)
         cut = false_discovery_cut(law.p_values(best), rate=rate)
         return cls(law, max(law.threshold(cut), math.log(LEAST_NOTED)), MIN_POINTS)
 

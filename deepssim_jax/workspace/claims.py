@@ -348,7 +348,9 @@ def claimed(out: Path, *, command: str, flag: str) -> Iterator[None]:
             (out / _HOLDER).unlink(missing_ok=True)
     finally:
         empty = not (out / MARKER).exists()
-        if empty and ours:  # while it is held: what another process locks after that is a file of its own
+        if (
+            empty and ours
+        ):  # while it is held: what another process locks after that is a file of its own
             with contextlib.suppress(OSError):
                 (out / _LOCK).unlink()
         lock.release()

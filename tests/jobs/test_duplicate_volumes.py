@@ -12,6 +12,7 @@ from scipy import ndimage
 
 import deepssim_jax as ds
 from deepssim_jax import testing
+from deepssim_jax.audit.volume_join import LEAST_NOTED, NOTED, VolumeJoin
 from deepssim_jax.cli.main import main
 from deepssim_jax.data.manifest import InputError
 from deepssim_jax.jobs import duplicates_outputs
@@ -181,6 +182,25 @@ def test_many_copies_do_not_hide_each_other(tmp_path: Path) -> None:
     assert not any("unsure" in note for note in result.notes)
 
 
+def join_of(evidence: np.ndarray) -> VolumeJoin:
+    """As if a folder were searched against itself that gives [n, n]."""
+    enough = evidence >= LEAST_NOTED
+    noted = np.zeros(enough.sum(), NOTED)
+    noted["query"], noted["reference"] = np.nonzero(enough)
+    noted["evidence"] = evidence[enough]
+    return VolumeJoin(noted, np.where(enough, 0.0, evidence).max(1))
+
+
+def test_what_a_volume_has_for_those_of_other_groups() -> None:
+    evidence = np.random.default_rng(0).uniform(0, 6, (9, 9)).astype(np.float32)
+    np.fill_diagonal(evidence, 0)
+    join, group = join_of(evidence), np.array([0, 0, 0, 3, 4, 4, 6, 7, 8])
+    np.testing.assert_array_equal(join.best(), evidence.max(1))
+    # What is not noted counts whosever it is: it is less than a copy has.
+    others = (group[:, None] != group) | (evidence < LEAST_NOTED)
+    np.testing.assert_array_equal(join.best(group), np.where(others, evidence, 0).max(1))
+
+
 def test_what_unrelated_volumes_reach_is_learned_without_copies() -> None:
     """As 23 brains of which 16 have a double were: with these the limit was far above every one of them."""
     rng = np.random.default_rng(0)
@@ -189,8 +209,9 @@ def test_what_unrelated_volumes_reach_is_learned_without_copies() -> None:
     for row, column in doubles:
         evidence[row, column] = evidence[column, row] = rng.uniform(18, 31)
     np.fill_diagonal(evidence, 0)
-    lifted = VolumeCopyRule.of(evidence, doubles[:0], rate=0.05)
-    rule = VolumeCopyRule.of(evidence, doubles, rate=0.05)
+    join = join_of(evidence)
+    lifted = VolumeCopyRule.of(join, doubles[:0], rate=0.05)
+    rule = VolumeCopyRule.of(join, doubles, rate=0.05)
     assert rule.law.count == 23
     assert rule.evidence < np.log(18) < lifted.evidence
 
@@ -198,7 +219,7 @@ def test_what_unrelated_volumes_reach_is_learned_without_copies() -> None:
 def test_copies_below_what_unrelated_volumes_reach_are_copies_and_said() -> None:
     rng = np.random.default_rng(0)
     evidence = np.exp(rng.uniform(0.2, 3.5, (30, 30))).astype(np.float32)
-    rule = VolumeCopyRule.of(evidence, np.array([[0, 1]]), rate=0.05)
+    rule = VolumeCopyRule.of(join_of(evidence), np.array([[0, 1]]), rate=0.05)
     pairs = np.zeros(2, VOLUME_PAIR)
     pairs["evidence"], pairs["points"] = (3.0, 2.9), (30.0, 10.0)
     pairs["structure"] = 0.99

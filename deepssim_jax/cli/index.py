@@ -42,6 +42,7 @@ def main(argv: Sequence[str]) -> int:
             argv[1], out=_OUT.value, settings=_COLLECTION.settings(), on_progress=on_progress
         )
     said = json.loads((Path(_OUT.value).expanduser() / INPUTS).read_text(encoding="utf-8"))
+    limits = made.rule.limits
     rows = [
         ("files found", f"{said['files_found']:,}"),
         ("images", f"{len(made):,}"),
@@ -49,7 +50,8 @@ def main(argv: Sequence[str]) -> int:
         *((f"  {reason}", f"{count:,}") for reason, count in said["reasons"].items()),
         *([("left out as asked", f"{said['left_out']:,}")] if said["left_out"] else []),
         *((name, f"{count:,}") for name, count in made.growth.rows()),
-        ("a copy from", f"evidence {made.rule.copy_evidence:.2f}, {made.rule.points:.0f} points"),
+        ("a copy from", "evidence {evidence:.2f} and {points:.0f} points".format(**limits)),
+        ("or", "a verified score of {sure_score} and {sure_points:.0f} points".format(**limits)),
     ]
     print("".join(f"{note}\n" for note in on_screen(said["notes"])), end="")
     console.finish(rows, written=[Path(_OUT.value) / LISTING])

@@ -40,6 +40,11 @@ class Rule:
         return max(self.evidence, self.least_evidence)
 
     @property
+    def limits(self) -> dict[str, float]:
+        """From what a pair is a copy, by name."""
+        return {"evidence": self.copy_evidence, "points": self.points}
+
+    @property
     def chance(self) -> float:
         """The probability at which an unrelated image reaches `copy_evidence`."""
         return float(self.law.p_values(np.array([self.copy_evidence]))[0])
@@ -75,6 +80,11 @@ class CopyRule(Rule):
         quarter = float(np.quantile(_best(others, "points", count, start=0.0), 0.75))
         least = float(np.clip(_TIMES * quarter, _LEAST_POINTS, _MOST_POINTS))
         return dataclasses.replace(rule, points=least)
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """Also the score and the points that are enough where images are alike (`alike`)."""
+        return super().limits | {"sure_score": _SURE_SCORE, "sure_points": _SURE_POINTS}
 
     def sure(self, pairs: np.ndarray) -> np.ndarray:
         """Bool [n]: copies by their verified score."""

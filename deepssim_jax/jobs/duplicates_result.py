@@ -105,7 +105,8 @@ class DuplicatesResult(Detection):
     `counts` has the keys images, unreadable, not_images, not_comparable, groups, in_groups, surplus
     (images that `clean` leaves out) and, of pairs, same_file, same_pixels, copies and similar.
     `duplicate_rate` is the share of surplus images among those read. `thresholds` says from which
-    `evidence` and `points` a pair is a copy, from which evidence it is `similar`, at which `chance`
+    `evidence` and `points` a pair is a copy, of images that are similar also from which verified score
+    and points (`sure_score`, `sure_points`), from which evidence a pair is `similar`, at which `chance`
     unrelated images reach that of a copy, and by how many images that was learned (`unrelated_count`).
     Pairs of volumes are `VolumePair`. `exclusions` name what could not be read, and what is not comparable.
 

@@ -87,9 +87,8 @@ def conclude(
         suspicions=_suspicions(pairs),
         clean=tuple(images.image_ids[row] for row in np.flatnonzero(kept)),
         thresholds={
-            "evidence": found.rule.copy_evidence,
+            **found.rule.limits,
             "similar": found.rule.evidence,
-            "points": found.rule.points,
             "chance": found.rule.chance,
             "unrelated_count": float(found.rule.law.count),
         },

@@ -161,17 +161,19 @@ def _duplicates(folder: Path, summary: dict[str, Any], inputs: dict[str, Any]) -
     )
     files = {record.image_id: record for record in collection.manifest.records}
     limits = summary["thresholds"]
-    thresholds = {"local_evidence": limits["evidence"], "local_points": limits["points"]}
+    # A pair is a copy that reaches both of either.
+    ways = [{"local_evidence": limits["evidence"], "local_points": limits["points"]}]
+    if "sure_score" in limits:
+        ways.append({"verified_score": limits["sure_score"], "local_points": limits["sure_points"]})
     # Equal files and equal pixels need no eye.
     looked_at = (How.COPY.value, How.SIMILAR.value)
     rows = [r for r in recheck_summary.rows(folder / "pairs.csv") if r["how"] in looked_at]
-    # Both thresholds are to be reached.
     pairs = tuple(
         _pair(
             row,
             ids=("first_id", "second_id"),
             stratum=row["how"],
-            margin=min(_margins(row, thresholds)),
+            margin=max(min(_margins(row, way)) for way in ways),
         )
         for row in rows
     )

@@ -22,6 +22,7 @@ from deepssim_jax.audit.inputs import folders, list_sides, networks, remove_revi
 from deepssim_jax.audit.result import AuditResult
 from deepssim_jax.data import store
 from deepssim_jax.data.manifest import InputError, Manifest, Role
+from deepssim_jax.data.sheet_records import with_fields
 from deepssim_jax.nn import encoder as encoders
 from deepssim_jax.ops import arguments
 from deepssim_jax.scoring import points
@@ -137,7 +138,8 @@ def _audit(
         gallery = build_gallery(
             result, found.pairs, stores[Role.REAL], stores[Role.SYNTHETIC], explain_by=explain_by
         )
-        outputs.write_all(result, gallery, out, manifests=manifests, stores=stores)
+        listed = {role: one.manifest for role, one in sets.items()}
+        outputs.write_all(result, gallery, out, manifests=listed, stores=stores)
         if settings.forget:
             remove_reviews(out)
 
@@ -224,6 +226,10 @@ class _Job:
                 f"--{role}: none of its {len(manifest.records)} images could be read; the first "
                 f"reason: {first}"
             )
+        boxes = images.fields() if manifest.role is Role.SYNTHETIC else {}
+        if boxes and not any(record.box for record in manifest.records):
+            named = {images.image_ids[row]: found for row, found in boxes.items()}
+            return self._read(with_fields(manifest, named))
         return AuditSet(manifest, side, images)
 
     def measure(self, sets: Mapping[Role, AuditSet]) -> Measured:

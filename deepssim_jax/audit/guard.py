@@ -22,7 +22,6 @@ from deepssim_jax.audit import calibration, doubles
 from deepssim_jax.audit.result import Thresholds
 from deepssim_jax.data import store
 from deepssim_jax.data.manifest import InputError, Role, check_subject_regex, read_manifest
-from deepssim_jax.data.preprocess import fit_to_canvas
 from deepssim_jax.data.store import ImageStore, InputSettings
 from deepssim_jax.data.volume import SliceSpec
 from deepssim_jax.detection.controls import balanced_rows
@@ -126,7 +125,7 @@ class View:
         Raises:
           Unreadable: it is constant.
         """
-        return cls(store.fitted(image, form), *fit_to_canvas(image, side=form.canvas))
+        return cls(store.fitted(image, form), *store.on_canvas(image, form))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 Contract: what is written is what is judged. A file can hold much beside the image that is seen: a second
 picture, an alpha channel, a header with a patient's name, bytes after its end. So no file leaves as it
-is. Colours are judged channel by channel, and where pixels are not square, the image is judged as it is
-shown, too.
+is. Colours are judged channel by channel, a sheet of several pictures also picture by picture, and where
+pixels are not square, the image is judged as it is shown, too.
 """
 
 import dataclasses
@@ -18,6 +18,7 @@ from deepssim_jax.data.manifest import Record
 from deepssim_jax.data.pictures import ImageFormat, nifti, whole_png
 from deepssim_jax.data.preprocess import without_outliers
 from deepssim_jax.data.readers import read_pixels
+from deepssim_jax.data.sheets import fields
 from deepssim_jax.data.store import InputSettings
 
 _COLOURED = (Format.PICTURE, Format.TIFF)
@@ -28,8 +29,8 @@ _ROUNDING = 1e-3  # of the luminance of three equal colours
 class Leaving:
     """A file `content` with its `suffix`, and what of it is judged.
 
-    `views` are the image and then its colours; `shown` is the image with square pixels where its own are
-    not, which the new file does not say.
+    `views` are the image, then its colours and, of a sheet, the pictures on it; `shown` is the image with
+    square pixels where its own are not, which the new file does not say.
     """
 
     content: bytes
@@ -62,6 +63,7 @@ class Leaving:
                 for channel in np.moveaxis(colours, -1, 0)
                 if not constant(channel)
             ]
+        views += [View.of(box.of(pixels), form) for box in fields(pixels)]
         shown = View.of(square, form) if square.shape != pixels.shape else None
         return cls(content, image_format.suffix, tuple(views), shown)
 

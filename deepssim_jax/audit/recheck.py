@@ -6,7 +6,7 @@ pairs are read again from the original images, placed as the table says, and sco
 
 import collections
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,8 @@ from deepssim_jax.audit.recheck_summary import Rows
 from deepssim_jax.data import store
 from deepssim_jax.data.manifest import InputError, Record, Role, read_manifest
 from deepssim_jax.data.records import ArrayLayout, Links
-from deepssim_jax.data.volume import Unreadable
+from deepssim_jax.data.sheet_records import named_fields
+from deepssim_jax.data.volume import SliceSpec, Unreadable
 from deepssim_jax.ops.transform import FLIP_NAMES, Transform
 from deepssim_jax.scoring.match import Progress
 from deepssim_jax.scoring.verify import score_at
@@ -73,6 +74,7 @@ def recheck(directory: Path, *, on_progress: Progress = lambda done, total, what
         records |= {(role, r.image_id): r for r in manifest.records}
     listed = recheck_summary.rows(directory / "inputs.csv")
     known = {(row["role"], tables.plain(row["image_id"])) for row in listed}
+    records |= _fields(records, known, SliceSpec.parse(settings["slice"]))
     added = collections.Counter(role for role, image_id in records if (role, image_id) not in known)
     added.subtract(inputs.get("left_out", {}))  # they may lie there, and their names were not kept
     problems += [
@@ -93,6 +95,19 @@ def recheck(directory: Path, *, on_progress: Progress = lambda done, total, what
         problems += _rescore(pairs[start : start + _BATCH], records, form)
         on_progress(min(start + _BATCH, len(pairs)), len(pairs), "scoring pairs")
     return Recheck(files, len(rows), len(pairs), tuple(problems))
+
+
+def _fields(
+    records: dict[tuple[str, str], Record], known: Set[tuple[str, str]], spec: SliceSpec
+) -> dict[tuple[str, str], Record]:
+    """The fields of sheets among the images that were compared."""
+    role = Role.SYNTHETIC.value
+    files = {image_id: record for (of, image_id), record in records.items() if of == role}
+    try:
+        found = named_fields(files, sorted(name for of, name in known if of == role), spec)
+    except Unreadable:  # the sheet itself will be said to be changed
+        found = {}
+    return {(role, name): record for name, record in found.items()}
 
 
 def _unlike(directory: Path, files: Mapping[str, str]) -> list[str]:

@@ -36,7 +36,7 @@ def read_image(record: Record, *, spec: SliceSpec | None, limits: Limits = Limit
     """Reads one image.
 
     Args:
-      record: the file or series.
+      record: the file or series, of which `box` is read.
       spec: the slice of volumes; None returns volumes whole.
       limits: what is refused.
 
@@ -47,7 +47,8 @@ def read_image(record: Record, *, spec: SliceSpec | None, limits: Limits = Limit
     Raises:
       Unreadable: with the reason.
     """
-    return _image(_read(record, limits), spec)
+    image = _image(_read(record, limits), spec)
+    return image if record.box is None else record.box.of(image)
 
 
 def read_pixels(record: Record, *, limits: Limits = Limits()) -> tuple[np.ndarray, np.ndarray]:

@@ -11,10 +11,13 @@ import enum
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from deepssim_jax.data.sheets import Box
+
 FORGET = "(--forget)"  # stands in the note of what was left out
 OTHER_SIDE = "of the other side of the reference layout"
 EARLIER = "output of an earlier run"
 PASSED_OVER = "passed over"  # stands in the sentence of what was not looked at
+OF_SEVERAL = "of several pictures"  # stands in the note of sheets
 
 
 class InputError(ValueError):
@@ -77,6 +80,7 @@ class Record:
     that `path` holds: one place, or the frames of a volume in order; empty if the file is the image.
     `layout` tells how an array without geometry is to be read. `split` is the part of a data set that
     the image belongs to, such as train or test. `row` is the line of the table that names it, 0 without one.
+    `box` is the part of the image that is meant, a field of a sheet of several.
     """
 
     image_id: str
@@ -89,6 +93,7 @@ class Record:
     items: tuple[int, ...] = ()
     layout: ArrayLayout = ArrayLayout.ZYX
     row: int = 0
+    box: Box | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,8 +169,9 @@ class Manifest:
 
 
 def on_screen(notes: Iterable[str]) -> tuple[str, ...]:
-    """Of a result's notes those that a command prints, too: what was left out or passed over."""
-    return tuple(note for note in notes if FORGET in note or PASSED_OVER in note)
+    """Of a result's notes those that a command prints, too: what was left out, passed over or taken apart."""
+    said = (FORGET, PASSED_OVER, OF_SEVERAL)
+    return tuple(note for note in notes if any(words in note for words in said))
 
 
 def passed_over(unused: Iterable[Unused]) -> str | None:

@@ -13,11 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
+from deepssim_jax.data import sheets
 from deepssim_jax.data.account import Account
 from deepssim_jax.data.decoded import digest_of
 from deepssim_jax.data.manifest import Manifest, Record, Rejected, files_of
 from deepssim_jax.data.preprocess import fit_to_canvas, fit_to_size, quantize
 from deepssim_jax.data.readers import Limits, read_image
+from deepssim_jax.data.sheets import Box
 from deepssim_jax.data.volume import PASSING, SliceSpec, Unavailable, Unreadable, reason_of
 from deepssim_jax.data.whole_volume import VolumeSettings
 from deepssim_jax.workspace import Cache, Entries, Made, Workspace, key_of, sha256
@@ -26,6 +28,7 @@ CHUNK = 256
 _LEVELS = 65535.0  # of `preprocess.quantize`
 NO_SLICE = "none"  # volumes are refused
 _PIXELS, _CANVAS, _CONTENT, _DECODED = "pixels", "canvas", "content", "decoded"
+_FIELDS = "fields"
 # What says whose a record is and where it lies; all else decides what is read from it.
 _IDENTITY = {"image_id", "path", "subject_id", "session_id", "site", "split", "parts"}
 
@@ -35,7 +38,8 @@ class InputSettings:
     """How images are brought into one form: (height, width) and the slice of volumes, or NO_SLICE.
 
     Where `canvas` is not 0, the image is kept a second time with its longer side of so many pixels, in
-    the middle of a square, for local features.
+    the middle of a square, for local features; and where the fields of a sheet lie. What is no empty page
+    is kept (`sheets.content`).
     """
 
     size: tuple[int, int] = (128, 128)
@@ -66,8 +70,15 @@ class InputSettings:
         """The fields of an entry, of an image [h, w] that is in memory."""
         fields = {_PIXELS: fitted(image, self), _DECODED: digest_of(image)}
         if self.canvas:
-            canvas, content = fit_to_canvas(image, side=self.canvas)
-            fields |= {_CANVAS: quantize(canvas), _CONTENT: np.array(content, np.int32)}
+            canvas, content = on_canvas(image, self)
+            boxes = np.zeros((sheets.MOST_FIELDS, 4), np.int16)
+            for row, box in enumerate(sheets.fields(image)):
+                boxes[row] = dataclasses.astuple(box)
+            fields |= {
+                _CANVAS: quantize(canvas),
+                _CONTENT: np.array(content, np.int32),
+                _FIELDS: boxes,
+            }
         return fields
 
 
@@ -104,10 +115,15 @@ def fitted(image: np.ndarray, settings: InputSettings) -> np.ndarray:
     Raises:
       Unreadable: it is constant.
     """
-    out = quantize(fit_to_size(image, size=settings.size))
+    out = quantize(fit_to_size(sheets.content(image).of(image), size=settings.size))
     if out.max() == 0:
         raise Unreadable("is constant at the declared size")
     return out
+
+
+def on_canvas(image: np.ndarray, settings: InputSettings) -> tuple[np.ndarray, tuple[int, int]]:
+    """A float32 image [h, w] that is in memory, as `preprocess.fit_to_canvas` gives it for local features."""
+    return fit_to_canvas(sheets.content(image).of(image), side=settings.canvas)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,6 +178,12 @@ class ImageStore:
         side = canvases.shape[-1]
         pads = (side - self.entries.take(_CONTENT, rows)) // 2
         return [c[y : side - y, x : side - x] for c, (y, x) in zip(canvases, pads, strict=True)]
+
+    def fields(self) -> dict[int, list[Box]]:
+        """The fields of each image that is a sheet, by its row, where a canvas was asked for."""
+        boxes = self.entries.field(_FIELDS)
+        rows = np.flatnonzero(boxes[:, 0, 2] > 0).tolist()
+        return {row: [Box(*box) for box in boxes[row].tolist() if box[2]] for row in rows}
 
     def decoded(self) -> np.ndarray:
         """uint8 [n, 32]: SHA-256 of each image as it was decoded, before it was brought to one size."""

@@ -10,7 +10,9 @@ from deepssim_jax.audit.page import transformation
 from deepssim_jax.audit.replica_result import Kind
 from deepssim_jax.data.manifest import InputError, Role, read_manifest
 from deepssim_jax.data.records import ArrayLayout, Links, Record
+from deepssim_jax.data.sheet_records import named_fields
 from deepssim_jax.data.store import InputSettings
+from deepssim_jax.data.volume import SliceSpec
 from deepssim_jax.data.whole_volume import VolumeSettings
 from deepssim_jax.jobs.collection import read_collection
 from deepssim_jax.jobs.duplicate_settings import WHOLE_VOLUMES
@@ -71,6 +73,10 @@ def _audit(folder: Path, summary: dict[str, Any], inputs: dict[str, Any]) -> Rev
     thresholds |= dict(zip(_PARTIAL, limits["partial"], strict=True))
     rows = [row for row in recheck_summary.rows(folder / "nearest.csv") if _compared(row)]
     ids = ("synthetic_id", "real_id")
+    named = [tables.plain(row["synthetic_id"]) for row in rows]
+    files[Role.SYNTHETIC] |= named_fields(
+        files[Role.SYNTHETIC], named, SliceSpec.parse(str(settings["slice"]))
+    )
     doubles = recheck_summary.rows(folder / "real_duplicates.csv")
     return ReviewSource(
         job=Job.AUDIT,

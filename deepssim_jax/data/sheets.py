@@ -1,0 +1,148 @@
+"""Sheets: several pictures in one, as a training script saves its samples, and pictures on an empty page.
+
+Contract: images are float32 [h, w] of any range. A sheet is a picture that lines across all of it, at
+equal distances or of one value, cut into three or more fields that hold something. Whether a field is
+a copy shows best when it is compared alone: in the sheet it has a fraction of the pixels.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+
+# Fewer pixels a side say nothing of a field; of more fields in one direction, or in all, no sheet is made.
+_LEAST_SIDE, _MOST_IN_LINE, MOST_FIELDS = 32, 16, 64
+# A line is flat below this share of the image's range, and a step where it is so many times as
+# high as the median step, and among the highest of all; single pixels count up to `_MOST_STEP`.
+_FLAT, _STEP, _HIGHEST, _MOST_STEP = 0.04, 3.0, 0.97, 6.0
+# Of a line so much is looked at: what JPEG leaves beside it is not.
+_MOST_OF_A_LINE = (0.05, 0.95)
+# How far a line may lie from where equal fields would have it, for margins.
+_OFF = 4
+# Of many lines some may lie where both neighbours are dark.
+_LINES = 0.75
+# Content that fills less than this share of a page stands alone; a page varies less than the other share
+# of the range.
+_LEAST_CONTENT, _PAGE = 0.25, 0.1
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Box:
+    """A field of an image, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def of(self, image: np.ndarray) -> np.ndarray:
+        """The field of an image [h, w]."""
+        return image[self.top : self.top + self.height, self.left : self.left + self.width]
+
+
+def content(image: np.ndarray) -> Box:
+    """What of an image is no empty page: all of it, unless the rest fills three quarters and more.
+
+    Args:
+      image: float32 [h, w].
+
+    Returns:
+      All of the image, or the smallest part of it, 32 pixels a side at least, beyond which each row and
+      column is like its border, but for noise.
+    """
+    whole = Box(0, 0, *image.shape)
+    border = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
+    page, extent = float(np.median(border)), float(np.ptp(image))
+    noise = float(np.quantile(np.abs(border - page), 0.99))
+    if noise > _PAGE * extent:
+        return whole
+    there = np.abs(image - page) > max(1.5 * noise, 0.02 * extent)
+    rows, columns = (np.flatnonzero(there.mean(axis) > 0.02) for axis in (1, 0))
+    if not len(rows) or not len(columns):
+        return whole
+    height, width = int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1
+    if min(height, width) < _LEAST_SIDE or height * width > _LEAST_CONTENT * image.size:
+        return whole
+    return Box(int(rows[0]), int(columns[0]), height, width)
+
+
+def fields(image: np.ndarray) -> list[Box]:
+    """The pictures of a sheet, row by row, `MOST_FIELDS` at most; none if the image is no sheet.
+
+    Args:
+      image: float32 [h, w].
+    """
+    page = content(image)
+    image = page.of(image)
+    found = _between_flat_lines(image) or _of_equal_size(image)
+    if len(found) > MOST_FIELDS:
+        return []
+    return [
+        dataclasses.replace(box, top=box.top + page.top, left=box.left + page.left)
+        for box in sorted(found)
+    ]
+
+
+def _between_flat_lines(image: np.ndarray) -> list[Box]:
+    """The fields between lines of one value that cross the image, and then each of its strips."""
+    whole = Box(0, 0, *image.shape)
+    least = _FLAT * float(np.ptp(image))
+    boxes = [box for strip in _cut(image, whole, 0, least) for box in _cut(image, strip, 1, least)]
+    kept = [box for box in boxes if np.ptp(box.of(image)) > 0.1 * float(np.ptp(image))]
+    # A table of pictures: of one size, more or less, and covering the image.
+    areas = [box.height * box.width for box in kept]
+    if len(kept) < 3 or max(areas) > 2 * min(areas) or sum(areas) < 0.5 * image.size:
+        return []
+    return kept
+
+
+def _cut(image: np.ndarray, box: Box, axis: int, least: float) -> list[Box]:
+    """A box without the flat lines along one axis, in pieces of `_LEAST_SIDE` and more."""
+    low, high = np.quantile(box.of(image), _MOST_OF_A_LINE, axis=1 - axis)
+    flat = high - low < least
+    edges = np.flatnonzero(np.diff(np.concatenate([[True], flat, [True]]).astype(np.int8)))
+    starts, ends = edges[::2], edges[1::2]
+    out = []
+    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+        if end - start < _LEAST_SIDE:
+            continue
+        if axis == 0:
+            out.append(Box(box.top + start, box.left, end - start, box.width))
+        else:
+            out.append(Box(box.top, box.left + start, box.height, end - start))
+    return out
+
+
+def _of_equal_size(image: np.ndarray) -> list[Box]:
+    """The fields of a regular sheet without margins: a step in the values at every line between them."""
+    rows, columns = (_equal_parts(image, axis) for axis in (0, 1))
+    if rows * columns < 3:
+        return []
+    tops, lefts = (
+        np.linspace(0, side, parts + 1).round().astype(int)
+        for side, parts in zip(image.shape, (rows, columns), strict=True)
+    )
+    return [
+        Box(int(top), int(left), int(bottom - top), int(right - left))
+        for top, bottom in zip(tops[:-1], tops[1:], strict=True)
+        for left, right in zip(lefts[:-1], lefts[1:], strict=True)
+    ]
+
+
+def _equal_parts(image: np.ndarray, axis: int) -> int:
+    """In how many equal parts steps cut an axis: the most for which there is one at most lines, else 1."""
+    side = image.shape[axis]
+    steps = np.abs(np.diff(image, axis=axis))
+    # Relative to the line on which a pixel lies, so that many small steps are more than few high ones.
+    usual = np.median(steps, axis=axis, keepdims=True) + 0.002 * float(np.ptp(image))
+    steps = np.minimum(steps / usual, _MOST_STEP).mean(1 - axis)
+    high = max(_STEP * float(np.median(steps)), float(np.quantile(steps, _HIGHEST)), 1e-12)
+
+    def cuts(parts: int) -> bool:
+        lines = np.arange(1, parts) * side / parts
+        near = [steps[max(0, int(x) - _OFF) : int(x) + _OFF] for x in lines]
+        there = [float(found.max(initial=0.0)) >= high for found in near]
+        return sum(there) >= math.ceil(_LINES * len(there))
+
+    most = min(_MOST_IN_LINE, side // _LEAST_SIDE)
+    return next((n for n in range(most, 1, -1) if cuts(n)), 1)

@@ -20,12 +20,19 @@ class Answer:
     facts: tuple[tuple[str, str], ...]
 
 
-def verdict_of(assessment: Assessment, edition: Edition) -> Verdict:
-    """The verdict for who reads it.
+# The tone outside of a few copies, whatever the verdict is.
+FEW_FOUND = "few_found"
+
+
+def tone_of(assessment: Assessment, edition: Edition) -> str:
+    """The verdict for who reads it, or `FEW_FOUND`.
 
     Whether a few copies are more than chance gives depends on how many they are, and would tell it: outside
-    they are found, whatever chance gives.
+    a few look like copies, whatever chance gives. Where few of many do, or do not, look like one real image,
+    the verdict is that of as many copies that do not.
     """
-    few = not edition.shows(assessment.copy_rate.count)
-    few = few or sentences.withheld(assessment.reasons, edition)
-    return Verdict.COPIES_FOUND if few else assessment.verdict
+    if not edition.shows(assessment.copy_rate.count):
+        return FEW_FOUND
+    if sentences.withheld(assessment.reasons, edition):
+        return Verdict.COPIES_FOUND.value
+    return assessment.verdict.value

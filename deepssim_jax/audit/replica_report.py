@@ -10,9 +10,8 @@ import numpy as np
 from markupsafe import Markup
 
 from deepssim_jax.audit import figures, page, sentences
-from deepssim_jax.audit.answer import Answer, verdict_of
+from deepssim_jax.audit.answer import FEW_FOUND, Answer, tone_of
 from deepssim_jax.audit.box_plot import box_plot
-from deepssim_jax.audit.console import WORDS
 from deepssim_jax.audit.disclosure import Edition, is_small, is_telling
 from deepssim_jax.audit.replica_calibration import BEHIND, EACH_EDIT, TIMES_FALSE
 from deepssim_jax.audit.replica_pictures import FRAMES, Picture, flagged, shown_level
@@ -103,13 +102,15 @@ def _render(
 def answer(result: ReplicaResult, edition: Edition) -> Answer:
     """The verdict, why, and the numbers of the first line."""
     n, count = result.counts, edition.count
-    verdict = verdict_of(result.assessment, edition)
+    tone = tone_of(result.assessment, edition)
     return Answer(
-        tone=verdict.value,
+        tone=tone,
         title={
+            FEW_FOUND: "A few volumes look like replicas",
             "copies_found": "Replicas found",
             "none_found_within_limits": "No replica found within these limits",
-        }.get(verdict.value, WORDS[verdict].capitalize()),
+            "inconclusive": "Inconclusive",
+        }[tone],
         sentences=(
             _headline(result, edition),
             *sentences.reasons(result.assessment.reasons, words=sentences.VOLUMES, edition=edition),

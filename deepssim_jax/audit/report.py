@@ -4,7 +4,7 @@ import collections
 from collections.abc import Sequence
 
 from deepssim_jax.audit import figures, page, sentences
-from deepssim_jax.audit.answer import Answer, verdict_of
+from deepssim_jax.audit.answer import FEW_FOUND, Answer, tone_of
 from deepssim_jax.audit.console import WORDS
 from deepssim_jax.audit.disclosure import Edition, is_small, is_telling, percent
 from deepssim_jax.audit.result import AuditResult, GalleryItem, Relation
@@ -67,6 +67,7 @@ def _render(
         if result.membership
         else (),
         proportion=edition.proportion,
+        planted_share=Edition.INTERNAL.proportion,
         count=edition.count,
     )
 
@@ -74,10 +75,11 @@ def _render(
 def answer(result: AuditResult, edition: Edition) -> Answer:
     """The verdict, why, and the numbers of the first line."""
     exact, near = _class_counts(result, edition)
-    verdict = verdict_of(result.assessment, edition)
+    tone = tone_of(result.assessment, edition)
+    few = "A few images look like copies"
     return Answer(
-        tone=verdict.value,
-        title=WORDS[verdict].capitalize(),
+        tone=tone,
+        title=few if tone == FEW_FOUND else WORDS[Verdict(tone)].capitalize(),
         sentences=(
             _headline(result, edition),
             *sentences.reasons(result.assessment.reasons, edition=edition),
@@ -95,8 +97,8 @@ def answer(result: AuditResult, edition: Edition) -> Answer:
 def _quality(result: AuditResult, edition: Edition) -> list[tuple[str, str]]:
     """(what, share) of what is known of the detector.
 
-    Outside, shares that decide the verdict together are shown together or not at all: what the verdict
-    states of the one would disclose the other.
+    Copies that the program made point to nobody. Outside, other shares that decide the verdict together are
+    shown together or not at all: what the verdict states of the one would disclose the other.
     """
     shared = edition is Edition.SHARED
     found = result.thresholds_to_share if shared else result.thresholds
@@ -109,8 +111,8 @@ def _quality(result: AuditResult, edition: Edition) -> list[tuple[str, str]]:
         ("held-out images called copies of real ones", result.holdout_rate),
     ]
     others = [("synthetic images called copies of held-out ones", result.synthetic_to_holdout_rate)]
-    rows = []
-    for group in (planted, chance, others):
+    rows = [(name, Edition.INTERNAL.proportion(p)) for name, p in planted if p is not None]
+    for group in (chance, others):
         shares = [share for _, share in group]
         hidden = shared and any(is_telling(share) for share in shares)
         if shared and group is chance:
@@ -160,7 +162,7 @@ def _copies(result: AuditResult, edition: Edition) -> str:
     rate, count = result.copy_rate, edition.count
     exposed = f"{count(result.subjects_exposed)} {_of_people(result, edition)}"
     total, shown = count(rate.total), edition.shows(rate.count, rate.total)
-    found = verdict_of(result.assessment, edition) is Verdict.COPIES_FOUND
+    found = tone_of(result.assessment, edition) == Verdict.COPIES_FOUND.value
     are = "are" if found else "look like"
     if not rate.count:
         said = (

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from deepssim_jax.audit import sentences
-from deepssim_jax.audit.answer import verdict_of
+from deepssim_jax.audit.answer import FEW_FOUND, tone_of
 from deepssim_jax.audit.assess import Significance
 from deepssim_jax.audit.calibration import Laws, Trial, learned
 from deepssim_jax.audit.called import called, confirmed
@@ -384,8 +384,9 @@ def test_look_alikes_of_one_real_image_are_no_evidence() -> None:
     # Without a word where the number could be computed, and then as if it were not known.
     few = weighed(Calls(2, alike=4, originals=1), 56)
     assert sentences.reasons(few.reasons, edition=Edition.SHARED) == ()
-    assert verdict_of(few, Edition.SHARED) is Verdict.COPIES_FOUND
-    assert verdict_of(few, Edition.INTERNAL) is Verdict.INCONCLUSIVE
+    assert tone_of(few, Edition.SHARED) == "copies_found"
+    assert tone_of(few, Edition.INTERNAL) == "inconclusive"
+    assert tone_of(weighed(Calls(2), 56), Edition.SHARED) == FEW_FOUND
     # Copies of one image that a generator made many times are mostly confirmed, and true copies beside
     # look-alikes are still found.
     many = Calls.of([Call("r1", i < 3) for i in range(6)])

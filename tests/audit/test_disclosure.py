@@ -149,10 +149,6 @@ def small(total: int) -> list[tuple[int, int]]:
     return [(count, total) for count in (0, 1, 2, 3, 4, 9)]
 
 
-def missed(*totals: int) -> list[tuple[int, int]]:
-    return [(total - miss, total) for total in totals for miss in (0, 1, 2, 3, 4, 9)]
-
-
 # Every way in which up to eight copies are exact and near ones.
 SPLITS = [(exact, copies - exact) for copies in range(9) for exact in range(copies + 1)]
 ATTACKS = {
@@ -187,13 +183,6 @@ ATTACKS = {
         for again in range(max(exact + confirmed, 1) + (near - confirmed - alike) // 2)
         for false, hidden in itertools.product(((0, 30), (2, 30), (3, 30)), (0, 2, 6))
     ],
-    # A sensitivity and its interval give away how many were missed, of however many.
-    "sensitivity": [
-        World(recall=recall, near_recall=near)
-        for recall in missed(26, 30, 60)
-        for near in missed(30)
-    ],
-    "sensitivity by change": [World(by_change=found) for found in missed(26, 30)],
     # More than 1 % unread changes the verdict: at 350 images that is four.
     "unread": [World(unread=unread) for unread in range(9)],
     "doubles": [World(exact=exact, doubles=doubles) for exact in (0, 6) for doubles in range(9)],
@@ -213,7 +202,10 @@ ATTACKS = {
 
 
 def secrets_of(world: World) -> dict[str, int]:
-    """Every count of the world that the page may not tell if it is from 1 to 4."""
+    """Every count of the world that the page may not tell if it is from 1 to 4.
+
+    Positive controls are the program's own, and point to nobody.
+    """
     out = {
         "exact": world.exact,
         "near": world.near,
@@ -227,9 +219,7 @@ def secrets_of(world: World) -> dict[str, int]:
         "real": world.real,
         "synthetic": world.synthetic,
     }
-    pairs = {"false": world.false, "recall": world.recall, "near recall": world.near_recall}
-    pairs |= {"holdout": world.holdout, "by change": world.by_change}
-    for name, pair in pairs.items():
+    for name, pair in {"false": world.false, "holdout": world.holdout}.items():
         if pair:
             out |= {name: pair[0], f"{name}, others": pair[1] - pair[0]}
     if world.attacked:
@@ -260,19 +250,26 @@ def test_few_copies_have_one_page_whatever_they_are_and_chance_gives() -> None:
     pages = {shared_page(world) for world in few}
     assert len(pages) == 1
     assert re.search(
-        r"fewer than 5 are copies of fewer than 5 of 350 patients\. So few can be", *pages
+        r"fewer than 5 look like copies of fewer than 5 of 350 patients\. So few can be", *pages
     )
-    assert "Copies found" in min(pages)
+    assert "A few images look like copies" in min(pages)
     inside = {report.answer(audit_of(world), Edition.INTERNAL).title for world in few}
     assert inside == {"Copies found", "Inconclusive"}
 
 
 def test_the_attacker_does_find_a_leak(monkeypatch) -> None:
-    """The p-value that the reason held, or a sensitivity with its interval, told everything."""
+    """The p-value that the reason held, or a share with its interval, told everything."""
     monkeypatch.setattr(disclosure, "is_telling", lambda p: False)
     monkeypatch.setattr(report, "is_telling", lambda p: False)
-    with pytest.raises(AssertionError, match="recall, others"):
-        test_no_small_count_can_be_told_from_the_page("sensitivity")
+    with pytest.raises(AssertionError, match="holdout"):
+        test_no_small_count_can_be_told_from_the_page("chance of held-out images")
+
+
+def test_what_was_missed_of_the_controls_is_shown() -> None:
+    page = shared_page(World(recall=(26, 30), near_recall=(2, 12), by_change=(2, 12)))
+    for share in ("26 of 30 (86.67%", "2 of 12 (16.67%"):
+        assert share in page
+    assert page.count("2 of 12 (16.67%") == 2
 
 
 def test_the_salt_is_drawn_once_and_is_private(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ Contract: pairs are those of `scoring.match`, rows of `PAIR`.
 import numpy as np
 
 from deepssim_jax.audit.result import Thresholds
+from deepssim_jax.detection.calls import Call
+from deepssim_jax.detection.calls import look_alikes as calls_alike
 from deepssim_jax.scoring.evidence import other_images
 
 
@@ -68,6 +70,24 @@ def confirmed(
     keys = _keys(pairs["query"], originals[pairs["reference"]])
     both = np.intersect1d(keys[points], keys[partial])
     return np.isin(_keys(asked["query"], originals[asked["reference"]]), both)
+
+
+def look_alikes(
+    kept: np.ndarray, copy: np.ndarray, confirmed: np.ndarray, originals: np.ndarray
+) -> np.ndarray:
+    """The queries that look like one real image, as many others do.
+
+    Args:
+      kept: pairs of `called`; and bool, which are copies, and by both kinds of evidence.
+      copy: likewise.
+      confirmed: likewise.
+      originals: as for `confirmed`.
+    """
+    rows = np.flatnonzero(copy)
+    rows = rows[np.unique(kept["query"][rows], return_index=True)[1]]
+    names = originals[kept["reference"][rows]].tolist()
+    calls = [Call(*call) for call in zip(names, confirmed[rows].tolist(), strict=True)]
+    return kept["query"][rows[np.array(calls_alike(calls), bool)]]
 
 
 def _keys(queries: np.ndarray, others: np.ndarray) -> np.ndarray:

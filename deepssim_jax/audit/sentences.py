@@ -62,7 +62,7 @@ _SENTENCES = {
     Cause.DUPLICATED: "{number} real {image}s are copies of each other (real_duplicates.csv); copies of one "
     "{image} count as one patient.",
     Cause.ONE_ORIGINAL: "{number} {image}s called {copies} all point at {originals}. {shared} that they "
-    "share would look the same. Look at these pairs; they do not count towards the verdict.",
+    "share would look the same. Look at these pairs; they do not count towards the verdict{rest}.",
     Cause.WITHIN_CHANCE: "{reached} no more than chance alone would give{p_value}. Look at the pairs; more "
     "{more} would sharpen this.",
     Cause.BEYOND_CHANCE: "{number} {things} reached the threshold, more than chance alone would "
@@ -169,6 +169,7 @@ def _values(reason: Reason, words: Words, *, shared: bool) -> dict[str, object]:
         "most": MAX_UNTESTED,
         "reached": f"The {words.image}s that reached the threshold are",
         "p_value": "",
+        "rest": "",
     }
     if not shared:
         out["side"] = f"{reason.count:,} {' '.join(roles)} {_several(reason.count, words.image)}"
@@ -176,6 +177,9 @@ def _values(reason: Reason, words: Words, *, shared: bool) -> dict[str, object]:
         return out
     out |= {"total": share.total, "high": share.high, "level": share.level}
     out["recall"] = "too few" if shared else f"{share.count} of {share.total}"
+    rest = share.count - reason.count
+    if rest and not shared:
+        out["rest"] = f", and the other {rest:,} do" if rest > 1 else ", and the other one does"
     out["missed"] = ": most such copies would have been missed" if share.value < 0.5 else ""
     if not shared and reason.p_value is not None:
         out["reached"] = f"{out['number']} {out['things']} reached the threshold, which is"

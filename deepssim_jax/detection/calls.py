@@ -40,23 +40,29 @@ class Calls:
 
     @classmethod
     def of(cls, found: Sequence[Call]) -> "Calls":
-        """Counts the calls.
-
-        A mark, a frame or a scanner's text on one reference makes many unrelated queries with the like of it
-        copies of that one, as a rule by one kind of evidence only; copies are mostly confirmed. So
-        MIN_ALIKE calls or more of one original, of which fewer than half are confirmed, are look-alikes.
-        """
-        total = collections.Counter(call.original for call in found)
-        confirmed = collections.Counter(call.original for call in found if call.confirmed)
-        marked = {k for k, n in total.items() if n >= MIN_ALIKE and 2 * confirmed[k] < n}
-        rest = [call for call in found if call.original not in marked]
+        """Counts the calls."""
+        alike = look_alikes(found)
+        rest = [call for call, out in zip(found, alike, strict=True) if not out]
         return cls(
             count=len(rest),
             confirmed=sum(call.confirmed for call in rest),
             exact=sum(call.confirmed and call.exact for call in rest),
             alike=len(found) - len(rest),
-            originals=len(marked),
+            originals=len({call.original for call, out in zip(found, alike, strict=True) if out}),
         )
+
+
+def look_alikes(found: Sequence[Call]) -> list[bool]:
+    """Which calls can be what unrelated queries share with one original.
+
+    A mark, a frame or a scanner's text on one reference makes many unrelated queries with the like of it
+    copies of that one, as a rule by one kind of evidence only; copies are mostly confirmed. So
+    MIN_ALIKE calls or more of one original, of which fewer than half are confirmed, are look-alikes.
+    """
+    total = collections.Counter(call.original for call in found)
+    confirmed = collections.Counter(call.original for call in found if call.confirmed)
+    marked = {k for k, n in total.items() if n >= MIN_ALIKE and 2 * confirmed[k] < n}
+    return [call.original in marked for call in found]
 
 
 def originals_of(names: Sequence[str], doubles: Iterable[tuple[object, str]]) -> list[str]:

@@ -77,6 +77,7 @@ class Record:
     that `path` holds: one place, or the frames of a volume in order; empty if the file is the image.
     `layout` tells how an array without geometry is to be read. `split` is the part of a data set that
     the image belongs to, such as train or test. `row` is the line of the table that names it, 0 without one.
+    `any_issuer` is `patients.under_any_issuer` of a PatientID of DICOM.
     """
 
     image_id: str
@@ -89,6 +90,7 @@ class Record:
     items: tuple[int, ...] = ()
     layout: ArrayLayout = ArrayLayout.ZYX
     row: int = 0
+    any_issuer: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,9 +145,10 @@ class Manifest:
     counts: FileCounts = FileCounts()
     notes: tuple[str, ...] = ()
     left_out: int = 0  # images, as asked
-    unmatched: frozenset[str] = (
-        frozenset()
-    )  # ids that were to be left out, and that nothing here has
+    left_out_before: int = 0  # those of them that only an earlier run was asked to leave out
+    # Ids that were to be left out and that nothing here has, and image ids that are; for no file or message.
+    unmatched: frozenset[str] = dataclasses.field(default=frozenset(), repr=False)
+    gone: frozenset[str] = dataclasses.field(default=frozenset(), repr=False)
     elsewhere: frozenset[Path] = frozenset()
 
     @property

@@ -11,6 +11,7 @@ import pytest
 import deepssim_jax as ds
 from deepssim_jax.cli.main import main
 from deepssim_jax.data.dicom import alias
+from deepssim_jax.data.forgetting import Forget
 from deepssim_jax.data.manifest import InputError, Role, read_manifest
 from deepssim_jax.data.records import ArrayLayout, Links
 from deepssim_jax.jobs.collection import read_collection
@@ -234,7 +235,7 @@ def test_ids_are_forgotten_as_the_outputs_show_them(tmp_path: Path) -> None:
             subject_regex=None,
             links=Links.INSIDE,
             arrays=ArrayLayout.IMAGES,
-            forget=forget,
+            forget=Forget.of(forget),
         )
         return {record.image_id for record in collection.manifest.records}
 

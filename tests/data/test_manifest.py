@@ -164,3 +164,4 @@ def test_what_is_forgotten_is_counted_and_not_named(tmp_path: Path) -> None:
     assert not any("P1" in unused.name or "P3" in unused.name for unused in found.unused)
     assert found.unmatched == frozenset()
     assert read_manifest(tmp_path, **how, forget=Forget.of(("P9", "P1"))).unmatched == {"P9"}
+    assert read_manifest(tmp_path, **how, forget=Forget.of(["\udcff"])).unmatched  # no UTF-8

@@ -23,6 +23,7 @@ from deepssim_jax.audit.holdout import refuse_same_files
 from deepssim_jax.audit.inputs import folders, list_sides, networks, remove_reviews
 from deepssim_jax.audit.result import AuditResult
 from deepssim_jax.data import store
+from deepssim_jax.data.forgetting import said_before
 from deepssim_jax.data.manifest import InputError, Manifest, Role
 from deepssim_jax.data.sheet_records import with_fields
 from deepssim_jax.nn import encoder as encoders
@@ -142,12 +143,12 @@ def _audit(
         )
         listed = {role: one.manifest for role, one in sets.items()}
         outputs.write_all(result, gallery, out, manifests=listed, stores=stores)
-        if settings.forget:
-            remove_reviews(out)
+        remove_reviews(out)
 
     out.by_first(write)
     out.prune()
-    return result
+    before = said_before(sum(manifest.left_out_before for manifest in manifests.values()))
+    return dataclasses.replace(result, notes=(*result.notes, *before))
 
 
 def _attacked(model: str | Path) -> Generator:

@@ -1,9 +1,12 @@
 """The folders of an audit: which files they hold, and what became of each of them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from deepssim_jax.audit import copies_that_stay, recheck_summary, tables
 from deepssim_jax.audit.audit_settings import AuditSettings
+from deepssim_jax.audit.copies_that_stay import Image
+from deepssim_jax.data import forgetting
 from deepssim_jax.data.manifest import Manifest, Role, read_manifest, refuse_unmatched
 from deepssim_jax.data.records import PASSED_OVER, passed_over
 from deepssim_jax.workspace import Workspace
@@ -36,9 +39,12 @@ def list_sides(
 ) -> dict[Role, Manifest]:
     """The images of every side, none of which lies where `out` is written.
 
+    What is left out is remembered in `out`, and those of its copies that stay are listed there.
+
     Raises:
       InputError: as `read_manifest`, or an id of `settings.forget` matches nothing of any side.
     """
+    forget = forgetting.Forget.of(settings.forget, out)
     manifests = {
         role: read_manifest(
             root,
@@ -46,23 +52,36 @@ def list_sides(
             subject_regex=settings.subject_regex,
             links=settings.links,
             arrays=settings.arrays,
-            forget=settings.forget,
+            forget=forget,
         )
         for role, root in roots.items()
     }
     refuse_unmatched(frozenset.intersection(*(m.unmatched for m in manifests.values())))
     for manifest in manifests.values():
         out.keep_apart(manifest.elsewhere)
-    return manifests
+    forget.remember(out)
+    return copies_that_stay.note_copies(manifests, out, _copies_before(out))
+
+
+def _copies_before(out: Workspace) -> Iterator[list[Image]]:
+    """By the tables of an earlier run: doubles among the real images, and synthetic copies with real ones."""
+    yield from copies_that_stay.grouped(out, "real_duplicates.csv", group="group", image="image_id")
+    for row in recheck_summary.rows(out.path("pairs.csv")) if "pairs.csv" in out else ():
+        yield [
+            (role, tables.plain(row[f"{role.value}_id"])) for role in (Role.REAL, Role.SYNTHETIC)
+        ]
 
 
 def remove_reviews(out: Workspace) -> None:
     """Deletes pages for readers that an earlier run's pairs were put on, and what their ratings came to.
 
-    They hold pictures and names of those who are to be forgotten.
+    They hold pictures and names of those who are to be forgotten. Pages that were made after these had gone
+    from the tables stay.
     """
-    for name in reviews(out):
-        out.remove(name)
+    if forgetting.still_there(out):
+        for name in reviews(out):
+            out.remove(name)
+        forgetting.all_gone(out)
 
 
 def reviews(out: Workspace) -> list[str]:

@@ -33,6 +33,7 @@ def main(argv: Sequence[str]) -> int:
     """
     # Imported here so that --help and a wrong flag answer at once.
     from deepssim_jax.data.account import INPUTS
+    from deepssim_jax.data.forgetting import said_before
     from deepssim_jax.data.records import on_screen
     from deepssim_jax.jobs.indexing import index
     from deepssim_jax.jobs.point_index import LISTING
@@ -53,6 +54,7 @@ def main(argv: Sequence[str]) -> int:
         ("a copy from", "evidence {evidence:.2f} and {points:.0f} points".format(**limits)),
         ("or", "a verified score of {sure_score} and {sure_points:.0f} points".format(**limits)),
     ]
-    print("".join(f"{note}\n" for note in on_screen(said["notes"])), end="")
+    notes = (*on_screen(said["notes"]), *said_before(made.growth.left_out_before))
+    print("".join(f"{note}\n" for note in notes), end="")
     console.finish(rows, written=[Path(_OUT.value) / LISTING])
     return ExitCode.DONE

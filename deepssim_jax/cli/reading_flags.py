@@ -43,7 +43,7 @@ class ReadingFlags:
                 "forget",
                 [],
                 "id of a patient or an image to leave out, or @FILE of ids, one a line; may be repeated. "
-                "Nothing that an earlier run kept of them in --out stays",
+                "Nothing that an earlier run kept of them in --out stays; later runs there leave them out",
             )
             if forget
             else None,

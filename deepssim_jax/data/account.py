@@ -92,10 +92,13 @@ def _counted(reasons: Iterable[str]) -> dict[str, int]:
 
 @dataclasses.dataclass(frozen=True)
 class Growth:
-    """Images that were `added` to those of an earlier run in the same folder, and those that are `gone`."""
+    """Images that were `added` to those of an earlier run in the same folder, and those that are `gone`;
+    `left_out_before` are left out now because only an earlier run was asked to.
+    """
 
     added: int = 0
     gone: int = 0
+    left_out_before: int = 0
 
     @classmethod
     def of(cls, before: Iterable[Hashable], now: Iterable[Hashable], *, out: str) -> "Growth":

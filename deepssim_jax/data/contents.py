@@ -138,12 +138,20 @@ def _add_series(out: Listed, entries: Sequence[Entry]) -> None:
         tag = hashlib.sha256(str([path.name for path in stack.files]).encode()).hexdigest()[:8]
         folder = names[stack.files[0]].rpartition("/")[0] or "."
         out.records.append(
-            Record(f"{folder}/series-{tag}", stack.files[0], stack.subject, parts=stack.files)
+            Record(
+                f"{folder}/series-{tag}",
+                stack.files[0],
+                stack.subject,
+                parts=stack.files,
+                any_issuer=stack.any_issuer,
+            )
         )
     for path, parts in of_file.items():
         for number, stack in enumerate(parts, start=1):
             name = f"{names[path]}#{number}" if len(parts) > 1 else names[path]
-            out.records.append(Record(name, path, stack.subject, items=stack.items))
+            out.records.append(
+                Record(name, path, stack.subject, items=stack.items, any_issuer=stack.any_issuer)
+            )
     together = [len(stack.files) for stack in stacks if len(stack.files) > 1]
     if together:
         volumes = "1 volume" if len(together) == 1 else f"{len(together):,} volumes"

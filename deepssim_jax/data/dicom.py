@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from deepssim_jax.data.dicom_file import DEFLATED, dataset, pydicom_module
-from deepssim_jax.data.patients import alias
+from deepssim_jax.data.patients import alias, under_any_issuer
 from deepssim_jax.data.volume import Unreadable
 
 _BIG_ENDIAN = b"1.2.840.10008.1.2.2"
@@ -85,12 +85,14 @@ _SAME_DIRECTION, _SAME_PLACE = 0.01, 0.001
 @dataclasses.dataclass(frozen=True)
 class Stack:
     """The frames of one image or volume: `items` are their numbers in the file `files[0]`, or empty
-    where every file holds one frame. `subject` is the `alias` of the patient, None where none is named.
+    where every file holds one frame. `subject` is the `alias` of the patient, None where none is named;
+    `any_issuer` is `under_any_issuer` of the same.
     """
 
     files: tuple[Path, ...]
     items: tuple[int, ...] = ()
     subject: str | None = None
+    any_issuer: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +120,7 @@ class _Frame:
     kind: tuple[object, ...]
     geometry: Geometry | None
     apart: tuple[str, ...]
-    subject: str | None
+    patient: tuple[str | None, str | None]  # `subject` and `any_issuer` of its stack
 
 
 def stacks(plain: Mapping[Path, Header | None]) -> tuple[list[Stack], dict[Path, str]]:
@@ -235,16 +237,16 @@ def _value(element, name: str) -> object:
 
 def _stack(frames: Sequence[_Frame]) -> Stack:
     if frames[0].item is None:
-        return Stack(tuple(frame.path for frame in frames), subject=frames[0].subject)
+        return Stack(tuple(frame.path for frame in frames), (), *frames[0].patient)
     items = tuple(int(frame.item or 0) for frame in frames)
-    return Stack((frames[0].path,), items, frames[0].subject)
+    return Stack((frames[0].path,), items, *frames[0].patient)
 
 
 def _frames(path: Path, header: Header) -> list[_Frame]:
     kind = (header["Rows"], header["Columns"], header.get("PhotometricInterpretation"))
     kind += tuple(str(header.get(name) or "") for name in _SHARED)
-    patient, issuer = (str(header.get(name) or "").strip() for name in _SHARED[:2])
-    subject = alias(patient, issuer) if patient else None
+    name, issuer = (str(header.get(name) or "").strip() for name in _SHARED[:2])
+    patient = (alias(name, issuer), under_any_issuer(name)) if name else (None, None)
     flat = _PROJECTION.fullmatch(str(header.get("SOPClassUID") or "")) is not None
     count = int(header.get("NumberOfFrames") or 1)
     number = int(float(header.get("InstanceNumber") or 0))
@@ -254,12 +256,12 @@ def _frames(path: Path, header: Header) -> list[_Frame]:
     if count == 1:
         items = [*groups[0], header] if groups else [header]
         apart, where = _values(items), None if flat else geometry(items)
-        return [_Frame(path, None, (number, path.name), kind, where, apart, subject)]
+        return [_Frame(path, None, (number, path.name), kind, where, apart, patient)]
     if len(groups) != count:
         # Without geometry of each frame, every frame is an image.
-        return [_Frame(path, i, (i, path.name), kind, None, (), subject) for i in range(count)]
+        return [_Frame(path, i, (i, path.name), kind, None, (), patient) for i in range(count)]
     return [
-        _Frame(path, i, (i, path.name), kind, geometry(groups[i]), _values(groups[i]), subject)
+        _Frame(path, i, (i, path.name), kind, geometry(groups[i]), _values(groups[i]), patient)
         for i in range(count)
     ]
 

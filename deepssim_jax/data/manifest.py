@@ -15,9 +15,10 @@ from collections.abc import Collection
 from pathlib import Path
 
 from deepssim_jax.data.contents import Listed, records_of
+from deepssim_jax.data.forgetting import Forget
 from deepssim_jax.data.formats import SUFFIXES
 from deepssim_jax.data.manifest_table import read_table
-from deepssim_jax.data.patients import ALIAS, alias
+from deepssim_jax.data.patients import ALIAS
 from deepssim_jax.data.records import FORGET as FORGET
 from deepssim_jax.data.records import (
     OTHER_SIDE,
@@ -54,7 +55,7 @@ def read_manifest(
     subject_regex: str | None = None,
     links: Links = Links.INSIDE,
     arrays: ArrayLayout = ArrayLayout.IMAGES,
-    forget: Collection[str] = (),
+    forget: Forget = Forget(),
 ) -> Manifest:
     """Lists the images of a source.
 
@@ -67,7 +68,7 @@ def read_manifest(
         the reference layout), and that the PatientID of DICOM, which becomes `patients.alias`.
       links: whether links that leave a folder are followed.
       arrays: what NumPy arrays of three axes are.
-      forget: ids of patients and of images that are left out, and named nowhere; a PatientID, too.
+      forget: whose images are left out, and named nowhere.
 
     Raises:
       InputError: the source is missing or empty, or the expression is wrong, finds no patient, or one
@@ -117,9 +118,11 @@ def read_manifest(
         rejected=tuple(sorted(rejected, key=lambda r: (r.image_id, r.reason))),
         unused=tuple(sorted(listed.unused, key=lambda u: u.name)),
         counts=FileCounts(found, used, found - used - others, others),
-        notes=(*listed.notes, *([_left_out(left.images)] if forget else [])),
+        notes=(*listed.notes, *([_left_out(left.images)] if left.images else [])),
         left_out=left.images,
+        left_out_before=left.before,
         unmatched=left.unmatched,
+        gone=left.gone,
         elsewhere=elsewhere,
     )
 
@@ -161,11 +164,15 @@ def _take_headers_patients(listed: Listed) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class _Left:
-    """What was left out: images, and their files or rows of a table; ids that nothing has."""
+    """What was left out: images, those of them that only an earlier run was asked for, and their files or
+    rows of a table; typed ids that nothing has, and the ids of the images.
+    """
 
     images: int = 0
+    before: int = 0
     files: int = 0
     unmatched: frozenset[str] = frozenset()
+    gone: frozenset[str] = frozenset()
 
 
 def _counted(records: Collection[Record]) -> set[Path | int]:
@@ -179,22 +186,30 @@ def _left_out(count: int) -> str:
     return f"{images} left out as asked {FORGET}"
 
 
-def _forget(listed: Listed, forget: Collection[str]) -> _Left:
-    """Takes images and patients of these ids out of what was listed; only their number stays."""
-    ids = frozenset(forget) | {alias(name) for name in forget}
-    kept, gone = [], []
+def _forget(listed: Listed, forget: Forget) -> _Left:
+    """Takes images of these ids and patients out of what was listed; ids of theirs stay in memory alone."""
+    kept, gone, before, there = [], [], 0, set[str]()
     for record in listed.records:
-        named = record.image_id in ids or record.subject_id in ids
-        (gone if named else kept).append(record)
-    rejected = [r for r in listed.rejected if r.image_id not in ids]
-    refused = {r.image_id for r in listed.rejected}
+        names = forget.names(record.image_id, record)
+        asked = not names.isdisjoint(forget.asked)
+        if not asked and not forget.known(names):
+            kept.append(record)
+            continue
+        gone.append(record)
+        before += not asked
+        there |= names
+    rejected = []
+    for item in listed.rejected:
+        names = forget.names(item.image_id)
+        if names.isdisjoint(forget.asked) and not forget.known(names):
+            rejected.append(item)
+        there |= names
     files = len(_counted(gone) - _counted(kept)) + len(listed.rejected) - len(rejected)
     listed.records, listed.rejected = kept, rejected
     if files:
         listed.unused.append(Unused(FORGOTTEN, f"left out as asked {FORGET}", files))
-    there = {name for r in gone for name in (r.image_id, r.subject_id)} | refused
-    unmatched = frozenset(name for name in forget if not {name, alias(name)} & there)
-    return _Left(len(gone), files, unmatched)
+    ids = frozenset(record.image_id for record in gone)
+    return _Left(len(gone), before, files, forget.unmatched(there), ids)
 
 
 def _existing(source: Path, role: Role) -> Path:

@@ -81,6 +81,7 @@ class Record:
     `layout` tells how an array without geometry is to be read. `split` is the part of a data set that
     the image belongs to, such as train or test. `row` is the line of the table that names it, 0 without one.
     `box` is the part of the image that is meant, a field of a sheet of several.
+    `any_issuer` is `patients.under_any_issuer` of a PatientID of DICOM.
     """
 
     image_id: str
@@ -94,6 +95,7 @@ class Record:
     layout: ArrayLayout = ArrayLayout.ZYX
     row: int = 0
     box: Box | None = None
+    any_issuer: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,9 +150,10 @@ class Manifest:
     counts: FileCounts = FileCounts()
     notes: tuple[str, ...] = ()
     left_out: int = 0  # images, as asked
-    unmatched: frozenset[str] = (
-        frozenset()
-    )  # ids that were to be left out, and that nothing here has
+    left_out_before: int = 0  # those of them that only an earlier run was asked to leave out
+    # Ids that were to be left out and that nothing here has, and image ids that are; for no file or message.
+    unmatched: frozenset[str] = dataclasses.field(default=frozenset(), repr=False)
+    gone: frozenset[str] = dataclasses.field(default=frozenset(), repr=False)
     elsewhere: frozenset[Path] = frozenset()
 
     @property

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from deepssim_jax.data.forgetting import Forget
 from deepssim_jax.data.manifest import (
     InputError,
     Manifest,
@@ -44,7 +45,7 @@ def read_collection(
     subject_regex: str | None,
     links: Links,
     arrays: ArrayLayout,
-    forget: tuple[str, ...] = (),
+    forget: Forget = Forget(),
 ) -> Collection:
     """Lists the images of all folders.
 
@@ -53,17 +54,14 @@ def read_collection(
       subject_regex: its first group, found in a file's name, is the patient.
       links: which links are followed.
       arrays: what NumPy arrays of three axes are.
-      forget: ids of patients and of images that are left out; of images of several folders also with the
-        split's name and a slash before them.
+      forget: whose images are left out; ids may have a split's name and a slash before them.
 
     Raises:
       InputError: one is missing, or holds no image; an id of `forget` matches nothing in any of them.
     """
     names = _names(folders)
-    parts, unmatched = [], set(forget)
-    for number, (folder, name) in enumerate(zip(folders, names, strict=True)):
-        # Ids as the outputs show them begin with the split's name.
-        own = {x: x.removeprefix(f"{name}/") if len(folders) > 1 else x for x in forget}
+    parts, unmatched = [], forget.ids
+    for number, folder in enumerate(folders):
         try:
             part = read_manifest(
                 folder,
@@ -71,14 +69,14 @@ def read_collection(
                 subject_regex=subject_regex,
                 links=links,
                 arrays=arrays,
-                forget=(*own, *own.values()),
+                forget=forget.within(folder),
             )
         except InputError as error:
             flag = "--against" if number else "FOLDER"
             if number and len(folders) > 2:
                 flag += f"={folder.name!r}"
             raise for_flag(error, flag) from error
-        unmatched &= {x for x, short in own.items() if {x, short} <= part.unmatched}
+        unmatched &= part.unmatched
         parts.append(part)
     refuse_unmatched(unmatched)
     files = {frozenset(x.resolve() for r in p.records for x in files_of(r)) for p in parts}
@@ -125,6 +123,10 @@ def _joined(names: Sequence[str], parts: Sequence[Manifest]) -> Collection:
             f"{name}: {note}" for name, p in zip(names, parts, strict=True) for note in p.notes
         ),
         left_out=sum(part.left_out for part in parts),
+        left_out_before=sum(part.left_out_before for part in parts),
+        gone=frozenset(
+            f"{name}/{image}" for name, p in zip(names, parts, strict=True) for image in p.gone
+        ),
         elsewhere=frozenset().union(*(part.elsewhere for part in parts)),
     )
     return Collection(manifest, split)

@@ -6,21 +6,25 @@ keypoints of `replicas` (`jobs.duplicate_search` says what either has to give). 
 this very folder reach gives the threshold, and false discoveries are held over all images.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
 from deepssim_jax import parallel
+from deepssim_jax.audit import copies_that_stay
 from deepssim_jax.audit.inputs import remove_reviews
 from deepssim_jax.data import store
+from deepssim_jax.data.forgetting import said_before
 from deepssim_jax.data.readers import read_image
 from deepssim_jax.data.volume import Unreadable
 from deepssim_jax.jobs import duplicates_outputs
-from deepssim_jax.jobs.collection import Collection, read_collection
+from deepssim_jax.jobs.collection import Collection
 from deepssim_jax.jobs.duplicate_images import search_images
 from deepssim_jax.jobs.duplicate_settings import WHOLE_VOLUMES, DuplicateSettings
 from deepssim_jax.jobs.duplicate_volumes import search_volumes
 from deepssim_jax.jobs.duplicates_result import Compared, DuplicatesResult
 from deepssim_jax.jobs.findings import conclude
+from deepssim_jax.jobs.remembering import read_remembered
 from deepssim_jax.ops import arguments
 from deepssim_jax.scoring.match import Progress
 from deepssim_jax.workspace import Workspace
@@ -91,13 +95,8 @@ def duplicates(
 def _duplicates(
     folders: Sequence[Path], out: Workspace, settings: DuplicateSettings, on_progress: Progress
 ) -> DuplicatesResult:
-    collection = read_collection(
-        folders,
-        subject_regex=settings.subject_regex,
-        links=settings.links,
-        arrays=settings.arrays,
-        forget=settings.forget,
-    )
+    before = copies_that_stay.grouped(out, "groups.csv", group="group", image="file")
+    collection = read_remembered(folders, out, settings, before)
     compared = _compared(collection, settings)
     search = search_volumes if compared is Compared.VOLUMES else search_images
     searched = search(collection, out, settings, on_progress)
@@ -113,12 +112,12 @@ def _duplicates(
             manifest=collection.manifest,
             folders=folders,
         )
-        if settings.forget:
-            remove_reviews(out)
+        remove_reviews(out)
 
     out.by_first(write)
     out.prune()
-    return result
+    before = said_before(collection.manifest.left_out_before)
+    return dataclasses.replace(result, notes=(*result.notes, *before))
 
 
 def _compared(collection: Collection, settings: DuplicateSettings) -> Compared:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from deepssim_jax.audit import tables
+from deepssim_jax.audit import copies_that_stay, tables
 from deepssim_jax.audit.answer import Answer
 from deepssim_jax.audit.disclosure import Edition
 from deepssim_jax.audit.inputs import reviews
@@ -92,7 +92,7 @@ def write_all(
     files = {name: sha256(out.path(name)) for name in content}
     out.write("summary.json", _summary(result, files, root))
     # A manifest of an earlier run, under another name or of other images.
-    out.remove_others([*content, "summary.json", *reviews(out)])
+    out.remove_others([*content, "summary.json", copies_that_stay.NAME, *reviews(out)])
 
 
 def groups_csv(result: DuplicatesResult) -> bytes:

@@ -1,24 +1,30 @@
 """Prepares a folder of images, so that `jobs.lookup` can answer for single ones from it."""
 
 import dataclasses
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from deepssim_jax.audit.copies_that_stay import Image
 from deepssim_jax.audit.self_join import build_index
-from deepssim_jax.data import store
+from deepssim_jax.data import forgetting, store
 from deepssim_jax.data.account import INPUTS, Growth
-from deepssim_jax.jobs.collection import read_collection
+from deepssim_jax.data.manifest import Role
 from deepssim_jax.jobs.duplicate_images import search_images
 from deepssim_jax.jobs.duplicate_settings import DuplicateSettings
 from deepssim_jax.jobs.findings import groups_of
 from deepssim_jax.jobs.point_index import (
     COMMAND,
+    LISTING,
+    VERSION,
     PreparedIndex,
     indexed_before,
     open_index,
     write_index,
 )
+from deepssim_jax.jobs.remembering import read_remembered
 from deepssim_jax.ops import arguments
 from deepssim_jax.scoring.match import Progress
 from deepssim_jax.workspace import Workspace
@@ -69,18 +75,14 @@ def index(
         Workspace.open(out, command=COMMAND, inputs={"FOLDER": source}) as workspace,
         Workspace.temporary(command=COMMAND) as work,
     ):
-        collection = read_collection(
-            [source],
-            subject_regex=settings.subject_regex,
-            links=settings.links,
-            arrays=settings.arrays,
-            forget=settings.forget,
-        )
-        workspace.keep_apart(collection.manifest.elsewhere)
+        collection = read_remembered([source], workspace, settings, _groups_before(workspace))
         searched = search_images(collection, work, settings, on_progress)
         images, found = searched.images, searched.found
-        growth = Growth.of(
-            indexed_before(workspace), map(bytes, images.decoded()), out=workspace.root.name
+        growth = dataclasses.replace(
+            Growth.of(
+                indexed_before(workspace), map(bytes, images.decoded()), out=workspace.root.name
+            ),
+            left_out_before=collection.manifest.left_out_before,
         )
         rows = np.arange(len(images), dtype=np.int32)
         side = dataclasses.replace(searched.side, groups=rows)
@@ -100,5 +102,18 @@ def index(
         )
         workspace.write(INPUTS, images.account.file)
         write_index(prepared, workspace)
+        forgetting.all_gone(workspace)
         workspace.prune()
     return dataclasses.replace(open_index(out), growth=growth)
+
+
+def _groups_before(out: Workspace) -> Iterator[list[Image]]:
+    """The duplicates among the images of the finished index that this folder holds."""
+    if LISTING not in out:
+        return
+    content, found = json.loads(out.path(LISTING).read_text(encoding="utf-8")), {}
+    if content["version"] == VERSION:
+        group = np.load(out.path("group.npy"), allow_pickle=False).tolist()
+        for name, number in zip(content["images"], group, strict=True):
+            found.setdefault(number, []).append((Role.REAL, name))
+    yield from found.values()

@@ -216,6 +216,10 @@ class Section:
         _check(name)
         return Section(self._kept, (*self._path, name), key_of(self._key, name, *inputs))
 
+    def forget(self, images: Collection[str]) -> int:
+        """Removes images from every cache, also of other settings; returns how many entries."""
+        return self._kept.forget(images)
+
     def step(
         self, name: str, inputs: object, make: Callable[[], values.Value], *, by: By = By.FIRST
     ) -> Any:

@@ -283,6 +283,11 @@ class Workspace(Section):
         if self._processes.first:
             self._kept.own.write(self._work / name, content)
 
+    def kept(self, name: str) -> bytes | None:
+        """What `keep` wrote last under this name; None if nothing."""
+        path = self._work / name
+        return path.read_bytes() if path in self._kept.own and path.is_file() else None
+
     def secret(self) -> bytes:
         """32 random bytes, drawn once and kept in the private work: the key of aliases.
 
@@ -332,20 +337,13 @@ class Workspace(Section):
         files.sync_folder(folder)
         return target
 
-    def forget(self, images: "set[str]") -> int:
-        """Removes images from every cache, also of other settings; returns how many entries."""
-        return self._kept.forget(images)
-
     def prune(self) -> None:
         """Deletes what this run did not use: steps, caches, and what caches hold of other images."""
         if self._processes.first:
             self._kept.prune()
 
     def keep_apart(self, folders: Iterable[Path]) -> None:
-        """Refuses to write where files are read that only a manifest names or a link leads to.
-
-        Args:
-          folders: of these files.
+        """Refuses to write in these folders, of files that only a manifest names or a link leads to.
 
         Raises:
           WorkspaceError: the folder, or that of its work, is or lies inside of one of them, or holds one.

@@ -1,5 +1,6 @@
 """An audit of folders that grow and shrink: only what is new is looked at, and nothing that left stays."""
 
+import csv
 import dataclasses
 import hashlib
 from pathlib import Path
@@ -11,6 +12,7 @@ from scipy import ndimage
 
 from deepssim_jax.audit.audit import AuditSettings, audit
 from deepssim_jax.audit.recheck import recheck
+from deepssim_jax.audit.result import AuditResult
 from deepssim_jax.data.records import Record
 from deepssim_jax.data.store import InputSettings, load_one
 from deepssim_jax.scoring import match
@@ -117,3 +119,54 @@ def test_of_a_patient_who_is_forgotten_nothing_stays(tmp_path: Path) -> None:
     assert not [trace for trace in traces if trace in after]
     assert len(found.nearest) == 5
     assert recheck(out).problems == ()
+
+
+def stayed(out: Path) -> list[tuple[str, str]]:
+    """Image and side of the copies that stay."""
+    with (out / "copies_that_stay.csv").open(newline="") as file:
+        return [(row["image_id"], row["role"]) for row in csv.DictReader(file)]
+
+
+def audited(root: Path, out: Path, *forget: str) -> AuditResult:
+    settings = dataclasses.replace(SETTINGS, subject_regex=r"^(P\d+q)_", forget=forget)
+    return audit(root / "real", root / "synthetic", out=out, settings=settings)
+
+
+def write_page(out: Path) -> None:
+    """As `deepssim review` does."""
+    with Workspace.open(out, command="audit") as workspace:
+        workspace.write("review.html", b"a page")
+
+
+def test_who_was_forgotten_stays_so_and_copies_are_listed(tmp_path: Path) -> None:
+    """P05q has a double under P00q and a synthetic copy."""
+    names = {f"P{i:02d}q_{k}.png": 10 * i + k for i in range(6) for k in range(2)}
+    write(tmp_path / "real", names | {"P00q_9.png": 51})
+    write(tmp_path / "synthetic", {f"s{i}.png": 300 + i for i in range(4)} | {"copy.png": 51})
+    out, fresh = tmp_path / "out", tmp_path / "fresh"
+    for folder in (out, fresh):
+        share_secret(folder, command="audit")
+    audited(tmp_path, out)
+    write_page(out)
+    found = audited(tmp_path, out, "P05q")
+    assert stayed(out) == [("P00q_9.png", "real"), ("copy.png", "synthetic")]
+    notes = [note for note in found.notes if "copies_that_stay.csv" in note]
+    assert [note.partition(":")[0] for note in notes] == [
+        "Of the real side",
+        "Of the synthetic side",
+    ]
+    assert "copies_that_stay" not in (out / "report_share.html").read_text()
+    assert not (out / "review.html").exists()
+
+    write_page(out)
+    audited(tmp_path, out)
+    assert stayed(out) == [("P00q_9.png", "real"), ("copy.png", "synthetic")]
+    assert (out / "review.html").exists()
+
+    found = audited(tmp_path, out, "P00q", "copy.png")
+    assert "2 of them were left out because an earlier run" in found.notes[-1]
+    assert not {"review.html", "copies_that_stay.csv"} & {path.name for path in out.iterdir()}
+    assert not [name for name in (b"P05q", b"P00q", b"copy.png") if name in everything(out)]
+    assert recheck(out).problems == ()
+    audited(tmp_path, fresh, "P00q", "P05q", "copy.png")
+    assert_same_outputs(out, fresh)

@@ -12,6 +12,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from deepssim_jax.data import dicom, dicom_workers
+from deepssim_jax.data.forgetting import Forget
 from deepssim_jax.data.manifest import Role, read_manifest
 from deepssim_jax.data.quiet import quiet
 from deepssim_jax.data.readers import read_image, read_volume
@@ -392,8 +393,9 @@ def test_the_patient_of_a_header_is_a_hash_and_comes_last(tmp_path: Path) -> Non
     assert people["0"] == people["1"] and people["4"] is None and people["3"] == f"dicom-{digest}"
     assert len(set(people.values())) == 4
     assert any(note.startswith("3 patients are those of DICOM headers") for note in found.notes)
-    left = read_manifest(tmp_path, role=Role.REAL, forget=["1"])
-    assert (left.left_out, len(left.records)) == (2, 3)
+    for forget, count in (("1", 2), ("2", 2), (people["2"], 1), (people["3"], 1)):
+        left = read_manifest(tmp_path, role=Role.REAL, forget=Forget.of([forget]))
+        assert (left.left_out, len(left.records)) == (count, 5 - count)  # an id under every issuer
     named = read_manifest(tmp_path, role=Role.REAL, subject_regex="^(p[01])_")
     assert {r.subject_id for r in named.records} == {"p0", "p1"}
     (tmp_path / "list.csv").write_text("path,subject_id\np0_0.dcm,A\np0_2.dcm,\n")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from deepssim_jax.data.forgetting import Forget
 from deepssim_jax.data.manifest import InputError, Role, read_manifest
 from deepssim_jax.data.records import FileCounts
 
@@ -156,10 +157,11 @@ def test_what_is_forgotten_is_counted_and_not_named(tmp_path: Path) -> None:
     for name in ("P1_a.png", "P1_b.png", "P2_a.png", "P3_a.png"):
         (tmp_path / name).write_bytes(b"any")
     how = {"role": Role.REAL, "subject_regex": r"^(P\d)_"}
-    found = read_manifest(tmp_path, **how, forget=("P1", "P3_a.png"))
+    found = read_manifest(tmp_path, **how, forget=Forget.of(("P1", "P3_a.png")))
     assert [r.image_id for r in found.records] == ["P2_a.png"] and found.left_out == 3
     assert found.counts.found == 4 == found.counts.used + found.counts.not_images
     assert found.notes == ("3 images were left out as asked (--forget)",)
     assert not any("P1" in unused.name or "P3" in unused.name for unused in found.unused)
     assert found.unmatched == frozenset()
-    assert read_manifest(tmp_path, **how, forget=("P9", "P1")).unmatched == {"P9"}
+    assert read_manifest(tmp_path, **how, forget=Forget.of(("P9", "P1"))).unmatched == {"P9"}
+    assert read_manifest(tmp_path, **how, forget=Forget.of(["\udcff"])).unmatched  # no UTF-8

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from deepssim_jax.data.forgetting import Forget
 from deepssim_jax.data.manifest import InputError, Role, read_manifest
 from deepssim_jax.data.records import FileCounts
 from tests.data.made import files
@@ -161,7 +162,9 @@ def test_a_row_whose_image_was_named_before_is_refused(folder: Path) -> None:
         "0.png", "stack.npy#2", "stack.npy#2", "stack.npy#3"
     ]  # fmt: skip
     assert found.counts == FileCounts(found=7, used=5, refused=2)
-    left = read_manifest(folder / "m.csv", role=Role.REAL, forget=["stack.npy#2", "1.png"])
+    left = read_manifest(
+        folder / "m.csv", role=Role.REAL, forget=Forget.of(["stack.npy#2", "1.png"])
+    )
     assert left.counts == FileCounts(found=7, used=3, refused=1, not_images=3)
 
 

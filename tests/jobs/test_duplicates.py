@@ -11,6 +11,7 @@ import pytest
 import deepssim_jax as ds
 from deepssim_jax.cli.main import main
 from deepssim_jax.data.dicom import alias
+from deepssim_jax.data.forgetting import Forget
 from deepssim_jax.data.manifest import InputError, Role, read_manifest
 from deepssim_jax.data.records import ArrayLayout, Links
 from deepssim_jax.jobs.collection import read_collection
@@ -19,6 +20,7 @@ from deepssim_jax.jobs.duplicates_result import Compared
 from deepssim_jax.jobs.how import How
 from tests.data.made import dicom_bytes
 from tests.jobs import made
+from tests.kept import deepssim
 
 SETTINGS = ds.DuplicateSettings(subject_regex="^(p[0-9]+)_", write_manifest="clean.csv")
 
@@ -234,7 +236,7 @@ def test_ids_are_forgotten_as_the_outputs_show_them(tmp_path: Path) -> None:
             subject_regex=None,
             links=Links.INSIDE,
             arrays=ArrayLayout.IMAGES,
-            forget=forget,
+            forget=Forget.of(forget),
         )
         return {record.image_id for record in collection.manifest.records}
 
@@ -321,3 +323,53 @@ def test_what_was_not_read_or_compared_is_named(tmp_path: Path) -> None:
 def test_the_manifest_has_a_plain_name(name: str) -> None:
     with pytest.raises(ValueError, match="write_manifest"):
         ds.DuplicateSettings(write_manifest=name)
+
+
+def forgotten(root: Path, *forget: str, against: bool = True) -> str:
+    """What `duplicates` prints of `train` and `test` of a folder."""
+    words = ["duplicates", root / "train", f"--out={root / 'out'}", "--size=64"]
+    words += [f"--against={root / 'test'}"] if against else []
+    done = deepssim(*words, "--subject_regex=^(p[0-9]+)_", *(f"--forget={x}" for x in forget))
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def traces(root: Path, *names: str) -> list[Path]:
+    """The files of a run that hold one of these names."""
+    files = [path for path in (root / "out").rglob("*") if path.is_file()]
+    return [path for path in files if any(name.encode() in path.read_bytes() for name in names)]
+
+
+def test_who_was_forgotten_stays_so_whatever_is_given_later(tmp_path: Path) -> None:
+    names = ("train/p1_a", "train/p2_a", "train/p3_a", "test/p1_a", "test/p4_a", "test/p5_a")
+    for number, name in enumerate(names):
+        made.write(tmp_path / f"{name}.png", made.texture(number))
+    said = forgotten(tmp_path, "train/p1_a.png", "p2")
+    assert "train: 2 images were left out as asked (--forget)." in said and "earlier" not in said
+    said = forgotten(tmp_path, "p4")
+    assert "test: 1 image was left out as asked" in said
+    assert "2 of them were left out because an earlier run in this folder was asked to" in said
+    assert not traces(tmp_path, "train/p1_a.png", "p2_a", "p4_a")
+    # An id with a split's name holds without other splits, too, where ids have no such name.
+    said = forgotten(tmp_path, against=False)
+    assert "2 images were left out as asked" in said and not traces(
+        tmp_path, "p1_a", "p2_a", "p4_a"
+    )
+
+
+def test_copies_of_the_forgotten_that_stay_are_listed(tmp_path: Path) -> None:
+    for number, name in enumerate(("train/p1_a", "train/p2_a", "train/p3_a")):
+        made.write(tmp_path / f"{name}.png", made.texture(number))
+    made.write(tmp_path / "test" / "p4_a.png", made.texture(0))
+    made.write(tmp_path / "test" / "p5_a.png", made.texture(0)[::-1])
+    assert "copies_that_stay" not in forgotten(tmp_path)
+    note = "2 images that stay are copies of what was left out (--forget): see copies_that_stay.csv"
+    assert note in forgotten(tmp_path, "p1")
+    table = tmp_path / "out" / "copies_that_stay.csv"
+    assert [(r["image_id"], r["subject_id"]) for r in rows(table)] == [
+        ("test/p4_a.png", "p4"), ("test/p5_a.png", "p5")
+    ]  # fmt: skip
+    assert table.stat().st_mode & 0o777 == 0o600
+    assert "1 image that stays is a copy" in forgotten(tmp_path, "p4")
+    assert [r["image_id"] for r in rows(table)] == ["test/p5_a.png"]
+    assert not traces(tmp_path, "p1_a", "p4_a")

@@ -81,6 +81,25 @@ def test_ids_to_be_forgotten_that_nothing_has_are_refused(tmp_path: Path, capsys
     assert json.loads((tmp_path / "b" / "inputs.json").read_text())["left_out"] == 1
 
 
+def test_an_index_leaves_out_whom_an_earlier_run_forgot(tmp_path: Path, capsys) -> None:
+    for number in range(4):
+        made.write(tmp_path / "in" / f"p{number}_0.png", made.texture(number))
+    made.write(tmp_path / "in" / "p9_0.png", made.texture(1)[::-1])
+    call = ["index", f"{tmp_path}/in", f"--out={tmp_path}/index", "--subject_regex=^(p[0-9])_"]
+    assert main(call) == 0
+    assert main([*call, "--forget=p1"]) == 0
+    assert "1 image that stays is a copy of what was left out" in capsys.readouterr().out
+    assert main([*call, "--forget=p2"]) == 0
+    said = capsys.readouterr().out
+    assert "2 images were left out as asked (--forget)" in said
+    assert "1 of them was left out because an earlier run in this folder was asked to" in said
+    assert ds.open_index(tmp_path / "index").image_ids == ("p0_0.png", "p3_0.png", "p9_0.png")
+    table = (tmp_path / "index" / "copies_that_stay.csv").read_text().splitlines()
+    assert table == ["image_id,subject_id,role", "p9_0.png,p9,real"]
+    kept = [path.read_bytes() for path in (tmp_path / "index").rglob("*") if path.is_file()]
+    assert not [data for data in kept if b"p1_" in data or b"p2_" in data]
+
+
 def test_an_index_grows_and_is_not_replaced_by_that_of_another_set(tmp_path: Path, capsys) -> None:
     for number in range(7):
         folder = tmp_path / ("other" if number > 4 else "in")

@@ -30,7 +30,7 @@ NO_SLICE = "none"  # volumes are refused
 _PIXELS, _CANVAS, _CONTENT, _DECODED = "pixels", "canvas", "content", "decoded"
 _FIELDS = "fields"
 # What says whose a record is and where it lies; all else decides what is read from it.
-_IDENTITY = {"image_id", "path", "subject_id", "session_id", "site", "split", "parts"}
+_IDENTITY = {"image_id", "path", "subject_id", "any_issuer", "session_id", "site", "split", "parts"}
 
 
 @dataclasses.dataclass(frozen=True)

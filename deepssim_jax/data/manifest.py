@@ -117,7 +117,7 @@ def read_manifest(
         rejected=tuple(sorted(rejected, key=lambda r: (r.image_id, r.reason))),
         unused=tuple(sorted(listed.unused, key=lambda u: u.name)),
         counts=FileCounts(found, used, found - used - others, others),
-        notes=(*listed.notes, *([_left_out(left.images)] if forget else [])),
+        notes=(*listed.notes, *([_left_out(left.images)] if left.images else [])),
         left_out=left.images,
         unmatched=left.unmatched,
         elsewhere=elsewhere,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deepssim_jax import parallel
-from deepssim_jax.audit.inputs import remove_reviews
+from deepssim_jax.audit.inputs import remove_reviews, remove_stale_reviews
 from deepssim_jax.data import store
 from deepssim_jax.data.readers import read_image
 from deepssim_jax.data.volume import Unreadable
@@ -115,6 +115,7 @@ def _duplicates(
         )
         if settings.forget:
             remove_reviews(out)
+        remove_stale_reviews(out, "pairs.csv")
 
     out.by_first(write)
     out.prune()

@@ -163,3 +163,5 @@ def test_what_is_forgotten_is_counted_and_not_named(tmp_path: Path) -> None:
     assert not any("P1" in unused.name or "P3" in unused.name for unused in found.unused)
     assert found.unmatched == frozenset()
     assert read_manifest(tmp_path, **how, forget=("P9", "P1")).unmatched == {"P9"}
+    # In a folder that holds none of them there is nothing to say.
+    assert read_manifest(tmp_path, **how, forget=("P9",)).notes == ()

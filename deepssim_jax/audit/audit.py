@@ -20,7 +20,13 @@ from deepssim_jax.audit.control import Control, search_holdout
 from deepssim_jax.audit.gallery import build_gallery
 from deepssim_jax.audit.generation import Generator
 from deepssim_jax.audit.holdout import refuse_same_files
-from deepssim_jax.audit.inputs import folders, list_sides, networks, remove_reviews
+from deepssim_jax.audit.inputs import (
+    folders,
+    list_sides,
+    networks,
+    remove_reviews,
+    remove_stale_reviews,
+)
 from deepssim_jax.audit.result import AuditResult
 from deepssim_jax.data import store
 from deepssim_jax.data.forgetting import said_before
@@ -144,6 +150,7 @@ def _audit(
         listed = {role: one.manifest for role, one in sets.items()}
         outputs.write_all(result, gallery, out, manifests=listed, stores=stores)
         remove_reviews(out)
+        remove_stale_reviews(out, "nearest.csv")
 
     out.by_first(write)
     out.prune()

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from deepssim_jax.audit import recheck_summary, tables
 from deepssim_jax.data.manifest import Manifest, Role
 from deepssim_jax.data.records import FORGET
+from deepssim_jax.data.table_rows import plain
 from deepssim_jax.workspace import Workspace
 
 NAME = "copies_that_stay.csv"
@@ -56,13 +57,13 @@ def grouped(
     """The groups of a table of the run before, by its columns of groups and of images; none without it."""
     found: dict[str, list[Image]] = {}
     for row in recheck_summary.rows(out.path(name)) if name in out else ():
-        found.setdefault(row[group], []).append((role, tables.plain(row[image])))
+        found.setdefault(row[group], []).append((role, plain(row[image])))
     yield from found.values()
 
 
 def _listed(out: Workspace) -> Iterator[Image]:
     for row in recheck_summary.rows(out.path(NAME)) if NAME in out else ():
-        yield Role(row["role"]), tables.plain(row["image_id"])
+        yield Role(row["role"]), plain(row["image_id"])
 
 
 def _noted(manifest: Manifest, count: int) -> Manifest:

@@ -1,17 +1,21 @@
 """The folders of an audit: which files they hold, and what became of each of them."""
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from deepssim_jax.audit import copies_that_stay, recheck_summary, tables
+from deepssim_jax.audit import copies_that_stay, recheck_summary
 from deepssim_jax.audit.audit_settings import AuditSettings
 from deepssim_jax.audit.copies_that_stay import Image
 from deepssim_jax.data import forgetting
 from deepssim_jax.data.manifest import Manifest, Role, read_manifest, refuse_unmatched
 from deepssim_jax.data.records import PASSED_OVER, passed_over
-from deepssim_jax.workspace import Workspace
+from deepssim_jax.data.table_rows import plain
+from deepssim_jax.workspace import Workspace, sha256
 
 _REVIEW = "review"  # begins the names of what `deepssim review` writes
+REVIEW_SUMMARY = "review_summary.json"
+REVIEW_RESULTS = (REVIEW_SUMMARY, "review_report.html", "review_disagreements.csv")
 
 
 def folders(roots: Mapping[Role, str | Path]) -> dict[str, Path]:
@@ -67,9 +71,7 @@ def _copies_before(out: Workspace) -> Iterator[list[Image]]:
     """By the tables of an earlier run: doubles among the real images, and synthetic copies with real ones."""
     yield from copies_that_stay.grouped(out, "real_duplicates.csv", group="group", image="image_id")
     for row in recheck_summary.rows(out.path("pairs.csv")) if "pairs.csv" in out else ():
-        yield [
-            (role, tables.plain(row[f"{role.value}_id"])) for role in (Role.REAL, Role.SYNTHETIC)
-        ]
+        yield [(role, plain(row[f"{role.value}_id"])) for role in (Role.REAL, Role.SYNTHETIC)]
 
 
 def remove_reviews(out: Workspace) -> None:
@@ -82,6 +84,20 @@ def remove_reviews(out: Workspace) -> None:
         for name in reviews(out):
             out.remove(name)
         forgetting.all_gone(out)
+
+
+def remove_stale_reviews(out: Workspace, table: str) -> None:
+    """Deletes what ratings came to with the pairs of an earlier run; `table` lists those of this one.
+
+    Pages and keys stay: readers may have them, and what stands of their ratings is summed up again.
+    """
+    if not (REVIEW_SUMMARY in set(out) and out.intact(REVIEW_SUMMARY)):
+        return
+    of = json.loads(out.path(REVIEW_SUMMARY).read_bytes()).get("table")
+    if of not in (None, sha256(out.path(table))):
+        for name in REVIEW_RESULTS:
+            if out.intact(name):  # what people changed is theirs
+                out.remove(name)
 
 
 def reviews(out: Workspace) -> list[str]:

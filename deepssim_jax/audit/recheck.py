@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from deepssim_jax.audit import recheck_summary, tables
+from deepssim_jax.audit import recheck_summary
 from deepssim_jax.audit.recheck_summary import Rows
 from deepssim_jax.data import store
 from deepssim_jax.data.manifest import InputError, Record, Role, read_manifest
 from deepssim_jax.data.records import ArrayLayout, Links
 from deepssim_jax.data.sheet_records import named_fields
+from deepssim_jax.data.table_rows import plain
 from deepssim_jax.data.volume import SliceSpec, Unreadable
 from deepssim_jax.ops.transform import FLIP_NAMES, Transform
 from deepssim_jax.scoring.match import Progress
@@ -73,7 +74,7 @@ def recheck(directory: Path, *, on_progress: Progress = lambda done, total, what
         )
         records |= {(role, r.image_id): r for r in manifest.records}
     listed = recheck_summary.rows(directory / "inputs.csv")
-    known = {(row["role"], tables.plain(row["image_id"])) for row in listed}
+    known = {(row["role"], plain(row["image_id"])) for row in listed}
     records |= _fields(records, known, SliceSpec.parse(settings["slice"]))
     added = collections.Counter(role for role, image_id in records if (role, image_id) not in known)
     added.subtract(inputs.get("left_out", {}))  # they may lie there, and their names were not kept
@@ -82,7 +83,7 @@ def recheck(directory: Path, *, on_progress: Progress = lambda done, total, what
     ]
     rows = [row for row in listed if row["status"] == "read"]
     for number, row in enumerate(rows, start=1):
-        record = records.get((row["role"], tables.plain(row["image_id"])))
+        record = records.get((row["role"], plain(row["image_id"])))
         if record is None:
             problems.append(f"inputs.csv, image {number} ({row['role']}): the file is gone")
         elif store.file_hash(record) != row["sha256"]:
@@ -126,8 +127,8 @@ def _rescore(
     images, kept, problems = [], [], []
     for row in pairs:
         names = {
-            "synthetic": tables.plain(row["synthetic_id"]),
-            "real": tables.plain(row["real_id"]),
+            "synthetic": plain(row["synthetic_id"]),
+            "real": plain(row["real_id"]),
         }
         try:
             images.append([store.load_one(records[key], form) for key in names.items()])

@@ -14,6 +14,7 @@ import numpy as np
 
 from deepssim_jax.audit import replica_report
 from deepssim_jax.audit.doubles import COLUMNS, Doubles
+from deepssim_jax.audit.inputs import remove_stale_reviews
 from deepssim_jax.audit.replica_pictures import Drawer
 from deepssim_jax.audit.replica_result import ReplicaResult
 from deepssim_jax.audit.tables import Table, causes, proportion, recalls, table
@@ -87,6 +88,7 @@ def write_all(
     files = {name: sha256(out.path(name)) for name in names}
     text = json.dumps(_summary(result, files), indent=2, sort_keys=True, allow_nan=False)
     out.write("summary.json", (text + "\n").encode())
+    remove_stale_reviews(out, "replicas.csv")
 
 
 def replica_table(result: ReplicaResult) -> Table:

@@ -1,7 +1,7 @@
 """The tables of an audit, in bytes that depend on nothing but the result.
 
 Contract: floats have six decimals, missing values are empty, quoting follows RFC 4180. Text that
-a spreadsheet would take for a formula is prefixed by an apostrophe.
+a spreadsheet would take for a formula is prefixed by an apostrophe, which `data.table_rows.plain` takes away.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from deepssim_jax.data.table_rows import guarded
 from deepssim_jax.detection.calls import FalseCalls
 from deepssim_jax.workspace.files import csv_bytes
 
@@ -54,7 +55,6 @@ COLUMNS = (
 )
 _MATRIX = tuple(column for column in COLUMNS if column.startswith("matrix_"))
 _PARTIAL = tuple(column for column in COLUMNS if column.startswith("partial_"))
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def cell(value: object) -> str:
@@ -65,13 +65,7 @@ def cell(value: object) -> str:
         return "" if math.isnan(value) else f"{value + 0.0:.6f}".replace("-0.000000", "0.000000")
     if isinstance(value, int):
         return str(value)
-    text = str(value)
-    return f"'{text}" if text.startswith(_FORMULA) else text
-
-
-def plain(text: str) -> str:
-    """Undoes the apostrophe that `cell` puts before what looks like a formula."""
-    return text[1:] if text.startswith("'") and text[1:].startswith(_FORMULA) else text
+    return guarded(str(value))
 
 
 def table(rows: Iterable[Iterable[object]]) -> bytes:

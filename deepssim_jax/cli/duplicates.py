@@ -7,7 +7,7 @@ is given again.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from absl import flags
@@ -46,7 +46,7 @@ _MAX_DUPLICATE_RATE = flags.DEFINE_float(
 _WRITE_MANIFEST = flags.DEFINE_string(
     "write_manifest",
     None,
-    "name of a table in --out that lists one file a group, and all without duplicates; e.g. clean.csv",
+    "a table in --out that lists what is kept of each group and all without duplicates; e.g. clean.csv",
 )
 
 
@@ -60,6 +60,7 @@ def main(argv: Sequence[str]) -> int:
         0, or 3 where `--max_duplicate_rate` is exceeded.
     """
     # Imported here so that --help and a wrong flag answer at once.
+    from deepssim_jax.audit.answer import several
     from deepssim_jax.data.account import reason_rows
     from deepssim_jax.data.records import on_screen
     from deepssim_jax.jobs.duplicates import duplicates
@@ -80,15 +81,7 @@ def main(argv: Sequence[str]) -> int:
             settings=settings,
             on_progress=on_progress,
         )
-    counts = result.counts
-    rows = [
-        ("images", f"{counts['images']:,}"),
-        ("groups of duplicates", f"{counts['groups']:,}, of {counts['in_groups']:,} images"),
-        ("equal files, equal pixels", f"{counts['same_file']:,}, {counts['same_pixels']:,}"),
-        ("pairs of changed copies", f"{counts['copies']:,}"),
-        ("similar pairs, no duplicates", f"{counts['similar']:,}"),
-        ("not comparable", f"{counts['not_comparable']:,}"),
-    ]
+    rows = _counted(result.counts)
     # Names of folders may be names of patients: splits have numbers here and names in the report.
     groups = sum(x.groups for x in result.crossings)
     if len(result.splits) > 1:
@@ -97,7 +90,7 @@ def main(argv: Sequence[str]) -> int:
             ("patients in two splits", f"{sum(len(x.subjects) for x in result.crossings):,}")
         )
     if result.suspicions:
-        rows.append(("patient ids that share an image", f"{len(result.suspicions):,} pairs"))
+        rows.append(("patient ids that share an image", several(len(result.suspicions), "pair")))
     if result.exclusions:
         rows.append(
             ("not read, or not compared", f"{len(result.exclusions):,}; inputs.json names them")
@@ -116,3 +109,20 @@ def main(argv: Sequence[str]) -> int:
     if limit is not None and result.duplicate_rate.value > limit:
         return ExitCode.POLICY_BROKEN
     return ExitCode.DONE
+
+
+def _counted(counts: Mapping[str, int]) -> list[tuple[str, str]]:
+    """What was compared and found, for the screen."""
+    from deepssim_jax.audit.answer import several
+
+    return [
+        ("images", f"{counts['images']:,}"),
+        (
+            "groups of duplicates",
+            f"{counts['groups']:,}, of {several(counts['in_groups'], 'image')}",
+        ),
+        ("equal files, equal pixels", f"{counts['same_file']:,}, {counts['same_pixels']:,}"),
+        ("pairs of changed copies", f"{counts['copies']:,}"),
+        ("similar pairs, no duplicates", f"{counts['similar']:,}"),
+        ("not comparable", f"{counts['not_comparable']:,}"),
+    ]

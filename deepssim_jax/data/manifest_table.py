@@ -4,7 +4,8 @@ Contract: `.csv` or `.tsv`, separated by commas, semicolons or tabs, in UTF-8, U
 these, Windows-1252; a column `path`, and optionally `image_id`, `subject_id`, `session_id`, `site`,
 `split`, in letters of any case. Paths are relative to the table and stay in its folder. `file#3` names the
 third image of a file. What a row names is read or listed, never fatal. Only an empty cell says nothing, and
-in a `.tsv` BIDS's `n/a`; a patient can be called NA.
+in a `.tsv` BIDS's `n/a`; a patient can be called NA. The apostrophe before what looks like a formula, which
+the program's own tables have, is no part of an id; paths are as they are written.
 """
 
 import csv
@@ -19,7 +20,7 @@ from pathlib import Path
 from deepssim_jax.data.contents import Listed, records_of
 from deepssim_jax.data.formats import recognise
 from deepssim_jax.data.records import ArrayLayout, InputError, Record, Rejected, files_of
-from deepssim_jax.data.table_rows import WINDOWS, decoded_text, header_of, whole_rows
+from deepssim_jax.data.table_rows import WINDOWS, decoded_text, header_of, plain, whole_rows
 from deepssim_jax.data.walk import Entry, printable
 from deepssim_jax.workspace.names import slashed
 
@@ -64,7 +65,7 @@ def read_table(source: Path, layout: ArrayLayout) -> Table:
             reason: str | list[Record] = "has no path"
             image_id = f"line {number}"
         else:
-            image_id = entry.get("image_id", "").strip() or slashed(name.strip())
+            image_id = _cell(entry, "image_id") or slashed(name.strip())
             reason = _NUL if _holds_nul(entry) else _images(out, image_id, name, root, layout)
         if isinstance(reason, str):
             out.rejected.append(Rejected(printable(image_id), reason))
@@ -91,7 +92,7 @@ def _holds_nul(entry: dict[str, str]) -> bool:
 
 
 def _cell(entry: dict[str, str], name: str) -> str | None:
-    return entry[name].strip() if name in entry else None
+    return plain(entry[name].strip()) if name in entry else None
 
 
 def _rows(source: Path, text: str) -> list[tuple[int, dict[str, str]]]:

@@ -27,6 +27,19 @@ WINDOWS = "cp1252"
 _SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def guarded(text: str) -> str:
+    """With an apostrophe before what a spreadsheet would take for a formula, or what has one there."""
+    return f"'{text}" if text.lstrip("'").startswith(_FORMULA) else text
+
+
+def plain(text: str) -> str:
+    """Undoes `guarded`."""
+    return text[1:] if text.startswith("'") and guarded(text) != text else text
+
+
 def separator_of(line: str) -> str | None:
     """The delimiter, where a line is the one that states it for Excel: `sep=;`, before the names."""
     found = _SEPARATOR.fullmatch(line)

@@ -49,6 +49,10 @@ class Rule:
         """The probability at which an unrelated image reaches `copy_evidence`."""
         return float(self.law.p_values(np.array([self.copy_evidence]))[0])
 
+    def whole(self, pairs: np.ndarray) -> np.ndarray:
+        """Bool [n]: which copies are of the whole image, so that a copy of one is a copy of the other."""
+        raise NotImplementedError
+
     def alike(self, pairs: np.ndarray) -> np.ndarray:
         """Bool [n]: more alike than unrelated images are."""
         return pairs["evidence"] >= self.evidence
@@ -85,6 +89,10 @@ class CopyRule(Rule):
     def limits(self) -> dict[str, float]:
         """Also the score and the points that are enough where images are alike (`alike`)."""
         return super().limits | {"sure_score": _SURE_SCORE, "sure_points": _SURE_POINTS}
+
+    def whole(self, pairs: np.ndarray) -> np.ndarray:
+        """By the verified score, which parts and collages do not reach."""
+        return pairs["verified"] >= _SURE_SCORE
 
     def sure(self, pairs: np.ndarray) -> np.ndarray:
         """Bool [n]: copies by their verified score."""

@@ -28,7 +28,7 @@ class DuplicateSettings:
     for a volume; without one whole volumes are compared. `false_discoveries` is the share of false ones
     among the images that are called duplicates, in expectation; of volumes, among those called similar.
     `level` is the coverage of the interval.
-    `write_manifest` names a table of one file a group, inside of `out`. `forget` are ids of patients or
+    `write_manifest` names a table of what is kept, inside of `out`. `forget` are ids of patients or
     images that are left out of every folder.
 
     Examples:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from deepssim_jax import parallel
 from deepssim_jax.audit import copies_that_stay
-from deepssim_jax.audit.inputs import remove_reviews
+from deepssim_jax.audit.inputs import remove_reviews, remove_stale_reviews
 from deepssim_jax.data import store
 from deepssim_jax.data.forgetting import said_before
 from deepssim_jax.data.readers import read_image
@@ -113,6 +113,7 @@ def _duplicates(
             folders=folders,
         )
         remove_reviews(out)
+        remove_stale_reviews(out, "pairs.csv")
 
     out.by_first(write)
     out.prune()

@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deepssim_jax.audit import copies_that_stay, tables
-from deepssim_jax.audit.answer import Answer
+from deepssim_jax.audit.answer import Answer, several
 from deepssim_jax.audit.disclosure import Edition
 from deepssim_jax.audit.inputs import reviews
 from deepssim_jax.audit.page import data_uri, environment, excluded_files, transformation
 from deepssim_jax.audit.replica_pictures import FRAMES
 from deepssim_jax.data.account import INPUTS, Account
 from deepssim_jax.data.records import Manifest, Record, Rejected
+from deepssim_jax.data.table_rows import guarded
 from deepssim_jax.jobs.duplicate_pictures import PairPicture, Pictures, VolumePicture
 from deepssim_jax.jobs.duplicates_result import (
     NOT_COMPARABLE,
@@ -63,7 +64,7 @@ def write_all(
       result: what was found.
       pictures: for the report.
       out: where to.
-      manifest_name: of the table of one file a group, or None for none.
+      manifest_name: of the table of what is kept, or None for none.
       manifest: all files that were listed.
       folders: what was searched, for who looks at the pairs again.
     """
@@ -96,7 +97,7 @@ def write_all(
 
 
 def groups_csv(result: DuplicatesResult) -> bytes:
-    """A row for each image that has duplicates, by group, the one to keep first."""
+    """A row for each image that has duplicates, by group; the first of each is kept."""
     rows = [
         (x.group, x.image_id, x.subject_id, x.split, "yes" if x.kept else "no", x.weakest_link)
         for x in result.groups
@@ -105,7 +106,7 @@ def groups_csv(result: DuplicatesResult) -> bytes:
 
 
 def clean_csv(result: DuplicatesResult, records: Sequence[Record]) -> tuple[str, bytes]:
-    """A manifest of one file a group and of all that have no duplicate, and the folder of its paths."""
+    """A manifest of what is kept of each group and of all without duplicates, and the folder of its paths."""
     kept = set(result.clean)
     chosen = [record for record in records if record.image_id in kept]
     try:
@@ -118,7 +119,8 @@ def clean_csv(result: DuplicatesResult, records: Sequence[Record]) -> tuple[str,
         path = (whole.relative_to(root) if root else whole).as_posix()
         number = "".join(f"#{k + 1}" for k in record.items[:1])
         number = number if record.image_id.endswith(number) else ""  # an image alone in its file
-        rows.append((f"{path}{number}", record.image_id, record.subject_id, record.split))
+        here = "./" if guarded(path) != path else ""  # a guarded name would be that of another file
+        rows.append((f"{here}{path}{number}", record.image_id, record.subject_id, record.split))
     return root, tables.table([("path", "image_id", "subject_id", "split"), *rows])
 
 
@@ -143,16 +145,17 @@ def _pair_row(rank: int, x: DuplicatePair) -> tuple[object, ...]:
 def headline(result: DuplicatesResult) -> str:
     """The answer, and what was not looked at, in two to four sentences."""
     counts, rate = result.counts, result.duplicate_rate
-    found = f"No duplicates were found among {counts['images']:,} images."
+    found = f"No duplicates were found among {several(counts['images'], 'image')}."
     if counts["groups"]:
         found = (
             f"{counts['in_groups']:,} of {counts['images']:,} images have duplicates, in "
-            f"{counts['groups']:,} groups. Without {counts['surplus']:,} of them ({rate.value:.2%}) each "
-            "image is there once."
+            f"{several(counts['groups'], 'group')}. Without {counts['surplus']:,} of them "
+            f"({rate.value:.2%}) none is a copy of another."
         )
     if few := counts["not_comparable"]:
         found += (
-            f" {few:,} hold too little structure: of these only equal files and pixels are found."
+            f" {few:,} {'holds' if few == 1 else 'hold'} too little structure: of "
+            f"{'it' if few == 1 else 'these'} only equal files and pixels are found."
         )
     if unread := counts["unreadable"]:
         found += f" {unread:,} could not be read."
@@ -164,13 +167,14 @@ def answer(result: DuplicatesResult) -> Answer:
     n = result.counts
     sentences = [headline(result)]
     for x in result.crossings:
-        people = f" and {_several(len(x.subjects), 'patient')}" if x.subjects else ""
-        groups = _several(x.groups, "group")
+        people = f" and {several(len(x.subjects), 'patient')}" if x.subjects else ""
+        groups = several(x.groups, "group")
         sentences.append(f"{x.first} and {x.second} share {groups} of duplicates{people}.")
     if result.suspicions:
+        number = len(result.suspicions)
         sentences.append(
-            f"{_several(len(result.suspicions), 'pair')} of patient ids share an image: one person under "
-            "two ids, or a file under a wrong one."
+            f"{several(number, 'pair')} of patient ids {'shares' if number == 1 else 'share'} an image: one "
+            "person under two ids, or a file under a wrong one."
         )
     return Answer(
         tone=result.verdict.value,
@@ -184,10 +188,6 @@ def answer(result: DuplicatesResult) -> Answer:
             (f"{n['not_comparable']:,}", "images with too little structure, not comparable"),
         ),
     )
-
-
-def _several(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _page(result: DuplicatesResult, pictures: Pictures) -> str:

@@ -31,7 +31,7 @@ class Compared(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True)
 class DuplicateImage:
-    """An image that has duplicates; of each group one is `kept`."""
+    """An image that has duplicates; of each group one is `kept`, and what is no copy of a kept one."""
 
     group: int  # from 1
     image_id: str
@@ -130,13 +130,13 @@ class DuplicatesResult(Detection):
     splits: tuple[str, ...]
     crossings: tuple[Crossing, ...]
     suspicions: tuple[SubjectSuspicion, ...]
-    clean: tuple[str, ...]  # image ids, one a group and all without duplicates
+    clean: tuple[str, ...]  # image ids: what is kept of each group, and all without duplicates
     thresholds: Mapping[str, float]
     compared: Compared = Compared.IMAGES
 
     @property
     def duplicate_rate(self) -> Proportion:
-        """Share of surplus images: those without which each image is there once."""
+        """Share of surplus images: those without which none is a copy of another."""
         return self.copy_rate
 
     def to_pandas(self) -> "pandas.DataFrame":

@@ -50,8 +50,7 @@ def conclude(
     ]
     pairs = (*equal, *(_pair(row, How.COPY, searched, splits) for row in found.pairs))
     members = _members(groups_of(found))
-    kept = np.ones(len(images), bool)
-    kept[[row for rows in members.values() for row in rows[1:]]] = False
+    kept = kept_of(found, members)
     hows = collections.Counter(pair.how for pair in pairs)
     counts = {
         "images": len(images),
@@ -76,10 +75,10 @@ def conclude(
         counts=counts,
         exclusions=excluded({Role.REAL: images})
         + not_compared(Role.REAL, images, searched.comparable, NOT_COMPARABLE),
-        notes=(*searched.notes, *(f"{note}." for note in collection.manifest.said)),
+        notes=_notes(searched, collection),
         settings=settings,
         versions=outputs.versions("default"),
-        groups=tuple(_listed(members, found, images, splits)),
+        groups=tuple(_listed(members, found, images, splits, kept)),
         pairs=pairs,
         similar=tuple(_pair(row, How.SIMILAR, searched, splits) for row in found.similar),
         splits=collection.splits,
@@ -96,10 +95,30 @@ def conclude(
     )
 
 
+def _notes(searched: DuplicateSearch, collection: Collection) -> tuple[str, ...]:
+    """Also of splits whose names differ by the case of letters alone: one may be meant."""
+    alike: dict[str, list[str]] = {}
+    for name in collection.splits:
+        alike.setdefault(name.casefold(), []).append(name)
+    return (
+        *searched.notes,
+        *(f"{note}." for note in collection.manifest.said),
+        *(
+            f"{' and '.join(names)} are different splits, as they are written; give one name if one is meant."
+            for names in alike.values()
+            if len(names) > 1
+        ),
+    )
+
+
 def _listed(
-    members: dict[int, list[int]], found: Found, images: ImageStore, splits: list[str | None]
+    members: dict[int, list[int]],
+    found: Found,
+    images: ImageStore,
+    splits: list[str | None],
+    kept: np.ndarray,
 ) -> Iterator[DuplicateImage]:
-    """The images of every group, the one to keep first."""
+    """The images of every group; the first of each is kept."""
     for number, rows in members.items():
         weakest = _weakest_link(rows, found)
         for row in rows:
@@ -108,7 +127,7 @@ def _listed(
                 image_id=images.image_ids[row],
                 subject_id=images.subject_ids[row],
                 split=splits[row],
-                kept=row == rows[0],
+                kept=bool(kept[row]),
                 weakest_link=weakest,
             )
 
@@ -121,6 +140,36 @@ def groups_of(found: Found) -> np.ndarray:
         np.concatenate([found.equal, found.pairs["reference"]]),
         n,
     )
+
+
+def kept_of(found: Found, members: dict[int, list[int]]) -> np.ndarray:
+    """Bool [n]: the first image of each group, and further ones that are no copy of one kept before.
+
+    Two images can be tied by a third alone, a collage of both; then both stay and the collage goes. Among
+    copies of the whole image not every pair is listed, and a copy of a copy is one: of these the first alone
+    stays.
+    """
+    there = found.pairs[found.rule.whole(found.pairs)]
+    whole = connected(
+        np.concatenate([np.arange(len(found.equal)), there["query"]]),
+        np.concatenate([found.equal, there["reference"]]),
+        len(found.equal),
+    )
+    linked = {
+        frozenset(pair)
+        for pair in zip(found.pairs["query"].tolist(), found.pairs["reference"].tolist())
+    }
+    kept = np.ones(len(found.equal), bool)
+    for rows in members.values():
+        done, chosen = set[int](), list[int]()
+        for row in rows:
+            own = int(found.equal[row])
+            kept[row] = whole[row] not in done and not any(
+                frozenset((own, other)) in linked for other in chosen
+            )
+            done.add(int(whole[row]))
+            chosen += [own] if kept[row] else []
+    return kept
 
 
 def _repeats(found: Found) -> np.ndarray:
@@ -216,14 +265,16 @@ def _crossings(
 
 
 def _suspicions(pairs: tuple[DuplicatePair, ...]) -> tuple[SubjectSuspicion, ...]:
-    """Pairs of patient ids that share an image, those of most pairs first."""
+    """Pairs of patient ids that share an image, those of most pairs first; each id with its own image."""
     seen: dict[tuple[str, str], list[DuplicatePair]] = {}
     for pair in pairs:
         one, other = pair.first_subject, pair.second_subject
         if one is not None and other is not None and one != other:
             seen.setdefault((min(one, other), max(one, other)), []).append(pair)
     rows = sorted(seen.items(), key=lambda item: (-len(item[1]), item[0]))
-    return tuple(
-        SubjectSuspicion(*names, found[0].first_id, found[0].second_id, len(found))
-        for names, found in rows
-    )
+    out = []
+    for names, found in rows:
+        ids = found[0].first_id, found[0].second_id
+        of_names = ids if found[0].first_subject == names[0] else ids[::-1]
+        out.append(SubjectSuspicion(*names, *of_names, len(found)))
+    return tuple(out)

@@ -14,13 +14,15 @@ from typing import Any
 import numpy as np
 
 from deepssim_jax.audit import recheck_summary
+from deepssim_jax.audit.answer import several
 from deepssim_jax.data.manifest import InputError
 from deepssim_jax.jobs import review_outputs
 from deepssim_jax.jobs.ratings import Rating, ReaderRatings, read_all, table
-from deepssim_jax.jobs.review import SAMPLE, Reading
+from deepssim_jax.jobs.review import Reading
 from deepssim_jax.jobs.review_controls import Known
 from deepssim_jax.jobs.review_reading import job_of
-from deepssim_jax.jobs.review_source import Job
+from deepssim_jax.jobs.review_source import SAMPLE, Job
+from deepssim_jax.jobs.review_standing import of_now
 from deepssim_jax.ops import arguments
 from deepssim_jax.scoring.adjudication import AdjudicatedRate, Stratum, adjudicated_rate
 from deepssim_jax.scoring.decide import Proportion, clopper_pearson
@@ -161,7 +163,7 @@ def rate_agreement(
 
 
 def _key(root: Path, readers: Sequence[ReaderRatings]) -> dict[str, Any]:
-    """The key of the page that was rated."""
+    """The key of the page that was rated, with the pairs that still stand."""
     keys = [
         recheck_summary.read(root / kind.key) for kind in Reading if (root / kind.key).is_file()
     ]
@@ -169,18 +171,16 @@ def _key(root: Path, readers: Sequence[ReaderRatings]) -> dict[str, Any]:
         raise InputError(f"AUDIT={root.name!r} has no review yet; run deepssim review first")
     for key in keys:
         if all(x.page == key["page"] for x in readers):
-            if sha256(root / Job(key["job"]).table) != key.get("table"):
-                raise InputError(
-                    f"AUDIT={root.name!r} was run again after its page for readers was made, and has other "
-                    "pairs now; run deepssim review again and have those rated"
-                )
             names = {row["pair"] for row in key["pairs"]}
             for number, x in enumerate(readers, start=1):
                 if other := set(x.ratings) - names:
                     raise InputError(
                         f"--ratings: file {number} has pairs that are not on the page, {len(other):,} of them"
                     )
-            return key
+            of = Job(key["job"])
+            # Of duplicates, earlier versions noted the table of groups.
+            same = key.get("table") in [sha256(root / name) for name in (of.pairs, of.table)]
+            return key if same else of_now(root, key)
     raise InputError(
         f"--ratings: they are of another page than the reviews in {root.name!r}; give those of this folder, "
         "or run deepssim review with the --pairs, --controls and --seed that they were rated with"
@@ -214,7 +214,9 @@ def summed_up(
             cohen_copies[both] = cohen_kappa(copies[:, a], copies[:, b], level=level)
     settled = [_settled(row, name, adjudicator) for row, name in zip(votes, names, strict=True)]
     strata = _strata(key["strata"], [row["stratum"] for row in sampled], settled)
-    rate, reason = _rate(strata, settled, blind=key["reading"] == Reading.BLIND, level=level)
+    rate, reason = None, key.get("no_rate", "")
+    if not reason:
+        rate, reason = _rate(strata, settled, blind=key["reading"] == Reading.BLIND, level=level)
     disagree = [
         name for row, name in zip(votes, names, strict=True) if len(set(row[row >= 0].tolist())) > 1
     ]
@@ -262,9 +264,10 @@ def _rate(
 ) -> tuple[AdjudicatedRate | None, str]:
     missing = sum(x is None for x in settled)
     if missing and not blind:
+        have = "has" if missing == 1 else "have"
         return None, (
-            f"{missing:,} of {len(settled):,} pairs have no rating, and an open page shows the least certain "
-            "first: those that were rated do not stand for the others. Rate all of them."
+            f"{missing:,} of {several(len(settled), 'pair')} {have} no rating, and an open page shows the "
+            "least certain first: those that were rated do not stand for the others. Rate all of them."
         )
     empty = [x.name.replace("_", " ") for x in strata if not x.rated]
     if empty:

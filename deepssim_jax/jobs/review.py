@@ -22,7 +22,8 @@ from deepssim_jax.jobs.review_images import ImageDrawer
 from deepssim_jax.jobs.review_page import Shown, page
 from deepssim_jax.jobs.review_pictures import PairView
 from deepssim_jax.jobs.review_reading import read_source
-from deepssim_jax.jobs.review_source import ReviewPair, ReviewSource, VolumeForm
+from deepssim_jax.jobs.review_source import SAMPLE, ReviewPair, ReviewSource, VolumeForm
+from deepssim_jax.jobs.review_standing import noted
 from deepssim_jax.jobs.review_volumes import VolumeDrawer
 from deepssim_jax.ops import arguments
 from deepssim_jax.scoring.match import Progress
@@ -30,7 +31,6 @@ from deepssim_jax.workspace import Workspace, sha256
 
 MOST_PAIRS = 1000
 _BATCH = 16
-SAMPLE = "sample"
 
 
 class Reading(enum.StrEnum):
@@ -165,7 +165,7 @@ def _review(
             "were to be forgotten: remove their files and run the job again, or give controls=0"
         )
     drawer = _drawer(source, out, pairs=len(chosen) + 2 * wanted)
-    names = _Names(out.secret())
+    names = _Names(out.secret(), reading)
     shown, rows = [], []
     for start in range(0, len(chosen), _BATCH):
         for pair, view in drawer.views(chosen[start : start + _BATCH]).items():
@@ -194,11 +194,12 @@ def _review(
         "page": page_key,
         "reading": reading.value,
         "job": source.job.value,
-        "table": sha256(out.path(source.job.table)),
+        "table": sha256(out.path(source.job.pairs)),
         "strata": source.strata,
         "copies": sorted(source.copies),
         "rate": dict(source.rate),
         "pairs": rows,
+        **noted(source, rows),
     }
     text = json.dumps(key, indent=1, sort_keys=True) + "\n"
     key_path = out.write(reading.key, text.encode())
@@ -265,13 +266,18 @@ def _drawer(source: ReviewSource, out: Workspace, *, pairs: int) -> Drawer:
 
 @dataclasses.dataclass(frozen=True)
 class _Names:
-    """Names of pairs that say nothing of them, and are the same in every run of this folder."""
+    """Names of pairs that say nothing of them, and are the same in every run of this folder.
+
+    A blind page has others: an open one would tell its reader which pairs are controls, and the scores.
+    """
 
     secret: bytes
+    reading: Reading
 
     def of(self, *what: str) -> str:
         """Of a pair."""
-        text = json.dumps(what).encode()
+        blind = [self.reading.value] if self.reading is Reading.BLIND else []
+        text = json.dumps([*blind, *what]).encode()
         return hmac.new(self.secret, text, hashlib.sha256).hexdigest()[:12]
 
 

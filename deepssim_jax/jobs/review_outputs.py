@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deepssim_jax.audit import tables
+from deepssim_jax.audit.answer import several
+from deepssim_jax.audit.inputs import REVIEW_RESULTS
 from deepssim_jax.audit.page import environment
 from deepssim_jax.jobs.ratings import ReaderRatings
 from deepssim_jax.jobs.review_source import Job
@@ -21,9 +23,7 @@ from deepssim_jax.workspace import Workspace, sha256
 if TYPE_CHECKING:
     from deepssim_jax.jobs.rate_agreement import AgreementResult
 
-SUMMARY, REPORT, DISAGREEMENTS = (
-    "review_summary.json", "review_report.html", "review_disagreements.csv",
-)  # fmt: skip
+SUMMARY, REPORT, DISAGREEMENTS = REVIEW_RESULTS
 
 
 def write_all(
@@ -50,7 +50,8 @@ def write_all(
         out.write(DISAGREEMENTS, tables.table([head, *rows])),
     ]
     files = {path.name: sha256(path) for path in paths}
-    text = json.dumps(_summary(result, key, files), indent=2, sort_keys=True, allow_nan=False)
+    summary = _summary(result, key, files) | {"table": sha256(out.path(result.job.pairs))}
+    text = json.dumps(summary, indent=2, sort_keys=True, allow_nan=False)
     return (*paths, out.write(SUMMARY, (text + "\n").encode()))
 
 
@@ -63,7 +64,7 @@ def headline(result: AgreementResult) -> str:
         return f"{own}. There is no rate by the readers: {result.reason}"
     return (
         f"{own}; by the readers it is {rate.value:.2%} ({rate.level:.0%} interval {rate.low:.2%} to "
-        f"{rate.high:.2%}, from {rate.rated:,} pairs)."
+        f"{rate.high:.2%}, from {several(rate.rated, 'pair')})."
     )
 
 
@@ -83,6 +84,8 @@ def agreement_rows(result: AgreementResult) -> list[tuple[str, str, str, int]]:
 
 
 def _words(found: Coefficient) -> str:
+    if found.low is None or found.high is None:
+        return f"{found.value:.2f}, no interval: {found.reason}"
     return f"{found.value:.2f} ({found.low:.2f} to {found.high:.2f})"
 
 
@@ -94,6 +97,7 @@ def _page(result: AgreementResult, key: Mapping[str, Any]) -> str:
             result=result,
             headline=headline(result),
             agreement=agreement_rows(result),
+            several=several,
             blind=key["reading"] == "blind",
             copies=key["copies"],
         )
@@ -106,8 +110,10 @@ def _summary(
     def rounded(found: Coefficient | None) -> dict[str, object] | None:
         if found is None:
             return None
-        values = {name: round(getattr(found, name), 6) for name in ("value", "low", "high")}
-        return {**values, "level": found.level, "pairs": found.pairs}
+        numbers = {name: getattr(found, name) for name in ("value", "low", "high")}
+        values = {name: None if x is None else round(x, 6) for name, x in numbers.items()}
+        about = {"level": found.level, "pairs": found.pairs, "no_interval": found.reason}
+        return {**values, **about}
 
     rate = None
     if result.rate is not None:
@@ -146,5 +152,6 @@ def _summary(
             for x in result.readers
         ],
         "disagreements": len(result.disagreements),
+        "pairs_gone": key.get("gone", 0),
         "files": dict(files),
     }

@@ -50,6 +50,7 @@ def page(pairs: Sequence[Shown], *, key: str, names: tuple[str, str], blind: boo
     content = {
         "key": key,
         "names": list(names),
+        "blind": blind,
         "pairs": [_item(pair, blind=blind) for pair in pairs],
     }
     rendered = (

@@ -12,6 +12,7 @@ from deepssim_jax.data.manifest import InputError, Role, read_manifest
 from deepssim_jax.data.records import ArrayLayout, Links, Record
 from deepssim_jax.data.sheet_records import named_fields
 from deepssim_jax.data.store import InputSettings
+from deepssim_jax.data.table_rows import plain
 from deepssim_jax.data.volume import SliceSpec
 from deepssim_jax.data.whole_volume import VolumeSettings
 from deepssim_jax.jobs.collection import read_collection
@@ -73,7 +74,7 @@ def _audit(folder: Path, summary: dict[str, Any], inputs: dict[str, Any]) -> Rev
     thresholds |= dict(zip(_PARTIAL, limits["partial"], strict=True))
     rows = [row for row in recheck_summary.rows(folder / "nearest.csv") if _compared(row)]
     ids = ("synthetic_id", "real_id")
-    named = [tables.plain(row["synthetic_id"]) for row in rows]
+    named = [plain(row["synthetic_id"]) for row in rows]
     files[Role.SYNTHETIC] |= named_fields(
         files[Role.SYNTHETIC], named, SliceSpec.parse(str(settings["slice"]))
     )
@@ -91,7 +92,7 @@ def _audit(folder: Path, summary: dict[str, Any], inputs: dict[str, Any]) -> Rev
         form=_form(settings),
         rate=summary["copy_rate"],
         copies=frozenset({"exact_duplicate", "near_duplicate"}),
-        doubles=frozenset(tables.plain(row["image_id"]) for row in doubles),
+        doubles=frozenset(plain(row["image_id"]) for row in doubles),
         left_out=sum(inputs.get("left_out", {}).values()),
     )
 
@@ -136,8 +137,8 @@ def _replicas(folder: Path, summary: dict[str, Any], inputs: dict[str, Any]) -> 
         pairs.append(
             ReviewPair(
                 stratum=row["kind"],
-                moving=tables.plain(row["synthetic_id"]),
-                fixed=tables.plain(row[f"{level}_real_id"]),
+                moving=plain(row["synthetic_id"]),
+                fixed=plain(row[f"{level}_real_id"]),
                 placed=Placed(),
                 margin=-math.log10(p_value / 0.001),
                 facts=tuple(facts),
@@ -153,7 +154,7 @@ def _replicas(folder: Path, summary: dict[str, Any], inputs: dict[str, Any]) -> 
         form=VolumeForm(grid, Alignment(settings["align"]), modality),
         rate=summary["replica_rate"],
         copies=frozenset({Kind.REPLICA.value}),
-        doubles=frozenset(tables.plain(row["image_id"]) for row in doubles),
+        doubles=frozenset(plain(row["image_id"]) for row in doubles),
     )
 
 
@@ -196,7 +197,7 @@ def _duplicates(folder: Path, summary: dict[str, Any], inputs: dict[str, Any]) -
         rate=tables.proportion(clopper_pearson(copies, len(pairs), level=settings["level"])) or {},
         copies=frozenset({How.COPY.value}),
         doubles=frozenset(
-            tables.plain(row["file"]) for row in recheck_summary.rows(folder / "groups.csv")
+            plain(row["file"]) for row in recheck_summary.rows(folder / "groups.csv")
         ),
         left_out=inputs.get("left_out", 0),
     )
@@ -219,7 +220,7 @@ def _pair(
     facts += [
         (name.replace("_", " "), f"{float(row[name]):.3f}") for name in _SHOWN if row.get(name)
     ]
-    moving, fixed = (tables.plain(row[name]) for name in ids)
+    moving, fixed = (plain(row[name]) for name in ids)
     if "matrix_yy" not in row:  # volumes are aligned again
         facts += [("rotation deg", row["rotation_deg"]), ("shift mm", row["shift_mm"])]
         return ReviewPair(stratum, moving, fixed, Placed(), margin, tuple(facts))

@@ -17,6 +17,8 @@ from deepssim_jax.data.whole_volume import VolumeSettings
 from deepssim_jax.scoring.volume_measure import Alignment
 from deepssim_jax.scoring.volume_sides import Modality
 
+SAMPLE = "sample"  # the kind of a pair that was drawn from those of the job
+
 
 class Job(enum.StrEnum):
     """Whose folder it is."""
@@ -29,6 +31,11 @@ class Job(enum.StrEnum):
     def table(self) -> str:
         """The file that only this job writes."""
         return {"audit": "nearest.csv", "duplicates": "groups.csv"}.get(self, "replicas.csv")
+
+    @property
+    def pairs(self) -> str:
+        """The file that lists the pairs that are reviewed."""
+        return "pairs.csv" if self is Job.DUPLICATES else self.table
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,6 +27,8 @@ VOLUME_PAIR = np.dtype(
     + [("rotation_deg", "<f4"), ("shift_mm", "<f4")]
 )
 
+_WHOLE = 0.9  # structure that no volume made of parts of two reaches with either
+
 
 @dataclasses.dataclass(frozen=True)
 class VolumeCopyRule(Rule):
@@ -55,6 +57,10 @@ class VolumeCopyRule(Rule):
         best = scaled(join.best(), Level.POINTS)
         cut = false_discovery_cut(law.p_values(best), rate=rate)
         return cls(law, max(law.threshold(cut), math.log(LEAST_NOTED)), MIN_POINTS)
+
+    def whole(self, pairs: np.ndarray) -> np.ndarray:
+        """By the structure that agrees."""
+        return pairs["structure"] >= _WHOLE
 
     def unsure(self, copies: np.ndarray) -> str | None:
         """What a report says where copies, rows of `VOLUME_PAIR`, lie below what chance can reach here."""

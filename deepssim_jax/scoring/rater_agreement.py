@@ -2,7 +2,8 @@
 
 Contract: ratings are int [pairs, readers], a category each from 0, and complete. Intervals are percentiles
 of a bootstrap over pairs (Davison and Hinkley, 1997, section 5.3): readers are those at hand, and pairs are a
-sample. Where all readers agree on every pair the coefficients are 1, and so are both ends.
+sample. There is none where it would hold nothing but the coefficient itself, or end there: of few pairs, or
+where draws hardly differ, as of a reader who gives every pair one rating.
 """
 
 import dataclasses
@@ -13,20 +14,23 @@ import numpy as np
 from sklearn.metrics import cohen_kappa_score
 
 _REPLICATES = 1000
+_LEAST_PAIRS = 10  # draws of fewer repeat the same few pairs
 
 
 @dataclasses.dataclass(frozen=True)
 class Coefficient:
     """A coefficient of agreement, at most 1, with the interval of `level` coverage.
 
-    `value` is NaN where it is not defined: there are no pairs.
+    `value` is NaN where it is not defined: there are no pairs. `low` and `high` are None where there is no
+    interval, for a `reason`.
     """
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     level: float
     pairs: int
+    reason: str = ""
 
 
 def cohen_kappa(first: np.ndarray, second: np.ndarray, *, level: float = 0.95) -> Coefficient:
@@ -107,10 +111,13 @@ def _beyond(observed: float, chance: float) -> float:
 
 
 def _with_interval(of: Callable[[np.ndarray], float], pairs: int, level: float) -> Coefficient:
-    if not pairs:
-        return Coefficient(np.nan, np.nan, np.nan, level, 0)
+    value = of(np.ones(pairs)) if pairs else np.nan
+    if pairs < _LEAST_PAIRS:
+        return Coefficient(value, None, None, level, pairs, f"fewer than {_LEAST_PAIRS} pairs")
     rng = np.random.default_rng(0)
     drawn = rng.multinomial(pairs, np.full(pairs, 1 / pairs), _REPLICATES).astype(float)
     values = [of(weights) for weights in drawn]
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return Coefficient(of(np.ones(pairs)), float(low), float(high), level, pairs)
+    if not low < value < high:
+        return Coefficient(value, None, None, level, pairs, "ratings vary too little")
+    return Coefficient(value, float(low), float(high), level, pairs)

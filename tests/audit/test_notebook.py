@@ -19,6 +19,7 @@ from deepssim_jax.audit.replica_result import (
     ReplicaResult,
     VolumeMatch,
 )
+from deepssim_jax.data.table_rows import plain
 from deepssim_jax.detection.assessment import Assessment, Verdict
 from deepssim_jax.jobs import duplicates_outputs
 from deepssim_jax.jobs.duplicates_result import DuplicatePair, DuplicatesResult
@@ -178,7 +179,7 @@ def test_a_data_frame_has_the_rows_of_the_file(make, content):
             elif isinstance(value, float):
                 assert float(text) == pytest.approx(value, abs=5e-7)
             else:
-                assert str(value) == tables.plain(text)
+                assert str(value) == plain(text)
 
 
 def test_types_of_a_data_frame():

@@ -165,3 +165,5 @@ def test_what_is_forgotten_is_counted_and_not_named(tmp_path: Path) -> None:
     assert found.unmatched == frozenset()
     assert read_manifest(tmp_path, **how, forget=Forget.of(("P9", "P1"))).unmatched == {"P9"}
     assert read_manifest(tmp_path, **how, forget=Forget.of(["\udcff"])).unmatched  # no UTF-8
+    # In a folder that holds none of them there is nothing to say.
+    assert read_manifest(tmp_path, **how, forget=Forget.of(("P9",))).notes == ()

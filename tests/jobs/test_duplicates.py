@@ -3,21 +3,27 @@
 import csv
 import dataclasses
 import json
+import types
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import deepssim_jax as ds
+from deepssim_jax.audit.answer import several
 from deepssim_jax.cli.main import main
 from deepssim_jax.data.dicom import alias
 from deepssim_jax.data.forgetting import Forget
 from deepssim_jax.data.manifest import InputError, Role, read_manifest
 from deepssim_jax.data.records import ArrayLayout, Links
 from deepssim_jax.jobs.collection import read_collection
-from deepssim_jax.jobs.duplicates_outputs import headline
+from deepssim_jax.jobs.copy_rule import CopyRule
+from deepssim_jax.jobs.duplicate_search import Found
+from deepssim_jax.jobs.duplicates_outputs import clean_csv, headline
 from deepssim_jax.jobs.duplicates_result import Compared
+from deepssim_jax.jobs.findings import kept_of
 from deepssim_jax.jobs.how import How
+from deepssim_jax.scoring.evidence import GumbelLaw
 from tests.data.made import dicom_bytes
 from tests.jobs import made
 from tests.kept import deepssim
@@ -108,6 +114,65 @@ def test_one_image_of_a_group_is_kept(found) -> None:
         name: name.split("/")[0] for name in result.clean
     }
     assert not again.rejected
+
+
+def test_the_clean_table_reads_back_whatever_ids_and_names_are(tmp_path: Path) -> None:
+    """What a spreadsheet would take for a formula is guarded, and still the same file and patient."""
+    names = ["=x.png", "'=x.png", "-1+2.png", "sub/@y.png", "o'k.png", "''+z.png"]
+    for number, name in enumerate(names):
+        made.write(tmp_path / name, made.texture(number, side=16))
+    table = "path,subject_id\n" + "".join(f"./{x},''{x}\n" for x in names)
+    (tmp_path / "own.csv").write_text(table)
+    before = read_manifest(tmp_path / "own.csv", role=Role.REAL).records
+    clean = types.SimpleNamespace(clean=[record.image_id for record in before])
+    root, text = clean_csv(clean, before)
+    assert b"\n=" not in text and b",=" not in text and b",-" not in text
+    (Path(root) / "clean.csv").write_bytes(text)
+    after = read_manifest(Path(root) / "clean.csv", role=Role.REAL).records
+
+    def what(records) -> set[tuple]:
+        return {(x.path.resolve(), x.image_id, x.subject_id) for x in records}
+
+    assert what(after) == what(before) and len(after) == len(names)
+    # Not from a table, the ids are the names themselves.
+    folder = read_manifest(tmp_path, role=Role.REAL).records
+    root, text = clean_csv(types.SimpleNamespace(clean=[x.image_id for x in folder]), folder)
+    (tmp_path / "clean.csv").write_bytes(text)
+    assert what(read_manifest(tmp_path / "clean.csv", role=Role.REAL).records) == what(folder)
+
+
+def test_of_images_that_a_collage_ties_together_both_are_kept() -> None:
+    """And of copies of the whole image one, though the search does not list each pair of them."""
+    links = [(0, 2, 0.8), (1, 2, 0.8), (3, 4, 0.99), (4, 5, 0.95), (7, 8, 0.8), (8, 9, 0.99)]
+    pairs = np.array(
+        [(a, b, 2.0, 99.0, score) for a, b, score in links],
+        [("query", int), ("reference", int), ("evidence", float), ("points", float), ("verified", float)],
+    )  # fmt: skip
+    equal = np.arange(10)
+    equal[6] = 5
+    rule = CopyRule(GumbelLaw.of(np.linspace(0, 1, 50)), 1.3, 25.0)
+    found = Found(pairs, pairs[:0], equal, rule)
+    members = {1: [0, 1, 2], 2: [3, 4, 5, 6], 3: [7, 8, 9]}
+    assert np.flatnonzero(kept_of(found, members)).tolist() == [0, 1, 3, 7]
+
+
+def test_a_suspected_patient_stands_beside_his_own_image(tmp_path: Path) -> None:
+    for name, image in (("a", 0), ("b", 0), ("c", 1)):
+        made.write(tmp_path / f"{name}.png", made.texture(image))
+    (tmp_path / "list.csv").write_text("path,subject_id\na.png,z\nb.png,y\nc.png,x\n")
+    (found,) = ds.duplicates(tmp_path / "list.csv").suspicions
+    assert (found.first_subject, found.first_id) == ("y", "b.png")
+    assert (found.second_subject, found.second_id) == ("z", "a.png")
+
+
+def test_splits_that_differ_by_case_are_noted(tmp_path: Path) -> None:
+    for name in "abc":
+        made.write(tmp_path / f"{name}.png", made.texture(ord(name)))
+    (tmp_path / "list.csv").write_text("path,split\na.png,Train\nb.png,train\nc.png,test\n")
+    result = ds.duplicates(tmp_path / "list.csv")
+    assert any("Train and train are different splits" in note for note in result.notes)
+    assert headline(result) == "No duplicates were found among 3 images."
+    assert several(1, "pair") == "1 pair" and several(1200, "pair") == "1,200 pairs"
 
 
 def test_what_two_splits_share_is_said(found) -> None:

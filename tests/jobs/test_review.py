@@ -1,6 +1,7 @@
 """From a finished folder to the review page and back: what is sampled, what is shown, what is private."""
 
 import base64
+import dataclasses
 import io
 import json
 import shutil
@@ -15,6 +16,7 @@ from PIL import Image
 import deepssim_jax as ds
 from deepssim_jax.audit import doubles, tables
 from deepssim_jax.audit.audit import AuditSettings, audit
+from deepssim_jax.audit.inputs import remove_stale_reviews
 from deepssim_jax.audit.recheck import recheck
 from deepssim_jax.audit.result import Label, Match
 from deepssim_jax.cli.main import main
@@ -164,6 +166,13 @@ def test_a_blind_page_says_nothing_and_its_key_everything(
     assert len({(p["planes"][0]["side"], p["planes"][0]["slices"]) for p in pairs}) == 1
 
 
+def test_an_open_page_does_not_tell_what_a_blind_one_holds(
+    opened: ds.ReviewResult, blind: ds.ReviewResult
+) -> None:
+    names = [{pair["id"] for pair in data_of(made_.page)["pairs"]} for made_ in (opened, blind)]
+    assert all(names) and not names[0] & names[1]
+
+
 def test_known_copies_look_like_their_originals(blind: ds.ReviewResult) -> None:
     rows = {row["pair"]: row for row in json.loads(blind.key.read_text())["pairs"]}
     alike: dict[str, list[float]] = {"known_copy": [], "known_unrelated": []}
@@ -243,18 +252,63 @@ def test_ratings_of_another_page_are_refused(
         ds.rate_agreement(finished / "out", [path])
 
 
-def test_a_page_of_pairs_that_are_others_now_is_refused(
-    finished: Path, opened: ds.ReviewResult, tmp_path: Path
-) -> None:
-    """An audit that was run again has other pairs, and its rate is another."""
-    out = shutil.copytree(finished / "out", tmp_path / "out")
+@pytest.fixture
+def rated(finished: Path, opened: ds.ReviewResult, tmp_path: Path) -> Path:
+    """A copy of the audit and its images, and `a.csv`, all of whose pairs are rated."""
+    for name in ("out", "real", "synthetic"):
+        shutil.copytree(finished / name, tmp_path / name)
+    out = tmp_path / "out"
     key = json.loads((out / "review_key.json").read_text())
     rows = [f"{key['page']},a,{row['pair']},no" for row in key["pairs"]]
     (tmp_path / "a.csv").write_text("\n".join(["page,reader,pair,rating", *rows]))
-    with (out / "nearest.csv").open("a") as file:
-        file.write("\n")
-    with pytest.raises(InputError, match="was run again after its page"):
-        ds.rate_agreement(out, [tmp_path / "a.csv"])
+    inputs = json.loads((out / "inputs.json").read_text())
+    inputs["sources"] = {role: str(tmp_path / role) for role in ("real", "synthetic")}
+    written_again(out, inputs)
+    return out
+
+
+def run_again(out: Path, found: list[Match]) -> None:
+    """As if the audit had found these."""
+    with Workspace.open(out, command="audit") as workspace:
+        workspace.write("nearest.csv", tables.matches(found, ranked=False).csv())
+        remove_stale_reviews(workspace, "nearest.csv")
+
+
+def test_ratings_are_of_the_pairs_that_still_stand(rated: Path, tmp_path: Path) -> None:
+    """An audit that was run again may have other pairs; what readers said of the others still holds."""
+    made_ = ds.rate_agreement(rated, [tmp_path / "a.csv"])
+    assert made_.rate is not None and made_.readers[0].rated == 10
+    # The same pairs in other decimals are a sample as before, and what was summed up is of the earlier run.
+    run_again(rated, [dataclasses.replace(x, embedding_score=0.8) for x in matches()])
+    assert not [path for path in made_.written if path.exists()]
+    assert (rated / "review.html").is_file()
+    assert ds.rate_agreement(rated, [tmp_path / "a.csv"]).rate == made_.rate
+    # One more image: the page is no sample of the pairs, and its ratings hold.
+    made.write(tmp_path / "synthetic" / "s56.png", made.texture(56))
+    more = dataclasses.replace(matches()[-1], synthetic_id="s56.png")
+    run_again(rated, [*matches(), more])
+    found = ds.rate_agreement(rated, [tmp_path / "a.csv"])
+    assert found.rate is None and found.readers[0].rated == 10
+    assert "0 pairs of the page are gone" in found.reason and "deepssim review" in found.reason
+    # An image of other content under the same name, and one that is gone.
+    made.write(tmp_path / "synthetic" / "s50.png", made.texture(99))
+    (tmp_path / "synthetic" / "s51.png").unlink()
+    run_again(rated, [x for x in matches() if x.synthetic_id != "s51.png"])
+    found = ds.rate_agreement(rated, [tmp_path / "a.csv"])
+    assert found.rate is None and found.readers[0].rated == 8
+    assert "2 pairs of the page are gone" in found.reason
+
+
+def test_a_page_of_an_earlier_version_says_what_to_do(rated: Path, tmp_path: Path) -> None:
+    key = json.loads((rated / "review_key.json").read_text())
+    earlier = json.dumps({x: key[x] for x in key if x not in ("design", "content")})
+    with Workspace.open(rated, command="audit") as out:
+        out.write("review_key.json", earlier.encode())
+    run_again(rated, matches()[:-1])
+    with pytest.raises(
+        InputError, match="earlier version made its page.*run deepssim review again"
+    ):
+        ds.rate_agreement(rated, [tmp_path / "a.csv"])
 
 
 def written_again(out: Path, inputs: dict, *, noted: bool = True) -> None:

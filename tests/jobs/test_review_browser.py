@@ -16,6 +16,9 @@ from deepssim_jax.jobs.review_page import Shown, page
 from deepssim_jax.jobs.review_pictures import PairView, Plane
 from tests.jobs import browser
 
+Keys = pytest.importorskip(
+    "selenium.webdriver.common.keys", reason="selenium is not installed"
+).Keys
 HOSTILE = (
     "</script><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
 )
@@ -89,6 +92,12 @@ class Session:
     def do(self, script: str, *given: object) -> Any:
         return self.driver.execute_script(script, *given)
 
+    def name(self, reader: str) -> None:
+        """Puts this name in the place of the reader's, as typing does."""
+        field = self.at("reader")
+        field.send_keys(Keys.CONTROL, "a")
+        field.send_keys(Keys.DELETE, reader, Keys.TAB)
+
     def at(self, name: str) -> Any:
         return self.driver.find_element("id", name)
 
@@ -144,14 +153,20 @@ def opened(driver: Any, root: Path) -> Iterator[Any]:
     assert [entry["message"] for entry in driver.get_log("browser")] == []
 
 
+def saved(path: Path) -> Path:
+    """A file that the browser downloads, once it is there."""
+    end = time.monotonic() + 10
+    while not path.exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    return path
+
+
 def rate_three(session: Session) -> None:
     for key in "123":
         session.press(key)
 
 
 def test_keys_rate_and_move(opened) -> None:
-    from selenium.webdriver.common.keys import Keys
-
     session = opened()
     assert "Pair 1 of 6, not rated. 0 rated" in session.status
     rate_three(session)
@@ -211,24 +226,74 @@ def test_ratings_are_kept_by_reader(opened) -> None:
     rate_three(session)
     session.reload()
     assert "3 rated" in session.status and session.at("reader").get_attribute("value") == "anna"
-    session.at("reader").clear()
-    session.at("reader").send_keys("ben\t")
+    session.name("ben")
+    session.driver.switch_to.alert.dismiss()
     assert "0 rated" in session.status
+    session.name("anna")
+    assert "3 rated" in session.status
+
+
+def test_ratings_go_over_to_the_name_that_is_given_or_corrected(opened) -> None:
+    session = opened()
+    rate_three(session)
+    assert "3 rated" in session.status and "Name the reader" in session.status
+    session.name("ana")
+    assert "3 rated" in session.status and "Name the reader" not in session.status
+    session.name("")
+    assert "3 rated" in session.status  # a name that is taken back is no reader
+    session.name("anna")
+    session.driver.switch_to.alert.accept()
+    assert "3 rated" in session.status
+    session.reload()
+    assert "3 rated" in session.status and session.at("reader").get_attribute("value") == "anna"
+
+
+def test_names_of_any_script_are_readers_of_their_own(opened, root: Path) -> None:
+    session = opened()
+    session.name("王")
+    session.press("1")
+    session.name("李, Ö")
+    session.driver.switch_to.alert.dismiss()
+    assert "0 rated" in session.status
+    rate_three(session)
+    session.at("export").click()
+    path = root / "ratings_李, Ö.csv"
+    found = ReaderRatings.read(saved(path), flag="--ratings")
+    assert (found.reader, len(found.ratings)) == ("李, Ö", 3)
+    session.do("localStorage.clear()")
+    session.reload()
+    session.at("import").send_keys(str(path))
+    session.wait(
+        "return document.getElementById('status').textContent.includes('3 ratings imported')"
+    )
+    session.name("a/b")
+    assert "cannot hold" in session.status
+    assert session.at("reader").get_attribute("value") == "李, Ö"
+
+
+@pytest.mark.parametrize("target", ["document.body", "document.getElementById('rate-copy')"])
+def test_a_held_key_is_one_rating(opened, target: str) -> None:
+    session = opened()
+    left = session.do(f"""
+        const key = {target} === document.body ? "1" : "Enter";
+        return [false, true, true, true].map((repeat) => {target}.dispatchEvent(
+          new KeyboardEvent("keydown", {{key, repeat, bubbles: true, cancelable: true}})));
+    """)
+    # What is left to the browser is a click of the focused button, by the first press alone.
+    assert left == ([False] * 4 if target == "document.body" else [True, False, False, False])
+    assert ("1 rated" in session.status) is (target == "document.body")
 
 
 def test_ratings_are_exported_and_imported(opened, root: Path, tmp_path: Path) -> None:
     session = opened()
     session.at("export").click()
     assert "Name the reader first" in session.status
-    session.at("reader").send_keys("an na\t")
+    session.at("reader").send_keys("an na \t")
     rate_three(session)
     session.at("export").click()
-    path = root / "ratings_an-na.csv"
-    end = time.monotonic() + 10
-    while not path.exists() and time.monotonic() < end:
-        time.sleep(0.05)
+    path = saved(root / "ratings_an na.csv")
     found = ReaderRatings.read(path, flag="--ratings")
-    assert (found.page, found.reader) == ("key-open", "an-na")
+    assert (found.page, found.reader) == ("key-open", "an na")
     assert list(found.ratings.values()) == [Rating.COPY, Rating.NEAR, Rating.NO]
     session.do("localStorage.clear()")
     session.reload()
@@ -236,7 +301,7 @@ def test_ratings_are_exported_and_imported(opened, root: Path, tmp_path: Path) -
     session.wait(
         "return document.getElementById('status').textContent.includes('3 ratings imported')"
     )
-    assert "3 rated" in session.status and session.at("reader").get_attribute("value") == "an-na"
+    assert "3 rated" in session.status and session.at("reader").get_attribute("value") == "an na"
     other = tmp_path / "other.csv"
     other.write_text(path.read_text().replace("key-open", "key-other"))
     session.at("import").send_keys(str(other))
@@ -267,6 +332,9 @@ def test_a_blind_page_holds_pictures_alone(opened, root: Path) -> None:
     session = opened("blind")
     rate_three(session)
     assert "3 rated" in session.status
+    session.name("eva")
+    session.at("export").click()
+    assert saved(root / "ratings_blind_eva.csv").exists()
     assert not session.driver.find_elements("id", "points")
     assert not session.driver.find_elements("id", "facts")
     session.press("m")
@@ -341,7 +409,6 @@ def test_volumes_have_planes_and_a_slider(opened) -> None:
 
 def test_every_control_has_a_name_and_keyboards_reach_it(opened) -> None:
     from selenium.webdriver.common.action_chains import ActionChains
-    from selenium.webdriver.common.keys import Keys
 
     session = opened()
     nameless = session.do("""

@@ -42,6 +42,7 @@ def test_ac1_does_not_fall_where_one_category_prevails() -> None:
     assert cohen_kappa(*ratings.T).value == pytest.approx(-0.0234, abs=1e-4)
     # Gwet's own interval, by his variance, is 0.895 to 0.986.
     ac1 = among_all(ratings, categories=2)[1]
+    assert ac1.low and ac1.high
     assert ac1.low == pytest.approx(0.895, abs=0.012) and ac1.high == pytest.approx(
         0.986, abs=0.012
     )
@@ -59,7 +60,20 @@ def test_cohen_kappa_is_scikit_learns_and_its_interval_holds_it() -> None:
 def test_full_agreement_is_one_also_of_one_category() -> None:
     same = np.zeros((5, 3), int)
     assert [x.value for x in among_all(same, categories=3)] == [1.0, 1.0]
-    assert cohen_kappa(same[:, 0], same[:, 1]).low == 1.0
+    assert cohen_kappa(same[:, 0], same[:, 1]).value == 1.0
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "reason"),
+    [
+        ([0, 1, 2, 0], [0, 1, 2, 0], "fewer than 10 pairs"),
+        ([0, 1] * 10, [0, 1] * 10, "vary too little"),  # full agreement
+        ([0, 1] * 10, [0] * 20, "vary too little"),  # a constant reader
+    ],
+)
+def test_no_interval_is_given_where_draws_say_nothing(first, second, reason: str) -> None:
+    found = cohen_kappa(np.array(first), np.array(second))
+    assert (found.low, found.high) == (None, None) and reason in found.reason
 
 
 def test_one_reader_cannot_disagree() -> None:

@@ -5,30 +5,55 @@ const at = (id) => document.getElementById(id);
 const RATINGS = ["copy", "near", "no"];
 const SIDE = 512, ZOOMS = [1, 2, 4], CACHED = 16;
 const LAST = "deepssim-review-reader-" + data.key;
+// What no file name can hold, and what a spreadsheet would take for a formula.
+const NO_NAME = /[\\/:*?"<>|\p{C}]|^[=+@-]/u;
 
 let pairs = data.pairs.slice();
 const known = new Set(pairs.map((pair) => pair.id));
-let place = 0, ratings = {}, saves = true;
+let place = 0, ratings = {}, saves = true, owner = "";
 const view = { zoom: 0, y: 0.5, x: 0.5, swapped: false, points: false, plane: 0, slice: 0 };
 let blinking = 0;
 
-// What the browser keeps.
+// What the browser keeps, under `owner`: the name that was given last, "" before there is one.
 const storeOf = (reader) => "deepssim-review-" + data.key + "-" + reader;
-const reader = () => at("reader").value.replace(/[^A-Za-z0-9_-]/g, "-");
-function load(name) {
-  ratings = {};
+const typed = () => at("reader").value.trim().normalize("NFC");
+function kept(name) {
+  const found = {};
   try {
-    const kept = JSON.parse(localStorage.getItem(storeOf(name)) || "{}");
-    for (const [id, rating] of Object.entries(kept)) {
-      if (known.has(id) && RATINGS.includes(rating)) ratings[id] = rating;
+    const all = JSON.parse(localStorage.getItem(storeOf(name)) || "{}");
+    for (const [id, rating] of Object.entries(all)) {
+      if (known.has(id) && RATINGS.includes(rating)) found[id] = rating;
     }
   } catch (error) { saves = false; }
+  return found;
 }
 function save() {
   try {
-    localStorage.setItem(storeOf(reader()), JSON.stringify(ratings));
-    localStorage.setItem(LAST, reader());
+    localStorage.setItem(storeOf(owner), JSON.stringify(ratings));
+    localStorage.setItem(LAST, owner);
   } catch (error) { saves = false; }
+}
+// Ratings without a name go over to the first one. A new name is another reader's, or corrects the one before.
+function named() {
+  const name = typed(), before = Object.keys(ratings).length;
+  if (NO_NAME.test(name)) {
+    at("reader").value = owner;
+    say('A name of a reader cannot hold / \\ : * ? " < > | or begin with = + @ -.');
+    return;
+  }
+  at("reader").value = name;
+  if (!name || name === owner) return;
+  const corrects = owner && before && !Object.keys(kept(name)).length && confirm(
+    `Rated by ${owner}: ${before}. OK: ${name} is the same reader, and these ratings go over. Cancel: ${name} is another reader.`);
+  own(name, corrects);
+  save();
+  show();
+}
+function own(name, carried) {
+  const loose = owner && !carried ? {} : ratings;
+  ratings = { ...kept(name), ...loose };
+  if (!owner) try { localStorage.removeItem(storeOf("")); } catch (error) { saves = false; }
+  owner = at("reader").value = name;
 }
 
 // Pictures: strips of slices, decoded when they are near.
@@ -146,6 +171,7 @@ function refresh() {
 
 // Words.
 function say(extra) {
+  if (!owner && Object.keys(ratings).length) extra = (extra ? extra + " " : "") + "Name the reader: the ratings go over to the name.";
   const rated = pairs.filter((pair) => ratings[pair.id]).length, rating = ratings[pairs[place].id];
   const words = { copy: "rated: copy", near: "rated: near copy", no: "rated: no copy" };
   at("status").textContent = `Pair ${place + 1} of ${pairs.length}, ${words[rating] || "not rated"}. ${rated} rated.`
@@ -241,20 +267,23 @@ function order(how) {
 }
 function csv() {
   const rows = data.pairs.filter((pair) => ratings[pair.id]);
-  return ["page,reader,pair,rating", ...rows.map((pair) => [data.key, reader(), pair.id, ratings[pair.id]].join(","))]
+  const name = owner.includes(",") ? `"${owner}"` : owner;
+  return ["page,reader,pair,rating", ...rows.map((pair) => [data.key, name, pair.id, ratings[pair.id]].join(","))]
     .join("\n") + "\n";
 }
+const cells = (line) => (line.match(/"[^"]*"|[^,]+/g) || []).map((cell) => cell.replaceAll('"', ""));
 function exported() {
-  if (!reader()) { at("reader").focus(); say("Name the reader first."); return; }
+  if (!owner || !typed()) { at("reader").focus(); say("Name the reader first."); return; }
+  const file = `ratings_${data.blind ? "blind_" : ""}${owner}.csv`;
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([csv()], { type: "text/csv" }));
-  link.download = `ratings_${reader()}.csv`;
+  link.download = file;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
-  say(`Exported as ratings_${reader()}.csv.`);
+  say(`Exported as ${file}.`);
 }
 function imported(text) {
-  const [head, ...rows] = text.replace(/^\uFEFF/, "").split(/\r?\n/).filter(Boolean).map((line) => line.split(","));
+  const [head, ...rows] = text.replace(/^\uFEFF/, "").split(/\r?\n/).filter(Boolean).map(cells);
   if (head && head[0] === "page" && head[1] === "pair") { only(rows); return; }
   if (!head || head.join() !== "page,reader,pair,rating") { say("Not imported: these are no ratings of a review."); return; }
   if (rows.some((row) => row[0] !== data.key)) { say("Not imported: these ratings are of another page."); return; }
@@ -263,7 +292,8 @@ function imported(text) {
     say("Not imported: the file is damaged, or of several readers.");
     return;
   }
-  if (good.length) { at("reader").value = good[0][1]; load(reader()); }
+  if (good.length && NO_NAME.test(good[0][1])) { say("Not imported: no file can bear this reader’s name."); return; }
+  if (good.length) own(good[0][1].trim().normalize("NFC"), false);
   for (const row of good) ratings[row[2]] = row[3];
   save();
   show(`${good.length} ratings imported.`);
@@ -291,7 +321,7 @@ for (const [id, act] of Object.entries(clicks)) {
     if (event.detail > 0 && document.activeElement === button) button.blur();
   });
 }
-at("reader").addEventListener("change", () => { at("reader").value = reader(); load(reader()); save(); show(); });
+at("reader").addEventListener("change", named);
 at("import").addEventListener("change", async (event) => {
   const file = event.target.files[0];
   if (file) imported(await file.text());
@@ -308,6 +338,9 @@ const keys = {
 };
 document.addEventListener("keydown", (event) => {
   const target = event.target, act = keys[event.key];
+  const rates = event.key === "Enter" ? target.matches(".ratings button")
+    : /^[0-3]$/.test(event.key) && !target.matches("input[type=text]");
+  if (event.repeat && rates) { event.preventDefault(); return; } // a held key is one rating
   if (!act || !at("keys").checked || event.ctrlKey || event.altKey || event.metaKey) return;
   if (target.matches("select, input[type=text], input[type=file]")) return;
   if (target.matches("input[type=range]") && event.key.startsWith("Arrow")) return;
@@ -339,7 +372,7 @@ for (const id of ["fixed", "moving", "both"]) {
 }
 
 if (at("points")) at("points").hidden = !data.pairs.some((pair) => pair.points && pair.points.length);
-try { at("reader").value = localStorage.getItem(LAST) || ""; } catch (error) { saves = false; }
-load(reader());
+try { owner = at("reader").value = localStorage.getItem(LAST) || ""; } catch (error) { saves = false; }
+ratings = kept(owner);
 show();
 })();

@@ -5,6 +5,7 @@ again, every image is judged again, and those that were tested without a search 
 """
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -146,6 +147,9 @@ def _statements(content: Mapping, guard: Guard) -> list[str]:
     return problems
 
 
+_NUMBERED, _MOST_NAMED = re.compile(r"(image|gen)-[0-9]+\.[a-z.]+"), 10
+
+
 def _files(content: Mapping, folder: Path, there: set[str]) -> list[str]:
     """What is missing, changed, or not listed."""
     listed = {row["name"]: row["sha256"] for row in content["images"]} | content["files"]
@@ -155,9 +159,16 @@ def _files(content: Mapping, folder: Path, there: set[str]) -> list[str]:
         for name, known in sorted(listed.items())
         if name not in there or sha256(folder / name) != known
     ]
-    if unlisted := len(there - listed.keys() - {certificate.NAME}):
-        files = "1 file" if unlisted == 1 else f"{unlisted} files"
-        problems.append(f"{files} of the folder not listed: no one has judged what is there")
+    if unlisted := sorted(there - listed.keys() - {certificate.NAME}):
+        files = "1 file" if len(unlisted) == 1 else f"{len(unlisted):,} files"
+        # Any other name could be a patient's.
+        ours = [name for name in unlisted if _NUMBERED.fullmatch(name)][:_MOST_NAMED]
+        which = (
+            f" ({', '.join(ours)}{' and others' if len(ours) < len(unlisted) else ''})"
+            if ours
+            else ""
+        )
+        problems.append(f"{files} of the folder not listed{which}: no one has judged what is there")
     return problems
 
 

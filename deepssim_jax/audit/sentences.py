@@ -68,6 +68,10 @@ _SENTENCES = {
     Cause.BEYOND_CHANCE: "{number} {things} reached the threshold, more than chance alone would "
     "give{p_value}.",
     Cause.CONFIRMED: "{number} {things} {is_are} called {a_copy} by both kinds of evidence{p_value}.",
+    Cause.EXACT: "{number} {things} {is_are} called {a_copy} by both kinds of evidence, and exact by the "
+    "copy score. This decides, even of one {image}.",
+    Cause.CHANCE_NOT_KNOWN: "{number} {things} reached the threshold. How many would by chance alone could "
+    "not be measured: there were no {image}s of other patients to test it on.",
     Cause.NOT_CALIBRATED: "{none}, but the thresholds could not be calibrated here: they need {needs}.",
     Cause.NO_POSITIVE_CONTROLS: "{none}, but what this check finds was not measured: there were no copies of "
     "these {image}s to test it on in the reporting split of the patients. More {image}s would be needed.",
@@ -89,6 +93,8 @@ FEW = "So few can be chance; whether they are is not stated here, because it wou
 # What follows from counts that may be small: outside not of few copies, or never.
 _CHANCE = (Cause.WITHIN_CHANCE, Cause.BEYOND_CHANCE, Cause.CONFIRMED, Cause.ONE_ORIGINAL)
 _INSIDE = (
+    Cause.EXACT,
+    Cause.CHANCE_NOT_KNOWN,
     Cause.BEYOND_CHANCE,
     Cause.CONFIRMED,
     Cause.UNKNOWN_DOUBLES,

@@ -145,7 +145,7 @@ def finish(
         [
             *files,
             ("images accepted", release.accepted),
-            ("candidates judged", release.judged),
+            ("candidates", release.judged),
             *((f"  refused: {Reason(x).words}", count) for x, count in release.rejected.items()),
             ("missed by the search, of images tested", tested if rate.total else "not measured"),
             *summary.planted_rows(release.thresholds),

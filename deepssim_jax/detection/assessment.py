@@ -46,6 +46,8 @@ class Cause(enum.StrEnum):
     WITHIN_CHANCE = "within_chance"
     BEYOND_CHANCE = "beyond_chance"
     CONFIRMED = "confirmed"
+    EXACT = "exact"
+    CHANCE_NOT_KNOWN = "chance_not_known"
     NOT_CALIBRATED = "not_calibrated"
     NO_POSITIVE_CONTROLS = "no_positive_controls"
     NO_NEGATIVE_CONTROLS = "no_negative_controls"
@@ -168,6 +170,8 @@ def assess(
     """
     if copy_rate.count:
         verdict, reasons = _found(copy_rate, calls or Calls(copy_rate.count), chance)
+        if performance is None:  # chance is not asked for
+            reasons = tuple(r for r in reasons if r.cause is not Cause.CHANCE_NOT_KNOWN)
     elif performance is None:
         verdict, reasons = Verdict.NONE_FOUND_WITHIN_LIMITS, ()
     else:
@@ -216,8 +220,10 @@ def _found(
             Reason(Cause.ONE_ORIGINAL, (), calls.alike, originals=calls.originals, share=rate)
         )
     if chances is None:
-        found = calls.count > 0
-        return Verdict.COPIES_FOUND if found else Verdict.INCONCLUSIVE, tuple(reasons)
+        if not calls.count:
+            return Verdict.INCONCLUSIVE, tuple(reasons)
+        unknown = Reason(Cause.CHANCE_NOT_KNOWN, count=calls.count)
+        return Verdict.COPIES_FOUND, (*reasons, unknown)
     # What looks like one original is not asked.
     total = rate.total - calls.alike
     tests = [
@@ -229,8 +235,10 @@ def _found(
         if count and chance is not None
     ]
     beyond = [test for test in tests if (test.p_value or 0.0) <= chances.limit]
-    if beyond or calls.exact:
+    if beyond:
         return Verdict.COPIES_FOUND, (*reasons, *beyond)
+    if calls.exact:
+        return Verdict.COPIES_FOUND, (*reasons, Reason(Cause.EXACT, count=calls.exact))
     within = {Cause.BEYOND_CHANCE: Cause.WITHIN_CHANCE}
     tests = [dataclasses.replace(t, cause=within.get(t.cause, t.cause)) for t in tests]
     return Verdict.INCONCLUSIVE, (*reasons, *tests)

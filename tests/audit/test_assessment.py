@@ -77,7 +77,19 @@ def searched(counts: dict[str, int], role: Role) -> Searched:
 
 
 def test_one_exact_copy_is_enough() -> None:
-    assert judge(1, 0) == (Verdict.COPIES_FOUND, ())
+    verdict, reasons = judge(1, 0)
+    assert verdict is Verdict.COPIES_FOUND
+    assert reasons == (
+        "1 image is called a copy by both kinds of evidence, and exact by the copy score. This decides, "
+        "even of one image.",
+    )
+
+
+def test_copies_beside_which_no_chance_was_measured_are_said_to_be_so() -> None:
+    found = assess(clopper_pearson(2, 40), sides={}, performance=thresholds().performance)
+    assert found.verdict is Verdict.COPIES_FOUND
+    (sentence,) = sentences.reasons(found.reasons)
+    assert sentence.startswith("2 images reached the threshold. How many would by chance alone could not be")
 
 
 def test_nothing_found_holds_within_its_interval() -> None:
@@ -345,7 +357,13 @@ def test_one_exact_copy_that_nothing_confirms_does_not_decide() -> None:
     near, exact = Call("r1", confirmed=False), Call("r2", confirmed=False, exact=True)
     assert weighed(Calls.of([near, exact]), 63).verdict is Verdict.INCONCLUSIVE
     sure = dataclasses.replace(exact, confirmed=True)
-    assert weighed(Calls.of([near, sure]), 200).verdict is Verdict.COPIES_FOUND
+    found = weighed(Calls.of([near, sure]), 200)
+    assert found.verdict is Verdict.COPIES_FOUND
+    assert sentences.reasons(found.reasons) == (
+        "1 image is called a copy by both kinds of evidence, and exact by the copy score. This decides, "
+        "even of one image.",
+    )
+    assert sentences.reasons(found.reasons, edition=Edition.SHARED) == ()
 
 
 def test_doubles_that_nobody_knows_of_hide_no_copy() -> None:

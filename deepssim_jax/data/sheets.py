@@ -15,8 +15,8 @@ _LEAST_SIDE, _MOST_IN_LINE, MOST_FIELDS = 32, 16, 64
 # A line is flat below this share of the image's range, and a step where it is so many times as
 # high as the median step, and among the highest of all; single pixels count up to `_MOST_STEP`.
 _FLAT, _STEP, _HIGHEST, _MOST_STEP = 0.04, 3.0, 0.97, 6.0
-# Of a line so much is looked at: what JPEG leaves beside it is not.
-_MOST_OF_A_LINE = (0.05, 0.95)
+# Of a line so many pixels are looked at, and of their values so much: what JPEG leaves beside it is not.
+_SAMPLED, _MOST_OF_A_LINE = 128, (0.05, 0.95)
 # How far a line may lie from where equal fields would have it, for margins.
 _OFF = 4
 # Of many lines some may lie where both neighbours are dark.
@@ -98,7 +98,7 @@ def _between_flat_lines(image: np.ndarray) -> list[Box]:
 
 def _cut(image: np.ndarray, box: Box, axis: int, least: float) -> list[Box]:
     """A box without the flat lines along one axis, in pieces of `_LEAST_SIDE` and more."""
-    low, high = np.quantile(box.of(image), _MOST_OF_A_LINE, axis=1 - axis)
+    low, high = np.quantile(_sampled(box.of(image), axis), _MOST_OF_A_LINE, axis=1 - axis)
     flat = high - low < least
     edges = np.flatnonzero(np.diff(np.concatenate([[True], flat, [True]]).astype(np.int8)))
     starts, ends = edges[::2], edges[1::2]
@@ -129,10 +129,16 @@ def _of_equal_size(image: np.ndarray) -> list[Box]:
     ]
 
 
+def _sampled(image: np.ndarray, axis: int) -> np.ndarray:
+    """All lines along one axis, and at most `_SAMPLED` pixels of each."""
+    every = -(-image.shape[1 - axis] // _SAMPLED)
+    return image[:, ::every] if axis == 0 else image[::every]
+
+
 def _equal_parts(image: np.ndarray, axis: int) -> int:
     """In how many equal parts steps cut an axis: the most for which there is one at most lines, else 1."""
     side = image.shape[axis]
-    steps = np.abs(np.diff(image, axis=axis))
+    steps = np.abs(np.diff(_sampled(image, axis), axis=axis))
     # Relative to the line on which a pixel lies, so that many small steps are more than few high ones.
     usual = np.median(steps, axis=axis, keepdims=True) + 0.002 * float(np.ptp(image))
     steps = np.minimum(steps / usual, _MOST_STEP).mean(1 - axis)

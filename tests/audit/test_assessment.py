@@ -89,7 +89,9 @@ def test_copies_beside_which_no_chance_was_measured_are_said_to_be_so() -> None:
     found = assess(clopper_pearson(2, 40), sides={}, performance=thresholds().performance)
     assert found.verdict is Verdict.COPIES_FOUND
     (sentence,) = sentences.reasons(found.reasons)
-    assert sentence.startswith("2 images reached the threshold. How many would by chance alone could not be")
+    assert sentence.startswith(
+        "2 images reached the threshold. How many would by chance alone could not be"
+    )
 
 
 def test_nothing_found_holds_within_its_interval() -> None:

@@ -622,7 +622,9 @@ def test_a_certificate_holds_until_something_is_altered(
     def slip_in(share: Path) -> None:
         shutil.copy(sorted(training.glob("*.png"))[0], share / "gen-000099.png")
 
-    assert "1 file of the folder not listed (gen-000099.png): no one has judged" in problems(slip_in)
+    assert "1 file of the folder not listed (gen-000099.png): no one has judged" in problems(
+        slip_in
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(calibration, "PLANTED", 8)  # another training set needs no exact recall
         assert "not the training set" in problems(lambda share: None, cohort / "others")

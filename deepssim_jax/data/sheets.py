@@ -16,7 +16,7 @@ _LEAST_SIDE, _MOST_IN_LINE, MOST_FIELDS = 32, 16, 64
 # high as the median step, and among the highest of all; single pixels count up to `_MOST_STEP`.
 _FLAT, _STEP, _HIGHEST, _MOST_STEP = 0.04, 3.0, 0.97, 6.0
 # Of a line so many pixels are looked at, and of their values so much: what JPEG leaves beside it is not.
-_SAMPLED, _MOST_OF_A_LINE = 128, (0.05, 0.95)
+_SAMPLED, _MOST_OF_A_LINE = 256, (0.05, 0.95)
 # How far a line may lie from where equal fields would have it, for margins.
 _OFF = 4
 # Of many lines some may lie where both neighbours are dark.

@@ -7,6 +7,7 @@ a copy shows best when it is compared alone: in the sheet it has a fraction of t
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -98,7 +99,7 @@ def _between_flat_lines(image: np.ndarray) -> list[Box]:
 
 def _cut(image: np.ndarray, box: Box, axis: int, least: float) -> list[Box]:
     """A box without the flat lines along one axis, in pieces of `_LEAST_SIDE` and more."""
-    low, high = np.quantile(_sampled(box.of(image), axis), _MOST_OF_A_LINE, axis=1 - axis)
+    low, high = _quantiles(_sampled(box.of(image), axis), 1 - axis, _MOST_OF_A_LINE)
     flat = high - low < least
     edges = np.flatnonzero(np.diff(np.concatenate([[True], flat, [True]]).astype(np.int8)))
     starts, ends = edges[::2], edges[1::2]
@@ -135,12 +136,19 @@ def _sampled(image: np.ndarray, axis: int) -> np.ndarray:
     return image[:, ::every] if axis == 0 else image[::every]
 
 
+def _quantiles(values: np.ndarray, axis: int, shares: Sequence[float]) -> list[np.ndarray]:
+    """Those next below some shares along an axis; a full sort takes a quarter of `np.quantile`'s time."""
+    ordered = np.sort(np.ascontiguousarray(np.moveaxis(values, axis, 1)), axis=1)
+    return [ordered[:, int(share * (ordered.shape[1] - 1))] for share in shares]
+
+
 def _equal_parts(image: np.ndarray, axis: int) -> int:
     """In how many equal parts steps cut an axis: the most for which there is one at most lines, else 1."""
     side = image.shape[axis]
     steps = np.abs(np.diff(_sampled(image, axis), axis=axis))
     # Relative to the line on which a pixel lies, so that many small steps are more than few high ones.
-    usual = np.median(steps, axis=axis, keepdims=True) + 0.002 * float(np.ptp(image))
+    (median,) = _quantiles(steps, axis, (0.5,))
+    usual = np.expand_dims(median, axis) + 0.002 * float(np.ptp(image))
     steps = np.minimum(steps / usual, _MOST_STEP).mean(1 - axis)
     high = max(_STEP * float(np.median(steps)), float(np.quantile(steps, _HIGHEST)), 1e-12)
 

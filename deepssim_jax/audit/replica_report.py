@@ -132,7 +132,9 @@ def _headline(result: ReplicaResult, edition: Edition) -> str:
     said = f"Of {count(n['synthetic'])} synthetic volumes, {count(n['replicas'])}"
     if edition.shows(n["replicas"], n["synthetic"]):
         said += f" ({rate.value:.1%}, {rate.level:.0%} interval {rate.low:.1%} to {rate.high:.1%})"
-    said += f" replicate one of {count(n['real'])} real ones ({levels})."
+    few = tone_of(result.assessment, edition) == FEW_FOUND
+    do = "look like replicas of" if few else "replicate"
+    said += f" {do} one of {count(n['real'])} real ones ({levels})."
     if not edition.shows(n["replicas"]):
         said += f" {sentences.FEW}"
     if n["disputed"]:

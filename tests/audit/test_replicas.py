@@ -176,8 +176,8 @@ def test_few_replicas_and_few_volumes_are_not_counted_outside(found) -> None:
         )
         pages.add(replica_report._render(world, (), edition=Edition.SHARED, salt=b"salt"))
     (page,) = pages
-    assert "fewer than 5 replicate one of fewer than 5 real ones" in page
-    assert "Replicas found" in page and "--forget" not in page
+    assert "fewer than 5 look like replicas of one of fewer than 5 real ones" in page
+    assert "A few volumes look like replicas" in page and "--forget" not in page
 
 
 def test_half_of_the_work_lost_gives_the_same_bytes(folders: Path, found) -> None:

@@ -20,11 +20,6 @@ class Answer:
     facts: tuple[tuple[str, str], ...]
 
 
-def several(number: int, what: str) -> str:
-    """So many of them: `1 pair`, `1,200 pairs`."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
 # The tone outside of a few copies, whatever the verdict is.
 FEW_FOUND = "few_found"
 

@@ -223,7 +223,10 @@ class _Job:
             manifest,
             self.out,
             settings=store.InputSettings(
-                size=(settings.size, settings.size), slice=settings.slice_spec, canvas=points.SIDE
+                size=(settings.size, settings.size),
+                slice=settings.slice_spec,
+                canvas=points.SIDE,
+                sheets=manifest.role is Role.SYNTHETIC,
             ),
             encoder=self.encoder,
             encoder_id=self.encoder_id,
@@ -280,7 +283,10 @@ class _Job:
             evidence = usual.at(false_discovery_cut(p_values[counted]))
             kept, copy, other = called.called(pairs, evidence.thresholds)
             confirmed = called.confirmed(pairs, evidence.thresholds, originals, kept)
-            counted[called.look_alikes(kept, copy, confirmed, originals)] = False
+            alike = called.look_alikes(kept, copy, confirmed, originals)
+            if not len(alike):
+                break
+            counted[alike] = False
         return Measured(
             sets=sets,
             pairs=kept,

@@ -6,8 +6,7 @@ Contract: pairs are those of `scoring.match`, rows of `PAIR`.
 import numpy as np
 
 from deepssim_jax.audit.result import Thresholds
-from deepssim_jax.detection.calls import Call
-from deepssim_jax.detection.calls import look_alikes as calls_alike
+from deepssim_jax.detection import calls
 from deepssim_jax.scoring.evidence import other_images
 
 
@@ -86,8 +85,8 @@ def look_alikes(
     rows = np.flatnonzero(copy)
     rows = rows[np.unique(kept["query"][rows], return_index=True)[1]]
     names = originals[kept["reference"][rows]].tolist()
-    calls = [Call(*call) for call in zip(names, confirmed[rows].tolist(), strict=True)]
-    return kept["query"][rows[np.array(calls_alike(calls), bool)]]
+    found = [calls.Call(*call) for call in zip(names, confirmed[rows].tolist(), strict=True)]
+    return kept["query"][rows[np.array(calls.look_alikes(found), bool)]]
 
 
 def _keys(queries: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -56,13 +56,18 @@ def grouped(
 ) -> Iterator[list[Image]]:
     """The groups of a table of the run before, by its columns of groups and of images; none without it."""
     found: dict[str, list[Image]] = {}
-    for row in recheck_summary.rows(out.path(name)) if name in out else ():
+    for row in rows_before(out, name):
         found.setdefault(row[group], []).append((role, plain(row[image])))
     yield from found.values()
 
 
+def rows_before(out: Workspace, name: str) -> recheck_summary.Rows:
+    """A table of the run before; no rows without it."""
+    return recheck_summary.rows(out.path(name)) if name in out else []
+
+
 def _listed(out: Workspace) -> Iterator[Image]:
-    for row in recheck_summary.rows(out.path(NAME)) if NAME in out else ():
+    for row in rows_before(out, NAME):
         yield Role(row["role"]), plain(row["image_id"])
 
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from deepssim_jax.audit import copies_that_stay, recheck_summary
+from deepssim_jax.audit import copies_that_stay
 from deepssim_jax.audit.audit_settings import AuditSettings
 from deepssim_jax.audit.copies_that_stay import Image
 from deepssim_jax.data import forgetting
@@ -70,7 +70,7 @@ def list_sides(
 def _copies_before(out: Workspace) -> Iterator[list[Image]]:
     """By the tables of an earlier run: doubles among the real images, and synthetic copies with real ones."""
     yield from copies_that_stay.grouped(out, "real_duplicates.csv", group="group", image="image_id")
-    for row in recheck_summary.rows(out.path("pairs.csv")) if "pairs.csv" in out else ():
+    for row in copies_that_stay.rows_before(out, "pairs.csv"):
         yield [(role, plain(row[f"{role.value}_id"])) for role in (Role.REAL, Role.SYNTHETIC)]
 
 

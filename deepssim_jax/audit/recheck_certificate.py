@@ -17,6 +17,7 @@ from deepssim_jax.audit.guard import Guard, GuardSettings
 from deepssim_jax.audit.judging import Offer, candidates, judge
 from deepssim_jax.audit.leaving import Leaving
 from deepssim_jax.audit.recheck import TOLERANCE, Recheck
+from deepssim_jax.audit.sentences import several
 from deepssim_jax.data.manifest import InputError, Record
 from deepssim_jax.data.volume import Unreadable
 from deepssim_jax.nn.encoder import encoder_hash
@@ -160,7 +161,7 @@ def _files(content: Mapping, folder: Path, there: set[str]) -> list[str]:
         if name not in there or sha256(folder / name) != known
     ]
     if unlisted := sorted(there - listed.keys() - {certificate.NAME}):
-        files = "1 file" if len(unlisted) == 1 else f"{len(unlisted):,} files"
+        files = several(len(unlisted), "file")
         # Any other name could be a patient's.
         ours = [name for name in unlisted if _NUMBERED.fullmatch(name)][:_MOST_NAMED]
         which = (

@@ -155,9 +155,7 @@ def _values(reason: Reason, words: Words, *, shared: bool) -> dict[str, object]:
     out: dict[str, object] = {
         "none": f"No {words.copy} was found",
         "detail": reason.detail,
-        "patients": "few patients"
-        if shared
-        else f"{reason.count:,} {_several(reason.count, 'patient')}",
+        "patients": "few patients" if shared else several(reason.count, "patient"),
         "number": "Some" if shared else f"{reason.count:,}",
         "things": _several(reason.count, words.image),
         "is_are": "is" if one else "are",
@@ -216,6 +214,11 @@ def _candidates(retrieval: Retrieval) -> str:
         (asked.encoder, "from the encoder"),
     ]
     return ", ".join(["2 from local features", *(f"{n} {what}" for n, what in ways if n)])
+
+
+def several(number: int, what: str) -> str:
+    """So many of them: `1 pair`, `1,200 pairs`."""
+    return f"{number:,} {_several(number, what)}"
 
 
 def _several(count: int, what: str) -> str:

@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
         0, or 3 where `--max_duplicate_rate` is exceeded.
     """
     # Imported here so that --help and a wrong flag answer at once.
-    from deepssim_jax.audit.answer import several
+    from deepssim_jax.audit.sentences import several
     from deepssim_jax.data.account import reason_rows
     from deepssim_jax.data.records import on_screen
     from deepssim_jax.jobs.duplicates import duplicates
@@ -113,7 +113,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _counted(counts: Mapping[str, int]) -> list[tuple[str, str]]:
     """What was compared and found, for the screen."""
-    from deepssim_jax.audit.answer import several
+    from deepssim_jax.audit.sentences import several
 
     return [
         ("images", f"{counts['images']:,}"),

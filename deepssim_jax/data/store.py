@@ -38,13 +38,14 @@ class InputSettings:
     """How images are brought into one form: (height, width) and the slice of volumes, or NO_SLICE.
 
     Where `canvas` is not 0, the image is kept a second time with its longer side of so many pixels, in
-    the middle of a square, for local features; and where the fields of a sheet lie. What is no empty page
-    is kept (`sheets.content`).
+    the middle of a square, for local features. With `sheets` it is kept where the fields of a sheet lie, too.
+    What is no empty page is kept (`sheets.content`).
     """
 
     size: tuple[int, int] = (128, 128)
     slice: str = "axial:0.5"
     canvas: int = 0
+    sheets: bool = False
 
     @property
     def chunk(self) -> int:
@@ -71,14 +72,12 @@ class InputSettings:
         fields = {_PIXELS: fitted(image, self), _DECODED: digest_of(image)}
         if self.canvas:
             canvas, content = on_canvas(image, self)
+            fields |= {_CANVAS: quantize(canvas), _CONTENT: np.array(content, np.int32)}
+        if self.sheets:
             boxes = np.zeros((sheets.MOST_FIELDS, 4), np.int16)
             for row, box in enumerate(sheets.fields(image)):
                 boxes[row] = dataclasses.astuple(box)
-            fields |= {
-                _CANVAS: quantize(canvas),
-                _CONTENT: np.array(content, np.int32),
-                _FIELDS: boxes,
-            }
+            fields[_FIELDS] = boxes
         return fields
 
 
@@ -180,7 +179,7 @@ class ImageStore:
         return [c[y : side - y, x : side - x] for c, (y, x) in zip(canvases, pads, strict=True)]
 
     def fields(self) -> dict[int, list[Box]]:
-        """The fields of each image that is a sheet, by its row, where a canvas was asked for."""
+        """The fields of each image that is a sheet, by its row, where sheets were asked for."""
         boxes = self.entries.field(_FIELDS)
         rows = np.flatnonzero(boxes[:, 0, 2] > 0).tolist()
         return {row: [Box(*box) for box in boxes[row].tolist() if box[2]] for row in rows}

@@ -169,9 +169,10 @@ def assess(
       subjects: who is exposed.
     """
     if copy_rate.count:
-        verdict, reasons = _found(copy_rate, calls or Calls(copy_rate.count), chance)
-        if performance is None:  # chance is not asked for
-            reasons = tuple(r for r in reasons if r.cause is not Cause.CHANCE_NOT_KNOWN)
+        calls = calls or Calls(copy_rate.count)
+        verdict, reasons = _found(copy_rate, calls, chance)
+        if performance is not None and chance is None and calls.count:
+            reasons = (*reasons, Reason(Cause.CHANCE_NOT_KNOWN, count=calls.count))
     elif performance is None:
         verdict, reasons = Verdict.NONE_FOUND_WITHIN_LIMITS, ()
     else:
@@ -220,10 +221,8 @@ def _found(
             Reason(Cause.ONE_ORIGINAL, (), calls.alike, originals=calls.originals, share=rate)
         )
     if chances is None:
-        if not calls.count:
-            return Verdict.INCONCLUSIVE, tuple(reasons)
-        unknown = Reason(Cause.CHANCE_NOT_KNOWN, count=calls.count)
-        return Verdict.COPIES_FOUND, (*reasons, unknown)
+        found = calls.count > 0
+        return Verdict.COPIES_FOUND if found else Verdict.INCONCLUSIVE, tuple(reasons)
     # What looks like one original is not asked.
     total = rate.total - calls.alike
     tests = [

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deepssim_jax.audit import copies_that_stay, tables
-from deepssim_jax.audit.answer import Answer, several
+from deepssim_jax.audit.answer import Answer
 from deepssim_jax.audit.disclosure import Edition
 from deepssim_jax.audit.inputs import reviews
 from deepssim_jax.audit.page import data_uri, environment, excluded_files, transformation
 from deepssim_jax.audit.replica_pictures import FRAMES
+from deepssim_jax.audit.sentences import several
 from deepssim_jax.data.account import INPUTS, Account
 from deepssim_jax.data.records import Manifest, Record, Rejected
 from deepssim_jax.data.table_rows import guarded

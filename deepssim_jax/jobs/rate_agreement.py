@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from deepssim_jax.audit import recheck_summary
-from deepssim_jax.audit.answer import several
+from deepssim_jax.audit.sentences import several
 from deepssim_jax.data.manifest import InputError
 from deepssim_jax.jobs import review_outputs
 from deepssim_jax.jobs.ratings import Rating, ReaderRatings, read_all, table

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deepssim_jax.audit import tables
-from deepssim_jax.audit.answer import several
 from deepssim_jax.audit.inputs import REVIEW_RESULTS
 from deepssim_jax.audit.page import environment
+from deepssim_jax.audit.sentences import several
 from deepssim_jax.jobs.ratings import ReaderRatings
 from deepssim_jax.jobs.review_source import Job
 from deepssim_jax.scoring.rater_agreement import Coefficient

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from deepssim_jax.audit.answer import several
+from deepssim_jax.audit.sentences import several
 from deepssim_jax.data.manifest import InputError
 from deepssim_jax.data.records import files_of
 from deepssim_jax.jobs.review_reading import read_source

@@ -348,9 +348,8 @@ def claimed(out: Path, *, command: str, flag: str) -> Iterator[None]:
             (out / _HOLDER).unlink(missing_ok=True)
     finally:
         empty = not (out / MARKER).exists()
-        if (
-            empty and ours
-        ):  # while it is held: what another process locks after that is a file of its own
+        # While it is held: what another process locks after that is a file of its own.
+        if empty and ours:
             with contextlib.suppress(OSError):
                 (out / _LOCK).unlink()
         lock.release()

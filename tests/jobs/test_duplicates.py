@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import deepssim_jax as ds
-from deepssim_jax.audit.answer import several
+from deepssim_jax.audit.sentences import several
 from deepssim_jax.cli.main import main
 from deepssim_jax.data.dicom import alias
 from deepssim_jax.data.forgetting import Forget

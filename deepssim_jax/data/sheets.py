@@ -22,6 +22,8 @@ _SAMPLED, _MOST_OF_A_LINE = 256, (0.05, 0.95)
 _OFF = 4
 # Of many lines some may lie where both neighbours are dark.
 _LINES = 0.75
+# A field holds something above this share of the image's range; so many of a table's have to.
+_HOLDS, _FILLED = 0.1, 0.75
 # Content that fills less than this share of a page stands alone; a page varies less than the other share
 # of the range.
 _LEAST_CONTENT, _PAGE = 0.25, 0.1
@@ -89,7 +91,7 @@ def _between_flat_lines(image: np.ndarray) -> list[Box]:
     whole = Box(0, 0, *image.shape)
     least = _FLAT * float(np.ptp(image))
     boxes = [box for strip in _cut(image, whole, 0, least) for box in _cut(image, strip, 1, least)]
-    kept = [box for box in boxes if np.ptp(box.of(image)) > 0.1 * float(np.ptp(image))]
+    kept = [box for box in boxes if np.ptp(box.of(image)) > _HOLDS * float(np.ptp(image))]
     # A table of pictures: of one size, more or less, and covering the image.
     areas = [box.height * box.width for box in kept]
     if len(kept) < 3 or max(areas) > 2 * min(areas) or sum(areas) < 0.5 * image.size:
@@ -99,8 +101,7 @@ def _between_flat_lines(image: np.ndarray) -> list[Box]:
 
 def _cut(image: np.ndarray, box: Box, axis: int, least: float) -> list[Box]:
     """A box without the flat lines along one axis, in pieces of `_LEAST_SIDE` and more."""
-    low, high = _quantiles(_sampled(box.of(image), axis), 1 - axis, _MOST_OF_A_LINE)
-    flat = high - low < least
+    flat = _grounds(box.of(image), axis, least)
     edges = np.flatnonzero(np.diff(np.concatenate([[True], flat, [True]]).astype(np.int8)))
     starts, ends = edges[::2], edges[1::2]
     out = []
@@ -115,19 +116,71 @@ def _cut(image: np.ndarray, box: Box, axis: int, least: float) -> list[Box]:
 
 
 def _of_equal_size(image: np.ndarray) -> list[Box]:
-    """The fields of a regular sheet without margins: a step in the values at every line between them."""
-    rows, columns = (_equal_parts(image, axis) for axis in (0, 1))
+    """The fields of a regular sheet: at every line between them a step in the values, or one value.
+
+    Pictures on a dark ground, as of heads, have no more between them than the ground. Lines of one value
+    count only where they make rows and columns: one picture has some above and below it, too.
+    """
+    steps, grounds = ([of(image, axis) for axis in (0, 1)] for of in (_steps, _grounds))
+    rows, columns = map(_equal_parts, steps, grounds)
     if rows * columns < 3:
-        return []
+        both = [step | ground for step, ground in zip(steps, grounds, strict=True)]
+        rows, columns = map(_equal_parts, both, grounds)
+        if min(rows, columns) == 1:
+            return []
     tops, lefts = (
         np.linspace(0, side, parts + 1).round().astype(int)
         for side, parts in zip(image.shape, (rows, columns), strict=True)
     )
-    return [
+    boxes = [
         Box(int(top), int(left), int(bottom - top), int(right - left))
         for top, bottom in zip(tops[:-1], tops[1:], strict=True)
         for left, right in zip(lefts[:-1], lefts[1:], strict=True)
     ]
+    held = [box for box in boxes if np.ptp(box.of(image)) > _HOLDS * float(np.ptp(image))]
+    return held if len(held) >= max(3, _FILLED * len(boxes)) else []
+
+
+def _equal_parts(lines: np.ndarray, grounds: np.ndarray) -> int:
+    """In how many equal parts lines cut an axis: the most for which there is one at most places, else 1.
+
+    Args:
+      lines: bool [n], where one could lie.
+      grounds: bool [n], where nothing but ground is; in the middle of a part is none.
+    """
+    side = len(lines)
+
+    def cuts(parts: int) -> bool:
+        places = np.arange(1, parts) * side / parts
+        there = [bool(lines[max(0, int(x) - _OFF) : int(x) + _OFF].any()) for x in places]
+        middles = (np.arange(parts)[:, None] + np.linspace(0.3, 0.7, 9)) * side / parts
+        return (
+            sum(there) >= math.ceil(_LINES * len(there)) and not grounds[middles.astype(int)].any()
+        )
+
+    most = min(_MOST_IN_LINE, side // _LEAST_SIDE)
+    return next((n for n in range(most, 1, -1) if cuts(n)), 1)
+
+
+def _steps(image: np.ndarray, axis: int) -> np.ndarray:
+    """Whether the values make a step across all of the image before each line along an axis."""
+    steps = np.abs(np.diff(_sampled(image, axis), axis=axis))
+    # Relative to the line on which a pixel lies, so that many small steps are more than few high ones.
+    (median,) = _quantiles(steps, axis, (0.5,))
+    usual = np.expand_dims(median, axis) + 0.002 * float(np.ptp(image))
+    steps = np.minimum(steps / usual, _MOST_STEP).mean(1 - axis)
+    high = max(_STEP * float(np.median(steps)), float(np.quantile(steps, _HIGHEST)), 1e-12)
+    return np.concatenate([[False], steps >= high])
+
+
+def _grounds(image: np.ndarray, axis: int, least: float | None = None) -> np.ndarray:
+    """Whether each line along an axis varies less than `least`, but for few of its pixels.
+
+    `_FLAT` of the image's range is the least that is not ground, unless it is given.
+    """
+    least = _FLAT * float(np.ptp(image)) if least is None else least
+    low, high = _quantiles(_sampled(image, axis), 1 - axis, _MOST_OF_A_LINE)
+    return high - low < least
 
 
 def _sampled(image: np.ndarray, axis: int) -> np.ndarray:
@@ -140,23 +193,3 @@ def _quantiles(values: np.ndarray, axis: int, shares: Sequence[float]) -> list[n
     """Those next below some shares along an axis; a full sort takes a quarter of `np.quantile`'s time."""
     ordered = np.sort(np.ascontiguousarray(np.moveaxis(values, axis, 1)), axis=1)
     return [ordered[:, int(share * (ordered.shape[1] - 1))] for share in shares]
-
-
-def _equal_parts(image: np.ndarray, axis: int) -> int:
-    """In how many equal parts steps cut an axis: the most for which there is one at most lines, else 1."""
-    side = image.shape[axis]
-    steps = np.abs(np.diff(_sampled(image, axis), axis=axis))
-    # Relative to the line on which a pixel lies, so that many small steps are more than few high ones.
-    (median,) = _quantiles(steps, axis, (0.5,))
-    usual = np.expand_dims(median, axis) + 0.002 * float(np.ptp(image))
-    steps = np.minimum(steps / usual, _MOST_STEP).mean(1 - axis)
-    high = max(_STEP * float(np.median(steps)), float(np.quantile(steps, _HIGHEST)), 1e-12)
-
-    def cuts(parts: int) -> bool:
-        lines = np.arange(1, parts) * side / parts
-        near = [steps[max(0, int(x) - _OFF) : int(x) + _OFF] for x in lines]
-        there = [float(found.max(initial=0.0)) >= high for found in near]
-        return sum(there) >= math.ceil(_LINES * len(there))
-
-    most = min(_MOST_IN_LINE, side // _LEAST_SIDE)
-    return next((n for n in range(most, 1, -1) if cuts(n)), 1)

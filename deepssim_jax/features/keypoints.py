@@ -7,6 +7,7 @@ for each octave, so that neither fine texture nor coarse outlines take all place
 
 import dataclasses
 import functools
+import itertools
 import math
 
 import jax
@@ -57,7 +58,12 @@ class Points:
 
     def take(self, order: Array) -> "Points":
         """Points by their places [n, m]."""
-        return jax.tree.map(lambda a: jnp.take_along_axis(a, order, 1), self)
+        leaves, kind = jax.tree.flatten(self)
+        # Whole numbers are small. One reading of all: the places are worked out once.
+        rows = jnp.stack([leaf.astype(jnp.float32) for leaf in leaves], -1)
+        rows = jnp.take_along_axis(rows, order[..., None], 1, mode="promise_in_bounds")
+        taken = [rows[..., i].astype(leaf.dtype) for i, leaf in enumerate(leaves)]
+        return jax.tree.unflatten(kind, taken)
 
 
 def detect(pyramid: list[Octave], content: Array, *, count: int) -> Points:
@@ -96,20 +102,19 @@ def _strongest(octave: Octave, number: int, content: Array, *, count: int) -> Po
     best = jnp.where(best < _maximum3(best), _WEAKER * best, best)
     strength, cell = top_k(best.reshape(n, -1), min(3 * count, best[0].size))
     # Which of the cell's pixels it was, and at which level.
-    corner = cell // (w // _CELL) * _CELL * w + cell % (w // _CELL) * _CELL
+    # Whole numbers from 0 on: `//` and `%` would ask for signs, which takes longer to compile.
+    row, column = jax.lax.div(cell, w // _CELL), jax.lax.rem(cell, w // _CELL)
+    corner = row * _CELL * w + column * _CELL
     pixels = np.add.outer(np.arange(_CELL) * w, np.arange(_CELL)).ravel()
     places = (corner[..., None] + pixels[None, None]).reshape(n, -1)
     inside = jnp.concatenate(
-        [
-            jnp.take_along_axis(r.reshape(n, -1), places, 1).reshape(n, -1, _CELL**2)
-            for r in response
-        ],
+        [_along(r.reshape(n, -1), places).reshape(n, -1, _CELL**2) for r in response],
         -1,
     )
     place = jnp.argmax(inside, -1)
-    level = 1 + place // _CELL**2
-    y = cell // (w // _CELL) * _CELL + place % _CELL**2 // _CELL
-    x = cell % (w // _CELL) * _CELL + place % _CELL
+    level = 1 + jax.lax.div(place, _CELL**2)
+    y = row * _CELL + jax.lax.div(jax.lax.rem(place, _CELL**2), _CELL)
+    x = column * _CELL + jax.lax.rem(place, _CELL)
     strength = jnp.where(inside.max(-1) > _FLAT, strength, 0.0)
     points = _refine(octave, number, level, y, x, strength)
     return points.take(top_k(points.response, min(count, strength.shape[1]))[1])
@@ -155,8 +160,15 @@ def _refine(
     flat = d.reshape(n, -1)
     y, x = jnp.clip(y, 1, h - 2), jnp.clip(x, 1, w - 2)
 
+    around = [*itertools.product((0,), (-1, 0, 1), (-1, 0, 1)), (-1, 0, 0), (1, 0, 0)]
+    place = (level * h + y) * w + x
+    places = place[..., None] + np.array(
+        [[[(dl * h + dy) * w + dx for dl, dy, dx in around]]], np.int32
+    )
+    read = _along(flat, places.reshape(n, -1)).reshape(places.shape)
+
     def at(dl: int, dy: int, dx: int) -> Array:
-        return jnp.take_along_axis(flat, ((level + dl) * h + y + dy) * w + x + dx, 1)
+        return read[..., around.index((dl, dy, dx))]
 
     centre = at(0, 0, 0)
     gy, gx = (at(0, 1, 0) - at(0, -1, 0)) / 2, (at(0, 0, 1) - at(0, 0, -1)) / 2
@@ -228,6 +240,11 @@ class GradientField:
         return jax.lax.complex((at(1) - at(-1)) * worth, (at(w) - at(-w)) * worth)
 
 
+def _along(values: Array, places: Array) -> Array:
+    """Values [..., n] at places [..., m] that exist, along the last axis."""
+    return jnp.take_along_axis(values, places, -1, mode="promise_in_bounds")
+
+
 def orient(field: GradientField, points: Points, *, count: int) -> tuple[Points, Array]:
     """Each point with the strongest direction around it; where there is a second one, twice.
 
@@ -256,7 +273,7 @@ def orient(field: GradientField, points: Points, *, count: int) -> tuple[Points,
     for _ in range(2):
         top = jnp.argmax(peaks, -1)[..., None]
         left, middle, right, height = (
-            jnp.take_along_axis(a, top, -1)[..., 0] for a in (before, histogram, after, peaks)
+            _along(a, top)[..., 0] for a in (before, histogram, after, peaks)
         )
         bend = jnp.minimum(left - 2 * middle + right, -1e-12)
         shift = jnp.clip(0.5 * (left - right) / bend, -1, 1)
@@ -273,7 +290,7 @@ def orient(field: GradientField, points: Points, *, count: int) -> tuple[Points,
     worth, place = top_k(rank, count)
     twice = jax.tree.map(lambda a: jnp.concatenate([a, a], 1), points).take(place)
     twice = dataclasses.replace(twice, response=jnp.where(worth > -jnp.inf, twice.response, 0.0))
-    return twice, jnp.take_along_axis(jnp.concatenate(angles, 1), place, 1)
+    return twice, _along(jnp.concatenate(angles, 1), place)
 
 
 def _series() -> np.ndarray:

@@ -114,15 +114,11 @@ def normalise_contrast(images: Array) -> Array:
 def build(images: Array, *, octaves: int) -> list[Octave]:
     """The pyramid of contrast-normalised images [n, s, s]; the first octave has twice their pixels."""
     sigma = _BASE
-    level = _blur(_double(images), math.sqrt(_BASE**2 - (2 * _CAMERA) ** 2))
+    level = _blur(_double(images), _half_kernel(math.sqrt(_BASE**2 - (2 * _CAMERA) ** 2)))
     out, step = [], 0.5
     for _ in range(octaves):
         sigmas = [sigma * 2 ** (i / LEVELS) for i in range(LEVELS + 3)]
-        gaussians = [level]
-        for before, after in zip(sigmas, sigmas[1:]):
-            gaussians.append(_blur(gaussians[-1], math.sqrt(after**2 - before**2)))
-        # Without the barrier XLA blurs again wherever a level is read.
-        gaussians = list(jax.lax.optimization_barrier(gaussians))
+        gaussians = [level, *_coarser(level, sigmas)]
         differences = [b - a for a, b in zip(gaussians, gaussians[1:])]
         out.append(Octave(tuple(gaussians), tuple(differences), step, tuple(sigmas)))
         level, step = _halve(gaussians[LEVELS]), 2 * step
@@ -158,23 +154,48 @@ def _edges(x: Array, count: int, axis: int) -> tuple[Array, Array]:
     return (jnp.repeat(first, count, axis), jnp.repeat(last, count, axis))
 
 
-def _blur(x: Array, sigma: float) -> Array:
-    """A Gaussian along both axes, as a sum of shifted images: XLA makes one loop of it."""
-    weights = _kernel(sigma)
-    radius = len(weights) // 2
+def _coarser(level: Array, sigmas: list[float]) -> Array:
+    """The levels after the first, float32 [LEVELS + 2, n, h, w]; `sigmas` are those of all.
+
+    A loop: unrolled, XLA blurs again wherever a level is read, and takes long to compile.
+    """
+    added = [math.sqrt(after**2 - before**2) for before, after in zip(sigmas, sigmas[1:])]
+    halves = [_half_kernel(sigma) for sigma in added]
+    longest = max(map(len, halves))
+    weights = np.stack([np.pad(half, (0, longest - len(half))) for half in halves])
+
+    def blur(before: Array, half: Array) -> tuple[Array, Array]:
+        after = _blur(before, half)
+        return after, after
+
+    return jax.lax.scan(blur, level, jnp.asarray(weights))[1]
+
+
+def _blur(x: Array, half: Array | np.ndarray) -> Array:
+    """A kernel along both axes, as a sum of shifted images: XLA makes one loop of it.
+
+    Args:
+      x: float32 [n, h, w].
+      half: the kernel's middle weight, and then that of each distance.
+    """
+    radius = len(half) - 1
     for axis in (-2, -1):
         n = x.shape[axis]
         first, last = _edges(x, radius, axis)
-        wide = jnp.concatenate([first, x, last], axis)
+        # Written out: taken into the loop, each of the shifts would ask where the border lies.
+        wide = jax.lax.optimization_barrier(jnp.concatenate([first, x, last], axis))
         part = functools.partial(jax.lax.slice_in_dim, wide, axis=axis)
-        out = weights[radius] * part(radius, radius + n)
+        out = half[0] * part(radius, radius + n)
         # Equal distances are added first, so that a mirrored image gives the mirrored bits.
         for d in range(1, radius + 1):
-            out += weights[radius + d] * (
-                part(radius - d, radius - d + n) + part(radius + d, radius + d + n)
-            )
+            out += half[d] * (part(radius - d, radius - d + n) + part(radius + d, radius + d + n))
         x = out
     return x
+
+
+def _half_kernel(sigma: float) -> np.ndarray:
+    """A Gaussian from its middle on, float32; the whole of it, with the other half, sums to one."""
+    return np.asarray(_kernel(sigma)[math.ceil(3 * sigma) :], np.float32)
 
 
 def _kernel(sigma: float) -> list[float]:

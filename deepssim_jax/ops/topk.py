@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from deepssim_jax.typing import Array
 
@@ -118,7 +119,10 @@ def _first_marks(columns: Array, k: int, *, mask: int, span: int) -> Array:
     group = next((g for g in (8, 4, 2) if m % g == 0), 1)
     if group > 1 and m > 2 * k * group:
         best = _first_marks(columns.reshape(-1, group, n).max(1), k, mask=mask, span=span * group)
-        winners = (jax.lax.bitcast_convert_type(best, jnp.int32) & mask) // (span * group)
+        # Both are at least 0: `//` would ask for the sign.
+        winners = jax.lax.div(
+            jax.lax.bitcast_convert_type(best, jnp.int32) & mask, np.int32(span * group)
+        )
         index = winners[:, None] * group + jnp.arange(group, dtype=jnp.int32)[None, :, None]
         columns = jnp.take_along_axis(
             columns, index.reshape(-1, n), axis=0, mode="promise_in_bounds"
@@ -142,11 +146,11 @@ def _by_sorting(scores: Array, *count: Array, k: int, group: int) -> tuple[Array
     groups = scores.reshape(n, -1, group)
     maxima = _real(jnp.arange(m).reshape(1, -1, group), groups, *count).max(-1)
     winners = jnp.sort(jax.lax.top_k(maxima, k)[1], axis=-1)
-    candidates = jnp.take_along_axis(groups, winners[:, :, None], axis=1)
+    along = functools.partial(jnp.take_along_axis, axis=1, mode="promise_in_bounds")
+    candidates = along(groups, winners[:, :, None])
     index = winners[:, :, None] * group + jnp.arange(group)[None, None, :]
     values, position = jax.lax.top_k(_real(index, candidates, *count).reshape(n, -1), k)
-    winner = jnp.take_along_axis(winners, position // group, axis=1)
-    return values, winner * group + position % group
+    return values, along(index.reshape(n, -1), position)
 
 
 def _by_lanes(scores: Array, *count: Array, k: int) -> tuple[Array, Array]:

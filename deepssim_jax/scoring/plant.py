@@ -45,8 +45,8 @@ def _replace_region(key: Array, images: Array, donors: Array) -> Array:
 
 def exact_copies(images: Images, *, seed: int) -> np.ndarray:
     """Copies under the transformations of `ops.augment.AugmentConfig.copies`."""
-    key = jax.random.key(seed)
-    return np.asarray(_perturb(key, jnp.asarray(images), config=augment.AugmentConfig.copies()))
+    key, images = jax.random.key(seed), jnp.asarray(images, jnp.float32)
+    return np.asarray(_perturb(key, images, config=augment.AugmentConfig.copies()))
 
 
 def near_copies(images: Images, donors: Images, *, seed: int) -> np.ndarray:

@@ -159,15 +159,20 @@ def verify_pairs(
     return dataclasses.replace(found, score=score)
 
 
-@functools.partial(jax.jit, static_argnames="grid")
 def _figures(moving: Array, fixed: Array, *, grid: SearchGrid) -> tuple[Array, ...]:
-    """The columns of `VerifiedPairs`, made on the device: outside, each number of pairs compiles."""
-    found, moved, _, _ = _verify(moving, fixed, grid=grid)
+    """The columns of `VerifiedPairs`, by the program that `align_for_display` uses, too."""
+    found, moved, _, _ = _verify(*_floats(moving, fixed), grid=grid)
     return _columns(found, moved)
+
+
+def _floats(*images: Array) -> list[Array]:
+    """Of whatever kind they come, one program serves them."""
+    return [jnp.asarray(x, jnp.float32) for x in images]
 
 
 @jax.jit
 def _columns(found: agreement.Agreement, moved: Transform) -> tuple[Array, ...]:
+    """On the device: outside of a batch, each number of pairs would compile."""
     return (
         found.score,
         found.structure,
@@ -203,7 +208,7 @@ def verify_from(
     """
 
     def run(moving: Array, fixed: Array, start: Transform, sign: Array) -> tuple[Array, ...]:
-        found, moved, _, _ = _kept_verify_from(moving, fixed, start, sign)
+        found, moved, _, _ = _kept_verify_from(*_floats(moving, fixed), start, sign)
         return _kept_columns(found, moved)
 
     return VerifiedPairs(*_from(run, moving, fixed, start, negative, together))
@@ -224,7 +229,11 @@ def score_at(
 
     The arguments are those of `verify_from`; nothing is refined.
     """
-    return _from(_score_at, moving, fixed, transform, negative)[0]
+
+    def run(moving: Array, fixed: Array, transform: Transform, sign: Array) -> tuple[Array, ...]:
+        return _score_at(*_floats(moving, fixed), transform, sign)
+
+    return _from(run, moving, fixed, transform, negative)[0]
 
 
 def _from(
@@ -266,7 +275,7 @@ def align_for_display(
     """
 
     def shown(a: Array, b: Array) -> tuple[Array, Array]:
-        _, _, aligned, inside = _verify(a, b, grid=grid)
+        _, _, aligned, inside = _verify(*_floats(a, b), grid=grid)
         return _fitted(aligned, zscore(b), inside)
 
     aligned, reference = in_batches(shown, moving, fixed, size=_batch())
@@ -279,7 +288,7 @@ def show_from(
     """`align_for_display` from a start that is known; the arguments are those of `verify_from`."""
 
     def shown(a: Array, b: Array, start: Transform, sign: Array) -> tuple[Array, ...]:
-        _, _, aligned, inside = _verify_from(a, b, start, sign)
+        _, _, aligned, inside = _verify_from(*_floats(a, b), start, sign)
         return _fitted(jnp.where(inside, aligned, 0.0), zscore(b), inside)
 
     aligned, reference = _from(shown, moving, fixed, start, negative)

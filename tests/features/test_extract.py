@@ -139,6 +139,6 @@ def test_noise_is_blurred_away_and_clean_images_stay(image) -> None:
 
 
 def test_blur_is_that_of_scipy(image) -> None:
-    blurred = scale_space._blur(image[None], 1.5)[0]
+    blurred = scale_space._blur(image[None], scale_space._half_kernel(1.5))[0]
     expected = ndimage.gaussian_filter(image, 1.5, mode="nearest", radius=5)
     np.testing.assert_allclose(blurred, expected, atol=2e-6)

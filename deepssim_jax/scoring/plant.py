@@ -15,6 +15,7 @@ from deepssim_jax.ops import augment
 from deepssim_jax.ops.intensity import zscore
 from deepssim_jax.typing import Array, Images
 
+_TOGETHER = 32
 # Share of the image's area that a near copy takes from elsewhere.
 _REGION_AREA = (0.08, 0.25)
 
@@ -45,12 +46,23 @@ def _replace_region(key: Array, images: Array, donors: Array) -> Array:
 
 def exact_copies(images: Images, *, seed: int) -> np.ndarray:
     """Copies under the transformations of `ops.augment.AugmentConfig.copies`."""
-    key, images = jax.random.key(seed), jnp.asarray(images, jnp.float32)
-    return np.asarray(_perturb(key, images, config=augment.AugmentConfig.copies()))
+    key, config = jax.random.key(seed), augment.AugmentConfig.copies()
+    return np.asarray(_perturb(key, _filled_up(images), config=config))[: len(images)]
 
 
 def near_copies(images: Images, donors: Images, *, seed: int) -> np.ndarray:
     """Copies of which 8 to 25 % of the area comes from `donors` [n, s, s], then perturbed."""
     region, rest = jax.random.split(jax.random.key(seed))
-    mixed = _replace_region(region, zscore(jnp.asarray(images)), zscore(jnp.asarray(donors)))
-    return np.asarray(_perturb(rest, mixed, config=augment.AugmentConfig.copies()))
+    mixed = _replace_region(region, *(zscore(_filled_up(x)) for x in (images, donors)))
+    copies = _perturb(rest, mixed, config=augment.AugmentConfig.copies())
+    return np.asarray(copies)[: len(images)]
+
+
+def _filled_up(images: Images) -> Array:
+    """float32, the last image repeated up to a multiple of 32: few programs serve any number of images.
+
+    What is drawn for an image does not depend on how many come after it.
+    """
+    count = len(images)
+    rows = np.minimum(np.arange(-(-count // _TOGETHER) * _TOGETHER), count - 1)
+    return jnp.asarray(np.asarray(images)[rows], jnp.float32)

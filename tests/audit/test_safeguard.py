@@ -194,8 +194,11 @@ def test_every_planted_candidate_stays(cohort: Path, guard: Guard, tmp_path: Pat
     for kind in KINDS:
         for row in range(6):
             write(tmp_path / "offered" / f"{kind}-{row}.png", change(training[row], kind))
+    # Nine on a sheet, as a training script saves its samples.
+    rows = [np.pad(np.hstack(training[k : k + 3]), 4) for k in (0, 3, 6)]
+    write(tmp_path / "offered" / "sheet.png", np.vstack(rows))
     found = filtered(tmp_path / "offered", guard, tmp_path)
-    assert found.accepted == 0 and found.judged == 6 * len(KINDS)
+    assert found.accepted == 0 and found.judged == 6 * len(KINDS) + 1
     assert found.rejected[Reason.VERIFIED] == found.judged
     assert list(outputs(tmp_path / "share")) == [certificate.NAME]
 

@@ -160,9 +160,9 @@ def _coarser(level: Array, sigmas: list[float]) -> Array:
     A loop: unrolled, XLA blurs again wherever a level is read, and takes long to compile.
     """
     added = [math.sqrt(after**2 - before**2) for before, after in zip(sigmas, sigmas[1:])]
-    halves = [_half_kernel(sigma) for sigma in added]
-    longest = max(map(len, halves))
-    weights = np.stack([np.pad(half, (0, longest - len(half))) for half in halves])
+    one_sided = [_half_kernel(sigma) for sigma in added]
+    longest = max(map(len, one_sided))
+    weights = np.stack([np.pad(half, (0, longest - len(half))) for half in one_sided])
 
     def blur(before: Array, half: Array) -> tuple[Array, Array]:
         after = _blur(before, half)

@@ -151,7 +151,8 @@ def verify_pairs(
         )
     arguments.instance(grid, "grid", SearchGrid, remedy="the global search of images")
     figures = functools.partial(_figures, grid=grid)
-    found = VerifiedPairs(*in_batches(figures, moving, fixed, size=_batch()))
+    columns = in_batches(figures, moving, fixed, size=_batch())
+    found = VerifiedPairs(*cast(tuple[np.ndarray, ...], columns))
     if not arguments.is_traced(moving, fixed):
         return found
     good = arguments.finite_rows(moving) & arguments.finite_rows(fixed)

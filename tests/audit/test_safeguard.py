@@ -199,7 +199,9 @@ def test_every_planted_candidate_stays(cohort: Path, guard: Guard, tmp_path: Pat
     write(tmp_path / "offered" / "sheet.png", np.vstack(rows))
     found = filtered(tmp_path / "offered", guard, tmp_path)
     assert found.accepted == 0 and found.judged == 6 * len(KINDS) + 1
-    assert found.rejected[Reason.VERIFIED] == found.judged
+    # The sheet by its parts' points: its rows have no margins.
+    assert found.rejected[Reason.VERIFIED] == found.judged - 1
+    assert found.rejected[Reason.LOCAL] == 1
     assert list(outputs(tmp_path / "share")) == [certificate.NAME]
 
 

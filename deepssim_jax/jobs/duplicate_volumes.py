@@ -34,8 +34,9 @@ _MOST_COPIES, _MOST_SIMILAR = 16, 8
 _NOTES = (
     "Two volumes are duplicates where one was made from the other, or both from one volume: turned, "
     "mirrored, cropped, with their axes changed, relit, or in part.",
-    "Two scans of one person and other contrasts are none. What is more similar than unrelated volumes, and "
-    "no duplicate, is listed as similar; copies under noise, blur or a strong change may be among them.",
+    "Two scans of one person and other contrasts are none; scans that agree closely, as two phases of a "
+    "heart, can be listed all the same. What is more similar than unrelated volumes, and no duplicate, is "
+    "listed as similar. Crops, turns and strong changes of intensity can be there, or nowhere.",
 )
 
 

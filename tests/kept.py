@@ -59,6 +59,16 @@ def write_png(path: Path, image: np.ndarray) -> None:
     write_bytes(path, png(image))
 
 
+def sheet(pictures: np.ndarray, rows: int, columns: int, pad: int, value: float) -> np.ndarray:
+    """float32: pictures [n, h, w] laid out as torchvision's `make_grid` does, with a margin around it."""
+    height, width = (side + pad for side in pictures.shape[1:])
+    out = np.full((rows * height + pad, columns * width + pad), value, np.float32)
+    for place in range(rows * columns):
+        top, left = pad + place // columns * height, pad + place % columns * width
+        out[top : top + height - pad, left : left + width - pad] = pictures[place]
+    return out
+
+
 def write_phantoms(folder: Path, count: int, *, size: tuple[int, int], seed: int) -> None:
     """Writes people who do not exist, as a training without images does."""
     for name, content in phantom_pictures(count, size=size, seed=seed):

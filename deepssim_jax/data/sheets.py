@@ -91,7 +91,7 @@ def _between_flat_lines(image: np.ndarray) -> list[Box]:
     whole = Box(0, 0, *image.shape)
     least = _FLAT * float(np.ptp(image))
     boxes = [box for strip in _cut(image, whole, 0, least) for box in _cut(image, strip, 1, least)]
-    kept = [box for box in boxes if np.ptp(box.of(image)) > _HOLDS * float(np.ptp(image))]
+    kept = _holding(image, boxes)
     # A table of pictures: of one size, more or less, and covering the image.
     areas = [box.height * box.width for box in kept]
     if len(kept) < 3 or max(areas) > 2 * min(areas) or sum(areas) < 0.5 * image.size:
@@ -121,7 +121,9 @@ def _of_equal_size(image: np.ndarray) -> list[Box]:
     Pictures on a dark ground, as of heads, have no more between them than the ground. Lines of one value
     count only where they make rows and columns: one picture has some above and below it, too.
     """
-    steps, grounds = ([of(image, axis) for axis in (0, 1)] for of in (_steps, _grounds))
+    least = _FLAT * float(np.ptp(image))
+    steps = [_steps(image, axis) for axis in (0, 1)]
+    grounds = [_grounds(image, axis, least) for axis in (0, 1)]
     rows, columns = map(_equal_parts, steps, grounds)
     if rows * columns < 3:
         both = [step | ground for step, ground in zip(steps, grounds, strict=True)]
@@ -137,8 +139,14 @@ def _of_equal_size(image: np.ndarray) -> list[Box]:
         for top, bottom in zip(tops[:-1], tops[1:], strict=True)
         for left, right in zip(lefts[:-1], lefts[1:], strict=True)
     ]
-    held = [box for box in boxes if np.ptp(box.of(image)) > _HOLDS * float(np.ptp(image))]
+    held = _holding(image, boxes)
     return held if len(held) >= max(3, _FILLED * len(boxes)) else []
+
+
+def _holding(image: np.ndarray, boxes: list[Box]) -> list[Box]:
+    """Those of an image's boxes that hold something."""
+    least = _HOLDS * float(np.ptp(image))
+    return [box for box in boxes if np.ptp(box.of(image)) > least]
 
 
 def _equal_parts(lines: np.ndarray, grounds: np.ndarray) -> int:
@@ -173,12 +181,8 @@ def _steps(image: np.ndarray, axis: int) -> np.ndarray:
     return np.concatenate([[False], steps >= high])
 
 
-def _grounds(image: np.ndarray, axis: int, least: float | None = None) -> np.ndarray:
-    """Whether each line along an axis varies less than `least`, but for few of its pixels.
-
-    `_FLAT` of the image's range is the least that is not ground, unless it is given.
-    """
-    least = _FLAT * float(np.ptp(image)) if least is None else least
+def _grounds(image: np.ndarray, axis: int, least: float) -> np.ndarray:
+    """Whether each line along an axis varies less than `least`, but for few of its pixels."""
     low, high = _quantiles(_sampled(image, axis), 1 - axis, _MOST_OF_A_LINE)
     return high - low < least
 

@@ -195,7 +195,8 @@ def _blur(x: Array, half: Array | np.ndarray) -> Array:
 
 def _half_kernel(sigma: float) -> np.ndarray:
     """A Gaussian from its middle on, float32; the whole of it, with the other half, sums to one."""
-    return np.asarray(_kernel(sigma)[math.ceil(3 * sigma) :], np.float32)
+    weights = _kernel(sigma)
+    return np.asarray(weights[len(weights) // 2 :], np.float32)
 
 
 def _kernel(sigma: float) -> list[float]:

@@ -45,6 +45,11 @@ def one_of_each(groups: np.ndarray, *, most: int) -> np.ndarray:
     return first[even_rows(len(first), most=most)]
 
 
+def filled_up(count: int, size: int) -> np.ndarray:
+    """int [m]: the rows of `count`, the last one repeated up to a multiple of `size`."""
+    return np.minimum(np.arange(-(-count // size) * size), count - 1)
+
+
 def in_batches(run: Callable[..., T], *columns: np.ndarray | Array, size: int) -> T:
     """`run` over rows, so many at a time; the last batch repeats its last row.
 
@@ -85,10 +90,7 @@ def in_batches(run: Callable[..., T], *columns: np.ndarray | Array, size: int) -
 def _traced(run: Callable[..., T], *columns: np.ndarray | Array, size: int) -> T:
     """`in_batches` as a part of a larger program."""
     count = len(columns[0])
-    rows = np.minimum(np.arange(-(-count // size) * size), count - 1)
-    parts = [
-        jnp.asarray(column)[rows].reshape(-1, size, *column.shape[1:])  # the last row fills up
-        for column in columns
-    ]
+    rows = filled_up(count, size)
+    parts = [jnp.asarray(column)[rows].reshape(-1, size, *column.shape[1:]) for column in columns]
     made = jax.lax.map(lambda batch: run(*batch), parts)
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], made)

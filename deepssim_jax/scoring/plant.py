@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepssim_jax.ops import augment
+from deepssim_jax.ops.batches import filled_up
 from deepssim_jax.ops.intensity import zscore
 from deepssim_jax.typing import Array, Images
 
@@ -63,6 +64,4 @@ def _filled_up(images: Images) -> Array:
 
     What is drawn for an image does not depend on how many come after it.
     """
-    count = len(images)
-    rows = np.minimum(np.arange(-(-count // _TOGETHER) * _TOGETHER), count - 1)
-    return jnp.asarray(np.asarray(images)[rows], jnp.float32)
+    return jnp.asarray(np.asarray(images)[filled_up(len(images), _TOGETHER)], jnp.float32)

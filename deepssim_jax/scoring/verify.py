@@ -166,9 +166,9 @@ def _figures(moving: Array, fixed: Array, *, grid: SearchGrid) -> tuple[Array, .
     return _columns(found, moved)
 
 
-def _floats(*images: Array) -> list[Array]:
+def _floats(moving: Array, fixed: Array) -> tuple[Array, Array]:
     """Of whatever kind they come, one program serves them."""
-    return [jnp.asarray(x, jnp.float32) for x in images]
+    return jnp.asarray(moving, jnp.float32), jnp.asarray(fixed, jnp.float32)
 
 
 @jax.jit
@@ -209,7 +209,7 @@ def verify_from(
     """
 
     def run(moving: Array, fixed: Array, start: Transform, sign: Array) -> tuple[Array, ...]:
-        found, moved, _, _ = _kept_verify_from(*_floats(moving, fixed), start, sign)
+        found, moved, _, _ = _kept_verify_from(moving, fixed, start, sign)
         return _kept_columns(found, moved)
 
     return VerifiedPairs(*_from(run, moving, fixed, start, negative, together))
@@ -230,11 +230,7 @@ def score_at(
 
     The arguments are those of `verify_from`; nothing is refined.
     """
-
-    def run(moving: Array, fixed: Array, transform: Transform, sign: Array) -> tuple[Array, ...]:
-        return _score_at(*_floats(moving, fixed), transform, sign)
-
-    return _from(run, moving, fixed, transform, negative)[0]
+    return _from(_score_at, moving, fixed, transform, negative)[0]
 
 
 def _from(
@@ -250,7 +246,7 @@ def _from(
     def batch(
         a: Array, b: Array, flip: Array, matrix: Array, shift: Array, sign: Array
     ) -> tuple[Array, ...]:
-        return run(a, b, Transform(flip, matrix, shift), sign)
+        return run(*_floats(a, b), Transform(flip, matrix, shift), sign)
 
     sign = np.where(negative, -1.0, 1.0).astype(np.float32)
     columns = (np.asarray(moving), np.asarray(fixed), start.flip, start.matrix, start.shift, sign)
@@ -289,7 +285,7 @@ def show_from(
     """`align_for_display` from a start that is known; the arguments are those of `verify_from`."""
 
     def shown(a: Array, b: Array, start: Transform, sign: Array) -> tuple[Array, ...]:
-        _, _, aligned, inside = _verify_from(*_floats(a, b), start, sign)
+        _, _, aligned, inside = _verify_from(a, b, start, sign)
         return _fitted(jnp.where(inside, aligned, 0.0), zscore(b), inside)
 
     aligned, reference = _from(shown, moving, fixed, start, negative)

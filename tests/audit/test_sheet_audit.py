@@ -10,7 +10,7 @@ from PIL import Image
 import deepssim_jax as ds
 from deepssim_jax.audit.recheck import recheck
 from deepssim_jax.scoring.retrieval import Retrieval
-from tests.kept import write_phantoms
+from tests.kept import sheet, write_phantoms
 
 SIDE, MARGIN = 64, 4
 
@@ -24,12 +24,9 @@ def folders(tmp_path_factory) -> Path:
         side = "real" if number < 12 else "synthetic"
         (root / side).mkdir(exist_ok=True)
         shutil.copy(path, root / side / path.name)
-    step = SIDE + MARGIN
-    sheet = np.zeros((3 * step + MARGIN, 3 * step + MARGIN), np.uint8)
-    for place, path in enumerate(sorted((root / "real").glob("*.png"))[:9]):
-        top, left = (MARGIN + step * k for k in divmod(place, 3))
-        sheet[top : top + SIDE, left : left + SIDE] = np.asarray(Image.open(path).convert("L"))
-    Image.fromarray(sheet).save(root / "synthetic" / "sheet.png")
+    real = [np.asarray(Image.open(p).convert("L")) for p in sorted((root / "real").glob("*.png"))]
+    grid = sheet(np.stack(real), 3, 3, MARGIN, 0).astype(np.uint8)
+    Image.fromarray(grid).save(root / "synthetic" / "sheet.png")
     return root
 
 

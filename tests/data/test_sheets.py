@@ -13,6 +13,7 @@ from deepssim_jax.data.readers import read_image
 from deepssim_jax.data.sheet_records import named_fields, with_fields
 from deepssim_jax.data.sheets import MOST_FIELDS, Box, content, fields
 from deepssim_jax.data.volume import SliceSpec
+from tests.kept import sheet
 
 SIDE = 64
 
@@ -20,16 +21,6 @@ SIDE = 64
 @pytest.fixture(scope="module")
 def films() -> np.ndarray:
     return np.asarray(chests(jax.random.key(0), 16, size=(SIDE, SIDE))) * 255
-
-
-def sheet(pictures: np.ndarray, rows: int, columns: int, pad: int, value: float) -> np.ndarray:
-    """Laid out as torchvision's `make_grid` does, with a margin around it."""
-    step = SIDE + pad
-    out = np.full((rows * step + pad, columns * step + pad), value, np.float32)
-    for place in range(rows * columns):
-        top, left = pad + place // columns * step, pad + place % columns * step
-        out[top : top + SIDE, left : left + SIDE] = pictures[place]
-    return out
 
 
 # Without a margin not every sheet of dark pictures is known.

@@ -3,9 +3,9 @@
     python -m benchmarks.duplicate_volumes --data=../shared/data --kind=heads --out=benchmarks/results
 
 The volumes and the changes are those of `volume_edits.py`: people, second scans of some of them, and a copy
-under each of 17 changes. A planted copy is found if it is in a group with its original; two scans of one
-person are no duplicates. Half of another's volume is found with either of the two. One line a kind goes
-into OUT/duplicate_volumes.jsonl.
+under each of 17 changes. A planted copy is found if it is in a group with its original, and listed if it is
+at least named as similar to it; two scans of one person are no duplicates, and similar. Half of another's
+volume is found with either of the two. One line a kind goes into OUT/duplicate_volumes.jsonl.
 """
 
 import sys
@@ -55,15 +55,30 @@ def measure(kind: str, folder: Path) -> dict[str, object]:
         for name, (edit, originals) in truth.items()
         if name not in group or group[name] not in {group.get(o) for o in originals}
     ]
-    others = [
-        f"{p.first_id} {p.second_id}" for p in result.pairs if not {p.first_id, p.second_id} & set(truth)
-    ]  # fmt: skip
+    similar = [(p.first_id, p.second_id) for p in result.similar]
+    listed = [
+        edit
+        for name, (edit, originals) in truth.items()
+        if edit in missed and any(name in pair and originals & set(pair) for pair in similar)
+    ]
+    pairs = [(p.first_id, p.second_id) for p in result.pairs]
+    people_of = [volume.person.split(" ")[0] or f"other {row}" for row, volume in enumerate(known)]
+    whose = {f"{row:03d}.nii.gz": person for row, person in enumerate(people_of)}
+
+    def apart(ids: list[tuple[str, str]]) -> list[str]:
+        """Of other people, and no planted copy among them."""
+        return [f"{a} {b}" for a, b in ids if not {a, b} & set(truth) and whose[a] != whose[b]]
+
+    def scans(ids: list[tuple[str, str]]) -> int:
+        return sum(not {a, b} & set(truth) and whose[a] == whose[b] for a, b in ids)
+
     share = clopper_pearson(len(truth) - len(missed), len(truth))
     return dated({
         "kind": kind, "people": count, "unrelated": len(everyone.unrelated),
         "rescans": len(everyone.rescans), "seed": _SEED.value, "planted": share.total,
         "found": share.count, "low": share.low, "high": share.high, "missed": missed,
-        "other_pairs": others, "similar": result.counts["similar"],
+        "listed": listed, "other_pairs": apart(pairs), "scans_called": scans(pairs),
+        "similar": len(similar), "other_similar": apart(similar), "scans_similar": scans(similar),
     })  # fmt: skip
 
 

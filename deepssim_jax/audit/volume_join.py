@@ -27,6 +27,7 @@ from deepssim_jax.workspace import Section
 
 # Evidence of keypoints from which a pair is noted.
 LEAST_NOTED = 3.0
+KEPT = 8  # of what a volume has for others of which nothing is noted
 _MAPS = ("evidence", "matrix", "shift", "posed", "posed_matrix", "posed_shift")  # of `Found`
 _LINEAR, _MOVE = ("<f4", (3, 3)), ("<f4", (3,))
 NOTED = np.dtype(
@@ -39,7 +40,7 @@ _BLOCK, _MEASURED = 32, 16
 @dataclasses.dataclass(frozen=True)
 class VolumeJoin:
     """`noted` rows of `NOTED` of every volume, so that a pair may stand there in both directions; `rest`
-    float32 [n], the most evidence that each volume has for one of which nothing is noted.
+    float32 [n, KEPT], falling, the most evidence that each volume has for others of which nothing is noted.
     """
 
     noted: np.ndarray
@@ -59,7 +60,7 @@ class VolumeJoin:
         """
         side, index = references.side, references.index
         if index is None or len(side) < 2:
-            return cls(np.zeros(0, NOTED), np.zeros(len(side), np.float32))
+            return cls(np.zeros(0, NOTED), np.zeros((len(side), KEPT), np.float32))
 
         def block(rows: np.ndarray) -> dict[str, np.ndarray]:
             found = index.vote(side.rows(rows))
@@ -71,7 +72,8 @@ class VolumeJoin:
             noted["query"], noted["reference"] = rows[query], reference
             for name in _MAPS:
                 noted[name] = getattr(found, name)[query, reference]
-            return {"noted": noted, "rest": np.where(enough, 0.0, evidence).max(1)}
+            rest = np.pad(np.where(enough, 0.0, evidence), ((0, 0), (0, KEPT)))
+            return {"noted": noted, "rest": -np.sort(-rest, axis=1)[:, :KEPT]}
 
         found = journal.by_rows(
             "join",
@@ -88,13 +90,16 @@ class VolumeJoin:
         """What is noted, each pair once."""
         return each_once(self.noted)
 
-    def best(self, group: np.ndarray | None = None) -> np.ndarray:
-        """Float32 [n]: the most evidence of each volume for another one, by int [n] also of another group."""
+    def most(self, group: np.ndarray | None = None) -> np.ndarray:
+        """Float32 [n, KEPT], falling: of each volume for others, by int `group` [n] of other groups."""
         query, reference = self.noted["query"], self.noted["reference"]
         apart = np.ones(len(query), bool) if group is None else group[query] != group[reference]
-        out = self.rest.copy()
-        np.maximum.at(out, query[apart], self.noted["evidence"][apart])
-        return out
+        count = len(self.rest)
+        whose = np.concatenate([query[apart], np.repeat(np.arange(count), KEPT)])
+        evidence = np.concatenate([self.noted["evidence"][apart], self.rest.reshape(-1)])
+        order = np.lexsort((-evidence, whose))
+        first = np.searchsorted(whose[order], np.arange(count))
+        return evidence[order][first[:, None] + np.arange(KEPT)]
 
 
 def measure_noted(

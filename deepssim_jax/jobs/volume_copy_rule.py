@@ -17,8 +17,7 @@ from deepssim_jax.audit.self_join import connected
 from deepssim_jax.audit.volume_join import LEAST_NOTED, VolumeJoin
 from deepssim_jax.jobs.copy_rule import Rule
 from deepssim_jax.scoring.evidence import false_discovery_cut
-from deepssim_jax.scoring.volume_evidence import law_of, scaled
-from deepssim_jax.scoring.volume_search import Level
+from deepssim_jax.scoring.volume_evidence import law_beside_copies
 
 # `noted` is the row of what `audit.volume_join` has noted of the pair.
 VOLUME_PAIR = np.dtype(
@@ -50,13 +49,15 @@ class VolumeCopyRule(Rule):
           doubles: int [m, 2], rows of pairs that are copies.
           rate: of false discoveries among volumes called alike.
         """
-        group = connected(doubles[:, 0], doubles[:, 1], len(join.rest))
         # All copies of one volume say nothing of unrelated ones.
-        others = join.best(group) if len(np.unique(group)) > 1 else np.zeros(0, np.float32)
-        law = law_of(scaled(others, Level.POINTS), Level.POINTS)
-        best = scaled(join.best(), Level.POINTS)
-        cut = false_discovery_cut(law.p_values(best), rate=rate)
-        return cls(law, max(law.threshold(cut), math.log(LEAST_NOTED)), MIN_POINTS)
+        law = law_beside_copies(join.most(connected(doubles[:, 0], doubles[:, 1], len(join.rest))))
+        cut = false_discovery_cut(law.p_values(join.most()[:, 0]), rate=rate)
+        return cls(law, math.log(max(law.threshold(cut), LEAST_NOTED)), MIN_POINTS)
+
+    @property
+    def chance(self) -> float:
+        """The probability at which an unrelated volume reaches `copy_evidence`."""
+        return float(self.law.p_values(np.exp([self.copy_evidence]))[0])
 
     def whole(self, pairs: np.ndarray) -> np.ndarray:
         """By the structure that agrees."""

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 import deepssim_jax as ds
 from deepssim_jax import testing
-from deepssim_jax.audit.volume_join import LEAST_NOTED, NOTED, VolumeJoin
+from deepssim_jax.audit.volume_join import KEPT, LEAST_NOTED, NOTED, VolumeJoin
 from deepssim_jax.cli.main import main
 from deepssim_jax.data.manifest import InputError
 from deepssim_jax.jobs import duplicates_outputs
@@ -21,6 +21,7 @@ from deepssim_jax.jobs.how import How
 from deepssim_jax.jobs.review_reading import read_source
 from deepssim_jax.jobs.review_source import VolumeForm
 from deepssim_jax.jobs.volume_copy_rule import VOLUME_PAIR, VolumeCopyRule, copies_of
+from deepssim_jax.scoring.volume_evidence import law_beside_copies
 from deepssim_jax.testing import assert_same_outputs, assert_verified, outputs
 
 SIDE, READ = 48, 14
@@ -188,32 +189,47 @@ def join_of(evidence: np.ndarray) -> VolumeJoin:
     noted = np.zeros(enough.sum(), NOTED)
     noted["query"], noted["reference"] = np.nonzero(enough)
     noted["evidence"] = evidence[enough]
-    return VolumeJoin(noted, np.where(enough, 0.0, evidence).max(1))
+    return VolumeJoin(noted, np.sort(np.where(enough, 0.0, evidence))[:, : -KEPT - 1 : -1])
 
 
 def test_what_a_volume_has_for_those_of_other_groups() -> None:
     evidence = np.random.default_rng(0).uniform(0, 6, (9, 9)).astype(np.float32)
     np.fill_diagonal(evidence, 0)
     join, group = join_of(evidence), np.array([0, 0, 0, 3, 4, 4, 6, 7, 8])
-    np.testing.assert_array_equal(join.best(), evidence.max(1))
+    np.testing.assert_array_equal(join.most(), -np.sort(-evidence)[:, :KEPT])
     # What is not noted counts whosever it is: it is less than a copy has.
     others = (group[:, None] != group) | (evidence < LEAST_NOTED)
-    np.testing.assert_array_equal(join.best(group), np.where(others, evidence, 0).max(1))
+    falling = -np.sort(-np.where(others, evidence, 0))
+    np.testing.assert_array_equal(join.most(group), falling[:, :KEPT])
 
 
-def test_what_unrelated_volumes_reach_is_learned_without_copies() -> None:
-    """As 23 brains of which 16 have a double were: with these the limit was far above every one of them."""
+def test_what_unrelated_volumes_reach_is_learned_beside_copies() -> None:
+    """As of 23 brains of which 16 have a double: with these the limit was far above every one of them."""
     rng = np.random.default_rng(0)
-    evidence = np.exp(rng.gumbel(-0.2, 0.25, (23, 23))).astype(np.float32)
+    evidence = rng.exponential(0.5, (23, 23)).astype(np.float32)
     doubles = np.array([(2 * n, 2 * n + 1) for n in range(8)])
     for row, column in doubles:
         evidence[row, column] = evidence[column, row] = rng.uniform(18, 31)
     np.fill_diagonal(evidence, 0)
     join = join_of(evidence)
-    lifted = VolumeCopyRule.of(join, doubles[:0], rate=0.05)
-    rule = VolumeCopyRule.of(join, doubles, rate=0.05)
-    assert rule.law.count == 23
-    assert rule.evidence < np.log(18) < lifted.evidence
+    unknown = VolumeCopyRule.of(join, doubles[:0], rate=0.05)
+    known = VolumeCopyRule.of(join, doubles, rate=0.05)
+    assert known.law.count == unknown.law.count == 23
+    assert known.evidence < np.log(7) and unknown.evidence < np.log(7)
+    assert known.chance < 0.005
+
+
+def test_the_law_of_the_best_is_found_beside_copies() -> None:
+    """The best of 300 exponential numbers follows Gumbel's law with the place log 300 times their scale."""
+    rng = np.random.default_rng(0)
+    most = -np.sort(-rng.exponential(0.5, (400, 300)), axis=1)[:, :KEPT]
+    law = law_beside_copies(most)
+    assert law.scale == pytest.approx(0.5, rel=0.05)
+    # By the third best of the upper tenth of volumes it lies somewhat higher.
+    assert 0.5 * np.log(300) < law.location < 0.5 * np.log(300) + 0.5
+    lifted = most + np.where(np.arange(KEPT) < 2, 20.0, 0.0)
+    assert law_beside_copies(lifted) == law
+    assert law_beside_copies(most[:10]).count == 10
 
 
 def test_copies_below_what_unrelated_volumes_reach_are_copies_and_said() -> None:

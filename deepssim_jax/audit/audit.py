@@ -31,7 +31,7 @@ from deepssim_jax.audit.result import AuditResult
 from deepssim_jax.data import store
 from deepssim_jax.data.forgetting import said_before
 from deepssim_jax.data.manifest import InputError, Manifest, Role
-from deepssim_jax.data.sheet_records import with_fields
+from deepssim_jax.data.sheet_records import with_fields, with_sheets_noted
 from deepssim_jax.nn import encoder as encoders
 from deepssim_jax.ops import arguments
 from deepssim_jax.scoring import points
@@ -226,7 +226,7 @@ class _Job:
                 size=(settings.size, settings.size),
                 slice=settings.slice_spec,
                 canvas=points.SIDE,
-                sheets=manifest.role is Role.SYNTHETIC,
+                sheets=True,
             ),
             encoder=self.encoder,
             encoder_id=self.encoder_id,
@@ -239,8 +239,10 @@ class _Job:
                 f"--{role}: none of its {len(manifest.records)} images could be read; the first "
                 f"reason: {first}"
             )
-        boxes = images.fields() if manifest.role is Role.SYNTHETIC else {}
-        if boxes and not any(record.box for record in manifest.records):
+        boxes = images.fields()
+        if boxes and manifest.role is not Role.SYNTHETIC:
+            manifest = with_sheets_noted(manifest, len(boxes))
+        elif boxes and not any(record.box for record in manifest.records):
             named = {images.image_ids[row]: found for row, found in boxes.items()}
             return self._read(with_fields(manifest, named))
         return AuditSet(manifest, side, images)

@@ -35,7 +35,8 @@ _UNTESTED = (
 )
 _STATEMENT = (
     "Every image listed here was compared with every training image and lies below both limits. This "
-    "does not say that the images are anonymous: it says that none is a copy that this search finds."
+    "does not say that the images are anonymous: it says that none is a copy that this search finds. "
+    "Several pictures in one image are compared one by one only where lines part them."
 )
 
 

@@ -39,13 +39,13 @@ def chances_of(false: FalseCalls | None, held_out: FalseCalls | None) -> Chances
     if seen is None or not seen.total + seen.both:
         return None
     called, total = sum(seen.alone), seen.total
-    kinds = [Chance.seen(_blurred(count), total) for count in seen.alone]
+    kinds = [Chance.seen(_blurred(count, total), total) for count in seen.alone]
     both = kinds[0].and_also(kinds[1])
     if held_out is not None and held_out.both >= SMALL:
         called, total = called + held_out.both, total + held_out.both
         both = Chance.seen(held_out.both, total)
-    return Chances(Chance.seen(_blurred(called), total), both)
+    return Chances(Chance.seen(_blurred(called, total), total), both)
 
 
-def _blurred(count: int) -> int:
-    return SMALL - 1 if is_small(count) else count
+def _blurred(count: int, total: int) -> int:
+    return min(SMALL - 1, total) if is_small(count) else count

@@ -23,16 +23,26 @@ def with_fields(manifest: Manifest, boxes: Mapping[str, Sequence[Box]]) -> Manif
     found = [_field(x, k, box) for x in sheets for k, box in enumerate(boxes[x.image_id], start=1)]
     known = {record.image_id for record in manifest.records}
     found = [record for record in found if record.image_id not in known]
-    look = "image looks like a sheet" if len(sheets) == 1 else "images look like sheets"
-    note = (
-        f"{len(sheets):,} {look} {OF_SEVERAL}: beside the whole, {len(found):,} fields are compared as "
-        "images of their own"
-    )
+    note = f"{_look(len(sheets))}: beside the whole, {len(found):,} fields are compared as images of their own"
     return dataclasses.replace(
         manifest,
         records=tuple(sorted((*manifest.records, *found), key=lambda record: record.image_id)),
         notes=(*manifest.notes, note),
     )
+
+
+def with_sheets_noted(manifest: Manifest, count: int) -> Manifest:
+    """A listing with a note of `count` sheets that are compared as a whole only."""
+    note = (
+        f"{_look(count)}, compared as a whole only: copies of one of the pictures can be missed; give "
+        "these as files of their own"
+    )
+    return dataclasses.replace(manifest, notes=(*manifest.notes, note))
+
+
+def _look(count: int) -> str:
+    look = "image looks like a sheet" if count == 1 else "images look like sheets"
+    return f"{count:,} {look} {OF_SEVERAL}"
 
 
 def named_fields(

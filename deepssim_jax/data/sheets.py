@@ -6,24 +6,29 @@ a copy shows best when it is compared alone: in the sheet it has a fraction of t
 """
 
 import dataclasses
-import math
 from collections.abc import Sequence
 
 import numpy as np
+import scipy  # whose parts load when they are first used
 
-# Fewer pixels a side say nothing of a field; of more fields in one direction, or in all, no sheet is made.
-_LEAST_SIDE, _MOST_IN_LINE, MOST_FIELDS = 32, 16, 64
+from deepssim_jax.data.volume import Unreadable
+
+# Fewer pixels a side say nothing of a field; so many are looked for in one direction.
+_LEAST_SIDE, _MOST_IN_LINE, MOST_FIELDS = 32, 64, 256
 # A line is flat below this share of the image's range, and a step where it is so many times as
-# high as the median step, and among the highest of all; single pixels count up to `_MOST_STEP`.
-_FLAT, _STEP, _HIGHEST, _MOST_STEP = 0.04, 3.0, 0.97, 6.0
+# high as those at some lines from it; single pixels count up to `_MOST_STEP`.
+_FLAT, _STEP, _LOW_STEP, _MOST_STEP, _LEAST_STEP = 0.04, 3.0, 1.6, 6.0, 0.05
+_BLOCK, _NEAR = 8, np.array([*range(-8, -1), *range(2, 9)])
 # Of a line so many pixels are looked at, and of their values so much: what JPEG leaves beside it is not.
 _SAMPLED, _MOST_OF_A_LINE = 256, (0.05, 0.95)
 # How far a line may lie from where equal fields would have it, for margins.
 _OFF = 4
+_MIDDLE = np.linspace(0.3, 0.7, 9)  # of a part
 # Of many lines some may lie where both neighbours are dark.
 _LINES = 0.75
 # A field holds something above this share of the image's range; so many of a table's have to.
 _HOLDS, _FILLED = 0.1, 0.75
+_ROW, _SPARSE = 0.75, 0.1
 # Content that fills less than this share of a page stands alone; a page varies less than the other share
 # of the range.
 _LEAST_CONTENT, _PAGE = 0.25, 0.1
@@ -74,12 +79,22 @@ def fields(image: np.ndarray) -> list[Box]:
 
     Args:
       image: float32 [h, w].
+
+    Raises:
+      Unreadable: the sheet holds more pictures.
     """
     page = content(image)
     image = page.of(image)
-    found = _between_flat_lines(image) or _of_equal_size(image)
+    found = _between_flat_lines(image)
+    if not _is_full(image, found):
+        equal = _of_equal_size(image)
+        loose = _is_table(image, found) and len(found) > len(equal)
+        found = found if loose else equal
     if len(found) > MOST_FIELDS:
-        return []
+        raise Unreadable(
+            f"looks like a sheet of {len(found)} pictures, and at most {MOST_FIELDS} are compared; give them "
+            "as files of their own"
+        )
     return [
         dataclasses.replace(box, top=box.top + page.top, left=box.left + page.left)
         for box in sorted(found)
@@ -91,12 +106,29 @@ def _between_flat_lines(image: np.ndarray) -> list[Box]:
     whole = Box(0, 0, *image.shape)
     least = _FLAT * float(np.ptp(image))
     boxes = [box for strip in _cut(image, whole, 0, least) for box in _cut(image, strip, 1, least)]
-    kept = _holding(image, boxes)
-    # A table of pictures: of one size, more or less, and covering the image.
-    areas = [box.height * box.width for box in kept]
-    if len(kept) < 3 or max(areas) > 2 * min(areas) or sum(areas) < 0.5 * image.size:
-        return []
-    return kept
+    return _holding(image, boxes)
+
+
+def _is_full(image: np.ndarray, boxes: list[Box]) -> bool:
+    """Whether boxes are three or more of one size, more or less, that cover most of the image."""
+    areas = [box.height * box.width for box in boxes]
+    return len(areas) >= 3 and max(areas) <= 2 * min(areas) and sum(areas) >= 0.5 * image.size
+
+
+def _is_table(image: np.ndarray, boxes: list[Box]) -> bool:
+    """Whether boxes lie in two or more rows of one height, more or less, and two or more columns.
+
+    Between lungs, and beside them, lies ground too.
+    """
+    areas = [box.height * box.width for box in boxes]
+    rows = {box.top: box.height for box in boxes}
+    return (
+        len(rows) >= 2
+        and len(boxes) > len(rows)
+        and min(rows.values()) >= _ROW * max(rows.values())
+        and max(areas) <= 3 * min(areas)
+        and sum(areas) >= _SPARSE * image.size
+    )
 
 
 def _cut(image: np.ndarray, box: Box, axis: int, least: float) -> list[Box]:
@@ -125,11 +157,13 @@ def _of_equal_size(image: np.ndarray) -> list[Box]:
     steps = [_steps(image, axis) for axis in (0, 1)]
     grounds = [_grounds(image, axis, least) for axis in (0, 1)]
     rows, columns = map(_equal_parts, steps, grounds)
+    if min(rows, columns) == 1:
+        both = [np.where(g, _STEP, s) for s, g in zip(steps, grounds, strict=True)]
+        table = tuple(map(_equal_parts, both, grounds))
+        if min(table) > 1:
+            rows, columns = table
     if rows * columns < 3:
-        both = [step | ground for step, ground in zip(steps, grounds, strict=True)]
-        rows, columns = map(_equal_parts, both, grounds)
-        if min(rows, columns) == 1:
-            return []
+        return []
     tops, lefts = (
         np.linspace(0, side, parts + 1).round().astype(int)
         for side, parts in zip(image.shape, (rows, columns), strict=True)
@@ -149,36 +183,43 @@ def _holding(image: np.ndarray, boxes: list[Box]) -> list[Box]:
     return [box for box in boxes if np.ptp(box.of(image)) > least]
 
 
-def _equal_parts(lines: np.ndarray, grounds: np.ndarray) -> int:
+def _equal_parts(steps: np.ndarray, grounds: np.ndarray) -> int:
     """In how many equal parts lines cut an axis: the most for which there is one at most places, else 1.
 
     Args:
-      lines: bool [n], where one could lie.
+      steps: float [n], see `_steps`.
       grounds: bool [n], where nothing but ground is; in the middle of a part is none.
     """
-    side = len(lines)
+    side = len(steps)
+
+    # A low step counts just where it has to be, a high one also beside a margin.
+    there = (scipy.ndimage.maximum_filter1d(steps, 2 * _OFF + 1) >= _STEP) | (
+        scipy.ndimage.maximum_filter1d(steps, 3) >= _LOW_STEP
+    )
 
     def cuts(parts: int) -> bool:
-        places = np.arange(1, parts) * side / parts
-        there = [bool(lines[max(0, int(x) - _OFF) : int(x) + _OFF].any()) for x in places]
-        middles = (np.arange(parts)[:, None] + np.linspace(0.3, 0.7, 9)) * side / parts
-        return (
-            sum(there) >= math.ceil(_LINES * len(there)) and not grounds[middles.astype(int)].any()
-        )
+        lines = there[np.rint(np.arange(1, parts) * side / parts).astype(int)]
+        middles = (np.arange(parts)[:, None] + _MIDDLE) * side / parts
+        return lines.mean() >= _LINES and not grounds[middles.astype(int)].any()
 
     most = min(_MOST_IN_LINE, side // _LEAST_SIDE)
     return next((n for n in range(most, 1, -1) if cuts(n)), 1)
 
 
 def _steps(image: np.ndarray, axis: int) -> np.ndarray:
-    """Whether the values make a step across all of the image before each line along an axis."""
+    """How much higher the step in the values before each line along an axis is than at lines near it."""
     steps = np.abs(np.diff(_sampled(image, axis), axis=axis))
     # Relative to the line on which a pixel lies, so that many small steps are more than few high ones.
     (median,) = _quantiles(steps, axis, (0.5,))
     usual = np.expand_dims(median, axis) + 0.002 * float(np.ptp(image))
     steps = np.minimum(steps / usual, _MOST_STEP).mean(1 - axis)
-    high = max(_STEP * float(np.median(steps)), float(np.quantile(steps, _HIGHEST)), 1e-12)
-    return np.concatenate([[False], steps >= high])
+    padded = np.pad(steps, 2 * _BLOCK, mode="symmetric")
+    around = np.lib.stride_tricks.sliding_window_view(padded, 4 * _BLOCK + 1)
+    near = np.median(around[:, 2 * _BLOCK + _NEAR], axis=1)
+    blocks = np.median(
+        around[:, [0, _BLOCK, 3 * _BLOCK, 4 * _BLOCK]], axis=1
+    )  # as JPEG leaves them
+    return np.concatenate([[0.0], steps / (np.maximum(near, blocks) + _LEAST_STEP)])
 
 
 def _grounds(image: np.ndarray, axis: int, least: float) -> np.ndarray:

@@ -480,3 +480,13 @@ def test_an_image_that_was_not_compared_has_a_relation_of_its_own() -> None:
     match = Match("s", "r", None, 0.7, 0.0, Label.UNRELATED, None, None, "none", 0, 0, 0, 1)
     assert match.relation.value == "unrelated"
     assert dataclasses.replace(match, comparable=False).relation.value == "not_comparable"
+
+
+@pytest.mark.parametrize("total", range(1, 7))
+def test_chance_of_few_images_is_a_probability(total: int) -> None:
+    """Also where fewer images tell than a count that is shown outside has to have."""
+    for count in range(total + 1):
+        chances = chances_of(FalseCalls((count, total - count), 0, total), None)
+        assert chances is not None
+        for chance in (chances.called, chances.confirmed):
+            assert chance is None or 0 < chance.p_value(1, 7) <= 1

@@ -39,3 +39,16 @@ def test_each_image_of_a_sheet_is_a_pair_that_verify_finds_again(folders: Path) 
     best = {pair.synthetic_id: pair.real_id for pair in result.nearest}
     assert {name: best.get(name) for name in fields} == fields
     assert recheck(out).problems == ()
+    assert not any("as a whole only" in note for note in result.notes)
+
+
+def test_a_sheet_among_real_images_is_said(folders: Path) -> None:
+    """Its pictures are not taken apart: whose they are is not known."""
+    settings = ds.AuditSettings(size=64, plant=0, retrieval=Retrieval.ENCODER)
+    result = ds.audit(
+        folders / "synthetic", folders / "real", out=folders / "turned", settings=settings
+    )
+    note = (
+        "Of the real side: 1 image looks like a sheet of several pictures, compared as a whole only"
+    )
+    assert any(line.startswith(note) for line in result.notes)

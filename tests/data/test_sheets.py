@@ -1,5 +1,7 @@
 """Sheets of several pictures, and pictures on an empty page: where their parts lie."""
 
+import io
+
 import jax
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from deepssim_jax.data.phantom_textures import textures
 from deepssim_jax.data.readers import read_image
 from deepssim_jax.data.sheet_records import named_fields, with_fields
 from deepssim_jax.data.sheets import MOST_FIELDS, Box, content, fields
-from deepssim_jax.data.volume import SliceSpec
+from deepssim_jax.data.volume import SliceSpec, Unreadable
 from tests.kept import sheet
 
 SIDE = 64
@@ -52,9 +54,48 @@ def test_single_pictures_are_no_sheets(films):
         assert content(image) == Box(0, 0, SIDE, SIDE)
 
 
-def test_more_fields_than_are_kept_are_no_sheet(films):
-    many = sheet(np.concatenate([films] * 6), 9, 9, 2, 0.0)
-    assert MOST_FIELDS < 81 and fields(many) == []
+def test_more_fields_than_are_compared_are_refused():
+    many = np.random.default_rng(0).uniform(100, 255, (289, 40, 40)).astype(np.float32)
+    assert len(fields(sheet(many, 16, 16, 2, 0.0))) == MOST_FIELDS == 256
+    with pytest.raises(Unreadable, match="sheet of 289 pictures, and at most 256"):
+        fields(sheet(many, 17, 17, 2, 0.0))
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(3, 3), (2, 4)])
+def test_pictures_in_a_figure_are_its_fields(films, rows, columns):
+    """As a plot of samples has them: far from each other, a title over each, on white."""
+    page = np.full((rows * 120 + 40, columns * 110 + 60), 255, np.float32)
+    for place in range(rows * columns):
+        top, left = 40 + place // columns * 120, 50 + place % columns * 110
+        page[top : top + SIDE, left : left + SIDE] = films[place]
+        page[top - 12 : top - 5, left + 20 : left + 44] = 0
+    assert SIDE**2 * rows * columns < 0.4 * page.size
+    assert len(fields(page)) == rows * columns
+
+
+@pytest.mark.parametrize("value", [0.0, 255.0])
+def test_a_sheet_that_is_mostly_empty_has_the_fields_that_are_there(films, value):
+    page = sheet(films, 4, 4, 2, value)
+    page[SIDE + 4 :, SIDE + 4 :] = value
+    page[2 * SIDE + 6 :] = value
+    assert len(fields(page)) == 5
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(2, 3), (4, 4)])
+def test_textures_are_parted_where_nothing_is_between_them(rows, columns):
+    noise = np.random.default_rng(0).normal(size=(16, SIDE, SIDE))
+    pictures = ndimage.gaussian_filter(noise, (0, 1.5, 1.5)).astype(np.float32)
+    found = fields(sheet(pictures, rows, columns, 0, 0.0))
+    assert [(box.top, box.left) for box in found] == [
+        (row * SIDE, column * SIDE) for row in range(rows) for column in range(columns)
+    ]
+
+
+def test_blocks_of_compression_are_no_fields():
+    (texture,) = np.asarray(textures(jax.random.key(2), 1, size=(256, 256)))
+    file = io.BytesIO()
+    Image.fromarray((texture * 255).astype(np.uint8)).save(file, "JPEG", quality=5)
+    assert fields(np.asarray(Image.open(file), np.float32)) == []
 
 
 @pytest.mark.parametrize("noise", [0.0, 3.0])

@@ -23,11 +23,11 @@ def with_fields(manifest: Manifest, boxes: Mapping[str, Sequence[Box]]) -> Manif
     found = [_field(x, k, box) for x in sheets for k, box in enumerate(boxes[x.image_id], start=1)]
     known = {record.image_id for record in manifest.records}
     found = [record for record in found if record.image_id not in known]
-    note = f"{_look(len(sheets))}: beside the whole, {len(found):,} fields are compared as images of their own"
+    alone = f"beside the whole, {len(found):,} fields are compared as images of their own"
     return dataclasses.replace(
         manifest,
         records=tuple(sorted((*manifest.records, *found), key=lambda record: record.image_id)),
-        notes=(*manifest.notes, note),
+        notes=(*manifest.notes, f"{_look(len(sheets))}: {alone}"),
     )
 
 

@@ -40,11 +40,19 @@ _BLOCK, _MEASURED = 32, 16
 @dataclasses.dataclass(frozen=True)
 class VolumeJoin:
     """`noted` rows of `NOTED` of every volume, so that a pair may stand there in both directions; `rest`
-    float32 [n, KEPT], falling, the most evidence that each volume has for others of which nothing is noted.
+    float32 [n, KEPT], falling, the most evidence that each volume has for others of which nothing is noted;
+    `own` float32 [n], what it has for itself, so the most that a copy of it can have.
     """
 
     noted: np.ndarray
     rest: np.ndarray
+    own: np.ndarray
+
+    @classmethod
+    def nothing(cls, count: int) -> "VolumeJoin":
+        """That of as many volumes which nothing is found of."""
+        none = np.zeros((count, KEPT), np.float32)
+        return cls(np.zeros(0, NOTED), none, none[:, 0])
 
     @classmethod
     def of(
@@ -60,12 +68,13 @@ class VolumeJoin:
         """
         side, index = references.side, references.index
         if index is None or len(side) < 2:
-            return cls(np.zeros(0, NOTED), np.zeros((len(side), KEPT), np.float32))
+            return cls.nothing(len(side))
 
         def block(rows: np.ndarray) -> dict[str, np.ndarray]:
             found = index.vote(side.rows(rows))
-            evidence = found.evidence.copy()
-            evidence[np.arange(len(rows)), rows] = 0.0
+            evidence, each = found.evidence.copy(), np.arange(len(rows))
+            own = evidence[each, rows]
+            evidence[each, rows] = 0.0
             enough = evidence >= LEAST_NOTED
             query, reference = np.nonzero(enough)
             noted = np.zeros(len(query), NOTED)
@@ -73,7 +82,7 @@ class VolumeJoin:
             for name in _MAPS:
                 noted[name] = getattr(found, name)[query, reference]
             rest = np.pad(np.where(enough, 0.0, evidence), ((0, 0), (0, KEPT)))
-            return {"noted": noted, "rest": -np.sort(-rest, axis=1)[:, :KEPT]}
+            return {"noted": noted, "rest": -np.sort(-rest, axis=1)[:, :KEPT], "own": own}
 
         found = journal.by_rows(
             "join",
@@ -84,11 +93,16 @@ class VolumeJoin:
             on_progress=on_progress,
             what=what,
         )
-        return cls(np.asarray(found["noted"]), np.asarray(found["rest"]))
+        return cls(*(np.asarray(found[name]) for name in ("noted", "rest", "own")))
 
     def pairs(self) -> np.ndarray:
         """What is noted, each pair once."""
         return each_once(self.noted)
+
+    def share(self, noted: np.ndarray, points: np.ndarray) -> np.ndarray:
+        """Of points [n] of rows of NOTED, what share they are of what the poorer volume has with itself."""
+        own = np.minimum(self.own[noted["query"]], self.own[noted["reference"]])
+        return points / np.maximum(own, LEAST_NOTED)
 
     def most(self, group: np.ndarray | None = None) -> np.ndarray:
         """Float32 [n, KEPT], falling: of each volume for others, by int `group` [n] of other groups."""

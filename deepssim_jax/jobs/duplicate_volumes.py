@@ -169,6 +169,7 @@ def _judged(
             pairs[name] = found[name]
         pairs["query"], pairs["reference"] = some["query"], some["reference"]
         pairs["noted"], pairs["evidence"] = rows, evidence[rows]
+        pairs["share"] = join.share(some, found["points"])
         return pairs
 
     evidence = scaled(noted["evidence"], Level.POINTS)

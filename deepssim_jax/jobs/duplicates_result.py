@@ -108,7 +108,9 @@ class DuplicatesResult(Detection):
     `evidence` and `points` a pair is a copy, of images that are similar also from which verified score
     and points (`sure_score`, `sure_points`), from which evidence a pair is `similar`, at which `chance`
     unrelated images reach that of a copy, and by how many images that was learned (`unrelated_count`).
-    Pairs of volumes are `VolumePair`. `exclusions` name what could not be read, and what is not comparable.
+    Pairs of volumes are `VolumePair`; of these `points_share` of the points that the poorer volume has with
+    itself make a copy, which of a typical one are `points`. `exclusions` name what could not be read,
+    and what is not comparable.
 
     Examples:
       >>> import tempfile

@@ -12,18 +12,18 @@ import math
 
 import numpy as np
 
-from deepssim_jax.audit.replica_doubles import MIN_EVIDENCE, MIN_POINTS, are_volume_doubles
+from deepssim_jax.audit.replica_doubles import MIN_EVIDENCE, MIN_SHARE, are_volume_doubles
 from deepssim_jax.audit.self_join import connected
 from deepssim_jax.audit.volume_join import LEAST_NOTED, VolumeJoin
 from deepssim_jax.jobs.copy_rule import Rule
 from deepssim_jax.scoring.evidence import false_discovery_cut
 from deepssim_jax.scoring.volume_evidence import law_beside_copies
 
-# `noted` is the row of what `audit.volume_join` has noted of the pair.
+# `noted` is the row of what `audit.volume_join` has noted of the pair, `share` that of its points.
 VOLUME_PAIR = np.dtype(
     [("query", "<i4"), ("reference", "<i4"), ("noted", "<i4"), ("evidence", "<f4")]
-    + [("points", "<f4"), ("structure", "<f4"), ("covered", "<f4"), ("mirrored", "<i4")]
-    + [("rotation_deg", "<f4"), ("shift_mm", "<f4")]
+    + [("points", "<f4"), ("share", "<f4"), ("structure", "<f4"), ("covered", "<f4")]
+    + [("mirrored", "<i4"), ("rotation_deg", "<f4"), ("shift_mm", "<f4")]
 )
 
 _WHOLE = 0.9  # structure that no volume made of parts of two reaches with either
@@ -51,8 +51,14 @@ class VolumeCopyRule(Rule):
         """
         # All copies of one volume say nothing of unrelated ones.
         law = law_beside_copies(join.most(connected(doubles[:, 0], doubles[:, 1], len(join.rest))))
+        points = MIN_SHARE * float(np.median(join.own))  # of a volume that is neither rich nor poor
         cut = false_discovery_cut(law.p_values(join.most()[:, 0]), rate=rate)
-        return cls(law, math.log(max(law.threshold(cut), LEAST_NOTED)), MIN_POINTS)
+        return cls(law, math.log(max(law.threshold(cut), LEAST_NOTED)), points)
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """`points` are those of a volume that is neither rich nor poor in them."""
+        return super().limits | {"points_share": MIN_SHARE}
 
     @property
     def chance(self) -> float:
@@ -77,4 +83,4 @@ class VolumeCopyRule(Rule):
 
 def copies_of(pairs: np.ndarray) -> np.ndarray:
     """Bool [n]: which rows of `VOLUME_PAIR` are copies."""
-    return are_volume_doubles(np.exp(pairs["evidence"]), pairs["points"], pairs["structure"])
+    return are_volume_doubles(np.exp(pairs["evidence"]), pairs["share"], pairs["structure"])

@@ -189,7 +189,8 @@ def join_of(evidence: np.ndarray) -> VolumeJoin:
     noted = np.zeros(enough.sum(), NOTED)
     noted["query"], noted["reference"] = np.nonzero(enough)
     noted["evidence"] = evidence[enough]
-    return VolumeJoin(noted, np.sort(np.where(enough, 0.0, evidence))[:, : -KEPT - 1 : -1])
+    rest = np.sort(np.where(enough, 0.0, evidence))[:, : -KEPT - 1 : -1]
+    return VolumeJoin(noted, rest, np.full(len(evidence), 30, np.float32))
 
 
 def test_what_a_volume_has_for_those_of_other_groups() -> None:
@@ -237,7 +238,7 @@ def test_copies_below_what_unrelated_volumes_reach_are_copies_and_said() -> None
     evidence = np.exp(rng.uniform(0.2, 3.5, (30, 30))).astype(np.float32)
     rule = VolumeCopyRule.of(join_of(evidence), np.array([[0, 1]]), rate=0.05)
     pairs = np.zeros(2, VOLUME_PAIR)
-    pairs["evidence"], pairs["points"] = (3.0, 2.9), (30.0, 10.0)
+    pairs["evidence"], pairs["share"] = (3.0, 2.9), (0.9, 0.3)
     pairs["structure"] = 0.99
     assert rule.evidence > 3.0
     assert copies_of(pairs).tolist() == [True, False]

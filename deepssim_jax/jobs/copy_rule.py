@@ -44,10 +44,14 @@ class Rule:
         """From what a pair is a copy, by name."""
         return {"evidence": self.copy_evidence, "points": self.points}
 
+    def p_value(self, evidence: float) -> float:
+        """The probability of as much evidence without a copy."""
+        return float(self.law.p_values(np.array([evidence]))[0])
+
     @property
     def chance(self) -> float:
         """The probability at which an unrelated image reaches `copy_evidence`."""
-        return float(self.law.p_values(np.array([self.copy_evidence]))[0])
+        return self.p_value(self.copy_evidence)
 
     def whole(self, pairs: np.ndarray) -> np.ndarray:
         """Bool [n]: which copies are of the whole image, so that a copy of one is a copy of the other."""

@@ -220,7 +220,7 @@ def _pair(
     row: np.void, how: How, searched: DuplicateSearch, splits: list[str | None]
 ) -> DuplicatePair:
     between = _between(int(row["query"]), int(row["reference"]), how, searched.images, splits)
-    p_value = float(searched.found.rule.law.p_values(row["evidence"]))
+    p_value = searched.found.rule.p_value(float(row["evidence"]))
     return searched.pair(**between, p_value=p_value, **searched.placed(row))
 
 

@@ -213,7 +213,7 @@ def _answer(name: str, fields: dict[str, np.ndarray], index: PreparedIndex) -> L
             scale=float(row["scale"]),
             points=float(row["points"]),
             evidence=float(row["evidence"]),
-            p_value=float(index.rule.law.p_values(row["evidence"])),
+            p_value=index.rule.p_value(float(row["evidence"])),
         )
         for row, copy in zip(pairs[order], copies[order], strict=True)
     ]

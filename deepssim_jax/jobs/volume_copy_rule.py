@@ -31,7 +31,7 @@ _WHOLE = 0.9  # structure that no volume made of parts of two reaches with eithe
 
 @dataclasses.dataclass(frozen=True)
 class VolumeCopyRule(Rule):
-    """Of volumes: evidence is a logarithm."""
+    """Of volumes: evidence of pairs is a logarithm."""
 
     least_evidence = math.log(MIN_EVIDENCE)
 
@@ -60,10 +60,9 @@ class VolumeCopyRule(Rule):
         """`points` are those of a volume that is neither rich nor poor in them."""
         return super().limits | {"points_share": MIN_SHARE}
 
-    @property
-    def chance(self) -> float:
-        """The probability at which an unrelated volume reaches `copy_evidence`."""
-        return float(self.law.p_values(np.exp([self.copy_evidence]))[0])
+    def p_value(self, evidence: float) -> float:
+        """The law is that of no logarithm."""
+        return super().p_value(math.exp(evidence))
 
     def whole(self, pairs: np.ndarray) -> np.ndarray:
         """By the structure that agrees."""

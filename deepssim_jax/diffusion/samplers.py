@@ -85,7 +85,7 @@ def _dpm(kept: np.ndarray, following: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def guided(predict: Predict, condition: Array | None, *, guidance: float = 1.0) -> Predict:
-    """The network with a condition of its own, beside what it answers without it where that differs.
+    """The network with a condition of its own, and called a second time without it where that differs.
 
     Args:
       predict: the network.
@@ -95,13 +95,10 @@ def guided(predict: Predict, condition: Array | None, *, guidance: float = 1.0) 
     """
 
     def answer(x: Array, times: Array, _: Array | None) -> Array:
+        found = predict(x, times, condition)
         if condition is None or guidance == 1.0:
-            return predict(x, times, condition)
-        # Both in one call, each image beside itself, so that it stays on its device.
-        both = jnp.stack([condition, jnp.zeros_like(condition)], 1)
-        both = both.reshape(-1, *condition.shape[1:])
-        answers = predict(jnp.repeat(x, 2, 0), jnp.repeat(times, 2, 0), both)
-        found, without = answers[0::2], answers[1::2]
+            return found
+        without = predict(x, times, jnp.zeros_like(condition))
         return without + guidance * (found - without)
 
     return answer

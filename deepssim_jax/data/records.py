@@ -157,6 +157,11 @@ class Manifest:
     elsewhere: frozenset[Path] = frozenset()
 
     @property
+    def files_left_out(self) -> int:
+        """Files that were left out as asked, which `counts` has among those that are no image."""
+        return sum(item.files for item in self.unused if FORGET in item.reason)
+
+    @property
     def said(self) -> tuple[str, ...]:
         """The notes, and how many files were not looked at, in sentences without full stops."""
         left = passed_over(self.unused)

@@ -102,7 +102,7 @@ class SubjectSuspicion:
 class DuplicatesResult(Detection):
     """Everything that was found.
 
-    `counts` has the keys images, unreadable, not_images, not_comparable, groups, in_groups, surplus
+    `counts` has the keys images, unreadable, not_images, left_out, not_comparable, groups, in_groups, surplus
     (images that `clean` leaves out) and, of pairs, same_file, same_pixels, copies and similar.
     `duplicate_rate` is the share of surplus images among those read. `thresholds` says from which
     `evidence` and `points` a pair is a copy, of images that are similar also from which verified score

@@ -42,9 +42,9 @@ def conclude(
       level: coverage of the interval.
       settings: to be echoed.
     """
-    found, images = searched.found, searched.images
+    found, images, listing = searched.found, searched.images, collection.manifest
     splits = [collection.split[name] for name in images.image_ids]
-    places = {record.image_id: record.items for record in collection.manifest.records}
+    places = {record.image_id: record.items for record in listing.records}
     equal = [
         _equal_pair(row, int(found.equal[row]), searched, splits, places) for row in _repeats(found)
     ]
@@ -56,7 +56,8 @@ def conclude(
         "images": len(images),
         "unreadable": len(images.rejected),
         "not_comparable": int((~searched.comparable).sum()),
-        "not_images": collection.manifest.counts.not_images,
+        "not_images": listing.counts.not_images - listing.files_left_out,
+        "left_out": listing.left_out,
         "groups": len(members),
         "in_groups": sum(map(len, members.values())),
         "surplus": int((~kept).sum()),

@@ -313,6 +313,17 @@ def test_ids_are_forgotten_as_the_outputs_show_them(tmp_path: Path) -> None:
         left("test/0.png", "test/1.png", "nobody")
 
 
+def test_what_is_left_out_is_no_stray_file(tmp_path: Path) -> None:
+    for number in range(3):
+        made.write(tmp_path / f"{number}.png", made.texture(number))
+    (tmp_path / "readme.txt").write_text("a stray file")
+    out = tmp_path.parent / f"{tmp_path.name}_out"
+    assert main(["duplicates", str(tmp_path), f"--out={out}", "--forget=1.png"]) == 0
+    counts = json.loads((out / "summary.json").read_text())["counts"]
+    assert counts["images"] == 2
+    assert counts["left_out"] == counts["not_images"] == 1
+
+
 def test_an_expression_names_the_folder_in_which_it_finds_nobody(tmp_path: Path) -> None:
     for name in (
         "train/P0_a.png",

@@ -29,6 +29,7 @@ from deepssim_jax.jobs.duplicates_result import (
     VolumePair,
 )
 from deepssim_jax.jobs.how import How
+from deepssim_jax.scoring.evidence import MIN_NULL
 from deepssim_jax.workspace import Workspace, sha256
 
 GROUPS = ("group", "file", "subject", "split", "kept", "weakest_link")
@@ -199,6 +200,7 @@ def _page(result: DuplicatesResult, pictures: Pictures) -> str:
             result=result,
             volumes=result.compared is Compared.VOLUMES,
             frames=FRAMES,
+            fewest=MIN_NULL,
             answer=answer(result),
             groups=result.groups[:_MOST_LISTED],
             more_groups=max(0, len(result.groups) - _MOST_LISTED),

@@ -116,6 +116,7 @@ def test_the_files_say_what_the_result_says(found: ds.DuplicatesResult, root: Pa
     assert [x["how"] for x in listed] == [x.how.value for x in found.pairs]
     assert len(rows(out / "clean.csv")) == READ - len(TRUTH)
     page = (out / "report.html").read_text()
+    assert "the package's default distribution, because" in page
     assert "<script" not in page and page.count(" checked>") == len(TRUTH) - 1
     assert page.count("data:image/jpeg") == 7 * (len(TRUTH) - 1)
     assert "mirrored, turned" in page

@@ -28,6 +28,7 @@ _MIDDLE = np.linspace(0.3, 0.7, 9)  # of a part
 _LINES = 0.75
 # A field holds something above this share of the image's range; so many of a table's have to.
 _HOLDS, _FILLED = 0.1, 0.75
+# Rows of a table are as high as this share of the highest one, and its fields cover so much of the image.
 _ROW, _SPARSE = 0.75, 0.1
 # Content that fills less than this share of a page stands alone; a page varies less than the other share
 # of the range.
@@ -85,6 +86,8 @@ def fields(image: np.ndarray) -> list[Box]:
     """
     page = content(image)
     image = page.of(image)
+    if min(image.shape) < _LEAST_SIDE:
+        return []
     found = _between_flat_lines(image)
     if not _is_full(image, found):
         equal = _of_equal_size(image)
@@ -216,9 +219,8 @@ def _steps(image: np.ndarray, axis: int) -> np.ndarray:
     padded = np.pad(steps, 2 * _BLOCK, mode="symmetric")
     around = np.lib.stride_tricks.sliding_window_view(padded, 4 * _BLOCK + 1)
     near = np.median(around[:, 2 * _BLOCK + _NEAR], axis=1)
-    blocks = np.median(
-        around[:, [0, _BLOCK, 3 * _BLOCK, 4 * _BLOCK]], axis=1
-    )  # as JPEG leaves them
+    # JPEG leaves a step at every block, which has its peers a block and two away.
+    blocks = np.median(around[:, [0, _BLOCK, 3 * _BLOCK, 4 * _BLOCK]], axis=1)
     return np.concatenate([[0.0], steps / (np.maximum(near, blocks) + _LEAST_STEP)])
 
 

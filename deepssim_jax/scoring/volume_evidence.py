@@ -28,7 +28,9 @@ _USUAL: dict[Level, Law] = {
 }
 # The same of plain evidence: of 54 heads; small crops and hearts come to less.
 _USUAL_MOST = GumbelLaw(2.8, 0.5, 0)
-_COPIES, _HIGH_SHARE = 2, 0.9  # Volumes differ in how much they have for any other one.
+# So many of a volume's best can be copies. Volumes differ in how much they have for any other one: the law
+# is that of those that have much.
+_COPIES, _HIGH_SHARE = 2, 0.9
 # No set of volumes makes less than this telling, however little its unrelated volumes are alike: a
 # weight of 1.2 of keypoints, or a correlation of 0.4.
 LEAST: dict[Level, float] = {

@@ -54,6 +54,11 @@ def test_single_pictures_are_no_sheets(films):
         assert content(image) == Box(0, 0, SIDE, SIDE)
 
 
+@pytest.mark.parametrize("shape", [(1, 300), (300, 1), (2, 2), (31, 200)])
+def test_what_is_too_narrow_for_a_field_is_no_sheet(shape):
+    assert fields(np.random.default_rng(0).uniform(size=shape).astype(np.float32)) == []
+
+
 def test_more_fields_than_are_compared_are_refused():
     many = np.random.default_rng(0).uniform(100, 255, (289, 40, 40)).astype(np.float32)
     assert len(fields(sheet(many, 16, 16, 2, 0.0))) == MOST_FIELDS == 256

@@ -310,8 +310,8 @@ def notes(
         "Copies are looked for by local features, under any rotation, mirroring, negative, crop, change "
         "of aspect and zoom; and among the images that are similar in the same position, where copies "
         "with noise or blur are found best.",
-        "Not tested: copies of a region that is small or holds little structure, pictures on sheets "
-        "without a margin between them where no lines part them, "
+        "Not tested: the pictures of a sheet one by one where no lines part them, copies of a region "
+        "that is small or holds little structure, "
         f"{'' if attacked else 'membership inference, '}and attributes.",
         "Each synthetic image was verified against its best few candidates, not against every "
         f"image: {_candidates(retrieval)}.",

@@ -235,7 +235,7 @@ KERNELS: dict[str, Callable[[], Kernel]] = {
     "nearest_aligned_transforms": lambda: Kernel(
         aligned._best_transforms, (_like(2, 8, 16), _like(2, 3, 16))
     ),
-    "likeliest": _likelihoods,
+    "most_likely": _likelihoods,
     "nearest_in_place": lambda: Kernel(
         functools.partial(in_place._tile, k=2),
         (

@@ -1,10 +1,10 @@
 """When two volumes of one folder are copies, by what unrelated volumes of that folder reach.
 
 Contract: pairs are rows of `VOLUME_PAIR`, of one volume and another that keypoints have placed. Evidence
-is the logarithm of what the keypoints weigh that agree on one map; it follows a law that is learned from
-the folder, of each volume without its copies, which would lift it above themselves. A copy is what
-`audit.replica_doubles` takes for one, whatever the law says: a folder of many degraded copies can lift
-it all the same, and a note says so.
+is the logarithm of what the keypoints weigh that agree on one map. The law is that of the plain weight,
+learned from what each volume has for its third best and further others beside its copies; from it a pair
+is alike. A copy is what `audit.replica_doubles` takes for one, whatever the law says: a folder of many
+degraded copies can lift it all the same, and a note says so.
 """
 
 import dataclasses

@@ -114,7 +114,7 @@ def _most_likely(
     tiles: int,
     rougher: int = 0,
 ) -> Transform:
-    """Of [n, c] transformations the `keep` likeliest of each pair, [n, keep], seen at this side.
+    """Of [n, c] transformations the `keep` most likely ones of each pair, [n, keep], seen at this side.
 
     The first `rougher` ones are refined less; a hair's breadth decides nothing for them.
     """

@@ -245,7 +245,7 @@ def _search_tile(
     return jax.lax.cond(proven.all() | (wide == tile.shape[1]), lambda: found, surely)
 
 
-def likeliest(
+def most_likely(
     matches: AlignedMatches,
     queries: Images,
     references: Images,

@@ -16,7 +16,7 @@ import numpy as np
 from deepssim_jax import parallel
 from deepssim_jax.ops.search_grid import SearchGrid
 from deepssim_jax.ops.transform import FLIP_NAMES, Transform
-from deepssim_jax.scoring.aligned import AlignedIndex, likeliest
+from deepssim_jax.scoring.aligned import AlignedIndex, most_likely
 from deepssim_jax.scoring.detail import BANDS, Common
 from deepssim_jax.scoring.in_place import nearest_in_place
 from deepssim_jax.scoring.pairs import nearest
@@ -370,7 +370,9 @@ def candidates(
     ways = [(near, near >= 0)]
     if index is not None:
         found = index.search(part.low, k=_COMPARED, groups=groups and groups[0])
-        likely = likeliest(found, part.low, references.low, keep=proposals.likely, grid=index.grid)
+        likely = most_likely(
+            found, part.low, references.low, keep=proposals.likely, grid=index.grid
+        )
         for some, count in ((found, proposals.aligned), (likely, proposals.likely)):
             ways.append((some.indices[:, :count], some.scores[:, :count] > -2.0))
     if proposals.in_place:

@@ -3,7 +3,8 @@
 Contract: pairs are those of `volume_match`. The evidence of a query at a level is that of its best
 pair, and half of what it is ahead of the query's best pair with another patient: a volume that is like
 every patient's is nobody's copy. Measures of keypoints count by their logarithm, correlations by Fisher's
-z. Laws are learned from real volumes and other patients', by quantiles (`scoring.evidence`).
+z. Laws are learned from real volumes and other patients', by quantiles (`scoring.evidence`); of a folder
+that is searched against itself, by the spacing of plain evidence beside copies.
 """
 
 import dataclasses

@@ -151,7 +151,7 @@ def test_a_changed_region_does_not_hide_the_original() -> None:
     synthetic = np.where(region, 2 * np.roll(real[:20], 1, axis=0), real[:20])
     index = AlignedIndex.build(low(real), grid=GRID)
     found = index.search(low(synthetic), k=64)
-    likely = aligned.likeliest(found, low(synthetic), low(real), keep=2, grid=GRID)
+    likely = aligned.most_likely(found, low(synthetic), low(real), keep=2, grid=GRID)
     own = np.arange(20)[:, None]
     assert (found.indices == own).any(1).all()
     before, after = ((x[:, :2] == own).any(1).sum() for x in (found.indices, likely.indices))
@@ -160,7 +160,7 @@ def test_a_changed_region_does_not_hide_the_original() -> None:
     for row in range(20):  # index and transformation stay together
         place = list(found.indices[row]).index(likely.indices[row, 0])
         assert likely.transforms[row, 0] == found.transforms[row, place]
-    few = aligned.likeliest(
+    few = aligned.most_likely(
         dataclasses.replace(found, scores=np.full_like(found.scores, -2.0)),
         low(synthetic),
         low(real),

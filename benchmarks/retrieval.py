@@ -34,9 +34,9 @@ from deepssim_jax.ops.intensity import zscore
 from deepssim_jax.ops.registration import register
 from deepssim_jax.ops.ssim import ssim
 from deepssim_jax.scoring.aligned import AlignedIndex
+from deepssim_jax.scoring.candidates import candidates
 from deepssim_jax.scoring.decide import clopper_pearson
 from deepssim_jax.scoring.embed import features
-from deepssim_jax.scoring.match import candidates
 from deepssim_jax.scoring.pairs import nearest
 from deepssim_jax.scoring.retrieval import Retrieval
 from deepssim_jax.scoring.side import Side

@@ -13,13 +13,11 @@ from typing import TypedDict
 
 import numpy as np
 
-from deepssim_jax import parallel
 from deepssim_jax.ops.search_grid import SearchGrid
 from deepssim_jax.ops.transform import FLIP_NAMES, Transform
-from deepssim_jax.scoring.aligned import AlignedIndex, most_likely
+from deepssim_jax.scoring.aligned import AlignedIndex
+from deepssim_jax.scoring.candidates import candidates, groups_of
 from deepssim_jax.scoring.detail import BANDS, Common
-from deepssim_jax.scoring.in_place import nearest_in_place
-from deepssim_jax.scoring.pairs import nearest
 from deepssim_jax.scoring.points import KEPT, LocalIndex
 from deepssim_jax.scoring.retrieval import Proposals, Retrieval
 from deepssim_jax.scoring.rows_by_query import gathered, spread
@@ -52,9 +50,6 @@ BLOCK = 128
 # A sum of matches below this is chance.
 _MIN_POINTS = 2.0
 NO_EVIDENCE = -5.0
-# So many of the aligned search are compared tile by tile, which for one of them costs a
-# three-hundredth of a verification.
-_COMPARED = 64
 
 Progress = Callable[[int, int, str], None]
 
@@ -87,7 +82,7 @@ def match(
     Returns:
       Structured array of `PAIR`, sorted by query, then verified score (falling), then reference.
     """
-    _groups(queries, references, apart)
+    groups_of(queries, references, apart)
     groups = references.groups if apart else None
     index = functools.cache(lambda: AlignedIndex.build(references.low, grid=grid, groups=groups))
     common = functools.cache(lambda: references.common if kind is None else Common.of(kind))
@@ -167,7 +162,7 @@ def verified(
       enough: a query that reaches this score is asked no further. What was not moved comes first, then
         the first proposal of every way, then the others.
     """
-    _groups(part, references, apart)
+    groups_of(part, references, apart)
     search = functools.partial(candidates, references=references, apart=apart)
     verify = functools.partial(_verified, part=part, references=references, grid=grid)
     if not len(part):
@@ -341,62 +336,4 @@ def _verified(
     moving = part.take(np.arange(len(part)))[out["query"]]
     fixed = references.take(out["reference"])
     _fill(out, verify_pairs(moving, fixed, grid=grid), part, references)
-    return out
-
-
-def _groups(queries: Side, references: Side, apart: bool) -> tuple[np.ndarray, np.ndarray] | None:
-    """Those of both sides where they shall be kept apart."""
-    if not apart:
-        return None
-    if queries.groups is None or references.groups is None:
-        raise ValueError("apart=True needs the groups (patients) of both sides")
-    return queries.groups, references.groups
-
-
-def candidates(
-    part: Side,
-    references: Side,
-    *,
-    index: AlignedIndex | None,
-    proposals: Proposals,
-    apart: bool = False,
-) -> dict[tuple[int, int], int]:
-    """(query, reference) of every pair that `verified`, with these arguments, looks at.
-
-    The value is its place among the proposals of a way of searching, 0 for the first of one.
-    """
-    groups = _groups(part, references, apart)
-    near = _encoder_proposals(part, references, proposals.encoder, groups)
-    ways = [(near, near >= 0)]
-    if index is not None:
-        found = index.search(part.low, k=_COMPARED, groups=groups and groups[0])
-        likely = most_likely(
-            found, part.low, references.low, keep=proposals.likely, grid=index.grid
-        )
-        for some, count in ((found, proposals.aligned), (likely, proposals.likely)):
-            ways.append((some.indices[:, :count], some.scores[:, :count] > -2.0))
-    if proposals.in_place:
-        there = nearest_in_place(part.low, references.low, k=proposals.in_place, groups=groups)
-        ways.append((there.indices, there.scores > -2.0))
-    pairs: dict[tuple[int, int], int] = {}
-    for rows, present in ways:
-        for query, place in np.argwhere(present).tolist():
-            key = (query, int(rows[query, place]))
-            pairs[key] = min(place, pairs.get(key, place))
-    return pairs
-
-
-def _encoder_proposals(
-    part: Side, references: Side, count: int, groups: tuple[np.ndarray, np.ndarray] | None
-) -> np.ndarray:
-    """int [n, count]: references with the nearest embeddings, own group left out where there are any.
-
-    -1 stands where there are fewer.
-    """
-    out = np.full((len(part), count), -1, np.int32)
-    k = min(count, len(references))
-    if k:
-        mesh = parallel.own_mesh()  # each process looks up queries of its own
-        near = nearest(part.embeddings, references.embeddings, k=k, groups=groups, mesh=mesh)
-        out[:, :k] = near.indices
     return out

@@ -14,8 +14,9 @@ from deepssim_jax.ops.search_grid import SearchGrid
 from deepssim_jax.ops.transform import FLIP_NAMES, FLIP_SIGNS
 from deepssim_jax.scoring import aligned, plant
 from deepssim_jax.scoring.aligned import AlignedIndex
+from deepssim_jax.scoring.candidates import candidates
 from deepssim_jax.scoring.embed import features
-from deepssim_jax.scoring.match import BLOCK, PAIR, best_matches, candidates, match
+from deepssim_jax.scoring.match import BLOCK, PAIR, best_matches, match
 from deepssim_jax.scoring.retrieval import Proposals, Retrieval
 from deepssim_jax.scoring.side import Side
 from tests.kept import journal

@@ -60,8 +60,8 @@ _SETTINGS = flags.DEFINE_multi_enum(
 _METHODS = flags.DEFINE_list(
     "methods",
     [],
-    "names of methods, separated by commas; if empty, all that score pairs, and detector and encoder "
-    "for lists of edits, which also know ncc, sift, phash and dhash",
+    "names of methods, separated by commas; if empty, all that score pairs, and audit, "
+    "detector and encoder for lists of edits, which also know ncc, sift, phash and dhash",
 )
 _GROUPS = flags.DEFINE_list(
     "groups", [], "groups of edits, e.g. rotation,part; separated by commas; all if empty"

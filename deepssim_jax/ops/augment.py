@@ -4,8 +4,9 @@ Contract: images are float [n, *space], 2D or 3D, of any intensity scale, which 
 image has its own parameters, drawn first (`sample_params`) and applied afterwards (`augment`), so
 that a batch is a pure function of its key. All geometry is one warp, done once.
 
-Order: flip, rotation, zoom and shift; bias field; gamma; blur; noise (Scardace et al.,
-arXiv 2509.16582 and 2609.03615, whose training and test transformations these are).
+Order: aspect, rotation, zoom and shift, flip, order of the axes; negative; bias field; gamma; blur; noise
+(Scardace et al., arXiv 2509.16582 and 2609.03615, whose training and test transformations these are, but
+for aspect, order of the axes and negative).
 """
 
 import dataclasses
@@ -29,7 +30,9 @@ class AugmentConfig:
     Angles are degrees, shifts a share of the side, blur pixels, noise a share of the image's
     range, bias coefficients logarithms of the field. `flip_axes` says which spatial axes may be
     mirrored, each by itself with `p_flip`. What comes from outside of the frame repeats its edge,
-    or with `p_fill` is flat: half of the time as dark as the darkest pixel.
+    or with `p_fill` is flat: half of the time as dark as the darkest pixel. `aspect` is the largest
+    factor by which one axis grows or shrinks beside the others; with `p_transpose` the axes, of equal
+    length, come in any order; with `p_negative` bright and dark change places.
     """
 
     p_flip: float = 0.0
@@ -49,6 +52,10 @@ class AugmentConfig:
     p_noise: float = 0.0
     noise: float = 0.0
     p_fill: float = 0.0
+    p_aspect: float = 0.0
+    aspect: float = 1.0
+    p_transpose: float = 0.0
+    p_negative: float = 0.0
 
     @classmethod
     def v1(cls) -> "AugmentConfig":
@@ -104,9 +111,21 @@ class AugmentConfig:
 
     @classmethod
     def volumes(cls) -> "AugmentConfig":
-        """The same for heads in 3D, which are mirrored left to right and lie much alike."""
-        head = {"flip_axes": (2,), "rotation_deg": 8.0, "shift": 0.06, "p_bias": 0.4, "bias": 0.3}
-        return dataclasses.replace(cls.stress(), **head)
+        """What pipelines and generators leave of volumes: any pose, a crop, other spacing, a negative."""
+        return dataclasses.replace(
+            cls.stress(),
+            p_flip=0.15,
+            flip_axes=(0, 1, 2),
+            p_transpose=0.2,
+            p_zoom=0.6,
+            zoom=(0.85, 1.4),
+            p_aspect=0.4,
+            aspect=1.3,
+            p_bias=0.4,
+            bias=0.3,
+            gamma=(0.45, 2.2),
+            p_negative=0.15,
+        )
 
     @classmethod
     def copies(cls) -> "AugmentConfig":
@@ -132,7 +151,10 @@ class AugmentConfig:
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=("flip", "rotation", "zoom", "shift", "bias", "gamma", "blur", "noise", "fill"),
+    data_fields=(
+        *("flip", "rotation", "zoom", "shift", "bias", "gamma", "blur", "noise", "fill"),
+        *("aspect", "order", "negative"),
+    ),
     meta_fields=(),
 )
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +163,8 @@ class AugmentParams:
 
     flip bool [n, d]; rotation radians [n] in 2D, [n, 3] in 3D; zoom [n]; shift pixels [n, d];
     bias [n, terms]; gamma [n]; blur pixels [n]; noise [n] as a share of the range; fill [n] the
-    same, or negative where the edge is repeated.
+    same, or negative where the edge is repeated; aspect [n, d] factors whose product is 1; order int
+    [n, d], the axis that each axis comes from; negative bool [n].
     """
 
     flip: Array
@@ -153,6 +176,9 @@ class AugmentParams:
     blur: Array
     noise: Array
     fill: Array
+    aspect: Array
+    order: Array
+    negative: Array
 
 
 def _bias_terms(spatial_dims: int) -> list[tuple[int, ...]]:
@@ -170,7 +196,7 @@ def sample_params(key: Array, shape: tuple[int, ...], config: AugmentConfig) -> 
     """
     n, space = shape[0], shape[1:]
     dims = len(space)
-    keys = iter(jax.random.split(key, 16))
+    keys = iter([*jax.random.split(key, 16), *jax.random.split(jax.random.fold_in(key, 16), 5)])
 
     def gate(p: float, *more: int) -> Array:
         return jax.random.bernoulli(next(keys), p, (n, *more))
@@ -185,7 +211,7 @@ def sample_params(key: Array, shape: tuple[int, ...], config: AugmentConfig) -> 
     p_rotate, p_shift = gate(config.p_rotate), gate(config.p_shift)
     rotation = draw(-angle, angle, *turns)
     shift = draw(-config.shift, config.shift, dims) * jnp.asarray(space, jnp.float32)[None]
-    return AugmentParams(
+    drawn = dict(
         flip=gate(config.p_flip, dims) & allowed[None],
         rotation=jnp.where(p_rotate.reshape(n, *(1 for _ in turns)), rotation, 0.0),
         zoom=jnp.where(gate(config.p_zoom), draw(*config.zoom), 1.0),
@@ -196,6 +222,16 @@ def sample_params(key: Array, shape: tuple[int, ...], config: AugmentConfig) -> 
         noise=jnp.where(gate(config.p_noise), draw(0.0, config.noise), 0.0),
         fill=_fill_levels(draw(0.0, 1.0), config.p_fill),
     )
+    stretch = jnp.where(gate(config.p_aspect, 1), draw(-1.0, 1.0, dims), 0.0)
+    stretch = (stretch - stretch.mean(1, keepdims=True)) * np.log(config.aspect)
+    places = jnp.broadcast_to(jnp.arange(dims), (n, dims))
+    mixed = jax.random.permutation(next(keys), places, axis=1, independent=True)
+    return AugmentParams(
+        **drawn,
+        aspect=jnp.exp(stretch),
+        order=jnp.where(gate(config.p_transpose, 1), mixed, places),
+        negative=gate(config.p_negative),
+    )
 
 
 def _fill_levels(uniform: Array, p: float) -> Array:
@@ -204,16 +240,17 @@ def _fill_levels(uniform: Array, p: float) -> Array:
 
 
 def _matrices(params: AugmentParams) -> Array:
-    """Output-to-input maps [n, d, d + 1]: the inverse of flip after move after turn and zoom."""
+    """Output-to-input maps [n, d, d + 1]: the inverse of order after flip, move, turn and zoom, aspect."""
     sign = jnp.where(params.flip, -1.0, 1.0)
     if params.flip.shape[1] == 2:
         c, s = jnp.cos(params.rotation), jnp.sin(params.rotation)
         turn = jnp.stack([jnp.stack([c, -s], -1), jnp.stack([s, c], -1)], -2)
     else:
         turn = jax.vmap(_turn_3d)(params.rotation)
-    inverse = jnp.swapaxes(turn, 1, 2) / params.zoom[:, None, None]
+    inverse = jnp.swapaxes(turn, 1, 2) / params.zoom[:, None, None] / params.aspect[:, :, None]
     offset = -products.einsum("nij,nj->ni", inverse, params.shift)
-    return jnp.concatenate([inverse * sign[:, None, :], offset[..., None]], -1)
+    linear = jnp.take_along_axis(inverse * sign[:, None, :], params.order[:, None, :], axis=2)
+    return jnp.concatenate([linear, offset[..., None]], -1)
 
 
 def _turn_3d(angles: Array) -> Array:
@@ -227,7 +264,7 @@ def _turn_3d(angles: Array) -> Array:
 
 
 def geometry(images: Images, params: AugmentParams) -> jax.Array:
-    """Flip, rotation, zoom and shift in one warp; outside is as `params.fill` says."""
+    """Aspect, rotation, zoom, shift, flip and order in one warp; outside is as `params.fill` says."""
     dims = images.ndim - 1
     low, extent = intensity.extent_of(images, spatial_dims=dims)
     level = params.fill[(slice(None),) + (None,) * dims]
@@ -236,11 +273,12 @@ def geometry(images: Images, params: AugmentParams) -> jax.Array:
 
 
 def appearance(images: Images, params: AugmentParams, key: Array) -> jax.Array:
-    """Bias field, gamma, blur and noise; the anatomy stays where it is."""
+    """Negative, bias field, gamma, blur and noise; the anatomy stays where it is."""
     dims = images.ndim - 1
     lead = (slice(None),) + (None,) * dims
     low, extent = intensity.extent_of(images, spatial_dims=dims)
     unit = intensity.rescale01(images, spatial_dims=dims)
+    unit = jnp.where(params.negative[lead], 1.0 - unit, unit)
     axes = [np.linspace(-1, 1, size) for size in images.shape[1:]]
     grids = np.meshgrid(*axes, indexing="ij")
     logarithm = jnp.zeros_like(unit)

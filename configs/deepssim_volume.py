@@ -20,7 +20,7 @@ def get_config(arg: str = "") -> EncoderConfig:
         augment="volumes",
         network="volume",
         batch=16,
-        steps=2000,
+        steps=3000,
         checkpoint_every=50,
     )
     return variant(config, arg, name="deepssim_volume")

@@ -395,7 +395,8 @@ def test_the_patient_of_a_header_is_a_hash_and_comes_last(tmp_path: Path) -> Non
     assert any(note.startswith("3 patients are those of DICOM headers") for note in found.notes)
     for forget, count in (("1", 2), ("2", 2), (people["2"], 1), (people["3"], 1)):
         left = read_manifest(tmp_path, role=Role.REAL, forget=Forget.of([forget]))
-        assert (left.left_out, len(left.records)) == (count, 5 - count)  # an id under every issuer
+        # An id under every issuer.
+        assert (left.images_left_out, len(left.records)) == (count, 5 - count)
     named = read_manifest(tmp_path, role=Role.REAL, subject_regex="^(p[01])_")
     assert {r.subject_id for r in named.records} == {"p0", "p1"}
     (tmp_path / "list.csv").write_text("path,subject_id\np0_0.dcm,A\np0_2.dcm,\n")

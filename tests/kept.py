@@ -1,6 +1,7 @@
 """What tests do with files: workspaces in a line, and pictures on the disk."""
 
 import contextlib
+import csv
 import io
 import subprocess
 from collections.abc import Callable, Iterator
@@ -35,6 +36,12 @@ def deepssim(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
         status = main([*map(str, arguments)])
     return subprocess.CompletedProcess(arguments, status, out.getvalue(), errors.getvalue())
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    """Those of a table."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def share_secret(folder: Path, *, command: str) -> None:

@@ -106,11 +106,10 @@ def reviews(out: Workspace) -> list[str]:
 
 
 def file_counts(manifests: Mapping[Role, Manifest]) -> dict[str, int]:
-    """Files found and files that are no image, by role; the rest was used or refused."""
+    """Files found, those that are no image and those left out, by role; the rest was used or refused."""
     found = {f"files_found_{role.value}": m.counts.found for role, m in manifests.items()}
-    return found | {
-        f"not_images_{role.value}": m.counts.not_images for role, m in manifests.items()
-    }
+    found |= {f"not_images_{role.value}": m.counts.not_images for role, m in manifests.items()}
+    return found | {f"left_out_{role.value}": m.counts.left_out for role, m in manifests.items()}
 
 
 def file_notes(manifests: Mapping[Role, Manifest]) -> tuple[str, ...]:

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 
 from deepssim_jax.audit import doubles, report, tables
 from deepssim_jax.audit.result import AuditResult, GalleryItem
-from deepssim_jax.data.manifest import Manifest, Role
+from deepssim_jax.data.manifest import FORGET, Manifest, Role
+from deepssim_jax.data.records import Unused
 from deepssim_jax.data.store import ImageStore
 from deepssim_jax.nn import encoder as encoders
 from deepssim_jax.workspace import Workspace, sha256
@@ -82,17 +83,21 @@ def _inputs_csv(
             [role.value, item.image_id, "", "", "excluded", item.reason] for item in images.rejected
         ]
         rows += [
-            [role.value, item.name, "", "", "no image", item.reason]
+            [role.value, item.name, "", "", _status(item), item.reason]
             for item in manifests[role].unused
         ]
         out += sorted(rows)
     return tables.table(out)
 
 
+def _status(item: Unused) -> str:
+    return "left out" if FORGET in item.reason else "no image"
+
+
 def _inputs_json(result: AuditResult, manifests: Mapping[Role, Manifest]) -> bytes:
     content = {
         "sources": {role.value: str(m.source) for role, m in manifests.items()},
-        "left_out": {role.value: m.left_out for role, m in manifests.items()},
+        "images_left_out": {role.value: m.images_left_out for role, m in manifests.items()},
         "settings": dict(result.settings),
     }
     return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()

@@ -77,7 +77,8 @@ def recheck(directory: Path, *, on_progress: Progress = lambda done, total, what
     known = {(row["role"], plain(row["image_id"])) for row in listed}
     records |= _fields(records, known, SliceSpec.parse(settings["slice"]))
     added = collections.Counter(role for role, image_id in records if (role, image_id) not in known)
-    added.subtract(inputs.get("left_out", {}))  # they may lie there, and their names were not kept
+    # They may lie there, and their names were not kept.
+    added.subtract(recheck_summary.images_left_out(inputs) or {})
     problems += [
         f"{n:,} {role} images were added since" for role, n in sorted(added.items()) if n > 0
     ]

@@ -38,6 +38,14 @@ def read(path: Path) -> dict[str, Any]:
     return content
 
 
+def images_left_out(inputs: Mapping[str, Any]) -> Any:
+    """What `inputs.json` says of images left out as asked, as its job writes it; None if it says nothing.
+
+    Earlier versions called them `left_out`, which counts files now.
+    """
+    return inputs.get("images_left_out", inputs.get("left_out"))
+
+
 def damaged(name: str) -> InputError:
     """For a file that does not hold what this program writes."""
     return InputError(f"{name} is damaged; run the same audit again, which writes it anew")

@@ -168,7 +168,8 @@ class AuditResult(Detection):
 
     `assessment` holds the verdict with its reasons as data, the copy rate, the patients exposed and the
     recall by edit; `reasons` are the same in sentences. `counts` has the keys real, synthetic, holdout,
-    unreadable_real, unreadable_synthetic; `thresholds_to_share` and `recall_to_share` are at the chance of a
+    unreadable_real, unreadable_synthetic, and of each side's files files_found, not_images and
+    left_out (with `_real` after it); `thresholds_to_share` and `recall_to_share` are at the chance of a
     single image, because those of the audit depend on how many copies it found;
     `distributions` holds best-match verified scores under "synthetic_to_real",
     "real_to_real" (between different patients) and, with held-out images, "holdout_to_real" and

@@ -19,21 +19,21 @@ _FEW = 5  # reasons that a table on the screen shows
 class Account:
     """The files of a source as they were listed, and the images that could be read of them.
 
-    `left_out` counts the images that were left out as asked; `notes` are the listing's.
+    `images_left_out` were left out as asked; `notes` are the listing's.
     """
 
     files: FileCounts = FileCounts()
     images: int = 0
     not_read: tuple[Rejected, ...] = ()
     unused: tuple[Unused, ...] = ()
-    left_out: int = 0
+    images_left_out: int = 0
     notes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, manifest: Manifest, *, images: int, not_read: tuple[Rejected, ...]) -> "Account":
         """That of a listing, of which so many images were read; `not_read` are all others."""
         counts, unused = manifest.counts, manifest.unused
-        return cls(counts, images, not_read, unused, manifest.left_out, manifest.said)
+        return cls(counts, images, not_read, unused, manifest.images_left_out, manifest.said)
 
     @property
     def reasons(self) -> dict[str, int]:
@@ -72,7 +72,11 @@ class Account:
             *([item.image_id, item.reason] for item in self.not_read),
             *([item.name, item.reason] for item in self.unused),
         ]
-        more = {"left_out": self.left_out, "notes": list(self.notes)}
+        more = {
+            "left_out": self.files.left_out,
+            "images_left_out": self.images_left_out,
+            "notes": list(self.notes),
+        }
         return {**self.figures(), **more, "files": files}
 
 

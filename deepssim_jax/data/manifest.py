@@ -103,7 +103,6 @@ def read_manifest(
             _check_patients(listed.records, pattern, role)
     _take_headers_patients(listed)
     left = _forget(listed, forget) if forget else _Left()
-    others += left.files
     records, doubles = _without_doubles(listed.records)
     rejected = listed.rejected + doubles
     if not records:
@@ -117,9 +116,9 @@ def read_manifest(
         records=tuple(records),
         rejected=tuple(sorted(rejected, key=lambda r: (r.image_id, r.reason))),
         unused=tuple(sorted(listed.unused, key=lambda u: u.name)),
-        counts=FileCounts(found, used, found - used - others, others),
+        counts=FileCounts(found, used, found - used - others - left.files, others, left.files),
         notes=(*listed.notes, *([_left_out(left.images)] if left.images else [])),
-        left_out=left.images,
+        images_left_out=left.images,
         left_out_before=left.before,
         unmatched=left.unmatched,
         gone=left.gone,

@@ -122,15 +122,16 @@ class Unused:
 
 @dataclasses.dataclass(frozen=True)
 class FileCounts:
-    """Files of a source, or rows of a table: `found` = `used` + `refused` + `not_images`.
+    """Files of a source, or rows of a table: `found` is the sum of all others.
 
-    Of a used one an image is among the records.
+    Of a used one an image is among the records; of one `left_out` every image was to be forgotten.
     """
 
     found: int = 0
     used: int = 0
     refused: int = 0
     not_images: int = 0
+    left_out: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,17 +150,12 @@ class Manifest:
     unused: tuple[Unused, ...] = ()
     counts: FileCounts = FileCounts()
     notes: tuple[str, ...] = ()
-    left_out: int = 0  # images, as asked
+    images_left_out: int = 0  # as asked; a file that has others, too, is used
     left_out_before: int = 0  # those of them that only an earlier run was asked to leave out
     # Ids that were to be left out and that nothing here has, and image ids that are; for no file or message.
     unmatched: frozenset[str] = dataclasses.field(default=frozenset(), repr=False)
     gone: frozenset[str] = dataclasses.field(default=frozenset(), repr=False)
     elsewhere: frozenset[Path] = frozenset()
-
-    @property
-    def files_left_out(self) -> int:
-        """Files that were left out as asked, which `counts` has among those that are no image."""
-        return sum(item.files for item in self.unused if FORGET in item.reason)
 
     @property
     def said(self) -> tuple[str, ...]:

@@ -122,7 +122,7 @@ def _joined(names: Sequence[str], parts: Sequence[Manifest]) -> Collection:
         notes=tuple(
             f"{name}: {note}" for name, p in zip(names, parts, strict=True) for note in p.notes
         ),
-        left_out=sum(part.left_out for part in parts),
+        images_left_out=sum(part.images_left_out for part in parts),
         left_out_before=sum(part.left_out_before for part in parts),
         gone=frozenset(
             f"{name}/{image}" for name, p in zip(names, parts, strict=True) for image in p.gone

@@ -78,7 +78,6 @@ def write_all(
         **account.listed(),
         "not_comparable": [x.image_id for x in result.exclusions if x.reason == NOT_COMPARABLE],
         "sources": [str(path) for path in folders],
-        "left_out": manifest.left_out,
         "settings": dict(result.settings),
     }
     content = {

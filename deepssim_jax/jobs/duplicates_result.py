@@ -102,9 +102,9 @@ class SubjectSuspicion:
 class DuplicatesResult(Detection):
     """Everything that was found.
 
-    `counts` has the keys images, unreadable, not_images, left_out, not_comparable, groups, in_groups, surplus
-    (images that `clean` leaves out) and, of pairs, same_file, same_pixels, copies and similar.
-    `duplicate_rate` is the share of surplus images among those read. `thresholds` says from which
+    `counts` has the keys images, unreadable, not_images and left_out (files), not_comparable, groups,
+    in_groups, surplus (images that `clean` leaves out) and, of pairs, same_file, same_pixels, copies and
+    similar. `duplicate_rate` is the share of surplus images among those read. `thresholds` says from which
     `evidence` and `points` a pair is a copy, of images that are similar also from which verified score
     and points (`sure_score`, `sure_points`), from which evidence a pair is `similar`, at which `chance`
     unrelated images reach that of a copy, and by how many images that was learned (`unrelated_count`).

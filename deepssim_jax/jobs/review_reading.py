@@ -93,7 +93,7 @@ def _audit(folder: Path, summary: dict[str, Any], inputs: dict[str, Any]) -> Rev
         rate=summary["copy_rate"],
         copies=frozenset({"exact_duplicate", "near_duplicate"}),
         doubles=frozenset(plain(row["image_id"]) for row in doubles),
-        left_out=sum(inputs.get("left_out", {}).values()),
+        left_out=sum((recheck_summary.images_left_out(inputs) or {}).values()),
     )
 
 
@@ -199,7 +199,7 @@ def _duplicates(folder: Path, summary: dict[str, Any], inputs: dict[str, Any]) -
         doubles=frozenset(
             plain(row["file"]) for row in recheck_summary.rows(folder / "groups.csv")
         ),
-        left_out=inputs.get("left_out", 0),
+        left_out=recheck_summary.images_left_out(inputs) or 0,
     )
 
 

@@ -163,50 +163,10 @@ def train(
             )
         records = Records(workspace, step=start)
         stack.callback(records.close)
-        step = job.compiled_step
         speed = Speed(workspace, images=job.images_an_item * maker.batch)
-        losses: list[jax.Array] = []
-        on_progress(start, config.steps, "training")  # the first step compiles, which takes long
-
-        def validate(state: State) -> None:
-            lowest = records.lowest(job.criterion or "")
-            figures = _judged(job, state, batches, config)
-            records.write(int(state.step), figures)
-            if job.criterion is not None and figures[job.criterion] < lowest:
-                best.save(state)
-
-        try:
-            for number, batch in batches.ahead(start, config.steps):
-                if speed.peak is not None and speed.flops is None:
-                    speed.flops = (step.lower(state, batch).cost_analysis() or {}).get("flops", 0)
-                if number == start:
-                    parallel.compiled(step, state, batch)
-                # The step donates the old state: nothing may come between it and the new one.
-                with _uninterrupted():
-                    state, metrics = step(state, batch)
-                losses.append(metrics["loss"])
-                done = number + 1
-                if done == start + 1:  # the clock starts when everything is compiled
-                    jax.block_until_ready(metrics)
-                    speed.tick(done)
-                if done % config.record_every == 0 or done == config.steps:
-                    values: dict[str, float] = {k: float(v) for k, v in metrics.items()}
-                    _stop_if_diverged(losses, done, maker, config)
-                    records.write(done, values)
-                    speed.tick(done)
-                    on_progress(done, config.steps, "training")
-                if done % config.validate_every == 0 or done == config.steps:
-                    validate(state)
-                if done % config.checkpoint_every == 0:
-                    latest.save(state)
-        except KeyboardInterrupt:
-            if (
-                jax.process_count() == 1
-            ):  # others may stand at another step, and cannot be waited for
-                latest.save(state)
-            raise
-        latest.save(state)
-        chosen = best.restore(shapes, on_notice=on_notice) or state
+        run = _Run(job, config, batches, latest, best, records, speed, on_progress, state)
+        run.go(start)
+        chosen = best.restore(shapes, on_notice=on_notice) or run.state
         return chosen, _judged(job, chosen, batches, config)
 
 
@@ -268,6 +228,73 @@ class _Batches(Generic[Batch]):
         """Batches of other people, always the same ones."""
         for number in range(VALIDATION_BATCHES):
             yield self.submit(-1 - number).result()
+
+
+@dataclasses.dataclass
+class _Run(Generic[State, Batch]):
+    """A run under way: `state` is that after the last step, `losses` are those not looked at yet."""
+
+    job: Job[State, Batch]
+    config: LoopConfig
+    batches: _Batches[Batch]
+    latest: Checkpoints
+    best: Checkpoints
+    records: Records
+    speed: Speed
+    on_progress: Callable[[int, int, str], None]
+    state: State
+    losses: list[jax.Array] = dataclasses.field(default_factory=list)
+
+    def go(self, start: int) -> None:
+        """Does all steps from `start` on, and saves the last state, also of a run that is interrupted."""
+        config, step = self.config, self.job.compiled_step
+        # Said before the first step, which compiles and takes long.
+        self.on_progress(start, config.steps, "training")
+        try:
+            for number, batch in self.batches.ahead(start, config.steps):
+                if number == start:
+                    self._compile(step, batch)
+                # The step donates the old state: nothing may come between it and the new one.
+                with _uninterrupted():
+                    self.state, metrics = step(self.state, batch)
+                self.losses.append(metrics["loss"])
+                done = number + 1
+                if number == start:  # the clock starts when everything is compiled
+                    jax.block_until_ready(metrics)
+                    self.speed.tick(done)
+                if done % config.record_every == 0 or done == config.steps:
+                    self._record(done, metrics)
+                if done % config.validate_every == 0 or done == config.steps:
+                    self._validate()
+                if done % config.checkpoint_every == 0:
+                    self.latest.save(self.state)
+        except KeyboardInterrupt:
+            # Others may stand at another step, and cannot be waited for.
+            if jax.process_count() == 1:
+                self.latest.save(self.state)
+            raise
+        self.latest.save(self.state)
+
+    def _compile(self, step: Step, batch: Batch) -> None:
+        if self.speed.peak is not None and self.speed.flops is None:
+            self.speed.flops = (step.lower(self.state, batch).cost_analysis() or {}).get("flops", 0)
+        parallel.compiled(step, self.state, batch)
+
+    def _record(self, done: int, metrics: dict[str, jax.Array]) -> None:
+        values: dict[str, float] = {k: float(v) for k, v in metrics.items()}
+        _stop_if_diverged(self.losses, done, self.batches.maker, self.config)
+        self.records.write(done, values)
+        self.speed.tick(done)
+        self.on_progress(done, self.config.steps, "training")
+
+    def _validate(self) -> None:
+        """Writes figures of the state down, and keeps it where it is the best so far."""
+        criterion = self.job.criterion
+        lowest = self.records.lowest(criterion or "")
+        figures = _judged(self.job, self.state, self.batches, self.config)
+        self.records.write(int(self.state.step), figures)
+        if criterion is not None and figures[criterion] < lowest:
+            self.best.save(self.state)
 
 
 def _judged(

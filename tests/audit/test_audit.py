@@ -77,11 +77,13 @@ def test_the_files_say_what_the_result_says(audited) -> None:
         "real_with_doubles": 0,
         "not_comparable_real": 0,
         "not_comparable_synthetic": 0,
-        # Of every side, the files found are those used, refused, or no image.
+        # Of every side, the files found are those used, refused, no image, or left out.
         "files_found_real": REAL + 1,
         "files_found_synthetic": JUDGED + 2,
         "not_images_real": 0,
         "not_images_synthetic": 0,
+        "left_out_real": 0,
+        "left_out_synthetic": 0,
     }
     assert sum(summary["classes"].values()) == JUDGED
     assert summary["copy_rate"]["count"] == len(truth)

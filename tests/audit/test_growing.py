@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,7 @@ def test_of_a_patient_who_is_forgotten_nothing_stays(tmp_path: Path) -> None:
     real, synthetic, out = (tmp_path / n for n in ("real", "synthetic", "out"))
     names = {f"P{i:02d}q_{k}.png": 10 * i + k for i in range(6) for k in range(2)}
     write(real, names)
+    (real / "readme.txt").write_text("a stray file")
     write(synthetic, {f"s{i}.png": 300 + i for i in range(4)})
     Image.fromarray(picture(51)[:, ::-1] // 2).save(synthetic / "copy.png")  # of P05q_1
     settings = dataclasses.replace(
@@ -119,6 +121,13 @@ def test_of_a_patient_who_is_forgotten_nothing_stays(tmp_path: Path) -> None:
     assert not [trace for trace in traces if trace in after]
     assert len(found.nearest) == 5
     assert recheck(out).problems == ()
+    counts = json.loads((out / "summary.json").read_text())["counts"]
+    parts = ("real", "unreadable_real", "not_images_real", "left_out_real")
+    assert [counts[part] for part in parts] == [10, 0, 1, 2]
+    assert counts["files_found_real"] == 13
+    with (out / "inputs.csv").open(newline="") as file:
+        status = [row["status"] for row in csv.DictReader(file) if row["role"] == "real"]
+    assert status.count("no image") == status.count("left out") == 1
 
 
 def stayed(out: Path) -> list[tuple[str, str]]:

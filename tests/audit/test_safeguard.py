@@ -3,10 +3,8 @@
 import csv
 import dataclasses
 import hashlib
-import io
 import json
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 import nibabel
@@ -21,7 +19,7 @@ from deepssim_jax.audit.disclosure import Edition, is_telling
 from deepssim_jax.audit.generation import SamplingSettings, TrainingRecord, Wanted
 from deepssim_jax.audit.guard import Guard, GuardSettings, Reason, View
 from deepssim_jax.audit.recheck_certificate import recheck_certificate
-from deepssim_jax.audit.safeguard import filter_folder, generate_guarded
+from deepssim_jax.audit.safeguard import generate_guarded
 from deepssim_jax.cli import guard_flags
 from deepssim_jax.data import store
 from deepssim_jax.data.manifest import InputError
@@ -29,42 +27,27 @@ from deepssim_jax.data.pictures import ImageFormat
 from deepssim_jax.scoring.diversity import diversity
 from deepssim_jax.scoring.embed import features
 from deepssim_jax.testing import outputs
-from deepssim_jax.workspace import Workspace, WorkspaceError
+from deepssim_jax.workspace import WorkspaceError
+from tests.audit.safeguarded import (
+    KINDS,
+    SETTINGS,
+    Memorizer,
+    change,
+    filtered,
+    hide,
+    memorizer,
+    pixels,
+    release,
+    rewrite,
+    shared,
+    without_limits,
+    write,
+    write_some,
+    written,
+)
 from tests.kept import within, write_phantoms
 
 PEOPLE = 48
-SETTINGS = GuardSettings(size=64, subject_regex=r"^(p\d+)_")
-
-
-def change(image: np.ndarray, kind: str) -> np.ndarray:
-    """By SciPy alone, so that nothing which detects a copy also made it."""
-    rng = np.random.default_rng(len(kind))
-    y, x = np.mgrid[: len(image), : len(image)] / len(image)
-    match kind:
-        case "exact":
-            return image
-        case "shifted":
-            return np.roll(image, 1, axis=1)
-        case "mirrored":
-            return image[:, ::-1]
-        case "rotated":
-            return ndimage.rotate(image, 10, reshape=False, order=1, mode="nearest")
-        case "gamma":
-            return image**0.7
-        case "noise":
-            return image + 0.05 * rng.standard_normal(image.shape)
-        case "local":
-            spot = np.exp(-((y - 0.4) ** 2 + (x - 0.6) ** 2) / (2 * 0.08**2))
-            return image + 0.5 * spot * image.max()
-    raise ValueError(kind)
-
-
-KINDS = ("exact", "shifted", "mirrored", "rotated", "gamma", "noise", "local")
-
-
-def write(path: Path, image: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray((np.clip(image, 0, 1) * 255).round().astype(np.uint8)).save(path)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -98,88 +81,9 @@ def guard(cohort: Path, kept: Path) -> Guard:
     return within(kept, lambda w: Guard.build(cohort / "training", w, settings=SETTINGS))
 
 
-@dataclasses.dataclass
-class Memorizer:
-    """Stands for a generator: every second image is a training image, changed."""
-
-    training: np.ndarray
-    novel: np.ndarray
-    records: tuple[TrainingRecord, ...]
-    drawn: list[int] = dataclasses.field(default_factory=list)
-    conditions: None = None
-    weights_hash: str = "0" * 64
-
-    @property
-    def trained(self) -> np.ndarray:
-        return np.arange(len(self.records))
-
-    def records_of(self, indices: Sequence[int], *, seed: int) -> np.ndarray:
-        return np.asarray(indices) % len(self.records)
-
-    def images(
-        self,
-        indices: Sequence[int],
-        *,
-        seed: int,
-        settings: SamplingSettings,
-        records: Sequence[int] | None = None,
-    ) -> np.ndarray:
-        self.drawn += [int(i) for i in indices]
-        out = [
-            change(self.training[i // 2], KINDS[i // 2 % len(KINDS)])
-            if i % 2 == 0
-            else self.novel[i // 2 % len(self.novel)]
-            for i in indices
-        ]
-        return np.clip(np.stack(out), 0, 1).astype(np.float32)
-
-
-def pixels(folder: Path) -> np.ndarray:
-    return np.stack([np.asarray(Image.open(p), float) / 255 for p in sorted(folder.glob("*.png"))])
-
-
-def memorizer(cohort: Path) -> Memorizer:
-    files = sorted((cohort / "training").glob("*.png"))
-    records = tuple(
-        TrainingRecord(p.name, p.name[:5], 1, hashlib.sha256(p.read_bytes()).hexdigest())
-        for p in files
-    )
-    return Memorizer(pixels(cohort / "training"), pixels(cohort / "others"), records)
-
-
 @pytest.fixture
 def generator(cohort: Path) -> Memorizer:
     return memorizer(cohort)
-
-
-def release(
-    generator,
-    guard: Guard,
-    folder: Path,
-    *,
-    n: int = 8,
-    budget: int = 40,
-    image_format: ImageFormat = ImageFormat.PNG,
-):
-    with shared(folder) as workspace:
-        return generate_guarded(
-            generator,
-            guard,
-            workspace,
-            Wanted(n, image_format=image_format, budget=budget),
-            settings=SamplingSettings(batch=6),
-            residual_pairs=200,
-        )
-
-
-def shared(folder: Path):
-    """The workspace of images to be given away, whose kept work lies beside it."""
-    return Workspace.open(folder / "share", command="generate", work=folder / "work")
-
-
-def filtered(source: Path, guard: Guard, folder: Path, **how):
-    with shared(folder) as workspace:
-        return filter_folder(source, guard, workspace, **how)
 
 
 @pytest.fixture(scope="module")
@@ -212,12 +116,6 @@ def test_the_cosine_alone_keeps_copies_back(cohort: Path, guard: Guard, tmp_path
     blind = dataclasses.replace(guard, limits=no_score)
     found = filtered(tmp_path / "offered", blind, tmp_path)
     assert found.rejected[Reason.COSINE] == found.judged == 6
-
-
-def written(folder: Path) -> dict[str, str]:
-    """Which image of those offered each released file is."""
-    with (folder / "work" / "released.csv").open(newline="") as file:
-        return {row["path"]: row["source"] for row in csv.DictReader(file)}
 
 
 def test_strangers_leave_by_number_with_their_pixels(
@@ -320,27 +218,6 @@ def _drawn(generator: Memorizer, number: int) -> np.ndarray:
     return generator.images([number], seed=0, settings=SamplingSettings())[0]
 
 
-def hide(patient: np.ndarray, novel: np.ndarray, folder: Path) -> int:
-    """Writes another person's image in files that hold a patient's beside it; says how many."""
-    folder.mkdir()
-    Image.fromarray(novel).save(folder / "plain.png")
-    layered = Image.fromarray(novel).convert("RGBA")
-    layered.putalpha(Image.fromarray(patient // 128 * 255))
-    layered.save(folder / "cut.png")
-    end = io.BytesIO()
-    Image.fromarray(patient).save(end, "PNG")
-    for name in ("after.png", "after.jpg"):
-        Image.fromarray(novel).save(folder / name)
-        (folder / name).write_bytes((folder / name).read_bytes() + end.getvalue())
-    with (folder / "twice.npy").open("wb") as file:
-        np.save(file, novel)
-        np.save(file, patient)
-    exif = Image.Exif()
-    exif[0x010E] = "p0003_t1"
-    Image.fromarray(novel).save(folder / "told.jpg", exif=exif)
-    return 6
-
-
 def test_nothing_leaves_but_the_pixels_that_were_judged(
     cohort: Path, guard: Guard, tmp_path: Path
 ) -> None:
@@ -357,15 +234,6 @@ def test_nothing_leaves_but_the_pixels_that_were_judged(
             assert image.mode == "L" and image.info == {}
             away = np.abs(np.asarray(image, float) - novel[0])
         assert away.max() <= (0 if source.endswith(("png", "npy")) else 40), source
-
-
-def without_limits(guard: Guard) -> Guard:
-    """One that refuses nothing."""
-    thresholds = dataclasses.replace(
-        guard.limits.thresholds, local=1e9, partial=(1e9,) * len(guard.limits.thresholds.partial)
-    )
-    limits = dataclasses.replace(guard.limits, max_ssim=2.0, max_cosine=2.0, thresholds=thresholds)
-    return dataclasses.replace(guard, limits=limits)
 
 
 def test_every_colour_is_judged(cohort: Path, guard: Guard, tmp_path: Path) -> None:
@@ -400,13 +268,6 @@ def test_pixels_that_are_not_square_hide_no_copy(
     found = filtered(tmp_path / "offered", guard, tmp_path)
     assert (found.judged, found.accepted) == (1, 0)
     assert found.rejected[Reason.UNREADABLE] == 0
-
-
-def write_some(cohort: Path, folder: Path) -> None:
-    """Six images of other people."""
-    folder.mkdir(exist_ok=True)
-    for path in sorted((cohort / "others").iterdir())[:6]:
-        shutil.copy(path, folder)
 
 
 def test_what_was_judged_is_not_replaced_by_another_file(
@@ -573,15 +434,6 @@ def test_a_broken_training_image_stops_all(cohort: Path, tmp_path: Path) -> None
         )
     with pytest.raises(ValueError, match="max_ssim 1.2"):
         dataclasses.replace(SETTINGS, max_ssim=1.2)
-
-
-def rewrite(share: Path, change) -> None:
-    """Edits a certificate as someone who can hash would."""
-    path = share / certificate.NAME
-    said = json.loads(path.read_text())
-    change(said)
-    said["digest"] = certificate.digest(said)
-    path.write_text(json.dumps(said))
 
 
 def test_a_certificate_holds_until_something_is_altered(

@@ -158,8 +158,8 @@ def test_what_is_forgotten_is_counted_and_not_named(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"any")
     how = {"role": Role.REAL, "subject_regex": r"^(P\d)_"}
     found = read_manifest(tmp_path, **how, forget=Forget.of(("P1", "P3_a.png")))
-    assert [r.image_id for r in found.records] == ["P2_a.png"] and found.left_out == 3
-    assert found.counts.found == 4 == found.counts.used + found.counts.not_images
+    assert [r.image_id for r in found.records] == ["P2_a.png"] and found.images_left_out == 3
+    assert found.counts == FileCounts(found=4, used=1, left_out=3)
     assert found.notes == ("3 images were left out as asked (--forget)",)
     assert not any("P1" in unused.name or "P3" in unused.name for unused in found.unused)
     assert found.unmatched == frozenset()

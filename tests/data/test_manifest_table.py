@@ -165,7 +165,7 @@ def test_a_row_whose_image_was_named_before_is_refused(folder: Path) -> None:
     left = read_manifest(
         folder / "m.csv", role=Role.REAL, forget=Forget.of(["stack.npy#2", "1.png"])
     )
-    assert left.counts == FileCounts(found=7, used=3, refused=1, not_images=3)
+    assert left.counts == FileCounts(found=7, used=3, refused=1, left_out=3)
 
 
 def test_a_patient_may_be_called_na(folder: Path) -> None:

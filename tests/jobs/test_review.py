@@ -1,80 +1,23 @@
-"""From a finished folder to the review page and back: what is sampled, what is shown, what is private."""
+"""From a finished audit to the review page and back: what is shown, what is private, what ratings give."""
 
-import base64
 import dataclasses
-import io
 import json
 import shutil
-import types
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import deepssim_jax as ds
 from deepssim_jax.audit import doubles, tables
-from deepssim_jax.audit.audit import AuditSettings, audit
 from deepssim_jax.audit.inputs import remove_stale_reviews
-from deepssim_jax.audit.recheck import recheck
-from deepssim_jax.audit.result import Label, Match
+from deepssim_jax.audit.result import Match
 from deepssim_jax.cli.main import main
 from deepssim_jax.data.manifest import InputError
-from deepssim_jax.data.store import InputSettings
-from deepssim_jax.jobs import duplicates_outputs
-from deepssim_jax.jobs.duplicates_result import Compared, DuplicatePair
-from deepssim_jax.jobs.how import How
-from deepssim_jax.jobs.review import sample
-from deepssim_jax.jobs.review_images import picture_side
 from deepssim_jax.jobs.review_reading import read_source
-from deepssim_jax.jobs.review_source import Job, Placed, ReviewPair, ReviewSource
-from deepssim_jax.scoring.retrieval import Retrieval
 from deepssim_jax.workspace import Workspace, sha256
 from tests.jobs import made
-
-SETTINGS = AuditSettings(size=64, plant=0, retrieval=Retrieval.ENCODER, subject_regex="^(p[0-9]+)_")
-# How each copy lies on its original, by hand: mirroring, matrix, negative.
-_STILL = (1.0, 0.0, 0.0, 1.0)
-COPIES = {
-    "mirrored": ("horizontal", _STILL, False),
-    "turned": ("none", (0.0, -1.0, 1.0, 0.0), False),
-    "darker": ("none", _STILL, False),
-    "negative": ("none", _STILL, True),
-}
-
-
-def write_images(root: Path) -> None:
-    """Twelve real images, four changed copies and six others."""
-    for number in range(12):
-        made.write(root / "real" / f"p{number:02d}_0.png", made.texture(number))
-    for number, name in enumerate(COPIES):
-        made.write(root / "synthetic" / f"c_{name}.png", made.CROWD[name](made.texture(number)))
-    for number in range(50, 56):
-        made.write(root / "synthetic" / f"s{number}.png", made.texture(number))
-
-
-def matches() -> list[Match]:
-    """What an audit of these images finds."""
-
-    def match(synthetic: str, real: str, label: Label, **how: Any) -> Match:
-        still = {"flip": "none", "rotation_deg": 0.0, "shift_y": 0.0, "shift_x": 0.0, "scale": 1.0}
-        score = 0.5 if label is Label.UNRELATED else 0.98
-        about = {"embedding_score": 0.9, "verified_score": score, "p_value": None, "q_value": None}
-        return Match(synthetic, real, real[:3], label=label, **{**still, **about, **how})
-
-    found = [
-        match(
-            f"c_{name}.png", f"p{number:02d}_0.png", Label.EXACT,
-            flip=flip, matrix=matrix, negative=negative, points=90.0, evidence=2.5,
-        )
-        for number, (name, (flip, matrix, negative)) in enumerate(COPIES.items())
-    ]  # fmt: skip
-    others = [
-        match(f"s{number}.png", "p11_0.png", Label.UNRELATED, evidence=0.01 * number)
-        for number in range(50, 56)
-    ]
-    return found + others
+from tests.jobs.reviewed import COPIES, SETTINGS, data_of, matches, picture, write_images
 
 
 @pytest.fixture(scope="module")
@@ -97,15 +40,6 @@ def finished(tmp_path_factory) -> Path:
         out.write("real_duplicates.csv", tables.table([doubles.COLUMNS]))
         out.write("summary.json", json.dumps(summary).encode())
     return root
-
-
-def data_of(path: Path) -> dict:
-    text = path.read_text().split('id="data">')[1].split("</script>")[0]
-    return json.loads(text)
-
-
-def picture(uri: str) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))), float)
 
 
 @pytest.fixture(scope="module")
@@ -187,23 +121,6 @@ def test_known_copies_look_like_their_originals(blind: ds.ReviewResult) -> None:
 def test_the_same_review_is_the_same_page(finished: Path, opened: ds.ReviewResult) -> None:
     before = opened.page.read_bytes()
     assert ds.review(finished / "out").page.read_bytes() == before
-
-
-@pytest.mark.slow
-def test_a_review_of_a_real_audit_leaves_it_as_it_was(tmp_path: Path) -> None:
-    write_images(tmp_path)
-    how = {"out": tmp_path / "out", "settings": SETTINGS}
-    audit(tmp_path / "real", tmp_path / "synthetic", **how)
-    found = ds.review(tmp_path / "out")
-    source = read_source(tmp_path / "out")
-    assert found.pairs == 10 and source.strata["exact_duplicate"] >= 3
-    assert all((pair.margin > 0) == (pair.stratum != "unrelated") for pair in source.pairs)
-    pairs = {dict(pair["facts"])["synthetic"]: pair for pair in data_of(found.page)["pairs"]}
-    assert len(pairs["c_mirrored.png"]["points"]) >= 8
-    assert recheck(tmp_path / "out").problems == ()
-    before = found.page.read_bytes(), (tmp_path / "out" / "summary.json").read_bytes()
-    audit(tmp_path / "real", tmp_path / "synthetic", **how)
-    assert (found.page.read_bytes(), (tmp_path / "out" / "summary.json").read_bytes()) == before
 
 
 def test_ratings_give_the_rate_in_files(
@@ -332,96 +249,6 @@ def test_images_that_are_gone_are_counted(finished: Path, tmp_path: Path) -> Non
         ds.review(tmp_path / "out")
     written_again(tmp_path / "out", inputs)
     assert ds.review(tmp_path / "out").unread == 1
-
-
-def test_a_folder_of_nothing_finished_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="must be the --out of a finished"):
-        ds.review(tmp_path)
-
-
-def test_duplicates_are_reviewed_too(tmp_path: Path) -> None:
-    made.write(tmp_path / "in" / "a.png", made.texture(3))
-    made.write(tmp_path / "in" / "b.png", made.texture(3)[::-1])
-    made.write(tmp_path / "in" / "c.png", made.texture(4))
-    pair = DuplicatePair(
-        "a.png", "b.png", None, None, None, None, How.COPY, 0.98,
-        flip="vertical", points=90.0, evidence=2.5, p_value=1e-6,
-    )  # fmt: skip
-    settings = {
-        "size": 64, "slice": "none", "subject_regex": "", "links": "inside", "arrays": "images",
-        "level": 0.95,
-    }  # fmt: skip
-    inputs = {"sources": [str(tmp_path / "in")], "settings": settings}
-    summary = {"thresholds": {"evidence": 1.3, "points": 25.0}}
-    with Workspace.open(tmp_path / "out", command="duplicates") as out:
-        out.write("inputs.json", json.dumps(inputs).encode())
-        out.write("groups.csv", tables.table([duplicates_outputs.GROUPS]))
-        only = types.SimpleNamespace(pairs=(pair,), similar=(), compared=Compared.IMAGES)
-        out.write("pairs.csv", duplicates_outputs.pair_table(only).csv())
-        out.write("summary.json", json.dumps(summary).encode())
-    found = ds.review(tmp_path / "out")
-    (shown,) = data_of(found.page)["pairs"]
-    images = [picture(shown["planes"][0][name]).ravel() for name in ("fixed", "moving")]
-    assert np.corrcoef(*images)[0, 1] > 0.99 and len(shown["points"]) >= 8
-    source = read_source(tmp_path / "out")
-    assert source.job is Job.DUPLICATES and source.strata == {"copy": 1}
-
-
-def source(**strata: int) -> ReviewSource:
-    pairs = [
-        ReviewPair(stratum, f"{stratum}{i}", "r", Placed(), 0.0, ())
-        for stratum, count in strata.items()
-        for i in range(count)
-    ]
-    return ReviewSource(
-        job=Job.AUDIT,
-        names=("synthetic", "real"),
-        pairs=tuple(pairs),
-        moving={},
-        fixed={},
-        form=InputSettings(),
-        rate={},
-        copies=frozenset({"exact_duplicate", "near_duplicate"}),
-    )
-
-
-@pytest.mark.parametrize(
-    ("strata", "wanted"),
-    [
-        ({"exact_duplicate": 30, "unrelated": 70}, {"exact_duplicate": 30, "unrelated": 70}),
-        ({"exact_duplicate": 500, "unrelated": 500}, {"exact_duplicate": 100, "unrelated": 100}),
-        ({"exact_duplicate": 10, "unrelated": 990}, {"exact_duplicate": 10, "unrelated": 190}),
-        ({"exact_duplicate": 990, "unrelated": 10}, {"exact_duplicate": 190, "unrelated": 10}),
-        (
-            {"exact_duplicate": 300, "near_duplicate": 100, "unrelated": 600},
-            {"exact_duplicate": 75, "near_duplicate": 25, "unrelated": 100},
-        ),
-        ({"unrelated": 600}, {"unrelated": 200}),
-    ],
-)
-def test_the_sample_is_of_every_label(strata: dict[str, int], wanted: dict[str, int]) -> None:
-    found = [
-        pair.stratum for pair in sample(source(**strata), count=200, rng=np.random.default_rng(0))
-    ]
-    assert {name: found.count(name) for name in set(found)} == wanted
-
-
-def test_each_pair_of_a_stratum_is_equally_likely() -> None:
-    counts = np.zeros(20)
-    for seed in range(400):
-        rng = np.random.default_rng(seed)
-        for pair in sample(source(unrelated=20), count=5, rng=rng):
-            counts[int(pair.moving.removeprefix("unrelated"))] += 1
-    # Binomial of 400 draws at 1/4: standard deviation 8.7.
-    assert abs(counts - 100).max() < 4 * 8.7
-
-
-@pytest.mark.parametrize(
-    ("pairs", "side"), [(1, 256), (288, 256), (289, 192), (500, 192), (1000, 128)]
-)
-def test_pictures_are_as_large_as_the_page_may_be(pairs: int, side: int) -> None:
-    assert picture_side(pairs) == side
-    assert pairs * 2 * side**2 * 4 / 3 <= 48 * 2**20
 
 
 def test_whoever_was_forgotten_is_no_known_pair(finished: Path, tmp_path: Path) -> None:

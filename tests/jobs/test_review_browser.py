@@ -1,9 +1,5 @@
-"""The review page in a real browser: keys, export, import, blind mode, 500 pairs, access, no errors."""
+"""The review page in a real browser: keys, export, import, blind mode, 500 pairs, no errors."""
 
-import functools
-import http.server
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,38 +9,9 @@ import pytest
 
 from deepssim_jax.jobs.ratings import Rating, ReaderRatings
 from deepssim_jax.jobs.review_page import Shown, page
-from deepssim_jax.jobs.review_pictures import PairView, Plane
+from deepssim_jax.jobs.review_pictures import PairView
 from tests.jobs import browser
-
-Keys = pytest.importorskip(
-    "selenium.webdriver.common.keys", reason="selenium is not installed"
-).Keys
-HOSTILE = (
-    "</script><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
-)
-NAMES = ("synthetic", "real")
-
-
-def plane(seed: int, *, name: str = "", slices: int = 1, side: int = 128) -> Plane:
-    """Noise, the moving picture darker than the fixed one by 40."""
-    fixed = np.random.default_rng(seed).integers(60, 200, (slices, side, side)).astype(np.uint8)
-    return Plane(name, fixed, fixed - 40)
-
-
-def shown(count: int, **how: int) -> list[Shown]:
-    points = np.array([[0.25, 0.25], [0.5, 0.75]])
-    return [
-        Shown(
-            f"{i:012x}",
-            PairView((plane(i, **how),), points, points),
-            facts=(
-                ("synthetic", HOSTILE if i == 1 else f"s{i}.png"),
-                ("verified score", f"{i / count:.3f}"),
-            ),
-            margin=i / count - 0.5,
-        )
-        for i in range(count)
-    ]
+from tests.jobs.review_session import HOSTILE, NAMES, Keys, Session, plane, rate_three, saved, shown
 
 
 @pytest.fixture(scope="module")
@@ -73,97 +40,12 @@ def driver(root: Path) -> Iterator[Any]:
         yield page_
 
 
-class Session:
-    """One opened page, from nothing kept."""
-
-    def __init__(self, driver: Any, path: Path):
-        self.driver = driver
-        driver.get(path.as_uri())
-        driver.execute_script("localStorage.clear()")
-        self.reload()
-
-    def reload(self) -> None:
-        self.driver.refresh()
-        self.wait("return document.body.dataset.drawn")
-
-    def press(self, key: str) -> None:
-        self.driver.find_element("tag name", "body").send_keys(key)
-
-    def do(self, script: str, *given: object) -> Any:
-        return self.driver.execute_script(script, *given)
-
-    def name(self, reader: str) -> None:
-        """Puts this name in the place of the reader's, as typing does."""
-        field = self.at("reader")
-        field.send_keys(Keys.CONTROL, "a")
-        field.send_keys(Keys.DELETE, reader, Keys.TAB)
-
-    def at(self, name: str) -> Any:
-        return self.driver.find_element("id", name)
-
-    @property
-    def status(self) -> str:
-        return self.at("status").text
-
-    def wait(self, script: str, *, seconds: float = 10) -> Any:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            if found := self.do(script):
-                return found
-            time.sleep(0.02)
-        raise AssertionError(f"did not come true: {script}")
-
-    def pixel(self, canvas: str, y: int = 256, x: int = 256) -> int:
-        # By a copy: reading the page's own canvas would make the browser complain in its console.
-        return self.do(
-            """
-            const copy = document.createElement("canvas");
-            copy.width = copy.height = 1;
-            const context = copy.getContext("2d", {willReadFrequently: true});
-            const from = document.getElementById(arguments[0]);
-            context.drawImage(from, arguments[2], arguments[1], 1, 1, 0, 0, 1, 1);
-            return context.getImageData(0, 0, 1, 1).data[0];
-            """,
-            canvas,
-            y,
-            x,
-        )
-
-    def set(self, name: str, value: object, *, event: str = "input") -> None:
-        self.do(
-            """
-            const control = document.getElementById(arguments[0]);
-            control.value = arguments[1];
-            control.dispatchEvent(new Event(arguments[2]));
-            """,
-            name,
-            str(value),
-            event,
-        )
-
-    def errors(self) -> list[str]:
-        return [entry["message"] for entry in self.driver.get_log("browser")]
-
-
 @pytest.fixture
 def opened(driver: Any, root: Path) -> Iterator[Any]:
     """`opened(name)` is a session of a page; none may leave a line in the console."""
     driver.get_log("browser")
     yield lambda name="open": Session(driver, root / f"{name}.html")
     assert [entry["message"] for entry in driver.get_log("browser")] == []
-
-
-def saved(path: Path) -> Path:
-    """A file that the browser downloads, once it is there."""
-    end = time.monotonic() + 10
-    while not path.exists() and time.monotonic() < end:
-        time.sleep(0.05)
-    return path
-
-
-def rate_three(session: Session) -> None:
-    for key in "123":
-        session.press(key)
 
 
 def test_keys_rate_and_move(opened) -> None:
@@ -437,74 +319,3 @@ def test_single_keys_can_be_turned_off_and_names_can_be_typed(opened) -> None:
     session.do("document.activeElement.blur(); document.getElementById('keys').checked = false")
     session.press("1")
     assert "0 rated" in session.status
-
-
-# WCAG 2.2, relative luminance and contrast ratio, of every element with text of its own.
-CONTRAST = """
-    const numbers = (text) => text.match(/[0-9.]+/g).map(Number);
-    const linear = (v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-    const light = (c) => {
-      const [r, g, b] = c.slice(0, 3).map((v) => linear(v / 255));
-      return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-    };
-    const behind = (x) => {
-      for (; x; x = x.parentElement) {
-        const c = numbers(getComputedStyle(x).backgroundColor);
-        if (c.length < 4 || c[3] > 0) return c;
-      }
-      return [255, 255, 255];
-    };
-    const own = (x) => [...x.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
-    const shown = (x) => x.offsetParent && !x.disabled && !x.matches("option, script, style");
-    return [...document.querySelectorAll("body *")].filter((x) => own(x) && shown(x)).map((x) => {
-      const [a, b] = [light(numbers(getComputedStyle(x).color)), light(behind(x))];
-      return [x.tagName + "#" + x.id, (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05)];
-    });
-"""
-
-
-@pytest.mark.parametrize("dark", [False, True])
-def test_contrast_is_aa_and_800_pixels_are_wide_enough(
-    root: Path, tmp_path: Path, dark: bool
-) -> None:
-    with browser.opened(tmp_path, width=800, dark=dark) as driver:
-        session = Session(driver, root / "open.html")
-        session.do("document.querySelector('details').open = true")
-        rate_three(session)
-        paper = session.do("return getComputedStyle(document.body).backgroundColor")
-        assert (paper == "rgb(255, 255, 255)") is not dark
-        found = session.do(CONTRAST)
-        assert len(found) > 20 and [x for x in found if x[1] < 4.5] == []
-        assert session.do("return document.documentElement.scrollWidth <= window.innerWidth")
-        assert session.errors() == []
-
-
-def test_the_page_asks_for_nothing(root: Path, tmp_path: Path) -> None:
-    """Served, so that every further request would be seen."""
-    asked: list[str] = []
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            super().do_GET()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    browser.chromium()
-    with browser.loopback():
-        serving = http.server.ThreadingHTTPServer(
-            ("127.0.0.1", 0), functools.partial(Handler, directory=str(root))
-        )
-        threading.Thread(target=serving.serve_forever, daemon=True).start()
-        try:
-            with browser.opened(tmp_path) as driver:
-                driver.get(f"http://127.0.0.1:{serving.server_address[1]}/open.html")
-                session = Session.__new__(Session)
-                session.driver = driver
-                session.wait("return document.body.dataset.drawn")
-                rate_three(session)
-        finally:
-            serving.shutdown()
-            serving.server_close()
-    assert [path for path in asked if path != "/favicon.ico"] == ["/open.html"]

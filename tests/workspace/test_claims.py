@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -13,37 +12,11 @@ import pytest
 from deepssim_jax.workspace import (
     MARKER,
     OWN_FILES,
-    Access,
-    NoSpace,
-    Overlap,
     Workspace,
     WorkspaceError,
-    examine,
     files,
 )
-from deepssim_jax.workspace import workspace as workspaces
-from deepssim_jax.workspace.files import temporary_of
-
-
-def tree(folder):
-    """Every path below a folder with its bytes."""
-    return {
-        p.relative_to(folder).as_posix(): p.read_bytes() if p.is_file() else None
-        for p in sorted(folder.rglob("*"))
-    }
-
-
-def refused(out, words, **arguments):
-    with pytest.raises(WorkspaceError, match=words), Workspace.open(out, command="a", **arguments):
-        pytest.fail("it was opened")
-
-
-@pytest.fixture
-def images(tmp_path):
-    folder = tmp_path / "images"
-    (folder / "inner").mkdir(parents=True)
-    (folder / "p1.png").write_bytes(b"patient")
-    return folder
+from tests.workspace.folders import refused, tree
 
 
 def test_a_folder_that_is_not_ours_is_refused_and_stays_as_it_is(images):
@@ -56,32 +29,6 @@ def test_a_file_is_refused(images):
     refused(images / "p1.png", "is a file; give a folder")
 
 
-@pytest.mark.parametrize(
-    "place", ["images", "images/new", "images/inner", "images/inner/../inner/x"]
-)
-def test_an_output_inside_of_an_input_is_refused(images, place):
-    before = tree(images)
-    refused(images.parent / place, "--out is --real or lies inside", inputs={"--real": images})
-    refused(images.parent / place, "--out is --model or lies inside", reads={"--model": images})
-    assert tree(images) == before
-
-
-@pytest.mark.parametrize(
-    ("out", "work", "words"),
-    [
-        ("new", "new/work", "--work is --out or lies inside of it"),
-        ("new", "NEW/deep/../deep/work", "--work is --out or lies inside of it"),
-        ("work/new", "work", "--out is --work or lies inside of it"),
-        ("new", "./new", "--out is --work or lies inside of it"),
-        ("new", "images/new", "--work is --real or lies inside of it"),
-    ],
-)
-def test_outputs_that_do_not_exist_yet_are_kept_apart(images, out, work, words):
-    before, root = tree(images.parent), images.parent
-    refused(root / out, words, work=f"{root}/{work}", inputs={"--real": images})
-    assert tree(root) == before
-
-
 def test_another_folder_of_kept_work_is_refused_at_once(tmp_path):
     with Workspace.open(tmp_path / "out", command="a", work=tmp_path / "one") as workspace:
         workspace.write("x.png", b"x")
@@ -91,112 +38,6 @@ def test_another_folder_of_kept_work_is_refused_at_once(tmp_path):
     with Workspace.open(tmp_path / "out", command="a", work=tmp_path / "one") as workspace:
         (tmp_path / "out" / "x.png").write_bytes(b"y")
     refused(tmp_path / "out", "files changed .*; one/changed.txt lists them", work=tmp_path / "one")
-
-
-def test_an_output_inside_of_an_input_is_seen_through_links(images):
-    link = images.parent / "link"
-    link.symlink_to(images)
-    refused(link / "new", "lies inside", inputs={"--real": images})
-    refused(images / "new", "lies inside", inputs={"--real": link})
-
-
-def test_an_input_inside_of_the_output_is_refused(images):
-    with Workspace.open(images.parent / "out", command="a") as workspace:
-        workspace.write("report.html", b"x")
-    inside = images.rename(images.parent / "out" / "images")
-    refused(images.parent / "out", "--real lies inside of --out", inputs={"--real": inside})
-
-
-def test_inputs_inside_of_each_other_are_refused(images):
-    out = images.parent / "out"
-    both = {"--real": images, "--synthetic": images / "inner"}
-    refused(out, "--synthetic lies inside of --real", inputs=both)
-    refused(
-        out, "--real lies inside of --synthetic", inputs=dict(zip(both, reversed(both.values())))
-    )
-    assert not out.exists()
-
-
-def test_a_listing_may_lie_beside_the_images_of_the_other_side(images):
-    listing = images / "list.csv"
-    listing.write_text("path\n")
-    inputs = {"--real": images, "--synthetic": listing}
-    with Workspace.open(images.parent / "out", command="a", inputs=inputs):
-        pass
-
-
-@pytest.mark.parametrize(
-    ("out", "work"),
-    [("images/out", None), ("images/new/out", None), ("elsewhere", None), ("new", "images/out")],
-)
-def test_files_that_are_read_elsewhere_are_kept_apart_too(images, out, work):
-    """As a manifest names them, or a link leads to them."""
-    root, folders = images.parent, {images}
-    with Workspace.open(root / "elsewhere", command="a") as workspace:
-        workspace.write("sub/p1.png", b"an earlier release")
-    if out == "elsewhere":
-        folders = {root / "elsewhere" / "sub"}
-    before = tree(root)
-    place = None if work is None else root / work
-    with (
-        pytest.raises(WorkspaceError, match="a link leads to") as error,
-        Workspace.open(root / out, command="a", work=place) as workspace,
-    ):
-        workspace.keep_apart(folders)
-    assert ("--work" in str(error.value)) == (work is not None)
-    assert tree(root) == before
-    with Workspace.open(root / "apart", command="a") as workspace:
-        workspace.keep_apart(folders)
-
-
-@pytest.mark.parametrize("spelling", ["images", "images/.", "images/inner/..", "link"])
-def test_equal_inputs_are_seen_in_any_spelling(images, spelling):
-    (images.parent / "link").symlink_to(images)
-    other = images.parent / spelling
-    inputs, out = {"--real": images, "--synthetic": other}, images.parent / "out"
-    words = "--real and --synthetic are the same files"
-    refused(out, f"{words}.*--allow_same", inputs=inputs, overlap=Overlap.REFUSED)
-    refused(out, f"{words}.*another folder.$", inputs=inputs)  # a command without that flag
-    with Workspace.open(out, command="a", inputs=inputs, overlap=Overlap.ALLOWED):
-        pass
-
-
-def test_equal_listings_are_seen_through_a_hard_link(images):
-    first, second = images.parent / "a.csv", images.parent / "b.csv"
-    first.write_text("path\n")
-    os.link(first, second)
-    refused(
-        images.parent / "out", "the same files", inputs={"--real": first, "--synthetic": second}
-    )
-
-
-def test_folders_of_hard_links_are_equal_inputs(images):
-    """Before anything is hashed; hidden files do not count, and one more file makes another folder."""
-    (images / "inner" / "p2.png").write_bytes(b"other")
-    other, out = images.parent / "other", images.parent / "out"
-    shutil.copytree(images, other, copy_function=os.link)
-    (other / ".notes").write_bytes(b"")
-    inputs = {"--real": images, "--synthetic": other}
-    refused(out, "same files.*--allow_same", inputs=inputs, overlap=Overlap.REFUSED)
-    refused(out, "same files.*another folder.$", inputs=inputs)
-    with Workspace.open(out, command="a", inputs=inputs, overlap=Overlap.ALLOWED):
-        pass
-    (other / "p3.png").write_bytes(b"new")
-    with Workspace.open(out, command="a", inputs=inputs):
-        pass
-
-
-def test_folders_count_by_identity_and_not_by_name(images, monkeypatch):
-    """As on a file system that does not tell `Images` from `images`."""
-    stat = type(images).stat
-    monkeypatch.setattr(
-        type(images),
-        "stat",
-        lambda self, **how: stat(type(self)(str(self).replace("IMAGES", "images")), **how),
-    )
-    upper = images.parent / "IMAGES"
-    refused(images.parent / "o", "the same", inputs={"--real": images, "--synthetic": upper})
-    refused(upper / "new", "lies inside", inputs={"--real": images})
 
 
 def test_another_commands_folder_is_refused(tmp_path):
@@ -361,122 +202,6 @@ def test_a_read_only_folder_is_said():
     )
 
 
-def test_files_are_for_their_owner_and_the_umask_is_respected(tmp_path):
-    before = os.umask(0o027)
-    try:
-        with Workspace.open(tmp_path / "out", command="a") as workspace:
-            workspace.write("pairs.csv", b"1")
-            workspace.write("share.html", b"1", access=Access.SHARED)
-            workspace.write("sub/pairs.csv", b"1")
-            workspace.step("x", 1, lambda: [1])
-    finally:
-        os.umask(before)
-    modes = {
-        p.relative_to(tmp_path).as_posix(): oct(p.stat().st_mode & 0o777)
-        for p in tmp_path.rglob("*")
-        if "lock" not in p.name
-    }
-    steps = [m for name, m in modes.items() if name.startswith("out/work/steps/")]
-    assert steps == ["0o600"]
-    assert modes["out/pairs.csv"] == "0o600" and modes["out/share.html"] == "0o640"
-    assert modes["out"] == "0o750" and modes["out/work"] == modes["out/sub"] == "0o700"
-
-
-def test_outputs_are_replaced_and_files_of_others_are_not(tmp_path):
-    out = tmp_path / "out"
-    with Workspace.open(out, command="a") as workspace:
-        workspace.write("a.csv", b"1")
-        workspace.write("a.csv", b"2")
-        (out / "notes.txt").write_text("mine")
-        with pytest.raises(
-            WorkspaceError, match="'notes.txt' in 'out' was not made by this program"
-        ):
-            workspace.write("notes.txt", b"3")
-        with pytest.raises(WorkspaceError, match="not made by this program"):
-            workspace.remove("notes.txt")
-        with pytest.raises(WorkspaceError, match="not made by this program"):
-            workspace.lend("notes.txt")
-        workspace.write("notes.txt", b"mine")  # the same bytes: as after a loss of power
-    assert (out / "a.csv").read_bytes() == b"2"
-    assert (out / "notes.txt").read_text() == "mine"
-
-
-def test_an_output_that_was_changed_stops_the_next_run(tmp_path):
-    out = tmp_path / "out"
-    with Workspace.open(out, command="a") as workspace:
-        workspace.write("p1.png", b"image")
-        workspace.write("b.csv", b"2")
-        assert workspace.intact("p1.png") and not workspace.intact("c.csv")
-    (out / "p1.png").write_bytes(b"changed")
-    refused(
-        out,
-        re.escape("--out='out': 1 of its files changed after being written; out/work/changed.txt"),
-    )
-    assert (out / "work" / "changed.txt").read_text() == "p1.png\n"
-    assert (out / "p1.png").read_bytes() == b"changed"
-    (out / "p1.png").unlink()
-    with Workspace.open(out, command="a") as workspace:
-        assert not workspace.intact("p1.png") and workspace.intact("b.csv")
-        workspace.remove("b.csv")
-    assert not (out / "b.csv").exists()
-
-
-@pytest.mark.parametrize("name", ["", "/etc/x", "../x", "a/../../x", "work/x", MARKER])
-def test_no_output_leads_out_of_the_folder(tmp_path, name):
-    with (
-        Workspace.open(tmp_path / "out", command="a") as workspace,
-        pytest.raises(ValueError, match="no name inside|kept for the work"),
-    ):
-        workspace.write(name, b"x")
-
-
-def test_no_output_leads_out_over_a_link(tmp_path):
-    (tmp_path / "elsewhere").mkdir()
-    with Workspace.open(tmp_path / "out", command="a") as workspace:
-        (tmp_path / "out" / "sub").symlink_to(tmp_path / "elsewhere")
-        with pytest.raises(WorkspaceError, match="leads out of 'out' over a link"):
-            workspace.write("sub/x", b"x")
-    assert not list((tmp_path / "elsewhere").iterdir())
-
-
-def test_what_grows_is_not_followed_and_torn_lines_stand_alone(tmp_path):
-    out = tmp_path / "out"
-    with Workspace.open(out, command="a") as workspace:
-        workspace.append("m.jsonl", "1")
-        with (out / "m.jsonl").open("a") as file:
-            file.write("torn")
-        workspace.append("m.jsonl", "2")
-    with Workspace.open(out, command="a") as workspace:
-        workspace.append("m.jsonl", "3")
-        assert (out / "m.jsonl").read_text() == "1\ntorn\n2\n3\n"
-        workspace.write("m.jsonl", b"1\n")
-        workspace.append("m.jsonl", "4")
-    assert (out / "m.jsonl").read_text() == "1\n4\n"
-
-
-def test_a_snapshot_of_hard_links_stays_as_it_is(tmp_path):
-    """As `cp -al` makes one; a run that was killed while it broke a link is cleaned up."""
-
-    def run(number):
-        with Workspace.open(tmp_path / "out", command="a") as workspace:
-            workspace.write("one.txt", b"%d" % number)
-            workspace.append("grows.txt", str(number))
-            workspace.step("two", number, lambda: number)
-
-    run(1)
-    shutil.copytree(tmp_path / "out", tmp_path / "snapshot", copy_function=os.link)
-    before = tree(tmp_path / "snapshot")
-    for name in ("outputs.jsonl", "kept-0.jsonl"):
-        temporary_of(tmp_path / "out" / "work" / name).write_bytes(b"killed")
-    run(2)
-    assert tree(tmp_path / "snapshot") == before
-    assert (tmp_path / "out" / "grows.txt").read_text() == "1\n2\n"
-    assert len((tmp_path / "out" / "work" / "outputs.jsonl").read_text().splitlines()) > len(
-        before["work/outputs.jsonl"].splitlines()
-    )
-    assert not list((tmp_path / "out").rglob("*.tmp"))
-
-
 @pytest.mark.parametrize("place", ["work", "work/cache", "work/steps", "work/cache/old"])
 def test_kept_work_behind_a_link_is_refused(images, tmp_path, place):
     with Workspace.open(tmp_path / "out", command="a") as workspace:
@@ -493,99 +218,6 @@ def test_kept_work_behind_a_link_is_refused(images, tmp_path, place):
     kept.symlink_to(tmp_path)  # what the user names as --work may be one
     with Workspace.open(tmp_path / "other", command="a", work=kept / "deep"):
         pass
-
-
-def test_a_lent_folder_is_kept_and_set_aside_without_loss(tmp_path):
-    out = tmp_path / "out"
-    with Workspace.open(out, command="a") as workspace:
-        for content in ("1", "2"):
-            folder = workspace.lend("checkpoints") / "5"
-            folder.mkdir()
-            (folder / "x").write_text(content)
-            workspace.set_aside(folder)
-        with pytest.raises(WorkspaceError, match="not lent"):
-            workspace.set_aside(out / "work" / "steps")
-    assert (out / "unreadable" / "checkpoints-5" / "x").read_text() == "1"
-    assert (out / "unreadable" / "checkpoints-5.1" / "x").read_text() == "2"
-
-
-def test_what_a_killed_run_was_writing_is_swept_and_nothing_else(tmp_path):
-    out = tmp_path / "out"
-    with Workspace.open(out, command="a") as workspace:
-        workspace.write("sub/x", b"1")
-        workspace.step("s", 1, lambda: [1])
-    (step,) = (out / "work" / "steps").iterdir()
-    written = {temporary_of(path) for path in (out / MARKER, out / "sub" / "x", step)}
-    foreign = {out / place / ".deepssim-0123456789abcdef.tmp" for place in ("", "sub", "work")}
-    for path in written | foreign:
-        path.write_bytes(b"")
-    with Workspace.open(out, command="a"):
-        pass
-    assert set(out.rglob("*.tmp")) == foreign
-
-
-def test_a_full_disk_is_said_and_leaves_what_was_there(tmp_path, monkeypatch):
-    import errno
-
-    def full(handle):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with Workspace.open(tmp_path / "out", command="a") as workspace:
-        workspace.write("a.csv", b"1")
-        with monkeypatch.context() as patch:
-            patch.setattr("deepssim_jax.workspace.files.os.fsync", full)
-            with pytest.raises(NoSpace, match="no space left to write '.*'; free some and run"):
-                workspace.write("a.csv", b"2")
-        assert (tmp_path / "out" / "a.csv").read_bytes() == b"1"
-        assert not list((tmp_path / "out").glob("*.tmp"))
-        workspace.write("a.csv", b"2")
-
-
-def test_a_temporary_workspace_is_gone(tmp_path):
-    with Workspace.temporary(command="a") as workspace:
-        folder = workspace.root
-        workspace.write("a.csv", b"1")
-        assert workspaces.claims.MARKER in {p.name for p in folder.iterdir()}
-    assert not folder.exists()
-
-
-def test_what_is_written_once_for_all_is_held_against_its_hash(tmp_path):
-    def run():
-        with Workspace.open(tmp_path, command="a") as workspace:
-            workspace.bind("cohort", {"seed": 1})
-            workspace.write("a.csv", b"1")
-            return workspace.secret()
-
-    secret, work = run(), tmp_path / "work"
-    assert run() == secret
-    whole = examine(tmp_path, work=work)
-    assert (whole.changed, whole.strange, whole.damaged) == ((), 0, 0)
-    for path in (work / "secret", work / "cohort.json", tmp_path / MARKER):
-        content = path.read_bytes()
-        path.write_bytes(content + b" ")
-        found = examine(tmp_path, work=work)
-        assert (found.changed, found.damaged) == (
-            ((MARKER,), 0) if path.name == MARKER else ((), 1)
-        )
-        path.write_bytes(content)
-    for name in ("kept-0.jsonl", "outputs.jsonl"):
-        lines = (work / name).read_text().splitlines()
-        for line in lines:
-            (work / name).write_text("".join(f"{x}\n" for x in lines if x != line))
-            # What it named is a file that nobody wrote.
-            assert MARKER in line or examine(tmp_path, work=work).strange == 1, line
-        (work / name).write_text("".join(f"{x}\n" for x in lines))
-    (work / "secret").write_bytes(bytes(32))
-    with pytest.raises(
-        WorkspaceError, match="key of aliases, 'secret' in the kept work, was changed"
-    ):
-        run()
-    (work / "secret").unlink()
-    assert run() != secret
-    assert examine(tmp_path, work=work) == whole
-    (work / "steps").mkdir()
-    (work / "steps" / "mine.txt").write_bytes(b"laid in")
-    assert examine(tmp_path, work=work).strange == 1
 
 
 def test_anothers_work_is_only_read(tmp_path):

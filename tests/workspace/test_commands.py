@@ -12,7 +12,7 @@ from deepssim_jax.training.generator_config import AutoencoderConfig, LdmConfig
 from deepssim_jax.workspace import WorkspaceError
 from deepssim_jax.workspace.files import write_new
 from tests.kept import write_phantoms
-from tests.workspace.test_claims import tree
+from tests.workspace.folders import tree
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 

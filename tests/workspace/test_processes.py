@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from deepssim_jax.workspace import By, Made, Processes, Workspace, WorkspaceError
-from tests.workspace.test_claims import tree
+from tests.workspace.folders import tree
 
 
 def together(count, work):

@@ -3,7 +3,7 @@
     python -m benchmarks.duplicate_volumes --data=../shared/data --kind=heads --out=benchmarks/results
 
 The volumes and the changes are those of `volume_edits.py`: people, second scans of some of them, and a copy
-under each of 17 changes. A planted copy is found if it is in a group with its original, and listed if it is
+under each change. A planted copy is found if it is in a group with its original, and listed if it is
 at least named as similar to it; two scans of one person are no duplicates, and similar. Half of another's
 volume is found with either of the two. One line a kind goes into OUT/duplicate_volumes.jsonl.
 """
@@ -19,7 +19,7 @@ from absl import app, flags
 
 import deepssim_jax as ds
 from benchmarks.cases.records import dated, keep
-from benchmarks.cases.volume_edits import EDITS, KINDS, edited, people, write
+from benchmarks.cases.volume_edits import EDITS, KINDS, copies, people, write
 from deepssim_jax.scoring.decide import clopper_pearson
 
 _DATA = flags.DEFINE_string("data", "../shared/data", "folder with brain3d/")
@@ -39,15 +39,12 @@ def measure(kind: str, folder: Path) -> dict[str, object]:
     images.mkdir()
     for row, volume in enumerate(known):
         write(volume, images / f"{row:03d}.nii.gz", kind=kind)
+    asked, originals_of = copies(everyone, _EACH.value, rng)
     truth: dict[str, tuple[str, set[str]]] = {}
-    count = len(everyone.real)
-    for edit in EDITS:
-        for row in rng.choice(count, _EACH.value, replace=False).tolist():
-            donor = (row + 7) % count
-            name = f"copy{len(truth):03d}.nii.gz"
-            write(edited(edit, known[row], known[donor], rng), images / name, kind=kind)
-            whole = {row, donor} if "half" in edit else {row}
-            truth[name] = edit, {f"{r:03d}.nii.gz" for r in whole}
+    for number, (volume, originals) in enumerate(zip(asked, originals_of, strict=True)):
+        name = f"copy{number:03d}.nii.gz"
+        write(volume, images / name, kind=kind)
+        truth[name] = EDITS[number // _EACH.value], {f"{row:03d}.nii.gz" for row in originals}
     result = ds.duplicates(images, out=folder / "found")
     group = {x.image_id: x.group for x in result.groups}
     missed = [
@@ -74,7 +71,7 @@ def measure(kind: str, folder: Path) -> dict[str, object]:
 
     share = clopper_pearson(len(truth) - len(missed), len(truth))
     return dated({
-        "kind": kind, "people": count, "unrelated": len(everyone.unrelated),
+        "kind": kind, "people": len(everyone.real), "unrelated": len(everyone.unrelated),
         "rescans": len(everyone.rescans), "seed": _SEED.value, "planted": share.total,
         "found": share.count, "low": share.low, "high": share.high, "missed": missed,
         "listed": listed, "other_pairs": apart(pairs), "scans_called": scans(pairs),

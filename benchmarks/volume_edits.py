@@ -27,7 +27,7 @@ from absl import app, flags
 
 import deepssim_jax as ds
 from benchmarks.cases.records import dated, keep
-from benchmarks.cases.volume_edits import EDITS, KINDS, Volume, edited, people, write
+from benchmarks.cases.volume_edits import EDITS, KINDS, Volume, copies, edited, people, write
 from deepssim_jax.audit.replica_result import Kind, VolumeMatch
 from deepssim_jax.data.whole_volume import VolumeSettings
 from deepssim_jax.ops.volume_grid import Geometry, on_grid
@@ -101,13 +101,7 @@ def measure(kind: str) -> dict[str, object]:
     rng = np.random.default_rng([SEED.value, KINDS.index(kind)])
     everyone = people(kind, REFERENCES.value, UNRELATED.value, Path(DATA.value), rng)
     real = everyone.real
-    asked: list[Volume] = []
-    truth: list[tuple[int, ...]] = []
-    for edit in EDITS:
-        for row in rng.choice(len(real), EACH.value, replace=False):
-            donor = int((row + 7) % len(real))
-            asked.append(edited(edit, real[row], real[donor], rng))
-            truth.append((int(row), donor) if "half" in edit else (int(row),))
+    asked, truth = copies(everyone, EACH.value, rng)
     others = [edited("noise", v, v, rng) for v in everyone.unrelated]
     again = [edited("noise", v, v, rng) for v in everyone.rescans]
     queries = [*asked, *others, *again]

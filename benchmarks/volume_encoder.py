@@ -17,7 +17,7 @@ from absl import app, flags
 
 import deepssim_jax as ds
 from benchmarks.cases.records import dated, keep
-from benchmarks.cases.volume_edits import EDITS, KINDS, Volume, edited, people
+from benchmarks.cases.volume_edits import EDITS, KINDS, copies, people
 from benchmarks.volume_edits import MODALITY
 from deepssim_jax.data.whole_volume import VolumeSettings
 from deepssim_jax.nn.volume_embedding import embed_volumes
@@ -31,19 +31,13 @@ def measure(kind: str) -> dict[str, object]:
     """The record of one kind of volume."""
     given = flags.FLAGS
     rng = np.random.default_rng([given.seed, KINDS.index(kind)])
-    real = people(kind, given.references, 0, Path(given.data), rng).real
-    asked: list[Volume] = []
-    truth: list[tuple[int, ...]] = []
-    for edit in EDITS:
-        for row in rng.choice(len(real), given.each, replace=False):
-            donor = int((row + 7) % len(real))
-            asked.append(edited(edit, real[row], real[donor], rng))
-            truth.append((int(row), donor) if "half" in edit else (int(row),))
+    everyone = people(kind, given.references, given.unrelated, Path(given.data), rng)
+    asked, truth = copies(everyone, given.each, rng)
     settings, modality = VolumeSettings(), MODALITY.get(kind, Modality.OTHER)
     grid = ds.ReplicaSettings().grid
     stored = [
         modality.contrast(np.stack([settings.fitted(v.values, v.spacing)[0] for v in some]), grid)
-        for some in (asked, real)
+        for some in (asked, everyone.real)
     ]
     first: dict[str, dict[str, int]] = {}
     for path in (None, *ENCODER.value):
@@ -55,13 +49,13 @@ def measure(kind: str) -> dict[str, object]:
         first[name] = dict(zip(EDITS, hits.reshape(len(EDITS), -1).sum(1).tolist(), strict=True))
     total = {name: sum(row.values()) for name, row in first.items()}
     return {
-        "kind": kind, "references": len(real), "seed": given.seed, "copies": len(truth),
+        "kind": kind, "references": len(everyone.real), "seed": given.seed, "copies": len(truth),
         "by_edit": given.each, "first": first, "total": total,
         "intervals": {
             name: [round(x, 3) for x in (found.value, found.low, found.high)]
             for name, found in ((n, clopper_pearson(t, len(truth))) for n, t in total.items())
         },
-        "command": f"python -m benchmarks.volume_encoder --kind={kind} --references={len(real)} "
+        "command": f"python -m benchmarks.volume_encoder --kind={kind} --references={len(everyone.real)} "
         f"--each={given.each} --seed={given.seed}" + "".join(f" --encoder={p}" for p in ENCODER.value),
     }  # fmt: skip
 

@@ -46,6 +46,8 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_private_cache()))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 # Of a suite that compiles for four fifths of its time, LLVM's higher levels take more than they give back.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
+# Two workers have two cores: threads of BLAS that wait for work would take the other's time.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ["MPLBACKEND"] = "agg"
 
 import jax  # noqa: E402  (reads the variables set above)
@@ -79,7 +81,7 @@ def _programs_are_let_go():
     Most modules need programs of the one before, so that they are dropped only when there are many.
     """
     yield
-    if _mappings() > 12_000:
+    if _mappings() > 30_000:
         jax.clear_caches()
         gc.collect()
 

@@ -21,6 +21,7 @@ EDITS = (
     "noise", "smooth", "turned 8", "turned 20", "cropped", "cropped without affine",
     "permuted without affine", "inverted", "gamma 2.2", "gamma 0.45", "slabs of 6 mm", "half another's",
     "stripped", "mirrored", "zoomed", "bias field", "64 cubed without affine",
+    "a quarter in another's",
 )  # fmt: skip
 KINDS = ("heads", "crops", "hearts", "abdomens")
 _UNRELATED = ("patient26", "patient04 study1")
@@ -74,6 +75,26 @@ def people(kind: str, count: int, unrelated: int, data: Path, rng: np.random.Gen
         for base, number in ((known, count), (held, unrelated))
     ]
     return People([_named(v, i) for i, v in enumerate(made[0])], made[1], [])
+
+
+def copies(
+    everyone: People, each: int, rng: np.random.Generator
+) -> tuple[list[Volume], list[tuple[int, ...]]]:
+    """So many copies under every edit, in its order, and the rows of the real volumes that each shows.
+
+    Half another's shows two people of the real side, a quarter only one: the rest is an unrelated person's.
+    """
+    real = everyone.real
+    asked: list[Volume] = []
+    truth: list[tuple[int, ...]] = []
+    for edit in EDITS:
+        for row in map(int, rng.choice(len(real), each, replace=False)):
+            other = (row + 7) % len(real)
+            stranger = "quarter" in edit
+            donor = everyone.unrelated[row % len(everyone.unrelated)] if stranger else real[other]
+            asked.append(edited(edit, real[row], donor, rng))
+            truth.append((row, other) if "half" in edit else (row,))
+    return asked, truth
 
 
 def _named(volume: Volume, number: int) -> Volume:
@@ -225,6 +246,8 @@ def edited(edit: str, volume: Volume, donor: Volume, rng: np.random.Generator) -
             kept = spacing * (thick, 1, 1)
         case "half another's":
             values = _half(values, _unit(donor.values), rng)
+        case "a quarter in another's":
+            values = _quarter(values, _unit(donor.values), rng)
         case "stripped":
             values = _stripped(values, spacing) * (1 + rng.normal(0, noise, values.shape))
             noise = 0.0
@@ -274,6 +297,18 @@ def _half(values: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np
     at = np.arange(values.shape[axis]) - (values.shape[axis] - 1) / 2
     share = 1 / (1 + np.exp(np.clip(at / 1.5 * rng.choice([-1, 1]), -30, 30)))
     share = share.reshape([-1 if i == axis else 1 for i in range(3)])
+    return values * share + other * (1 - share)
+
+
+def _quarter(values: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A box of a quarter of the field of view, where it was, in another person's volume."""
+    shape = values.shape
+    other = ndimage.zoom(other, [n / m for n, m in zip(shape, other.shape)], order=1)
+    size = [round(0.63 * n) for n in shape]
+    first = [int(rng.integers(0, n - m + 1)) for n, m in zip(shape, size, strict=True)]
+    inside = np.zeros(shape)
+    inside[tuple(slice(a, a + m) for a, m in zip(first, size, strict=True))] = 1
+    share = ndimage.gaussian_filter(inside, 1.5)
     return values * share + other * (1 - share)
 
 

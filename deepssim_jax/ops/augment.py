@@ -211,7 +211,8 @@ def sample_params(key: Array, shape: tuple[int, ...], config: AugmentConfig) -> 
     p_rotate, p_shift = gate(config.p_rotate), gate(config.p_shift)
     rotation = draw(-angle, angle, *turns)
     shift = draw(-config.shift, config.shift, dims) * jnp.asarray(space, jnp.float32)[None]
-    drawn = dict(
+    places = jnp.arange(dims)[None]
+    return AugmentParams(
         flip=gate(config.p_flip, dims) & allowed[None],
         rotation=jnp.where(p_rotate.reshape(n, *(1 for _ in turns)), rotation, 0.0),
         zoom=jnp.where(gate(config.p_zoom), draw(*config.zoom), 1.0),
@@ -221,17 +222,23 @@ def sample_params(key: Array, shape: tuple[int, ...], config: AugmentConfig) -> 
         blur=jnp.where(gate(config.p_blur), draw(*config.blur), 0.0),
         noise=jnp.where(gate(config.p_noise), draw(0.0, config.noise), 0.0),
         fill=_fill_levels(draw(0.0, 1.0), config.p_fill),
-    )
-    stretch = jnp.where(gate(config.p_aspect, 1), draw(-1.0, 1.0, dims), 0.0)
-    stretch = (stretch - stretch.mean(1, keepdims=True)) * np.log(config.aspect)
-    places = jnp.broadcast_to(jnp.arange(dims), (n, dims))
-    mixed = jax.random.permutation(next(keys), places, axis=1, independent=True)
-    return AugmentParams(
-        **drawn,
-        aspect=jnp.exp(stretch),
-        order=jnp.where(gate(config.p_transpose, 1), mixed, places),
+        aspect=jnp.where(
+            gate(config.p_aspect, 1), _aspects(draw(-1.0, 1.0, dims), config.aspect), 1.0
+        ),
+        order=jnp.where(gate(config.p_transpose, 1), _orders(next(keys), (n, dims)), places),
         negative=gate(config.p_negative),
     )
+
+
+def _aspects(uniform: Array, most: float) -> Array:
+    """Factors of the axes, whose product is 1, from numbers in [-1, 1]."""
+    return jnp.exp((uniform - uniform.mean(1, keepdims=True)) * np.log(most))
+
+
+def _orders(key: Array, shape: tuple[int, int]) -> Array:
+    """Permutations [n, d] of the axes."""
+    places = jnp.broadcast_to(jnp.arange(shape[1]), shape)
+    return jax.random.permutation(key, places, axis=1, independent=True)
 
 
 def _fill_levels(uniform: Array, p: float) -> Array:

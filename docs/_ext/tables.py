@@ -402,7 +402,7 @@ def headline() -> str:
             ("Copies found, 81 edits, four kinds of image", _cell("all kinds", "all edits")),
             ("Images of other ids called copies, same images", _cell("all kinds", "false alarms")),
             (
-                "Copies of whole head volumes found, 17 edits",
+                f"Copies of whole head volumes found, {len(heads['edits'])} edits",
                 share(
                     heads["total"]["called"], heads["total"]["n"], *heads["intervals"]["called"][1:]
                 ),

@@ -162,10 +162,11 @@ def _sample(mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
         jax.tree.map(lambda x: _like(x.shape, every, x.dtype), network_file.blueprint(spec)[1])
         for spec in specs
     ]
-    program = generation._compiled(specs[1], specs[0], Schedule(), 1.0, (136, 112), settings)
+    program = generation._compiled(specs[1], specs[0], Schedule(), (136, 112), settings)
     with parallel.using(mesh):
         indices = _like((LATENTS * mesh.size,), spread, jnp.uint32)
-        return program.lower((*weights, None), 0, indices, None)
+        key, scale = _like((2,), every, jnp.uint32), _like((), every, jnp.float32)
+        return program.lower((*weights, None, scale), key, indices, None)
 
 
 def _turns() -> float:

@@ -173,7 +173,7 @@ def sampling(scale: float) -> Case:
         lambda x: x + 0.02 * jnp.asarray(rng.standard_normal(x.shape), jnp.float32),
         jax.jit(job.init, static_argnums=0)(0).params,
     )
-    keys = samplers.image_keys(0, jnp.arange(count))
+    keys = samplers.image_keys(jax.random.key(0), jnp.arange(count))
     with parallel.using(mesh):
         given = parallel.spread(params, every), parallel.spread(keys, spread)
     shape = (*_LATENTS, 3)

@@ -129,7 +129,7 @@ def sampling(tiny: bool) -> Iterator[Work]:
     count, steps, spec = (2, 2, _unet(True)) if tiny else (64, 50, _unet(False))
     shape = (8, 8, 3) if tiny else _LATENTS
     params = filled(functools.partial(DenoiserJob.create(spec).init, 0)).params
-    keys = samplers.image_keys(0, jnp.arange(count))
+    keys = samplers.image_keys(jax.random.key(0), jnp.arange(count))
 
     @jax.jit
     def run(params: nnx.State, keys: jax.Array) -> jax.Array:

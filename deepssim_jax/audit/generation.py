@@ -216,8 +216,11 @@ class Generator:
             away = None
             if settings.away:
                 away = self.steering.directions, np.float32(self.steering.limit)
+            # The scale and the seed are arguments, too: what differs by them alone shares a program.
+            key = np.asarray(jax.random.key_data(jax.random.key(seed)))
             weights = parallel.spread(
-                (self.denoiser_params, self.autoencoder_params, away), parallel.replicated(mesh)
+                (self.denoiser_params, self.autoencoder_params, away, np.float32(self.scale)),
+                parallel.replicated(mesh),
             )
             for start in range(0, len(indices), batch):
                 count = len(indices[start : start + batch])
@@ -225,15 +228,13 @@ class Generator:
                 rows = np.minimum(np.arange(start, start + batch), start + count - 1)
                 condition = None if self.conditions is None else self.conditions[chosen[rows]]
                 given = parallel.spread((indices[rows].astype(np.uint32), condition), spread)
-                program = parallel.compiled(self._program(settings), weights, seed, *given)
-                made = program(weights, seed, *given)
+                program = parallel.compiled(self._program(settings), weights, key, *given)
+                made = program(weights, key, *given)
                 out.append(np.asarray(parallel.whole(made))[:count])
         return np.concatenate(out) if out else np.zeros((0, *self.size), np.float32)
 
     def _program(self, settings: SamplingSettings) -> jax.stages.Wrapped:
-        return _compiled(
-            self.autoencoder, self.denoiser, self.schedule, self.scale, self.size, settings
-        )
+        return _compiled(self.autoencoder, self.denoiser, self.schedule, self.size, settings)
 
 
 def _at_once(settings: SamplingSettings) -> int:
@@ -246,24 +247,23 @@ def _compiled(
     autoencoder: AutoencoderSpec,
     denoiser: UNetSpec,
     schedule: Schedule,
-    scale: float,
     size: tuple[int, int],
     settings: SamplingSettings,
 ) -> jax.stages.Wrapped:
     graph = network_file.blueprint(autoencoder)[0]
 
-    @functools.partial(jax.jit, static_argnums=1)
+    @jax.jit
     def run(
-        weights: tuple[nnx.State, nnx.State, tuple[Array, Array] | None],
-        seed: int,
+        weights: tuple[nnx.State, nnx.State, tuple[Array, Array] | None, Array],
+        key: Array,
         indices: Array,
         condition: Array | None,
     ) -> Array:
-        away = weights[2]
+        away, scale = weights[2:]
         network = predictor(denoiser, weights[0], half=settings.half)
         latents = samplers.sample(
             samplers.guided(network, condition, guidance=settings.guidance),
-            samplers.image_keys(seed, indices),
+            samplers.image_keys(jax.random.wrap_key_data(key), indices),
             shape=(*autoencoder.latent_size(size), autoencoder.latent),
             schedule=schedule,
             sampler=settings.sampler,

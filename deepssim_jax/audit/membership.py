@@ -129,7 +129,7 @@ def _scores(
     condition = model.conditions
     given = (
         jnp.asarray(model.latents[rows]),
-        samplers.image_keys(seed, jnp.asarray(rows, jnp.uint32)),
+        samplers.image_keys(jax.random.key(seed), jnp.asarray(rows, jnp.uint32)),
         None if condition is None else jnp.asarray(condition[rows]),
     )
     found = [program(model.denoiser_params, *given) for program in programs.values()]

@@ -151,6 +151,6 @@ def sample(
     return x
 
 
-def image_keys(seed: int, indices: Array) -> Array:
-    """The key of each image [n]: it depends on the seed and the image's own number alone."""
-    return jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(indices)
+def image_keys(key: Array, indices: Array) -> Array:
+    """The key of each image [n]: it depends on the key of all and the image's own number alone."""
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(indices)

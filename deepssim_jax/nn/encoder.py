@@ -27,8 +27,7 @@ from deepssim_jax.ops.resample import resize
 from deepssim_jax.typing import Array, Images
 from deepssim_jax.workspace.files import sha256, tensor_bytes, write_new
 
-# What ships: of images, and of whole volumes.
-_SHIPPED = {"default": "nano.safetensors", "volume": "volume.safetensors"}
+_DEFAULT = "nano.safetensors"
 _FAMILY = "convnext"
 
 
@@ -259,10 +258,9 @@ def save_encoder(path: str | Path, encoder: Encoder, *, card: Mapping[str, str])
 
 
 def _file(source: str | Path) -> Path:
-    arguments.path(source, "source", "a .safetensors file, or the word default or volume")
-    if source in _SHIPPED:
-        weights = importlib.resources.files("deepssim_jax") / "weights"
-        return Path(str(weights / _SHIPPED[str(source)]))
+    arguments.path(source, "source", "a .safetensors file, or the word default")
+    if source == "default":
+        return Path(str(importlib.resources.files("deepssim_jax") / "weights" / _DEFAULT))
     return Path(source).expanduser()
 
 
@@ -275,8 +273,8 @@ def encoder_hash(source: str | Path = "default") -> str:
     path = _file(source)
     if not path.is_file():
         raise ValueError(
-            f"encoder {path.name!r} is not there; give 'default', 'volume' or a .safetensors file made "
-            "by train_encoder or convert"
+            f"encoder {path.name!r} is not there; give 'default' or a .safetensors file made by "
+            "train_encoder or convert"
         )
     return sha256(path)
 
@@ -295,7 +293,7 @@ def load_encoder(source: str | Path = "default") -> Encoder:
     """Loads the shipped encoder or one from a file.
 
     Args:
-      source: "default", the shipped one of images; "volume", that of whole volumes; or a `.safetensors` file.
+      source: "default" or a `.safetensors` file.
 
     Raises:
       ValueError: the file is missing, is no safetensors file, or does not fit its specification;

@@ -4,9 +4,8 @@ Contract: images are float [n, *space], 2D or 3D, of any intensity scale, which 
 image has its own parameters, drawn first (`sample_params`) and applied afterwards (`augment`), so
 that a batch is a pure function of its key. All geometry is one warp, done once.
 
-Order: aspect, rotation, zoom and shift, flip, order of the axes; negative; bias field; gamma; blur; noise
-(Scardace et al., arXiv 2509.16582 and 2609.03615, whose training and test transformations these are, but
-for aspect, order of the axes and negative).
+Order: flip, rotation, zoom and shift; bias field; gamma; blur; noise (Scardace et al.,
+arXiv 2509.16582 and 2609.03615, whose training and test transformations these are).
 """
 
 import dataclasses
@@ -30,9 +29,7 @@ class AugmentConfig:
     Angles are degrees, shifts a share of the side, blur pixels, noise a share of the image's
     range, bias coefficients logarithms of the field. `flip_axes` says which spatial axes may be
     mirrored, each by itself with `p_flip`. What comes from outside of the frame repeats its edge,
-    or with `p_fill` is flat: half of the time as dark as the darkest pixel. `aspect` is the largest
-    factor by which one axis grows or shrinks beside the others; with `p_transpose` the axes, of equal
-    length, come in any order; with `p_negative` bright and dark change places.
+    or with `p_fill` is flat: half of the time as dark as the darkest pixel.
     """
 
     p_flip: float = 0.0
@@ -52,10 +49,6 @@ class AugmentConfig:
     p_noise: float = 0.0
     noise: float = 0.0
     p_fill: float = 0.0
-    p_aspect: float = 0.0
-    aspect: float = 1.0
-    p_transpose: float = 0.0
-    p_negative: float = 0.0
 
     @classmethod
     def v1(cls) -> "AugmentConfig":
@@ -111,21 +104,9 @@ class AugmentConfig:
 
     @classmethod
     def volumes(cls) -> "AugmentConfig":
-        """What pipelines and generators leave of volumes: any pose, a crop, other spacing, a negative."""
-        return dataclasses.replace(
-            cls.stress(),
-            p_flip=0.15,
-            flip_axes=(0, 1, 2),
-            p_transpose=0.2,
-            p_zoom=0.6,
-            zoom=(0.85, 1.4),
-            p_aspect=0.4,
-            aspect=1.3,
-            p_bias=0.4,
-            bias=0.3,
-            gamma=(0.45, 2.2),
-            p_negative=0.15,
-        )
+        """The same for heads in 3D, which are mirrored left to right and lie much alike."""
+        head = {"flip_axes": (2,), "rotation_deg": 8.0, "shift": 0.06, "p_bias": 0.4, "bias": 0.3}
+        return dataclasses.replace(cls.stress(), **head)
 
     @classmethod
     def copies(cls) -> "AugmentConfig":
@@ -151,10 +132,7 @@ class AugmentConfig:
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=(
-        *("flip", "rotation", "zoom", "shift", "bias", "gamma", "blur", "noise", "fill"),
-        *("aspect", "order", "negative"),
-    ),
+    data_fields=("flip", "rotation", "zoom", "shift", "bias", "gamma", "blur", "noise", "fill"),
     meta_fields=(),
 )
 @dataclasses.dataclass(frozen=True)
@@ -163,8 +141,7 @@ class AugmentParams:
 
     flip bool [n, d]; rotation radians [n] in 2D, [n, 3] in 3D; zoom [n]; shift pixels [n, d];
     bias [n, terms]; gamma [n]; blur pixels [n]; noise [n] as a share of the range; fill [n] the
-    same, or negative where the edge is repeated; aspect [n, d] factors whose product is 1; order int
-    [n, d], the axis that each axis comes from; negative bool [n].
+    same, or negative where the edge is repeated.
     """
 
     flip: Array
@@ -176,9 +153,6 @@ class AugmentParams:
     blur: Array
     noise: Array
     fill: Array
-    aspect: Array
-    order: Array
-    negative: Array
 
 
 def _bias_terms(spatial_dims: int) -> list[tuple[int, ...]]:
@@ -196,7 +170,7 @@ def sample_params(key: Array, shape: tuple[int, ...], config: AugmentConfig) -> 
     """
     n, space = shape[0], shape[1:]
     dims = len(space)
-    keys = iter([*jax.random.split(key, 16), *jax.random.split(jax.random.fold_in(key, 16), 5)])
+    keys = iter(jax.random.split(key, 16))
 
     def gate(p: float, *more: int) -> Array:
         return jax.random.bernoulli(next(keys), p, (n, *more))
@@ -211,7 +185,6 @@ def sample_params(key: Array, shape: tuple[int, ...], config: AugmentConfig) -> 
     p_rotate, p_shift = gate(config.p_rotate), gate(config.p_shift)
     rotation = draw(-angle, angle, *turns)
     shift = draw(-config.shift, config.shift, dims) * jnp.asarray(space, jnp.float32)[None]
-    places = jnp.arange(dims)[None]
     return AugmentParams(
         flip=gate(config.p_flip, dims) & allowed[None],
         rotation=jnp.where(p_rotate.reshape(n, *(1 for _ in turns)), rotation, 0.0),
@@ -222,23 +195,7 @@ def sample_params(key: Array, shape: tuple[int, ...], config: AugmentConfig) -> 
         blur=jnp.where(gate(config.p_blur), draw(*config.blur), 0.0),
         noise=jnp.where(gate(config.p_noise), draw(0.0, config.noise), 0.0),
         fill=_fill_levels(draw(0.0, 1.0), config.p_fill),
-        aspect=jnp.where(
-            gate(config.p_aspect, 1), _aspects(draw(-1.0, 1.0, dims), config.aspect), 1.0
-        ),
-        order=jnp.where(gate(config.p_transpose, 1), _orders(next(keys), (n, dims)), places),
-        negative=gate(config.p_negative),
     )
-
-
-def _aspects(uniform: Array, most: float) -> Array:
-    """Factors of the axes, whose product is 1, from numbers in [-1, 1]."""
-    return jnp.exp((uniform - uniform.mean(1, keepdims=True)) * np.log(most))
-
-
-def _orders(key: Array, shape: tuple[int, int]) -> Array:
-    """Permutations [n, d] of the axes."""
-    places = jnp.broadcast_to(jnp.arange(shape[1]), shape)
-    return jax.random.permutation(key, places, axis=1, independent=True)
 
 
 def _fill_levels(uniform: Array, p: float) -> Array:
@@ -247,17 +204,16 @@ def _fill_levels(uniform: Array, p: float) -> Array:
 
 
 def _matrices(params: AugmentParams) -> Array:
-    """Output-to-input maps [n, d, d + 1]: the inverse of order after flip, move, turn and zoom, aspect."""
+    """Output-to-input maps [n, d, d + 1]: the inverse of flip after move after turn and zoom."""
     sign = jnp.where(params.flip, -1.0, 1.0)
     if params.flip.shape[1] == 2:
         c, s = jnp.cos(params.rotation), jnp.sin(params.rotation)
         turn = jnp.stack([jnp.stack([c, -s], -1), jnp.stack([s, c], -1)], -2)
     else:
         turn = jax.vmap(_turn_3d)(params.rotation)
-    inverse = jnp.swapaxes(turn, 1, 2) / params.zoom[:, None, None] / params.aspect[:, :, None]
+    inverse = jnp.swapaxes(turn, 1, 2) / params.zoom[:, None, None]
     offset = -products.einsum("nij,nj->ni", inverse, params.shift)
-    linear = jnp.take_along_axis(inverse * sign[:, None, :], params.order[:, None, :], axis=2)
-    return jnp.concatenate([linear, offset[..., None]], -1)
+    return jnp.concatenate([inverse * sign[:, None, :], offset[..., None]], -1)
 
 
 def _turn_3d(angles: Array) -> Array:
@@ -271,7 +227,7 @@ def _turn_3d(angles: Array) -> Array:
 
 
 def geometry(images: Images, params: AugmentParams) -> jax.Array:
-    """Aspect, rotation, zoom, shift, flip and order in one warp; outside is as `params.fill` says."""
+    """Flip, rotation, zoom and shift in one warp; outside is as `params.fill` says."""
     dims = images.ndim - 1
     low, extent = intensity.extent_of(images, spatial_dims=dims)
     level = params.fill[(slice(None),) + (None,) * dims]
@@ -280,12 +236,11 @@ def geometry(images: Images, params: AugmentParams) -> jax.Array:
 
 
 def appearance(images: Images, params: AugmentParams, key: Array) -> jax.Array:
-    """Negative, bias field, gamma, blur and noise; the anatomy stays where it is."""
+    """Bias field, gamma, blur and noise; the anatomy stays where it is."""
     dims = images.ndim - 1
     lead = (slice(None),) + (None,) * dims
     low, extent = intensity.extent_of(images, spatial_dims=dims)
     unit = intensity.rescale01(images, spatial_dims=dims)
-    unit = jnp.where(params.negative[lead], 1.0 - unit, unit)
     axes = [np.linspace(-1, 1, size) for size in images.shape[1:]]
     grids = np.meshgrid(*axes, indexing="ij")
     logarithm = jnp.zeros_like(unit)

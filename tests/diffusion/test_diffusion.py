@@ -78,7 +78,7 @@ def oracle(x: jax.Array, schedule: Schedule):
 @pytest.mark.parametrize("schedule", BOTH, ids=lambda s: s.prediction.value)
 def test_with_an_oracle_every_sampler_recovers_the_image(schedule, sampler) -> None:
     x = drawn(0)
-    keys = samplers.image_keys(5, jnp.arange(len(x)))
+    keys = samplers.image_keys(jax.random.key(5), jnp.arange(len(x)))
     for steps in (1, 2, 7, 50):
         found = samplers.sample(
             oracle(x, schedule), keys, shape=SHAPE, schedule=schedule, sampler=sampler, steps=steps
@@ -105,7 +105,7 @@ def gaussian(schedule: Schedule, deviation: float, mean: float):
     [(Sampler.DDIM, 1000), (Sampler.ANCESTRAL, 1000), (Sampler.DPM, 100)],
 )
 def test_samples_of_a_gaussian_are_gaussian(sampler: Sampler, steps: int) -> None:
-    schedule, keys = Schedule(), samplers.image_keys(0, jnp.arange(600))
+    schedule, keys = Schedule(), samplers.image_keys(jax.random.key(0), jnp.arange(600))
     found = samplers.sample(
         gaussian(schedule, 0.5, 2.0),
         keys,
@@ -120,7 +120,7 @@ def test_samples_of_a_gaussian_are_gaussian(sampler: Sampler, steps: int) -> Non
 
 def test_ddim_with_all_steps_is_its_closed_form() -> None:
     """For a Gaussian, DDIM's path has one: x_t - mean shrinks with the deviation at t."""
-    schedule, keys = Schedule(), samplers.image_keys(3, jnp.arange(8))
+    schedule, keys = Schedule(), samplers.image_keys(jax.random.key(3), jnp.arange(8))
     found = samplers.sample(
         gaussian(schedule, 0.5, 0.0), keys, shape=SHAPE, schedule=schedule, steps=1000
     )
@@ -132,7 +132,7 @@ def test_ddim_with_all_steps_is_its_closed_form() -> None:
 def test_ddim_is_written_out() -> None:
     """Three steps by hand, in float64, by equation 12."""
     schedule = Schedule()
-    keys = samplers.image_keys(1, jnp.arange(2))
+    keys = samplers.image_keys(jax.random.key(1), jnp.arange(2))
     predict = gaussian(schedule, 0.3, 1.0)
     found = samplers.sample(predict, keys, shape=SHAPE, schedule=schedule, steps=3)
     x = np.stack([jax.random.normal(jax.random.fold_in(k, 0), SHAPE) for k in keys])
@@ -147,7 +147,7 @@ def test_ddim_is_written_out() -> None:
 
 def test_an_image_does_not_depend_on_its_batch() -> None:
     def draw(indices: list[int]) -> jax.Array:
-        keys = samplers.image_keys(7, jnp.array(indices))
+        keys = samplers.image_keys(jax.random.key(7), jnp.array(indices))
         predict = gaussian(Schedule(), 0.5, 0.0)
         return samplers.sample(
             predict, keys, shape=SHAPE, schedule=Schedule(), sampler=Sampler.ANCESTRAL, steps=5
@@ -160,7 +160,10 @@ def test_an_image_does_not_depend_on_its_batch() -> None:
 
 def test_guidance_goes_beyond_the_condition() -> None:
     """The network says its condition; at weight w it says w times it, as nothing says 0."""
-    schedule, keys = Schedule(prediction=Prediction.V), samplers.image_keys(0, jnp.arange(3))
+    schedule, keys = (
+        Schedule(prediction=Prediction.V),
+        samplers.image_keys(jax.random.key(0), jnp.arange(3)),
+    )
     condition = jnp.array([0.0, 1.0, 2.0])
 
     def predict(x_t, times, condition):

@@ -1,5 +1,6 @@
 """No drawn latent is more like a training latent than two people's are."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -74,7 +75,7 @@ def test_a_model_that_knows_one_image_draws_another_one(sampler: Sampler) -> Non
         return schedule.target(answer[None], (x_t - signal * answer[None]) / deviation, times)
 
     def draw(**options) -> np.ndarray:
-        keys = samplers.image_keys(0, jnp.arange(3))
+        keys = samplers.image_keys(jax.random.key(0), jnp.arange(3))
         return np.asarray(
             samplers.sample(
                 predict, keys, shape=SHAPE, schedule=schedule, sampler=sampler, steps=8, **options

@@ -60,33 +60,6 @@ def test_shift_and_zoom() -> None:
     np.testing.assert_allclose(zoomed[0], expected, atol=1e-4)
 
 
-def test_axes_come_in_any_order() -> None:
-    given = images(2, (12, 12, 12))
-    order = jnp.array([[2, 0, 1], [1, 0, 2]])
-    mixed = augment.geometry(given, dataclasses.replace(nothing(given.shape), order=order))
-    for image, one, axes in zip(mixed, given, order.tolist(), strict=True):
-        expected = np.transpose(one, axes)
-        np.testing.assert_allclose(image, expected, atol=1e-5)
-
-
-def test_aspect_stretches_the_axes_against_each_other() -> None:
-    given = images(1)
-    params = dataclasses.replace(nothing(given.shape), aspect=jnp.array([[2.0, 0.5]]))
-    matrix = np.diag([0.5, 2.0])
-    expected = ndimage.affine_transform(
-        np.asarray(given[0]), matrix, offset=15.5 - matrix @ [15.5, 15.5], order=1, mode="nearest"
-    )
-    np.testing.assert_allclose(augment.geometry(given, params)[0], expected, atol=1e-4)
-
-
-def test_a_negative_has_the_range_of_its_image() -> None:
-    given = images(2)
-    params = dataclasses.replace(nothing(given.shape), negative=jnp.array([True, False]))
-    found = augment.appearance(given, params, KEY)
-    np.testing.assert_allclose(found[0], given[0].max() + given[0].min() - given[0], atol=1e-4)
-    np.testing.assert_allclose(found[1], given[1], atol=1e-4)
-
-
 def test_what_comes_from_outside_is_filled_as_asked() -> None:
     """Against SciPy's constant mode, a pixel inside the edge, where it mixes in the outside."""
     given = images()
@@ -152,10 +125,7 @@ def test_an_image_does_not_depend_on_its_neighbours() -> None:
 
 @pytest.mark.parametrize(
     "config",
-    [
-        *(AugmentConfig.v1(), AugmentConfig.v2(), AugmentConfig.stress(), AugmentConfig.copies()),
-        AugmentConfig.volumes(),
-    ],
+    [AugmentConfig.v1(), AugmentConfig.v2(), AugmentConfig.stress(), AugmentConfig.copies()],
 )
 @pytest.mark.parametrize("shape", [(16, 16), (8, 8, 8)])
 def test_draws_stay_in_their_ranges(config: AugmentConfig, shape: tuple[int, ...]) -> None:
@@ -165,12 +135,6 @@ def test_draws_stay_in_their_ranges(config: AugmentConfig, shape: tuple[int, ...
     assert float(params.zoom.min()) >= config.zoom[0] and float(params.zoom.max()) <= config.zoom[1]
     turned = float((params.zoom != 1).mean())
     assert turned == pytest.approx(config.p_zoom, abs=0.08)
-    assert float(jnp.log(params.aspect).max()) <= 2 * np.log(config.aspect)
-    np.testing.assert_allclose(params.aspect.prod(1), 1.0, rtol=1e-4)
-    np.testing.assert_array_equal(
-        jnp.sort(params.order, 1), jnp.arange(len(shape))[None] + 0 * params.order
-    )
-    assert float(params.negative.mean()) == pytest.approx(config.p_negative, abs=0.06)
     assert np.isfinite(np.asarray(augment.augment(images(500, shape), params, KEY))).all()
 
 

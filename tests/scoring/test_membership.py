@@ -1,5 +1,6 @@
 """Membership scores against their closed forms, and figures against counting."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ def exact(schedule: Schedule, deviation: float):
 
 
 def scored(attack: Attack, schedule: Schedule, x: np.ndarray) -> np.ndarray:
-    keys = samplers.image_keys(0, jnp.arange(len(x)))
+    keys = samplers.image_keys(jax.random.key(0), jnp.arange(len(x)))
     return np.asarray(
         membership.scores(
             exact(schedule, 0.5),
@@ -129,7 +130,7 @@ def test_a_memorizing_network_gives_itself_away() -> None:
                 membership.scores(
                     predict,
                     x,
-                    samplers.image_keys(0, jnp.arange(6)),
+                    samplers.image_keys(jax.random.key(0), jnp.arange(6)),
                     attack=attack,
                     schedule=schedule,
                     settings=SETTINGS,

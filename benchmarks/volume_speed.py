@@ -146,7 +146,7 @@ def _search(folder: Path) -> dict[str, object]:
         )
 
     clock = _Clock()
-    with journal(folder) as kept:
+    with journal(folder / "work") as kept:
         known = side(np.arange(REFERENCES.value))
         references = Reference.of(known, alignment=Alignment.AFFINE, journal=kept)
         described = clock.spent()

@@ -1,57 +1,35 @@
 """What each level is worth on these very volumes, from the real side alone.
 
-Real volumes are matched with other patients' (the null), with other scans of their own patient (the
-repeats), and copies made of them in memory with the real side (the positive controls, nine edits):
-all through the search and the measures that the synthetic volumes get. The null gives each level a
-law of unrelated volumes, the controls its recall. A level that finds clearly fewer of the controls
-than the best one, at a threshold that unrelated volumes do not reach, does not count. Patients are split
-in two splits: laws come from one, error rates from the other.
+Of the experiments (`audit.replica_trials`) the null gives each level a law of unrelated volumes, the
+controls its recall. A level that finds clearly fewer of the controls than the best one, at a threshold
+that unrelated volumes do not reach, does not count. Patients are split in two: laws come from one half,
+error rates from the other.
 """
 
 import dataclasses
-from collections.abc import Callable
 
 import numpy as np
 
 from deepssim_jax.audit.replica_result import Kind, LevelThresholds
+from deepssim_jax.audit.replica_trials import LevelCalibration, LevelTrial, run_trials
 from deepssim_jax.detection.assessment import EditRecall, Performance
-from deepssim_jax.detection.controls import (
-    balanced_rows,
-    other_patients,
-    share_of,
-    tuning_split,
-)
+from deepssim_jax.detection.controls import share_of
 from deepssim_jax.scoring.evidence import MIN_NULL, MOST_FALSE
 from deepssim_jax.scoring.match import Progress
-from deepssim_jax.scoring.plant_volumes import Edit, plant_copies
-from deepssim_jax.scoring.volume_evidence import LEAST, ahead, best_of, law_of, scaled
-from deepssim_jax.scoring.volume_match import Reference, match_volumes, measure_pairs
-from deepssim_jax.scoring.volume_measure import DECIDING, MatchSettings, pair_dtype
-from deepssim_jax.scoring.volume_search import Level, VolumeSide
-from deepssim_jax.scoring.volume_sides import Embed, occupancies
+from deepssim_jax.scoring.plant_volumes import Edit
+from deepssim_jax.scoring.volume_evidence import LEAST, law_of
+from deepssim_jax.scoring.volume_match import Reference
+from deepssim_jax.scoring.volume_search import Level
 from deepssim_jax.workspace import Section
 
-MAX_NULL, MAX_REPEATS, EACH_EDIT = 64, 100, 4
-_SAME_SCORE = 0.9999  # of scans of one patient: by more, they are one file twice
 _ABOVE = 1e-4
 _TAIL = 3
 # A level counts if it finds nearly as many of the controls as the best one, else it would add
 # little but its false alarms; and many times more than those.
 BEHIND, TIMES_FALSE = 0.15, 4.0
-
-
-@dataclasses.dataclass(frozen=True)
-class LevelTrial:
-    """One level's evidence: `null` of unrelated volumes, `repeats` of scans of one patient; `right` of
-    the controls, -inf where the best volume is another patient's; each with whether it tunes.
-    """
-
-    null: np.ndarray
-    null_tunes: np.ndarray
-    repeats: np.ndarray
-    right: np.ndarray
-    right_tunes: np.ndarray
-    edits: tuple[Edit, ...]
+# Of coarse slices turned copies agree no better than second scans. The rule that distinguishes the two is
+# used where it loses so few of the controls at most.
+MOST_LOST = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +63,9 @@ class Evidence:
         """Of how many copies under each edit a counting level finds the patient."""
         counting = {at: trial for at, trial in self.trials.items() if at in self.counting}
         hits = [
-            t.right >= self.thresholds[at].replica for at, t in counting.items() if len(t.right)
+            t.found(self.thresholds[at].replica, tells=self.thresholds[at].tells)
+            for at, t in counting.items()
+            if len(t.right)
         ]
         if not hits:
             return ()
@@ -119,22 +99,6 @@ class Evidence:
         return dataclasses.replace(self, thresholds=chosen)
 
 
-@dataclasses.dataclass(frozen=True)
-class LevelCalibration:
-    """How controls are made and searched: `matching` as the search that thresholds are for.
-
-    `embed` embeds controls; without it nothing is known of the feature level's recall. `segment` makes their
-    label maps; without it their originals' are moved along. `seed` is that of the draw and of the controls,
-    `level` the coverage of the reported intervals.
-    """
-
-    matching: MatchSettings
-    embed: Embed | None
-    segment: Callable[[np.ndarray], np.ndarray] | None
-    seed: int
-    level: float
-
-
 def calibrate_levels(
     references: Reference,
     *,
@@ -150,7 +114,7 @@ def calibrate_levels(
       journal: keeps what is found; its inputs must state this side and what embeds and segments.
       on_progress: as for `match_volumes`.
     """
-    found = _search(references, settings, journal, on_progress)
+    found = run_trials(references, settings, journal, on_progress)
     trials = {
         at: found.trial(at, embedded=settings.embed is not None)
         for at in references.side.levels
@@ -161,101 +125,6 @@ def calibrate_levels(
         for at, trial in trials.items()
     }
     return Evidence(_counting(first), trials, found.repeats, settings.level)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Searched:
-    """Measured pairs of the three experiments.
-
-    `negatives` of volumes `rows` with other patients', `positives` of copies of volumes `copied` under
-    `edits`, `repeats` of scans of one patient; `groups` are the patients, `tuning` whether each tunes.
-    """
-
-    groups: np.ndarray
-    tuning: np.ndarray
-    rows: np.ndarray
-    negatives: np.ndarray
-    repeats: np.ndarray
-    copied: np.ndarray
-    edits: tuple[Edit, ...]
-    positives: np.ndarray
-
-    def trial(self, at: Level, *, embedded: bool) -> LevelTrial:
-        """One level's share of them; where no control is embedded, features have no positives."""
-        null, tunes, others = np.zeros(0), np.zeros(0, bool), np.nan
-        pairs = self.negatives
-        best = best_of(pairs, self.groups, len(self.rows), at) if len(pairs) else None
-        if best is not None:
-            seen = best.row >= 0
-            null, tunes = best.evidence[seen], self.tuning[self.groups[self.rows[seen]]]
-            others = float(np.median(scaled(pairs[DECIDING[at]][best.row[seen]], at)))
-        right = np.zeros(0)
-        found = best_of(self.positives, self.groups, len(self.edits), at)
-        owners = self.groups[self.copied]
-        if found is not None and (at is not Level.FEATURE or embedded):
-            right = np.full(len(self.edits), -np.inf)
-            seen = np.flatnonzero(found.row >= 0)
-            same = self.groups[self.positives["reference"][found.row[seen]]] == owners[seen]
-            right[seen[same]] = found.evidence[seen[same]]
-        return LevelTrial(
-            null=null,
-            null_tunes=tunes,
-            repeats=_repeated(self.repeats, at, others),
-            right=right,
-            right_tunes=self.tuning[owners],
-            edits=self.edits,
-        )
-
-
-def _search(
-    references: Reference, settings: LevelCalibration, journal: Section, on_progress: Progress
-) -> _Searched:
-    """Looks for real volumes among other patients', for repeats, and for controls."""
-    real, matching = references.side, settings.matching
-    rows = balanced_rows(real.groups, MAX_NULL, seed=settings.seed)
-    negatives = np.zeros(0, pair_dtype(matching.labels))
-    if len(np.unique(real.groups)) > 1:
-        negatives = match_volumes(
-            real.rows(rows),
-            references,
-            settings=matching,
-            journal=journal.section("null", rows),
-            apart=True,
-            on_progress=on_progress,
-            what="real with other patients' real",
-        )
-    repeats = _repeats(references, matching, journal, on_progress, seed=settings.seed)
-    edits = tuple(edit for edit in Edit for _ in range(EACH_EDIT))
-    copied = np.resize(rows, len(edits))
-    copies = planted_side(real, copied, edits, settings)
-    positives = match_volumes(
-        copies,
-        references,
-        settings=matching,
-        journal=journal.section("controls", copies.take(np.arange(len(copies)))),
-        on_progress=on_progress,
-        what="copies made of real volumes with real",
-    )
-    return _Searched(
-        groups=real.groups,
-        tuning=tuning_split(real.groups, seed=settings.seed),
-        rows=rows,
-        negatives=negatives,
-        repeats=repeats,
-        copied=copied,
-        edits=edits,
-        positives=positives,
-    )
-
-
-def _repeated(repeats: np.ndarray, at: Level, others: float) -> np.ndarray:
-    """Evidence of scans of one patient at a level, one file twice left out."""
-    if not len(repeats):
-        return np.zeros(0)
-    values = repeats[DECIDING[at]]
-    values = values[np.isfinite(values) & ~(repeats["ncc"] > _SAME_SCORE)]
-    own = scaled(values, at)
-    return ahead(own, np.full(len(own), others))
 
 
 def _thresholds(
@@ -272,6 +141,7 @@ def _thresholds(
     if len(trial.null):
         person = max(person, float(np.sort(trial.null)[-min(_TAIL, len(trial.null))]) + _ABOVE)
     cut = max(law.threshold(share), person)
+    tells = _tells(trial, cut)
     words = (
         f"{len(trial.null)} best matches between different patients"
         if calibrated
@@ -279,11 +149,20 @@ def _thresholds(
         f"{len(trial.null)} real volumes with another patient to compare with are fewer than {MIN_NULL}"
     )
     if len(trial.repeats):
-        cut = max(cut, float(trial.repeats.max()) + _ABOVE)
+        alike = trial.repeats[trial.repeats_can | (not tells)]
+        cut = max(cut, float(alike.max(initial=-np.inf)) + _ABOVE)
         words += f", {len(trial.repeats)} pairs of scans of one patient"
-    check = trial.null[~trial.null_tunes] if split else trial.null
+    if at is Level.POINTS:
+        words += (
+            "; a replica also has its keypoints where they were, or most of them, or agrees in every detail, "
+            "unlike another scan of the patient"
+            if tells
+            else "; another scan of the patient cannot be distinguished from a replica in these volumes"
+        )
+    false = (trial.null >= cut) & (trial.null_can | (not tells))
+    check = false[~trial.null_tunes] if split else false
     kept = ~trial.right_tunes if split else np.ones(len(trial.edits), bool)
-    hits = trial.right >= cut
+    hits = trial.found(cut, tells=tells)
     tested = hits[kept] if len(trial.right) else hits
     return LevelThresholds(
         replica=cut,
@@ -292,7 +171,7 @@ def _thresholds(
         null=trial.null,
         repeats=trial.repeats,
         planted=trial.right[np.isfinite(trial.right)],
-        false_rate=share_of(check >= cut, level),
+        false_rate=share_of(check, level),
         recall=share_of(tested, level),
         recall_by_edit={
             edit.value: int(hits[[e is edit for e in trial.edits]].sum()) for edit in Edit
@@ -300,9 +179,16 @@ def _thresholds(
         if len(trial.right)
         else {},
         calibrated=calibrated,
+        tells=tells,
         counts=counts,
         law=law,
     )
+
+
+def _tells(trial: LevelTrial, cut: float) -> bool:
+    """Whether second scans differ from copies here: if nearly all controls pass for copies."""
+    reached, found = (trial.found(cut, tells=tells).sum() for tells in (False, True))
+    return bool(reached - found <= MOST_LOST * reached)
 
 
 def _counting(found: dict[Level, LevelThresholds]) -> dict[Level, LevelThresholds]:
@@ -322,73 +208,8 @@ def _counting(found: dict[Level, LevelThresholds]) -> dict[Level, LevelThreshold
     return {at: dataclasses.replace(t, counts=at in chosen) for at, t in found.items()}
 
 
-def kind_of(score: float, thresholds: LevelThresholds) -> Kind:
+def kind_of(score: float, thresholds: LevelThresholds, *, can_be_copy: bool) -> Kind:
     """What a level calls a pair of this evidence; one that was not measured is different."""
-    if score >= thresholds.replica:
+    if score >= thresholds.replica and (can_be_copy or not thresholds.tells):
         return Kind.REPLICA
     return Kind.SAME_PERSON if score >= thresholds.same_person else Kind.DIFFERENT
-
-
-def _repeats(
-    references: Reference,
-    settings: MatchSettings,
-    journal: Section,
-    on_progress: Progress,
-    *,
-    seed: int,
-) -> np.ndarray:
-    """Measured pairs of different scans of one patient, each pair once."""
-    real = references.side
-    pairs = []
-    for group in np.flatnonzero(np.bincount(real.groups) > 1):
-        rows = np.flatnonzero(real.groups == group)
-        pairs += [(int(a), int(b)) for i, a in enumerate(rows) for b in rows[i + 1 :]]
-    if len(pairs) > MAX_REPEATS:
-        chosen = np.random.default_rng(seed).choice(len(pairs), MAX_REPEATS, replace=False)
-        pairs = [pairs[i] for i in np.sort(chosen)]
-    return measure_pairs(
-        pairs,
-        real,
-        references,
-        settings=settings,
-        journal=journal.section("repeats"),
-        on_progress=on_progress,
-        what="scans of one patient",
-    )
-
-
-def planted_side(
-    real: VolumeSide, rows: np.ndarray, edits: tuple[Edit, ...], settings: LevelCalibration
-) -> VolumeSide:
-    """Copies of some rows. They are made anew where a journal is resumed: their seed is fixed."""
-    distinct, place = np.unique(rows, return_inverse=True)
-    volumes = real.take(distinct)
-    maps = None if real.labels is None or settings.segment is not None else real.labels(distinct)
-    donors = other_patients(distinct, real.groups)
-    planted = plant_copies(
-        volumes[place],
-        real.geometry[rows],
-        edits=list(edits),
-        donors=np.array([np.flatnonzero(place == d)[0] for d in donors])[place],
-        seed=settings.seed,
-        maps=None if maps is None else maps[place],
-    )
-    moved = planted.maps if settings.segment is None else settings.segment(planted.volumes)
-    labels = None if moved is None else lambda chosen: moved[chosen]
-    features = None
-    if real.features is not None:
-        # Given embeddings cannot be made for controls: their originals' only fill the place.
-        features = (
-            real.features[rows] if settings.embed is None else settings.embed(planted.volumes)
-        )
-    return VolumeSide(
-        take=lambda chosen: planted.volumes[chosen],
-        shape=real.shape,
-        groups=real.groups[rows],
-        geometry=planted.geometry,
-        features=features,
-        labels=labels,
-        occupancy=None
-        if labels is None
-        else occupancies(labels, len(rows), settings.matching.labels),
-    )

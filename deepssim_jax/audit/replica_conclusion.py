@@ -24,7 +24,7 @@ from deepssim_jax.detection.calls import Call, Calls, Chance, Chances
 from deepssim_jax.detection.result import Exclusion, excluded
 from deepssim_jax.scoring import decide, ratings
 from deepssim_jax.scoring.evidence import false_discovery_cut
-from deepssim_jax.scoring.volume_evidence import Best, best_of, scaled
+from deepssim_jax.scoring.volume_evidence import Best, best_of, can_be_copies, scaled
 from deepssim_jax.scoring.volume_match import best_by_measure
 from deepssim_jax.scoring.volume_measure import DECIDING, MEASURES
 from deepssim_jax.scoring.volume_search import Level, VolumeSide
@@ -139,9 +139,7 @@ def _matches(
             row = found.pairs[best.row[query]]
             patients[at] = int(groups[int(row["reference"])])
             originals[at] = int(found.originals[int(row["reference"])])
-            levels[at] = _level_match(
-                row, float(best.evidence[query]), at, weighed.evidence, found.stores[Role.REAL]
-            )
+            levels[at] = _level_match(row, query, at, weighed, found.stores[Role.REAL])
         match = together(name, levels, patients, counting)
         if match.kind is Kind.REPLICA:
             exposed.add(patients[_decisive(levels, counting)[0]])
@@ -152,16 +150,17 @@ def _matches(
 
 
 def _level_match(
-    row: np.void, score: float, at: Level, evidence: Evidence, real: ImageStore
+    row: np.void, query: int, at: Level, weighed: Weighed, real: ImageStore
 ) -> LevelMatch:
-    """A query's best pair at a level."""
-    reference, thresholds = int(row["reference"]), evidence.thresholds[at]
+    """A query's best pair at a level, which is `row`."""
+    reference, thresholds = int(row["reference"]), weighed.evidence.thresholds[at]
+    score, can = float(weighed.best[at].evidence[query]), bool(weighed.best[at].can_be_copy[query])
     return LevelMatch(
         real_id=real.image_ids[reference],
         subject_id=real.subject_ids[reference],
         score=score,
         p_value=float(thresholds.law.p_values(np.array([score]))[0]),
-        kind=kind_of(score, thresholds),
+        kind=kind_of(score, thresholds, can_be_copy=can),
         measures={m: float(row[m]) for m in MEASURES[at]},
         mirrored=bool(row["mirrored"]),
         rotation_deg=float(row["rotation_deg"]),
@@ -172,7 +171,8 @@ def _level_match(
 def _repeats(evidence: Evidence, real: ImageStore) -> tuple[Repeat, ...]:
     """The scans of one patient, and what each level would call them."""
     out = []
-    for row in evidence.repeats:
+    can = {at: can_be_copies(evidence.repeats, at) for at in evidence.thresholds}
+    for number, row in enumerate(evidence.repeats):
         scores = {
             at: float(scaled(row[DECIDING[at]], at))
             for at in evidence.thresholds
@@ -180,7 +180,7 @@ def _repeats(evidence: Evidence, real: ImageStore) -> tuple[Repeat, ...]:
         }
         kinds = {
             at: Kind.REPLICA
-            if kind_of(score, evidence.thresholds[at]) is Kind.REPLICA
+            if kind_of(score, evidence.thresholds[at], can_be_copy=can[at][number]) is Kind.REPLICA
             else Kind.SAME_PERSON
             for at, score in scores.items()
         }

@@ -59,8 +59,7 @@ def find_volume_doubles(
     close["first"] = np.minimum(noted["query"], noted["reference"])
     close["second"] = np.maximum(noted["query"], noted["reference"])
     close["score"], close["evidence"] = found["structure"], noted["evidence"]
-    share = join.share(noted, found["points"])
-    close = close[are_volume_doubles(noted["evidence"], share, found["structure"])]
+    close = close[are_volume_doubles(noted["evidence"], found["share"], found["structure"])]
     same = equal_pairs(stand_for(images.decoded()))
     return Doubles.of(np.concatenate([same, close]), side.groups)
 

@@ -166,6 +166,7 @@ def _summary(result: ReplicaResult, files: dict[str, str]) -> dict[str, object]:
                 "same_person": round(t.same_person, 6),
                 "origin": t.origin,
                 "calibrated": t.calibrated,
+                "tells_second_scans": t.tells,
                 "counts": t.counts,
                 "found_of_each_edit": dict(t.recall_by_edit),
                 "false_rate": proportion(t.false_rate),

@@ -13,9 +13,10 @@ from deepssim_jax.audit import figures, page, sentences
 from deepssim_jax.audit.answer import FEW_FOUND, Answer, tone_of
 from deepssim_jax.audit.box_plot import box_plot
 from deepssim_jax.audit.disclosure import Edition, is_small, is_telling
-from deepssim_jax.audit.replica_calibration import BEHIND, EACH_EDIT, TIMES_FALSE
+from deepssim_jax.audit.replica_calibration import BEHIND, TIMES_FALSE
 from deepssim_jax.audit.replica_pictures import FRAMES, Picture, flagged, shown_level
 from deepssim_jax.audit.replica_result import Kind, RatingSummary, ReplicaResult, VolumeMatch
+from deepssim_jax.audit.replica_trials import EACH_EDIT
 from deepssim_jax.scoring.decide import Proportion
 from deepssim_jax.scoring.volume_measure import DECIDING
 from deepssim_jax.scoring.volume_search import Level
@@ -29,6 +30,8 @@ KIND_WORDS = {
 }
 MEASURE_WORDS = {
     "points": "keypoints that agree",
+    "exact": "share of them in their exact place",
+    "share": "share of the volume's own keypoints",
     "structure": "agreement of structure",
     "body_ncc": "correlation in the body",
     "ncc": "correlation (NCC)",

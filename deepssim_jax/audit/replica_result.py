@@ -79,8 +79,9 @@ class LevelThresholds:
 
     `null` are best matches of real volumes with other patients', `repeats` with the same patient's
     other scans; `planted` those of the positive controls, of which `recall` were found, and
-    `recall_by_edit` of how many each (`audit.replica_calibration.EACH_EDIT`). `counts` says whether the
-    level counts; `law` is that of unrelated volumes.
+    `recall_by_edit` of how many each (`audit.replica_trials.EACH_EDIT`). `tells` says whether a replica has
+    to agree as copies do, and not only as two scans of a patient can; `counts` whether the level counts;
+    `law` is that of unrelated volumes.
     """
 
     replica: float
@@ -93,6 +94,7 @@ class LevelThresholds:
     recall: Proportion | None
     calibrated: bool
     recall_by_edit: Mapping[str, int]
+    tells: bool
     counts: bool
     law: Law
 

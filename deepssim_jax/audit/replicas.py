@@ -16,12 +16,13 @@ from deepssim_jax import parallel
 from deepssim_jax.audit import replica_outputs
 from deepssim_jax.audit.doubles import Doubles
 from deepssim_jax.audit.inputs import file_notes, file_notes_to_share, folders
-from deepssim_jax.audit.replica_calibration import Evidence, LevelCalibration, calibrate_levels
+from deepssim_jax.audit.replica_calibration import Evidence, calibrate_levels
 from deepssim_jax.audit.replica_conclusion import MeasuredVolumes, conclude
 from deepssim_jax.audit.replica_doubles import find_volume_doubles
 from deepssim_jax.audit.replica_pictures import Drawer
 from deepssim_jax.audit.replica_result import ReplicaResult
 from deepssim_jax.audit.replica_settings import ReplicaSettings
+from deepssim_jax.audit.replica_trials import LevelCalibration
 from deepssim_jax.data.embedding_file import read_embeddings
 from deepssim_jax.data.label_maps import read_label_names
 from deepssim_jax.data.manifest import InputError, Manifest, Role, read_manifest, typed_regex
@@ -281,15 +282,13 @@ class _Job:
         segment = None
         if not self.levels.maps and self.settings.modality.label_names:
             segment = functools.partial(self.settings.modality.segment, settings=self.settings.grid)
+        seed, level = self.settings.seed, self.settings.level
+        controls = LevelCalibration(
+            self.matching, self.levels.embed, segment, seed=seed, level=level
+        )
         return calibrate_levels(
             references,
-            settings=LevelCalibration(
-                matching=self.matching,
-                embed=self.levels.embed,
-                segment=segment,
-                seed=self.settings.seed,
-                level=self.settings.level,
-            ),
+            settings=controls,
             journal=self.journal("calibration", images.fingerprint),
             on_progress=self.on_progress,
         )

@@ -28,11 +28,21 @@ from deepssim_jax.workspace import Section
 # Evidence of keypoints from which a pair is noted.
 LEAST_NOTED = 3.0
 KEPT = 8  # of what a volume has for others of which nothing is noted
-_MAPS = ("evidence", "matrix", "shift", "posed", "posed_matrix", "posed_shift")  # of `Found`
+_MAPS = (
+    "evidence",
+    "exact",
+    "own",
+    "matrix",
+    "shift",
+    "posed",
+    "posed_matrix",
+    "posed_shift",
+)  # of `Found`
 _LINEAR, _MOVE = ("<f4", (3, 3)), ("<f4", (3,))
 NOTED = np.dtype(
-    [("query", "<i4"), ("reference", "<i4"), ("evidence", "<f4"), ("matrix", *_LINEAR)]
-    + [("shift", *_MOVE), ("posed", "<f4"), ("posed_matrix", *_LINEAR), ("posed_shift", *_MOVE)]
+    [("query", "<i4"), ("reference", "<i4"), ("evidence", "<f4"), ("exact", "<f4"), ("own", "<f4")]
+    + [("matrix", *_LINEAR), ("shift", *_MOVE)]
+    + [("posed", "<f4"), ("posed_matrix", *_LINEAR), ("posed_shift", *_MOVE)]
 )
 _BLOCK, _MEASURED = 32, 16
 
@@ -40,19 +50,16 @@ _BLOCK, _MEASURED = 32, 16
 @dataclasses.dataclass(frozen=True)
 class VolumeJoin:
     """`noted` rows of `NOTED` of every volume, so that a pair may stand there in both directions; `rest`
-    float32 [n, KEPT], falling, the most evidence that each volume has for others of which nothing is noted;
-    `own` float32 [n], what it has for itself, so the most that a copy of it can have.
+    float32 [n, KEPT], falling, the most evidence that each volume has for others of which nothing is noted.
     """
 
     noted: np.ndarray
     rest: np.ndarray
-    own: np.ndarray
 
     @classmethod
     def nothing(cls, count: int) -> "VolumeJoin":
         """That of as many volumes which nothing is found of."""
-        none = np.zeros((count, KEPT), np.float32)
-        return cls(np.zeros(0, NOTED), none, none[:, 0])
+        return cls(np.zeros(0, NOTED), np.zeros((count, KEPT), np.float32))
 
     @classmethod
     def of(
@@ -72,9 +79,8 @@ class VolumeJoin:
 
         def block(rows: np.ndarray) -> dict[str, np.ndarray]:
             found = index.vote(side.rows(rows))
-            evidence, each = found.evidence.copy(), np.arange(len(rows))
-            own = evidence[each, rows]
-            evidence[each, rows] = 0.0
+            evidence = found.evidence.copy()
+            evidence[np.arange(len(rows)), rows] = 0.0
             enough = evidence >= LEAST_NOTED
             query, reference = np.nonzero(enough)
             noted = np.zeros(len(query), NOTED)
@@ -82,7 +88,7 @@ class VolumeJoin:
             for name in _MAPS:
                 noted[name] = getattr(found, name)[query, reference]
             rest = np.pad(np.where(enough, 0.0, evidence), ((0, 0), (0, KEPT)))
-            return {"noted": noted, "rest": -np.sort(-rest, axis=1)[:, :KEPT], "own": own}
+            return {"noted": noted, "rest": -np.sort(-rest, axis=1)[:, :KEPT]}
 
         found = journal.by_rows(
             "join",
@@ -93,16 +99,11 @@ class VolumeJoin:
             on_progress=on_progress,
             what=what,
         )
-        return cls(*(np.asarray(found[name]) for name in ("noted", "rest", "own")))
+        return cls(np.asarray(found["noted"]), np.asarray(found["rest"]))
 
     def pairs(self) -> np.ndarray:
         """What is noted, each pair once."""
         return each_once(self.noted)
-
-    def share(self, noted: np.ndarray, points: np.ndarray) -> np.ndarray:
-        """Of points [n] of rows of NOTED, what share they are of what the poorer volume has with itself."""
-        own = np.minimum(self.own[noted["query"]], self.own[noted["reference"]])
-        return points / np.maximum(own, LEAST_NOTED)
 
     def most(self, group: np.ndarray | None = None) -> np.ndarray:
         """Float32 [n, KEPT], falling: of each volume for others, by int `group` [n] of other groups."""

@@ -165,20 +165,26 @@ def _judged(
             some, references, settings=MatchSettings(), journal=journal, on_progress=on_progress
         )
         pairs = np.zeros(len(rows), VOLUME_PAIR)
-        for name in ("points", "structure", "covered", "mirrored", "rotation_deg", "shift_mm"):
+        for name in (
+            "points",
+            "share",
+            "structure",
+            "covered",
+            "mirrored",
+            "rotation_deg",
+            "shift_mm",
+        ):
             pairs[name] = found[name]
         pairs["query"], pairs["reference"] = some["query"], some["reference"]
         pairs["noted"], pairs["evidence"] = rows, evidence[rows]
-        pairs["share"] = join.share(some, found["points"])
         return pairs
 
     evidence = scaled(noted["evidence"], Level.POINTS)
     strong = evidence >= VolumeCopyRule.least_evidence
     first = measured(np.flatnonzero(strong))
     doubles = first[copies_of(first)]
-    rule = VolumeCopyRule.of(
-        join, np.stack([doubles["query"], doubles["reference"]], axis=1), rate=rate
-    )
+    known = np.stack([doubles["query"], doubles["reference"]], axis=1)
+    rule = VolumeCopyRule.of(join, known, own=references.own, rate=rate)
     # Those that are no more than alike are measured where they are.
     rest = measured(np.flatnonzero(~strong & (evidence >= rule.evidence)))
     return np.concatenate([first, rest]), rule

@@ -41,17 +41,20 @@ class VolumeCopyRule(Rule):
         return self.least_evidence
 
     @classmethod
-    def of(cls, join: VolumeJoin, doubles: np.ndarray, *, rate: float) -> "VolumeCopyRule":
+    def of(
+        cls, join: VolumeJoin, doubles: np.ndarray, *, own: np.ndarray, rate: float
+    ) -> "VolumeCopyRule":
         """From a folder searched against itself.
 
         Args:
           join: what its volumes have for each other.
           doubles: int [m, 2], rows of pairs that are copies.
+          own: float [n], the evidence that each has for itself.
           rate: of false discoveries among volumes called alike.
         """
         # All copies of one volume say nothing of unrelated ones.
         law = law_beside_copies(join.most(connected(doubles[:, 0], doubles[:, 1], len(join.rest))))
-        points = MIN_SHARE * float(np.median(join.own))  # of a volume that is neither rich nor poor
+        points = MIN_SHARE * float(np.median(own))  # of a volume that is neither rich nor poor
         cut = false_discovery_cut(law.p_values(join.most()[:, 0]), rate=rate)
         return cls(law, math.log(max(law.threshold(cut), LEAST_NOTED)), points)
 

@@ -18,26 +18,30 @@ import numpy as np
 from deepssim_jax.ops import products
 from deepssim_jax.typing import Array
 
-_KEPT, _ROUNDS, _REFITS, _POLAR = 96, 20, 3, 12
+KEPT = 96  # correspondences of a reference that are looked at, those of most weight
+_ROUNDS, _REFITS, _POLAR = 20, 3, 12
 # Points of the grid: by how much distances may differ, in all and by their length; the least distance
 # that says something; and how far from where the map sends it a keypoint still counts.
 _SLACK, _STRETCH, _APART, _CLOSE = 2.0, 0.08, 3.0, 2.0
+_EXACT = 0.5  # how far from there they are at most in a copy that was not degraded
 # The affine map is pulled towards the orthogonal one as by so much evidence of spread-out keypoints.
 _PULL = 40.0
 
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=("evidence", "matrix", "shift"),
+    data_fields=("evidence", "exact", "matrix", "shift"),
     meta_fields=(),
 )
 @dataclasses.dataclass(frozen=True)
 class Votes:
-    """`evidence` [r], the weight that agrees; `matrix` [r, 3, 3] and `shift` [r, 3] take places of the
+    """`evidence` [r], the weight that agrees, and `exact` [r], the share of it whose keypoints lie within
+    half a point of where the map sends them; `matrix` [r, 3, 3] and `shift` [r, 3] take places of the
     reference to those of the query.
     """
 
     evidence: Array
+    exact: Array
     matrix: Array
     shift: Array
 
@@ -90,7 +94,7 @@ def agreeing(moving: Array, fixed: Array, weight: Array) -> Votes:
 
     def one(item: tuple[Array, Array]) -> Votes:
         places, worth = item
-        strongest, rows = jax.lax.top_k(worth, _KEPT)
+        strongest, rows = jax.lax.top_k(worth, KEPT)
         a, b = places[rows], moving[rows]
         far_a, far_b = (jnp.sqrt(((x[:, None] - x[None]) ** 2).sum(-1) + 1e-9) for x in (a, b))
         off = (far_a - far_b) / (_SLACK + _STRETCH * far_b)
@@ -102,18 +106,19 @@ def agreeing(moving: Array, fixed: Array, weight: Array) -> Votes:
             x = products.matmul(agree, x)
             return x / (jnp.linalg.norm(x) + 1e-12)
 
-        chosen = jax.lax.fori_loop(0, _ROUNDS, power, jnp.full(_KEPT, 1 / np.sqrt(_KEPT)))
+        chosen = jax.lax.fori_loop(0, _ROUNDS, power, jnp.full(KEPT, 1 / np.sqrt(KEPT)))
         matrix, shift = _orthogonal(a, b, chosen)
         near = matrix
 
-        def fit(matrix: Array, shift: Array) -> Array:
+        def fit(matrix: Array, shift: Array, close: float = _CLOSE) -> Array:
             away = ((products.matmul(a, matrix.T) + shift[None] - b) ** 2).sum(-1)
-            return jnp.exp(-0.5 * away / _CLOSE**2) * strongest
+            return jnp.exp(-0.5 * away / close**2) * strongest
 
         for _ in range(_REFITS):
             inliers = fit(matrix, shift)
             near, _ = _orthogonal(a, b, inliers)
             matrix, shift = _affine(a, b, inliers, near)
-        return Votes(fit(matrix, shift).sum(), matrix, shift)
+        evidence, exact = fit(matrix, shift).sum(), fit(matrix, shift, _EXACT).sum()
+        return Votes(evidence, exact / jnp.maximum(evidence, 1e-9), matrix, shift)
 
     return jax.lax.map(one, (fixed, weight), batch_size=64)

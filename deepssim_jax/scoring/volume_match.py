@@ -47,6 +47,11 @@ class Reference:
             return cls(side, None)
         return cls(side, VolumeIndex.build(side, journal=journal, on_progress=on_progress))
 
+    @property
+    def own(self) -> np.ndarray:
+        """Float32 [n]: the evidence that each volume has for itself, 0 without keypoints."""
+        return np.zeros(len(self.side)) if self.index is None else self.index.own.max(1)
+
 
 def match_volumes(
     queries: VolumeSide,

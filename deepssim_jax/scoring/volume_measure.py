@@ -26,10 +26,11 @@ _GRID = np.stack(np.meshgrid(*[(np.arange(8) + 0.5) / 8 - 0.5] * 3, indexing="ij
     -1, 3
 )
 _LEAST_COVERED = 0.25  # of a reference: evidence is not divided by less
+_LEAST_OWN = 3.0  # evidence of a volume for itself: nor by less
 
 # Each level's measures, and whether more of it means more alike; the first one decides.
 MEASURES: dict[Level, dict[str, bool]] = {
-    Level.POINTS: {"points": True},
+    Level.POINTS: {"points": True, "exact": True, "share": True},
     Level.VOXEL: {"structure": True, **similarities.MEASURES},
     Level.FEATURE: {"cosine": True},
     Level.SEGMENTATION: overlaps.MEASURES,
@@ -83,7 +84,7 @@ def measured(
     if not pairs:
         return out
     out["query"], out["reference"] = np.array(pairs, np.int32).T
-    for name in ("points", "cosine", *overlaps.MEASURES):
+    for name in (*MEASURES[Level.POINTS], "cosine", *overlaps.MEASURES):
         out[name] = np.nan
     if queries.features is not None:
         out["cosine"] = _cosine(queries.features[out["query"]], references, out["reference"])
@@ -188,6 +189,8 @@ def _describe_motion(
     if found is not None:
         evidence = found.evidence[query, reference]
         part["points"] = evidence / np.maximum(part["covered"], _LEAST_COVERED)
+        part["exact"] = found.exact[query, reference]
+        part["share"] = part["points"] / np.maximum(found.own[query, reference], _LEAST_OWN)
 
 
 def _cosine(rows: np.ndarray, references: VolumeSide, chosen: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ import numpy as np
 
 from deepssim_jax.ops import products, volume_poses
 from deepssim_jax.ops.volume_keypoints import SIZE, keypoints
-from deepssim_jax.ops.volume_votes import agreeing
+from deepssim_jax.ops.volume_votes import KEPT, agreeing
 from deepssim_jax.scoring.match import Progress
 from deepssim_jax.scoring.volume_search import VolumeSide
 from deepssim_jax.typing import Array
@@ -29,6 +29,7 @@ _GRIDS = 2
 _BATCH, _BLOCK, _PART, _THREADS = 8, 32, 64, 2
 _CHECKED = 64  # references whose correspondences are fitted, those of most weight
 _COMMON = 0.75  # what is alike in so many references tells none of them
+_ASKED = 16  # references that say of a reference what is common
 _RIDGE, _TRIVIAL = 2e-3, 1e-3
 
 
@@ -57,11 +58,15 @@ class Basis:
 @dataclasses.dataclass(frozen=True)
 class Found:
     """Of each query and reference: `evidence` float32 [n, r] of keypoints, 0 where it was not looked
-    at; `matrix` [n, r, 3, 3] and `shift` [n, r, 3] take positions of the reference's stored cube to the
-    query's. `posed`, `posed_matrix` and `posed_shift` are those of the search of poses.
+    at; of it `exact` [n, r] is the share that lies to half a point, and `own` [n, r] what the poorer of
+    the two would have for itself; `matrix` [n, r, 3, 3] and `shift` [n, r, 3] take positions of the
+    reference's stored cube to the query's. `posed`, `posed_matrix` and `posed_shift` are those of the
+    search of poses.
     """
 
     evidence: np.ndarray
+    exact: np.ndarray
+    own: np.ndarray
     matrix: np.ndarray
     shift: np.ndarray
     posed: np.ndarray
@@ -71,24 +76,25 @@ class Found:
     @classmethod
     def nothing(cls, n: int, r: int) -> "Found":
         """Of n queries and r references, before anything was found."""
-        maps = [np.zeros((n, r, 3, 3), np.float32) for _ in range(2)]
-        for matrix in maps:
-            matrix[...] = np.eye(3)
-        flat = [np.zeros((n, r), np.float32) for _ in range(2)]
-        moves = [np.zeros((n, r, 3), np.float32) for _ in range(2)]
-        return cls(flat[0], maps[0], moves[0], flat[1], maps[1], moves[1])
+
+        def none(*shape: int) -> np.ndarray:
+            return np.zeros((n, r, *shape), np.float32)
+
+        still = [np.tile(np.eye(3, dtype=np.float32), (n, r, 1, 1)) for _ in range(2)]
+        return cls(none(), none(), none(), still[0], none(3), none(), still[1], none(3))
 
 
 @dataclasses.dataclass(frozen=True)
 class VolumeIndex:
     """Keypoints of n references on both grids: `places` [n, 2, k, 3], `descriptors` [n, 2, k, d]
-    whitened, `valid` [n, 2, k]; `coarse` [n, 2, points] of unit norm; `steps` [n, 2, 3] of the grids,
-    whose side is `field_mm`.
+    whitened, `valid` [n, 2, k]; `own` [n, 2], the evidence that each has for itself, about; `coarse`
+    [n, 2, points] of unit norm; `steps` [n, 2, 3] of the grids, whose side is `field_mm`.
     """
 
     places: np.ndarray
     descriptors: np.ndarray
     valid: np.ndarray
+    own: np.ndarray
     coarse: np.ndarray
     steps: np.ndarray
     field_mm: float | None
@@ -134,10 +140,12 @@ class VolumeIndex:
         raw, valid = np.asarray(found["descriptors"]), np.asarray(found["valid"])
         known = raw[valid]
         basis = Basis.of(known if len(known) > 1 else np.zeros((2, raw.shape[-1]), np.float32))
+        descriptors = basis.apply(raw)
         return cls(
             np.asarray(found["places"]),
-            basis.apply(raw),
+            descriptors,
             valid,
+            _own(descriptors, valid),
             np.asarray(found["coarse"]),
             steps,
             field_mm,
@@ -188,7 +196,7 @@ class VolumeIndex:
         step: np.ndarray,
     ) -> None:
         """Writes what one query's view finds, where that is more than the view before did."""
-        fixed, weight = self._correspondences(grid, descriptors, valid)
+        fixed, weight, own = self._correspondences(grid, descriptors, valid)
         chosen = np.sort(np.argsort(-weight.sum(1), kind="stable")[:_CHECKED])
         found = agreeing(jnp.asarray(places), *_padded(fixed[chosen], weight[chosen], _CHECKED))
         evidence = np.asarray(found.evidence)[: len(chosen)]
@@ -196,32 +204,66 @@ class VolumeIndex:
         there = chosen[better]
         linear = np.asarray(found.matrix)[: len(chosen)][better]
         out.evidence[row, there] = evidence[better]
+        out.exact[row, there] = np.asarray(found.exact)[: len(chosen)][better]
+        out.own[row, there] = np.minimum(own, self.own[there, grid])
         out.matrix[row, there] = step[:, None] * linear / self.steps[there, grid][:, None]
         out.shift[row, there] = step * np.asarray(found.shift)[: len(chosen)][better]
 
     def _correspondences(
         self, grid: int, descriptors: np.ndarray, valid: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """For every reference the places [r, k, 3] most like the query's, and their weight [r, k]."""
-        count = len(self.places)
-        best, second, place = (np.zeros((count, len(valid)), t) for t in ("f4", "f4", "i4"))
-        query = jnp.asarray(descriptors)
-        for first in range(0, count, _PART):
-            part = slice(first, first + _PART)
-            rows, there = _padded(
-                self.descriptors[part, grid], self.valid[part, grid], min(_PART, count)
-            )
-            columns = _closest(query, rows, there)
-            size = min(_PART, count - first)
-            for target, column in zip((best, second, place), columns, strict=True):
-                target[part] = np.asarray(column)[:size]
-        # What every reference has, and what a reference has twice, says nothing of any.
-        pooled = np.concatenate([best, second])
-        at = int(_COMMON * (len(pooled) - 1))
-        common = np.partition(pooled, at, axis=0)[at]
+    ) -> tuple[np.ndarray, np.ndarray, float]:
+        """For every reference the places [r, k, 3] most like the query's, and their weight [r, k]; and the
+        evidence that the query has for itself.
+        """
+        best, second, place = _looked_up(
+            descriptors, self.descriptors[:, grid], self.valid[:, grid]
+        )
+        common = _common(best, second)
         weight = (np.maximum(best - common, 0) + _TRIVIAL * np.maximum(best, 0)) * valid
         fixed = np.take_along_axis(self.places[:, grid], place[..., None], 1)
-        return fixed, weight.astype(np.float32)
+        return fixed, weight.astype(np.float32), _evidence_for_itself(common, valid)
+
+
+def _looked_up(
+    query: np.ndarray, descriptors: np.ndarray, valid: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`_closest` of a query [k, d] in references [r, k, d], of which a part at a time is looked at."""
+    count = len(valid)
+    best, second, place = (np.zeros((count, len(query)), t) for t in ("f4", "f4", "i4"))
+    asked = jnp.asarray(query)
+    for first in range(0, count, _PART):
+        part = slice(first, first + _PART)
+        rows, there = _padded(descriptors[part], valid[part], min(_PART, count))
+        columns = _closest(asked, rows, there)
+        size = min(_PART, count - first)
+        for target, column in zip((best, second, place), columns, strict=True):
+            target[part] = np.asarray(column)[:size]
+    return best, second, place
+
+
+def _common(best: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Of each keypoint of a query [k] the similarity that says nothing of any reference: all have it."""
+    pooled = np.concatenate([best, second])
+    at = int(_COMMON * (len(pooled) - 1))
+    return np.partition(pooled, at, axis=0)[at]
+
+
+def _evidence_for_itself(common: np.ndarray, valid: np.ndarray) -> float:
+    """What the keypoints of a volume weigh, each alike to itself and all in their places."""
+    return float(np.sort(np.where(valid, np.maximum(1 - common, 0), 0))[-KEPT:].sum())
+
+
+def _own(descriptors: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """`VolumeIndex.own`, from what a few references have in common with each."""
+    count = len(valid)
+    asked = np.unique(np.linspace(0, count - 1, min(count, _ASKED)).astype(int))
+    out = np.zeros((count, _GRIDS), np.float32)
+    for grid in range(_GRIDS):
+        few = descriptors[asked, grid], valid[asked, grid]
+        for row in range(count):
+            best, second, _ = _looked_up(descriptors[row, grid], *few)
+            out[row, grid] = _evidence_for_itself(_common(best, second), valid[row, grid])
+    return out
 
 
 def _padded(first: np.ndarray, second: np.ndarray, length: int) -> tuple[Array, Array]:

@@ -55,7 +55,7 @@ class Page(html.parser.HTMLParser):
 def replicas() -> ReplicaResult:
     empty = np.zeros(0)
     thresholds = LevelThresholds(
-        3.0, 1.0, "o", empty, empty, empty, None, None, True, {}, True, NormalLaw(0.0, 1.0, 0)
+        3.0, 1.0, "o", empty, empty, empty, None, None, True, {}, True, True, NormalLaw(0.0, 1.0, 0)
     )
     measures = dict.fromkeys(MEASURES[Level.VOXEL], 0.25)
     levels = {

@@ -16,7 +16,7 @@ import pytest
 
 import deepssim_jax as ds
 from benchmarks.cases.planted_volumes import make_replica
-from deepssim_jax.audit import replica_calibration, replica_report
+from deepssim_jax.audit import replica_report, replica_trials
 from deepssim_jax.audit.disclosure import Edition
 from deepssim_jax.audit.replica_conclusion import call_of, together
 from deepssim_jax.audit.replica_pictures import FRAMES
@@ -40,7 +40,7 @@ HOSTILE = "<b>'=1+1.npy"
 def few_controls():
     """Two copies under each edit, half as many as usual."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(replica_calibration, "EACH_EDIT", 2)
+        patch.setattr(replica_trials, "EACH_EDIT", 2)
         yield
 
 

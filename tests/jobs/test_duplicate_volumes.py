@@ -191,7 +191,7 @@ def join_of(evidence: np.ndarray) -> VolumeJoin:
     noted["query"], noted["reference"] = np.nonzero(enough)
     noted["evidence"] = evidence[enough]
     rest = np.sort(np.where(enough, 0.0, evidence))[:, : -KEPT - 1 : -1]
-    return VolumeJoin(noted, rest, np.full(len(evidence), 30, np.float32))
+    return VolumeJoin(noted, rest)
 
 
 def test_what_a_volume_has_for_those_of_other_groups() -> None:
@@ -214,8 +214,9 @@ def test_what_unrelated_volumes_reach_is_learned_beside_copies() -> None:
         evidence[row, column] = evidence[column, row] = rng.uniform(18, 31)
     np.fill_diagonal(evidence, 0)
     join = join_of(evidence)
-    unknown = VolumeCopyRule.of(join, doubles[:0], rate=0.05)
-    known = VolumeCopyRule.of(join, doubles, rate=0.05)
+    own = np.full(len(join.rest), 30.0)
+    unknown = VolumeCopyRule.of(join, doubles[:0], own=own, rate=0.05)
+    known = VolumeCopyRule.of(join, doubles, own=own, rate=0.05)
     assert known.law.count == unknown.law.count == 23
     assert known.evidence < np.log(7) and unknown.evidence < np.log(7)
     assert known.chance < 0.005
@@ -237,7 +238,9 @@ def test_the_law_of_the_best_is_found_beside_copies() -> None:
 def test_copies_below_what_unrelated_volumes_reach_are_copies_and_said() -> None:
     rng = np.random.default_rng(0)
     evidence = np.exp(rng.uniform(0.2, 3.5, (30, 30))).astype(np.float32)
-    rule = VolumeCopyRule.of(join_of(evidence), np.array([[0, 1]]), rate=0.05)
+    rule = VolumeCopyRule.of(
+        join_of(evidence), np.array([[0, 1]]), own=np.full(30, 30.0), rate=0.05
+    )
     pairs = np.zeros(2, VOLUME_PAIR)
     pairs["evidence"], pairs["share"] = (3.0, 2.9), (0.9, 0.3)
     pairs["structure"] = 0.99

@@ -56,12 +56,30 @@ def test_a_planted_affine_map_is_found_among_wrong_correspondences() -> None:
     np.testing.assert_allclose(found.matrix[0], matrix, atol=0.02)
     np.testing.assert_allclose(found.shift[0], (3, -2, 5), atol=0.3)
     assert float(found.evidence[0]) == pytest.approx(36, abs=2)
+    assert float(found.exact[0]) > 0.9
     none = agreeing(
         jnp.asarray(rng.uniform(-25, 25, (96, 3)), jnp.float32),
         jnp.asarray(fixed, jnp.float32)[None],
         jnp.ones((1, 96)),
     )
     assert float(none.evidence[0]) < 12
+
+
+def test_what_lies_a_point_away_agrees_and_is_not_exact() -> None:
+    rng = np.random.default_rng(0)
+    fixed = rng.uniform(-25, 25, (96, 3))
+
+    def exact(away: float) -> float:
+        moving = fixed + rng.normal(0, away, fixed.shape)
+        columns = jnp.asarray(moving, jnp.float32), jnp.asarray(fixed, jnp.float32)[None]
+        found = agreeing(*columns, jnp.ones((1, 96)))
+        assert float(found.evidence[0]) > 70
+        return float(found.exact[0])
+
+    # Of a normal distance of s along three axes exp(-d^2 / 2c^2) is (c^2 / (c^2 + s^2))^1.5 on average.
+    for away in (0.1, 0.5, 0.8):
+        share = (0.25 / (0.25 + away**2)) ** 1.5 / (4 / (4 + away**2)) ** 1.5
+        assert exact(away) == pytest.approx(share, abs=0.1)
 
 
 @pytest.mark.parametrize("number", [0, 5, 22, 41])

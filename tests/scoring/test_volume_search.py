@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 from benchmarks.methods.volume_levels import best_by_level
 from deepssim_jax.ops.head_labels import vessel_labels
 from deepssim_jax.ops.volume_grid import Geometry
-from deepssim_jax.scoring.volume_evidence import best_of
+from deepssim_jax.scoring.volume_evidence import best_of, can_be_copies
 from deepssim_jax.scoring.volume_match import (
     Reference,
     best_by_measure,
@@ -165,6 +165,7 @@ def test_evidence_is_what_a_query_is_ahead_of_other_patients() -> None:
     pairs = np.zeros(4, pair_dtype(()))
     pairs["query"], pairs["reference"] = [0, 0, 0, 1], [4, 5, 7, 4]
     pairs["structure"], pairs["points"] = [0.9, 0.8, 0.5, 0.5], [8.0, 4.0, 2.0, np.nan]
+    pairs["share"], pairs["exact"] = [0.3, 0.9, 0.9, np.nan], [0.5, 0.9, 0.9, np.nan]
     groups = np.array([0, 0, 0, 0, 1, 1, 2, 2])
     voxel = best_of(pairs, groups, 3, Level.VOXEL)
     assert voxel is not None
@@ -176,3 +177,17 @@ def test_evidence_is_what_a_query_is_ahead_of_other_patients() -> None:
     assert points is not None
     np.testing.assert_allclose(points.evidence[0], np.log(8) + 0.5 * np.log(4), rtol=1e-6)
     assert np.isnan(points.evidence[1:]).all()
+    # Neither nearly all of its points nor exactly: as second scans agree. No other level tells.
+    assert not points.can_be_copy.any()
+    np.testing.assert_array_equal(voxel.can_be_copy, [True, True, False])
+
+
+def test_a_copy_has_most_of_its_points_or_agrees_in_detail() -> None:
+    pairs = np.zeros(5, pair_dtype(()))
+    pairs["share"] = [0.36, 0.46, 0.2, 0.3, np.nan]
+    pairs["exact"] = [0.45, 0.3, 0.6, 0.3, np.nan]
+    pairs["structure"] = [0.95, 0.6, 0.6, 0.98, 0.9]
+    np.testing.assert_array_equal(
+        can_be_copies(pairs, Level.POINTS), [False, True, True, True, False]
+    )
+    assert can_be_copies(pairs, Level.VOXEL).all()

@@ -1,0 +1,77 @@
+"""What experiments on the real side come to: thresholds, and what second scans do to them."""
+
+import numpy as np
+
+from deepssim_jax.audit.replica_calibration import Evidence, kind_of
+from deepssim_jax.audit.replica_result import Kind, LevelThresholds
+from deepssim_jax.audit.replica_trials import LevelTrial
+from deepssim_jax.scoring.evidence import MOST_FALSE, GumbelLaw
+from deepssim_jax.scoring.plant_volumes import Edit
+from deepssim_jax.scoring.volume_measure import pair_dtype
+from deepssim_jax.scoring.volume_search import Level
+
+_SECOND_SCAN = 3.0
+
+
+def trial_of(*, can: bool, lost: int = 0) -> LevelTrial:
+    """Sixty unrelated volumes, three second scans of much evidence, and 18 copies of no less or more, so
+    many of which agree as second scans do.
+    """
+    null = np.random.default_rng(0).gumbel(0.6, 0.3, 60).clip(max=1.8)
+    edits = tuple(edit for edit in Edit for _ in range(2))
+    return LevelTrial(
+        null=null,
+        null_tunes=np.arange(60) % 2 == 0,
+        null_can=np.zeros(60, bool),
+        repeats=np.full(3, _SECOND_SCAN),
+        repeats_can=np.full(3, can),
+        right=np.linspace(2.8, 4.5, len(edits)),
+        right_tunes=np.zeros(len(edits), bool),
+        right_can=np.arange(len(edits)) >= lost,
+        edits=edits,
+    )
+
+
+def thresholds_of(trial: LevelTrial) -> LevelThresholds:
+    nothing = LevelThresholds(
+        replica=0.0, same_person=0.0, origin="", null=trial.null, repeats=trial.repeats,
+        planted=np.zeros(0), false_rate=None, recall=None, calibrated=True, recall_by_edit={},
+        tells=True, counts=True, law=GumbelLaw(0.6, 0.3, 60),
+    )  # fmt: skip
+    pairs = np.zeros(0, pair_dtype(()))
+    evidence = Evidence({Level.POINTS: nothing}, {Level.POINTS: trial}, pairs, 0.95)
+    return evidence.at(MOST_FALSE).thresholds[Level.POINTS]
+
+
+def test_second_scans_that_agree_as_copies_do_raise_the_threshold() -> None:
+    found = thresholds_of(trial_of(can=True))
+    assert _SECOND_SCAN < found.replica < _SECOND_SCAN + 0.01
+    assert "3 pairs of scans of one patient" in found.origin
+
+
+def test_second_scans_that_keypoints_tell_from_copies_cost_no_recall() -> None:
+    trial = trial_of(can=False)
+    found, raised = thresholds_of(trial), thresholds_of(trial_of(can=True))
+    assert found.replica < _SECOND_SCAN - 0.1
+    assert found.recall is not None
+    assert raised.recall is not None
+    assert found.recall.count > raised.recall.count
+    # They are the same person's, however much evidence there is.
+    assert kind_of(_SECOND_SCAN, found, can_be_copy=False) is Kind.SAME_PERSON
+    assert kind_of(_SECOND_SCAN, found, can_be_copy=True) is Kind.REPLICA
+
+
+def test_where_copies_agree_as_second_scans_do_nothing_tells_them() -> None:
+    one, many = (
+        thresholds_of(trial_of(can=False, lost=1)),
+        thresholds_of(trial_of(can=False, lost=3)),
+    )
+    assert (one.tells, many.tells) == (True, False)
+    assert one.recall is not None
+    assert many.recall is not None
+    assert one.recall.count == 17
+    # The second scans raise the threshold, then: some copies are lost to it, and those that reach it count.
+    assert many.replica > _SECOND_SCAN
+    assert many.recall.count == (trial_of(can=False).right > _SECOND_SCAN).sum()
+    assert kind_of(4.0, many, can_be_copy=False) is Kind.REPLICA
+    assert "cannot be distinguished" in many.origin

@@ -27,7 +27,16 @@ from absl import app, flags
 
 import deepssim_jax as ds
 from benchmarks.cases.records import dated, keep
-from benchmarks.cases.volume_edits import EDITS, KINDS, Volume, copies, edited, people, write
+from benchmarks.cases.volume_edits import (
+    EDITS,
+    KINDS,
+    Volume,
+    coarser,
+    copies,
+    edited,
+    people,
+    write,
+)
 from deepssim_jax.audit.replica_result import Kind, VolumeMatch
 from deepssim_jax.data.whole_volume import VolumeSettings
 from deepssim_jax.ops.volume_grid import Geometry, on_grid
@@ -42,6 +51,9 @@ KIND = flags.DEFINE_multi_enum("kind", list(KINDS), list(KINDS), "kinds of volum
 REFERENCES = flags.DEFINE_integer("references", 40, "people on the real side", lower_bound=20)
 EACH = flags.DEFINE_integer("each", 2, "copies by edit", lower_bound=1)
 UNRELATED = flags.DEFINE_integer("unrelated", 16, "people who are not on the real side")
+SPACING = flags.DEFINE_float(
+    "spacing_mm", None, "make all volumes as coarse as this first", lower_bound=0
+)
 SEED = flags.DEFINE_integer("seed", 0, "of everything that is drawn")
 WORK = flags.DEFINE_string("work", None, "folder in which the files and the report stay")
 _GRID, _PEER_MM = 40, 6.0
@@ -100,6 +112,8 @@ def measure(kind: str) -> dict[str, object]:
     """The record of one kind of volume."""
     rng = np.random.default_rng([SEED.value, KINDS.index(kind)])
     everyone = people(kind, REFERENCES.value, UNRELATED.value, Path(DATA.value), rng)
+    if SPACING.value is not None:
+        everyone = coarser(everyone, SPACING.value)
     real = everyone.real
     asked, truth = copies(everyone, EACH.value, rng)
     others = [edited("noise", v, v, rng) for v in everyone.unrelated]
@@ -152,7 +166,8 @@ def measure(kind: str) -> dict[str, object]:
         "false": _interval(false, len(others))
     }
     return {
-        "kind": kind, "references": len(real), "seed": SEED.value, "edits": rows, "total": total,
+        "kind": kind, "spacing_mm": SPACING.value, "references": len(real), "seed": SEED.value,
+        "edits": rows, "total": total,
         "unrelated": len(others), "false": false, "intervals": shares,
         "rescans": len(again), "rescans_called": rescans, "verdict": result.verdict.value,
         "levels": {
@@ -161,7 +176,8 @@ def measure(kind: str) -> dict[str, object]:
         },
         "seconds": round(spent, 1),
         "command": f"python -m benchmarks.volume_edits --kind={kind} --references={REFERENCES.value} "
-        f"--each={EACH.value} --unrelated={len(others)} --seed={SEED.value}",
+        f"--each={EACH.value} --unrelated={len(others)} --seed={SEED.value}"
+        + (f" --spacing_mm={SPACING.value:g}" if SPACING.value is not None else ""),
     }  # fmt: skip
 
 

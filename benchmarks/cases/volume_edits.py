@@ -77,6 +77,24 @@ def people(kind: str, count: int, unrelated: int, data: Path, rng: np.random.Gen
     return People([_named(v, i) for i, v in enumerate(made[0])], made[1], [])
 
 
+def coarser(everyone: People, mm: float) -> People:
+    """Everyone's volumes at a spacing of at least so many mm along every axis."""
+
+    def resampled(v: Volume) -> Volume:
+        factors = np.minimum(np.asarray(v.spacing) / mm, 1.0)
+        smooth = ndimage.gaussian_filter(v.values, 0.4 * (1 / factors - 1))
+        small = ndimage.zoom(smooth, factors, order=1)
+        spacing = np.asarray(v.spacing) * v.values.shape / np.array(small.shape)
+        return Volume(small, spacing, v.person)
+
+    return People(
+        *(
+            [resampled(v) for v in part]
+            for part in (everyone.real, everyone.unrelated, everyone.rescans)
+        )
+    )
+
+
 def copies(
     everyone: People, each: int, rng: np.random.Generator
 ) -> tuple[list[Volume], list[tuple[int, ...]]]:

@@ -228,9 +228,29 @@ def duplicates() -> str:
     return table((*head, "other pairs called copies"), rows)
 
 
+def _by_kind_of_volume() -> dict[str, dict]:
+    """The newest records of volumes as they are, not made coarser."""
+    return {r["kind"]: r for r in records("volume_edits") if r.get("spacing_mm") is None}
+
+
+def volume_resolutions() -> str:
+    """Copies of heads found at several spacings."""
+    heads = [r for r in records("volume_edits") if r["kind"] == "heads"]
+    latest = {r.get("spacing_mm"): r for r in heads}
+    rows = []
+    for spacing in sorted(latest, key=lambda mm: mm or 0.0):
+        r = latest[spacing]
+        shares = share(r["total"]["called"], r["total"]["n"], *r["intervals"]["called"][1:])
+        wrong = share(r["false"], r["unrelated"], *r["intervals"]["false"][1:])
+        again = f"{r['rescans_called']} of {r['rescans']}"
+        rows.append((f"{spacing:g} mm" if spacing else "1 to 3 mm", shares, wrong, again))
+    head = ("spacing", "copies found", "unrelated called copies", "second scans called copies")
+    return table(head, rows)
+
+
 def volume_edits() -> str:
     """Copies of volumes found, by kind of volume."""
-    latest = {r["kind"]: r for r in records("volume_edits")}
+    latest = _by_kind_of_volume()
     rows = []
     for kind, r in latest.items():
         bounds, total = r["intervals"], r["total"]
@@ -245,7 +265,7 @@ def volume_edits() -> str:
 
 def rescans() -> str:
     """Second scans of the same person that are called copies."""
-    latest = {r["kind"]: r for r in records("volume_edits")}
+    latest = _by_kind_of_volume()
     called = (
         f"{r['rescans_called']} of {r['rescans']} {kind}"
         for kind, r in latest.items()
@@ -393,7 +413,7 @@ def finetuning_time() -> str:
 def headline() -> str:
     """The README's five rows."""
     generated = _by_method()["audit"]
-    volumes = {r["kind"]: r for r in records("volume_edits")}
+    volumes = _by_kind_of_volume()
     heads = volumes["heads"]
     found = retrieval_row("films", "two of them")
     return table(
@@ -436,6 +456,7 @@ TABLES = {
     "duplicates": duplicates,
     "memorisation": memorisation,
     "volume-edits": volume_edits,
+    "volume-resolutions": volume_resolutions,
     "retrieval": retrieval,
     "throughput": throughput,
     "tpu": tpu,

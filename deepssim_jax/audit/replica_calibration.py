@@ -174,7 +174,8 @@ def _thresholds(
         false_rate=share_of(check, level),
         recall=share_of(tested, level),
         recall_by_edit={
-            edit.value: int(hits[[e is edit for e in trial.edits]].sum()) for edit in Edit
+            edit.value: int(hits[[e is edit for e in trial.edits]].sum())
+            for edit in dict.fromkeys(trial.edits)
         }
         if len(trial.right)
         else {},

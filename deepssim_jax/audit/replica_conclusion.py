@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from deepssim_jax.audit import outputs, replica_outputs
+from deepssim_jax.audit.doubles import Doubles
+from deepssim_jax.audit.inputs import file_counts, file_notes, file_notes_to_share
 from deepssim_jax.audit.replica_calibration import Evidence, kind_of
 from deepssim_jax.audit.replica_result import (
     Kind,
@@ -16,7 +18,7 @@ from deepssim_jax.audit.replica_result import (
     VolumeMatch,
 )
 from deepssim_jax.audit.replica_settings import ReplicaSettings
-from deepssim_jax.data.manifest import Role
+from deepssim_jax.data.manifest import Manifest, Role
 from deepssim_jax.data.nifti_reader import TWO_SPACINGS
 from deepssim_jax.data.store import ImageStore
 from deepssim_jax.detection.assessment import Searched, Subjects, assess
@@ -46,7 +48,7 @@ def weigh(pairs: np.ndarray, groups: np.ndarray, count: int, evidence: Evidence)
     found = {at: best_of(pairs, groups, count, at) for at in evidence.thresholds}
     best = {at: x for at, x in found.items() if x is not None}
     p_values = [
-        np.where(x.row >= 0, evidence.thresholds[at].law.p_values(x.evidence), 1.0)
+        np.where(x.row >= 0, evidence.thresholds[at].p_values(x.evidence), 1.0)
         for at, x in best.items()
         if at in evidence.counting
     ]
@@ -61,15 +63,16 @@ def weigh(pairs: np.ndarray, groups: np.ndarray, count: int, evidence: Evidence)
 class MeasuredVolumes:
     """Everything that a search for replicas measured.
 
-    `pairs` are those of `match_volumes`, synthetic with real; `originals` int [n] is the same of real volumes
-    that are copies of each other; `evidence` has thresholds, and scans of one patient; `label_names` are
-    those of the segmentation level; `votes` what people say, if they were asked.
+    `pairs` are those of `match_volumes`, synthetic with real; `doubles` are real volumes that are copies of
+    each other; `evidence` has thresholds, and scans of one patient; `label_names` are those of the
+    segmentation level; `votes` what people say, if they were asked.
     """
 
     pairs: np.ndarray
     sides: Mapping[Role, VolumeSide]
     stores: Mapping[Role, ImageStore]
-    originals: np.ndarray
+    manifests: Mapping[Role, Manifest]
+    doubles: Doubles
     evidence: Evidence
     label_names: tuple[str, ...]
     votes: ratings.Ratings | None = None
@@ -108,11 +111,12 @@ def conclude(found: MeasuredVolumes, settings: ReplicaSettings) -> ReplicaResult
             "disputed": sum(m.disputed for m in matches),
             "unreadable_real": sides[Role.REAL].unreadable,
             "unreadable_synthetic": sides[Role.SYNTHETIC].unreadable,
+            **file_counts(found.manifests),
         },
         exclusions=excluded(found.stores) + _without_labels(found.sides, found.stores),
         two_spacings=_two_spacings(found.stores),
-        notes=notes,
-        notes_to_share=notes,
+        notes=notes + _doubled(found.doubles) + file_notes(found.manifests),
+        notes_to_share=notes + file_notes_to_share(found.manifests),
         settings=_echoed(settings),
         versions=outputs.versions(settings.encoder),
         matches=matches,
@@ -138,7 +142,7 @@ def _matches(
                 continue  # there is no other volume, or no label map
             row = found.pairs[best.row[query]]
             patients[at] = int(groups[int(row["reference"])])
-            originals[at] = int(found.originals[int(row["reference"])])
+            originals[at] = int(found.doubles.group[int(row["reference"])])
             levels[at] = _level_match(row, query, at, weighed, found.stores[Role.REAL])
         match = together(name, levels, patients, counting)
         if match.kind is Kind.REPLICA:
@@ -159,7 +163,7 @@ def _level_match(
         real_id=real.image_ids[reference],
         subject_id=real.subject_ids[reference],
         score=score,
-        p_value=float(thresholds.law.p_values(np.array([score]))[0]),
+        p_value=float(thresholds.p_values(np.array([score]))[0]),
         kind=kind_of(score, thresholds, can_be_copy=can),
         measures={m: float(row[m]) for m in MEASURES[at]},
         mirrored=bool(row["mirrored"]),
@@ -194,6 +198,17 @@ def _repeats(evidence: Evidence, real: ImageStore) -> tuple[Repeat, ...]:
             )
         )
     return tuple(out)
+
+
+def _doubled(doubles: Doubles) -> tuple[str, ...]:
+    """A sentence on real volumes that are copies of each other."""
+    count = len(np.unique(np.concatenate([doubles.pairs["first"], doubles.pairs["second"]])))
+    if not count:
+        return ()
+    return (
+        f"{count:,} real volumes are copies of other real ones (real_duplicates.csv). Patients whose volumes "
+        "are copies of each other count as one.",
+    )
 
 
 def _echoed(settings: ReplicaSettings) -> dict[str, object]:
@@ -253,7 +268,8 @@ def together(
         votes = sum(patients[at] == patient for at in calls)
         others = [
             at for at in deciding
-            if levels[at].kind is Kind.DIFFERENT or patients[at] != patient
+            if patients[at] != patient or levels[at].kind is Kind.DIFFERENT
+            or (at is Level.POINTS and levels[at].kind is Kind.SAME_PERSON)
         ]  # fmt: skip
         by = ", ".join(at.value for at in calls if patients[at] == patient)
         reason = f"a replica by {by}"
@@ -263,8 +279,8 @@ def together(
     same = [at for at in deciding if levels[at].kind is Kind.SAME_PERSON]
     if calls:
         reason = (
-            f"a replica by {', '.join(at.value for at in calls)} alone, which finds too few of the copies "
-            "made of these volumes to count"
+            f"a replica by {', '.join(at.value for at in calls)} alone, which does not count here: it finds "
+            "too few of the copies made of these volumes, or too many unrelated volumes"
         )
     elif same:
         reason = f"like another scan of the patient by {', '.join(at.value for at in same)}"
@@ -292,6 +308,18 @@ def _decisive(levels: Mapping[Level, LevelMatch], counting: Sequence[Level]) -> 
     return sorted(calls, key=lambda at: (levels[at].p_value, at))
 
 
+def check_rated(votes: ratings.Ratings, synthetic: ImageStore) -> None:
+    """Raises ValueError where volumes are rated that were not read."""
+    read = set(synthetic.image_ids)
+    unknown = [name for name in votes.synthetic_ids if name not in read]
+    if unknown:
+        raise ValueError(
+            f"{len(unknown)} of {len(votes.synthetic_ids)} rated volumes are none of the readable synthetic "
+            f"ones, the first of them number {votes.synthetic_ids.index(unknown[0]) + 1} of the ratings; ids "
+            "are the files' paths inside the folder"
+        )
+
+
 def _rated(
     votes: ratings.Ratings,
     pairs: np.ndarray,
@@ -299,13 +327,6 @@ def _rated(
     settings: ReplicaSettings,
 ) -> RatingSummary:
     place = {name: row for row, name in enumerate(synthetic.image_ids)}
-    unknown = [name for name in votes.synthetic_ids if name not in place]
-    if unknown:
-        raise ValueError(
-            f"{len(unknown)} of {len(votes.synthetic_ids)} rated volumes are none of the readable synthetic "
-            f"ones, the first of them number {votes.synthetic_ids.index(unknown[0]) + 1} of the ratings; ids "
-            "are the files' paths inside the folder"
-        )
     rows = np.array([place[name] for name in votes.synthetic_ids])
     found = best_by_measure(pairs, len(synthetic))
     scores = {(level.value, name): values[rows] for (level, name), values in found.items()}

@@ -96,7 +96,10 @@ def _render(
         repeats=_repeats(result, share=share),
         ratings=[] if share else _ratings(result),
         roc=None if result.ratings is None else _roc(result.ratings),
-        exposed=page.most_copied(_exposed(result), edition, salt)[:_MAX_EXPOSED],
+        exposed=(exposed := page.most_copied(_exposed(result), edition, salt))[:_MAX_EXPOSED],
+        more_exposed=max(0, len(exposed) - _MAX_EXPOSED),
+        default_law=not all(t.calibrated for t in result.thresholds.values() if t.counts),
+        tells=all(t.tells for t in result.thresholds.values() if t.counts),
         excluded=page.excluded_files(result.exclusions, edition),
         doubtful=[] if share else page.excluded_files(result.two_spacings, edition),
     )

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     import pandas
 
 
+_UNKNOWN = 2  # unrelated volumes that can be copies of another's
+
+
 class Kind(enum.StrEnum):
     """How a synthetic volume relates to the closest real one.
 
@@ -97,6 +100,16 @@ class LevelThresholds:
     tells: bool
     counts: bool
     law: Law
+
+    def p_values(self, evidence: np.ndarray) -> np.ndarray:
+        """Of evidence [n] among unrelated volumes: by the law, or the share of those at hand that reach it,
+        whichever is more. A law of quantiles knows nothing of a heavy tail; two of them can be copies
+        that nobody knows of.
+        """
+        reached = (self.null[None] >= np.asarray(evidence)[:, None]).sum(1) - _UNKNOWN
+        return np.maximum(
+            self.law.p_values(evidence), np.maximum(reached, 0) / max(len(self.null), 1)
+        )
 
 
 @dataclasses.dataclass(frozen=True)

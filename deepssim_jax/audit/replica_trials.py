@@ -12,7 +12,7 @@ import numpy as np
 
 from deepssim_jax.detection.controls import balanced_rows, other_patients, tuning_split
 from deepssim_jax.scoring.match import Progress
-from deepssim_jax.scoring.plant_volumes import Edit, plant_copies
+from deepssim_jax.scoring.plant_volumes import MIXED, Edit, plant_copies
 from deepssim_jax.scoring.volume_evidence import ahead, best_of, can_be_copies, scaled
 from deepssim_jax.scoring.volume_match import Reference, match_volumes, measure_pairs
 from deepssim_jax.scoring.volume_measure import DECIDING, MatchSettings, pair_dtype
@@ -117,9 +117,10 @@ def run_trials(
 ) -> Trials:
     """Looks for real volumes among other patients', for repeats, and for controls."""
     real, matching = references.side, settings.matching
+    several = len(np.unique(real.groups)) > 1
     rows = balanced_rows(real.groups, MAX_NULL, seed=settings.seed)
     negatives = np.zeros(0, pair_dtype(matching.labels))
-    if len(np.unique(real.groups)) > 1:
+    if several:
         negatives = match_volumes(
             real.rows(rows),
             references,
@@ -130,7 +131,7 @@ def run_trials(
             what="real with other patients' real",
         )
     repeats = _repeats(references, matching, journal, on_progress, seed=settings.seed)
-    edits = tuple(edit for edit in Edit for _ in range(EACH_EDIT))
+    edits = tuple(e for e in Edit for _ in range(EACH_EDIT) if several or e not in MIXED)
     copied = np.resize(rows, len(edits))
     copies = planted_side(real, copied, edits, settings)
     positives = match_volumes(

@@ -15,9 +15,9 @@ import numpy as np
 from deepssim_jax import parallel
 from deepssim_jax.audit import replica_outputs
 from deepssim_jax.audit.doubles import Doubles
-from deepssim_jax.audit.inputs import file_notes, file_notes_to_share, folders
+from deepssim_jax.audit.inputs import folders
 from deepssim_jax.audit.replica_calibration import Evidence, calibrate_levels
-from deepssim_jax.audit.replica_conclusion import MeasuredVolumes, conclude
+from deepssim_jax.audit.replica_conclusion import MeasuredVolumes, check_rated, conclude
 from deepssim_jax.audit.replica_doubles import find_volume_doubles
 from deepssim_jax.audit.replica_pictures import Drawer
 from deepssim_jax.audit.replica_result import ReplicaResult
@@ -312,6 +312,8 @@ def _replicas(
     real, synthetic = (stores[role] for role in _ROLES)
     if not settings.allow_same and set(real.sha256) == set(synthetic.sha256):
         raise InputError(_SAME)
+    if votes is not None:
+        check_rated(votes, synthetic)
     references, doubles = job.references(sides[Role.REAL], real)
     sides[Role.REAL] = references.side
     pairs = match_volumes(
@@ -324,14 +326,9 @@ def _replicas(
     )
     evidence = job.calibrated(references, real)
     measured = MeasuredVolumes(
-        pairs, sides, stores, doubles.group, evidence, job.levels.names, votes
+        pairs, sides, stores, manifests, doubles, evidence, job.levels.names, votes
     )
     result = conclude(measured, settings)
-    result = dataclasses.replace(
-        result,
-        notes=result.notes + file_notes(manifests),
-        notes_to_share=result.notes_to_share + file_notes_to_share(manifests),
-    )
     drawer = Drawer(
         sides=sides,
         references=references,

@@ -68,8 +68,13 @@ def _of_lines(text: str) -> dict[int, str]:
     for line in text.splitlines():
         found = _LINE.match(_COLOURS.sub("", line))
         if found:
-            names[int(found[1])] = found[2].strip()
+            _add(names, int(found[1]), found[2].strip())
     return names
+
+
+def _add(names: dict[int, str], label: int, name: str) -> None:
+    if names.setdefault(label, name) != name:
+        raise ValueError(f"label {label} has two names, of which one is right")
 
 
 def _of_json(content: dict[str, object]) -> dict[int, str]:
@@ -77,7 +82,7 @@ def _of_json(content: dict[str, object]) -> dict[int, str]:
     names = {}
     for key, value in inner.items() if isinstance(inner, dict) else ():
         if isinstance(value, int):
-            names[value] = str(key)
+            _add(names, value, str(key))
         elif isinstance(value, str) and str(key).isdigit():
-            names[int(key)] = value
+            _add(names, int(key), value)
     return names

@@ -40,6 +40,9 @@ class Edit(enum.StrEnum):
     STRIP = "strip"
 
 
+MIXED = frozenset({Edit.NEAR, Edit.HALF})  # those that need another person
+
+
 @dataclasses.dataclass(frozen=True)
 class Planted:
     """`volumes` uint16 [n, s, s, s], their `geometry`, and `maps` of labels where there were some."""

@@ -10,10 +10,11 @@ import nibabel
 import numpy as np
 import pytest
 
+from deepssim_jax.cli.exit_codes import ExitCode
 from deepssim_jax.cli.main import main
 from deepssim_jax.data.phantom_heads import angiograms
 from deepssim_jax.testing import outputs
-from deepssim_jax.workspace import MARKER
+from deepssim_jax.workspace import MARKER, Workspace
 from tests.kept import write_phantoms
 
 SIZE = "--size=64"
@@ -136,6 +137,13 @@ def test_without_its_kept_work_nothing_is_vouched_for(inputs: Path, tmp_path: Pa
     shutil.rmtree(tmp_path / "out" / "work")
     assert main(["verify", str(tmp_path / "out")]) == 1
     assert "which holds the hashes of the files, is gone" in capsys.readouterr().err
+
+
+def test_what_was_killed_before_it_wrote_a_result_is_a_problem(tmp_path: Path, capsys) -> None:
+    with Workspace.open(tmp_path / "out", command="replicas") as workspace:
+        workspace.secret()
+    assert main(["verify", str(tmp_path / "out")]) == ExitCode.FAILED
+    assert "nothing that `deepssim replicas` finished is here" in capsys.readouterr().err
 
 
 def test_a_folder_of_someone_else_is_said(inputs: Path, capsys) -> None:

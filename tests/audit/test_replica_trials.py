@@ -1,5 +1,7 @@
 """What experiments on the real side come to: thresholds, and what second scans do to them."""
 
+import dataclasses
+
 import numpy as np
 
 from deepssim_jax.audit.replica_calibration import Evidence, kind_of
@@ -59,6 +61,16 @@ def test_second_scans_that_keypoints_tell_from_copies_cost_no_recall() -> None:
     # They are the same person's, however much evidence there is.
     assert kind_of(_SECOND_SCAN, found, can_be_copy=False) is Kind.SAME_PERSON
     assert kind_of(_SECOND_SCAN, found, can_be_copy=True) is Kind.REPLICA
+
+
+def test_a_p_value_is_no_less_than_the_share_of_unrelated_volumes_that_reach_it() -> None:
+    found = thresholds_of(trial_of(can=False))
+    # A law that is narrower than the volumes at hand; two of these can be copies that nobody knows of.
+    narrow = dataclasses.replace(found, law=GumbelLaw(0.2, 0.05, 60), null=np.linspace(0, 3, 60))
+    p_values = narrow.p_values(np.array([-1.0, 1.5, 2.9, 3.5]))
+    np.testing.assert_allclose(p_values[:2], [1.0, 28 / 60], atol=1e-6)
+    assert p_values[2] < 1e-6
+    np.testing.assert_allclose(p_values[3], narrow.law.p_values(np.array([3.5]))[0])
 
 
 def test_where_copies_agree_as_second_scans_do_nothing_tells_them() -> None:

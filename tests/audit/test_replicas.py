@@ -119,7 +119,7 @@ def test_ratings_are_judged_on_other_volumes(found: ds.ReplicaResult) -> None:
     assert by_name["body_ncc"].cross_validated.value >= 0.9
     assert by_name["body_ncc"].auc == 1.0
     assert by_name["dice"].cross_validated.value >= 0.8
-    assert len(rated.measures) == 15  # fourteen, and the choice among them
+    assert len(rated.measures) == 17  # sixteen, and the choice among them
 
 
 def test_the_files_say_what_the_result_says(found: ds.ReplicaResult, folders: Path) -> None:
@@ -232,6 +232,11 @@ def test_levels_that_count_decide_and_disputes_are_said() -> None:
     assert (alone.kind, alone.disputed) == (Kind.DIFFERENT, True)
     assert "too few" in alone.reason
     assert decided((same, no), (1, 2)).kind is Kind.SAME_PERSON
+    # Keypoints distinguish a second scan from a copy: voxels that do not are disputed.
+    second = decided((same, yes), (1, 1))
+    assert (second.kind, second.disputed) == (Kind.REPLICA, True)
+    assert "not by points" in second.reason
+    assert not decided((yes, same), (1, 1)).disputed
 
 
 def test_a_regex_that_misses_files_is_refused(folders: Path) -> None:

@@ -48,7 +48,8 @@ def test_scans_of_one_person_are_no_replicas(found: ds.ReplicaResult) -> None:
         assert set(repeats[names].kinds.values()) == {Kind.SAME_PERSON}
     again = next(m for m in found.matches if m.synthetic_id.startswith("patient03_study2_FLAIR"))
     assert again.levels[Level.VOXEL].real_id == "patient03_study1_FLAIR.nii.gz"
-    assert again.levels[Level.VOXEL].kind is again.kind is Kind.SAME_PERSON
+    assert again.levels[Level.VOXEL].kind is Kind.SAME_PERSON
+    assert again.kind is not Kind.REPLICA
 
 
 @pytest.mark.slow

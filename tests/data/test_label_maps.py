@@ -38,3 +38,10 @@ def test_a_table_without_names_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "names").write_text(text)
     with pytest.raises(InputError, match="--label_names: names"):
         read_label_names(tmp_path / "names")
+
+
+@pytest.mark.parametrize("text", ["10,left lung\n10,right lung\n", '{"left": 10, "right": 10}'])
+def test_a_label_of_two_names_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "names.txt").write_text(text)
+    with pytest.raises(InputError, match="label 10 has two names"):
+        read_label_names(tmp_path / "names.txt")

@@ -1,0 +1,210 @@
+"""Does a learned descriptor find more copies than RootSIFT, at as many bytes?
+
+    python -m benchmarks.learned_descriptor --data=../shared/data --out=benchmarks/results
+
+A network of patches (`methods/patch_descriptor.py`) learns from phantoms alone: chests and textures, each
+with a copy that is turned, zoomed, squashed, relit, blurred and noisy; its pairs are keypoints that the
+known map takes to each other. Then both descriptors, in 64 numbers, rank real pictures of kinds that no
+part of the detection was designed on: copies under edits that are hard for keypoints, looked up among all
+images of the kind by the first stage of an audit (`features.matching`). Counted are the copies whose
+original is first, and those whose score no other patient's image has for any of the queries. One record
+goes into OUT/learned_descriptor.jsonl.
+"""
+
+import dataclasses
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import jax
+import numpy as np
+from absl import app, flags
+from PIL import Image
+from scipy import ndimage
+
+from benchmarks.cases.records import dated, keep
+from benchmarks.kept import COMMAND
+from benchmarks.methods.patch_descriptor import Described, PatchDescriptor, PatchPairs
+from deepssim_jax.data.edits import EDITS
+from deepssim_jax.data.phantom_chests import chests
+from deepssim_jax.data.phantom_textures import textures
+from deepssim_jax.data.preprocess import fit_to_canvas
+from deepssim_jax.features.basis import EVEN, ODD, learn, sample_points
+from deepssim_jax.features.matching import PointIndex
+from deepssim_jax.scoring.decide import clopper_pearson
+from deepssim_jax.training.loop import LoopConfig, train
+from deepssim_jax.workspace import Workspace
+
+DATA = flags.DEFINE_string("data", "../shared/data", "folder with pictures/")
+OUT = flags.DEFINE_string(
+    "out", None, "folder for learned_descriptor.jsonl; nothing is written without"
+)
+PHANTOMS = flags.DEFINE_integer("phantoms", 240, "phantoms that it learns from", lower_bound=8)
+STEPS = flags.DEFINE_integer("steps", 3000, "of training", lower_bound=1)
+WIDTH = flags.DEFINE_integer("width", 32, "channels of the first layer", lower_bound=2)
+REAL = flags.DEFINE_integer("real", 100, "images of a kind", lower_bound=10)
+COPIES = flags.DEFINE_integer("copies", 8, "of each edit and kind", lower_bound=1)
+SEED = flags.DEFINE_integer("seed", 0, "of everything that is drawn")
+# Nothing of the detection was designed on these.
+KINDS = ("xray_knee", "xray_chest_children", "ct_head", "blood_smear")
+HARD = (
+    "noise 0.2", "noise 0.3", "blur 4", "blur 6", "JPEG 5", "down to 32 pixels", "gamma 2.5",
+    "posterised to 4 levels", "elastic, strong", "part 12 %, moved", "aspect 0.7", "three of any",
+)  # fmt: skip
+_SIDE, _BATCH, _RATE = 256, 256, 1e-3
+# Of a pair of keypoints: pixels, octaves and radians at most from where the map takes the first one.
+_PIXELS, _OCTAVES, _RADIANS = 2.0, 0.4, 0.4
+
+
+@dataclasses.dataclass(frozen=True)
+class Copy:
+    """An image and the map [2, 2] of positions (y, x) from the middle that made it."""
+
+    image: np.ndarray
+    matrix: np.ndarray
+
+
+def changed(image: np.ndarray, rng: np.random.Generator) -> Copy:
+    """A copy [s, s] of a phantom, by SciPy and NumPy alone."""
+    angle, zoom, aspect = rng.uniform(-np.pi, np.pi), *np.exp(rng.uniform(-0.3, 0.3, 2))
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    matrix = zoom * turn @ np.diag([aspect**0.5, aspect**-0.5])
+    back, middle = np.linalg.inv(matrix), (np.array(image.shape) - 1) / 2
+    moved = ndimage.affine_transform(image, back, middle - back @ middle, order=1, mode="nearest")
+    moved = ndimage.gaussian_filter(moved, rng.uniform(0, 4) ** 2 / 4)
+    moved = np.clip(moved, 0, 1) ** np.exp(rng.uniform(-0.9, 0.9))
+    moved = moved + rng.normal(0, rng.uniform(0, 0.2), moved.shape)
+    return Copy(moved.clip(0, 1), matrix)
+
+
+def pairs_of(first: Described, second: Described, row: int, matrix: np.ndarray) -> np.ndarray:
+    """Patches [m, 2, 2, 16, 16] of keypoints that `matrix` takes to each other."""
+    here, there = (np.flatnonzero(x.valid[row]) for x in (first, second))
+    sent = first.positions[row, here] @ matrix.T
+    away = np.linalg.norm(sent[:, None] - second.positions[row, there][None], axis=-1)
+    scale = np.log2(np.linalg.det(matrix)) / 2
+    octaves = np.log2(first.sigmas[row, here])[:, None] + scale - np.log2(second.sigmas[row, there])
+    # Angles count from x towards y: so does the direction (cos, sin) as (x, y).
+    angle = first.angles[row, here]
+    direction = np.stack([np.sin(angle), np.cos(angle)], -1) @ matrix.T
+    turned = np.arctan2(direction[:, 0], direction[:, 1])[:, None] - second.angles[row, there]
+    turned = np.abs((turned + np.pi) % (2 * np.pi) - np.pi)
+    fits = (away < _PIXELS) & (np.abs(octaves) < _OCTAVES) & (turned < _RADIANS)
+    cost = np.where(fits, away, np.inf)
+    best = cost.argmin(1)
+    mutual = np.isfinite(cost.min(1)) & (cost.argmin(0)[best] == np.arange(len(here)))
+    a, b = here[mutual], there[best[mutual]]
+    return np.stack([first.patches[row, a], second.patches[row, b]], 1)
+
+
+def learned_from_phantoms(rng: np.random.Generator) -> np.ndarray:
+    """Pairs of patches, those of one image one after the other."""
+    half = PHANTOMS.value // 2
+    keys = jax.random.split(jax.random.key(SEED.value), 2)
+    made = [
+        np.asarray(make(key, half, size=(_SIDE, _SIDE)))
+        for make, key in zip((chests, textures), keys)
+    ]
+    images = np.stack(made, 1).reshape(-1, _SIDE, _SIDE).astype(np.float32).clip(0, 1)
+    copies = [changed(image, rng) for image in images]
+    content = np.full((len(images), 2), _SIDE)
+    first = Described.of(images, content)
+    second = Described.of(np.stack([c.image for c in copies]).astype(np.float32), content)
+    return np.concatenate([pairs_of(first, second, i, c.matrix) for i, c in enumerate(copies)])
+
+
+def read(kind: str) -> tuple[list[np.ndarray], np.ndarray]:
+    """Images [h, w] on [0, 1] of a kind, an even sample, and a number for each one's patient."""
+    paths = sorted((Path(DATA.value) / "pictures" / kind).glob("*.png"))
+    paths = [
+        paths[i] for i in np.linspace(0, len(paths) - 1, min(REAL.value, len(paths))).astype(int)
+    ]
+    images = [np.asarray(Image.open(p).convert("L"), np.float64) / 255 for p in paths]
+    subjects = np.unique([p.stem.rsplit("_", 1)[0] for p in paths], return_inverse=True)[1]
+    return images, subjects.astype(np.int32)
+
+
+def on_canvases(images: list[np.ndarray]) -> Described:
+    """The points of images [h, w]."""
+    fitted = [fit_to_canvas(image.astype(np.float32), side=_SIDE) for image in images]
+    return Described.of(np.stack([c for c, _ in fitted]), np.array([inner for _, inner in fitted]))
+
+
+def ranked(
+    describe: Callable[[Described], np.ndarray], real: Described, subjects: np.ndarray,
+    asked: Described, rows: np.ndarray,
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """Bool [copies]: whose original is `first`, and whose score is `above` every other patient's."""
+    signs = np.where(np.arange(EVEN + ODD) < EVEN, 1, -1).astype(np.float32)
+    index = PointIndex.build(describe(real), signs, subjects)
+    queries = describe(asked)
+    best = index.rank(queries, count=1)
+    others = index.rank(queries, count=1, exclude=subjects[rows])
+    right = subjects[best.images[:, 0]] == subjects[rows]
+    return {"first": right, "above": right & (best.scores[:, 0] > others.scores.max())}
+
+
+def measure(
+    kind: str, network: Callable[[np.ndarray], np.ndarray]
+) -> dict[str, dict[str, list[int]]]:
+    """By descriptor and measure, the hits of each edit of `HARD`."""
+    rng = np.random.default_rng([SEED.value, KINDS.index(kind)])
+    images, subjects = read(kind)
+    edits = {edit.name: edit for edit in EDITS}
+    rows, copies = [], []
+    for name in HARD:
+        for row in map(int, rng.choice(len(images), COPIES.value, replace=False)):
+            donors = np.flatnonzero(subjects != subjects[row])
+            donor = images[int(rng.choice(donors))]
+            rows.append(row)
+            copies.append(edits[name].make(images[row], donor=donor, rng=rng).image)
+    real, asked = on_canvases(images), on_canvases(copies)
+    points = sample_points(real.valid)
+    basis = learn(real.rootsift.reshape(-1, real.rootsift.shape[-1])[points])
+    ways: dict[str, Callable[[Described], np.ndarray]] = {
+        "rootsift": lambda x: basis.project(x.rootsift, x.valid),
+        "learned": lambda x: network(x.patches) * x.valid[..., None],
+    }
+    out = {}
+    for name, way in ways.items():
+        found = ranked(way, real, subjects, asked, np.array(rows))
+        out[name] = {of: hits.reshape(len(HARD), -1).sum(1).tolist() for of, hits in found.items()}
+    return out
+
+
+def main(_: list[str]) -> None:
+    pairs = learned_from_phantoms(np.random.default_rng(SEED.value))
+    job, maker = (
+        PatchDescriptor(WIDTH.value, STEPS.value, _RATE),
+        PatchPairs(pairs, _BATCH, SEED.value),
+    )
+    config = LoopConfig(STEPS.value, seed=SEED.value, validate_every=max(STEPS.value // 6, 1))
+    begin = time.perf_counter()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Workspace.open(Path(folder) / "work", command=COMMAND) as work,
+    ):
+        state, figures = train(job, maker, config, work)
+    minutes = (time.perf_counter() - begin) / 60
+    kinds = {kind: measure(kind, lambda x: job.describe(state, x)) for kind in KINDS}
+    total = len(KINDS) * len(HARD) * COPIES.value
+    record: dict[str, object] = {
+        "pairs": len(pairs), "phantoms": PHANTOMS.value, "steps": STEPS.value,
+        "width": WIDTH.value, "minutes": round(minutes, 1), "validation": figures, "edits": HARD,
+        "kinds": kinds, "n": total, "seed": SEED.value,
+    }  # fmt: skip
+    for name in ("rootsift", "learned"):
+        for of in ("first", "above"):
+            hits = sum(sum(by[name][of]) for by in kinds.values())
+            found = clopper_pearson(hits, total)
+            record[f"{name}_{of}"] = [hits, round(found.low, 3), round(found.high, 3)]
+    print(dated(record), flush=True)
+    keep(dated(record), OUT.value, "learned_descriptor")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -18,6 +18,7 @@ from deepssim_jax.audit.replica_result import (
     VolumeMatch,
 )
 from deepssim_jax.audit.replica_settings import ReplicaSettings
+from deepssim_jax.data.label_maps import map_of
 from deepssim_jax.data.manifest import Manifest, Role
 from deepssim_jax.data.nifti_reader import TWO_SPACINGS
 from deepssim_jax.data.store import ImageStore
@@ -63,15 +64,16 @@ def weigh(pairs: np.ndarray, groups: np.ndarray, count: int, evidence: Evidence)
 class MeasuredVolumes:
     """Everything that a search for replicas measured.
 
-    `pairs` are those of `match_volumes`, synthetic with real; `doubles` are real volumes that are copies of
-    each other; `evidence` has thresholds, and scans of one patient; `label_names` are those of the
-    segmentation level; `votes` what people say, if they were asked.
+    `pairs` are those of `match_volumes`, synthetic with real; `maps` list the given label maps; `doubles`
+    are real volumes that are copies of each other; `evidence` has thresholds, and scans of one patient;
+    `label_names` are those of the segmentation level; `votes` what people say, if they were asked.
     """
 
     pairs: np.ndarray
     sides: Mapping[Role, VolumeSide]
     stores: Mapping[Role, ImageStore]
     manifests: Mapping[Role, Manifest]
+    maps: Mapping[Role, Manifest]
     doubles: Doubles
     evidence: Evidence
     label_names: tuple[str, ...]
@@ -115,7 +117,10 @@ def conclude(found: MeasuredVolumes, settings: ReplicaSettings) -> ReplicaResult
         },
         exclusions=excluded(found.stores) + _without_labels(found.sides, found.stores),
         two_spacings=_two_spacings(found.stores),
-        notes=notes + _doubled(found.doubles) + file_notes(found.manifests),
+        notes=notes
+        + _doubled(found.doubles)
+        + stray_maps(found.maps, {role: x.image_ids for role, x in found.stores.items()})
+        + file_notes(found.manifests),
         notes_to_share=notes + file_notes_to_share(found.manifests),
         settings=_echoed(settings),
         versions=outputs.versions(settings.encoder),
@@ -209,6 +214,22 @@ def _doubled(doubles: Doubles) -> tuple[str, ...]:
         f"{count:,} real volumes are copies of other real ones (real_duplicates.csv). Patients whose volumes "
         "are copies of each other count as one.",
     )
+
+
+def stray_maps(
+    maps: Mapping[Role, Manifest], volumes: Mapping[Role, Sequence[str]]
+) -> tuple[str, ...]:
+    """Sentences on label maps that belong to none of the volumes that were read."""
+    out = []
+    for role, manifest in maps.items():
+        names = [record.image_id for record in manifest.records]
+        strays = len(names) - len(set(map_of(volumes[role], names)) - {-1})
+        if strays:
+            out.append(
+                f"{strays:,} label maps of the {role.value} side belong to no volume that was read: their "
+                "names begin with none of the volumes' names, or another map has the volume."
+            )
+    return tuple(out)
 
 
 def _echoed(settings: ReplicaSettings) -> dict[str, object]:

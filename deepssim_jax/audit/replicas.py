@@ -325,8 +325,9 @@ def _replicas(
         what="synthetic with real",
     )
     evidence = job.calibrated(references, real)
+    maps, names = job.levels.maps, job.levels.names
     measured = MeasuredVolumes(
-        pairs, sides, stores, manifests, doubles, evidence, job.levels.names, votes
+        pairs, sides, stores, manifests, maps, doubles, evidence, names, votes
     )
     result = conclude(measured, settings)
     drawer = Drawer(

@@ -1,12 +1,16 @@
 """What experiments on the real side come to: thresholds, and what second scans do to them."""
 
 import dataclasses
+from pathlib import Path
 
+import nibabel
 import numpy as np
 
 from deepssim_jax.audit.replica_calibration import Evidence, kind_of
+from deepssim_jax.audit.replica_conclusion import stray_maps
 from deepssim_jax.audit.replica_result import Kind, LevelThresholds
 from deepssim_jax.audit.replica_trials import LevelTrial
+from deepssim_jax.data.manifest import Role, read_manifest
 from deepssim_jax.scoring.evidence import MOST_FALSE, GumbelLaw
 from deepssim_jax.scoring.plant_volumes import Edit
 from deepssim_jax.scoring.volume_measure import pair_dtype
@@ -71,6 +75,19 @@ def test_a_p_value_is_no_less_than_the_share_of_unrelated_volumes_that_reach_it(
     np.testing.assert_allclose(p_values[:2], [1.0, 28 / 60], atol=1e-6)
     assert p_values[2] < 1e-6
     np.testing.assert_allclose(p_values[3], narrow.law.p_values(np.array([3.5]))[0])
+
+
+def test_label_maps_of_no_volume_are_counted(tmp_path: Path) -> None:
+    volume = nibabel.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.eye(4))
+    for name in ("a_seg", "a_seg_2", "b", "stray"):
+        nibabel.save(volume, tmp_path / f"{name}.nii.gz")
+    maps = {Role.REAL: read_manifest(tmp_path, role=Role.REAL)}
+    (said,) = stray_maps(maps, {Role.REAL: ("a.nii.gz", "b.nii.gz", "c.nii.gz")})
+    assert said.startswith("2 label maps of the real side")
+    for name in ("a_seg_2", "stray"):
+        (tmp_path / f"{name}.nii.gz").unlink()
+    maps = {Role.REAL: read_manifest(tmp_path, role=Role.REAL)}
+    assert stray_maps(maps, {Role.REAL: ("a.nii.gz", "b.nii.gz")}) == ()
 
 
 def test_where_copies_agree_as_second_scans_do_nothing_tells_them() -> None:

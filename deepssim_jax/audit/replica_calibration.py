@@ -10,7 +10,7 @@ import dataclasses
 
 import numpy as np
 
-from deepssim_jax.audit.replica_result import Kind, LevelThresholds
+from deepssim_jax.audit.replica_result import UNKNOWN, Kind, LevelThresholds
 from deepssim_jax.audit.replica_trials import LevelCalibration, LevelTrial, run_trials
 from deepssim_jax.detection.assessment import EditRecall, Performance
 from deepssim_jax.detection.controls import share_of
@@ -23,7 +23,6 @@ from deepssim_jax.scoring.volume_search import Level
 from deepssim_jax.workspace import Section
 
 _ABOVE = 1e-4
-_TAIL = 3
 # A level counts if it finds nearly as many of the controls as the best one, else it would add
 # little but its false alarms; and many times more than those.
 BEHIND, TIMES_FALSE = 0.15, 4.0
@@ -136,10 +135,11 @@ def _thresholds(
     law = law_of(trial.null[trial.null_tunes] if split else trial.null, at)
     calibrated = len(trial.null) >= MIN_NULL
     person = max(law.threshold(MOST_FALSE), LEAST[at])
-    # A law of quantiles knows nothing of a heavy tail. Two volumes that are doubles nobody knows of
-    # make two high values, which do not count.
+    # A law of quantiles knows nothing of a heavy tail.
     if len(trial.null):
-        person = max(person, float(np.sort(trial.null)[-min(_TAIL, len(trial.null))]) + _ABOVE)
+        person = max(
+            person, float(np.sort(trial.null)[-min(UNKNOWN + 1, len(trial.null))]) + _ABOVE
+        )
     cut = max(law.threshold(share), person)
     tells = _tells(trial, cut)
     words = (

@@ -76,6 +76,8 @@ def _render(
     result: ReplicaResult, gallery: Sequence[Picture], *, edition: Edition, salt: bytes
 ) -> str:
     share, count = edition is Edition.SHARED, edition.count
+    exposed = page.most_copied(_exposed(result), edition, salt)
+    counting = [found for found in result.thresholds.values() if found.counts]
     return page.render(
         "replicas",
         result=result,
@@ -96,10 +98,10 @@ def _render(
         repeats=_repeats(result, share=share),
         ratings=[] if share else _ratings(result),
         roc=None if result.ratings is None else _roc(result.ratings),
-        exposed=(exposed := page.most_copied(_exposed(result), edition, salt))[:_MAX_EXPOSED],
+        exposed=exposed[:_MAX_EXPOSED],
         more_exposed=max(0, len(exposed) - _MAX_EXPOSED),
-        default_law=not all(t.calibrated for t in result.thresholds.values() if t.counts),
-        tells=all(t.tells for t in result.thresholds.values() if t.counts),
+        default_law=not all(found.calibrated for found in counting),
+        tells=all(found.tells for found in counting),
         excluded=page.excluded_files(result.exclusions, edition),
         doubtful=[] if share else page.excluded_files(result.two_spacings, edition),
     )

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas
 
 
-_UNKNOWN = 2  # unrelated volumes that can be copies of another's
+UNKNOWN = 2  # best matches of unrelated volumes that can be of copies nobody knows of
 
 
 class Kind(enum.StrEnum):
@@ -106,7 +106,7 @@ class LevelThresholds:
         whichever is more. A law of quantiles knows nothing of a heavy tail; two of them can be copies
         that nobody knows of.
         """
-        reached = (self.null[None] >= np.asarray(evidence)[:, None]).sum(1) - _UNKNOWN
+        reached = (self.null[None] >= np.asarray(evidence)[:, None]).sum(1) - UNKNOWN
         return np.maximum(
             self.law.p_values(evidence), np.maximum(reached, 0) / max(len(self.null), 1)
         )

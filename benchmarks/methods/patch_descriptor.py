@@ -21,68 +21,42 @@ import optax
 from flax import nnx
 
 from deepssim_jax import parallel
-from deepssim_jax.features import descriptors, keypoints, scale_space
+from deepssim_jax.features import descriptors
 from deepssim_jax.features.basis import EVEN, ODD
+from deepssim_jax.features.extract import POINTS, LocalFeatures, features_of, oriented
+from deepssim_jax.ops.batches import in_batches
 from deepssim_jax.typing import Array
 
-SIDE = 16
-_CELL = 3.0 * descriptors.CELLS / SIDE  # sigmas from sample to sample
+SIDE = descriptors.SAMPLES
 _MARGIN = 1.0
+_AT_ONCE = 4096
 
 
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=("features", "patches"), meta_fields=()
+)
 @dataclasses.dataclass(frozen=True)
 class Described:
-    """Points of n images: `positions` [n, k, 2] (y, x) from the middle, `sigmas`, `angles` and `valid`
-    [n, k], `rootsift` [n, k, 128], `patches` [n, k, 2, 16, 16].
-    """
+    """The points of n images, and what is around them: `patches` float16 [n, k, 2, 16, 16]."""
 
-    positions: np.ndarray
-    sigmas: np.ndarray
-    angles: np.ndarray
-    valid: np.ndarray
-    rootsift: np.ndarray
-    patches: np.ndarray
+    features: LocalFeatures
+    patches: Array
 
     @classmethod
     def of(cls, canvases: np.ndarray, content: np.ndarray) -> "Described":
-        """Of canvases [n, s, s], a few at a time; see `features.extract`."""
-        parts = [
-            [np.asarray(x) for x in _described(canvases[i : i + 1], content[i : i + 1])]
-            for i in range(len(canvases))
-        ]
-        return cls(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+        """Of canvases [n, s, s], one after the other; see `features.extract`."""
+        return in_batches(_described, canvases, content, size=1)
 
 
 @jax.jit
-def _described(canvases: Array, content: Array) -> tuple[Array, ...]:
-    content = jnp.asarray(content, jnp.float32)
-    images = scale_space.without_noise(jnp.asarray(canvases, jnp.float32), content)
-    pyramid = scale_space.build(
-        scale_space.normalise_contrast(images), octaves=len(keypoints.QUOTA)
-    )
-    count = sum(keypoints.QUOTA)
-    field = keypoints.GradientField.of(pyramid)
-    found, angles = keypoints.orient(
-        field, keypoints.detect(pyramid, content, count=count), count=count
-    )
-    step = 0.5 * 2.0**found.octave
-    positions = jnp.stack([found.y, found.x], -1) * step[..., None]
-    positions = positions + ((step - canvases.shape[-1]) / 2)[..., None]
-    places = (np.arange(SIDE) - (SIDE - 1) / 2) * _CELL
-    along, across = (
-        jnp.asarray(a.reshape(1, 1, -1), jnp.float32)
-        for a in np.meshgrid(places, places, indexing="ij")
-    )
-    c = jnp.cos(angles)[..., None] * found.sigma[..., None]
-    s = jnp.sin(angles)[..., None] * found.sigma[..., None]
-    gradient = field.sample(found, s * along + c * across, c * along - s * across)
-    gradient = gradient * jnp.exp(-1j * angles)[..., None]
+def _described(canvases: Array, content: Array) -> Described:
+    field, found, angles = oriented(canvases, content, points=POINTS)
+    gradient = descriptors.around(field, found, angles) * jnp.exp(-1j * angles)[..., None]
     patches = jnp.stack([gradient.real, gradient.imag], 2)
     size = jnp.sqrt((patches**2).mean((2, 3), keepdims=True))
     patches = (patches / jnp.maximum(size, 1e-9)).reshape(*angles.shape, 2, SIDE, SIDE)
-    rootsift = descriptors.describe(field, found, angles)
-    there = found.response > 0
-    return positions, found.sigma * step, angles, there, rootsift, patches.astype(jnp.float16)
+    features = features_of(field, found, angles, side=canvases.shape[-1])
+    return Described(features, patches.astype(jnp.float16))
 
 
 class PatchNet(nnx.Module):
@@ -194,18 +168,23 @@ class PatchDescriptor:
 
     def validate(self, state: PatchState, batches: Iterator[Array]) -> dict[str, float]:
         """The loss on keypoints of other images."""
-        run = jax.jit(self._loss)
-        losses = [parallel.compiled(run, state.params, b)(state.params, b) for b in batches]
+        run, params = self._compiled_loss, state.params
+        losses = [parallel.compiled(run, params, b)(params, b) for b in batches]
         return {"validation_loss": float(np.mean(losses))}
 
     def describe(self, state: PatchState, patches: np.ndarray) -> np.ndarray:
         """Float32 [..., d] of patches [..., 2, 16, 16]."""
         flat = patches.reshape(-1, *patches.shape[-3:])
-        run = jax.jit(lambda params, x: nnx.merge(self._graph, params)(x))
-        parts = [
-            np.asarray(run(state.params, flat[i : i + 4096])) for i in range(0, len(flat), 4096)
-        ]
-        return np.concatenate(parts).reshape(*patches.shape[:-3], -1)
+        run = functools.partial(self._compiled_rows, state.params)
+        return in_batches(run, flat, size=_AT_ONCE).reshape(*patches.shape[:-3], -1)
+
+    @functools.cached_property
+    def _compiled_loss(self) -> jax.stages.Wrapped:
+        return jax.jit(self._loss)
+
+    @functools.cached_property
+    def _compiled_rows(self) -> jax.stages.Wrapped:
+        return jax.jit(lambda params, patches: nnx.merge(self._graph, params)(patches))
 
     def _loss(self, params: Any, pairs: Array) -> Array:
         rows = nnx.merge(self._graph, params)(pairs.reshape(-1, *pairs.shape[2:]))

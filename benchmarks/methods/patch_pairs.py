@@ -37,19 +37,20 @@ def changed(image: np.ndarray, rng: np.random.Generator) -> Copy:
 
 def pairs_of(first: Described, second: Described, row: int, matrix: np.ndarray) -> np.ndarray:
     """Patches [m, 2, 2, 16, 16] of keypoints that `matrix` takes to each other."""
-    here, there = (np.flatnonzero(x.valid[row]) for x in (first, second))
-    sent = first.positions[row, here] @ matrix.T
-    away = np.linalg.norm(sent[:, None] - second.positions[row, there][None], axis=-1)
+    a, b = first.features, second.features
+    here, there = (np.flatnonzero(x.valid[row]) for x in (a, b))
+    sent = a.positions[row, here] @ matrix.T
+    away = np.linalg.norm(sent[:, None] - b.positions[row, there][None], axis=-1)
     scale = np.log2(np.linalg.det(matrix)) / 2
-    octaves = np.log2(first.sigmas[row, here])[:, None] + scale - np.log2(second.sigmas[row, there])
+    octaves = np.log2(a.sigmas[row, here])[:, None] + scale - np.log2(b.sigmas[row, there])
     # Angles count from x towards y: so does the direction (cos, sin) as (x, y).
-    angle = first.angles[row, here]
+    angle = a.angles[row, here]
     direction = np.stack([np.sin(angle), np.cos(angle)], -1) @ matrix.T
-    turned = np.arctan2(direction[:, 0], direction[:, 1])[:, None] - second.angles[row, there]
+    turned = np.arctan2(direction[:, 0], direction[:, 1])[:, None] - b.angles[row, there]
     turned = np.abs((turned + np.pi) % (2 * np.pi) - np.pi)
     fits = (away < _PIXELS) & (np.abs(octaves) < _OCTAVES) & (turned < _RADIANS)
     cost = np.where(fits, away, np.inf)
     best = cost.argmin(1)
     mutual = np.isfinite(cost.min(1)) & (cost.argmin(0)[best] == np.arange(len(here)))
-    a, b = here[mutual], there[best[mutual]]
-    return np.stack([first.patches[row, a], second.patches[row, b]], 1)
+    chosen = here[mutual], there[best[mutual]]
+    return np.stack([x.patches[row, c] for x, c in zip((first, second), chosen, strict=True)], 1)

@@ -43,7 +43,7 @@ def recheck_outputs(folder: Path) -> Recheck:
         parts = "1 part" if found.damaged == 1 else f"{found.damaged:,} parts"
         problems.append(f"{parts} of the work that is kept for later runs: changed or missing")
     count = len(found.intact) + len(found.changed) + len(found.missing)
-    if not count:
+    if found.listed and not count:
         problems.append(
             f"nothing that `deepssim {found.command}` finished is here; run it again, and it goes on"
         )

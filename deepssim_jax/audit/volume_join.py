@@ -29,15 +29,8 @@ from deepssim_jax.workspace import Section
 LEAST_NOTED = 3.0
 KEPT = 8  # of what a volume has for others of which nothing is noted
 _MAPS = (
-    "evidence",
-    "exact",
-    "own",
-    "matrix",
-    "shift",
-    "posed",
-    "posed_matrix",
-    "posed_shift",
-)  # of `Found`
+    "evidence", "exact", "own", "matrix", "shift", "posed", "posed_matrix", "posed_shift",
+)  # of `Found`  # fmt: skip
 _LINEAR, _MOVE = ("<f4", (3, 3)), ("<f4", (3,))
 NOTED = np.dtype(
     [("query", "<i4"), ("reference", "<i4"), ("evidence", "<f4"), ("exact", "<f4"), ("own", "<f4")]

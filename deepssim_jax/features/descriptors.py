@@ -20,35 +20,47 @@ from deepssim_jax.typing import Array
 
 CELLS, DIRECTIONS = 4, 8
 LENGTH = CELLS * CELLS * DIRECTIONS
-_SAMPLES = 16  # a side
+SAMPLES = 16  # a side
 _CELL_WIDTH = 3.0  # sigmas
 _CLIP = 0.2
 
 
 def _pooling() -> np.ndarray:
-    """float32 [_SAMPLES, CELLS]: how much of each sample goes to each cell."""
-    position = (np.arange(_SAMPLES) + 0.5) / (_SAMPLES // CELLS) - 0.5
+    """float32 [SAMPLES, CELLS]: how much of each sample goes to each cell."""
+    position = (np.arange(SAMPLES) + 0.5) / (SAMPLES // CELLS) - 0.5
     distance = np.abs(np.arange(CELLS)[None] - position[:, None])
     return np.maximum(1 - distance, 0).astype(np.float32)
 
 
-def describe(field: GradientField, points: Points, angles: Array) -> Array:
-    """RootSIFT float32 [n, k, 128] of unit norm: cells along and across the orientation, directions."""
-    steps = (np.arange(_SAMPLES) - (_SAMPLES - 1) / 2) * (_CELL_WIDTH * CELLS / _SAMPLES)
+def _places() -> tuple[Array, Array]:
+    """float32 [1, 1, SAMPLES^2]: in sigmas along and across the orientation, where a point is looked at."""
+    steps = (np.arange(SAMPLES) - (SAMPLES - 1) / 2) * (_CELL_WIDTH * CELLS / SAMPLES)
     along, across = (
         jnp.asarray(a.reshape(1, 1, -1), jnp.float32)
         for a in np.meshgrid(steps, steps, indexing="ij")
     )
-    window = jnp.exp(-(along**2 + across**2) / (2 * (_CELL_WIDTH * CELLS / 2) ** 2))
+    return along, across
+
+
+def around(field: GradientField, points: Points, angles: Array) -> Array:
+    """Gradients, complex64 [n, k, SAMPLES^2], where each point is looked at; their axes are the image's."""
+    along, across = _places()
     angle, sigma = angles[..., None], points.sigma[..., None]
     c, s = jnp.cos(angle) * sigma, jnp.sin(angle) * sigma
-    gradient = field.sample(points, s * along + c * across, c * along - s * across)
+    return field.sample(points, s * along + c * across, c * along - s * across)
+
+
+def describe(field: GradientField, points: Points, angles: Array) -> Array:
+    """RootSIFT float32 [n, k, 128] of unit norm: cells along and across the orientation, directions."""
+    along, across = _places()
+    window = jnp.exp(-(along**2 + across**2) / (2 * (_CELL_WIDTH * CELLS / 2) ** 2))
+    gradient = around(field, points, angles)
     magnitude = jnp.abs(gradient) * window
-    direction = jnp.angle(gradient) - angle
+    direction = jnp.angle(gradient) - angles[..., None]
     direction = direction * (DIRECTIONS / (2 * math.pi))
     away = circular(direction[..., None] - jnp.arange(DIRECTIONS)[None, None, None], DIRECTIONS)
     soft = jnp.maximum(1 - away, 0.0) * magnitude[..., None]
-    soft = soft.reshape(*soft.shape[:2], _SAMPLES, _SAMPLES, DIRECTIONS)
+    soft = soft.reshape(*soft.shape[:2], SAMPLES, SAMPLES, DIRECTIONS)
     pool = jnp.asarray(_pooling())
     cells = einsum("nkuvo,ui,vj->nkijo", soft, pool, pool)
     d = cells.reshape(*cells.shape[:2], LENGTH)

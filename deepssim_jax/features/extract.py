@@ -64,14 +64,26 @@ def extract(canvases: Array, content: Array, *, points: int = POINTS) -> LocalFe
       content: rows and columns that hold the image.
       points: how many an image gets.
     """
-    side = canvases.shape[-1]
+    return features_of(*oriented(canvases, content, points=points), side=canvases.shape[-1])
+
+
+def oriented(
+    canvases: Array, content: Array, *, points: int
+) -> tuple[keypoints.GradientField, keypoints.Points, Array]:
+    """The gradients of canvases, the points found in them and their angles; arguments as for `extract`."""
     content = jnp.asarray(content, jnp.float32)
     images = scale_space.without_noise(jnp.asarray(canvases, jnp.float32), content)
     images = scale_space.normalise_contrast(images)
     pyramid = scale_space.build(images, octaves=len(keypoints.QUOTA))
     found = keypoints.detect(pyramid, content, count=points)
     field = keypoints.GradientField.of(pyramid)
-    found, angles = keypoints.orient(field, found, count=points)
+    return field, *keypoints.orient(field, found, count=points)
+
+
+def features_of(
+    field: keypoints.GradientField, found: keypoints.Points, angles: Array, *, side: int
+) -> LocalFeatures:
+    """What `oriented` found, in pixels of a canvas of this side, and described."""
     step = 0.5 * 2.0**found.octave
     positions = jnp.stack([found.y, found.x], -1) * step[..., None]
     return LocalFeatures(

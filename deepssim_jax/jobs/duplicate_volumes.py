@@ -31,6 +31,9 @@ from deepssim_jax.scoring.volume_sides import LevelSources, Modality, build_volu
 from deepssim_jax.workspace import Section, Workspace
 
 _MOST_COPIES, _MOST_SIMILAR = 16, 8
+_MEASURES = (
+    "points", "share", "structure", "covered", "mirrored", "rotation_deg", "shift_mm",
+)  # fmt: skip
 _NOTES = (
     "Two volumes are duplicates where one was made from the other, or both from one volume: turned, "
     "mirrored, cropped, with their axes changed, relit, or in part.",
@@ -165,15 +168,7 @@ def _judged(
             some, references, settings=MatchSettings(), journal=journal, on_progress=on_progress
         )
         pairs = np.zeros(len(rows), VOLUME_PAIR)
-        for name in (
-            "points",
-            "share",
-            "structure",
-            "covered",
-            "mirrored",
-            "rotation_deg",
-            "shift_mm",
-        ):
+        for name in _MEASURES:
             pairs[name] = found[name]
         pairs["query"], pairs["reference"] = some["query"], some["reference"]
         pairs["noted"], pairs["evidence"] = rows, evidence[rows]

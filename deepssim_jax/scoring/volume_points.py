@@ -258,11 +258,15 @@ def _own(descriptors: np.ndarray, valid: np.ndarray) -> np.ndarray:
     count = len(valid)
     asked = np.unique(np.linspace(0, count - 1, min(count, _ASKED)).astype(int))
     out = np.zeros((count, _GRIDS), np.float32)
-    for grid in range(_GRIDS):
-        few = descriptors[asked, grid], valid[asked, grid]
-        for row in range(count):
+
+    def into(row: int) -> None:
+        for grid in range(_GRIDS):
+            few = descriptors[asked, grid], valid[asked, grid]
             best, second, _ = _looked_up(descriptors[row, grid], *few)
             out[row, grid] = _evidence_for_itself(_common(best, second), valid[row, grid])
+
+    with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+        list(pool.map(into, range(count)))
     return out
 
 

@@ -136,7 +136,9 @@ def test_without_its_kept_work_nothing_is_vouched_for(inputs: Path, tmp_path: Pa
     _embed(inputs, tmp_path / "out")
     shutil.rmtree(tmp_path / "out" / "work")
     assert main(["verify", str(tmp_path / "out")]) == 1
-    assert "which holds the hashes of the files, is gone" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "which holds the hashes of the files, is gone" in said
+    assert "finished is here" not in said
 
 
 def test_what_was_killed_before_it_wrote_a_result_is_a_problem(tmp_path: Path, capsys) -> None:

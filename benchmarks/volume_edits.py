@@ -28,6 +28,7 @@ from absl import app, flags
 import deepssim_jax as ds
 from benchmarks.cases.records import dated, keep
 from benchmarks.cases.volume_edits import (
+    BEND_MM,
     EDITS,
     KINDS,
     Volume,
@@ -166,7 +167,8 @@ def measure(kind: str) -> dict[str, object]:
         "false": _interval(false, len(others))
     }
     return {
-        "kind": kind, "spacing_mm": SPACING.value, "references": len(real), "seed": SEED.value,
+        "kind": kind, "spacing_mm": SPACING.value, "bend_mm": BEND_MM,
+        "references": len(real), "seed": SEED.value,
         "edits": rows, "total": total,
         "unrelated": len(others), "false": false, "intervals": shares,
         "rescans": len(again), "rescans_called": rescans, "verdict": result.verdict.value,

@@ -24,6 +24,8 @@ EDITS = (
     "a quarter in another's",
 )  # fmt: skip
 KINDS = ("heads", "crops", "hearts", "abdomens")
+# Further people are heads bent by so many mm, which are harder than people: they share one anatomy.
+BEND_MM = 7.0
 _UNRELATED = ("patient26", "patient04 study1")
 
 
@@ -62,16 +64,16 @@ def people(kind: str, count: int, unrelated: int, data: Path, rng: np.random.Gen
     known = [v for v in heads if not any(v is w for w in (*held, *again))]
     if kind == "heads":
         real = known + [
-            _deformed(known[i % len(known)], 7.0, rng) for i in range(count - len(known))
+            _deformed(known[i % len(known)], BEND_MM, rng) for i in range(count - len(known))
         ]
         others = held + [
-            _deformed(held[i % len(held)], 7.0, rng) for i in range(unrelated - len(held))
+            _deformed(held[i % len(held)], BEND_MM, rng) for i in range(unrelated - len(held))
         ]
         whose = [v.person.split(" ")[0] for v in known] + [f"made{i}" for i in range(count)]
         real = [dataclasses.replace(v, person=whose[i]) for i, v in enumerate(real[:count])]
         return People(real, others[:unrelated], again)
     made = [
-        [_crop_of(_deformed(base[i % len(base)], 4.0, rng), rng) for i in range(number)]
+        [_crop_of(_deformed(base[i % len(base)], BEND_MM, rng), rng) for i in range(number)]
         for base, number in ((known, count), (held, unrelated))
     ]
     return People([_named(v, i) for i, v in enumerate(made[0])], made[1], [])

@@ -115,7 +115,7 @@ def conclude(found: MeasuredVolumes, settings: ReplicaSettings) -> ReplicaResult
             "unreadable_synthetic": sides[Role.SYNTHETIC].unreadable,
             **file_counts(found.manifests),
         },
-        exclusions=excluded(found.stores) + _without_labels(found.sides, found.stores),
+        exclusions=excluded(found.stores) + _without_labels(found),
         two_spacings=_two_spacings(found.stores),
         notes=notes
         + _doubled(found.doubles)
@@ -258,19 +258,20 @@ def _two_spacings(stores: Mapping[Role, ImageStore]) -> tuple[Exclusion, ...]:
     )
 
 
-def _without_labels(
-    sides: Mapping[Role, VolumeSide], stores: Mapping[Role, ImageStore]
-) -> tuple[Exclusion, ...]:
+def _without_labels(found: MeasuredVolumes) -> tuple[Exclusion, ...]:
     """Volumes that take no part in the segmentation level, where there is one."""
-    reason = (
-        "has no label map, an empty one, or one that cannot be what it says (too large, too small, in "
-        "pieces or in the wrong place): not compared at the segmentation level"
-    )
+    reason = "its segmentation cannot be what it says (too large, small, scattered or misplaced)"
+    if found.maps:
+        reason = "has no label map of its name, an empty one, or one of another field of view"
     out = []
-    for role, side in sides.items():
+    for role, side in found.sides.items():
         if side.occupancy is not None:
             empty = np.flatnonzero(~side.occupancy.any(1))
-            out += [Exclusion(role.value, stores[role].image_ids[row], reason) for row in empty]
+            ids = found.stores[role].image_ids
+            out += [
+                Exclusion(role.value, ids[row], f"{reason}: not compared at the segmentation level")
+                for row in empty
+            ]
     return tuple(out)
 
 

@@ -25,6 +25,9 @@ from deepssim_jax.scoring.volume_search import VolumeSide, occupancy_of
 from deepssim_jax.workspace import Cache, Made, Workspace
 
 _BATCH = 8
+_SAME_FIELD = (
+    0.1  # share by which a map's field of view may differ: a voxel of a coarse map, and rounding
+)
 
 
 class Modality(enum.StrEnum):
@@ -224,7 +227,10 @@ def _given(images: store.ImageStore, given: Mapping[str, np.ndarray]) -> np.ndar
 def _given_labels(
     images: store.ImageStore, manifest: Manifest, workspace: Workspace, settings: VolumeSettings
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Reads the label maps that bear the volumes' names; a volume without one gets zeros."""
+    """Reads the label maps that bear the volumes' names; a volume without one gets zeros.
+
+    A map of another field of view than its volume's is none: its labels lie elsewhere.
+    """
     plain = dataclasses.replace(settings, content=Content.LABELS, window=None)
     reading = store.Reading.of(manifest, workspace, settings=plain)
     for _ in reading.chunks():
@@ -237,6 +243,13 @@ def _given_labels(
             f"{len(maps)}; name the maps as the volumes are named, for example a.nii.gz or "
             "a_synthseg.nii.gz"
         )
+    there = np.flatnonzero(rows >= 0)
+    rows[there[~_same_field(images.geometry[there], maps.geometry[rows[there]])]] = -1
+    if (rows < 0).all():
+        raise ValueError(
+            f"none of {len(there)} label maps has the field of view of its {manifest.role.value} volume; "
+            "give maps that were made of these volumes, not cropped and not brought to another space"
+        )
 
     def take(chosen: np.ndarray) -> np.ndarray:
         found = rows[np.asarray(chosen)]
@@ -244,3 +257,12 @@ def _given_labels(
         return np.where((found >= 0)[:, None, None, None], out, 0).astype(np.uint16)
 
     return take
+
+
+def _same_field(volumes: np.ndarray, maps: np.ndarray) -> np.ndarray:
+    """bool [n]: whether fields of view agree, in mm or, where a spacing is not known, in proportion."""
+    boxes = np.stack([volumes[:, :3], maps[:, :3]])
+    mm = np.stack([volumes[:, 3], maps[:, 3]])[..., None]
+    boxes = np.where(np.isfinite(mm).all(0), boxes * mm, boxes)
+    low, high = boxes.min(0), boxes.max(0)
+    return (high - low <= _SAME_FIELD * high).all(-1)

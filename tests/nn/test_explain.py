@@ -10,21 +10,15 @@ from flax import nnx
 import deepssim_jax as ds
 from deepssim_jax.nn import encoder as encoders
 from deepssim_jax.nn import explain
-from deepssim_jax.nn.convnext import ConvNeXtSpec
-from deepssim_jax.nn.embedder import Embedder, EmbedderSpec, Head
+from deepssim_jax.nn.embedder import Embedder
+from tests.kept import SMALL_EMBEDDER, small_encoder
 
-SPEC = EmbedderSpec(
-    ConvNeXtSpec(channels=1, depths=(1, 1, 1, 1), dims=(4, 6, 8, 10), layer_scale=0.5),
-    Head.MULTISCALE,
-    hidden=12,
-    dim=8,
-    dropout=0.0,
-)
+SPEC = SMALL_EMBEDDER
 
 
 @pytest.fixture(scope="module")
 def encoder() -> encoders.Encoder:
-    return encoders.from_module(Embedder(SPEC, rngs=nnx.Rngs(1)))
+    return small_encoder()
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,9 @@ from skimage.metrics import structural_similarity
 import deepssim_jax as ds
 from deepssim_jax.ops import levels
 from deepssim_jax.testing import phantom_images
+from tests.kept import small_encoder
 
-WHOLE = (phantom_images(3) * 200).round().astype(np.int64)
+WHOLE = (phantom_images(3, size=(64, 64)) * 200).round().astype(np.int64)
 MOVED = np.roll(WHOLE, 2, 1)
 FORMS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "int64 beyond 32 bits": lambda x: x * 2**33,
@@ -27,7 +28,7 @@ FORMS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 @pytest.fixture(scope="module")
 def encoder() -> ds.Encoder:
-    return ds.load_encoder()
+    return small_encoder()
 
 
 def answers(moving: np.ndarray, fixed: np.ndarray, encoder: ds.Encoder) -> dict[str, np.ndarray]:
@@ -47,7 +48,7 @@ def answers(moving: np.ndarray, fixed: np.ndarray, encoder: ds.Encoder) -> dict[
 @functools.cache
 def plain() -> dict[str, np.ndarray]:
     given = (x.astype(np.float32) for x in (MOVED, WHOLE))
-    return answers(*given, ds.load_encoder())
+    return answers(*given, small_encoder())
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -29,7 +29,6 @@ from deepssim_jax.typing import Array, Images
 from deepssim_jax.workspace import Cache, Made, Workspace
 
 STORE = "store.json"
-_BATCH = 64
 _LEVELS = 65535.0
 
 
@@ -64,7 +63,7 @@ def features(
     def both(batch: Array) -> tuple[Array, Array]:
         return encoders.apply(encoder, batch), _low(batch, grid=grid)
 
-    embeddings, low = in_batches(both, images, size=_BATCH)
+    embeddings, low = in_batches(both, images, size=encoders.images_at_once())
     return np.asarray(embeddings), np.asarray(low)
 
 

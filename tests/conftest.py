@@ -5,6 +5,7 @@ devices: a command is tested as a user has it.
 """
 
 import gc
+import itertools
 import os
 import pathlib
 import stat
@@ -58,6 +59,17 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 flags.FLAGS.mark_as_parsed()
 
 import close_network  # noqa: E402, F401  (after jax, so that only our own doings are judged)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Two workers work in two halves of the suite: neighbours need the same programs, and both would
+    compile them.
+    """
+    files = list(dict.fromkeys(item.path for item in items))
+    half = -(-len(files) // 2)
+    pairs = itertools.zip_longest(files[:half], files[half:])
+    order = {path: place for place, path in enumerate(itertools.chain.from_iterable(pairs))}
+    items.sort(key=lambda item: order[item.path])
 
 
 def pytest_collection_finish() -> None:

@@ -26,6 +26,7 @@ _ABOVE = 1e-4
 # A level counts if it finds nearly as many of the controls as the best one, else it would add
 # little but its false alarms; and many times more than those.
 BEHIND, TIMES_FALSE = 0.15, 4.0
+_LEAST_RECALL = 0.1  # of the level beside segmentations
 # Of coarse slices turned copies agree no better than second scans. The rule that distinguishes the two is
 # used where it loses so few of the controls at most.
 MOST_LOST = 0.1
@@ -141,7 +142,7 @@ def _thresholds(
             person, float(np.sort(trial.null)[-min(UNKNOWN + 1, len(trial.null))]) + _ABOVE
         )
     cut = max(law.threshold(share), person)
-    tells = _tells(trial, cut)
+    tells = _tells(trial, cut) if at is Level.POINTS else bool(len(trial.repeats))
     words = (
         f"{len(trial.null)} best matches between different patients"
         if calibrated
@@ -152,12 +153,14 @@ def _thresholds(
         alike = trial.repeats[trial.repeats_can | (not tells)]
         cut = max(cut, float(alike.max(initial=-np.inf)) + _ABOVE)
         words += f", {len(trial.repeats)} pairs of scans of one patient"
-    if at is Level.POINTS:
+    if not tells:
+        words += (
+            "; another scan of the patient cannot be distinguished from a replica at this level"
+        )
+    elif at is Level.POINTS:
         words += (
             "; a replica also has its keypoints where they were, or most of them, or agrees in every detail, "
             "unlike another scan of the patient"
-            if tells
-            else "; another scan of the patient cannot be distinguished from a replica in these volumes"
         )
     false = (trial.null >= cut) & (trial.null_can | (not tells))
     check = false[~trial.null_tunes] if split else false
@@ -193,19 +196,25 @@ def _tells(trial: LevelTrial, cut: float) -> bool:
 
 
 def _counting(found: dict[Level, LevelThresholds]) -> dict[Level, LevelThresholds]:
-    """Which levels count. Where none is good enough the best one does, so that there is an answer."""
+    """Which levels count. Where none is good enough the best one does, so that there is an answer.
+
+    Label maps can be missing: where they alone would count, the best of the other levels does, too.
+    """
 
     def recall(at: Level) -> float:
         share = found[at].recall
         return share.value if share else 0.0
 
-    def good(at: Level) -> bool:
+    def good(at: Level, least: float) -> bool:
         false = found[at].false_rate
         most = false.value if false else 0.0
-        return recall(at) >= max(best - BEHIND, TIMES_FALSE * most)
+        return recall(at) >= max(least, TIMES_FALSE * most)
 
     best = max(map(recall, found))
-    chosen = [at for at in found if good(at)] or [max(found, key=recall)]
+    chosen = [at for at in found if good(at, best - BEHIND)] or [max(found, key=recall)]
+    if chosen == [Level.SEGMENTATION]:
+        others = [at for at in found if at is not Level.SEGMENTATION and good(at, _LEAST_RECALL)]
+        chosen += [max(others, key=recall)] if others else []
     return {at: dataclasses.replace(t, counts=at in chosen) for at, t in found.items()}
 
 

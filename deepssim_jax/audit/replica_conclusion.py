@@ -66,7 +66,8 @@ class MeasuredVolumes:
 
     `pairs` are those of `match_volumes`, synthetic with real; `maps` list the given label maps; `doubles`
     are real volumes that are copies of each other; `evidence` has thresholds, and scans of one patient;
-    `label_names` are those of the segmentation level; `votes` what people say, if they were asked.
+    `label_names` are those of the segmentation level, `one_sided` the labels that only the maps of one side
+    have; `votes` what people say, if they were asked.
     """
 
     pairs: np.ndarray
@@ -77,6 +78,7 @@ class MeasuredVolumes:
     doubles: Doubles
     evidence: Evidence
     label_names: tuple[str, ...]
+    one_sided: Mapping[Role, tuple[int, ...]]
     votes: ratings.Ratings | None = None
 
 
@@ -115,14 +117,16 @@ def conclude(found: MeasuredVolumes, settings: ReplicaSettings) -> ReplicaResult
             "unreadable_synthetic": sides[Role.SYNTHETIC].unreadable,
             **file_counts(found.manifests),
         },
-        exclusions=excluded(found.stores) + _without_labels(found),
+        exclusions=excluded(found.stores),
+        without_labels=_without_labels(found),
         two_spacings=_two_spacings(found.stores),
         notes=notes
         + _doubled(found.doubles)
         + stray_maps(found.maps, {role: x.image_ids for role, x in found.stores.items()})
+        + _one_sided(found.one_sided)
         + file_notes(found.manifests),
         notes_to_share=notes + file_notes_to_share(found.manifests),
-        settings=_echoed(settings),
+        settings=_echoed(settings, given=bool(found.maps)),
         versions=outputs.versions(settings.encoder),
         matches=matches,
         thresholds=weighed.evidence.thresholds,
@@ -153,8 +157,10 @@ def _matches(
         if match.kind is Kind.REPLICA:
             exposed.add(patients[_decisive(levels, counting)[0]])
             calls.append(call_of(levels, patients, originals, counting))
-        p_value, q_value = float(weighed.p_values[query]), float(q_values[query])
-        matches.append(dataclasses.replace(match, p_value=p_value, q_value=q_value))
+        if any(at in counting for at in levels):
+            p_value, q_value = float(weighed.p_values[query]), float(q_values[query])
+            match = dataclasses.replace(match, p_value=p_value, q_value=q_value)
+        matches.append(match)
     return tuple(matches), calls, frozenset(exposed)
 
 
@@ -232,9 +238,20 @@ def stray_maps(
     return tuple(out)
 
 
-def _echoed(settings: ReplicaSettings) -> dict[str, object]:
-    """The settings as the report and `summary.json` show them."""
+def _one_sided(labels: Mapping[Role, tuple[int, ...]]) -> tuple[str, ...]:
+    """Sentences on labels that cannot be compared."""
+    return tuple(
+        f"{len(found)} labels are in maps of the {role.value} side only and are not compared: "
+        f"{', '.join(map(str, found[:8]))}{' and more' if len(found) > 8 else ''}."
+        for role, found in labels.items()
+    )
+
+
+def _echoed(settings: ReplicaSettings, *, given: bool) -> dict[str, object]:
+    """The settings as the report and `summary.json` show them; `given` are label maps of the user's."""
+    made = "made here" if settings.modality.label_names else "none"
     return {
+        "segmentations": "given" if given else made,
         "size": settings.size,
         "spacing": "whole field of view" if settings.spacing is None else settings.spacing,
         "modality": settings.modality.value,
@@ -260,18 +277,19 @@ def _two_spacings(stores: Mapping[Role, ImageStore]) -> tuple[Exclusion, ...]:
 
 def _without_labels(found: MeasuredVolumes) -> tuple[Exclusion, ...]:
     """Volumes that take no part in the segmentation level, where there is one."""
-    reason = "its segmentation cannot be what it says (too large, small, scattered or misplaced)"
+    reason = (
+        "the segmentation made of it cannot be right (too large, small, scattered or misplaced)"
+    )
     if found.maps:
-        reason = "has no label map of its name, an empty one, or one of another field of view"
+        reason = (
+            "no label map of its name could be read, or it is empty, or of another field of view"
+        )
     out = []
     for role, side in found.sides.items():
         if side.occupancy is not None:
             empty = np.flatnonzero(~side.occupancy.any(1))
             ids = found.stores[role].image_ids
-            out += [
-                Exclusion(role.value, ids[row], f"{reason}: not compared at the segmentation level")
-                for row in empty
-            ]
+            out += [Exclusion(role.value, ids[row], reason) for row in empty]
     return tuple(out)
 
 
@@ -304,6 +322,8 @@ def together(
             f"a replica by {', '.join(at.value for at in calls)} alone, which does not count here: it finds "
             "too few of the copies made of these volumes, or too many unrelated volumes"
         )
+    elif not deciding:
+        reason = "not measured at any level that counts"
     elif same:
         reason = f"like another scan of the patient by {', '.join(at.value for at in same)}"
     else:

@@ -156,6 +156,7 @@ def _summary(result: ReplicaResult, files: dict[str, str]) -> dict[str, object]:
         "reasons": list(result.reasons),
         "causes": causes(result.assessment.reasons),
         "counts": dict(result.counts),
+        "without_labels": [{"role": x.role, "image_id": x.image_id} for x in result.without_labels],
         "two_spacings": [{"role": x.role, "image_id": x.image_id} for x in result.two_spacings],
         "replica_rate": proportion(result.rate),
         "planted": recalls(result.assessment.recall_by_edit),

@@ -77,7 +77,7 @@ def _render(
 ) -> str:
     share, count = edition is Edition.SHARED, edition.count
     exposed = page.most_copied(_exposed(result), edition, salt)
-    counting = [found for found in result.thresholds.values() if found.counts]
+    counting = {at: found for at, found in result.thresholds.items() if found.counts}
     return page.render(
         "replicas",
         result=result,
@@ -100,10 +100,11 @@ def _render(
         roc=None if result.ratings is None else _roc(result.ratings),
         exposed=exposed[:_MAX_EXPOSED],
         more_exposed=max(0, len(exposed) - _MAX_EXPOSED),
-        default_law=not all(found.calibrated for found in counting),
-        tells=all(found.tells for found in counting),
+        default_law=not all(found.calibrated for found in counting.values()),
+        blind=[at.value for at, found in counting.items() if not found.tells],
         excluded=page.excluded_files(result.exclusions, edition),
         doubtful=[] if share else page.excluded_files(result.two_spacings, edition),
+        without_labels=[] if share else page.excluded_files(result.without_labels, edition),
     )
 
 
@@ -128,7 +129,7 @@ def answer(result: ReplicaResult, edition: Edition) -> Answer:
             (count(n["real"]), "real volumes compared with"),
             (count(n["replicas"]), "replicas"),
             (count(n["same_person"]), "like a second scan of a patient"),
-            (count(n["disputed"]), "on which the levels disagree"),
+            (count(n["disputed"]), "on which levels that count disagree"),
         ),
     )
 
@@ -146,7 +147,7 @@ def _headline(result: ReplicaResult, edition: Edition) -> str:
     if not edition.shows(n["replicas"]):
         said += f" {sentences.FEW}"
     if n["disputed"]:
-        said += f" On {count(n['disputed'])} the levels do not agree."
+        said += f" On {count(n['disputed'])} levels that count do not agree."
     return said
 
 

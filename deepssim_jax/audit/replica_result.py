@@ -116,7 +116,8 @@ class LevelThresholds:
 class ReplicaResult(Detection):
     """The whole outcome. `ratings` is None where nobody rated; `overlap_by_label` holds, for each
     synthetic volume in the order of `matches`, the overlap measures of each label in `label_names`;
-    `two_spacings` are volumes that were used though their headers contradict themselves.
+    `two_spacings` are volumes that were used though their headers contradict themselves, `without_labels`
+    those that were compared at the other levels alone.
 
     Examples:
       >>> import tempfile
@@ -142,6 +143,7 @@ class ReplicaResult(Detection):
     ratings: "RatingSummary | None"
     repeats: tuple["Repeat", ...]
     two_spacings: tuple[Exclusion, ...] = ()
+    without_labels: tuple[Exclusion, ...] = ()
     notes_to_share: tuple[str, ...] = ()  # those that say nothing of files
 
     @property

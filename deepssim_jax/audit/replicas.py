@@ -4,7 +4,6 @@ Every stage leaves its work in the workspace `out`, keyed by what it was compute
 `audit.audit`: a killed run goes on, and the files outside of `work` come out the same.
 """
 
-import collections
 import dataclasses
 import functools
 from collections.abc import Mapping
@@ -24,11 +23,9 @@ from deepssim_jax.audit.replica_result import ReplicaResult
 from deepssim_jax.audit.replica_settings import ReplicaSettings
 from deepssim_jax.audit.replica_trials import LevelCalibration
 from deepssim_jax.data.embedding_file import read_embeddings
-from deepssim_jax.data.label_maps import read_label_names
+from deepssim_jax.data.label_maps import common_labels, read_label_names
 from deepssim_jax.data.manifest import InputError, Manifest, Role, read_manifest, typed_regex
 from deepssim_jax.data.store import ImageStore, fingerprint
-from deepssim_jax.data.volume import Unreadable
-from deepssim_jax.data.whole_volume import Content
 from deepssim_jax.nn import encoder as encoders
 from deepssim_jax.nn.volume_embedding import embed_volumes
 from deepssim_jax.ops import arguments
@@ -86,7 +83,6 @@ _SAME = (
 )
 _ROLES = (Role.REAL, Role.SYNTHETIC)
 COMMAND = "replicas"
-_MOST_LABELS = 32  # a whole body has a hundred, and comparing each takes its time
 
 
 def replicas(
@@ -179,7 +175,7 @@ class _Levels:
     """What levels beyond the voxels are made of, on both sides.
 
     `embed` and `embed_id` as in `LevelSources`; `maps` label maps by role, `labels` which of them are
-    compared, under `names`; `key` hashes all of it.
+    compared, under `names`, and `one_sided` those that only one side has; `key` hashes all of it.
     """
 
     embed: Embed | None
@@ -187,6 +183,7 @@ class _Levels:
     maps: Mapping[Role, Manifest]
     labels: tuple[int, ...]
     names: tuple[str, ...]
+    one_sided: Mapping[Role, tuple[int, ...]]
     key: list[str]
 
     @classmethod
@@ -201,17 +198,18 @@ class _Levels:
             def embed(volumes: np.ndarray) -> np.ndarray:
                 return embed_volumes(encoder, settings.modality.contrast(volumes, settings.grid))
 
-        names = settings.modality.label_names
+        names, one_sided = settings.modality.label_names, dict[Role, tuple[int, ...]]()
         maps = {
             role: read_manifest(folder, role=role, links=settings.links, arrays=settings.arrays)
             for role, folder in files.segmentations.items()
         }
         labels = tuple(range(1, len(names) + 1))
         if maps:
-            labels = _labels_in(maps, settings)
+            labels, one_sided = common_labels(maps, settings.grid)
             called = {} if files.label_names is None else read_label_names(files.label_names)
             names = tuple(called.get(label, f"label {label}") for label in labels)
-        return cls(embed, embed_id, maps, labels, names, _hashes(files, maps, settings))
+        key = _hashes(files, maps, settings)
+        return cls(embed, embed_id, maps, labels, names, one_sided, key)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -325,10 +323,11 @@ def _replicas(
         what="synthetic with real",
     )
     evidence = job.calibrated(references, real)
-    maps, names = job.levels.maps, job.levels.names
+    levels = job.levels
     measured = MeasuredVolumes(
-        pairs, sides, stores, manifests, maps, doubles, evidence, names, votes
-    )
+        pairs, sides, stores, manifests, levels.maps, doubles, evidence, levels.names,
+        levels.one_sided, votes,
+    )  # fmt: skip
     result = conclude(measured, settings)
     drawer = Drawer(
         sides=sides,
@@ -365,23 +364,6 @@ def _check_subjects(manifest: Manifest, regex: str | None) -> None:
             f"{typed_regex(regex)} finds no patient in {missed} of {len(manifest.records)} real files; each "
             "of them would count as a patient of its own. Mend the expression, or leave the files out"
         )
-
-
-def _labels_in(maps: Mapping[Role, Manifest], settings: ReplicaSettings) -> tuple[int, ...]:
-    """The labels of the first twenty maps of each side, of more than can be compared the largest."""
-    plain = dataclasses.replace(settings.grid, content=Content.LABELS, window=None)
-    seen: collections.Counter[int] = collections.Counter()
-    for manifest in maps.values():
-        for record in manifest.records[:20]:
-            try:
-                found = np.unique(plain.load(record)["pixels"], return_counts=True)
-            except Unreadable:
-                continue
-            seen.update(dict(zip(*(x.tolist() for x in found), strict=True)))
-    del seen[0]
-    if not seen:
-        raise InputError("the label maps hold no label but 0; check --segmentations_real")
-    return tuple(sorted(label for label, _ in seen.most_common(_MOST_LABELS)))
 
 
 def _hashes(

@@ -102,6 +102,7 @@ _INSIDE = (
     Cause.HELD_OUT_CALLED,
 )
 # By the law of the number of calls: of what its rate is.
+_LEAST_SAID = 1e-6  # what a law of a few hundred images can say
 _RATES = {
     "binomial": "by the rate that the thresholds allow",
     "beta-binomial": "by the rate among unrelated images",
@@ -197,10 +198,15 @@ def _by_chance(reason: Reason) -> str:
     digits = 2  # so many that the number lies on its own side of the limit
     while digits < 17 and (float(f"{p_value:.{digits}g}") <= limit) != (p_value <= limit):
         digits += 1
-    many = f"{expected:.2g}" if expected < 10 else f"{expected:,.0f}"
+    many = f"about {expected:.2g}" if expected < 10 else f"about {expected:,.0f}"
+    probable = f"{p_value:.{digits}g}"
+    if expected < _LEAST_SAID:
+        many = f"fewer than {_LEAST_SAID:.6f}"
+    if p_value < _LEAST_SAID < limit:
+        probable = f"less than {_LEAST_SAID:.6f}"
     return (
-        f" (about {many} {_RATES[reason.detail]}; the probability of as many or more is "
-        f"{p_value:.{digits}g}, and evidence is {limit:g} or less)"
+        f" ({many} {_RATES[reason.detail]}; the probability of as many or more is {probable}, and "
+        f"evidence is {limit:g} or less)"
     )
 
 

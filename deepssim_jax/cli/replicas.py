@@ -216,6 +216,9 @@ def _summary(result: "ReplicaResult") -> list[tuple[str, object]]:
     if result.exclusions:
         rows.append(("not tested", f"{len(result.exclusions):,} files, listed in the report"))
         rows += reason_rows(item.reason for item in result.exclusions)
+    if result.without_labels:
+        without = f"{len(result.without_labels):,} volumes, compared at the other levels"
+        rows.append(("no segmentation", without))
     if result.two_spacings:
         rows.append(("two spacings", f"{len(result.two_spacings):,} files, listed in the report"))
     return rows

@@ -7,17 +7,25 @@ by a comma, a tab or blanks, whatever follows (FreeSurfer's colour table; `*_dse
 TotalSegmentator's).
 """
 
+import collections
+import dataclasses
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from deepssim_jax.data.formats import suffix_of
-from deepssim_jax.data.manifest import InputError
+from deepssim_jax.data.manifest import InputError, Manifest, Role
+from deepssim_jax.data.volume import Unreadable
+from deepssim_jax.data.whole_volume import Content, VolumeSettings
 
 _LINE = re.compile(r"\s*(\d+)\s*[,;\t ]\s*\"?([^,;\t\"]+?)\"?\s*(?:[,;\t].*)?$")
 _COLOURS = re.compile(r"(\s+\d+){3,4}\s*$")
 _MOST_BYTES = 10_000_000
+_FIRST_MAPS = 20
+_MOST_LABELS = 32  # a whole body has a hundred, and comparing each takes its time
 
 
 def map_of(volume_ids: Sequence[str], map_ids: Sequence[str]) -> list[int]:
@@ -86,3 +94,40 @@ def _of_json(content: dict[str, object]) -> dict[int, str]:
         elif isinstance(value, str) and str(key).isdigit():
             _add(names, int(key), value)
     return names
+
+
+def common_labels(
+    maps: Mapping[Role, Manifest], grid: VolumeSettings
+) -> tuple[tuple[int, ...], dict[Role, tuple[int, ...]]]:
+    """Labels of the first twenty maps of each side: those that all sides have, of more than can be compared
+    the largest; and by side those that others lack.
+
+    Raises:
+      InputError: there is no common label.
+    """
+    plain = dataclasses.replace(grid, content=Content.LABELS, window=None)
+    sizes: collections.Counter[int] = collections.Counter()
+    seen: dict[Role, set[int]] = {role: set() for role in maps}
+    for role, manifest in maps.items():
+        for record in manifest.records[:_FIRST_MAPS]:
+            try:
+                found = np.unique(plain.load(record)["pixels"], return_counts=True)
+            except Unreadable:
+                continue
+            held = dict(zip(*(x.tolist() for x in found), strict=True))
+            sizes.update(held)
+            seen[role] |= held.keys() - {0}
+    common = set.intersection(*seen.values())
+    if not any(seen.values()):
+        raise InputError("the label maps hold no label but 0; check --segmentations_real")
+    if not common:
+        held = " and ".join(
+            f"{role.value} {', '.join(map(str, sorted(labels)[:8])) or 'none'}"
+            for role, labels in seen.items()
+        )
+        raise InputError(
+            f"the label maps have no label in common ({held}): number both sides' structures alike"
+        )
+    largest = sorted(common, key=lambda label: (-sizes[label], label))[:_MOST_LABELS]
+    alone = {role: tuple(sorted(labels - common)) for role, labels in seen.items()}
+    return tuple(sorted(largest)), {role: labels for role, labels in alone.items() if labels}

@@ -76,6 +76,8 @@ class VolumeSettings:
         self, volume: np.ndarray, spacing: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """`load` of a float32 volume [d, h, w] in memory; `spacing` in mm, None if it is not known."""
+        if min(volume.shape) < 2:
+            raise Unreadable("is a single slice, and a volume has several")
         known = spacing is not None
         size = np.array(volume.shape)
         spacing = np.asarray(spacing) if known else np.array(self.size) / size

@@ -25,9 +25,8 @@ from deepssim_jax.scoring.volume_search import VolumeSide, occupancy_of
 from deepssim_jax.workspace import Cache, Made, Workspace
 
 _BATCH = 8
-_SAME_FIELD = (
-    0.1  # share by which a map's field of view may differ: a voxel of a coarse map, and rounding
-)
+# Share by which the field of view of a map may differ: a voxel of a coarse map, and rounding.
+_SAME_FIELD = 0.05
 
 
 class Modality(enum.StrEnum):

@@ -150,8 +150,15 @@ def test_many_calls_beyond_chance_state_it_and_the_shared_edition_does_not() -> 
     )
     assert sentences.reasons(found.reasons, words=sentences.VOLUMES) == (
         "20 volumes reached the threshold, more than chance alone would give (about 4 by the rate that the "
-        "thresholds allow; the probability of as many or more is 7.5e-09, and evidence is 0.05 or less).",
+        "thresholds allow; the probability of as many or more is less than 0.000001, and evidence is 0.05 or "
+        "less).",
     )
+    # What a law of few volumes says beyond its reach is not given as a number.
+    rare = assess(
+        clopper_pearson(16, 21), sides=SIDES, performance=None, chance=Chances(Chance(1e-31))
+    )
+    (sentence,) = sentences.reasons(rare.reasons[:1], words=sentences.VOLUMES)
+    assert "(fewer than 0.000001 by the rate" in sentence
     assert sentences.reasons(found.reasons, edition=Edition.SHARED) == ()
 
 
@@ -183,7 +190,7 @@ def test_a_p_value_is_printed_on_its_own_side_of_the_limit(p: float) -> None:
         weighed(Calls(8), 63).reasons[0], p_value=p, cause=Cause.WITHIN_CHANCE
     )
     (sentence,) = sentences.reasons([found])
-    said = re.search(r"or more is ([0-9.e-]+),", sentence)
+    said = re.search(r"or more is (?:less than )?([0-9.e-]+),", sentence)
     assert said and (float(said[1]) <= 0.025) == (p <= 0.025)
 
 

@@ -5,12 +5,16 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import pytest
 
-from deepssim_jax.audit.replica_calibration import Evidence, kind_of
+from deepssim_jax.audit.replica_calibration import Evidence, _counting, kind_of
 from deepssim_jax.audit.replica_conclusion import stray_maps
 from deepssim_jax.audit.replica_result import Kind, LevelThresholds
 from deepssim_jax.audit.replica_trials import LevelTrial
-from deepssim_jax.data.manifest import Role, read_manifest
+from deepssim_jax.data.label_maps import common_labels
+from deepssim_jax.data.manifest import InputError, Manifest, Role, read_manifest
+from deepssim_jax.data.whole_volume import VolumeSettings
+from deepssim_jax.detection.controls import share_of
 from deepssim_jax.scoring.evidence import MOST_FALSE, GumbelLaw
 from deepssim_jax.scoring.plant_volumes import Edit
 from deepssim_jax.scoring.volume_measure import pair_dtype
@@ -104,3 +108,43 @@ def test_where_copies_agree_as_second_scans_do_nothing_tells_them() -> None:
     assert many.recall.count == (trial_of(can=False).right > _SECOND_SCAN).sum()
     assert kind_of(4.0, many, can_be_copy=False) is Kind.REPLICA
     assert "cannot be distinguished" in many.origin
+
+
+def test_beside_segmentations_a_level_counts_that_measures_every_volume() -> None:
+    base = thresholds_of(trial_of(can=False))
+
+    def counting(**found: int) -> set[Level]:
+        recalls = {
+            Level(name): share_of(np.arange(20) < hits, 0.95) for name, hits in found.items()
+        }
+        thresholds = {
+            at: dataclasses.replace(
+                base, recall=recall, false_rate=share_of(np.zeros(20) > 0, 0.95)
+            )
+            for at, recall in recalls.items()
+        }
+        return {at for at, found in _counting(thresholds).items() if found.counts}
+
+    assert counting(segmentation=19, points=12, voxel=4) == {Level.SEGMENTATION, Level.POINTS}
+    assert counting(segmentation=19, points=17, voxel=4) == {Level.SEGMENTATION, Level.POINTS}
+    assert counting(segmentation=19, points=1, voxel=0) == {Level.SEGMENTATION}
+    assert counting(segmentation=4, points=12, voxel=11) == {Level.POINTS, Level.VOXEL}
+
+
+def test_labels_of_one_side_are_named_and_not_compared(tmp_path: Path) -> None:
+    def side(role: Role, labels: tuple[int, ...]) -> Manifest:
+        folder = tmp_path / role.value
+        folder.mkdir(exist_ok=True)
+        volume = np.zeros((16, 16, 16), np.uint8)
+        for place, label in enumerate(labels):
+            volume[place] = label
+        nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), folder / "a.nii")
+        return read_manifest(folder, role=role)
+
+    grid = VolumeSettings((16, 16, 16))
+    real = side(Role.REAL, (1, 2, 3))
+    both = {Role.REAL: real, Role.SYNTHETIC: side(Role.SYNTHETIC, (2, 3, 11))}
+    assert common_labels(both, grid) == ((2, 3), {Role.REAL: (1,), Role.SYNTHETIC: (11,)})
+    disjoint = {Role.REAL: real, Role.SYNTHETIC: side(Role.SYNTHETIC, (11, 12))}
+    with pytest.raises(InputError, match=r"no label in common \(real 1, 2, 3 and synthetic 11, 12"):
+        common_labels(disjoint, grid)

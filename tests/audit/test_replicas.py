@@ -232,6 +232,8 @@ def test_levels_that_count_decide_and_disputes_are_said() -> None:
     assert (alone.kind, alone.disputed) == (Kind.DIFFERENT, True)
     assert "too few" in alone.reason
     assert decided((same, no), (1, 2)).kind is Kind.SAME_PERSON
+    # A volume without label map, where segmentations alone count.
+    assert decided((no, no), (1, 1), Level.SEGMENTATION).reason.startswith("not measured")
     # Keypoints distinguish a second scan from a copy: voxels that do not are disputed.
     second = decided((same, yes), (1, 1))
     assert (second.kind, second.disputed) == (Kind.REPLICA, True)

@@ -56,6 +56,7 @@ def test_absolute_values_survive(tmp_path: Path) -> None:
     ("volume", "settings", "words"),
     [
         (np.ones((9, 9, 9)), VolumeSettings(), "constant"),
+        (np.eye(9)[None], VolumeSettings(), "single slice"),
         (
             np.eye(9)[None] * np.ones((9, 1, 1)),
             VolumeSettings(window=(-100.0, 200.0)),

@@ -147,7 +147,7 @@ def _headline(result: ReplicaResult, edition: Edition) -> str:
     if not edition.shows(n["replicas"]):
         said += f" {sentences.FEW}"
     if n["disputed"]:
-        said += f" On {count(n['disputed'])} levels that count do not agree."
+        said += f" For {count(n['disputed'])} of them the levels that count do not agree."
     return said
 
 

@@ -151,7 +151,7 @@ def headline(result: DuplicatesResult) -> str:
         found = (
             f"{counts['in_groups']:,} of {counts['images']:,} images have duplicates, in "
             f"{several(counts['groups'], 'group')}. Without {counts['surplus']:,} of them "
-            f"({rate.value:.2%}) none is a copy of another."
+            f"({rate.value:.2%}) none is found to be a copy of another."
         )
     if few := counts["not_comparable"]:
         found += (

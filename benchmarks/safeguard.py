@@ -4,10 +4,11 @@
 
 A part of the patients' films are training images. The folder that is filtered holds 40 of them under
 each change, exact ones and local ones, and all films of the other patients. Limits are the guard's own,
-calibrated on the training films. One record goes into OUT/safeguard.jsonl. Three minutes on two cores.
+calibrated on the training films. One record goes into OUT/safeguard.jsonl. Five minutes on two cores.
 """
 
 import collections
+import csv
 import json
 import sys
 import tempfile
@@ -71,7 +72,11 @@ def measure(root: Path) -> dict[str, object]:
         guard = Guard.build(training, workspace, settings=settings)
         built = time.perf_counter() - begin
         release = filter_folder(offered, guard, workspace)
-    left = collections.Counter(p.name.split("--")[0] for p in (root / "share").glob("*.png"))
+    # Released images have numbers for names; the work folder knows which each is.
+    with (root / "work" / "released.csv").open(newline="") as file:
+        left = collections.Counter(row["source"].split("--")[0] for row in csv.DictReader(file))
+    if left.total() != release.accepted:
+        raise ValueError(f"released.csv has {left.total()} images and {release.accepted} left")
     limits = guard.limits
     return {
         "seed": SEED.value,

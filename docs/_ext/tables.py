@@ -3,7 +3,7 @@
     python docs/_ext/tables.py     writes the README's table and sentences again
 
 Contract: each function returns Markdown of the newest records; a share in a table has its n and its 95 %
-interval. Nothing is computed that a record does not hold, but sums of its counts.
+interval. Nothing is computed that a record does not hold, but sums of its counts and their intervals.
 """
 
 import csv
@@ -11,6 +11,8 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+from deepssim_jax.scoring.decide import clopper_pearson
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -263,6 +265,20 @@ def volume_edits() -> str:
     return table(head, rows)
 
 
+def release() -> str:
+    """What screening keeps back of copies under each change, and releases of other patients' films."""
+    r = records("safeguard")[-1]
+    rows = []
+    for name, left in r["copies_that_left"].items():
+        kept = clopper_pearson(r["copies_of_each"] - left, r["copies_of_each"])
+        rows.append((name, share(kept.count, kept.total, kept.low, kept.high)))
+    out = clopper_pearson(*r["strangers_that_left"])
+    films = share(out.count, out.total, out.low, out.high)
+    return table(("copies of training images", "kept back"), rows) + (
+        f"\n\nRadiographs of other patients released: {films}."
+    )
+
+
 def rescans() -> str:
     """Second scans of the same person that are called copies."""
     latest = _by_kind_of_volume()
@@ -455,6 +471,7 @@ TABLES = {
     "generated-copies": generated_copies,
     "duplicates": duplicates,
     "memorisation": memorisation,
+    "release": release,
     "volume-edits": volume_edits,
     "volume-resolutions": volume_resolutions,
     "retrieval": retrieval,

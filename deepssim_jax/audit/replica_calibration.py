@@ -142,7 +142,7 @@ def _thresholds(
             person, float(np.sort(trial.null)[-min(UNKNOWN + 1, len(trial.null))]) + _ABOVE
         )
     cut = max(law.threshold(share), person)
-    tells = _tells(trial, cut) if at is Level.POINTS else bool(len(trial.repeats))
+    tells = _tells(at, trial, cut)
     words = (
         f"{len(trial.null)} best matches between different patients"
         if calibrated
@@ -189,8 +189,12 @@ def _thresholds(
     )
 
 
-def _tells(trial: LevelTrial, cut: float) -> bool:
-    """Whether second scans differ from copies here: if nearly all controls pass for copies."""
+def _tells(at: Level, trial: LevelTrial, cut: float) -> bool:
+    """Whether second scans differ from copies here: by keypoints if nearly all controls pass for copies, at
+    other levels if there are second scans, which raise the threshold.
+    """
+    if at is not Level.POINTS:
+        return bool(len(trial.repeats))
     reached, found = (trial.found(cut, tells=tells).sum() for tells in (False, True))
     return bool(reached - found <= MOST_LOST * reached)
 

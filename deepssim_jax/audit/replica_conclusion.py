@@ -241,7 +241,7 @@ def stray_maps(
 def _one_sided(labels: Mapping[Role, tuple[int, ...]]) -> tuple[str, ...]:
     """Sentences on labels that cannot be compared."""
     return tuple(
-        f"{len(found)} labels are in maps of the {role.value} side only and are not compared: "
+        f"Labels in maps of the {role.value} side only are not compared: "
         f"{', '.join(map(str, found[:8]))}{' and more' if len(found) > 8 else ''}."
         for role, found in labels.items()
     )

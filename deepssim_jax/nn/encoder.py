@@ -146,9 +146,7 @@ def embed(encoder: Encoder, images: Images, *, batch_size: int | None = None) ->
     images = _checked(encoder, images)
     arguments.levelled(images, "images")
     arguments.varied(images, "images", remedy="its embedding would match every other such image")
-    usual = images_at_once()
-    given = usual if batch_size is None else batch_size
-    size = arguments.batch(given, "batch_size", count=len(images), usual=usual)
+    size = arguments.batch(batch_size, "batch_size", count=len(images), usual=images_at_once())
     run = functools.partial(_known if arguments.is_traced(images) else apply, encoder)
     return cast(np.ndarray, in_batches(run, images, size=size))
 

@@ -242,7 +242,9 @@ def _shown(value: object) -> str:
 
 
 def batch(value: object, name: str, *, count: int, usual: int) -> int:
-    """Rows at a time of `count` rows: no more than there are, or than the usual number."""
+    """Rows at a time of `count` rows, no more than there are or than the usual number; that one for None."""
+    if value is None:
+        return usual
     return min(whole(value, name, least=1, most=sys.maxsize), max(count, usual))
 
 

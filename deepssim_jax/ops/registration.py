@@ -225,9 +225,7 @@ def register(
     if grid is not None:
         kind = SearchGrid if dims == 2 else RigidGrid
         arguments.instance(grid, "grid", kind, remedy=f"that is the search of {dims}D images")
-    usual = _BATCH[dims]
-    given = usual if batch_size is None else batch_size
-    size = arguments.batch(given, "batch_size", count=len(moving), usual=usual)
+    size = arguments.batch(batch_size, "batch_size", count=len(moving), usual=_BATCH[dims])
     if dims == 3:
         volume_grid = grid if isinstance(grid, RigidGrid) else RigidGrid()
 

@@ -8,17 +8,18 @@ fitted to their tail; a similarity s up to 1 becomes -log(1 - s).
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Self
 
 import numpy as np
 
-from deepssim_jax.audit.calibration import MAX_NULL, Trial, learned
+from deepssim_jax.audit.calibration import MAX_NULL, Laws, Trial, learned
 from deepssim_jax.data.preprocess import fit_to_size
 from deepssim_jax.detection.controls import balanced_rows
 from deepssim_jax.nn.encoder import Encoder
 from deepssim_jax.scoring.aligned import AlignedIndex
 from deepssim_jax.scoring.embed import features, side_of_images
 from deepssim_jax.scoring.match import best_matches, match, verified
-from deepssim_jax.scoring.retrieval import Retrieval
+from deepssim_jax.scoring.retrieval import Proposals, Retrieval
 from deepssim_jax.scoring.side import Side
 from deepssim_jax.workspace import Workspace
 
@@ -84,47 +85,60 @@ def pixels(images: np.ndarray) -> np.ndarray:
     return rows - rows.mean(1, keepdims=True)
 
 
-def audit(encoder: Encoder, *, size: int) -> Searcher:
-    """What an audit decides by: -log of the probability of the evidence without a copy.
+@dataclasses.dataclass(frozen=True)
+class ByEvidence:
+    """What an audit decides by: laws of unrelated images, learned of the real ones as an audit learns them.
 
-    The laws of unrelated images are learned of the real ones, as an audit learns them.
+    `proposals` are the candidates that each way of searching gives.
     """
 
+    real: Side
+    laws: Laws
+    proposals: Proposals
+
+    @classmethod
+    def of(cls, real: Side, *, proposals: Proposals) -> Self:
+        """Learns the laws of a side with points, whose groups are its patients."""
+        if real.groups is None:
+            raise ValueError("real has no groups; give every image its patient")
+        rows = balanced_rows(real.groups, MAX_NULL, seed=0)
+        found = _matched(real.rows(rows), real, proposals, apart=True)
+        laws, _ = learned(Trial.of(found, len(rows)), real.groups[rows])
+        return cls(real, laws, proposals)
+
+    def search(self, queries: Side) -> Best:
+        """The real image of the least probability without a copy; own groups, if any, are left out."""
+        pairs = _matched(queries, self.real, self.proposals, apart=queries.groups is not None)
+        each = pairs.copy()
+        each["query"] = np.arange(len(pairs))
+        p_values = np.maximum(self.laws.p_values(Trial.of(each, len(pairs))), _LEAST_P)
+        best = Best(
+            np.full(len(queries), -1), np.full(len(queries), -np.log(_WORST_P)), calibrated=True
+        )
+        for row in np.argsort(-p_values, kind="stable"):  # the smallest comes last and stays
+            query = pairs["query"][row]
+            best.reference[query] = pairs["reference"][row]
+            best.score[query] = -np.log(p_values[row])
+        return best
+
+
+def _matched(queries: Side, real: Side, proposals: Proposals, *, apart: bool) -> np.ndarray:
+    with Workspace.temporary(command="stress") as workspace:
+        return match(
+            queries, real, journal=workspace.section("stress"), proposals=proposals, apart=apart
+        )
+
+
+def audit(encoder: Encoder, *, size: int) -> Searcher:
+    """By the evidence of an audit: -log of the probability of as much without a copy."""
+
+    def side(images: Sequence[np.ndarray], groups: np.ndarray | None) -> Side:
+        made = side_of_images(images, encoder, size=size, points=True)
+        return dataclasses.replace(made, groups=groups)
+
     def searcher(references: Sequence[np.ndarray], patients: np.ndarray) -> Search:
-        def side(images: Sequence[np.ndarray], groups: np.ndarray | None) -> Side:
-            made = side_of_images(images, encoder, size=size, points=True)
-            return dataclasses.replace(made, groups=groups)
-
-        def found(queries: Side, *, apart: bool) -> np.ndarray:
-            with Workspace.temporary(command="stress") as workspace:
-                return match(
-                    queries,
-                    real,
-                    journal=workspace.section("stress"),
-                    proposals=Retrieval.LOCAL.proposals,
-                    apart=apart,
-                )
-
-        real = side(references, patients)
-        rows = balanced_rows(patients, MAX_NULL, seed=0)
-        null = Trial.of(found(real.rows(rows), apart=True), len(rows))
-        laws, _ = learned(null, patients[rows])
-
-        def search(queries: Sequence[np.ndarray], own: np.ndarray | None) -> Best:
-            pairs = found(side(queries, own), apart=own is not None)
-            each = pairs.copy()
-            each["query"] = np.arange(len(pairs))
-            p_values = np.maximum(laws.p_values(Trial.of(each, len(pairs))), _LEAST_P)
-            best = Best(
-                np.full(len(queries), -1), np.full(len(queries), -np.log(_WORST_P)), calibrated=True
-            )
-            for row in np.argsort(-p_values, kind="stable"):  # the smallest comes last and stays
-                query = pairs["query"][row]
-                best.reference[query] = pairs["reference"][row]
-                best.score[query] = -np.log(p_values[row])
-            return best
-
-        return search
+        known = ByEvidence.of(side(references, patients), proposals=Retrieval.LOCAL.proposals)
+        return lambda queries, own: known.search(side(queries, own))
 
     return searcher
 

@@ -4,7 +4,10 @@ import os
 import subprocess
 import sys
 
+import jax
 import pytest
+
+from deepssim_jax import parallel
 
 COUNT = """
 import os, sys
@@ -17,13 +20,29 @@ print(jax.device_count())
 
 
 @pytest.mark.parametrize(
+    ("batch", "devices"),
+    [
+        (48, 6),  # six cores and eight images each
+        (16, 4),  # five do not divide the batch
+        (8, 2),  # at least four images each
+        (7, 1),
+        (3, 1),
+    ],
+)
+def test_devices_that_are_asked_for(batch: int, devices: int, monkeypatch) -> None:
+    asked = {}
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(6))
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    monkeypatch.setitem(jax.config.values, "jax_num_cpu_devices", -1)
+    monkeypatch.setattr(jax.config, "update", asked.__setitem__)
+    parallel.use_cores(batch)
+    assert asked == {"jax_num_cpu_devices": devices}
+
+
+@pytest.mark.parametrize(
     ("batch", "own", "devices"),
     [
-        (48, {}, 6),  # six cores and eight images each
-        (16, {}, 4),  # five do not divide the batch
-        (8, {}, 2),  # at least four images each
-        (7, {}, 1),
-        (3, {}, 1),
+        (48, {}, 6),
         (48, {"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}, 3),
         (48, {"JAX_NUM_CPU_DEVICES": "2"}, 2),
     ],

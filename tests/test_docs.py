@@ -24,7 +24,7 @@ SLOW = {
     "AuditResult", "DuplicatesResult", "PairExplanation", "audit", "duplicates", "encode",
     "explain_pair", "replicas", "ReplicaResult",
     "review", "ReviewResult", "rate_agreement", "AgreementResult", "testing.assert_copies_found",
-    "train_encoder", "TrainedEncoder",
+    "train_encoder", "TrainedEncoder", "index", "open_index", "PreparedIndex",
 }  # fmt: skip
 RUNNING = [
     pytest.param(name, marks=pytest.mark.slow if name in SLOW else ())

@@ -7,6 +7,7 @@ import sys
 import textwrap
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+import jax
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -21,12 +22,14 @@ from deepssim_jax.workspace import Workspace, WorkspaceError, claims, files, nam
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def on_windows(code: str, *arguments: object) -> str:
+def on_windows(code: str, *arguments: object, **environment: str) -> str:
     """What code prints in a process that looks like one on Windows."""
     start = f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nfrom tests import windows\n"
     whole = f"{start}windows.pretend()\n{textwrap.dedent(code)}"
     how = [sys.executable, "-W", "error::UserWarning", "-c", whole, *map(str, arguments)]
-    done = subprocess.run(how, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        how, capture_output=True, text=True, timeout=300, env=os.environ | environment
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -114,6 +117,8 @@ def test_duplicates_with_and_without_a_folder(tmp_path):
             print([image.image_id for image in result.groups], os.listdir(sys.argv[3]))
         """,
         *(tmp_path / name for name in ("in", "out", "temporary")),
+        # The programs that this process has compiled.
+        JAX_NUM_CPU_DEVICES=str(jax.device_count()),
     )
     assert printed == "['2.npy', 'a/1.npy'] []\n" * 2
     assert (tmp_path / "out" / "report.html").is_file()

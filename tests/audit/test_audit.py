@@ -140,17 +140,13 @@ def test_the_encoder_alone_finds_most_and_the_report_says_so(audited, tmp_path: 
         (tmp_path / side).mkdir()
         for name in names:
             shutil.copy(root / side / name, tmp_path / side)
-    settings = dataclasses.replace(FILMS, retrieval=Retrieval.ENCODER, explain=True, plant=0)
+    settings = dataclasses.replace(FILMS, retrieval=Retrieval.ENCODER, plant=0)
     out = tmp_path / "encoder"
     alone = audit(tmp_path / "real", tmp_path / "synthetic", out=out, settings=settings)
     called = {m.synthetic_id for m in alone.nearest if m.label is not Label.UNRELATED}
     assert called <= set(copies) and len(called) >= 0.9 * len(copies)
     assert result.settings["retrieval"] == "local" and alone.settings["retrieval"] == "encoder"
-    report = (out / "report.html").read_text()
-    assert "16 from the encoder" in report
-    shown = report.count('alt="real image"')
-    assert report.count("what stage 4 of the encoder saw") == shown >= len(called)
-    assert "of the encoder saw" not in (root / "out" / "report.html").read_text()
+    assert "16 from the encoder" in (out / "report.html").read_text()
 
 
 def test_held_out_images_are_a_control(audited, tmp_path: Path) -> None:
@@ -211,7 +207,7 @@ def test_held_out_images_are_a_control(audited, tmp_path: Path) -> None:
             root / "real",
             tmp_path / "synthetic",
             holdout=tmp_path / "holdout",
-            out=tmp_path / "again",
+            out=tmp_path / "out",
             settings=FILMS,
         )
 

@@ -205,7 +205,8 @@ def test_nifti_holds_what_png_holds_and_folders_do_not_mix(
 
 
 def test_the_command_writes_the_format_that_it_is_told(workdir: Path, tmp_path: Path) -> None:
-    flags = [f"--workdir={workdir}", f"--out={tmp_path}", "--n=1", "--steps=2", "--batch=1"]
+    flags = [f"--workdir={workdir}", f"--out={tmp_path}", "--n=1", "--batch=1"]
+    flags += ["--sampler=ancestral", "--steps=3", "--guidance=2"]  # those of SETTINGS
     assert main(["generate", *flags, "--format=nifti"]) == 0
     assert (tmp_path / "gen-000000.nii.gz").is_file()
     assert main(["generate", *flags]) == 2

@@ -1,6 +1,7 @@
 """Nothing of a finished audit can be altered without `verify` saying so."""
 
 import csv
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -14,8 +15,9 @@ from deepssim_jax.audit.audit import AuditSettings, audit
 from deepssim_jax.audit.recheck import recheck
 from deepssim_jax.cli.main import main
 from deepssim_jax.data.manifest import InputError
+from deepssim_jax.nn.encoder import save_encoder
 from deepssim_jax.scoring.retrieval import Retrieval
-from tests.kept import write_phantoms
+from tests.kept import small_encoder, write_phantoms
 
 # What is checked here does not depend on what is found.
 SETTINGS = AuditSettings(size=64, plant=0, retrieval=Retrieval.ENCODER)
@@ -66,6 +68,19 @@ def test_what_was_not_compared_is_in_no_class(finished: Path) -> None:
     row = rows["gradient.png"]
     assert (row["label"], row["relation"]) == ("unrelated", "not_comparable")
     assert sum(r["relation"] == "not_comparable" for r in rows.values()) == 1
+
+
+def test_what_the_encoder_saw_is_shown_where_it_is_asked_for(
+    finished: Path, tmp_path: Path
+) -> None:
+    encoder = tmp_path / "encoder.safetensors"
+    save_encoder(encoder, small_encoder(), card={})
+    settings = dataclasses.replace(SETTINGS, encoder=str(encoder), explain=True)
+    audit(finished / "real", finished / "synthetic", out=tmp_path / "out", settings=settings)
+    report = (tmp_path / "out" / "report.html").read_text()
+    shown = report.count('alt="real image"')
+    assert report.count("what stage 4 of the encoder saw") == shown >= 2
+    assert "of the encoder saw" not in (finished / "out" / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -92,6 +93,8 @@ def audited(folders) -> tuple[Path, subprocess.CompletedProcess]:
         "--subject_regex=^([0-9]+)_",
         f"--out={root / 'out'}",
         "--plant=8",
+        # The programs that audits in this process have compiled.
+        env=os.environ | {"JAX_NUM_CPU_DEVICES": str(jax.device_count())},
     )
     return root / "out", run
 

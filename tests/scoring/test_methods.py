@@ -11,7 +11,7 @@ skimage = pytest.importorskip("skimage.metrics", reason="scikit-image is the pee
 
 
 def pictures(count: int, seed: int) -> np.ndarray:
-    noise = np.random.default_rng(seed).standard_normal((count, 128, 128))
+    noise = np.random.default_rng(seed).standard_normal((count, 64, 64))
     return sum(s * ndimage.gaussian_filter(noise, (0, s, s)) for s in (2, 6, 15)).astype(np.float32)
 
 

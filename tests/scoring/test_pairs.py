@@ -128,9 +128,17 @@ def test_how_far_halves_may_be(length: float, dim: int) -> None:
     assert (far.max(1) <= bound).all() and bound[0] < 1.5 * far[0].max()
 
 
-@pytest.mark.parametrize("devices", [1, 8])
-@pytest.mark.parametrize("ring", [False, True])
-@pytest.mark.parametrize("tiling", [None, SMALL, HALF, ONE_TILE, Tiling(rows=64, tile=32)])
+TILINGS = (None, SMALL, HALF, ONE_TILE, Tiling(rows=64, tile=32))
+
+
+@pytest.mark.parametrize(
+    ("devices", "ring", "tiling"),
+    [
+        *((1, False, tiling) for tiling in TILINGS[1:]),
+        (1, True, SMALL),
+        *((8, ring, tiling) for ring in (False, True) for tiling in TILINGS),
+    ],
+)
 def test_devices_and_tiles_do_not_show(devices: int, ring: bool, tiling: Tiling | None) -> None:
     queries, references = unit(211, 9), unit(487, 10)
     mesh = parallel.data_mesh(devices)

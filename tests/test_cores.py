@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import types
 
 import jax
 import pytest
@@ -33,9 +34,10 @@ def test_devices_that_are_asked_for(batch: int, devices: int, monkeypatch) -> No
     asked = {}
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(6))
     monkeypatch.delenv("XLA_FLAGS", raising=False)
-    monkeypatch.setitem(jax.config.values, "jax_num_cpu_devices", -1)
-    monkeypatch.setattr(jax.config, "update", asked.__setitem__)
-    parallel.use_cores(batch)
+    config = types.SimpleNamespace(values={"jax_num_cpu_devices": -1}, update=asked.__setitem__)
+    with monkeypatch.context() as patch:
+        patch.setattr(jax, "config", config)
+        parallel.use_cores(batch)
     assert asked == {"jax_num_cpu_devices": devices}
 
 

@@ -2,6 +2,7 @@
 
 import doctest
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -43,6 +44,7 @@ def module(name: str):
 
 
 result_tables = module("tables")
+detection, speed = result_tables.detection, result_tables.speed
 reference = module("reference")
 
 
@@ -81,7 +83,7 @@ def test_the_readme_has_the_numbers_of_the_records():
 
 def test_a_row_of_the_readme_is_the_sum_of_its_record():
     """By hand: copies found under all edits are those of the four kinds together."""
-    rows = [r for r in result_tables._held_out() if r["group"] and r["kind"] != "all kinds"]
+    rows = [r for r in detection._held_out() if r["group"] and r["kind"] != "all kinds"]
     found, total = (sum(int(r[name]) for r in rows) for name in ("found", "of"))
     interval = ds.clopper_pearson(found, total)
     words = result_tables.share(found, total, interval.low, interval.high)
@@ -93,14 +95,14 @@ def test_sentences_are_the_sums_of_their_records():
     (newest,) = (r for r in result_tables.records("generated_copies") if "audit" in r["methods"])
     found = [newest["methods"]["audit"][side] for side in ("autoencoder", "diffusion")]
     words = f"{found[0][0] + found[1][0]} of {found[0][1] + found[1][1]} were found"
-    assert words in result_tables.blurred_limit()
-    parts = [r for r in result_tables._held_out() if r["edit"].startswith("part 12 %")]
+    assert words in detection.blurred_limit()
+    parts = [r for r in detection._held_out() if r["edit"].startswith("part 12 %")]
     parts = [r for r in parts if r["kind"] != "all kinds"]
     share = f"{sum(int(r['found']) for r in parts)} of {sum(int(r['of']) for r in parts)} that show 12 %"
-    assert share in result_tables.parts_limit()
-    false = [r for r in result_tables._held_out() if r["edit"] == "false alarms"]
+    assert share in detection.parts_limit()
+    false = [r for r in detection._held_out() if r["edit"] == "false alarms"]
     total = sum(int(r["found"]) for r in false if r["kind"] != "all kinds")
-    assert f"Of the {total} images called copies" in result_tables.readme_called()
+    assert f"Of the {total} images called copies" in detection.readme_called()
 
 
 def test_results_pages_fill_every_place_and_use_every_table():
@@ -121,10 +123,10 @@ def test_records_of_an_accelerator_become_a_table(tmp_path, monkeypatch):
         "device": "A card", "day": "2026-11-27", "python": "3.12.3", "versions": {"jax": "0.11.2"},
     }  # fmt: skip
     cut = {"section": "audit", "failed": "cut off: it hung for 54 s"}
-    lines = "\n".join(map(result_tables.json.dumps, (work, cut, {"work": "x", "agrees": True})))
+    lines = "\n".join(map(json.dumps, (work, cut, {"work": "x", "agrees": True})))
     (tmp_path / "device_a_card.jsonl").write_text(lines)
-    monkeypatch.setattr(result_tables, "RESULTS", tmp_path)
-    page = result_tables.devices()
+    monkeypatch.setattr(speed.cells, "RESULTS", tmp_path)
+    page = speed.devices()
     assert "## A card" in page
     assert "| `ssim_resident` | 2.5e+06 pairs/s | 8.9 % of bytes | 2.74 x torch |" in page
     assert "1 of 1" in page

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from cells import RESULTS, records, table
+import cells
+from cells import records, table
 
 
 def throughput() -> str:
@@ -29,7 +30,7 @@ def tpu() -> str:
 def devices() -> str:
     """A table for every accelerator of which there is a record, the rehearsal on a CPU left out."""
     found = []
-    for path in sorted(RESULTS.glob("device_*.jsonl")):
+    for path in sorted(cells.RESULTS.glob("device_*.jsonl")):
         if path.stem != "device_rehearsal":
             found.append(_device(records(path.stem)))
     return "\n\n".join(found) or "There is no record of an accelerator yet."

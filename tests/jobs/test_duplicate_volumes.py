@@ -25,7 +25,7 @@ from deepssim_jax.scoring.volume_evidence import law_beside_copies
 from deepssim_jax.testing import assert_same_outputs, assert_verified, outputs
 
 SIDE, READ = 48, 14
-SETTINGS = ds.DuplicateSettings(size=32, subject_regex="^(p[0-9]+)_", write_manifest="clean.csv")
+SETTINGS = ds.DuplicateSettings(subject_regex="^(p[0-9]+)_", write_manifest="clean.csv")
 TRUTH = {
     "same file": {"train/p01_0.nii.gz", "train/p01_1.nii.gz"},
     "mirrored and turned": {"train/p02_0.nii.gz", "train/p02_1.nii.gz"},
@@ -110,7 +110,7 @@ def test_the_files_say_what_the_result_says(found: ds.DuplicatesResult, root: Pa
     out = root / "out"
     summary = json.loads((out / "summary.json").read_text())
     assert summary["counts"] == dict(found.counts)
-    assert summary["settings"]["slice"] == "whole volumes" and summary["settings"]["size"] == 32
+    assert summary["settings"]["slice"] == "whole volumes" and summary["settings"]["size"] == 64
     listed = rows(out / "pairs.csv")
     assert tuple(listed[0]) == duplicates_outputs.VOLUME_PAIRS
     assert [x["how"] for x in listed] == [x.how.value for x in found.pairs]
@@ -147,7 +147,7 @@ def test_a_killed_run_of_the_command_goes_on_and_guards_the_set(
 def test_pairs_of_volumes_can_be_reviewed(found: ds.DuplicatesResult, root: Path) -> None:
     source = read_source(root / "out")
     assert source.strata == {"copy": len(TRUTH) - 1}
-    assert isinstance(source.form, VolumeForm) and source.form.grid.size == (32, 32, 32)
+    assert isinstance(source.form, VolumeForm) and source.form.grid.size == (64, 64, 64)
     assert {frozenset((x.moving, x.fixed)) for x in source.pairs} <= set(
         map(frozenset, TRUTH.values())
     )
@@ -160,7 +160,7 @@ def test_equal_voxels_are_found_whatever_the_file(tmp_path: Path) -> None:
     for number, head in enumerate(heads):
         write(tmp_path / f"p{number}.nii.gz", head)
     nibabel.save(nibabel.load(tmp_path / "p1.nii.gz"), tmp_path / "twin.nii")
-    result = ds.duplicates(tmp_path, settings=ds.DuplicateSettings(size=32))
+    result = ds.duplicates(tmp_path)
     assert {(x.first_id, x.second_id, x.how) for x in result.pairs} == {
         ("p1.nii.gz", "twin.nii", How.SAME_PIXELS)
     }

@@ -62,6 +62,3 @@ class AuditSettings:
         arguments.member(self.links, "links", Links)
         arguments.member(self.arrays, "arrays", ArrayLayout)
         arguments.names(self.forget, "forget")
-
-
-COMMAND = "audit"

@@ -51,13 +51,11 @@ def note_copies(
     }
 
 
-def grouped(
-    out: Workspace, name: str, *, group: str, image: str, role: Role = Role.REAL
-) -> Iterator[list[Image]]:
-    """The groups of a table of the run before, by its columns of groups and of images; none without it."""
+def grouped(out: Workspace, name: str, *, group: str, image: str) -> Iterator[list[Image]]:
+    """Groups of real images in a table of the run before, by its columns of both; none without it."""
     found: dict[str, list[Image]] = {}
     for row in rows_before(out, name):
-        found.setdefault(row[group], []).append((role, plain(row[image])))
+        found.setdefault(row[group], []).append((Role.REAL, plain(row[image])))
     yield from found.values()
 
 

@@ -47,7 +47,6 @@ def attack_model(
     *,
     seed: int = 0,
     batch: int = 32,
-    settings: AttackSettings = AttackSettings(),
     level: float = 0.95,
     journal: Section | None = None,
     on_progress: Progress = lambda done, total, what: None,
@@ -58,7 +57,6 @@ def attack_model(
       model: the model.
       seed: of the noise.
       batch: latents at a time.
-      settings: times of the attacks.
       level: of the intervals.
       journal: keeps finished batches; its inputs must tell the model. None keeps nothing.
       on_progress: called with (images done, images in all, what).
@@ -67,11 +65,11 @@ def attack_model(
       ValueError: the training held nobody out, or the folder does not hold its latents.
     """
     attacks = tuple(Attack)
-    programs = {attack: _program(model, attack, settings) for attack in attacks}
+    programs = {attack: _program(model, attack) for attack in attacks}
     parts, total = [], len(model.latents)
     for start in range(0, total, batch):
         make = functools.partial(_scores, model, programs, start, seed=seed, batch=batch)
-        how = [attacks, settings, seed, start, batch]
+        how = [attacks, AttackSettings(), seed, start, batch]
         parts.append(make() if journal is None else journal.step("scores", how, make))
         on_progress(min(start + batch, total), total, "membership inference")
     of_attack = dict(zip(attacks, np.concatenate(parts, axis=1), strict=True))
@@ -136,7 +134,7 @@ def _scores(
     return np.stack([np.asarray(values, np.float32)[:count] for values in found])
 
 
-def _program(model: Generator, attack: Attack, settings: AttackSettings) -> jax.stages.Wrapped:
+def _program(model: Generator, attack: Attack) -> jax.stages.Wrapped:
     def run(params, x: Array, keys: Array, condition: Array | None) -> Array:
         return membership.scores(
             predictor(model.denoiser, params),
@@ -145,7 +143,6 @@ def _program(model: Generator, attack: Attack, settings: AttackSettings) -> jax.
             attack=attack,
             schedule=model.schedule,
             condition=condition,
-            settings=settings,
         )
 
     return jax.jit(run)

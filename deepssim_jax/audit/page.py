@@ -10,7 +10,6 @@ import collections
 import functools
 import io
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
 
 import jinja2
 import numpy as np
@@ -18,6 +17,7 @@ from PIL import Image
 
 from deepssim_jax.audit.disclosure import SMALL, Edition
 from deepssim_jax.detection.result import Exclusion
+from deepssim_jax.scoring.match import Moved
 from deepssim_jax.workspace import Access, Workspace
 
 _FLIPS = {
@@ -49,35 +49,6 @@ def write_editions(out: Workspace, render_edition: Callable[[Edition], str]) -> 
     pages = {edition: render_edition(edition).encode() for edition in Edition}
     out.write("report.html", pages[Edition.INTERNAL])
     out.write("report_share.html", pages[Edition.SHARED], access=Access.SHARED)
-
-
-class Moved(Protocol):
-    """How one image was moved to give another, as `audit.result.Match` says it."""
-
-    @property
-    def flip(self) -> str:
-        """A mirroring by its name in `ops.transform`."""
-        ...
-
-    @property
-    def rotation_deg(self) -> float:
-        """Counter-clockwise."""
-        ...
-
-    @property
-    def scale(self) -> float:
-        """1 for none."""
-        ...
-
-    @property
-    def shift_y(self) -> float:
-        """In pixels."""
-        ...
-
-    @property
-    def shift_x(self) -> float:
-        """In pixels."""
-        ...
 
 
 def transformation(match: Moved) -> str:

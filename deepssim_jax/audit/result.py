@@ -16,6 +16,7 @@ from deepssim_jax.detection.assessment import EditRecall, Performance
 from deepssim_jax.detection.calls import FalseCalls
 from deepssim_jax.detection.result import Detection
 from deepssim_jax.scoring.decide import ClusteredShare, Discoveries, Proportion
+from deepssim_jax.scoring.match import Moved
 from deepssim_jax.scoring.membership import Attack, MembershipFigures
 
 if TYPE_CHECKING:
@@ -46,12 +47,8 @@ _PART = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
-class Match:
-    """A synthetic image beside one real image, after alignment.
-
-    `rotation_deg`, `shift_y`, `shift_x` and `scale` describe how the real image was moved to
-    give the synthetic one; `flip` is "none", "horizontal", "vertical" or "both".
-    """
+class Match(Moved):
+    """A synthetic image beside one real image, which was moved to give it."""
 
     synthetic_id: str
     real_id: str
@@ -61,13 +58,6 @@ class Match:
     label: Label
     p_value: float | None
     q_value: float | None
-    flip: str
-    rotation_deg: float
-    shift_y: float
-    shift_x: float
-    scale: float
-    negative: bool = False  # bright and dark changed places
-    matrix: tuple[float, ...] = (1.0, 0.0, 0.0, 1.0)  # row by row; see `ops.transform`
     points: float = 0.0  # sum of the local features' matches that lie as the real image's do
     evidence: float = 0.0  # the same relative to other real images
     by_points: bool = False  # the transformation is that of local features

@@ -5,7 +5,6 @@
 Folders are read only. A run that was stopped continues when the same command is given again.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
@@ -79,16 +78,12 @@ _MAX_COPY_RATE = flags.DEFINE_float(
 )
 
 
-def main(argv: Sequence[str]) -> int:
+def main() -> int:
     """Runs the audit and prints its outcome.
-
-    Args:
-        argv: The command's name.
 
     Returns:
         0, or 3 where `--max_copy_rate` is exceeded, or 4 where the numbers carry no verdict.
     """
-    del argv
     # Imported here so that --help and a wrong flag answer at once.
     from deepssim_jax.audit import console as summary
     from deepssim_jax.audit.audit import AuditSettings, audit

@@ -1,9 +1,9 @@
 """The table of commands, and how one of them is brought in.
 
-A command is a module `cli/<name>.py`. It defines its absl flags as it is imported and has
-`main(argv) -> int`: argv[0] is its name, the rest are its positional arguments, whose names stand
-in the module's `POSITIONALS` (none when it has no such tuple); the result is the exit status. Where its
-flags decide whether several processes do it together, its `together()` says so.
+A command is a module `cli/<name>.py`. It defines its absl flags as it is imported and has `main`, which
+takes its positional arguments, whose names stand in the module's `POSITIONALS` (none when it has no such
+tuple), and returns the exit status. Where its flags decide whether several processes do it together, its
+`together()` says so.
 Flags that several commands share are defined for each of them by a function of a module of this package
 that is no command and disclaims them.
 """

@@ -19,7 +19,7 @@ Every weight must have its place; all that does not fit is said at once, before 
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,11 +71,8 @@ _BETAS = flags.DEFINE_list(
 )
 
 
-def main(argv: Sequence[str]) -> int:
+def main() -> int:
     """Converts one file.
-
-    Args:
-        argv: The command's name.
 
     Returns:
         `ExitCode.DONE`.
@@ -83,7 +80,6 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         ValueError: a file that is missing or does not fit, or a flag that is needed.
     """
-    del argv
     from deepssim_jax.interop import monai_networks, torch_files
 
     source, out = Path(_SOURCE.value), Path(_OUT.value)

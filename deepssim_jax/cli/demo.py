@@ -5,7 +5,6 @@
 Needs no data and no network. The report to look at is demo_out/audit/report.html.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
@@ -18,16 +17,12 @@ _OUT = flags.DEFINE_string("out", None, "folder for the cohort and its audit", r
 _SEED = flags.DEFINE_integer("seed", 7, "seed of the cohort", lower_bound=0, upper_bound=2**32 - 1)
 
 
-def main(argv: Sequence[str]) -> int:
+def main() -> int:
     """Runs the demo.
-
-    Args:
-        argv: The command's name.
 
     Returns:
         `ExitCode.DONE`, or `ExitCode.FAILED` if a copy was missed or an unrelated image flagged.
     """
-    del argv
     from deepssim_jax.audit.console import print_result
     from deepssim_jax.audit.demo import demo
 

@@ -12,7 +12,6 @@ import json
 import os
 import pathlib
 import platform
-from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
@@ -225,16 +224,12 @@ def _lines(facts: dict[str, Any]) -> str:
     return "\n\n".join(blocks)
 
 
-def main(argv: Sequence[str]) -> int:
+def main() -> int:
     """Prints what was detected.
-
-    Args:
-        argv: The command's name.
 
     Returns:
         `ExitCode.DONE`, or `ExitCode.FAILED` when jax or a package it needs does not work.
     """
-    del argv
     facts = examine()
     print(json.dumps(facts, indent=2) if _JSON.value else _lines(facts))
     broken = "error" in facts["devices"] or None in facts["versions"].values()

@@ -7,7 +7,7 @@ is given again.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from absl import flags
@@ -50,11 +50,11 @@ _WRITE_MANIFEST = flags.DEFINE_string(
 )
 
 
-def main(argv: Sequence[str]) -> int:
+def main(folder: str) -> int:
     """Runs the search and prints its outcome.
 
     Args:
-        argv: The command's name and the folder.
+        folder: Where the images to search lie, or their manifest.
 
     Returns:
         0, or 3 where `--max_duplicate_rate` is exceeded.
@@ -75,7 +75,7 @@ def main(argv: Sequence[str]) -> int:
     )
     with progress() as on_progress:
         result = duplicates(
-            argv[1],
+            folder,
             against=_AGAINST.value,
             out=_OUT.value,
             settings=settings,

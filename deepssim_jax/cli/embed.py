@@ -5,7 +5,6 @@
 `deepssim score` compares two stores. Run again after a stop, or after files were added, it continues.
 """
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from absl import flags
@@ -42,16 +41,12 @@ _ENCODER = flags.DEFINE_string("encoder", "default", "the shipped encoder, or a 
 _READING = ReadingFlags.define("images")
 
 
-def main(argv: Sequence[str]) -> int:
+def main() -> int:
     """Fills the store.
-
-    Args:
-        argv: The command's name.
 
     Returns:
         `ExitCode.DONE`.
     """
-    del argv
     from deepssim_jax import parallel
     from deepssim_jax.audit.tables import table
     from deepssim_jax.data.manifest import Role, read_manifest

@@ -9,7 +9,6 @@ unless --near and --exact give them. Writes evaluation.json and scores.png.
 
 import dataclasses
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
@@ -38,16 +37,12 @@ _SEED = flags.DEFINE_integer(
 )
 
 
-def main(argv: Sequence[str]) -> int:
+def main() -> int:
     """Evaluates one matrix.
-
-    Args:
-        argv: The command's name.
 
     Returns:
         `ExitCode.DONE`.
     """
-    del argv
     import numpy as np
 
     from deepssim_jax.audit.score_figure import draw_scores

@@ -11,7 +11,6 @@ a number. released.csv in the private work folder says which file it was.
 checks the certificate.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
@@ -26,16 +25,12 @@ _OUT = flags.DEFINE_string(
 )
 
 
-def main(argv: Sequence[str]) -> int:
+def main() -> int:
     """Filters the folder.
-
-    Args:
-        argv: The command's name.
 
     Returns:
         `ExitCode.DONE`.
     """
-    del argv
     from deepssim_jax.audit.safeguard import account_of, filter_folder
     from deepssim_jax.data.manifest import Role, read_manifest
 

@@ -12,7 +12,6 @@ and another one drawn, until --n stand or --budget is used (then the status is 4
 says what was looked for, and `deepssim verify to_share/ --real=training/` checks it.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
@@ -58,11 +57,8 @@ def together() -> bool:
     return not _SAFEGUARD.value
 
 
-def main(argv: Sequence[str]) -> int:
+def main() -> int:
     """Writes the images that are not there yet, and the manifest of all.
-
-    Args:
-        argv: The command's name.
 
     Returns:
         `ExitCode.DONE`; `ExitCode.INCONCLUSIVE` if the safeguard let fewer images out than wanted.
@@ -70,7 +66,6 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         ValueError: flags that do not go together.
     """
-    del argv
     _check()
     from deepssim_jax import parallel
     from deepssim_jax.audit.generation import Generator, SamplingSettings, Wanted, generate

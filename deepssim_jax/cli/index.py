@@ -7,7 +7,6 @@ is read only.
 """
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
@@ -22,11 +21,11 @@ _OUT = flags.DEFINE_string("out", None, "folder of the index", required=True)
 _COLLECTION = CollectionFlags.define(size="128 if not given", slice_spec="volumes are refused")
 
 
-def main(argv: Sequence[str]) -> int:
+def main(folder: str) -> int:
     """Writes the index.
 
     Args:
-        argv: The command's name and the folder.
+        folder: Where the images to prepare lie, or their manifest.
 
     Returns:
         `ExitCode.DONE`.
@@ -40,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
 
     with progress() as on_progress:
         made = index(
-            argv[1], out=_OUT.value, settings=_COLLECTION.settings(), on_progress=on_progress
+            folder, out=_OUT.value, settings=_COLLECTION.settings(), on_progress=on_progress
         )
     said = json.loads((Path(_OUT.value).expanduser() / INPUTS).read_text(encoding="utf-8"))
     limits = made.rule.limits

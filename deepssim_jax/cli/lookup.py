@@ -6,7 +6,6 @@ The answer is a table on the standard output, one row a match, which names files
 index. IMAGE may be a folder or a manifest of several.
 """
 
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from absl import flags
@@ -19,11 +18,11 @@ _INDEX = flags.DEFINE_string("index", None, "the --out of `deepssim index`", req
 _CHECK = flags.DEFINE_bool("check", False, "compare the hashes of the index first; reads all of it")
 
 
-def main(argv: Sequence[str]) -> int:
+def main(image: str) -> int:
     """Prints the matches.
 
     Args:
-        argv: The command's name and the image.
+        image: The image to look up, or a folder or manifest of several.
 
     Returns:
         `ExitCode.DONE`, or `INCONCLUSIVE` if an image could not be looked up.
@@ -49,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
         index = open_index(_INDEX.value, check=_CHECK.value)
         pool.submit(load_verification, index)
         load_search(index)
-        answers = lookup(argv[1], index=index)
+        answers = lookup(image, index=index)
     print(answers_csv(answers).decode(), end="")
     refused = any(answer.refused for answer in answers)
     return ExitCode.INCONCLUSIVE if refused else ExitCode.DONE

@@ -44,7 +44,7 @@ def _run(command: str, args: Sequence[str]) -> int:
     # ml_collections reads the overrides of a config file (--config.a.b=v) from sys.argv.
     sys_argv, sys.argv = sys.argv, [f"deepssim {command}", *args]
     try:
-        argv = usage.parse(command, module, args)
+        positionals = usage.parse(command, module, args)
         if commands.together(command, module):
             processes.join()
         elif command != "doctor" and processes.number():
@@ -53,7 +53,7 @@ def _run(command: str, args: Sequence[str]) -> int:
             if processes.number():
                 stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
             stack.enter_context(processes.following(stopping.leave_job))
-            return int(module.main(argv))
+            return int(module.main(*positionals))
     except ValueError as error:
         text = usage.in_flags(module, str(error))
         if text != str(error):

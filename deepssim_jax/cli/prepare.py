@@ -7,7 +7,6 @@ Writes <uid>/training.png, manifest.csv and prepare.json. The same command again
 or changed, and deletes its images of scans that are gone.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
@@ -33,16 +32,12 @@ _ATLAS = flags.DEFINE_string("atlas", None, "the volume that mni registers to")
 _DEMOGRAPHICS = flags.DEFINE_string("demographics", None, "IXI.xls, or a CSV file of it")
 
 
-def main(argv: Sequence[str]) -> int:
+def main() -> int:
     """Prepares one study.
-
-    Args:
-        argv: The command's name.
 
     Returns:
         `ExitCode.DONE`, or `ExitCode.FAILED` where no scan could be used.
     """
-    del argv
     from deepssim_jax.data import prepared, studies
     from deepssim_jax.data.volume import SliceSpec
     from deepssim_jax.ops import arguments

@@ -5,7 +5,6 @@
 Folders are read only. A run that was stopped continues when the same command is given again.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,16 +98,12 @@ _ALLOW_SAME = flags.DEFINE_bool(
 _READING = ReadingFlags.define("zyx")
 
 
-def main(argv: Sequence[str]) -> int:
+def main() -> int:
     """Runs the search and prints its outcome.
-
-    Args:
-        argv: The command's name.
 
     Returns:
         0, or 4 where the numbers carry no verdict.
     """
-    del argv
     # Imported here so that --help and a wrong flag answer at once.
     from deepssim_jax.audit.replica_settings import ReplicaSettings
     from deepssim_jax.audit.replicas import LevelFiles, replicas

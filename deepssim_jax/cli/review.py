@@ -9,8 +9,6 @@ With ratings, the agreement of the readers and the rate of copies as they see it
 The folder may also be one of `deepssim duplicates`.
 """
 
-from collections.abc import Sequence
-
 from absl import flags
 
 from deepssim_jax.cli import console, usage
@@ -37,11 +35,11 @@ _ADJUDICATOR = flags.DEFINE_string(
 _LEVEL = flags.DEFINE_float("level", 0.95, "coverage of intervals, between 0.5 and 1")
 
 
-def main(argv: Sequence[str]) -> int:
+def main(folder: str) -> int:
     """Writes the page, or sums ratings up.
 
     Args:
-        argv: The command's name and the finished folder.
+        folder: The finished folder.
 
     Returns:
         `ExitCode.DONE`.
@@ -51,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
     usage.belong([_CONTROLS], "--blind", wanted=_BLIND.value)
     usage.belong([_ADJUDICATOR, _LEVEL], "--ratings", wanted=bool(_RATINGS.value))
     usage.belong([_PAIRS, _BLIND, _SEED], "no --ratings", wanted=not _RATINGS.value)
-    return _rate(argv[1]) if _RATINGS.value else _write(argv[1])
+    return _rate(folder) if _RATINGS.value else _write(folder)
 
 
 def _write(folder: str) -> int:

@@ -5,7 +5,6 @@
 Writes candidates.csv: every verified pair, best first within each synthetic image.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,16 +29,12 @@ _RETRIEVAL = flags.DEFINE_enum(
 )
 
 
-def main(argv: Sequence[str]) -> int:
+def main() -> int:
     """Scores the stores.
-
-    Args:
-        argv: The command's name.
 
     Returns:
         `ExitCode.DONE`.
     """
-    del argv
     from deepssim_jax import parallel
     from deepssim_jax.audit.tables import table
     from deepssim_jax.nn.encoder import encoder_hash

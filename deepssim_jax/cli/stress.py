@@ -85,16 +85,12 @@ _SEED = flags.DEFINE_integer(
 )
 
 
-def main(argv: Sequence[str]) -> int:
+def main() -> int:
     """Runs the benchmark.
-
-    Args:
-        argv: The command's name.
 
     Returns:
         `ExitCode.DONE`.
     """
-    del argv
     from deepssim_jax.audit import stress
     from deepssim_jax.audit.edit_trials import EditSetting
     from deepssim_jax.data.manifest import check_subject_regex

@@ -3,8 +3,6 @@
 deepssim train_encoder --config=configs/deepssim_nano.py --workdir=runs/nano
 """
 
-from collections.abc import Sequence
-
 from absl import flags
 from ml_collections import config_flags
 
@@ -22,16 +20,12 @@ _WORKDIR = flags.DEFINE_string(
 flags.mark_flag_as_required("config")
 
 
-def main(argv: Sequence[str]) -> int:
+def main() -> int:
     """Trains to the end, then writes `encoder.safetensors`.
-
-    Args:
-        argv: The command's name.
 
     Returns:
         `ExitCode.DONE`.
     """
-    del argv
     from deepssim_jax.jobs.encoder_training import train_encoder
     from deepssim_jax.training.config import EncoderConfig
 

@@ -3,8 +3,6 @@
 deepssim train_vae --config=configs/vae.py --workdir=runs/vae
 """
 
-from collections.abc import Sequence
-
 from absl import flags
 from ml_collections import config_flags
 
@@ -21,16 +19,12 @@ _WORKDIR = flags.DEFINE_string(
 flags.mark_flag_as_required("config")
 
 
-def main(argv: Sequence[str]) -> int:
+def main() -> int:
     """Trains to the end, then writes `autoencoder.safetensors`.
-
-    Args:
-        argv: The command's name.
 
     Returns:
         `ExitCode.DONE`.
     """
-    del argv
     from deepssim_jax.training import fields
     from deepssim_jax.training.generator import train_autoencoder
     from deepssim_jax.training.generator_config import AutoencoderConfig

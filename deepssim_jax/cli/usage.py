@@ -327,7 +327,7 @@ def parse(command: str, module: types.ModuleType, args: Sequence[str]) -> list[s
         args: The command line after the command.
 
     Returns:
-        The command's name and its positional arguments.
+        Its positional arguments, as many as the command names.
 
     Raises:
         UsageError: What is wrong, and what to write instead.
@@ -336,7 +336,7 @@ def parse(command: str, module: types.ModuleType, args: Sequence[str]) -> list[s
     check_flag_names(command, module, args)
     flags.FLAGS.set_gnu_getopt(True)
     try:
-        argv = flags.FLAGS([command, *args])
+        given = flags.FLAGS([command, *args])[1:]
     except (flags.Error, ValueError, KeyError, OSError) as error:
         missing = [f for f in key_flags(module) if _is_required(f) and f.value is None]
         if missing and _REQUIRED in str(error):
@@ -357,7 +357,6 @@ def parse(command: str, module: types.ModuleType, args: Sequence[str]) -> list[s
                 f"--{flag.name}={flag.value} must be a whole number of at most {2**32 - 1}"
             )
     names = getattr(module, "POSITIONALS", ())
-    given = argv[1:]
     if len(given) > len(names):
         extra = given[len(names)]
         raise UsageError(
@@ -366,4 +365,4 @@ def parse(command: str, module: types.ModuleType, args: Sequence[str]) -> list[s
         )
     if len(given) < len(names):
         raise UsageError(f"{command} needs {' '.join(names)}: deepssim {command} {' '.join(names)}")
-    return argv
+    return given

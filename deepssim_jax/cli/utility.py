@@ -8,7 +8,6 @@ every folder, and are tested on real patients they never saw. Writes utility.htm
 """
 
 import dataclasses
-from collections.abc import Sequence
 
 from absl import flags
 
@@ -53,16 +52,12 @@ _MARGIN_RMSE = flags.DEFINE_float(
 )
 
 
-def main(argv: Sequence[str]) -> int:
+def main() -> int:
     """Trains, tests and writes the report.
-
-    Args:
-        argv: The command's name.
 
     Returns:
         `ExitCode.DONE`.
     """
-    del argv
     from deepssim_jax.audit import utility, utility_report
     from deepssim_jax.audit.utility import Figure, UtilitySettings
     from deepssim_jax.data.manifest import check_subject_regex

@@ -11,7 +11,6 @@ written; nothing is computed again, and files that grow, such as a training's me
 not followed.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
@@ -31,11 +30,11 @@ _SUBJECT_REGEX = flags.DEFINE_string(
 )
 
 
-def main(argv: Sequence[str]) -> int:
-    """Re-checks what is in argv[1].
+def main(folder: str) -> int:
+    """Re-checks what is in a folder.
 
     Args:
-        argv: The command's name and the folder.
+        folder: The one to check.
 
     Returns:
         `ExitCode.DONE` if everything holds, else `ExitCode.FAILED`.
@@ -44,11 +43,11 @@ def main(argv: Sequence[str]) -> int:
     from deepssim_jax.audit.recheck_outputs import recheck_audit, recheck_outputs
     from deepssim_jax.workspace import owner
 
-    folder = Path(argv[1]).expanduser()
-    if not folder.is_dir():
-        raise usage.UsageError(f"DIR={argv[1]}: there is no such folder")
+    root = Path(folder).expanduser()
+    if not root.is_dir():
+        raise usage.UsageError(f"DIR={folder}: there is no such folder")
     with progress() as on_progress:
-        certified = has_certificate(folder)
+        certified = has_certificate(root)
         usage.belong(
             [_REAL, _ENCODER, _SUBJECT_REGEX],
             "a certificate in DIR, and this has none",
@@ -56,16 +55,16 @@ def main(argv: Sequence[str]) -> int:
         )
         if certified:
             found = recheck_certificate(
-                folder,
+                root,
                 _REAL.value,
                 encoder=_ENCODER.value,
                 subject_regex=_SUBJECT_REGEX.value,
                 on_progress=on_progress,
             )
-        elif owner(folder) in (None, "audit"):
-            found = recheck_audit(folder, on_progress=on_progress)
+        elif owner(root) in (None, "audit"):
+            found = recheck_audit(root, on_progress=on_progress)
         else:
-            found = recheck_outputs(folder)
+            found = recheck_outputs(root)
     for line in found.problems[:_SHOWN]:
         console.error(line)
     if len(found.problems) > _SHOWN:

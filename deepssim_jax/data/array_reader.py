@@ -18,7 +18,7 @@ from typing import IO
 
 import numpy as np
 
-from deepssim_jax.data.decoded import Decoded, in_float32, luminance
+from deepssim_jax.data.decoded import Contents, Decoded, in_float32, luminance
 from deepssim_jax.data.guards import (
     MAX_RATIO,
     Limits,
@@ -53,14 +53,6 @@ class _Array:
     dtype: np.dtype
     fortran: bool
     offset: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Contents:
-    """The images of a file, and the arrays in it that are none, with the reason."""
-
-    images: int
-    others: tuple[tuple[str, str], ...]
 
 
 def contents(path: Path, layout: ArrayLayout) -> Contents:

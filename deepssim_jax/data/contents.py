@@ -19,6 +19,7 @@ from deepssim_jax.data import (
     picture_reader,
     tiff_reader,
 )
+from deepssim_jax.data.decoded import Contents
 from deepssim_jax.data.formats import Format
 from deepssim_jax.data.guards import Limits, check_file
 from deepssim_jax.data.quiet import quiet
@@ -34,15 +35,6 @@ class Listed:
     rejected: list[Rejected] = dataclasses.field(default_factory=list)
     unused: list[Unused] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Inside:
-    """What a file holds: its images, arrays that are none, and all files it is made of."""
-
-    images: int = 1
-    others: tuple[tuple[str, str], ...] = ()
-    parts: tuple[Path, ...] = ()
 
 
 def records_of(entries: Iterable[Entry], layout: ArrayLayout) -> Listed:
@@ -90,38 +82,37 @@ def records_of(entries: Iterable[Entry], layout: ArrayLayout) -> Listed:
     return out
 
 
-def _inside(entry: Entry, layout: ArrayLayout) -> _Inside:
+def _inside(entry: Entry, layout: ArrayLayout) -> Contents:
     if not entry.recognised.several:
-        return _Inside()
+        return Contents()
     try:
         found = _looked_into(entry, layout)
         # Every image takes a byte at least; a header that declares more would fill the memory.
-        return found if found.images <= entry.path.stat().st_size else _Inside()
+        return found if found.images <= entry.path.stat().st_size else Contents()
     # Whatever a file holds, reading it will say what is wrong.
     except Exception:
-        return _Inside()
+        return Contents()
 
 
-def _looked_into(entry: Entry, layout: ArrayLayout) -> _Inside:
+def _looked_into(entry: Entry, layout: ArrayLayout) -> Contents:
     path, kind = entry.path, entry.recognised.format
     check_file(path, Limits())
     match kind:
         case Format.PICTURE:
-            return _Inside(picture_reader.count(path))
+            return Contents(picture_reader.count(path))
         case Format.TIFF:
-            return _Inside(*tiff_reader.contents(path))
+            return tiff_reader.contents(path)
         case Format.NUMPY:
-            found = array_reader.contents(path, layout)
-            return _Inside(found.images, found.others)
+            return array_reader.contents(path, layout)
         case Format.NRRD | Format.METAIMAGE:
             describe = (nrrd_reader if kind is Format.NRRD else metaimage_reader).describe
             volume = describe(path)
             parts = volume.files if len(volume.files) > 1 else ()
-            return _Inside(volume.images, parts=parts)
+            return Contents(volume.images, parts=parts)
         case Format.ANALYZE:
-            return _Inside(nifti_reader.count(path, kind), parts=(path, header_of(path)))
+            return Contents(nifti_reader.count(path, kind), parts=(path, header_of(path)))
         case _:
-            return _Inside(nifti_reader.count(path, kind))
+            return Contents(nifti_reader.count(path, kind))
 
 
 def _add_series(out: Listed, entries: Sequence[Entry]) -> None:

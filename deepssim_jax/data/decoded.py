@@ -11,6 +11,7 @@ declared, of two values, cuts the picture out: what it hides is read as it is.
 
 import dataclasses
 import hashlib
+from pathlib import Path
 
 import numpy as np
 
@@ -27,6 +28,15 @@ class Decoded:
 
     values: np.ndarray
     spacing: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Contents:
+    """What a file holds: its images, what is none by name and reason, and all files where it is several."""
+
+    images: int = 1
+    others: tuple[tuple[str, str], ...] = ()
+    parts: tuple[Path, ...] = ()
 
 
 def digest_of(values: np.ndarray) -> np.ndarray:

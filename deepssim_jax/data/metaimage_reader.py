@@ -11,9 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from deepssim_jax.data.decoded import Decoded
-from deepssim_jax.data.guards import Limits, read_head
-from deepssim_jax.data.raw_volume import LPS_TO_RAS, Axis, Packing, RawVolume, beside, read
+from deepssim_jax.data.guards import read_head
+from deepssim_jax.data.raw_volume import LPS_TO_RAS, Axis, Packing, RawVolume, beside
 from deepssim_jax.data.volume import Unreadable
 
 _LINE = re.compile(rb"^[ \t]*([A-Za-z]{1,99})[ \t]*=[ \t]*([^\r\n]*)\r?\n", re.MULTILINE)
@@ -67,11 +66,6 @@ def describe(path: Path) -> RawVolume:
         affine=LPS_TO_RAS @ affine if count > 2 else None,
         spacing=steps[1::-1] if count == 2 else None,
     )
-
-
-def read_item(path: Path, item: int | None, limits: Limits) -> Decoded:
-    """Reads one image or volume; see `raw_volume.read`."""
-    return read(describe(path), item, limits)
 
 
 def _header(path: Path) -> tuple[dict[str, str], int]:

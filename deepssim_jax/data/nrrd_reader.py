@@ -9,9 +9,7 @@ from pathlib import Path
 import nrrd
 import numpy as np
 
-from deepssim_jax.data.decoded import Decoded
-from deepssim_jax.data.guards import Limits
-from deepssim_jax.data.raw_volume import LPS_TO_RAS, Axis, Packing, RawVolume, beside, read
+from deepssim_jax.data.raw_volume import LPS_TO_RAS, Axis, Packing, RawVolume, beside
 from deepssim_jax.data.volume import Unreadable
 
 _PACKINGS = {
@@ -74,11 +72,6 @@ def describe(path: Path) -> RawVolume:
         affine=affine,
         spacing=spacing,
     )
-
-
-def read_item(path: Path, item: int | None, limits: Limits) -> Decoded:
-    """Reads one image or volume; see `raw_volume.read`."""
-    return read(describe(path), item, limits)
 
 
 def _dtype(header: dict) -> np.dtype:

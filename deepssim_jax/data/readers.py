@@ -18,6 +18,7 @@ from deepssim_jax.data import (
     nifti_reader,
     nrrd_reader,
     picture_reader,
+    raw_volume,
     tiff_reader,
 )
 from deepssim_jax.data.decoded import Decoded
@@ -162,9 +163,9 @@ def _decoded(record: Record, kind: Format, limits: Limits) -> Decoded:
         case Format.NIFTI | Format.ANALYZE | Format.MGH:
             return nifti_reader.read(path, item, kind, limits)
         case Format.NRRD:
-            return nrrd_reader.read_item(path, item, limits)
+            return raw_volume.read(nrrd_reader.describe(path), item, limits)
         case Format.METAIMAGE:
-            return metaimage_reader.read_item(path, item, limits)
+            return raw_volume.read(metaimage_reader.describe(path), item, limits)
         case Format.DICOM:
             return dicom_reader.read(tuple(files_of(record)), record.items, limits)
 

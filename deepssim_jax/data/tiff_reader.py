@@ -13,7 +13,15 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from deepssim_jax.data.decoded import Decoded, check_alpha, constant, in_float32, luminance, upright
+from deepssim_jax.data.decoded import (
+    Contents,
+    Decoded,
+    check_alpha,
+    constant,
+    in_float32,
+    luminance,
+    upright,
+)
 from deepssim_jax.data.guards import Limits, check_pixels, the_item
 from deepssim_jax.data.volume import Unreadable
 
@@ -33,14 +41,14 @@ _SAME = 0.95
 _ALPHA = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
 
 
-def contents(path: Path) -> tuple[int, tuple[tuple[str, str], ...]]:
+def contents(path: Path) -> Contents:
     """Images in the file, and the name of what is left out with the reason."""
     # An open file, for tifffile looks a path up in the file system, which takes as long as the rest.
     with path.open("rb") as opened, tifffile.TiffFile(opened) as file:
         if stacked := _stacked(file):
-            return stacked, ()
+            return Contents(stacked)
         pages, others = _pages(file)
-        return max(len(pages), 1), others
+        return Contents(max(len(pages), 1), others)
 
 
 def read(path: Path, item: int | None, limits: Limits) -> Decoded:

@@ -38,7 +38,12 @@ _NOTES = (
 
 @dataclasses.dataclass(frozen=True)
 class SearchedImages:
-    """A `DuplicateSearch`: `side` has the features of `images`, and `rule` is that of `found`."""
+    """Images that were searched against themselves.
+
+    `images` are what could be read, `side` has their features; `found` is by their rows, and `rule` is its
+    own. `compared`, `pair` (what says what was found of a pair) and `notes` (what is a duplicate, in
+    sentences) tell them from volumes.
+    """
 
     side: Side
     images: ImageStore
@@ -55,11 +60,13 @@ class SearchedImages:
         return np.ones(len(self.images), bool) if points is None else points.comparable
 
     def placed(self, row: np.void) -> dict[str, Any]:
-        """Of a row of `PAIR`."""
+        """Score and transformation, the fields of a `pair`, from a row of `found`, which is of `PAIR`."""
         return {**placement(row), "verified_score": score_of(row)}
 
     def pictures(self, result: DuplicatesResult) -> Pictures:
-        """Of both images and their difference."""
+        """Of pairs of the result, whose copies and similar pairs are in the order of `found`: both images
+        and their difference.
+        """
         rows = self.found.pairs, self.found.similar
         return Pictures.of(result, rows, self._drawn, (_MOST_COPIES, _MOST_SIMILAR))
 

@@ -45,8 +45,12 @@ _NOTES = (
 
 @dataclasses.dataclass(frozen=True)
 class SearchedVolumes:
-    """A `DuplicateSearch`: `references` are the volumes that stand for equal ones, in the order of
-    `stands`, their rows; `noted` the pairs of these that keypoints place, see `audit.volume_join`.
+    """Volumes that were searched against themselves.
+
+    `references` are the volumes that stand for equal ones, in the order of `stands`, their rows; `noted` the
+    pairs of these that keypoints place, see `audit.volume_join`. `images` are what could be read, and `found`
+    is by their rows. `compared`, `pair` (what says what was found of a pair) and `notes` (what is a
+    duplicate, in sentences) tell them from images.
     """
 
     references: Reference
@@ -70,7 +74,7 @@ class SearchedVolumes:
         return some[np.searchsorted(self.stands, self.found.equal)]
 
     def placed(self, row: np.void) -> dict[str, Any]:
-        """Of a row of `VOLUME_PAIR`."""
+        """Score and pose, the fields of a `pair`, from a row of `found`, which is of `VOLUME_PAIR`."""
         shift = float(row["shift_mm"])
         return {
             "verified_score": float(row["structure"]),
@@ -83,7 +87,9 @@ class SearchedVolumes:
         }
 
     def pictures(self, result: DuplicatesResult) -> Pictures:
-        """Of both volumes in three planes, from their files."""
+        """Of pairs of the result, whose copies and similar pairs are in the order of `found`: both volumes
+        in three planes, from their files.
+        """
         rows = self.found.pairs, self.found.similar
         return Pictures.of(result, rows, self._drawn, (_MOST_COPIES, _MOST_SIMILAR))
 

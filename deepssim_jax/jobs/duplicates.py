@@ -2,7 +2,7 @@
 
 Equal files and equal pixels are found by their hashes, and of equal images one is searched. The rest is
 a search of the set against itself: of images by the local features of an audit, of volumes by the
-keypoints of `replicas` (`jobs.duplicate_search` says what either has to give). What unrelated images of
+keypoints of `replicas` (`jobs.duplicate_search` says what either does). What unrelated images of
 this very folder reach gives the threshold, and false discoveries are held over all images.
 """
 

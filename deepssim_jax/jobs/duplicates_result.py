@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from deepssim_jax.detection.result import Detection
 from deepssim_jax.jobs.how import How
 from deepssim_jax.scoring.decide import Proportion
+from deepssim_jax.scoring.match import Moved
 from deepssim_jax.scoring.points import TOO_LITTLE
 
 if TYPE_CHECKING:
@@ -44,8 +45,8 @@ class DuplicateImage:
 
 
 @dataclasses.dataclass(frozen=True)
-class DuplicatePair:
-    """Two images, and how the second was moved to give the first (see `audit.result.Match`)."""
+class DuplicatePair(Moved):
+    """Two images, the second of which was moved to give the first."""
 
     first_id: str
     second_id: str
@@ -55,13 +56,6 @@ class DuplicatePair:
     second_split: str | None
     how: How
     verified_score: float | None = 1.0  # None: not verified, with too little in common
-    flip: str = "none"
-    rotation_deg: float = 0.0
-    shift_y: float = 0.0
-    shift_x: float = 0.0
-    scale: float = 1.0
-    negative: bool = False
-    matrix: tuple[float, ...] = (1.0, 0.0, 0.0, 1.0)
     points: float | None = None  # None of equal images, which are not searched
     evidence: float | None = None  # likewise
     exact: float | None = None  # likewise: how exactly matches lie, in [0, 1]

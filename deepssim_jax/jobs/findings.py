@@ -3,7 +3,7 @@
 import collections
 import itertools
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from deepssim_jax.data.store import ImageStore
 from deepssim_jax.detection.assessment import Searched, assess
 from deepssim_jax.detection.result import excluded, not_compared
 from deepssim_jax.jobs.collection import Collection
-from deepssim_jax.jobs.duplicate_search import DuplicateSearch, Found
+from deepssim_jax.jobs.duplicate_search import Found
 from deepssim_jax.jobs.duplicates_result import (
     NOT_COMPARABLE,
     Crossing,
@@ -26,9 +26,15 @@ from deepssim_jax.jobs.duplicates_result import (
 from deepssim_jax.jobs.how import How
 from deepssim_jax.scoring.decide import clopper_pearson
 
+if TYPE_CHECKING:
+    from deepssim_jax.jobs.duplicate_images import SearchedImages
+    from deepssim_jax.jobs.duplicate_volumes import SearchedVolumes
+
+    DuplicateSearch = SearchedImages | SearchedVolumes
+
 
 def conclude(
-    searched: DuplicateSearch,
+    searched: "DuplicateSearch",
     collection: Collection,
     *,
     level: float,
@@ -96,7 +102,7 @@ def conclude(
     )
 
 
-def _notes(searched: DuplicateSearch, collection: Collection) -> tuple[str, ...]:
+def _notes(searched: "DuplicateSearch", collection: Collection) -> tuple[str, ...]:
     """Also of splits whose names differ by the case of letters alone: one may be meant."""
     alike: dict[str, list[str]] = {}
     for name in collection.splits:
@@ -205,7 +211,7 @@ def _weakest_link(rows: list[int], found: Found) -> float | None:
 def _equal_pair(
     row: int,
     other: int,
-    searched: DuplicateSearch,
+    searched: "DuplicateSearch",
     splits: list[str | None],
     places: dict[str, tuple[int, ...]],
 ) -> DuplicatePair:
@@ -218,7 +224,7 @@ def _equal_pair(
 
 
 def _pair(
-    row: np.void, how: How, searched: DuplicateSearch, splits: list[str | None]
+    row: np.void, how: How, searched: "DuplicateSearch", splits: list[str | None]
 ) -> DuplicatePair:
     between = _between(int(row["query"]), int(row["reference"]), how, searched.images, splits)
     p_value = searched.found.rule.p_value(float(row["evidence"]))

@@ -12,12 +12,10 @@ import hmac
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from deepssim_jax.data.manifest import InputError
-from deepssim_jax.jobs.review_controls import Control
 from deepssim_jax.jobs.review_images import ImageDrawer
 from deepssim_jax.jobs.review_page import Shown, page
 from deepssim_jax.jobs.review_pictures import PairView
@@ -241,24 +239,7 @@ def _shares(sizes: dict[str, int], count: int) -> dict[str, int]:
     return {s: min(n, max(2, round(count * n / total))) for s, n in sizes.items()} if total else {}
 
 
-class Drawer(Protocol):
-    """What draws the pairs of a job."""
-
-    @property
-    def side(self) -> int:
-        """Of the pictures, in pixels."""
-        ...
-
-    def views(self, pairs: Sequence[ReviewPair]) -> dict[ReviewPair, PairView]:
-        """Of those pairs whose files can be read."""
-        ...
-
-    def controls(self, count: int, rng: np.random.Generator) -> list[Control]:
-        """So many pairs of each kind of known truth."""
-        ...
-
-
-def _drawer(source: ReviewSource, out: Workspace, *, pairs: int) -> Drawer:
+def _drawer(source: ReviewSource, out: Workspace, *, pairs: int) -> ImageDrawer | VolumeDrawer:
     if isinstance(source.form, VolumeForm):
         return VolumeDrawer.of(source, source.form, out, pairs=pairs)
     return ImageDrawer.of(source, source.form, pairs=pairs)

@@ -16,9 +16,10 @@ from deepssim_jax.data.edits.types import SIDES
 from deepssim_jax.data.store import InputSettings
 from deepssim_jax.data.volume import Unreadable
 from deepssim_jax.jobs.review_pictures import Fields, PairView, views
-from deepssim_jax.jobs.review_source import Placed, ReviewSource
+from deepssim_jax.jobs.review_source import ReviewSource
 from deepssim_jax.ops.resample import resize
 from deepssim_jax.ops.transform import FLIP_NAMES, Transform
+from deepssim_jax.scoring.match import Moved
 from deepssim_jax.scoring.points import LocalIndex
 from deepssim_jax.scoring.verify import VerifiedPairs, verify_from, verify_pairs
 
@@ -130,7 +131,7 @@ def _small(loaded: dict[str, np.ndarray]) -> np.ndarray:
     return flat / max(float(np.linalg.norm(flat)), 1e-9)
 
 
-def _placed(moving: Fields, still: Fields, *, declared: int) -> list[Placed]:
+def _placed(moving: Fields, still: Fields, *, declared: int) -> list[Moved]:
     """How each pair lies: by local features where they place it better than the global search does."""
     size = (declared, declared)
     images, fixed = (np.asarray(resize(x.pixels.astype(np.float32), size)) for x in (moving, still))
@@ -153,8 +154,8 @@ def _placed(moving: Fields, still: Fields, *, declared: int) -> list[Placed]:
     ]
 
 
-def _lying(found: VerifiedPairs, row: int, negative: bool) -> Placed:
-    return Placed(
+def _lying(found: VerifiedPairs, row: int, negative: bool) -> Moved:
+    return Moved(
         flip=FLIP_NAMES[int(found.flip[row])],
         matrix=tuple(float(x) for x in found.matrix[row].ravel()),
         shift_y=float(found.shift[row, 0]),

@@ -46,7 +46,7 @@ class ImageDrawer:
         return dict(zip(loaded, found, strict=True))
 
     def controls(self, count: int, rng: np.random.Generator) -> list[Control]:
-        """See `review_controls`."""
+        """So many pairs of each kind of known truth, see `review_controls`."""
         return make_controls(
             self.source, count=count, form=self.form, declared=self.declared, rng=rng
         )

@@ -12,9 +12,9 @@ import numpy as np
 
 from deepssim_jax.audit.gallery import grey_bytes, shown
 from deepssim_jax.features import basis
-from deepssim_jax.jobs.review_source import Placed
 from deepssim_jax.ops.resample import inside, sample_at
 from deepssim_jax.ops.transform import FLIP_NAMES, FLIP_SIGNS, Transform
+from deepssim_jax.scoring.match import Moved
 from deepssim_jax.scoring.points import PointSet
 
 MOST_POINTS = 16
@@ -61,7 +61,7 @@ class Fields:
 
 
 def views(
-    moving: Fields, fixed: Fields, placed: Sequence[Placed], *, declared: int
+    moving: Fields, fixed: Fields, placed: Sequence[Moved], *, declared: int
 ) -> list[PairView]:
     """Draws pairs.
 
@@ -135,7 +135,7 @@ def _points(images: Fields) -> list[_Points]:
 
 
 def _matched(
-    moving: _Points, fixed: _Points, placed: Placed, unit: float
+    moving: _Points, fixed: _Points, placed: Moved, unit: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Points of the fixed image and those of the moving one that lie where they were moved to.
 

@@ -18,10 +18,10 @@ from deepssim_jax.data.whole_volume import VolumeSettings
 from deepssim_jax.jobs.collection import read_collection
 from deepssim_jax.jobs.duplicate_settings import WHOLE_VOLUMES
 from deepssim_jax.jobs.how import How
-from deepssim_jax.jobs.review_source import Job, Placed, ReviewPair, ReviewSource, VolumeForm
+from deepssim_jax.jobs.review_source import Job, ReviewPair, ReviewSource, VolumeForm
 from deepssim_jax.scoring import points
 from deepssim_jax.scoring.decide import clopper_pearson
-from deepssim_jax.scoring.match import NO_EVIDENCE
+from deepssim_jax.scoring.match import NO_EVIDENCE, Moved
 from deepssim_jax.scoring.volume_measure import Alignment
 from deepssim_jax.scoring.volume_search import Level
 from deepssim_jax.scoring.volume_sides import Modality
@@ -139,7 +139,7 @@ def _replicas(folder: Path, summary: dict[str, Any], inputs: dict[str, Any]) -> 
                 stratum=row["kind"],
                 moving=plain(row["synthetic_id"]),
                 fixed=plain(row[f"{level}_real_id"]),
-                placed=Placed(),
+                placed=Moved(),
                 margin=-math.log10(p_value / 0.001),
                 facts=tuple(facts),
             )
@@ -223,8 +223,8 @@ def _pair(
     moving, fixed = (plain(row[name]) for name in ids)
     if "matrix_yy" not in row:  # volumes are aligned again
         facts += [("rotation deg", row["rotation_deg"]), ("shift mm", row["shift_mm"])]
-        return ReviewPair(stratum, moving, fixed, Placed(), margin, tuple(facts))
-    placed = Placed(
+        return ReviewPair(stratum, moving, fixed, Moved(), margin, tuple(facts))
+    placed = Moved(
         flip=row["flip"],
         matrix=tuple(float(row[name]) for name in _MATRIX),
         negative=row["negative"] == "1",

@@ -14,6 +14,7 @@ from typing import Any
 from deepssim_jax.data.records import Record
 from deepssim_jax.data.store import InputSettings
 from deepssim_jax.data.whole_volume import VolumeSettings
+from deepssim_jax.scoring.match import Moved
 from deepssim_jax.scoring.volume_measure import Alignment
 from deepssim_jax.scoring.volume_sides import Modality
 
@@ -39,24 +40,9 @@ class Job(enum.StrEnum):
 
 
 @dataclasses.dataclass(frozen=True)
-class Placed:
-    """How the fixed image was moved to give the moving one; see `ops.transform`.
-
-    `matrix` is row by row; shifts are in pixels of a square of the source's declared size.
-    """
-
-    flip: str = "none"
-    matrix: tuple[float, ...] = (1.0, 0.0, 0.0, 1.0)
-    shift_y: float = 0.0
-    shift_x: float = 0.0
-    rotation_deg: float = 0.0
-    scale: float = 1.0
-    negative: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
 class ReviewPair:
-    """A pair to decide: `moving` (the synthetic image, or the first of two) and `fixed` by image id.
+    """A pair to decide: `moving` (the synthetic image, or the first of two) and `fixed` by image id, and how
+    the fixed image was moved to give the moving one.
 
     `margin` is how far the evidence lies beyond the nearest threshold, relative to it: below 0 the program
     says that it is no copy. `facts` are shown beside the pictures unless the reader is blind.
@@ -65,7 +51,7 @@ class ReviewPair:
     stratum: str
     moving: str
     fixed: str
-    placed: Placed
+    placed: Moved
     margin: float
     facts: tuple[tuple[str, str], ...]
 

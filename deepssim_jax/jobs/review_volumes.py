@@ -29,7 +29,7 @@ _CHOICE = 12
 
 @dataclasses.dataclass(frozen=True)
 class VolumeDrawer:
-    """Draws pairs of volumes, `slices` of `side` pixels a plane."""
+    """Draws pairs of volumes of `source`, `slices` of `side` pixels a plane."""
 
     source: ReviewSource
     form: VolumeForm
@@ -66,7 +66,7 @@ class VolumeDrawer:
         }
 
     def controls(self, count: int, rng: np.random.Generator) -> list[Control]:
-        """Copies made by `scoring.plant_volumes`, and pairs of two patients.
+        """So many copies made by `scoring.plant_volumes`, and so many pairs of two patients.
 
         Raises:
           ValueError: fewer than two patients' volumes can be read.

@@ -67,7 +67,6 @@ def overlap(
     *,
     labels: Sequence[int],
     spacing: Sequence[float] = (1.0, 1.0, 1.0),
-    surfaces: bool = True,
 ) -> Overlap:
     """Compares two label maps, label by label.
 
@@ -76,7 +75,6 @@ def overlap(
       b: likewise, of the same shape.
       labels: those to compare, without the background.
       spacing: of the voxels along each axis.
-      surfaces: False leaves `hausdorff95`, by far the slowest, NaN.
 
     Raises:
       ValueError: the shapes differ.
@@ -94,8 +92,8 @@ def overlap(
     farthest = float(np.linalg.norm(np.array(a.shape) * step))
     apart = np.linalg.norm((centres[0] - centres[1]) * step, axis=-1)
     far = np.where(absent, np.nan, farthest)
-    distances = far.copy() if surfaces else np.full(len(total), np.nan)
-    for number in np.flatnonzero(present) if surfaces else ():
+    distances = far.copy()
+    for number in np.flatnonzero(present):
         label = labels[int(number)]
         distances[number] = hausdorff95(a == label, b == label, spacing=spacing)
     return Overlap(

@@ -16,13 +16,11 @@ import scipy  # whose parts load when they are first used
 # What phantoms and radiographs came to, where fewer images than MIN_NULL can say.
 MIN_NULL = 20
 _USUAL = (0.20, 0.08)
-_USUAL_Z = (0.90, 0.13)
 _USUAL_PARTIAL = (0.0, 0.25)
 # Of texture without a common structure nearly all unrelated images have none: a law is never narrower.
 _LEAST_SCALE, _LEAST_PARTIAL = 0.04, 0.02
 # About so many candidates of a query are looked at.
 _CANDIDATES = 8
-_QUARTER = 0.6744897501960817  # of the standard normal law
 # Quantiles that a law is put through; unknown copies among the unrelated images fill those above.
 _SHARES = np.array([0.1, 0.2, 0.3, 0.4, 0.5])
 # A law of images of n people is made wider by 1 + this / sqrt(n): its scale is known no better, and an
@@ -114,14 +112,6 @@ class NormalLaw:
     location: float
     scale: float
     count: int
-
-    @classmethod
-    def of(cls, values: np.ndarray) -> "NormalLaw":
-        """From Fisher's z of unrelated images [n]; the usual law where they are too few."""
-        if len(values) < MIN_NULL:
-            return cls(*_USUAL_Z, len(values))
-        middle, high = np.quantile(values, [0.5, 0.75])
-        return cls(float(middle), max(float(high - middle) / _QUARTER, 1e-3), len(values))
 
     def p_values(self, values: np.ndarray) -> np.ndarray:
         """The probability of as high a score without a copy, float64 [n]."""

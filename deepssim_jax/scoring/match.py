@@ -226,8 +226,25 @@ def transform_of(pairs: np.ndarray) -> Transform:
     return Transform.of(pairs["flip"], pairs["matrix"], shift)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Moved:
+    """How one image was moved to give another, the real one to give the synthetic; see `ops.transform`.
+
+    `flip` is "none", "horizontal", "vertical" or "both", then come degrees counter-clockwise, pixels of a
+    square of the declared size, and the factor by which it was enlarged.
+    """
+
+    flip: str = "none"
+    rotation_deg: float = 0.0
+    shift_y: float = 0.0
+    shift_x: float = 0.0
+    scale: float = 1.0
+    negative: bool = False  # bright and dark changed places
+    matrix: tuple[float, ...] = (1.0, 0.0, 0.0, 1.0)  # row by row
+
+
 class Placement(TypedDict):
-    """How a real image was moved to give a synthetic one, and what of it agrees, in plain numbers."""
+    """The fields of `Moved`, and what of the real image agrees with the synthetic one, in plain numbers."""
 
     verified_score: float
     flip: str

@@ -16,8 +16,8 @@ from deepssim_jax.data.edits import EDITS, Edit, Group
 from deepssim_jax.data.phantom_chests import chests
 from deepssim_jax.data.preprocess import fit_to_canvas
 from deepssim_jax.jobs.review_pictures import Fields, PairView, views
-from deepssim_jax.jobs.review_source import Placed
 from deepssim_jax.ops.transform import FLIP_NAMES, FLIP_SIGNS
+from deepssim_jax.scoring.match import Moved
 from deepssim_jax.scoring.points import SIDE, LocalIndex
 
 OUT = Path(__file__).resolve().parents[1] / "explain" / "how_found.png"
@@ -49,7 +49,7 @@ def main() -> None:
     moving, fixed = fields(copies), fields(real)
     found = LocalIndex.build(fixed.points(), np.arange(_REAL)).search(moving.points())
     placed = [
-        Placed(
+        Moved(
             flip=FLIP_NAMES[int(found.flip[i, 0])],
             matrix=tuple(float(x) for x in found.matrix[i, 0].ravel()),
             shift_y=float(found.shift[i, 0, 0] * SIDE),
@@ -79,7 +79,7 @@ def main() -> None:
     figure.savefig(OUT)
 
 
-def in_copy(view: PairView, how: Placed) -> np.ndarray:
+def in_copy(view: PairView, how: Moved) -> np.ndarray:
     """Points of a view, which are brought onto the real image, back in the copy: pixels [n, 2]."""
     sign = FLIP_SIGNS[FLIP_NAMES.index(how.flip)]
     matrix = np.array(how.matrix).reshape(2, 2)

@@ -137,6 +137,6 @@ def test_p_values_are_of_the_evidence_that_makes_a_copy() -> None:
 
 
 def test_an_image_that_was_not_compared_has_a_relation_of_its_own() -> None:
-    match = Match("s", "r", None, 0.7, 0.0, Label.UNRELATED, None, None, "none", 0, 0, 0, 1)
+    match = Match("s", "r", None, 0.7, 0.0, Label.UNRELATED, None, None)
     assert match.relation.value == "unrelated"
     assert dataclasses.replace(match, comparable=False).relation.value == "not_comparable"

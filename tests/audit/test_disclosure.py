@@ -63,7 +63,7 @@ def audit_of(world: World) -> AuditResult:
     labels = [Label.EXACT] * world.exact + [Label.NEAR] * world.near
     labels += [Label.UNRELATED] * (world.synthetic - len(labels))
     nearest = tuple(
-        Match(f"s{i}", f"r{i}", f"p{i}", 0.9, 0.99, label, None, None, "none", 0, 0, 0, 1)
+        Match(f"s{i}", f"r{i}", f"p{i}", 0.9, 0.99, label, None, None)
         for i, label in enumerate(labels)
     )
     copies = world.exact + world.near

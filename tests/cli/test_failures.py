@@ -22,7 +22,7 @@ RAISING = """
     # In two parts: the trace shows lines of code.
     ID = "SMITH" + "_4711"
 
-    def main(argv):
+    def main():
         path = Path(f"/patients/{{ID}}/scan_1.png")
         {what}
 """
@@ -73,7 +73,7 @@ def _raised_in_the_package(error: Exception) -> None:
 
 
 def test_what_was_typed_may_be_repeated(plant, capsys) -> None:
-    plant("crash", 'def main(argv):\n    raise ValueError("--real=my/folder.png: no such thing")\n')
+    plant("crash", 'def main():\n    raise ValueError("--real=my/folder.png: no such thing")\n')
     main(["crash"])
     assert "(not shown)" in capsys.readouterr().err
     plant(
@@ -83,7 +83,7 @@ def test_what_was_typed_may_be_repeated(plant, capsys) -> None:
 
         _REAL = flags.DEFINE_string("real", None, "a folder")
 
-        def main(argv):
+        def main():
             raise ValueError(f"--real={_REAL.value}: no such thing")
         """,
     )

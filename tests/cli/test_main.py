@@ -1,6 +1,7 @@
 """Dispatch, help, mistakes and exit codes of `deepssim COMMAND --flag=value`."""
 
 import importlib
+import inspect
 import os
 import signal
 import subprocess
@@ -30,8 +31,8 @@ ECHO = '''
     flags.mark_flag_as_required("out")
 
 
-    def main(argv):
-        print(argv, _OUT.value, _SIZE.value, _MODE.value, _DEEP.value)
+    def main():
+        print(_OUT.value, _SIZE.value, _MODE.value, _DEEP.value)
         return 0
 '''
 
@@ -41,7 +42,7 @@ def raising(what: str) -> str:
         import json
         from deepssim_jax.cli import usage
 
-        def main(argv):
+        def main():
             {what}
     """
 
@@ -72,19 +73,21 @@ def test_every_command_exists_and_shows_its_flags(command, capsys):
     assert "--[no]verbose" in out
     module = importlib.import_module(f"deepssim_jax.cli.{command}")
     assert module.__doc__.strip().splitlines()[0] in out
+    taken = inspect.signature(module.main).parameters
+    assert len(taken) == len(getattr(module, "POSITIONALS", ()))
 
 
-def test_a_command_gets_its_flags_and_its_name(plant, capsys):
+def test_a_command_gets_its_flags(plant, capsys):
     plant("echo", ECHO)
     assert main(["echo", "--out=a b", "--size", "64", "--mode=exact", "--deep"]) == 0
-    assert capsys.readouterr().out == "['echo'] a b 64 exact True\n"
+    assert capsys.readouterr().out == "a b 64 exact True\n"
 
 
 def test_values_do_not_survive_into_the_next_run(plant, capsys):
     plant("echo", ECHO)
     assert main(["echo", "--out=a", "--size=64"]) == 0
     assert main(["echo", "--out=b"]) == 0
-    assert capsys.readouterr().out.splitlines()[1] == "['echo'] b 128 fast False"
+    assert capsys.readouterr().out.splitlines()[1] == "b 128 fast False"
 
 
 def test_two_commands_may_share_a_flag_name(plant, capsys):
@@ -187,10 +190,10 @@ def test_a_file_of_flags_is_checked_like_the_command_line(plant, capsys, tmp_pat
 
 
 def test_positional_arguments_are_passed_on_when_the_command_names_them(plant, capsys):
-    plant("check", 'POSITIONALS = ("DIR",)\n\ndef main(argv):\n    print(argv)\n    return 0\n')
+    plant("check", 'POSITIONALS = ("DIR",)\n\ndef main(folder):\n    print(folder)\n    return 0\n')
     assert main(["check", "some/folder"]) == 0
     assert main(["check", "--verbose", "some/folder"]) == 0
-    assert capsys.readouterr().out == "['check', 'some/folder']\n" * 2
+    assert capsys.readouterr().out == "some/folder\n" * 2
     assert main(["check"]) == ExitCode.USAGE
     assert "check needs DIR" in capsys.readouterr().err
     assert main(["check", "a", "b"]) == ExitCode.USAGE
@@ -215,7 +218,7 @@ def test_config_overrides_reach_the_command(plant, tmp_path, capsys):
 
         _CONFIG = config_flags.DEFINE_config_file("config", None, "the experiment")
 
-        def main(argv):
+        def main():
             print(_CONFIG.value.steps)
             return 0
         """,
@@ -265,7 +268,7 @@ def test_a_name_with_control_characters_stays_on_one_line(plant, capsys):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_with_75(tmp_path, number):
     (tmp_path / "sleep.py").write_text(
-        "import time\n\n\ndef main(argv):\n    print('ready', flush=True)\n    time.sleep(60)\n"
+        "import time\n\n\ndef main():\n    print('ready', flush=True)\n    time.sleep(60)\n"
     )
     code = (
         "import sys\nfrom deepssim_jax import cli\nfrom deepssim_jax.cli import commands, main\n"
@@ -287,7 +290,7 @@ def test_a_signal_ends_with_75(tmp_path, number):
 def test_a_signal_during_a_long_call_of_compiled_code_ends_with_75(tmp_path):
     """As in XLA's compiler: the interpreter does not run, so no handler of Python's does."""
     (tmp_path / "stuck.py").write_text(
-        "import ctypes\n\n\ndef main(argv):\n    print('ready', flush=True)\n"
+        "import ctypes\n\n\ndef main():\n    print('ready', flush=True)\n"
         "    mutex, lock = ctypes.create_string_buffer(64), ctypes.CDLL(None).pthread_mutex_lock\n"
         "    lock(mutex), lock(mutex)\n"
     )
@@ -313,7 +316,7 @@ def test_a_signal_that_compiled_code_turned_into_an_error_is_a_stop(plant, capsy
         import os, signal
 
 
-        def main(argv):
+        def main():
             try:
                 os.kill(os.getpid(), signal.SIGTERM)
                 return 0

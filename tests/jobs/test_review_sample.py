@@ -6,12 +6,13 @@ import pytest
 from deepssim_jax.data.store import InputSettings
 from deepssim_jax.jobs.review import sample
 from deepssim_jax.jobs.review_images import picture_side
-from deepssim_jax.jobs.review_source import Job, Placed, ReviewPair, ReviewSource
+from deepssim_jax.jobs.review_source import Job, ReviewPair, ReviewSource
+from deepssim_jax.scoring.match import Moved
 
 
 def source(**strata: int) -> ReviewSource:
     pairs = [
-        ReviewPair(stratum, f"{stratum}{i}", "r", Placed(), 0.0, ())
+        ReviewPair(stratum, f"{stratum}{i}", "r", Moved(), 0.0, ())
         for stratum, count in strata.items()
         for i in range(count)
     ]

@@ -4,8 +4,8 @@
 
 Copies under 81 edits and unrelated images, made and searched for as by `deepssim stress --setting=edits`, are
 decided by the evidence of an audit at a false-match rate of 0.5 %. Only the candidates differ that are
-verified beside those of local features: the two nearest for the shipped encoder, the two most similar ones
-where they lie, both as by default, or neither. `oracle` stands for an encoder without fault: the original
+verified beside those of local features: the two most similar ones where they lie, as by default, the two
+nearest for the shipped encoder, both, or neither. `oracle` stands for an encoder without fault: the original
 itself is always proposed, beside the two most similar ones. No encoder can find more than that. One line a
 kind goes into OUT/proposers.jsonl.
 """
@@ -39,13 +39,13 @@ _COPIES = flags.DEFINE_integer("copies", 2, "under each edit", lower_bound=1)
 _OUT = flags.DEFINE_string("out", None, "folder for the records; none are written without")
 _SEED = flags.DEFINE_integer("seed", 2, "of everything drawn")
 
-_DEFAULT = Retrieval.LOCAL.proposals
+_NONE = Proposals(aligned=0, likely=0, in_place=0, encoder=0)
 _WAYS = {
-    "default": _DEFAULT,
-    "without_encoder": dataclasses.replace(_DEFAULT, encoder=0),
-    "without_in_place": dataclasses.replace(_DEFAULT, in_place=0),
-    "points_alone": Proposals(aligned=0, likely=0, in_place=0, encoder=0),
-    "oracle": dataclasses.replace(_DEFAULT, encoder=1),
+    "in_place": Retrieval.LOCAL.proposals,
+    "with_encoder": dataclasses.replace(Retrieval.LOCAL.proposals, encoder=2),
+    "encoder": dataclasses.replace(_NONE, encoder=2),
+    "points_alone": _NONE,
+    "oracle": dataclasses.replace(Retrieval.LOCAL.proposals, encoder=1),
 }
 
 

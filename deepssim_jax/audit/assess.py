@@ -43,8 +43,7 @@ class AuditSet:
     @property
     def comparable(self) -> np.ndarray:
         """Bool [n]: holds enough structure to be compared."""
-        points = self.side.points
-        return np.ones(len(self.side), bool) if points is None else points.comparable
+        return self.side.comparable
 
     @property
     def originals(self) -> np.ndarray:

@@ -346,7 +346,7 @@ def _negatives(
         what="real with other patients' real",
     )
     trial = Trial.of(pairs, len(rows))
-    seen = trial.scores > -1
+    seen = (trial.scores > -1) & real.comparable[rows]
     return _Negatives(trial[seen], tuning[seen], groups[rows[seen]])
 
 

@@ -25,6 +25,7 @@ _FLIPS = {
     "vertical": "mirrored top-bottom",
     "both": "turned by 180°",
 }
+_STRETCHED = 1.05  # less than this in one direction is not worth a word
 
 
 @functools.cache
@@ -61,6 +62,9 @@ def transformation(match: Moved) -> str:
         parts.append(f"turned {abs(match.rotation_deg):.1f}° to the {side}")
     if abs(match.scale - 1) >= 0.01:
         parts.append(f"{'enlarged' if match.scale > 1 else 'reduced'} to {match.scale:.0%}")
+    longest, shortest = np.linalg.svd(np.reshape(match.matrix, (2, 2)), compute_uv=False)
+    if longest >= _STRETCHED * shortest:  # another aspect, or a shear
+        parts.append(f"stretched {longest / max(shortest, 1e-9):.2f} times in one direction")
     moved = float(np.hypot(match.shift_y, match.shift_x))
     if moved >= 0.5:
         parts.append(f"moved {moved:.1f} px")

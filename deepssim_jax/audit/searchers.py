@@ -102,6 +102,7 @@ class ByEvidence:
         if real.groups is None:
             raise ValueError("real has no groups; give every image its patient")
         rows = balanced_rows(real.groups, MAX_NULL, seed=0)
+        rows = rows[real.comparable[rows]]
         found = _matched(real.rows(rows), real, proposals, apart=True)
         laws, _ = learned(Trial.of(found, len(rows)), real.groups[rows])
         return cls(real, laws, proposals)

@@ -50,7 +50,7 @@ _RETRIEVAL = flags.DEFINE_enum(
     "auto",
     ["auto", "local", "encoder", "aligned", "both"],
     "what proposes candidates beside local features; auto is local: the images that are similar in the same "
-    "position, and the encoder's nearest; both is the search over a grid of transformations and the encoder",
+    "position; both is the search over a grid of transformations and the encoder",
 )
 _LEVEL = flags.DEFINE_float("level", 0.95, "coverage of the intervals, between 0.5 and 1")
 _SEED = flags.DEFINE_integer(

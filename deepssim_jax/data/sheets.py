@@ -33,6 +33,8 @@ _ROW, _SPARSE = 0.75, 0.1
 # Content that fills less than this share of a page stands alone; a page varies less than the other share
 # of the range.
 _LEAST_CONTENT, _PAGE = 0.25, 0.1
+# So many lines along each edge of a picture are filled to this share.
+_EDGE, _STRAIGHT = 3, 0.5
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -50,14 +52,16 @@ class Box:
 
 
 def content(image: np.ndarray) -> Box:
-    """What of an image is no empty page: all of it, unless the rest fills three quarters and more.
+    """What of an image is no empty page: all of it, unless a picture with straight edges lies on one.
+
+    What has no such edges, a head or a hot spot on black, may have been in that place before it was windowed.
 
     Args:
       image: float32 [h, w].
 
     Returns:
-      All of the image, or the smallest part of it, 32 pixels a side at least, beyond which each row and
-      column is like its border, but for noise.
+      All of the image, or the smallest part of it, 32 pixels a side at least and a quarter of the image at
+      most, beyond which each row and column is like its border, but for noise.
     """
     whole = Box(0, 0, *image.shape)
     border = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
@@ -70,9 +74,12 @@ def content(image: np.ndarray) -> Box:
     if not len(rows) or not len(columns):
         return whole
     height, width = int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1
+    found = Box(int(rows[0]), int(columns[0]), height, width)
     if min(height, width) < _LEAST_SIDE or height * width > _LEAST_CONTENT * image.size:
         return whole
-    return Box(int(rows[0]), int(columns[0]), height, width)
+    inner = found.of(there)
+    edges = (inner[:_EDGE], inner[-_EDGE:], inner[:, :_EDGE], inner[:, -_EDGE:])
+    return found if min(edge.mean() for edge in edges) > _STRAIGHT else whole
 
 
 def fields(image: np.ndarray) -> list[Box]:

@@ -56,8 +56,7 @@ class SearchedImages:
     @property
     def comparable(self) -> np.ndarray:
         """Bool [n]: what has enough local features."""
-        points = self.side.points
-        return np.ones(len(self.images), bool) if points is None else points.comparable
+        return self.side.comparable
 
     def placed(self, row: np.void) -> dict[str, Any]:
         """Score and transformation, the fields of a `pair`, from a row of `found`, which is of `PAIR`."""

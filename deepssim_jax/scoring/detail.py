@@ -4,7 +4,9 @@ Contract: two images of one kind agree in much that every image of the kind show
 ribs, a skull. So the structure that the real side has in common, its mean and its principal components in
 the real images' own frame, is taken out of both images of a pair by least squares before they are
 correlated: a partial correlation. It is looked at in bands of detail apart, because noise destroys
-the fine one and blur, too, while the coarse one is similar in unrelated images.
+the fine one and blur, too, while the coarse one is similar in unrelated images. The real image is compared
+as it is, and with its grey levels brought to those that the other has there, because what was
+windowed or brightened has lost the detail of whole areas; the better agreement counts.
 """
 
 import dataclasses
@@ -31,6 +33,7 @@ _SIDE = 64
 _NEIGHBOURHOOD = 16  # the side is this many times the width of what a pixel is compared with
 SAMPLE, _COMPONENTS = 256, 16  # images that say what is common, and how much of it
 _DISC = 1.05  # corners hold whatever a copy's maker filled them with
+_TONES = 12  # parts of a real image's grey levels
 _RIDGE = 1e-3  # of the components' mean square
 _LIMIT = 1 - 1e-5
 # Tiles a side; the part of one that both must see; its energy beside the mean's; and which of the tiles,
@@ -50,10 +53,17 @@ def _bands(local: Array) -> Array:
     return jnp.stack(parts, 1).reshape(len(local), BANDS, -1)
 
 
+def _small(images: Array) -> Array:
+    return zscore(resample.resize(jnp.asarray(images, jnp.float32), (_SIDE, _SIDE)))
+
+
+def _contrast(small: Array) -> Array:
+    return local_zscore(small, sigma=_SIDE / _NEIGHBOURHOOD)
+
+
 @jax.jit
 def _local(images: Array) -> Array:
-    small = resample.resize(jnp.asarray(images, jnp.float32), (_SIDE, _SIDE))
-    return local_zscore(zscore(small), sigma=_SIDE / _NEIGHBOURHOOD)
+    return _contrast(_small(images))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,11 +130,15 @@ def _partial(
     moving: Array, fixed: Array, transform: Transform, sign: Array, axes: Array
 ) -> tuple[Array, Array]:
     positions = transform.positions((_SIDE, _SIDE))
-    aligned = resample.sample_at(_local(moving) * sign[:, None, None], positions)
+    given, real = _small(moving), _small(fixed)
+    levels, aligned = (
+        resample.sample_at(x * sign[:, None, None], positions) for x in (given, _contrast(given))
+    )
     disc = jnp.asarray(ellipsoid((_SIDE, _SIDE), radius=_DISC))[None]
     seen = (resample.inside(positions, (_SIDE, _SIDE)) & disc).astype(jnp.float32)
     seen = seen.reshape(len(seen), 1, -1)
-    a, b = (_bands(x) * seen for x in (aligned, _local(fixed)))
+    toned = _contrast(zscore(_toned(real, levels, seen)))
+    a, b, c = (_bands(x) * seen for x in (aligned, _contrast(real), toned))
     masked = axes[None] * seen[:, :, None]
     gram = einsum("nbcp,bdp->nbcd", masked, axes)
     gram += _RIDGE * jnp.eye(axes.shape[1])[None, None]
@@ -134,11 +148,31 @@ def _partial(
         weights = jnp.linalg.solve(gram, einsum("nbcp,nbp->nbc", masked, x)[..., None])[..., 0]
         return x - einsum("nbc,nbcp->nbp", weights, masked)
 
-    a, b = left(a), left(b)
-    norm = jnp.sqrt((a * a).sum(-1) * (b * b).sum(-1))
-    cosine = (a * b).sum(-1) / jnp.maximum(norm, 1e-9)
+    a, b, c = left(a), left(b), left(c)
+    cosine = jnp.maximum(_cosine(a, b), _cosine(a, c))
     z = jnp.arctanh(jnp.clip(cosine, -_LIMIT, _LIMIT)) * jnp.sqrt(seen.mean(-1))
     return z, _share(a[:, 1:].sum(1), b[:, 1:].sum(1), seen[:, 0])
+
+
+def _cosine(a: Array, b: Array) -> Array:
+    norm = jnp.sqrt((a * a).sum(-1) * (b * b).sum(-1))
+    return (a * b).sum(-1) / jnp.maximum(norm, 1e-9)
+
+
+def _toned(real: Array, given: Array, seen: Array) -> Array:
+    """Real images [n, s, s] by the curve that takes their grey levels to those of `given` in the same places.
+
+    Its value at the middle of each of `_TONES` equal parts of a real image's pixels is the mean of `given`
+    there, of the pixels that both see; between these it is straight.
+    """
+    flat, given, seen = (x.reshape(len(real), -1) for x in (real, given, seen))
+    ordered = jnp.sort(flat, 1)
+    step = flat.shape[1] // _TONES
+    part = (flat[:, :, None] >= ordered[:, None, step::step][:, :, : _TONES - 1]).sum(-1)
+    member = jax.nn.one_hot(part, _TONES) * seen[:, :, None]
+    mean = einsum("npk,np->nk", member, given) / jnp.maximum(member.sum(1), 1.0)
+    middle = ordered[:, step // 2 :: step][:, :_TONES]
+    return jax.vmap(jnp.interp)(flat, middle, mean).reshape(real.shape)
 
 
 def _share(a: Array, b: Array, seen: Array) -> Array:

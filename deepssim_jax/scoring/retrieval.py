@@ -29,12 +29,12 @@ class Proposals:
 class Retrieval(enum.StrEnum):
     """How candidates are found among all pairs; every candidate is verified from its pixels.
 
-    Where a side has local features they propose in every way. `LOCAL` adds what was not moved and what
-    is near for the encoder, which bear noise and blur: of edited copies of four kinds of picture it
-    finds as many as `BOTH` at half the cost. The aligned search looks through every transformation of a
-    grid; its cost a pair is that of millions of operations. The encoder's cosine costs hundreds,
-    and because it ranks less well it proposes more where it is alone. `benchmarks/README.md` has the
-    recall of each.
+    Where a side has local features they propose in every way. `LOCAL` adds what was not moved, which
+    bears noise and blur: of edited copies of four kinds of picture it finds as many as with the encoder's
+    nearest, and as with an encoder that always proposes the original (`benchmarks/proposers.py`). The
+    aligned search looks through every transformation of a grid; its cost a pair is that of millions of
+    operations. The encoder's cosine costs hundreds, and because it ranks less well it proposes more where
+    it is alone. `benchmarks/README.md` has the recall of each.
 
     Examples:
       >>> import deepssim_jax as ds
@@ -62,7 +62,7 @@ class Retrieval(enum.StrEnum):
     def proposals(self) -> Proposals:
         """Candidates of each way; AUTO has none until it is resolved."""
         return {
-            Retrieval.LOCAL: Proposals(aligned=0, likely=0, in_place=2, encoder=2),
+            Retrieval.LOCAL: Proposals(aligned=0, likely=0, in_place=2, encoder=0),
             Retrieval.ENCODER: Proposals(aligned=0, likely=0, in_place=0, encoder=16),
             Retrieval.ALIGNED: Proposals(aligned=3, likely=2, in_place=1, encoder=0),
             Retrieval.BOTH: Proposals(aligned=3, likely=2, in_place=1, encoder=2),

@@ -50,6 +50,11 @@ class Side:
             raise ValueError("this side was made without local features, which the search asks for")
         return self.points
 
+    @property
+    def comparable(self) -> np.ndarray:
+        """Bool [n]: which images hold enough structure to be compared; all where there are no points."""
+        return np.ones(len(self), bool) if self.points is None else self.points.comparable
+
     @functools.cached_property
     def local(self) -> LocalIndex:
         """Its local features, ready to be searched; without patients every image is one."""

@@ -35,11 +35,11 @@ _SETS = {
     "t1_slices": "T1 slices of antspyx among brain slices",
 }
 _PROPOSERS = {
-    "default": "by default: local features, the most similar in place, the nearest for the encoder",
-    "without_encoder": "without the encoder",
-    "without_in_place": "without the most similar in place",
+    "in_place": "local features and the two most similar in place (the default)",
+    "with_encoder": "these and the encoder's two nearest",
+    "encoder": "local features and the encoder's two nearest",
     "points_alone": "local features alone",
-    "oracle": "an encoder without fault: the original is always among them",
+    "oracle": "the default and an encoder without fault, which always proposes the original",
 }
 
 
@@ -78,7 +78,7 @@ def held_out_edits() -> str:
 
 
 def mi_oni() -> str:
-    """Areas under the ROC curve of the newest run, by edit, with doubles among the unrelated and without."""
+    """Areas under the ROC curve of the newest run, by edit, with duplicates among the unrelated and without."""
     found = _of_setting("mi_oni")
     return table(
         (

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deepssim_jax.audit import report
+from deepssim_jax.audit import page, report
 from deepssim_jax.audit.disclosure import Edition
 from deepssim_jax.audit.result import (
     AuditResult,
@@ -20,6 +20,7 @@ from deepssim_jax.data.manifest import Role
 from deepssim_jax.detection.assessment import Assessment, Cause, Reason, Subjects, Verdict
 from deepssim_jax.detection.result import Exclusion
 from deepssim_jax.scoring.decide import clopper_pearson
+from deepssim_jax.scoring.match import Moved
 from tests.audit import made
 from tests.kept import within
 
@@ -42,6 +43,19 @@ def match(number: int, label: Label = Label.EXACT) -> Match:
         shift_x=2.0,
         scale=1.05,
     )
+
+
+@pytest.mark.parametrize(
+    ("matrix", "words"),
+    [
+        ((1.0, 0.0, 0.0, 1.0), "in place"),
+        ((0.6, 0.8, -0.8, 0.6), "in place"),  # a rotation, which another field says
+        ((1.0, 0.0, 0.0, 0.7), "stretched 1.43 times in one direction"),
+        ((1.0, 0.2, 0.0, 1.0), "stretched 1.22 times in one direction"),
+    ],
+)
+def test_another_aspect_and_a_shear_are_said(matrix: tuple[float, ...], words: str) -> None:
+    assert page.transformation(Moved(matrix=matrix)) == words
 
 
 def result(exact: int, near: int, unrelated: int = 50) -> AuditResult:

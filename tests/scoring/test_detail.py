@@ -46,16 +46,41 @@ def test_it_is_the_correlation_of_least_squares_residuals() -> None:
     common = Common.of(real)
     a, b = kind(1, 5), real[:1]
     found = correlate(common, a, b)[0]
-    bands = [np.asarray(detail._bands(detail._local(x)))[0].astype(np.float64) for x in (a, b)]
     disc = np.asarray(detail.ellipsoid((SIDE, SIDE), radius=detail._DISC)).ravel()
+    given, known = (np.asarray(detail._small(x)) for x in (a, b))
+    toned = detail._toned(known, given, disc.reshape(1, 1, -1).astype(np.float32))
+    locals_ = detail._contrast(given), detail._contrast(known), detail._local(toned)
+    bands = [np.asarray(detail._bands(x))[0].astype(np.float64) for x in locals_]
     for band in range(BANDS):
         axes = common.axes[band].astype(np.float64)[:, disc]
         left = []
-        for values in (bands[0][band][disc], bands[1][band][disc]):
+        for values in (x[band][disc] for x in bands):
             left.append(values - axes.T @ np.linalg.lstsq(axes.T, values, rcond=None)[0])
-        cosine = left[0] @ left[1] / np.linalg.norm(left[0]) / np.linalg.norm(left[1])
+        cosine = max(left[0] @ x / np.linalg.norm(left[0]) / np.linalg.norm(x) for x in left[1:])
         expected = np.arctanh(cosine) * np.sqrt(disc.mean())
         assert found[band] == pytest.approx(expected, abs=0.02)
+
+
+def test_grey_levels_follow_the_mean_of_the_other_image_in_equal_parts() -> None:
+    """By NumPy, where half of the frame is seen."""
+    real, given = kind(1, 0)[0], kind(1, 5)[0]
+    seen = np.zeros((SIDE, SIDE), np.float32)
+    seen[:, : SIDE // 2] = 1
+    step = SIDE * SIDE // detail._TONES
+    order = np.sort(real.ravel())
+    part = np.digitize(real, order[step::step][: detail._TONES - 1])
+    mean = [given[(part == i) & (seen > 0)].mean() for i in range(detail._TONES)]
+    expected = np.interp(real, order[step // 2 :: step][: detail._TONES], mean)
+    found = detail._toned(real[None], given[None], seen.reshape(1, 1, -1))[0]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_a_copy_whose_bright_half_is_lost_agrees_far_more_than_unrelated_images() -> None:
+    real, others = kind(40, 0), kind(8, 1)
+    common = Common.of(real)
+    cut = [np.minimum(x, np.quantile(x, 0.4)) for x in (real[:8], others)]
+    copies, strangers = (correlate(common, x, real[:8]) for x in cut)
+    assert copies.max(1).min() > 1.2 and np.abs(strangers).max() < 0.4
 
 
 def test_a_negative_is_turned_back_and_a_mirror_image_is_followed() -> None:

@@ -5,6 +5,7 @@ devices: a command is tested as a user has it.
 """
 
 import gc
+import importlib.metadata
 import itertools
 import os
 import pathlib
@@ -45,8 +46,12 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_private_cache()))
 # Every program is kept: a small one, too, takes longer to compile than to read.
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-# Of a suite that compiles for four fifths of its time, LLVM's higher levels take more than they give back.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
+# Of a suite that compiles for four fifths of its time, LLVM's higher levels take more than they give back,
+# and so do fused loops, which newer versions of jaxlib cannot do without.
+QUICK = ["--xla_backend_optimization_level=1"]
+if importlib.metadata.version("jaxlib").startswith("0.10."):
+    QUICK.append("--xla_cpu_use_fusion_emitters=false")
+os.environ.setdefault("XLA_FLAGS", " ".join(QUICK))
 # Two workers have two cores: threads of BLAS that wait for work would take the other's time.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ["MPLBACKEND"] = "agg"

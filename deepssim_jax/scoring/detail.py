@@ -4,9 +4,12 @@ Contract: two images of one kind agree in much that every image of the kind show
 ribs, a skull. So the structure that the real side has in common, its mean and its principal components in
 the real images' own frame, is taken out of both images of a pair by least squares before they are
 correlated: a partial correlation. It is looked at in bands of detail apart, because noise destroys
-the fine one and blur, too, while the coarse one is similar in unrelated images. The real image is compared
-as it is, and with its grey levels brought to those that the other has there, because what was
-windowed or brightened has lost the detail of whole areas; the better agreement counts.
+the fine one and blur, too, while the coarse one is similar in unrelated images.
+
+An image of which a part is as bright as can be was perhaps brightened or windowed until the detail of
+whole areas was lost. There the real image is also compared with its grey levels brought to those that the
+other has in the same places, and so is the mean of the real side, which is taken out as well; the better
+agreement counts.
 """
 
 import dataclasses
@@ -33,7 +36,9 @@ _SIDE = 64
 _NEIGHBOURHOOD = 16  # the side is this many times the width of what a pixel is compared with
 SAMPLE, _COMPONENTS = 256, 16  # images that say what is common, and how much of it
 _DISC = 1.05  # corners hold whatever a copy's maker filled them with
-_TONES = 12  # parts of a real image's grey levels
+# Parts of a real image's grey levels; the share of an image that is as bright as can be, to this share of
+# its range, above which detail may be lost.
+_TONES, _LOST, _TOP = 12, 0.1, 0.01
 _RIDGE = 1e-3  # of the components' mean square
 _LIMIT = 1 - 1e-5
 # Tiles a side; the part of one that both must see; its energy beside the mean's; and which of the tiles,
@@ -79,14 +84,18 @@ class Agreeing:
 
 @dataclasses.dataclass(frozen=True)
 class Common:
-    """What the images of one side share: `axes` float32 [BANDS, c, p], orthonormal in each band."""
+    """What the images of one side share: `axes` float32 [BANDS, c, p], orthonormal in each band, and
+    `mean` float32 [s, s], of their intensities less mean and by deviation.
+    """
 
     axes: np.ndarray
+    mean: np.ndarray
 
     @classmethod
     def of(cls, images: Images) -> "Common":
         """The mean and the first principal components of images [n, s, s], n at least 1."""
-        found = in_batches(lambda x: _bands(_local(x)), images, size=_batch())
+        small = np.asarray(in_batches(_small, images, size=_batch()))
+        found = in_batches(lambda x: _bands(_contrast(x)), small, size=_batch())
         bands = np.asarray(found, np.float64)
         axes = []
         for band in np.moveaxis(bands, 1, 0):
@@ -95,7 +104,8 @@ class Common:
             values, vectors = np.linalg.eigh(centred @ centred.T)
             few = max(1, min(_COMPONENTS, len(band) // 4))
             axes.append(np.stack([mean, *(vectors[:, ::-1][:, :few].T @ centred)]))
-        return cls(np.stack([np.linalg.qr(a.T)[0].T for a in axes]).astype(np.float32))
+        orthonormal = np.stack([np.linalg.qr(a.T)[0].T for a in axes]).astype(np.float32)
+        return cls(orthonormal, small.mean(0, np.float64).astype(np.float32))
 
     def correlations(
         self, moving: Images, fixed: Images, transform: Transform, negative: np.ndarray
@@ -111,13 +121,13 @@ class Common:
         Returns:
           Partial correlations, and the share of the picture that agrees.
         """
-        axes = jnp.asarray(self.axes)
+        axes, mean = jnp.asarray(self.axes), jnp.asarray(self.mean)
         scale = _SIDE / moving.shape[-1]
 
         def run(
             a: Array, b: Array, flip: Array, m: Array, shift: Array, sign: Array
         ) -> tuple[Array, Array]:
-            return _partial(a, b, Transform(flip, m, shift * scale), sign, axes)
+            return _partial(a, b, Transform(flip, m, shift * scale), sign, axes, mean)
 
         sign = np.where(negative, -1.0, 1.0).astype(np.float32)
         motion = map(np.asarray, (transform.flip, transform.matrix, transform.shift))
@@ -127,7 +137,7 @@ class Common:
 
 @jax.jit
 def _partial(
-    moving: Array, fixed: Array, transform: Transform, sign: Array, axes: Array
+    moving: Array, fixed: Array, transform: Transform, sign: Array, axes: Array, mean: Array
 ) -> tuple[Array, Array]:
     positions = transform.positions((_SIDE, _SIDE))
     given, real = _small(moving), _small(fixed)
@@ -137,21 +147,35 @@ def _partial(
     disc = jnp.asarray(ellipsoid((_SIDE, _SIDE), radius=_DISC))[None]
     seen = (resample.inside(positions, (_SIDE, _SIDE)) & disc).astype(jnp.float32)
     seen = seen.reshape(len(seen), 1, -1)
-    toned = _contrast(zscore(_toned(real, levels, seen)))
-    a, b, c = (_bands(x) * seen for x in (aligned, _contrast(real), toned))
-    masked = axes[None] * seen[:, :, None]
-    gram = einsum("nbcp,bdp->nbcd", masked, axes)
-    gram += _RIDGE * jnp.eye(axes.shape[1])[None, None]
-
-    def left(x: Array) -> Array:
-        """What the common axes do not explain where both see."""
-        weights = jnp.linalg.solve(gram, einsum("nbcp,nbp->nbc", masked, x)[..., None])[..., 0]
-        return x - einsum("nbc,nbcp->nbp", weights, masked)
-
-    a, b, c = left(a), left(b), left(c)
-    cosine = jnp.maximum(_cosine(a, b), _cosine(a, c))
+    a, b = (_bands(x) * seen for x in (aligned, _contrast(real)))
+    every = jnp.broadcast_to(axes[None], (len(a), *axes.shape))
+    own, others = _left(a, every, seen), _left(b, every, seen)
+    # The same of the real image as the other one would show it, beyond the mean shown so.
+    both = jnp.concatenate([real, jnp.broadcast_to(mean[None], real.shape)])
+    toned = _toned(both, jnp.tile(levels, (2, 1, 1)), jnp.tile(seen, (2, 1, 1)))
+    c, shared = jnp.split(_bands(_contrast(zscore(toned))), 2)
+    shared /= jnp.maximum(jnp.sqrt((shared**2).sum(-1, keepdims=True)), 1e-6)
+    more = jnp.concatenate([every, shared[:, :, None]], 2)
+    again = _cosine(_left(a, more, seen), _left(c * seen, more, seen))
+    cosine = _cosine(own, others)
+    cosine = jnp.where(_has_lost(moving)[:, None], jnp.maximum(cosine, again), cosine)
     z = jnp.arctanh(jnp.clip(cosine, -_LIMIT, _LIMIT)) * jnp.sqrt(seen.mean(-1))
-    return z, _share(a[:, 1:].sum(1), b[:, 1:].sum(1), seen[:, 0])
+    return z, _share(own[:, 1:].sum(1), others[:, 1:].sum(1), seen[:, 0])
+
+
+def _left(x: Array, axes: Array, seen: Array) -> Array:
+    """What of [n, BANDS, p] the axes [n, BANDS, c, p] do not explain where both images see."""
+    masked = axes * seen[:, :, None]
+    gram = einsum("nbcp,nbdp->nbcd", masked, axes) + _RIDGE * jnp.eye(axes.shape[2])[None, None]
+    weights = jnp.linalg.solve(gram, einsum("nbcp,nbp->nbc", masked, x)[..., None])[..., 0]
+    return x - einsum("nbc,nbcp->nbp", weights, masked)
+
+
+def _has_lost(images: Array) -> Array:
+    """Bool [n]: as much of an image is as bright as can be as hides its detail."""
+    images = jnp.asarray(images, jnp.float32)
+    low, high = images.min((1, 2), keepdims=True), images.max((1, 2), keepdims=True)
+    return (images >= high - _TOP * (high - low)).mean((1, 2)) > _LOST
 
 
 def _cosine(a: Array, b: Array) -> Array:

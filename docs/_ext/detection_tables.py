@@ -78,7 +78,7 @@ def held_out_edits() -> str:
 
 
 def mi_oni() -> str:
-    """Areas under the ROC curve of the newest run, by edit, with duplicates among the unrelated and without."""
+    """Areas under the ROC curve of the newest run, by edit, with duplicates and without."""
     found = _of_setting("mi_oni")
     return table(
         (

@@ -128,9 +128,9 @@ def shared(folder: Path):
     return Workspace.open(folder / "share", command="generate", work=folder / "work")
 
 
-def filtered(source: Path, guard: Guard, folder: Path, **how):
+def filtered(source: Path, guard: Guard, folder: Path, *, residual_pairs: int = 48, **how):
     with shared(folder) as workspace:
-        return filter_folder(source, guard, workspace, **how)
+        return filter_folder(source, guard, workspace, residual_pairs=residual_pairs, **how)
 
 
 def written(folder: Path) -> dict[str, str]:

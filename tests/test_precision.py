@@ -150,8 +150,8 @@ def _points_verified() -> Kernel:
 
 def _partial() -> Kernel:
     start = Transform(_like(2, dtype=jnp.int32), _like(2, 2, 2), _like(2, 2))
-    axes = _like(detail.BANDS, 3, detail._SIDE**2)
-    return Kernel(detail._partial, (_like(2, 96, 96), _like(2, 96, 96), start, _like(2), axes))
+    common = _like(detail.BANDS, 3, detail._SIDE**2), _like(detail._SIDE, detail._SIDE)
+    return Kernel(detail._partial, (_like(2, 96, 96), _like(2, 96, 96), start, _like(2), *common))
 
 
 def _verified_from() -> Kernel:

@@ -273,9 +273,9 @@ def test_embed_and_score_give_the_candidates_of_the_audit(folders, audited, tmp_
     searched = {name: row for name, row in nearest.items() if row["found_by"] == "search"}
     assert len(searched) > len(nearest) / 2
     # `score` has no local features and searches a grid of transformations instead: of images without an
-    # original it often looks at another pair. A pair that both found has one score.
+    # original it mostly looks at another pair. A pair that both found has one score.
     same = [name for name, row in searched.items() if best[name]["real_id"] == row["real_id"]]
-    assert len(same) > len(searched) / 3
+    assert len(same) > len(searched) / 4
     assert truth.keys() & searched.keys() <= set(same)
     for name in same:
         assert best[name]["verified"] == searched[name]["verified_score"]

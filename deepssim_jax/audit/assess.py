@@ -41,11 +41,6 @@ class AuditSet:
     doubles: tuple[tuple[object, ...], ...] = ()
 
     @property
-    def comparable(self) -> np.ndarray:
-        """Bool [n]: holds enough structure to be compared."""
-        return self.side.comparable
-
-    @property
     def originals(self) -> np.ndarray:
         """int64 [n]: the same of images that are copies of each other."""
         doubles = [(row[0], str(row[1])) for row in self.doubles]
@@ -58,7 +53,7 @@ class AuditSet:
         return Searched(
             read=len(self.images),
             unreadable=len(self.images.rejected),
-            not_comparable=int((~self.comparable).sum()),
+            not_comparable=int((~self.side.comparable).sum()),
             duplicated=len(self.doubles),
         )
 
@@ -122,7 +117,7 @@ class Measured:
 def conclude(found: Measured, settings: AuditSettings) -> AuditResult:
     """Everything that the report states."""
     best, hits, subjects = found.best, found.hits, found.subjects
-    compared = found.sets[Role.SYNTHETIC].comparable
+    compared = found.sets[Role.SYNTHETIC].side.comparable
     held_out = None if found.control is None else found.control.holdout_to_real
     significance = Significance.of(found.evidence.laws, held_out, found.trial, compared)
     nearest = _matches(found, _Rows(best, hits, found.sure, found.others), significance)
@@ -187,7 +182,7 @@ def _assessment(
     settings: AuditSettings,
 ) -> Assessment:
     sides = {role: found.sets[role].searched for role in (Role.REAL, Role.SYNTHETIC)}
-    compared = found.sets[Role.SYNTHETIC].comparable
+    compared = found.sets[Role.SYNTHETIC].side.comparable
     subjects = found.subjects
     false_calls = found.evidence.thresholds.false_calls
     assessment = assess(
@@ -224,7 +219,7 @@ def _excluded(sets: Mapping[Role, AuditSet]) -> tuple[Exclusion, ...]:
     """What was not read, and what was and could not be compared."""
     out = excluded({role: one.images for role, one in sets.items()})
     for role, one in sets.items():
-        out += not_compared(role, one.images, one.comparable, TOO_LITTLE)
+        out += not_compared(role, one.images, one.side.comparable, TOO_LITTLE)
     return out
 
 
@@ -282,7 +277,7 @@ class _Rows:
 def _matches(found: Measured, rows: _Rows, significance: Significance) -> tuple[Match, ...]:
     """Pairs as the report shows them."""
     real, synthetic = (found.sets[role].images for role in (Role.REAL, Role.SYNTHETIC))
-    exact, comparable = found.evidence.thresholds.exact, found.sets[Role.SYNTHETIC].comparable
+    exact, comparable = found.evidence.thresholds.exact, found.sets[Role.SYNTHETIC].side.comparable
 
     def known(values: np.ndarray | None, query: int) -> float | None:
         return None if values is None or not comparable[query] else float(values[query])

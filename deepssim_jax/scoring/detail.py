@@ -67,8 +67,10 @@ def _contrast(small: Array) -> Array:
 
 
 @jax.jit
-def _local(images: Array) -> Array:
-    return _contrast(_small(images))
+def _described(images: Array) -> tuple[Array, Array]:
+    """Of images [n, s, s] their intensities [n, _SIDE, _SIDE], and [n, BANDS, p]."""
+    small = _small(images)
+    return small, _bands(_contrast(small))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,8 +96,7 @@ class Common:
     @classmethod
     def of(cls, images: Images) -> "Common":
         """The mean and the first principal components of images [n, s, s], n at least 1."""
-        small = np.asarray(in_batches(_small, images, size=_batch()))
-        found = in_batches(lambda x: _bands(_contrast(x)), small, size=_batch())
+        small, found = in_batches(_described, images, size=_batch())
         bands = np.asarray(found, np.float64)
         axes = []
         for band in np.moveaxis(bands, 1, 0):
@@ -105,7 +106,7 @@ class Common:
             few = max(1, min(_COMPONENTS, len(band) // 4))
             axes.append(np.stack([mean, *(vectors[:, ::-1][:, :few].T @ centred)]))
         orthonormal = np.stack([np.linalg.qr(a.T)[0].T for a in axes]).astype(np.float32)
-        return cls(orthonormal, small.mean(0, np.float64).astype(np.float32))
+        return cls(orthonormal, np.asarray(small).mean(0, np.float64).astype(np.float32))
 
     def correlations(
         self, moving: Images, fixed: Images, transform: Transform, negative: np.ndarray
@@ -150,17 +151,27 @@ def _partial(
     a, b = (_bands(x) * seen for x in (aligned, _contrast(real)))
     every = jnp.broadcast_to(axes[None], (len(a), *axes.shape))
     own, others = _left(a, every, seen), _left(b, every, seen)
-    # The same of the real image as the other one would show it, beyond the mean shown so.
+    cosine, lost = _cosine(own, others), _has_lost(moving)
+    again = jax.lax.cond(  # few have lost any detail, and it takes as long as all the rest
+        lost.any(),
+        lambda: _toned_cosine(a, real, mean, levels, every, seen),
+        lambda: cosine,
+    )
+    cosine = jnp.where(lost[:, None], jnp.maximum(cosine, again), cosine)
+    z = jnp.arctanh(jnp.clip(cosine, -_LIMIT, _LIMIT)) * jnp.sqrt(seen.mean(-1))
+    return z, _share(own[:, 1:].sum(1), others[:, 1:].sum(1), seen[:, 0])
+
+
+def _toned_cosine(
+    a: Array, real: Array, mean: Array, levels: Array, axes: Array, seen: Array
+) -> Array:
+    """[n, BANDS]: of `a`, and the real image as `levels` would show it, beyond `mean` shown so."""
     both = jnp.concatenate([real, jnp.broadcast_to(mean[None], real.shape)])
     toned = _toned(both, jnp.tile(levels, (2, 1, 1)), jnp.tile(seen, (2, 1, 1)))
     c, shared = jnp.split(_bands(_contrast(zscore(toned))), 2)
     shared /= jnp.maximum(jnp.sqrt((shared**2).sum(-1, keepdims=True)), 1e-6)
-    more = jnp.concatenate([every, shared[:, :, None]], 2)
-    again = _cosine(_left(a, more, seen), _left(c * seen, more, seen))
-    cosine = _cosine(own, others)
-    cosine = jnp.where(_has_lost(moving)[:, None], jnp.maximum(cosine, again), cosine)
-    z = jnp.arctanh(jnp.clip(cosine, -_LIMIT, _LIMIT)) * jnp.sqrt(seen.mean(-1))
-    return z, _share(own[:, 1:].sum(1), others[:, 1:].sum(1), seen[:, 0])
+    more = jnp.concatenate([axes, shared[:, :, None]], 2)
+    return _cosine(_left(a, more, seen), _left(c * seen, more, seen))
 
 
 def _left(x: Array, axes: Array, seen: Array) -> Array:

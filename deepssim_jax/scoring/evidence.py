@@ -4,8 +4,7 @@ Contract: evidence of a query is a number, larger for a copy; its law among unre
 from real images and other patients' real images, by quantiles that a few unknown copies among them
 hardly move. Evidence of local features follows Gumbel's law, as the largest of many does (Coles, 2001,
 section 3.1), put through the 10 to 50 % quantiles; partial correlations that of the largest of a few
-normal numbers, put through the same; evidence of volumes a normal law, put through the
-50 % and 75 % quantiles, because on many sets there is a second, lower mode.
+normal numbers, put through the same. `scoring.volume_evidence` says through which those of volumes go.
 """
 
 import dataclasses

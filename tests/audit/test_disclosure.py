@@ -176,7 +176,7 @@ ATTACKS = {
             hidden=hidden,
         )
         for exact, near in SPLITS
-        if exact + near in (5, 6)
+        if exact + near in (5, 8)
         for confirmed in range(near + 1)
         for alike in (0, *range(3, near - confirmed + 1))
         # Two calls that nothing confirms may show one patient; three would look like one image.

@@ -59,8 +59,8 @@ def test_large_samples_have_the_normal_interval_of_two_phases() -> None:
     ],
 )
 def test_the_interval_covers_the_truth(flagged, precision, missed, sizes) -> None:
-    """500 audits of 2,000 images of a generator whose rate is known."""
-    rng, total, covered, trials = np.random.default_rng(0), 2000, 0, 500
+    """1,500 audits of 2,000 images of a generator whose rate is known."""
+    rng, total, covered, trials = np.random.default_rng(0), 2000, 0, 1500
     truth = flagged * precision + (1 - flagged) * missed
     for _ in range(trials):
         count = rng.binomial(total, flagged)

@@ -47,7 +47,7 @@ def test_it_is_the_correlation_of_least_squares_residuals() -> None:
     a, b = kind(1, 5), real[:1]
     found = correlate(common, a, b)[0]
     disc = np.asarray(detail.ellipsoid((SIDE, SIDE), radius=detail._DISC)).ravel()
-    bands = [np.asarray(detail._bands(detail._local(x)))[0].astype(np.float64) for x in (a, b)]
+    bands = [np.asarray(detail._described(x)[1])[0].astype(np.float64) for x in (a, b)]
     for band in range(BANDS):
         axes = common.axes[band].astype(np.float64)[:, disc]
         left = []

@@ -35,6 +35,7 @@ from deepssim_jax.scoring.evidence import (
     LargestLaw,
     either,
     other_images,
+    partial_for_copy,
 )
 from deepssim_jax.scoring.match import NO_EVIDENCE, PAIR, Progress, match
 from deepssim_jax.scoring.retrieval import Proposals
@@ -52,29 +53,31 @@ _LABELLED = 48  # copies of each class that place the labels' thresholds
 class Trial:
     """What the search found of n images: the best of each kind of evidence, float32.
 
-    `scores` [n] verified scores without local features, `points` [n] of local features, `copied` [n]
-    likewise of pairs that do not look like two images of one patient, `partial` [n, BANDS] of
-    `scoring.detail`; -1 and NO_EVIDENCE where it found nothing.
+    `scores` [n] verified scores without local features, `points` [n] of local features, `partial` [n, BANDS]
+    of `scoring.detail`; `copied` and `copied_partial` likewise, less of pairs that look like two images of
+    one patient; -1 and NO_EVIDENCE where it found nothing.
     """
 
     scores: np.ndarray
     points: np.ndarray
     copied: np.ndarray
     partial: np.ndarray
+    copied_partial: np.ndarray
 
     @classmethod
     def of(cls, pairs: np.ndarray, count: int) -> "Trial":
         """From the pairs of `match` of `count` queries."""
         scores = np.full(count, -1.0, np.float32)
         points, copied = np.full((2, count), NO_EVIDENCE, np.float32)
-        partial = np.full((count, BANDS), NO_EVIDENCE, np.float32)
+        partial, copied_partial = np.full((2, count, BANDS), NO_EVIDENCE, np.float32)
         placed = pairs["by_points"]
         np.maximum.at(scores, pairs["query"][~placed], pairs["verified"][~placed])
         np.maximum.at(points, pairs["query"][placed], pairs["evidence"][placed])
         placed = placed & ~other_images(pairs["evidence"], pairs["exact"])
         np.maximum.at(copied, pairs["query"][placed], pairs["evidence"][placed])
         np.maximum.at(partial, pairs["query"], pairs["partial"])
-        return cls(scores, points, copied, partial)
+        np.maximum.at(copied_partial, pairs["query"], partial_for_copy(pairs))
+        return cls(scores, points, copied, partial, copied_partial)
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -84,7 +87,7 @@ class Trial:
 
     def kinds(self, thresholds: Thresholds) -> np.ndarray:
         """Bool [2, n]: local features reach their threshold; a partial correlation does."""
-        partial = (self.partial >= np.array(thresholds.partial)).any(1)
+        partial = (self.copied_partial >= np.array(thresholds.partial)).any(1)
         return np.stack([self.copied >= thresholds.local, partial])
 
     def copies(self, thresholds: Thresholds, *, least_score: float = np.inf) -> np.ndarray:
@@ -120,7 +123,7 @@ class Laws:
 
     def p_values(self, found: Trial) -> np.ndarray:
         """Of each image, the probability of as much evidence of any kind without a copy."""
-        bands = [law.p_values(band) for law, band in zip(self.partial, found.partial.T)]
+        bands = [law.p_values(band) for law, band in zip(self.partial, found.copied_partial.T)]
         return either(self.points.p_values(found.copied), either(*bands))
 
     def thresholds(self, cut: float) -> tuple[float, tuple[float, ...]]:

@@ -7,17 +7,22 @@ import numpy as np
 
 from deepssim_jax.audit.result import Thresholds
 from deepssim_jax.detection import calls
-from deepssim_jax.scoring.evidence import other_images
+from deepssim_jax.scoring.evidence import other_images, partial_for_copy
 
 
 def by_kind(pairs: np.ndarray, thresholds: Thresholds) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Bool [n]: pairs that are copies by local features, by partial correlations; and those that look like
     two images of one patient.
     """
-    there = pairs["by_points"] & (pairs["evidence"] >= thresholds.local) & (pairs["verified"] > -1)
-    other = there & other_images(pairs["evidence"], pairs["exact"])
-    partial = np.any(pairs["partial"] >= np.array(thresholds.partial), axis=1)
-    return there & ~other, partial, other
+    placed = pairs["by_points"] & (pairs["verified"] > -1)
+    points = placed & (pairs["evidence"] >= thresholds.local)
+    loose = placed & other_images(pairs["evidence"], pairs["exact"])
+
+    def reached(partial: np.ndarray) -> np.ndarray:
+        return np.any(partial >= np.array(thresholds.partial), axis=1)
+
+    other = loose & (points | reached(pairs["partial"]))
+    return points & ~loose, reached(partial_for_copy(pairs)), other
 
 
 def called(pairs: np.ndarray, thresholds: Thresholds) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -31,6 +31,12 @@ MOST_FALSE = 0.005
 # where the map puts them. Points of a copy lie exactly there; those of a strongly bent one farther away
 # than another image's, and more of them match.
 _LOOSE, _EXACT, _FEW = 0.24, 0.55, 1.3
+# So do points that noise or JPEG moved, but these take fine detail first and leave the agreement even: of
+# another image less than this share of the tiles agrees, and its fine band by at least this share of the
+# coarse one. Its partial correlation is above those of unrelated images, but below twice the threshold.
+_EVEN, _FINE, _OTHER_COUNTS = 0.9, 0.5, 0.5
+# Local features found the same place as the way that agrees best if the pixels agree there by this share.
+_SAME_PLACE = 0.5
 FALSE_DISCOVERIES = 0.05
 
 
@@ -124,6 +130,31 @@ class NormalLaw:
 def other_images(evidence: np.ndarray, exact: np.ndarray) -> np.ndarray:
     """Bool [n]: pairs placed by local features that lie as two images of one patient do, not as copies."""
     return (evidence < _FEW) & (exact > _LOOSE) & (exact < _EXACT)
+
+
+def partial_for_copy(pairs: np.ndarray) -> np.ndarray:
+    """The partial correlations that say that a pair is a copy, float32 [n, BANDS].
+
+    Where fine detail agrees, points of a copy lie exactly. Where they lie as those of two images of one
+    patient do, and neither noise nor compression explains it, half of the partial correlations count: both
+    knees of a person, and radiographs of two days, stay below the thresholds so.
+
+    Args:
+      pairs: of `scoring.match`, all that were found; a pair may have been found in several ways.
+    """
+    partial = pairs["partial"].copy()
+    if not len(pairs):
+        return partial
+    keys = pairs["query"].astype(np.int64) << 32 | pairs["reference"].astype(np.int64)
+    _, pair = np.unique(keys, return_inverse=True)
+    best = partial.max(1)
+    loose = pairs["by_points"] & other_images(pairs["evidence"], pairs["exact"])
+    at_points = np.full(pair.max() + 1, -np.inf)
+    np.maximum.at(at_points, pair[loose], best[loose])
+    other = at_points[pair] >= _SAME_PLACE * best
+    other &= (pairs["share"] < _EVEN) & (partial[:, 0] >= _FINE * partial[:, -1])
+    partial[other] *= _OTHER_COUNTS
+    return partial
 
 
 def false_discovery_cut(p_values: np.ndarray, *, rate: float = FALSE_DISCOVERIES) -> float:

@@ -9,6 +9,7 @@ from deepssim_jax.audit.assess import Significance
 from deepssim_jax.audit.calibration import Laws, Trial, learned
 from deepssim_jax.audit.called import called, confirmed
 from deepssim_jax.audit.result import Label, Match
+from deepssim_jax.scoring.evidence import partial_for_copy
 from deepssim_jax.scoring.match import PAIR
 from tests.audit.judged import thresholds
 
@@ -45,7 +46,7 @@ def test_what_lies_as_another_image_of_the_patient_does_is_no_copy() -> None:
         [True, False, True, True, True],
     )
     pairs["evidence"], pairs["exact"] = [1.2, 0, 1.2, 2.0, 1.2], [0.4, 0, 0.9, 0.4, 0.4]
-    pairs["partial"][4] = 0.9
+    pairs["partial"][4] = 1.4
     limits = dataclasses.replace(thresholds(), local=1.0)
     found, copy, other = called(pairs, limits)
     assert found["reference"].tolist() == [4, 5, 6, 7, 8]
@@ -58,6 +59,43 @@ def test_what_lies_as_another_image_of_the_patient_does_is_no_copy() -> None:
     assert trial.points.tolist() == pytest.approx([1.2, 1.2, 2.0, 1.2])
     laws = Laws.of(trial)
     assert laws.p_values(trial)[0] >= 1
+
+
+def test_pixels_count_half_where_points_lie_as_those_of_another_image() -> None:
+    """Of each query a pair found in place and by points; the threshold of partial correlations is 0.65.
+
+    Query 0: points loose, at the same place; 1: loose, but at a place where pixels do not agree; 2: exact;
+    3: as 0, and pixels agree by more than twice the threshold. Query 4 has loose points on another image.
+    """
+    pairs = np.zeros(10, PAIR)
+    pairs["query"], pairs["reference"] = np.repeat(np.arange(5), 2), np.repeat(np.arange(5), 2)
+    pairs["reference"][9] = 7
+    pairs["verified"], pairs["by_points"] = 0.5, [False, True] * 5
+    pairs["evidence"][1::2] = 0.4
+    pairs["exact"][1::2] = [0.4, 0.4, 0.8, 0.4, 0.4]
+    pairs["partial"][:, 1] = [0.9, 0.8, 0.9, 0.1, 0.9, 0.9, 1.4, 1.4, 0.9, 0.8]
+    kept, copy, other = called(pairs, thresholds())
+    first = np.unique(kept["query"], return_index=True)[1]
+    assert copy[first].tolist() == [False, True, True, True, True]
+    assert other[first].tolist() == [True, False, False, False, False]
+    assert kept["partial"][first[0], 1] == np.float32(0.9)
+    trial = Trial.of(pairs, 5)
+    assert trial.copies(thresholds()).tolist() == [False, True, True, True, True]
+    assert trial.partial[:, 1].tolist() == pytest.approx([0.9, 0.9, 0.9, 1.4, 0.9])
+    assert trial.copied_partial[0, 1] == pytest.approx(0.45)
+
+
+def test_pixels_count_in_full_where_noise_or_compression_moved_the_points() -> None:
+    """Loose points: of another image; of a copy that agrees evenly; of one that has lost its fine detail."""
+    pairs = np.zeros(3, PAIR)
+    pairs["query"], pairs["by_points"], pairs["exact"] = range(3), True, 0.4
+    pairs["share"] = [0.85, 0.95, 0.85]
+    pairs["partial"] = [[0.6, 0.8, 0.9], [0.6, 0.8, 0.9], [0.4, 0.8, 0.9]]
+    full = pairs["partial"].copy()
+    counted = partial_for_copy(pairs)
+    assert counted[0].tolist() == pytest.approx([0.3, 0.4, 0.45])
+    assert (counted[1:] == full[1:]).all() and (pairs["partial"] == full).all()
+    assert partial_for_copy(pairs[:0]).shape == (0, 3)
 
 
 def test_a_pair_found_both_ways_keeps_the_better_alignment_and_the_thresholds() -> None:
@@ -84,7 +122,7 @@ def test_laws_set_aside_what_they_call_copies() -> None:
     def trial(count: int, shift: float) -> Trial:
         partial = np.sort(rng.normal(shift, 0.1, (count, 8, 3)), 1)[:, -1]
         points = rng.gumbel(0.2 + shift, 0.08, count)
-        return Trial(np.zeros(count), points, points, partial)
+        return Trial(np.zeros(count), points, points, partial, partial)
 
     null, doubles = trial(150, 0.0), trial(50, 1.2)
     both = Trial(*(np.concatenate(c) for c in zip(vars(null).values(), vars(doubles).values())))
@@ -122,7 +160,7 @@ def test_p_values_are_of_the_evidence_that_makes_a_copy() -> None:
     def trial(count: int, *, score: float, points: float) -> Trial:
         partial = rng.normal(0.0, 0.05, (count, 3))
         local = np.full(count, points) + rng.normal(0, 0.01, count)
-        return Trial(np.full(count, score), local, local, partial)
+        return Trial(np.full(count, score), local, local, partial, partial)
 
     laws = Laws.of(trial(60, score=0.5, points=0.2))
     held_out, smooth = trial(39, score=0.5, points=0.2), trial(10, score=0.95, points=0.2)

@@ -41,8 +41,8 @@ class Relation(enum.StrEnum):
     NOT_COMPARABLE = "not_comparable"
 
 
-# Of the picture: where less agrees, a part was copied. Of whole copies under edits 2 to 6 % have less,
-# most of them cropped at one edge or half hidden.
+# Of the picture: where less agrees, a part was copied. Of 171 whole copies under edits 5 have less, of 50
+# parts of 12 to 40 % 41.
 _PART = 0.5
 
 

@@ -43,7 +43,9 @@ _RIDGE = 1e-3  # of the components' mean square
 _LIMIT = 1 - 1e-5
 # Tiles a side; the part of one that both must see; its energy beside the mean's; and which of the tiles,
 # from the best, says how well a copied one agrees, and by how much less others may.
-_TILES, _COVERED, _STRUCTURE, _BEST, _AGREES = 8, 0.7, 0.1, 0.1, 0.5
+_TILES, _COVERED, _STRUCTURE, _BEST, _AGREES = 8, 0.7, 0.1, 0.1, 0.45
+# How far other places lie whose tiles say what agrees by chance, in tiles; and the most that is believed.
+_ELSEWHERE, _MOST_CHANCE = ((2, 0), (0, 2), (3, 3), (-3, 2)), 0.5
 _batch = functools.partial(batch_size, cpu=16, accelerator=256)  # images or pairs at a time
 
 
@@ -213,21 +215,36 @@ def _toned(real: Array, given: Array, seen: Array) -> Array:
 def _share(a: Array, b: Array, seen: Array) -> Array:
     """[n]: of the tiles with structure that both see, those that agree about as well as the best do.
 
-    Noise lowers the agreement everywhere and leaves it even; what was taken from elsewhere agrees nowhere.
+    Noise lowers the agreement everywhere and leaves it even; what was taken from elsewhere agrees nowhere,
+    but by chance: as often as tiles with those of other places, which is taken off.
     """
     tile = _SIDE // _TILES
 
     def sums(x: Array) -> Array:
         return x.reshape(-1, _TILES, tile, _TILES, tile).sum((2, 4)).reshape(len(x), -1)
 
-    aa, bb, ab = sums(a * a), sums(b * b), sums(a * b)
+    def elsewhere(x: Array, by: tuple[int, int], side: int) -> Array:
+        return jnp.roll(x.reshape(-1, side, side), by, (1, 2)).reshape(x.shape)
+
+    aa, bb = sums(a * a), sums(b * b)
     there = sums(seen) > _COVERED * tile**2
     count = jnp.maximum(there.sum(1, keepdims=True), 1)
     for own in (aa, bb):
         there &= own > _STRUCTURE * (own * there).sum(1, keepdims=True) / count
-    cosine = jnp.where(there, ab / jnp.sqrt(jnp.maximum(aa * bb, 1e-12)), -1.0)
+
+    def cosines(b: Array, bb: Array) -> Array:
+        return sums(a * b) / jnp.sqrt(jnp.maximum(aa * bb, 1e-12))
+
+    cosine = jnp.where(there, cosines(b, bb), -1.0)
     usual = jnp.sort(cosine, 1)[:, ::-1]
     rank = jnp.maximum((there.sum(1) * _BEST).astype(jnp.int32), 0)
-    best = jnp.take_along_axis(usual, rank[:, None], 1)
-    agrees = there & (cosine > _AGREES * best)
-    return agrees.sum(1) / jnp.maximum(there.sum(1), 1)
+    limit = _AGREES * jnp.take_along_axis(usual, rank[:, None], 1)
+    agreeing, met = 0, 0
+    for down, right in _ELSEWHERE:
+        both = there & elsewhere(there, (down, right), _TILES)
+        moved = elsewhere(b, (down * tile, right * tile), _SIDE)
+        other = cosines(moved, elsewhere(bb, (down, right), _TILES))
+        agreeing, met = agreeing + (both & (other > limit)).sum(1), met + both.sum(1)
+    chance = jnp.minimum(agreeing / jnp.maximum(met, 1), _MOST_CHANCE)
+    found = (there & (cosine > limit)).sum(1) / jnp.maximum(there.sum(1), 1)
+    return jnp.clip((found - chance) / (1 - chance), 1 / count[:, 0], 1.0)

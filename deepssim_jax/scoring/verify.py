@@ -72,8 +72,7 @@ def _verify_from(
     moving: Array, fixed: Array, start: Transform, sign: Array
 ) -> tuple[agreement.Agreement, Transform, Array, Array]:
     moving, fixed = zscore(moving) * sign[:, None, None], zscore(fixed)
-    found = registration.align(moving, fixed, start, model=MotionModel.AFFINE)
-    return _judged(found, fixed)
+    return _judged(registration.align_affine(moving, fixed, start), fixed)
 
 
 @jax.jit

@@ -152,3 +152,26 @@ def test_positions_of_a_smaller_picture_cover_the_same_frame() -> None:
         # A pixel of the half picture stands for four of the full one.
         mean = a.reshape(1, SIZE // 2, 2, SIZE // 2, 2).mean((2, 4))
         np.testing.assert_allclose(b, (mean + 0.5) / 2 - 0.5, atol=1e-4)
+
+
+def test_what_surrounds_a_copied_part_does_not_pull_a_right_start_away() -> None:
+    """A third of each image is a copy, moved a little; the rest is another scene, and a black box."""
+    fixed, others = pictures(12, seed=3), pictures(12, seed=4)
+    moving = 2 * others
+    moving[:, :, : SIZE // 3] = np.roll(fixed, (3, 0), (1, 2))[:, :, : SIZE // 3]
+    moving[:, : SIZE // 2, SIZE // 2 :] = -4.0
+    start = Transform.of(
+        np.zeros(12, np.int32),
+        np.broadcast_to(np.eye(2, dtype=np.float32), (12, 2, 2)),
+        np.tile(np.array([3.0, 0.0], np.float32), (12, 1)),
+    )
+
+    def errors(transform: Transform) -> np.ndarray:
+        here = np.asarray(transform.positions((SIZE, SIZE)))[:, :, 3:-3, : SIZE // 3]
+        truth = np.asarray(start.positions((SIZE, SIZE)))[:, :, 3:-3, : SIZE // 3]
+        return np.abs(here - truth).mean((1, 2, 3))
+
+    plain = registration.align(jnp.asarray(moving), jnp.asarray(fixed), start)
+    assert np.median(errors(plain.transform)) > 1
+    kept = registration.align_affine(jnp.asarray(moving), jnp.asarray(fixed), start)
+    assert errors(kept.transform).max() < 0.5

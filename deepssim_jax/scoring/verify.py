@@ -18,7 +18,7 @@ from deepssim_jax.ops import agreement, arguments, programs, registration, resam
 from deepssim_jax.ops.batches import batch_size, in_batches
 from deepssim_jax.ops.intensity import zscore
 from deepssim_jax.ops.search_grid import SearchGrid
-from deepssim_jax.ops.transform import MotionModel, Transform, ellipsoid
+from deepssim_jax.ops.transform import Transform, ellipsoid
 from deepssim_jax.typing import Array, Images
 
 _batch = functools.partial(batch_size, cpu=16, accelerator=256)  # pairs at a time

@@ -135,7 +135,7 @@ def align(
 
 
 def align_affine(moving: Array, fixed: Array, start: Transform) -> Registration:
-    """Refines image pairs [n, s, s] from a start by an affine map, if that makes them likelier; jit-compilable.
+    """Refines image pairs [n, s, s] by an affine map, where that makes them likelier; jit-compilable.
 
     Local features place even an eighth of an image exactly; what surrounds it would pull it away.
     """

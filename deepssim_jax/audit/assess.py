@@ -136,11 +136,7 @@ def conclude(found: Measured, settings: AuditSettings) -> AuditResult:
         **distributions,
     }
     manifests = {role: one.manifest for role, one in found.sets.items()}
-    attacked = found.inferred is not None and bool(found.inferred.figures)
-    left_out = 0 if found.control is None else found.control.left_out
-    notes = sentences.notes(
-        settings.size, settings.slice_spec, found.retrieval, left_out=left_out, attacked=attacked
-    )
+    notes = _notes(found, settings)
     # An image exposes the patient that it copies best; a second one is as a rule the same person.
     times = np.unique([subjects[row] for row in best["reference"][hits]], return_counts=True)[1]
     owners = np.unique([subjects[row] for row in best["reference"]], return_inverse=True)[1]
@@ -272,6 +268,17 @@ class _Rows:
     copy: np.ndarray
     confirmed: np.ndarray
     other: np.ndarray
+
+
+def _notes(found: Measured, settings: AuditSettings) -> tuple[str, ...]:
+    return sentences.notes(
+        settings.size,
+        settings.slice_spec,
+        found.retrieval,
+        left_out=0 if found.control is None else found.control.left_out,
+        attacked=found.inferred is not None and bool(found.inferred.figures),
+        kinds=found.evidence.kinds.sizes,
+    )
 
 
 def _matches(found: Measured, rows: _Rows, significance: Significance) -> tuple[Match, ...]:

@@ -16,7 +16,7 @@ from deepssim_jax import parallel
 from deepssim_jax.audit import calibration, called, doubles, membership, outputs
 from deepssim_jax.audit.assess import AuditSet, Measured, conclude
 from deepssim_jax.audit.audit_settings import AuditSettings
-from deepssim_jax.audit.control import Control, search_holdout
+from deepssim_jax.audit.control import HeldOut, search_holdout
 from deepssim_jax.audit.gallery import build_gallery
 from deepssim_jax.audit.generation import Generator
 from deepssim_jax.audit.holdout import refuse_same_files
@@ -254,9 +254,9 @@ class _Job:
             pairs=len(real) * len(synthetic), local_features=True
         )
         # First, so that held-out images that are real ones are refused before the long search.
-        control = None
+        held_out = None
         if Role.HOLDOUT in sets:
-            control = self._held_out(sets, retrieval.proposals)
+            held_out = self._held_out(sets, retrieval.proposals)
         pairs = match(
             synthetic,
             real,
@@ -277,6 +277,7 @@ class _Job:
             ),
             on_progress=self.on_progress,
         )
+        pairs = usual.kinds.levelled(pairs, real.embeddings)
         trial = calibration.Trial.of(pairs, len(synthetic))
         p_values, originals = usual.p_values(trial), sets[Role.REAL].originals
         counted = np.ones(len(p_values), bool)
@@ -298,11 +299,11 @@ class _Job:
             trial=trial,
             evidence=evidence,
             usual=usual,
-            control=control,
+            control=None if held_out is None else held_out.control(usual.kinds),
             retrieval=retrieval,
         )
 
-    def _held_out(self, sets: Mapping[Role, AuditSet], proposals: Proposals) -> Control:
+    def _held_out(self, sets: Mapping[Role, AuditSet], proposals: Proposals) -> HeldOut:
         known = set(sets[Role.REAL].images.subject_ids) - {None}
         held_out = sets[Role.HOLDOUT]
         return search_holdout(

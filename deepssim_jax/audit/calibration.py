@@ -37,6 +37,7 @@ from deepssim_jax.scoring.evidence import (
     other_images,
     partial_for_copy,
 )
+from deepssim_jax.scoring.kinds import Kinds
 from deepssim_jax.scoring.match import NO_EVIDENCE, PAIR, Progress, match
 from deepssim_jax.scoring.retrieval import Proposals
 from deepssim_jax.scoring.side import Side
@@ -140,6 +141,8 @@ class Laws:
 class Evidence:
     """What real images say of the detector: thresholds, and the trials from which they come.
 
+    Pairs are `kinds.levelled` before anything is said of them.
+
     `null_scores` are the best-match scores of the unrelated images on which `laws` are learned; `half` is
     learned on those of the tuning half. `null` and `copies` are the trials of the reporting half, `edits`
     what was done to each copy. Thresholds follow from all, which makes them steadier; the rate of false
@@ -154,6 +157,7 @@ class Evidence:
     copies: Trial
     edits: tuple[Edit, ...]
     level: float
+    kinds: Kinds
 
     def p_values(self, found: Trial) -> np.ndarray:
         """Of each image, the probability of as much evidence of any kind without a copy."""
@@ -229,28 +233,30 @@ class CalibrationSettings:
 @dataclasses.dataclass(frozen=True)
 class _Negatives:
     """What the search found of real images among other patients' ones: the trial, and of each image
-    whether its patient is of the tuning split, and who that is.
+    whether its patient is of the tuning split, and who that is; and the kinds of image.
     """
 
     trial: Trial
     tuning: np.ndarray
     owners: np.ndarray
+    kinds: Kinds
 
     def laws(self, rows: np.ndarray) -> tuple[Laws, np.ndarray]:
         """Of the images `rows`, and which of them they are learned from."""
-        laws, kept = learned(self.trial[rows], self.owners[rows])
+        laws, kept = learned(self.trial[rows], self.owners[rows], kinds=len(self.kinds))
         return laws, rows[kept]
 
 
-def learned(null: Trial, owners: np.ndarray) -> tuple[Laws, np.ndarray]:
+def learned(null: Trial, owners: np.ndarray, *, kinds: int = 1) -> tuple[Laws, np.ndarray]:
     """The laws of unrelated images, and bool, from which of them they are learned.
 
     What a law itself calls a copy is taken for a double that nobody knows of, and set aside. `null` is what
-    the search found of n real images among other patients' ones, `owners` int [n] says whose they are.
+    the search found of n real images among other patients' ones, `owners` int [n] says whose they are; of
+    several `kinds` each is known from a part of them.
     """
 
     def of(rows: np.ndarray) -> Laws:
-        return Laws.of(null[rows], people=len(np.unique(owners[rows])))
+        return Laws.of(null[rows], people=len(np.unique(owners[rows])) // kinds)
 
     kept = np.ones(len(null), bool)
     laws = of(kept)
@@ -299,6 +305,7 @@ def calibrate_on_real(
     pairs = controls.search(
         real, encoder, journal=journal, proposals=settings.proposals, on_progress=on_progress
     )
+    pairs = negatives.kinds.levelled(pairs, real.embeddings)
     local, partial = laws.thresholds(MOST_FALSE)
     thresholds = Thresholds(
         near=chosen.near,
@@ -323,6 +330,7 @@ def calibrate_on_real(
         copies=Trial.of(pairs, len(controls)),
         edits=controls.edits,
         level=settings.level,
+        kinds=negatives.kinds,
     )
     return evidence.at(MOST_FALSE)
 
@@ -338,7 +346,9 @@ def _negatives(
     real, groups = real.grouped()
     rows, tuning = rows_of_both_splits(groups, tune, MAX_NULL, seed=settings.seed)
     if len(np.unique(groups)) < 2:
-        return _Negatives(Trial.of(np.zeros(0, PAIR), 0), tuning[:0], groups[:0])
+        empty = Trial.of(np.zeros(0, PAIR), 0)
+        kinds = Kinds.of(real.embeddings[:0], empty.points, empty.partial, groups[:0])
+        return _Negatives(empty, tuning[:0], groups[:0], kinds)
     pairs = match(
         real.rows(rows),
         real,
@@ -350,7 +360,10 @@ def _negatives(
     )
     trial = Trial.of(pairs, len(rows))
     seen = (trial.scores > -1) & real.comparable[rows]
-    return _Negatives(trial[seen], tuning[seen], groups[rows[seen]])
+    owners = groups[rows[seen]]
+    kinds = Kinds.of(real.embeddings[rows[seen]], trial.points[seen], trial.partial[seen], owners)
+    trial = Trial.of(kinds.levelled(pairs, real.embeddings), len(rows))
+    return _Negatives(trial[seen], tuning[seen], owners, kinds)
 
 
 def _labelled(

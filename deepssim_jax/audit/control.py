@@ -13,6 +13,7 @@ import numpy as np
 from deepssim_jax.audit.calibration import Trial
 from deepssim_jax.audit.doubles import are_doubles
 from deepssim_jax.audit.holdout import overlap_error
+from deepssim_jax.scoring.kinds import Kinds
 from deepssim_jax.scoring.match import PAIR, Progress, match
 from deepssim_jax.scoring.retrieval import Proposals
 from deepssim_jax.scoring.side import Side
@@ -34,6 +35,31 @@ class Control:
     left_out: int
 
 
+@dataclasses.dataclass(frozen=True)
+class HeldOut:
+    """Pairs of `match`: of held-out images with real ones, and of synthetic images with those held-out ones
+    that are `chosen`, because the real side does not hold their patients.
+    """
+
+    real: Side
+    holdout: Side
+    synthetic: Side
+    chosen: np.ndarray
+    to_real: np.ndarray
+    to_holdout: np.ndarray
+
+    def control(self, kinds: Kinds) -> Control:
+        """What the pairs say, in the measure of the kinds of the real side."""
+        unseen, count = self.holdout.embeddings[self.chosen], len(self.holdout)
+        to_real = kinds.levelled(self.to_real, self.real.embeddings)
+        to_holdout = kinds.levelled(self.to_holdout, unseen)
+        return Control(
+            Trial.of(to_real, count)[self.chosen],
+            Trial.of(to_holdout, len(self.synthetic) if len(self.chosen) else 0),
+            count - len(self.chosen),
+        )
+
+
 def search_holdout(
     holdout: Side,
     real: Side,
@@ -43,7 +69,7 @@ def search_holdout(
     journals: tuple[Section, Section],
     proposals: Proposals,
     on_progress: Progress,
-) -> Control:
+) -> HeldOut:
     """Runs both searches.
 
     Args:
@@ -71,8 +97,7 @@ def search_holdout(
         raise overlap_error(len(copied), len(holdout), _COPIED)
     chosen = np.flatnonzero(apart)
     if not len(chosen):
-        empty = Trial.of(np.zeros(0, PAIR), 0)
-        return Control(empty, empty, len(holdout))
+        return HeldOut(real, holdout, synthetic, chosen, to_real, np.zeros(0, PAIR))
     unseen = holdout.rows(chosen)
     to_holdout = match(
         synthetic,
@@ -84,8 +109,4 @@ def search_holdout(
         on_progress=on_progress,
         what="synthetic with held-out",
     )
-    return Control(
-        Trial.of(to_real, len(holdout))[chosen],
-        Trial.of(to_holdout, len(synthetic)),
-        len(holdout) - len(chosen),
-    )
+    return HeldOut(real, holdout, synthetic, chosen, to_real, to_holdout)

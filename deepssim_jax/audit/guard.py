@@ -32,6 +32,7 @@ from deepssim_jax.scoring import points
 from deepssim_jax.scoring.aligned import AlignedIndex
 from deepssim_jax.scoring.decide import MIN_NULL
 from deepssim_jax.scoring.embed import build_side, check_size, features
+from deepssim_jax.scoring.kinds import Kinds
 from deepssim_jax.scoring.match import Progress, best_matches, verified, with_evidence
 from deepssim_jax.scoring.pairs import nearest
 from deepssim_jax.scoring.points import PointSet
@@ -155,7 +156,7 @@ class Judged:
 class Limits:
     """From which similarity on an image is refused, and where the two numbers come from.
 
-    `thresholds` hold what else decides, and what was found of planted copies at all of these.
+    `thresholds` hold what else decides, and what was found of planted copies; `kinds`, of training images.
     """
 
     max_cosine: float
@@ -164,6 +165,7 @@ class Limits:
     ssim_origin: str
     calibrated: tuple[str, ...]  # those of the two that come from the training images
     thresholds: Thresholds
+    kinds: Kinds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -263,7 +265,8 @@ class Guard:
         )
         score = best_matches(pairs, len(images))["verified"]
         refused = score >= self.limits.max_ssim
-        pairs = with_evidence(pairs, side, self.side, self.side.common)
+        found = with_evidence(pairs, side, self.side, self.side.common)
+        pairs = self.limits.kinds.levelled(found, self.side.embeddings)
         trial = calibration.Trial.of(pairs, len(images))
         # Another image of a patient must not leave either.
         local = trial.copies(self.limits.thresholds)
@@ -278,8 +281,7 @@ class Guard:
                 cosine,
                 nearest(rows, self.side.embeddings, k=1, mesh=parallel.own_mesh()).scores[:, 0],
             )
-        # The first that holds is given as the reason.
-        rules = {
+        rules = {  # the first that holds is given as the reason
             Reason.VERIFIED: refused,
             Reason.COSINE: cosine >= self.limits.max_cosine,
             Reason.LOCAL: local,
@@ -368,6 +370,7 @@ def _limits(
         ssim_origin=ssim_origin if settings.max_ssim is None else given,
         calibrated=tuple(calibrated),
         thresholds=evidence.under(used).thresholds,
+        kinds=evidence.kinds,
     )
 
 

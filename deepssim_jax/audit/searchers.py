@@ -18,6 +18,7 @@ from deepssim_jax.detection.controls import balanced_rows
 from deepssim_jax.nn.encoder import Encoder
 from deepssim_jax.scoring.aligned import AlignedIndex
 from deepssim_jax.scoring.embed import features, side_of_images
+from deepssim_jax.scoring.kinds import Kinds
 from deepssim_jax.scoring.match import best_matches, match, verified
 from deepssim_jax.scoring.retrieval import Proposals, Retrieval
 from deepssim_jax.scoring.side import Side
@@ -94,6 +95,7 @@ class ByEvidence:
 
     real: Side
     laws: Laws
+    kinds: Kinds
     proposals: Proposals
 
     @classmethod
@@ -104,12 +106,17 @@ class ByEvidence:
         rows = balanced_rows(real.groups, MAX_NULL, seed=0)
         rows = rows[real.comparable[rows]]
         found = _matched(real.rows(rows), real, proposals, apart=True)
-        laws, _ = learned(Trial.of(found, len(rows)), real.groups[rows])
-        return cls(real, laws, proposals)
+        owners = real.groups[rows]
+        null = Trial.of(found, len(rows))
+        kinds = Kinds.of(real.embeddings[rows], null.points, null.partial, owners)
+        found = kinds.levelled(found, real.embeddings)
+        laws, _ = learned(Trial.of(found, len(rows)), owners, kinds=len(kinds))
+        return cls(real, laws, kinds, proposals)
 
     def search(self, queries: Side) -> Best:
         """The real image of the least probability without a copy; own groups, if any, are left out."""
         pairs = _matched(queries, self.real, self.proposals, apart=queries.groups is not None)
+        pairs = self.kinds.levelled(pairs, self.real.embeddings)
         each = pairs.copy()
         each["query"] = np.arange(len(pairs))
         p_values = np.maximum(self.laws.p_values(Trial.of(each, len(pairs))), _LEAST_P)

@@ -304,10 +304,17 @@ def membership(found: Membership, *, edition: Edition = Edition.INTERNAL) -> tup
 
 
 def notes(
-    size: int, slice_spec: str, retrieval: Retrieval, *, left_out: int, attacked: bool = False
+    size: int,
+    slice_spec: str,
+    retrieval: Retrieval,
+    *,
+    left_out: int,
+    attacked: bool = False,
+    kinds: tuple[int, ...] = (),
 ) -> tuple[str, ...]:
     """What was done to the images, and what was not tested; `left_out` held-out images share a
-    patient with the real side; `attacked` says that membership was inferred.
+    patient with the real side; `attacked` says that membership was inferred; `kinds` are the images of
+    each kind, if there are several.
     """
     lines = [
         f"Every image was brought to {size} x {size} pixels with its aspect kept and "
@@ -322,6 +329,13 @@ def notes(
         "Each synthetic image was verified against its best few candidates, not against every "
         f"image: {_candidates(retrieval)}.",
     ]
+    if len(kinds) > 1:
+        sizes = f"{', '.join(f'{size:,}' for size in kinds[:-1])} and {kinds[-1]:,}"
+        lines.append(
+            f"The real images are of {len(kinds)} kinds, which differ in how much images of different "
+            f"patients resemble each other (seen on {sizes} of them). Each kind is judged by its own images; "
+            "an audit for each kind is more exact."
+        )
     if left_out:
         lines.append(
             "Held-out images that belong to patients of the real side were left out of the control."

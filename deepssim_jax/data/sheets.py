@@ -21,6 +21,8 @@ _FLAT, _STEP, _LOW_STEP, _MOST_STEP, _LEAST_STEP = 0.04, 3.0, 1.6, 6.0, 0.05
 _BLOCK, _NEAR = 8, np.array([*range(-8, -1), *range(2, 9)])
 # Of a line so many pixels are looked at, and of their values so much: what JPEG leaves beside it is not.
 _SAMPLED, _MOST_OF_A_LINE = 256, (0.05, 0.95)
+# Into how many parts a field is cut by lines as regular as those around it, where it is none.
+_FINER, _FINE_LINES = range(2, 9), 0.5
 # How far a line may lie from where equal fields would have it, for margins.
 _OFF = 4
 _MIDDLE = np.linspace(0.3, 0.7, 9)  # of a part
@@ -207,13 +209,16 @@ def _equal_parts(steps: np.ndarray, grounds: np.ndarray) -> int:
         scipy.ndimage.maximum_filter1d(steps, 3) >= _LOW_STEP
     )
 
-    def cuts(parts: int) -> bool:
+    def cuts(parts: int, share: float = _LINES) -> bool:
         lines = there[np.rint(np.arange(1, parts) * side / parts).astype(int)]
         middles = (np.arange(parts)[:, None] + _MIDDLE) * side / parts
-        return lines.mean() >= _LINES and not grounds[middles.astype(int)].any()
+        return lines.mean() >= share and not grounds[middles.astype(int)].any()
 
     most = min(_MOST_IN_LINE, side // _LEAST_SIDE)
-    return next((n for n in range(most, 1, -1) if cuts(n)), 1)
+    found = next((n for n in range(most, 1, -1) if cuts(n)), 1)
+    # Lines that go on within the fields are those of squared paper.
+    finer = any(cuts(n * found, _FINE_LINES) for n in _FINER if side // (n * found) > 1)
+    return 1 if found > 1 and finer else found
 
 
 def _steps(image: np.ndarray, axis: int) -> np.ndarray:

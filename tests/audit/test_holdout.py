@@ -13,7 +13,9 @@ from deepssim_jax.data.manifest import InputError, Role, read_manifest
 from deepssim_jax.data.store import ImageStore, InputSettings
 from deepssim_jax.nn.encoder import encoder_hash, load_encoder
 from deepssim_jax.scoring import points
+from deepssim_jax.scoring.detail import BANDS
 from deepssim_jax.scoring.embed import build_side
+from deepssim_jax.scoring.kinds import Kinds
 from deepssim_jax.scoring.retrieval import Retrieval
 from deepssim_jax.scoring.side import Side
 from deepssim_jax.workspace import Workspace
@@ -58,7 +60,8 @@ def test_held_out_copies_of_real_images_are_refused(people: Path, tmp_path: Path
                 proposals=Retrieval.LOCAL.proposals,
                 on_progress=lambda done, total, what: None,
             )
-            assert len(found.holdout_to_real) == 8  # the others are no copies
+            one = Kinds.of(real.embeddings[:1], np.zeros(1), np.zeros((1, BANDS)), np.zeros(1))
+            assert len(found.control(one).holdout_to_real) == 8  # the others are no copies
 
     with pytest.raises(InputError, match="2 of its 10 images are by their local features the same"):
         within(tmp_path / "work", search)

@@ -103,6 +103,22 @@ def test_blocks_of_compression_are_no_fields():
     assert fields(np.asarray(Image.open(file), np.float32)) == []
 
 
+@pytest.mark.parametrize("step", [5, 6])
+def test_squared_paper_is_no_sheet(step):
+    """Curves on paper whose lines repeat within what would be the fields, as of an electrocardiogram."""
+    page = np.full((192, 320), 255.0)
+    for every, value in ((step, 230), (5 * step, 190)):
+        page[::every], page[:, ::every] = value, value
+    x = np.arange(320)
+    for lead, amplitude in enumerate((40, 25, -30, 15)):
+        beat = np.exp(-((((x + 11 * lead) % 64) - 30) ** 2) / 20)
+        y = 30 + 45 * lead - amplitude * beat
+        for below in range(2):
+            page[np.clip(y + below, 0, 191).astype(int), x] = 20
+    page = ndimage.gaussian_filter(page, 0.5).astype(np.float32)
+    assert fields(page) == []
+
+
 @pytest.mark.parametrize("noise", [0.0, 3.0])
 def test_a_picture_on_an_empty_page_is_cut_out(films, noise):
     rng = np.random.default_rng(0)

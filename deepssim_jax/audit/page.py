@@ -53,10 +53,8 @@ def write_editions(out: Workspace, render_edition: Callable[[Edition], str]) -> 
 
 
 def transformation(match: Moved) -> str:
-    """What was done to the real image, in words."""
+    """What was done to the real image, in words, in the order of `ops.transform`: mirrored last."""
     parts = []
-    if match.flip in _FLIPS:
-        parts.append(_FLIPS[match.flip])
     if abs(match.rotation_deg) >= 0.5:
         side = "left" if match.rotation_deg > 0 else "right"
         parts.append(f"turned {abs(match.rotation_deg):.1f}° to the {side}")
@@ -68,6 +66,8 @@ def transformation(match: Moved) -> str:
     moved = float(np.hypot(match.shift_y, match.shift_x))
     if moved >= 0.5:
         parts.append(f"moved {moved:.1f} px")
+    if match.flip in _FLIPS:
+        parts.append("then " * bool(parts) + _FLIPS[match.flip])
     return ", ".join(parts) or "in place"
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image, ImageOps
 
+from deepssim_jax import testing
 from deepssim_jax.audit import page, report
 from deepssim_jax.audit.disclosure import Edition
 from deepssim_jax.audit.result import (
@@ -19,8 +21,10 @@ from deepssim_jax.audit.result import (
 from deepssim_jax.data.manifest import Role
 from deepssim_jax.detection.assessment import Assessment, Cause, Reason, Subjects, Verdict
 from deepssim_jax.detection.result import Exclusion
+from deepssim_jax.ops.transform import FLIP_NAMES
 from deepssim_jax.scoring.decide import clopper_pearson
 from deepssim_jax.scoring.match import Moved
+from deepssim_jax.scoring.verify import verify_pairs
 from tests.audit import made
 from tests.kept import within
 
@@ -56,6 +60,21 @@ def match(number: int, label: Label = Label.EXACT) -> Match:
 )
 def test_another_aspect_and_a_shear_are_said(matrix: tuple[float, ...], words: str) -> None:
     assert page.transformation(Moved(matrix=matrix)) == words
+
+
+def test_movements_are_said_in_the_order_in_which_they_give_the_copy() -> None:
+    real = testing.phantom_images(2)[:1]
+    turned = Image.fromarray(real[0]).rotate(14, Image.Resampling.BICUBIC, fillcolor=0)
+    copy = np.asarray(ImageOps.mirror(turned), np.float32)[None]
+    found = verify_pairs(copy, real)
+    words = page.transformation(
+        Moved(
+            flip=FLIP_NAMES[int(found.flip[0])],
+            rotation_deg=round(float(found.rotation_deg[0])),
+            matrix=tuple(found.matrix[0].ravel().tolist()),
+        )
+    )
+    assert words == "turned 14.0° to the left, then mirrored left-right"
 
 
 def result(exact: int, near: int, unrelated: int = 50) -> AuditResult:

@@ -1,6 +1,7 @@
 """The search over transformations, and verification, on images moved by SciPy."""
 
 import dataclasses
+import sys
 
 import jax
 import numpy as np
@@ -16,7 +17,7 @@ from deepssim_jax.scoring import aligned, plant
 from deepssim_jax.scoring.aligned import AlignedIndex
 from deepssim_jax.scoring.candidates import candidates
 from deepssim_jax.scoring.embed import features
-from deepssim_jax.scoring.match import BLOCK, PAIR, best_matches, match
+from deepssim_jax.scoring.match import PAIR, best_matches, match
 from deepssim_jax.scoring.retrieval import Proposals, Retrieval
 from deepssim_jax.scoring.side import Side
 from tests.kept import journal
@@ -219,14 +220,16 @@ def side(images: np.ndarray, groups: np.ndarray | None = None) -> Side:
     return Side(take=lambda rows: images[rows], low=small, embeddings=embeddings, groups=groups)
 
 
-def test_matching_goes_on_where_it_stopped_and_keeps_its_bytes(tmp_path) -> None:
-    real = blobs(30)
-    synthetic = np.concatenate([copies_of(real, 7), blobs(BLOCK, 8)])
+def test_matching_goes_on_where_it_stopped_and_keeps_its_bytes(tmp_path, monkeypatch) -> None:
+    """In two blocks, smaller than usual."""
+    monkeypatch.setattr(sys.modules[match.__module__], "BLOCK", 16)
+    real = blobs(12)
+    synthetic = np.concatenate([copies_of(real, 7), blobs(12, 8)])
     asked, told = side(synthetic), []
     with journal(tmp_path / "a") as kept:
         whole = match(asked, side(real), journal=kept)
     best = best_matches(whole, len(synthetic))
-    np.testing.assert_array_equal(best["reference"][:30], np.arange(30))
+    np.testing.assert_array_equal(best["reference"][:12], np.arange(12))
 
     def stop(done: int, total: int, what: str) -> None:
         told.append(done)

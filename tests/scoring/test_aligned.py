@@ -10,6 +10,7 @@ from scipy import ndimage
 
 import deepssim_jax as ds
 from deepssim_jax.ops import search_grid
+from deepssim_jax.ops.batches import in_batches
 from deepssim_jax.ops.intensity import zscore
 from deepssim_jax.ops.search_grid import SearchGrid
 from deepssim_jax.ops.transform import FLIP_NAMES, FLIP_SIGNS
@@ -44,8 +45,14 @@ def moved(
     return out[:, ::-1] if flip else out
 
 
+@jax.jit
+def _low(images: jax.Array) -> jax.Array:
+    return search_grid.low_resolution(zscore(images), grid=GRID)
+
+
 def low(images: np.ndarray) -> np.ndarray:
-    return np.asarray(search_grid.low_resolution(zscore(images), grid=GRID))
+    """So many at a time, however many there are, that one program serves all."""
+    return in_batches(_low, images, size=20)
 
 
 def copies_of(images: np.ndarray, seed: int) -> np.ndarray:
@@ -106,9 +113,10 @@ def test_every_pair_has_its_exact_maximum_over_the_grid() -> None:
     queries, real = low(blobs(3, 5)), low(blobs(4, 6))
     pixels = int(search_grid.disc(GRID).sum())
     found = AlignedIndex.build(real, components=pixels).search(queries, k=4)
-    vectors = np.asarray(search_grid.disc_vectors(real, grid=GRID))
+    vectors = np.asarray(jax.jit(lambda x: search_grid.disc_vectors(x, grid=GRID))(real))
     mirrored = np.stack([queries[:, ::y, ::x] for y, x in FLIP_SIGNS.astype(int)], 1)
-    frames = np.asarray(search_grid.posed(mirrored.reshape(-1, 32, 32), grid=GRID))
+    posed = jax.jit(lambda x: search_grid.posed(x, grid=GRID))
+    frames = np.asarray(posed(mirrored.reshape(-1, 32, 32)))
     versions = frames[:, :, search_grid.window_indices(GRID)]
     versions = versions.reshape(3, -1, *versions.shape[2:])
     versions = versions - versions.mean(-1, keepdims=True)

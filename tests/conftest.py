@@ -79,6 +79,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """Flags of a script that is imported while tests are gathered would meet those of the commands."""
+    _collect_seldom()
     defined = flags.FLAGS.flags_by_module_dict()
     if early := [name for name in defined if name.startswith("benchmarks.")]:
         raise pytest.UsageError(f"import {', '.join(early)} inside of tests: it defines flags")
@@ -101,6 +102,15 @@ def _programs_are_let_go():
     if _mappings() > 30_000:
         jax.clear_caches()
         gc.collect()
+
+
+def _collect_seldom() -> None:
+    """Tracing makes millions of objects that stay; looking for garbage among them took a twentieth of all.
+
+    What is imported by now is never looked at again.
+    """
+    gc.freeze()
+    gc.set_threshold(20_000, 10, 10)
 
 
 def _mappings() -> int:

@@ -17,6 +17,9 @@ UNIT = RNG.normal(size=(5, 8)).astype(np.float32)
 UNIT /= np.linalg.norm(UNIT, axis=1, keepdims=True)
 
 
+register = jax.jit(ds.register)  # one program for all tests
+
+
 @pytest.fixture(scope="module")
 def encoder() -> ds.Encoder:
     return small_encoder()
@@ -267,12 +270,11 @@ def test_under_jit_what_cannot_be_measured_is_nan(encoder: ds.Encoder) -> None:
         ):
             assert np.isnan(found).all(1).tolist() == alone
             assert np.isnan(found).any(1).tolist() == alone
-    slope = jax.grad(lambda x: jnp.nansum(ds.encode(encoder, x)))(jnp.asarray(bad))
+    slope = jax.jit(jax.grad(lambda x: jnp.nansum(ds.encode(encoder, x))))(bad)
     assert np.isfinite(slope).all()
-    register = jax.jit(lambda a, b: ds.register(a, b).correlation)
     verify = jax.jit(lambda a, b: ds.verify_pairs(a, b).score)
     for pair in ((bad, IMAGES), (IMAGES, bad)):
-        assert np.isnan(register(*pair)).tolist() == alone
+        assert np.isnan(register(*pair).correlation).tolist() == alone
         found = verify(*pair)
         assert np.isnan(found).tolist() == alone
 
@@ -307,25 +309,25 @@ def test_more_rows_at_a_time_than_there_are_cost_nothing(encoder: ds.Encoder) ->
 
 
 def test_registration_runs_under_jit() -> None:
-    moving = np.roll(IMAGES[:1], 3, axis=2)
-    traced = jax.jit(lambda a, b: ds.register(a, b))(moving, IMAGES[:1])
-    eager = ds.register(moving, IMAGES[:1])
+    moving = np.roll(IMAGES, 3, axis=2)
+    traced, eager = register(moving, IMAGES), ds.register(moving, IMAGES)
     np.testing.assert_allclose(traced.correlation, eager.correlation, atol=1e-4)
     np.testing.assert_allclose(traced.transform.shift, eager.transform.shift, atol=1e-2)
 
 
 def test_the_encoder_can_be_differentiated_by_images_and_weights(encoder: ds.Encoder) -> None:
-    other = jnp.asarray(ds.embed(encoder, IMAGES[1:2]))
+    other = ds.embed(encoder, IMAGES[1:2])
 
+    @jax.jit
     def cosine(images: jax.Array, encoder: ds.Encoder) -> jax.Array:
         return (ds.encode(encoder, images) * other).sum()
 
-    image = jnp.asarray(IMAGES[:1])
+    image = IMAGES[:1]
     slope, weights = jax.jit(jax.grad(cosine, argnums=(0, 1)))(image, encoder)
     assert np.isfinite(np.asarray(slope)).all() and np.abs(slope).max() > 0
     assert any(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(weights))
     # Against a difference along one direction, with a step that float32 can see.
-    direction = jnp.asarray(RNG.normal(size=image.shape), jnp.float32)
+    direction = RNG.normal(size=image.shape).astype(np.float32)
     step = 1e-3
     rise = cosine(image + step * direction, encoder) - cosine(image - step * direction, encoder)
     np.testing.assert_allclose((slope * direction).sum(), rise / (2 * step), rtol=0.05, atol=1e-4)

@@ -20,12 +20,13 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 # Public names that have no example yet. The list only shrinks.
 WITHOUT_EXAMPLE: set[str] = set()
-# Whole jobs and gradients, whose programs take a minute to compile.
+# Whole jobs and gradients, whose programs take a minute to compile; what their examples call is tested in
+# tests/audit, tests/jobs, tests/nn and tests/training.
 SLOW = {
     "AuditResult", "DuplicatesResult", "PairExplanation", "audit", "duplicates", "encode",
     "explain_pair", "replicas", "ReplicaResult",
     "review", "ReviewResult", "rate_agreement", "AgreementResult", "testing.assert_copies_found",
-    "train_encoder", "TrainedEncoder", "index", "open_index", "PreparedIndex",
+    "train_encoder", "TrainedEncoder", "index", "open_index", "PreparedIndex", "lookup",
 }  # fmt: skip
 RUNNING = [
     pytest.param(name, marks=pytest.mark.slow if name in SLOW else ())

@@ -110,6 +110,7 @@ def release(
     *,
     n: int = 8,
     budget: int = 40,
+    residual_pairs: int = 200,
     image_format: ImageFormat = ImageFormat.PNG,
 ):
     with shared(folder) as workspace:
@@ -119,7 +120,7 @@ def release(
             workspace,
             Wanted(n, image_format=image_format, budget=budget),
             settings=SamplingSettings(batch=6),
-            residual_pairs=200,
+            residual_pairs=residual_pairs,
         )
 
 

@@ -6,6 +6,7 @@ keeps the worlds whose page is the one in his hands: a count from 1 to 4 must ne
 
 import collections
 import dataclasses
+import functools
 import itertools
 import re
 from pathlib import Path
@@ -27,13 +28,17 @@ from deepssim_jax.data.manifest import Role
 from deepssim_jax.detection.assessment import EditRecall, Searched, Subjects, assess
 from deepssim_jax.detection.calls import Calls, FalseCalls
 from deepssim_jax.detection.result import Exclusion
-from deepssim_jax.scoring.decide import clopper_pearson, conformal_p_values, discoveries
+from deepssim_jax.scoring import decide
+from deepssim_jax.scoring.decide import conformal_p_values, discoveries
 from deepssim_jax.scoring.membership import Attack, figures
 from deepssim_jax.workspace import Workspace
 from tests.audit import made
 from tests.kept import within
 
 SYNTHETIC = 40
+clopper_pearson = functools.cache(
+    decide.clopper_pearson
+)  # thousands of worlds ask for a few of them
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,11 +24,11 @@ from tests.kept import within, write_phantoms
 
 @pytest.fixture(scope="module")
 def people(tmp_path_factory) -> Path:
-    """`real/` of 24, `other/` of 8 others, and `copied/` of those and two mirrored of the real ones."""
+    """`real/` of 16, `other/` of 8 others, and `copied/` of those and two mirrored of the real ones."""
     root = tmp_path_factory.mktemp("people")
-    write_phantoms(root / "all", 32, size=(64, 64), seed=5)
+    write_phantoms(root / "all", 24, size=(64, 64), seed=5)
     for number, path in enumerate(sorted((root / "all").glob("*.png"))):
-        for side in ("real",) if number < 24 else ("other", "copied"):
+        for side in ("real",) if number < 16 else ("other", "copied"):
             (root / side).mkdir(exist_ok=True)
             shutil.copy(path, root / side / path.name)
     for path in sorted((root / "real").glob("*.png"))[:2]:

@@ -18,8 +18,7 @@ from deepssim_jax.cli.main import main
 from deepssim_jax.diffusion.schedule import Schedule
 from deepssim_jax.nn import network_file
 from deepssim_jax.nn.unet import UNetSpec
-from deepssim_jax.scoring.membership import Attack, figures
-from deepssim_jax.scoring.retrieval import Retrieval
+from deepssim_jax.scoring.membership import Attack, MembershipFigures, figures
 from deepssim_jax.testing import assert_same_outputs, outputs
 from deepssim_jax.training import generator as generators
 from deepssim_jax.workspace.files import sha256
@@ -27,7 +26,7 @@ from tests.audit.test_generation import AUTOENCODER, weights, write_latents
 from tests.kept import journal, share_secret, write_png
 
 UNET = UNetSpec(channels=(8,), attention=(False,), heads=(8,), blocks=1, groups=4)
-QUICK = AuditSettings(size=64, plant=0, retrieval=Retrieval.ENCODER)
+QUICK = AuditSettings(size=64, plant=0)
 MEMBERS, HELD_OUT = 36, 9
 
 
@@ -82,15 +81,20 @@ def stop_at(what: str, done_at_least: int):
     return report
 
 
-def test_stopped_attacks_go_on_to_the_same_figures(folders: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def whole(folders: Path) -> dict[Attack, MembershipFigures]:
+    """What attacks on the model come to, in two batches as an audit has them."""
+    return attack_model(Generator.load(folders / "ldm"))
+
+
+def test_stopped_attacks_go_on_to_the_same_figures(folders: Path, whole, tmp_path: Path) -> None:
     model = Generator.load(folders / "ldm")
-    whole = attack_model(model, batch=10)
     with journal(tmp_path) as kept, pytest.raises(KeyboardInterrupt):
-        attack_model(model, batch=10, journal=kept, on_progress=stop_at("membership inference", 20))
+        attack_model(model, journal=kept, on_progress=stop_at("membership inference", 20))
     steps = {p: p.stat().st_mtime_ns for p in (tmp_path / "work" / "steps").iterdir()}
-    assert len(steps) == 2 and all(np.load(path).shape == (3, 10) for path in steps)
+    assert len(steps) == 1 and all(np.load(path).shape == (3, 32) for path in steps)
     with journal(tmp_path) as kept:
-        assert attack_model(model, batch=10, journal=kept) == whole
+        assert attack_model(model, journal=kept) == whole
     assert all(path.stat().st_mtime_ns == before for path, before in steps.items())
     found = whole[Attack.PIA]
     assert (found.members, found.held_out) == (MEMBERS, HELD_OUT)
@@ -179,7 +183,7 @@ def test_nobody_held_out_is_said_and_is_no_failure(
         "--size=64",
         "--plant=0",
     ]
-    arguments += ["--retrieval=encoder", f"--out={tmp_path}/out"]
+    arguments.append(f"--out={tmp_path}/out")
     assert main(["audit", *arguments, f"--model={workdir}"]) in (0, 4)
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["membership"]["attacks"] == {} and summary["membership"]["held_out"] == 0
@@ -223,7 +227,11 @@ def test_the_sentences_say_what_was_shown_and_no_more() -> None:
     assert "fewer than 5 held-out" in shared[0] and not any(" 3 " in line for line in shared)
 
 
-def test_the_model_of_other_images_is_noticed(folders: Path, tmp_path: Path) -> None:
+def test_the_model_of_other_images_is_noticed(
+    folders: Path, whole, tmp_path: Path, monkeypatch
+) -> None:
+    # The attacks do not know whose images are audited, and are not run again for that.
+    monkeypatch.setattr(membership, "attack_model", lambda *model, **how: whole)
     with journal(tmp_path) as kept:
         found = membership.infer_membership(
             Generator.load(folders / "ldm"),

@@ -38,9 +38,9 @@ HOSTILE = "<b>'=1+1.npy"
 
 @pytest.fixture(scope="module", autouse=True)
 def few_controls():
-    """Two copies under each edit, half as many as usual."""
+    """One copy under each edit, a quarter of what is usual."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(replica_trials, "EACH_EDIT", 2)
+        patch.setattr(replica_trials, "EACH_EDIT", 1)
         yield
 
 

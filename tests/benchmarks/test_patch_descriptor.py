@@ -1,5 +1,6 @@
 """The learned descriptor: a mirror image keeps one part and negates the other; and what it learns from."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ def test_a_mirror_keeps_one_part_and_negates_the_other() -> None:
     patches = np.random.default_rng(0).standard_normal((5, 2, 16, 16)).astype(np.float32)
     mirrored = patches[..., ::-1] * np.array([1, -1], np.float32)[None, :, None, None]
     net = PatchNet(4, rngs=nnx.Rngs(0))
-    rows, others = np.asarray(net(jnp.asarray(patches))), np.asarray(net(jnp.asarray(mirrored)))
+    run = jax.jit(lambda given: net(given))
+    rows, others = np.asarray(run(patches)), np.asarray(run(mirrored.astype(np.float32)))
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
     np.testing.assert_allclose(others[:, :EVEN], rows[:, :EVEN], atol=1e-5)
     np.testing.assert_allclose(others[:, EVEN:], -rows[:, EVEN:], atol=1e-5)

@@ -18,6 +18,9 @@ def numbers(shape: tuple[int, ...], seed: int) -> np.ndarray:
 @pytest.fixture(scope="module")
 def model() -> ResNet:
     """With statistics and scales that are no ones and zeros."""
+    pytest.importorskip(
+        "torch"
+    )  # without which nothing is asked of it, and it takes seconds to make
     model = ResNet(SPEC, rngs=nnx.Rngs(0))
     state = nnx.state(model)
     flat = [

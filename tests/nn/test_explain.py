@@ -48,11 +48,10 @@ def test_scores_are_the_cosines_and_pairs_do_not_meet(kind: str, request) -> Non
     assert ds.explain_pair(a[:0], b[:0], encoder=encoder).first.shape == (0, 4, 32, 32)
 
 
-@pytest.mark.parametrize("stage", [0, 2, 3])
-def test_maps_follow_the_definition(encoder, stage: int) -> None:
-    """relu(sum_c relu(dS/dA_c) A_c), the slopes by finite differences of the network."""
+@pytest.fixture(scope="module")
+def network(encoder):
+    """Two images, the maps of the first, and its stages and embedding with something added to them."""
     a, b = pictures(1, 2), pictures(1, 3)
-    other = encoders.embed(encoder, b)[0].astype(np.float64)
 
     @jax.jit
     def run(images, added):
@@ -60,23 +59,34 @@ def test_maps_follow_the_definition(encoder, stage: int) -> None:
         stages = explain._stages(model, model.channels(encoders.prepared(SPEC, images)), added)
         return stages, model.head(stages)
 
-    stages = run(a, None)[0]
-    shapes = [x.shape for x in stages]
-    activation = np.asarray(stages[stage], np.float64)[0]
+    return a, b, jax.jit(explain._heat)(encoder, a, b)[1], run
 
-    rows = list(np.ndindex(*activation.shape[:2]))[:: 1 if stage > 1 else 7]
-    places = [(*row, c) for row in rows for c in range(activation.shape[2])]
 
-    def scores(by: float) -> np.ndarray:
-        """With each of the places changed alone: one image of a batch each."""
-        added = [np.zeros((len(places), *s[1:]), np.float32) for s in shapes]
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_maps_follow_the_definition(encoder, network, stage: int) -> None:
+    """relu(sum_c relu(dS/dA_c) A_c), the slopes by finite differences of the network."""
+    a, b, heats, run = network
+    other = encoders.embed(encoder, b)[0].astype(np.float64)
+    sides = [a.shape[-1] // 2 ** (k + 2) for k in range(4)]
+    shapes = [(side, side, width) for side, width in zip(sides, SPEC.backbone.dims, strict=True)]
+    rows = list(np.ndindex(*shapes[stage][:2]))[:: 1 if stage > 1 else 7]
+    places = [(*row, c) for row in rows for c in range(shapes[stage][2])]
+
+    def changed(by: float) -> tuple[list[np.ndarray], np.ndarray]:
+        """With each of the places changed alone: one image of a batch each, 40 for one program."""
+        added = [np.zeros((40, *shape), np.float32) for shape in shapes]
         for number, place in enumerate(places):
             added[stage][(number, *place)] = by
-        return np.asarray(run(a.repeat(len(places), 0), added)[1], np.float64) @ other
+        return run(a.repeat(40, 0), added)
 
+    def scores(by: float) -> np.ndarray:
+        return np.asarray(changed(by)[1], np.float64)[: len(places)] @ other
+
+    activation = np.asarray(changed(0.0)[0][stage], np.float64)[0]
+    assert activation.shape == shapes[stage] and len(places) <= 40
     slopes = ((scores(0.02) - scores(-0.02)) / 0.04).clip(0).reshape(len(rows), -1)
     heat = (slopes * np.array([activation[row] for row in rows])).sum(1)
-    found = np.asarray(jax.jit(explain._heat)(encoder, a, b)[1][stage])[0]
+    found = np.asarray(heats[stage])[0]
     expected = heat.clip(0)
     np.testing.assert_allclose([found[row] for row in rows], expected, rtol=0.05, atol=2e-4)
     assert expected.max() > 1e-3

@@ -1,6 +1,6 @@
 """What the verified score must and must not react to."""
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 from scipy import ndimage
 
@@ -14,9 +14,17 @@ def pictures(n: int, seed: int) -> np.ndarray:
     return np.asarray(zscore(mixed))
 
 
+@jax.jit
+def _compared(a: np.ndarray, b: np.ndarray, region: np.ndarray) -> Agreement:
+    return agreement(a, b, region, core=region)
+
+
 def compare(a: np.ndarray, b: np.ndarray, mask: np.ndarray | None = None) -> Agreement:
-    region = jnp.ones(a.shape, bool) if mask is None else jnp.asarray(mask)
-    return agreement(jnp.asarray(a), jnp.asarray(b), region, core=region)
+    """Always of six pairs, the last one repeated, so that one program serves all tests."""
+    region = np.ones(a.shape, bool) if mask is None else mask
+    six = np.minimum(np.arange(6), len(a) - 1)
+    found = _compared(*(x[six] for x in (a.astype(np.float32), b.astype(np.float32), region)))
+    return jax.tree.map(lambda x: np.asarray(x)[: len(a)], found)
 
 
 def score(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Planted transformations are recovered; SciPy is the reference for resampling."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -106,14 +107,18 @@ def test_poses_sample_like_the_transforms_they_stand_for() -> None:
     low = pictures(2)[:, :32, :32]
     window = search_grid.window_indices(grid)
     mirrored = np.stack([low[0, ::y, ::x] for y, x in FLIP_SIGNS.astype(int)])
-    versions = search_grid.posed(mirrored, grid=grid).reshape(4 * len(grid.poses), -1)
+    versions = np.asarray(jax.jit(lambda x: search_grid.posed(x, grid=grid))(mirrored))
+    versions = versions.reshape(4 * len(grid.poses), -1)
     rng = np.random.default_rng(0)
-    index = jnp.asarray(rng.integers(0, grid.transformations, 12))
-    transform = search_grid.grid_transform(index, grid=grid, size=grid.size)
-    images = jnp.repeat(jnp.asarray(low[:1]), 12, axis=0)
-    # Clamped at the edge, as the poses are, hence no mask.
-    positions = transform.positions((grid.size, grid.size))
-    expected = resample.sample_at(images, positions)[:, search_grid.disc(grid)]
+    index = rng.integers(0, grid.transformations, 12)
+
+    @jax.jit
+    def sampled(images: jax.Array, index: jax.Array) -> jax.Array:
+        """Clamped at the edge, as the poses are, hence no mask."""
+        transform = search_grid.grid_transform(index, grid=grid, size=grid.size)
+        return resample.sample_at(images, transform.positions((grid.size, grid.size)))
+
+    expected = np.asarray(sampled(low[:1].repeat(12, 0), index))[:, search_grid.disc(grid)]
     per_flip = len(grid.poses) * len(grid.shifts)
     version, shift = index // len(grid.shifts), index % len(grid.shifts)
     assert len(versions) * len(grid.shifts) == 4 * per_flip
@@ -145,12 +150,16 @@ def test_positions_of_a_smaller_picture_cover_the_same_frame() -> None:
     transform = Transform(
         flip=jnp.array([1]), matrix=jnp.eye(2)[None] * 1.1, shift=jnp.array([[2.0, -4.0]])
     )
-    full, half = (
-        transform.positions(s, size=(SIZE, SIZE)) for s in ((SIZE, SIZE), (SIZE // 2,) * 2)
-    )
+
+    @jax.jit
+    def positions(transform: Transform) -> tuple[list[jax.Array], ...]:
+        sides = (SIZE, SIZE // 2)
+        return tuple(transform.positions((s, s), size=(SIZE, SIZE)) for s in sides)
+
+    full, half = positions(transform)
     for a, b in zip(full, half, strict=True):
         # A pixel of the half picture stands for four of the full one.
-        mean = a.reshape(1, SIZE // 2, 2, SIZE // 2, 2).mean((2, 4))
+        mean = np.asarray(a).reshape(1, SIZE // 2, 2, SIZE // 2, 2).mean((2, 4))
         np.testing.assert_allclose(b, (mean + 0.5) / 2 - 0.5, atol=1e-4)
 
 

@@ -102,7 +102,11 @@ def test_models_have_as_many_coefficients_as_they_should(model: MotionModel, dim
     assert np.linalg.matrix_rank(generators.reshape(expected, -1)) == expected
 
 
+@pytest.mark.slow
 def test_volumes_do_not_depend_on_the_batch() -> None:
+    """Slow, for a program that nothing else needs: volumes come one by one unless someone asks otherwise,
+    which the tests above cover; batches of images are compared in tests/ops/test_registration.py.
+    """
     fixed = volumes(3, SHAPE)
     moving = np.stack([move(v, turn(np.array([4.0, 5.0, -6.0])), np.ones(3), False) for v in fixed])
     one, two = (registration.register(moving, fixed, batch_size=b) for b in (1, 2))

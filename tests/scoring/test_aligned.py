@@ -1,6 +1,7 @@
 """The search over transformations, and verification, on images moved by SciPy."""
 
 import dataclasses
+import sys
 
 import jax
 import numpy as np
@@ -9,6 +10,7 @@ from scipy import ndimage
 
 import deepssim_jax as ds
 from deepssim_jax.ops import search_grid
+from deepssim_jax.ops.batches import in_batches
 from deepssim_jax.ops.intensity import zscore
 from deepssim_jax.ops.search_grid import SearchGrid
 from deepssim_jax.ops.transform import FLIP_NAMES, FLIP_SIGNS
@@ -16,7 +18,7 @@ from deepssim_jax.scoring import aligned, plant
 from deepssim_jax.scoring.aligned import AlignedIndex
 from deepssim_jax.scoring.candidates import candidates
 from deepssim_jax.scoring.embed import features
-from deepssim_jax.scoring.match import BLOCK, PAIR, best_matches, match
+from deepssim_jax.scoring.match import PAIR, best_matches, match
 from deepssim_jax.scoring.retrieval import Proposals, Retrieval
 from deepssim_jax.scoring.side import Side
 from tests.kept import journal
@@ -43,8 +45,14 @@ def moved(
     return out[:, ::-1] if flip else out
 
 
+@jax.jit
+def _low(images: jax.Array) -> jax.Array:
+    return search_grid.low_resolution(zscore(images), grid=GRID)
+
+
 def low(images: np.ndarray) -> np.ndarray:
-    return np.asarray(search_grid.low_resolution(zscore(images), grid=GRID))
+    """So many at a time, however many there are, that one program serves all."""
+    return in_batches(_low, images, size=20)
 
 
 def copies_of(images: np.ndarray, seed: int) -> np.ndarray:
@@ -105,9 +113,10 @@ def test_every_pair_has_its_exact_maximum_over_the_grid() -> None:
     queries, real = low(blobs(3, 5)), low(blobs(4, 6))
     pixels = int(search_grid.disc(GRID).sum())
     found = AlignedIndex.build(real, components=pixels).search(queries, k=4)
-    vectors = np.asarray(search_grid.disc_vectors(real, grid=GRID))
+    vectors = np.asarray(jax.jit(lambda x: search_grid.disc_vectors(x, grid=GRID))(real))
     mirrored = np.stack([queries[:, ::y, ::x] for y, x in FLIP_SIGNS.astype(int)], 1)
-    frames = np.asarray(search_grid.posed(mirrored.reshape(-1, 32, 32), grid=GRID))
+    posed = jax.jit(lambda x: search_grid.posed(x, grid=GRID))
+    frames = np.asarray(posed(mirrored.reshape(-1, 32, 32)))
     versions = frames[:, :, search_grid.window_indices(GRID)]
     versions = versions.reshape(3, -1, *versions.shape[2:])
     versions = versions - versions.mean(-1, keepdims=True)
@@ -219,14 +228,16 @@ def side(images: np.ndarray, groups: np.ndarray | None = None) -> Side:
     return Side(take=lambda rows: images[rows], low=small, embeddings=embeddings, groups=groups)
 
 
-def test_matching_goes_on_where_it_stopped_and_keeps_its_bytes(tmp_path) -> None:
-    real = blobs(30)
-    synthetic = np.concatenate([copies_of(real, 7), blobs(BLOCK, 8)])
+def test_matching_goes_on_where_it_stopped_and_keeps_its_bytes(tmp_path, monkeypatch) -> None:
+    """In two blocks, smaller than usual."""
+    monkeypatch.setattr(sys.modules[match.__module__], "BLOCK", 16)
+    real = blobs(12)
+    synthetic = np.concatenate([copies_of(real, 7), blobs(12, 8)])
     asked, told = side(synthetic), []
     with journal(tmp_path / "a") as kept:
         whole = match(asked, side(real), journal=kept)
     best = best_matches(whole, len(synthetic))
-    np.testing.assert_array_equal(best["reference"][:30], np.arange(30))
+    np.testing.assert_array_equal(best["reference"][:12], np.arange(12))
 
     def stop(done: int, total: int, what: str) -> None:
         told.append(done)

@@ -7,9 +7,10 @@ import pytest
 import deepssim_jax as ds
 from deepssim_jax.data.phantom_chests import chests
 from deepssim_jax.ops.intensity import zscore
-from deepssim_jax.training.pairs import altered, bent, mixed
+from deepssim_jax.training import pairs
 
 N = 64
+altered, bent, mixed = map(jax.jit, (pairs.altered, pairs.bent, pairs.mixed))
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """Training: the same on any number of devices, the same after a stop, and it learns."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +16,7 @@ from deepssim_jax.data import anatomy
 from deepssim_jax.nn import encoder as encoders
 from deepssim_jax.nn.convnext import ConvNeXtSpec
 from deepssim_jax.nn.embedder import EmbedderSpec, Head
+from deepssim_jax.training import loop
 from deepssim_jax.training.loop import Diverged, LoopConfig
 from deepssim_jax.training.pairs import ECHO, PairBatch, PairMaker
 from deepssim_jax.training.records import Records
@@ -38,6 +40,14 @@ SPEC = EmbedderSpec(
 )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_validation_batches():
+    """Two, a quarter of what is usual: their phantoms take longer than the steps."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "VALIDATION_BATCHES", 2)
+        yield
+
+
 @pytest.fixture(scope="module")
 def maker() -> PairMaker:
     return PairMaker(anatomy=anatomy.procedural(), seed=3, batch=16, size=32)
@@ -49,15 +59,20 @@ def trainer() -> Trainer:
     return Trainer.create(SPEC, OptimizerConfig(learning_rate=3e-3, warmup=2, steps=100))
 
 
+@functools.cache
+def begun(trainer: Trainer) -> TrainState:
+    """Its first state, made once: on each mesh it is another program."""
+    return jax.device_get(jax.jit(trainer.init, static_argnums=0)(0))
+
+
 def steps(
     trainer: Trainer, batches: Iterable[PairBatch], *, devices: int
 ) -> tuple[TrainState, list]:
     """Takes a step a batch on a mesh of so many devices."""
     mesh = parallel.data_mesh(devices)
-    figures = []
+    figures, first = [], begun(trainer)
     with parallel.using(mesh):
-        init = jax.jit(trainer.init, static_argnums=0, out_shardings=parallel.replicated(mesh))
-        state = init(0)
+        state = jax.device_put(first, parallel.replicated(mesh))
         for batch in batches:
             batch = jax.device_put(batch, parallel.batch_sharding(mesh))
             state, metrics = trainer.compiled[0](state, batch)

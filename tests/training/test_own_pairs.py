@@ -19,6 +19,7 @@ from deepssim_jax.nn import encoder as encoders
 from deepssim_jax.nn.embedder import Embedder
 from deepssim_jax.nn.encoder import load_encoder
 from deepssim_jax.ops.augment import AugmentConfig
+from deepssim_jax.training import loop
 from deepssim_jax.training.own_pairs import ImagePairs, TablePairs
 from deepssim_jax.training.pairs import ECHO
 from tests.kept import open_images
@@ -143,8 +144,11 @@ def test_one_patient_cannot_be_split(folder: Path, tmp_path: Path) -> None:
         pipelines.split_by_patient(images, seed=0)
 
 
-def test_fine_tuning_from_a_folder_to_an_encoder(folder: Path, tmp_path: Path, capsys) -> None:
+def test_fine_tuning_from_a_folder_to_an_encoder(
+    folder: Path, tmp_path: Path, capsys, monkeypatch
+) -> None:
     """Of a tiny one: the shipped one, which is what the configuration names, compiles for a minute."""
+    monkeypatch.setattr(loop, "VALIDATION_BATCHES", 2)
     assert finetune.get_config().initial == "default"
     fresh = encoders.from_module(Embedder(SPEC, rngs=nnx.Rngs(0)))
     encoders.save_encoder(tmp_path / "fresh.safetensors", fresh, card={})

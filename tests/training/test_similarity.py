@@ -10,9 +10,13 @@ from deepssim_jax.ops import augment
 from deepssim_jax.ops.augment import AugmentConfig
 from deepssim_jax.ops.intensity import zscore
 from deepssim_jax.ops.registration import register
-from deepssim_jax.training.similarity import similarity_aligned, similarity_in_place
+from deepssim_jax.training import similarity
 
 N, SIZE = 12, 64
+# In one program each, as training has them.
+similarity_aligned, similarity_in_place = map(
+    jax.jit, (similarity.similarity_aligned, similarity.similarity_in_place)
+)
 MOVES = AugmentConfig(
     p_flip=0.5,
     p_rotate=1.0,
@@ -59,15 +63,14 @@ def test_strangers_are_compared_as_registration_lays_them(films: np.ndarray) -> 
 
 
 def test_it_knows_no_direction(films: np.ndarray) -> None:
-    half = N // 2
-    there = similarity_aligned(films[:half], films[half:])
-    back = similarity_aligned(films[half:], films[:half])
+    others = np.roll(films, N // 2, axis=0)
+    there, back = similarity_aligned(films, others), similarity_aligned(others, films)
     np.testing.assert_allclose(there, np.asarray(back).T, atol=1e-6)
 
 
 def test_a_moved_copy_is_alike_again(films: np.ndarray) -> None:
     params = augment.sample_params(jax.random.key(8), films.shape, MOVES)
-    moved = np.asarray(zscore(augment.geometry(films, params)))
+    moved = np.asarray(zscore(jax.jit(augment.geometry)(films, params)))
     found = np.asarray(similarity_aligned(films, moved))
     assert np.diagonal(every(films, moved)).max() < 0.5
     # What was zoomed or moved out of the frame is gone.

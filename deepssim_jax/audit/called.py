@@ -7,7 +7,7 @@ import numpy as np
 
 from deepssim_jax.audit.result import Thresholds
 from deepssim_jax.detection import calls
-from deepssim_jax.scoring.evidence import other_images, partial_for_copy
+from deepssim_jax.scoring.evidence import other_images, pair_keys, partial_for_copy
 
 
 def by_kind(pairs: np.ndarray, thresholds: Thresholds) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -41,7 +41,7 @@ def called(pairs: np.ndarray, thresholds: Thresholds) -> tuple[np.ndarray, np.nd
     placed = pairs["by_points"]
     points, partial, other = by_kind(pairs, thresholds)
     copy = points | partial
-    key = _keys(pairs["query"], pairs["reference"])
+    key = pair_keys(pairs["query"], pairs["reference"])
     # A pair found both ways is a copy by either, with the better alignment and the other's evidence.
     copy, other = (np.isin(key, key[which]) for which in (copy, other))
     other &= ~copy
@@ -71,9 +71,9 @@ def confirmed(
       asked: those of `called`.
     """
     points, partial, _ = by_kind(pairs, thresholds)
-    keys = _keys(pairs["query"], originals[pairs["reference"]])
+    keys = pair_keys(pairs["query"], originals[pairs["reference"]])
     both = np.intersect1d(keys[points], keys[partial])
-    return np.isin(_keys(asked["query"], originals[asked["reference"]]), both)
+    return np.isin(pair_keys(asked["query"], originals[asked["reference"]]), both)
 
 
 def look_alikes(
@@ -92,8 +92,3 @@ def look_alikes(
     names = originals[kept["reference"][rows]].tolist()
     found = [calls.Call(*call) for call in zip(names, confirmed[rows].tolist(), strict=True)]
     return kept["query"][rows[np.array(calls.look_alikes(found), bool)]]
-
-
-def _keys(queries: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """One int64 for each query with another number."""
-    return queries.astype(np.int64) << 32 | others.astype(np.int64)

@@ -67,7 +67,7 @@ def transformation(match: Moved) -> str:
     if moved >= 0.5:
         parts.append(f"moved {moved:.1f} px")
     if match.flip in _FLIPS:
-        parts.append("then " * bool(parts) + _FLIPS[match.flip])
+        parts.append(f"then {_FLIPS[match.flip]}" if parts else _FLIPS[match.flip])
     return ", ".join(parts) or "in place"
 
 

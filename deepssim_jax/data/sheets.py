@@ -217,8 +217,8 @@ def _equal_parts(steps: np.ndarray, grounds: np.ndarray) -> int:
     most = min(_MOST_IN_LINE, side // _LEAST_SIDE)
     found = next((n for n in range(most, 1, -1) if cuts(n)), 1)
     # Lines that go on within the fields are those of squared paper.
-    finer = any(cuts(n * found, _FINE_LINES) for n in _FINER if side // (n * found) > 1)
-    return 1 if found > 1 and finer else found
+    finer = (n * found for n in _FINER if side // (n * found) > 1)
+    return 1 if found > 1 and any(cuts(n, _FINE_LINES) for n in finer) else found
 
 
 def _steps(image: np.ndarray, axis: int) -> np.ndarray:

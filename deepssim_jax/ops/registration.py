@@ -99,9 +99,7 @@ def locate(
     a, b = (jnp.where(bare, far, near) for near, far in zip((a, b), plain, strict=True))
     chosen = jax.tree.map(lambda x: x[:, 0], chosen)
     final = _refined(a, b, chosen, model=model, levels=last)
-    two = jax.tree.map(lambda x, y: jnp.stack([x, y], 1), chosen, final)
-    final = _most_likely(*plain, two, keep=1, side=size, tiles=8, rougher=1)
-    return at(moving, fixed, jax.tree.map(lambda x: x[:, 0], final))
+    return at(moving, fixed, _likelier(*plain, chosen, final, side=size))
 
 
 def _most_likely(
@@ -125,6 +123,15 @@ def _most_likely(
     return jax.tree.map(lambda x: jax.vmap(lambda row, p: row[p])(x, place), starts)
 
 
+def _likelier(
+    moving: Array, fixed: Array, start: Transform, refined: Transform, *, side: int
+) -> Transform:
+    """Of a start and its refinement the likelier one of each pair, seen at this side."""
+    two = jax.tree.map(lambda x, y: jnp.stack([x, y], 1), start, refined)
+    best = _most_likely(moving, fixed, two, keep=1, side=side, tiles=8, rougher=1)
+    return jax.tree.map(lambda x: x[:, 0], best)
+
+
 def align(
     moving: Array, fixed: Array, start: Transform, *, model: MotionModel = MotionModel.SIMILARITY
 ) -> Registration:
@@ -141,10 +148,7 @@ def align_affine(moving: Array, fixed: Array, start: Transform) -> Registration:
     """
     a, b = zscore(moving), zscore(fixed)
     found = _refined(a, b, start, model=MotionModel.AFFINE)
-    two = jax.tree.map(lambda x, y: jnp.stack([x, y], 1), start, found)
-    side = max(fixed.shape[-1] // 2, 32)
-    best = _most_likely(a, b, two, keep=1, side=side, tiles=8, rougher=1)
-    return at(moving, fixed, jax.tree.map(lambda x: x[:, 0], best))
+    return at(moving, fixed, _likelier(a, b, start, found, side=max(fixed.shape[-1] // 2, 32)))
 
 
 def _refined(

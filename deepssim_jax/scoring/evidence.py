@@ -132,6 +132,11 @@ def other_images(evidence: np.ndarray, exact: np.ndarray) -> np.ndarray:
     return (evidence < _FEW) & (exact > _LOOSE) & (exact < _EXACT)
 
 
+def pair_keys(queries: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """One int64 for each query with another number."""
+    return queries.astype(np.int64) << 32 | others.astype(np.int64)
+
+
 def partial_for_copy(pairs: np.ndarray) -> np.ndarray:
     """The partial correlations that say that a pair is a copy, float32 [n, BANDS].
 
@@ -145,8 +150,7 @@ def partial_for_copy(pairs: np.ndarray) -> np.ndarray:
     partial = pairs["partial"].copy()
     if not len(pairs):
         return partial
-    keys = pairs["query"].astype(np.int64) << 32 | pairs["reference"].astype(np.int64)
-    _, pair = np.unique(keys, return_inverse=True)
+    _, pair = np.unique(pair_keys(pairs["query"], pairs["reference"]), return_inverse=True)
     best = partial.max(1)
     loose = pairs["by_points"] & other_images(pairs["evidence"], pairs["exact"])
     at_points = np.full(pair.max() + 1, -np.inf)

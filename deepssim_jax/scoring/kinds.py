@@ -69,7 +69,8 @@ class Kinds:
         """
         if len(self) == 1 or not len(pairs):
             return pairs
-        kind = (embeddings @ self.centres.T).argmax(1)[pairs["reference"]]
+        seen, row = np.unique(pairs["reference"], return_inverse=True)
+        kind = (embeddings[seen] @ self.centres.T).argmax(1)[row]
         place, width = (
             np.array([[getattr(law, name) for law in laws] for laws in self.laws], np.float32)
             for name in ("location", "scale")
